@@ -1,0 +1,15 @@
+"""The one form in which bad input is refused."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input in one line: the rule, the value received, and the mend.
+
+    The command line prints the message alone and exits with status 2; in a notebook or a program it
+    is an ordinary ``ValueError``.
+    """
+
+    def __init__(self, rule: str, value: object, mend: str):
+        self.rule, self.value, self.mend = rule, value, mend
+        super().__init__(f"{rule}; got {value}; {mend}")
