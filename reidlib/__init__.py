@@ -1,1 +1,19 @@
-"""reidlib."""
+"""reidlib: which ideas of two papers help a person re-identification model, and by how much?
+
+data             benchmarks as splits of paths and ids; the rendered one; images; samplers
+models           the papers' networks: JLML (Li et al. 2017)
+losses           what they are trained with, as pure functions
+training         the one loop: schedule, precision, checkpoint, resume, history
+runs             a trained run, found again by the hash of its configuration
+embedding        a model and a split to features
+ranking          features to ranked lists and scores: CMC, mAP, mINP, multi-query
+configuration    what a run depends on, as frozen dataclasses
+experiments      every training as a literal row; the profiles; a run with its scores
+complexity       parameters, operations, depth and streams of a model
+plots            arrays in, figure out
+results          what a notebook hands to the report
+reproduce        the notebooks, run headless; report: their pages and the index
+locations        where generated files are kept; errors: how bad input is refused
+"""
+
+__version__ = "0.1.0"

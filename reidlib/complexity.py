@@ -1,0 +1,63 @@
+"""What a model costs: parameters, floating-point operations, weighted depth, streams."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+# Names of autograd nodes that belong to a layer with weights (an einsum over weights is a bmm).
+_WEIGHTED_NODES = ("ConvolutionBackward0", "AddmmBackward0", "MmBackward0", "BmmBackward0")
+
+
+class Complexity(NamedTuple):
+    """The figures of the JLML paper's table of model complexity."""
+
+    parameters: int  # without the identity classifiers, as a re-identification network is counted
+    flops: int  # of one image; a multiplication and an addition count as two
+    weighted_depth: int  # layers with weights on the longest path from image to identity
+    streams: int
+
+
+def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
+    """Measure a model by one forward pass of one image of ``input_size`` (height, width).
+
+    The model returns a NamedTuple with ``logits`` and has ``classifiers`` and ``streams``. Its mode,
+    weights and batch statistics are left as they were.
+    """
+    device = next(model.parameters()).device
+    image = torch.zeros(1, 3, *input_size, device=device)
+    classifiers = sum(parameter.numel() for parameter in model.classifiers.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters()) - classifiers
+    training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+            output = model(image)
+    finally:
+        model.train(training)
+    return Complexity(
+        parameters,
+        counter.get_total_flops(),
+        max(_weighted_depth(logits) for logits in output.logits),
+        model.streams,
+    )
+
+
+def _weighted_depth(output: Tensor) -> int:
+    """Most weighted layers on any path through the autograd graph that made ``output``."""
+    depth: dict = {}
+    stack = [output.grad_fn]
+    while stack:  # post-order without recursion: the graph is hundreds of nodes deep
+        node = stack[-1]
+        inputs = [next_node for next_node, _ in node.next_functions if next_node is not None]
+        waiting = [next_node for next_node in inputs if next_node not in depth]
+        if waiting:
+            stack.extend(waiting)
+            continue
+        stack.pop()
+        deepest = max((depth[next_node] for next_node in inputs), default=0)
+        depth[node] = deepest + (node.name() in _WEIGHTED_NODES)
+    return depth[output.grad_fn]

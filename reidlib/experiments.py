@@ -1,0 +1,256 @@
+"""Every training as a literal row, and a run with its scores.
+
+A profile says how large a run is; a row of ``EXPERIMENTS`` says what is trained. Their product is a
+``RunConfiguration``, and ``obtain`` gives its run: found if it was trained before, else trained.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reidlib import locations
+from reidlib.configuration import JLMLConfiguration, RunConfiguration
+from reidlib.data import load
+from reidlib.data.augmentation import Augmentation
+from reidlib.data.images import ImageStore
+from reidlib.data.records import Benchmark, Split, training_labels
+from reidlib.data.synthetic import render
+from reidlib.embedding import embed
+from reidlib.errors import InputError
+from reidlib.ranking import Embeddings, RankedLists, evaluate, ranked_list
+from reidlib.runs import Run, find_or_train, write_json, write_whole
+from reidlib.training import Execution, Recipe, train
+
+# Ranks of the CMC curve that is kept with a run.
+CMC_RANKS = tuple(range(1, 51))
+# Ranked lists that are kept with a run, so that figures need no weights: of this many worst, middle and
+# best queries by average precision, this many images.
+LISTED_QUERIES, LISTED_IMAGES = 64, 20
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large a run is: the embedded benchmark's size, the network's input and width, the recipe."""
+
+    synthetic_size: str | None  # None: the profile wants a real benchmark folder
+    input_size: tuple[int, int]  # height, width in pixels
+    width: float  # factor on JLML's channels
+    recipe: Recipe
+
+
+PROFILES = {
+    # Seconds: does everything run? Its scores mean nothing.
+    "smoke": Profile("smoke", (64, 32), 0.25, Recipe(epochs=2, batch_size=16)),
+    # Two CPU cores: the smallest network and input at which the papers' effects show.
+    "quick": Profile("quick", (128, 64), 0.5, Recipe(epochs=20)),
+    # One GPU: the paper's network and input at Market-1501's size, trained from random weights.
+    "full": Profile("full", (224, 224), 1.0, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
+    # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no
+    # augmentation and Caffe's usual weight decay. Without the paper's ImageNet pre-training.
+    "paper": Profile(
+        None,
+        (224, 224),
+        1.0,
+        Recipe(
+            steps=50_000,
+            learning_rate=0.01,
+            schedule="steps",
+            milestones=(0.4, 0.8),
+            nesterov=False,
+            augmentation=Augmentation(flip=0, pad=0),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training, and what the paper reports for it on Market-1501 (single query), in per cent."""
+
+    model: JLMLConfiguration
+    paper_table: str
+    paper_rank1: float
+    paper_map: float
+
+
+EXPERIMENTS = {
+    "jlml": Experiment(JLMLConfiguration(), "JLML, Table 6, single query", 85.1, 65.5),
+}
+
+
+def profile_named(name: str) -> Profile:
+    """A profile by its name. Raises InputError for an unknown one."""
+    if name not in PROFILES:
+        near = difflib.get_close_matches(str(name), PROFILES, 1) or list(PROFILES)
+        raise InputError(f"a profile is one of {', '.join(PROFILES)}", repr(name), f"try {near[0]!r}")
+    return PROFILES[name]
+
+
+def open_benchmark(
+    profile: str, benchmark: str = "synthetic", data_root: str | Path | None = None, *, device: str = "cpu"
+) -> Benchmark:
+    """The benchmark that a profile trains on.
+
+    The embedded one is rendered to ``locations.data()`` if it is not there yet; any other is read from
+    ``data_root``. Raises InputError when a folder is needed and not given.
+    """
+    size = profile_named(profile).synthetic_size
+    if benchmark == "synthetic" and not data_root:
+        if size is None:
+            raise InputError(
+                f"profile {profile!r} trains on a real benchmark's folder",
+                "none",
+                "give --benchmark and --data-root (in a notebook: benchmark and data_root)",
+            )
+        data_root = render(size, locations.data() / f"synthetic-{size}", device=device)
+    if not data_root:
+        raise InputError(f"benchmark {benchmark!r} is read from a folder", "none", "give --data-root")
+    return load(benchmark, Path(data_root))
+
+
+def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0) -> RunConfiguration:
+    """A row of ``EXPERIMENTS`` in the size of a profile."""
+    if experiment not in EXPERIMENTS:
+        near = difflib.get_close_matches(str(experiment), EXPERIMENTS, 1) or list(EXPERIMENTS)
+        raise InputError(
+            f"an experiment is one of {', '.join(EXPERIMENTS)}", repr(experiment), f"try {near[0]!r}"
+        )
+    size = profile_named(profile)
+    model = EXPERIMENTS[experiment].model
+    return RunConfiguration(
+        model=replace(model, width=size.width),
+        recipe=size.recipe,
+        input_size=size.input_size,
+        benchmark=benchmark.name,
+        data=benchmark.fingerprint,
+        seed=seed,
+    )
+
+
+def open_images(split: Split, size: tuple[int, int], execution: Execution) -> ImageStore:
+    """A split's images at the network's input size, decoded once and found again later."""
+    return ImageStore.open(split.paths, size, device=execution.torch_device, progress=execution.progress)
+
+
+def obtain(
+    wanted: RunConfiguration,
+    benchmark: Benchmark,
+    *,
+    name: str,
+    runs: str | Path | None = None,
+    execution: Execution | None = None,
+    report: Callable[[str], None] = print,
+) -> Run:
+    """The run of a configuration with its scores: whatever is missing is trained and evaluated.
+
+    name: readable beginning of the run's folder. runs: where runs are kept (``locations.runs()``).
+    """
+    execution = execution or Execution()
+    _same_data(wanted, benchmark)
+
+    def train_it(folder: Path) -> dict:
+        labels_n, identities_k = training_labels(benchmark.train.person_ids)
+        model = wanted.model.build(len(identities_k), wanted.seed)
+        images = open_images(benchmark.train, wanted.input_size, execution)
+        return train(
+            model,
+            wanted.model.objective,
+            images,
+            torch.from_numpy(labels_n),
+            wanted.recipe,
+            folder=folder,
+            seed=wanted.seed,
+            execution=execution,
+            title=folder.name,
+        )
+
+    folder = Path(runs) if runs else locations.runs()
+    run = find_or_train(wanted.to_json(), train_it, name=name, folder=folder, report=report)
+    if run.scores is None:
+        evaluate_run(run, benchmark, execution=execution)
+    return run
+
+
+def trained_model(run: Run, benchmark: Benchmark) -> torch.nn.Module:
+    """A run's network with its trained weights, on the CPU in evaluation mode."""
+    wanted = RunConfiguration.from_json(run.configuration)
+    # The run's own weights replace any pretrained ones, which may not be at hand here.
+    architecture = replace(wanted.model, weights=None)
+    model = architecture.build(len(np.unique(benchmark.train.person_ids)), wanted.seed)
+    model.load_state_dict(run.weights())
+    return model.eval()
+
+
+def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
+    """Scores of a trained run, by branch; also kept as ``scores.json`` and ``rankings.npz``.
+
+    Both definitions of average precision are computed. ``rankings.npz`` holds ranked lists by the
+    full feature (see ``LISTED_QUERIES``), so that drawing them needs no weights.
+    Raises InputError if the run was trained on other data.
+    """
+    execution = execution or Execution()
+    wanted = RunConfiguration.from_json(run.configuration)
+    _same_data(wanted, benchmark)
+    model = trained_model(run, benchmark)
+    device = execution.torch_device
+    model.to(device, memory_format=torch.channels_last)
+    query_qd, gallery_gd = (
+        embed(model, open_images(split, wanted.input_size, execution)).to(device)
+        for split in (benchmark.query, benchmark.gallery)
+    )
+    branches = {}
+    for name, columns in model.branches.items():
+        query = Embeddings(query_qd[:, columns], benchmark.query.person_ids, benchmark.query.camera_ids)
+        gallery = Embeddings(
+            gallery_gd[:, columns], benchmark.gallery.person_ids, benchmark.gallery.camera_ids
+        )
+        branches[name] = {
+            kind: evaluate(query, gallery, average_precision=kind, ranks=CMC_RANKS).to_dict()
+            for kind in ("step", "trapezoid")
+        }
+    listed = _listed_queries(branches["full"]["step"]["average_precision"])
+    lists = ranked_list(listed, query, gallery, top=LISTED_IMAGES)
+    write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, listed, lists))
+    scores = {"benchmark": benchmark.name, "data": benchmark.fingerprint, "branches": branches}
+    write_json(run.folder / "scores.json", scores)
+    return scores
+
+
+def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
+    """The kept ranked lists, worst average precision first: query_indices (L,) and, of each query's list,
+    gallery_indices, distances and statuses (L, places); see ``ranking.RankedLists``.
+    """
+    with np.load(run.folder / "rankings.npz") as file:
+        return dict(file)
+
+
+def _listed_queries(average_precision: list[float | None]) -> np.ndarray:
+    """Worst, middle and best queries of those that have a match, in ascending order of precision."""
+    precision_q = np.array([np.nan if value is None else value for value in average_precision])
+    order = np.argsort(precision_q, kind="stable")[: np.count_nonzero(~np.isnan(precision_q))]
+    if len(order) <= 3 * LISTED_QUERIES:
+        return order
+    middle = (len(order) - LISTED_QUERIES) // 2
+    return np.concatenate(
+        [order[:LISTED_QUERIES], order[middle : middle + LISTED_QUERIES], order[-LISTED_QUERIES:]]
+    )
+
+
+def _save_lists(path: Path, query_indices: np.ndarray, lists: RankedLists) -> None:
+    with path.open("wb") as file:  # a name would be given the ending .npz
+        np.savez_compressed(file, query_indices=query_indices, **lists._asdict())
+
+
+def _same_data(wanted: RunConfiguration, benchmark: Benchmark) -> None:
+    if wanted.data != benchmark.fingerprint:
+        raise InputError(
+            "a run belongs to the data that its configuration names",
+            f"data {wanted.data} of {wanted.benchmark!r}, and here {benchmark.fingerprint}",
+            "give the folder that it was trained on, or train again",
+        )

@@ -1,0 +1,239 @@
+"""JLML: one global and several local streams on shared low-level features.
+
+Li, Zhu, Gong: "Person Re-Identification by Deep Joint Learning of Multi-Loss Classification", IJCAI 2017.
+
+    images ── stem ──┬── global stream ────────────────── pool ── feature (512) ── identity classifier
+                     └── m stripes ── m local streams ── pool ── m features (512/m each, concatenated
+                                                                  to 512) ── identity classifier
+
+No text of the paper or code of its authors was at hand; the layer table is a reconstruction that
+meets the published budget (39 weighted layers, 5 streams, 7.2 M parameters, 1.54e9 FLOPs at 224×224).
+We assume:
+  - the shared low-level layers are a 7×7/2 convolution and a 3×3/2 max-pool, and the stripes are cut
+    from their map, not from the image (each is an argument or a table below);
+  - FLOPs count a multiplication and an addition separately;
+  - each branch's feature is scaled to unit length before both are concatenated for matching;
+  - batch norm follows the feature layer (``feature_norm``): the paper's choice is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reidlib.errors import InputError
+from reidlib.models.residual import Stages, Stem, TrunkShape, initialise, repeat_streams
+from reidlib.models.weights import imagenet_weights
+
+# Widths of the 3×3 convolutions in the global stream; a local stream has half of each (facts: 39 layers =
+# stem + 3·(3+4+2+3) + feature + classifier).
+_RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", first_stride=1)
+_RESNET39_STEM = 64
+# Behind torchvision's ResNet-50 stem and layer1, which are shared.
+_RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", first_stride=1)
+_RESNET50 = TrunkShape((4, 6, 3), (128, 256, 512), expansion=4, stride_on="second", first_stride=2)
+
+
+class Output(NamedTuple):
+    """What one forward pass gives, in every mode."""
+
+    logits: tuple[Tensor, ...]  # (B, K) for each classifier: global and local, or the joint one
+    embeddings: tuple[Tensor, Tensor]  # features of the global and the local branch, not normalised
+    maps: tuple[Tensor, Tensor]  # last maps: global (B, C, H, W), local (B, P, C, h, w)
+
+
+def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
+    """Rows ``(first, past the last)`` of ``parts`` equally high stripes that cover a map of ``height`` rows.
+
+    Equal heights let all stripes run as one operation. Where ``parts`` does not divide the height, the
+    stripes are ``ceil(height / parts)`` rows high, spread evenly, and neighbours share a few rows.
+    """
+    if not 1 <= parts <= height:
+        raise InputError(
+            f"a map of {height} rows can be cut into 1 to {height} stripes",
+            f"parts={parts}",
+            "use fewer parts or a higher input image",
+        )
+    rows = math.ceil(height / parts)
+    starts = [round(index * (height - rows) / max(parts - 1, 1)) for index in range(parts)]
+    return tuple((start, start + rows) for start in starts)
+
+
+def _scaled(shape: TrunkShape, width: float) -> TrunkShape:
+    widths = tuple(max(1, round(channels * width)) for channels in shape.widths)
+    return TrunkShape(shape.depths, widths, shape.expansion, shape.stride_on, shape.first_stride)
+
+
+class JLML(nn.Module):
+    """The joint network.
+
+    ``forward(images) -> Output``; ``embed(images) -> (B, D)`` is what matching uses.
+
+    num_classes: identities in training (K).
+    parts: horizontal stripes, each with a local stream of its own (paper: 4).
+    multi_loss: a classifier for each branch (the paper's MultiLoss), or one classifier on the
+        concatenated feature (its UniLoss).
+    shared_stem: both branches see the same low-level layers, or the local branch has its own copy
+        (the paper's ablation "without shared feature"; how it separated them is unknown).
+    trunk: "resnet39" (the paper's) or "resnet50" (torchvision's; stem and layer1 shared, layer2 to
+        layer4 for each stream; about 120 M parameters with four parts).
+    weights: None, or "imagenet" for the resnet50 trunk.
+    width: factor on the channels of stem and trunk (resnet39 only).
+    feature_size: length of each branch's feature; the stripes share the local one equally, so that it is
+        ``parts * (feature_size // parts)`` long (510 for 6 or 10 parts).
+    feature_norm: batch norm behind the feature layer, or nothing.
+    generator: source of the initial weights.
+
+    Raises InputError when the arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        parts: int = 4,
+        multi_loss: bool = True,
+        shared_stem: bool = True,
+        trunk: Literal["resnet39", "resnet50"] = "resnet39",
+        weights: Literal["imagenet"] | None = None,
+        width: float = 1.0,
+        feature_size: int = 512,
+        feature_norm: bool = True,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        _check(num_classes, parts, trunk, weights, width, feature_size)
+        self.parts = parts
+        self.multi_loss = multi_loss
+        self.streams = 1 + parts
+
+        if trunk == "resnet39":
+            channels = max(1, round(_RESNET39_STEM * width))
+            shape = _scaled(_RESNET39, width)
+            local_shape = _scaled(shape, 0.5)
+            self.shared = Stem(channels)
+            local_stem = Stem(channels)
+        else:
+            shape = local_shape = _RESNET50
+            channels = _RESNET50_SHARED.out_channels
+            self.shared = nn.Sequential(Stem(64), Stages(_RESNET50_SHARED, inputs=64))
+            local_stem = nn.Sequential(Stem(64), Stages(_RESNET50_SHARED, inputs=64))
+        self.local_stem = None if shared_stem else local_stem
+        self.global_stream = Stages(shape, inputs=channels)
+        self.local_streams = Stages(local_shape, inputs=channels, streams=parts)
+
+        stripe_size = feature_size // parts
+        local_size = parts * stripe_size
+        # No bias where batch norm follows: it would be subtracted again.
+        self.global_feature = nn.Linear(shape.out_channels, feature_size, bias=not feature_norm)
+        self.local_feature_pdc = nn.Parameter(torch.empty(parts, stripe_size, local_shape.out_channels))
+        self.local_bias_d = None if feature_norm else nn.Parameter(torch.zeros(local_size))
+        self.global_norm = nn.BatchNorm1d(feature_size) if feature_norm else nn.Identity()
+        self.local_norm = nn.BatchNorm1d(local_size) if feature_norm else nn.Identity()
+
+        sizes = (feature_size, local_size) if multi_loss else (feature_size + local_size,)
+        self.classifiers = nn.ModuleList(nn.Linear(size, num_classes) for size in sizes)
+        # Columns of the matching feature, so that one embedding serves all three rows of the paper's tables.
+        self.branches = {
+            "global": slice(0, feature_size),
+            "local": slice(feature_size, feature_size + local_size),
+            "full": slice(0, feature_size + local_size),
+        }
+        self._initialise(weights, generator)
+
+    def _initialise(self, weights: str | None, generator: torch.Generator | None) -> None:
+        initialise(self, generator)
+        for matrix in (self.global_feature.weight, self.local_feature_pdc):
+            nn.init.normal_(matrix, std=matrix.shape[-1] ** -0.5, generator=generator)
+        if self.global_feature.bias is not None:
+            nn.init.zeros_(self.global_feature.bias)
+        for classifier in self.classifiers:
+            nn.init.normal_(classifier.weight, std=0.01, generator=generator)
+            nn.init.zeros_(classifier.bias)
+        if weights == "imagenet":
+            self._load_imagenet(imagenet_weights("resnet50"))
+
+    def _load_imagenet(self, state: dict[str, Tensor]) -> None:
+        stem = {k: v for k, v in state.items() if k.startswith(("conv1.", "bn1."))}
+        layer1 = {k.replace("layer1.", "0."): v for k, v in state.items() if k.startswith("layer1.")}
+        later = {
+            f"{int(k[5]) - 2}{k[6:]}": v
+            for k, v in state.items()
+            if k.startswith(("layer2.", "layer3.", "layer4."))
+        }
+        for low_level in (self.shared, self.local_stem):
+            if low_level is not None:
+                low_level[0].load_state_dict(stem)
+                low_level[1].load_state_dict(layer1)
+        self.global_stream.load_state_dict(later)
+        self.local_streams.load_state_dict(repeat_streams(later, self.parts))
+
+    def forward(self, images_bchw: Tensor) -> Output:
+        """``(B, 3, H, W)`` normalised images -> ``Output``."""
+        low_level = self.shared(images_bchw)
+        local_level = low_level if self.local_stem is None else self.local_stem(images_bchw)
+        rows = stripe_rows(local_level.shape[2], self.parts)
+        stripes = torch.cat([local_level[:, :, first:last] for first, last in rows], dim=1)  # (B, P·C, h, W)
+
+        global_map = self.global_stream(low_level)
+        local_map = self.local_streams(stripes)
+        pooled_bc = global_map.mean((2, 3))
+        pooled_bpc = local_map.mean((2, 3)).unflatten(1, (self.parts, -1))
+
+        global_bd = self.global_norm(self.global_feature(pooled_bc))
+        local_bpd = torch.einsum("bpc,pdc->bpd", pooled_bpc, self.local_feature_pdc)
+        local_bd = local_bpd.flatten(1)  # (B, D)
+        if self.local_bias_d is not None:
+            local_bd = local_bd + self.local_bias_d
+        local_bd = self.local_norm(local_bd)
+
+        embeddings = (global_bd, local_bd)
+        classified = embeddings if self.multi_loss else (torch.cat(embeddings, dim=1),)
+        logits = tuple(classify(x) for classify, x in zip(self.classifiers, classified, strict=True))
+        return Output(logits, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
+
+    def embed(self, images_bchw: Tensor) -> Tensor:
+        """The matching feature, ``(B, D)`` float32: each branch scaled to unit length, then concatenated.
+
+        The columns of each branch are named by ``branches``.
+        """
+        embeddings = self(images_bchw).embeddings
+        return torch.cat([F.normalize(x.float(), dim=1) for x in embeddings], dim=1)
+
+    def feature_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights of the feature layers, on which selective feature learning acts.
+
+        Global ``(D, C)``, local ``(P, D/P, C)``: the last dimension runs over input units.
+        """
+        return self.global_feature.weight, self.local_feature_pdc
+
+
+def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:
+    if num_classes < 2:
+        raise InputError(
+            "a classifier needs at least two identities", f"num_classes={num_classes}", "use a larger set"
+        )
+    if not 1 <= parts <= feature_size:
+        raise InputError(
+            "every part has at least one number of the local feature",
+            f"parts={parts}, feature_size={feature_size}",
+            f"use 1 to {feature_size} parts",
+        )
+    if trunk not in ("resnet39", "resnet50"):
+        raise InputError("trunk is resnet39 or resnet50", repr(trunk), "name one of them")
+    if weights is not None and (weights != "imagenet" or trunk != "resnet50"):
+        raise InputError(
+            "pretrained weights exist for trunk='resnet50' as weights='imagenet'",
+            f"trunk={trunk!r}, weights={weights!r}",
+            "use that pair, or weights=None",
+        )
+    if width <= 0 or (trunk == "resnet50" and width != 1):
+        raise InputError(
+            "width is a positive factor on resnet39's channels, and 1 for resnet50",
+            f"width={width} with trunk={trunk!r}",
+            "change width or trunk",
+        )

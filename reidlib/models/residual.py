@@ -1,0 +1,154 @@
+"""The bottleneck trunk: residual stages that compute several independent streams at once.
+
+A stream is a network of its own, with its own weights. Streams that see maps of equal shape run as one
+grouped convolution: their channels lie side by side, ``(B, S·C, H, W)``, and ``groups=S`` keeps them
+apart. That is the same arithmetic as a Python loop over the streams, in fewer and larger operations.
+
+Sources: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (bottleneck, table 1);
+Li, Zhu, Gong, IJCAI 2017 (JLML-ResNet39's depths 3, 4, 2, 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from reidlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrunkShape:
+    """What a residual trunk looks like, apart from how many streams run through it."""
+
+    depths: tuple[int, ...]  # bottlenecks in each stage
+    widths: tuple[int, ...]  # channels of the 3×3 convolution in each stage
+    expansion: int  # output channels of a bottleneck / width
+    stride_on: Literal["first", "second"]  # He et al. stride the first 1×1, torchvision the 3×3
+    first_stride: int  # of the first stage; every later one halves the map
+
+    def __post_init__(self):
+        if len(self.depths) != len(self.widths):
+            raise InputError(
+                "a trunk has one width for each stage",
+                f"{len(self.widths)} widths for {len(self.depths)} stages",
+                "give as many widths as depths",
+            )
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of one stream's last map."""
+        return self.widths[-1] * self.expansion
+
+
+def _convolution(streams: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        streams * inputs,
+        streams * outputs,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        groups=streams,
+        bias=False,
+    )
+
+
+class Bottleneck(nn.Module):
+    """1×1 – 3×3 – 1×1 with a shortcut, for ``streams`` independent streams at once.
+
+    ``(B, S·inputs, H, W) -> (B, S·width·expansion, H/stride, W/stride)``. The names of the layers are
+    torchvision's, so that its ImageNet weights load by name.
+    """
+
+    def __init__(
+        self,
+        streams: int,
+        inputs: int,
+        width: int,
+        expansion: int,
+        stride: int,
+        stride_on: Literal["first", "second"],
+    ):
+        super().__init__()
+        outputs = width * expansion
+        first, second = (stride, 1) if stride_on == "first" else (1, stride)
+        self.conv1 = _convolution(streams, inputs, width, 1, first)
+        self.bn1 = nn.BatchNorm2d(streams * width)
+        self.conv2 = _convolution(streams, width, width, 3, second)
+        self.bn2 = nn.BatchNorm2d(streams * width)
+        self.conv3 = _convolution(streams, width, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(streams * outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                _convolution(streams, inputs, outputs, 1, stride), nn.BatchNorm2d(streams * outputs)
+            )
+
+    def forward(self, maps_bchw: Tensor) -> Tensor:
+        residual = self.relu(self.bn1(self.conv1(maps_bchw)))
+        residual = self.relu(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        shortcut = maps_bchw if self.downsample is None else self.downsample(maps_bchw)
+        return self.relu(residual + shortcut)
+
+
+class Stages(nn.Sequential):
+    """The residual stages of ``streams`` streams: ``(B, S·inputs, H, W) -> (B, S·out_channels, h, w)``."""
+
+    def __init__(self, shape: TrunkShape, *, inputs: int, streams: int = 1):
+        stages = []
+        for index, (depth, width) in enumerate(zip(shape.depths, shape.widths, strict=True)):
+            blocks = []
+            for block in range(depth):
+                stride = (shape.first_stride if index == 0 else 2) if block == 0 else 1
+                blocks.append(Bottleneck(streams, inputs, width, shape.expansion, stride, shape.stride_on))
+                inputs = width * shape.expansion
+            stages.append(nn.Sequential(*blocks))
+        super().__init__(*stages)
+
+
+class Stem(nn.Module):
+    """7×7/2 convolution, batch norm, ReLU, 3×3/2 max-pool: ``(B, 3, H, W) -> (B, channels, H/4, W/4)``."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+
+    def forward(self, images_bchw: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(images_bchw))))
+
+
+def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Set every convolution to He's normal initialisation and every batch norm to the identity, in place.
+
+    The last batch norm of each bottleneck starts at zero, so that a deep trunk without pretrained weights
+    starts as a shallow one (Goyal et al., "Accurate, Large Minibatch SGD", 2017, §5.1). With a generator
+    the weights depend on nothing else.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, Bottleneck):
+            nn.init.zeros_(layer.bn3.weight)
+
+
+def repeat_streams(state: dict[str, Tensor], streams: int) -> dict[str, Tensor]:
+    """Weights of one stream as the starting weights of several equal ones: every channel dimension repeats.
+
+    A grouped convolution keeps the output channels of its groups one after the other in dimension 0, as
+    batch norm does its channels, so repeating dimension 0 gives each stream a copy of its own.
+    """
+    return {
+        name: tensor.repeat(streams, *[1] * (tensor.dim() - 1)) if tensor.dim() else tensor.clone()
+        for name, tensor in state.items()
+    }

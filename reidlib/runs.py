@@ -1,0 +1,226 @@
+"""A trained run, found again by the hash of its configuration instead of trained again.
+
+A run is a folder that can be carried to another machine: ``config.json``, ``history.jsonl``,
+``scores.json``, ``rankings.npz``, ``run.json`` (versions, device, duration) and ``weights.pt``.
+Everything but the weights is small, and tables and figures need only the small files.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from reidlib import __version__
+from reidlib.errors import InputError
+
+# A run counts as finished once this file is there: it is written last.
+_FINISHED = "run.json"
+
+
+def configuration_hash(configuration: dict) -> str:
+    """Twelve hexadecimal digits that name a configuration, the same on every machine."""
+    text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file whole or not at all."""
+    write_whole(path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    Raises InputError when the disk is full or the folder cannot be written; the old file stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as a RuntimeError of its own.
+        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+            raise
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, None)
+        raise InputError(
+            f"{path.name} must be written to {path.parent}",
+            error,
+            "free some disk space and run again" if full else "choose a folder you can write to",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run's folder, read lazily."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """A run from its folder. Raises InputError where there is none, or an unfinished one."""
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                "a run's folder holds config.json", folder, "name a folder that `reidlib train` made"
+            )
+        if not (folder / _FINISHED).is_file():
+            raise InputError(
+                "a run is evaluated after its training has finished",
+                f"{folder}, which has no {_FINISHED}",
+                "run the same training again: it goes on from its checkpoint",
+            )
+        return cls(folder)
+
+    @cached_property
+    def configuration(self) -> dict:
+        return read_json(self.folder / "config.json")
+
+    @cached_property
+    def information(self) -> dict:
+        """Versions, device, precision, duration in seconds, time of finishing."""
+        return read_json(self.folder / _FINISHED)
+
+    @cached_property
+    def history(self) -> list[dict]:
+        """One dict for each epoch."""
+        return [json.loads(line) for line in (self.folder / "history.jsonl").read_text().splitlines()]
+
+    @property
+    def scores(self) -> dict | None:
+        """What ``scores.json`` holds, or None before the run is evaluated."""
+        path = self.folder / "scores.json"
+        return read_json(path) if path.is_file() else None
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained state. Raises InputError where the run was carried here without its weights."""
+        path = self.folder / "weights.pt"
+        if not path.is_file():
+            raise InputError(
+                "this needs the run's weights",
+                f"no {path.name} in {self.folder}",
+                "copy weights.pt from the machine that trained it, or remove the folder to train again",
+            )
+        return load_tensors(path)
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file's content; a damaged one is an InputError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "a run's files are readable JSON",
+            f"{path}: {error}",
+            "restore the file, or remove the run's folder to train again",
+        ) from error
+
+
+def load_tensors(path: Path) -> dict:
+    """A file of tensors, read without running any code in it. A damaged one is an InputError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch reports damage as any of half a dozen types
+        raise InputError(
+            "a checkpoint is readable by torch.load(weights_only=True)",
+            f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}",
+            "remove this file to train the run from its beginning",
+        ) from error
+
+
+def find_or_train(
+    configuration: dict,
+    train: Callable[[Path], dict],
+    *,
+    name: str,
+    folder: Path,
+    report: Callable[[str], None] = print,
+) -> Run:
+    """The run of ``configuration``: loaded if it is there, else trained by ``train``.
+
+    configuration: everything that the result depends on, as JSON types; its hash names the folder.
+    train: called with the run's folder, returns what to keep in ``run.json``. It resumes from a
+        checkpoint in the folder if there is one.
+    name: readable beginning of the folder's name; not part of the identity.
+    folder: where runs are kept.
+
+    Safe when several processes want the same run: one trains, the others wait and load it.
+    Raises InputError if the folder holds another configuration.
+    """
+    digest = configuration_hash(configuration)
+    existing = sorted(folder.glob(f"*-{digest}")) if folder.is_dir() else []
+    run_folder = existing[0] if existing else folder / f"{name}-{digest}"
+    if (run_folder / _FINISHED).is_file():
+        return _checked(run_folder, configuration)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".{digest}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            report(f"{run_folder.name}: another process is training this run; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise InputError(
+            "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
+        ) from error
+    try:
+        if not (run_folder / _FINISHED).is_file():
+            if (run_folder / "config.json").is_file():
+                _checked(run_folder, configuration)
+            write_json(run_folder / "config.json", configuration)
+            information = train(run_folder)
+            write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
+        return _checked(run_folder, configuration)
+    finally:
+        lock.release()
+
+
+def _checked(run_folder: Path, configuration: dict) -> Run:
+    found = read_json(run_folder / "config.json")
+    if found != json.loads(json.dumps(configuration)):
+        changed = sorted(key for key in {*found, *configuration} if found.get(key) != configuration.get(key))
+        raise InputError(
+            "a run's folder holds the configuration that its name says",
+            f"{run_folder}, whose {', '.join(changed)} differ",
+            "move the folder away; the run will be trained again",
+        )
+    return Run(run_folder)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "reidlib": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torchvision", "numpy")},
+    }
+
+
+def commit() -> str | None:
+    """The clone's commit, with "+" where files differ from it; None outside a clone."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(("git", "-C", here, *arguments), capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,264 @@
+"""The loop: it learns, resumes bit for bit, stops in a state that can be resumed, and refuses bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reidlib.configuration import JLMLConfiguration
+from reidlib.data.augmentation import Augmentation
+from reidlib.data.images import ImageStore
+from reidlib.errors import InputError
+from reidlib.losses import Terms
+from reidlib.training import Execution, Recipe, train
+
+QUIET = Execution(device="cpu", precision="float32", progress=False)
+SMALL = JLMLConfiguration(width=0.125, feature_size=32, parts=2)
+RECIPE = Recipe(epochs=3, batch_size=6)
+
+
+def images(count=20, size=(32, 16)) -> ImageStore:
+    generator = np.random.default_rng(0)
+    return ImageStore(
+        generator.integers(0, 255, (count, *size, 3), dtype=np.uint8), torch.device("cpu")
+    )
+
+
+LABELS = torch.arange(20) % 4
+
+
+def run(folder: Path, *, recipe=RECIPE, objective=SMALL.objective, execution=QUIET, seed=0, store=None):
+    folder.mkdir(exist_ok=True)
+    model = SMALL.build(4, seed)
+    information = train(
+        model, objective, store or images(), LABELS, recipe, folder=folder, seed=seed, execution=execution
+    )
+    return model, information
+
+
+def history(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+def same_weights(one, other) -> bool:
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
+
+
+def test_one_batch_is_learned_by_heart(tmp_path):
+    recipe = Recipe(epochs=60, batch_size=20, learning_rate=0.1, augmentation=Augmentation(flip=0, pad=0))
+    run(tmp_path, recipe=recipe)
+    rows = history(tmp_path)
+    assert rows[0]["accuracy"] < 0.7
+    assert rows[-1]["accuracy"] == 1.0
+    assert rows[-1]["identity_global"] < 0.2 * rows[0]["identity_global"]
+    assert rows[-1]["identity_local"] < 0.2 * rows[0]["identity_local"]
+
+
+class StopAt:
+    """An objective that stands for a kill in the middle of a step."""
+
+    def __init__(self, step: int):
+        self.step, self.count = step, 0
+
+    def __call__(self, model, output, labels_b):
+        self.count += 1
+        if self.count == self.step:
+            raise SystemError("killed")
+        return SMALL.objective(model, output, labels_b)
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 8])
+def test_resume_equals_an_uninterrupted_training_bit_for_bit(tmp_path, killed_at):
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(SystemError):
+        run(tmp_path / "halves", objective=StopAt(killed_at))
+    assert (tmp_path / "halves" / "checkpoint.pt").exists() == (killed_at > 3)
+    resumed, information = run(tmp_path / "halves")
+    assert same_weights(whole, resumed)
+    assert history(tmp_path / "whole") == history(tmp_path / "halves")
+    assert information["steps"] == 9
+    assert not (tmp_path / "halves" / "checkpoint.pt").exists()
+
+
+class InterruptAt(StopAt):
+    """Ctrl-C at a step: the signal, as a terminal sends it."""
+
+    def __call__(self, model, output, labels_b):
+        self.count += 1
+        if self.count == self.step:
+            signal.raise_signal(signal.SIGINT)
+        return SMALL.objective(model, output, labels_b)
+
+
+@pytest.mark.parametrize("interrupted_at", [2, 3, 5])
+def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrupted_at):
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {interrupted_at} of 9.*goes on"):
+        run(tmp_path / "halves", objective=InterruptAt(interrupted_at))
+    counting = StopAt(0)
+    resumed, _ = run(tmp_path / "halves", objective=counting)
+    assert counting.count == 9 - interrupted_at
+    assert same_weights(whole, resumed)
+    assert history(tmp_path / "whole") == history(tmp_path / "halves")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_killed_process_resumes(tmp_path):
+    """A real kill -9 of a real process, after its first checkpoint."""
+    script = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from tests.test_training import SMALL, run
+        slow = lambda *arguments: time.sleep(0.2) or SMALL.objective(*arguments)
+        run(Path(sys.argv[1]), objective=slow)
+    """)
+    root = Path(__file__).parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "halves"], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "2"}
+    )
+    while not (tmp_path / "halves" / "checkpoint.pt").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole, _ = run(tmp_path / "whole")
+        resumed, _ = run(tmp_path / "halves")
+    finally:
+        torch.set_num_threads(threads)
+    assert same_weights(whole, resumed)
+
+
+def test_seeds_differ_and_repeat(tmp_path):
+    first, _ = run(tmp_path / "a")
+    second, _ = run(tmp_path / "b")
+    other, _ = run(tmp_path / "c", seed=1)
+    assert same_weights(first, second)
+    assert not same_weights(first, other)
+
+
+@pytest.mark.parametrize("bad_step", [1, 5])
+def test_a_non_finite_loss_names_term_and_step(tmp_path, bad_step):
+    class Poisoned(StopAt):
+        def __call__(self, model, output, labels_b):
+            self.count += 1
+            terms = SMALL.objective(model, output, labels_b)
+            if self.count < self.step:
+                return terms
+            bad = terms.values[1] * float("nan")
+            return Terms(terms.names, (terms.values[0], bad, *terms.values[2:]))
+
+    with pytest.raises(FloatingPointError, match=f"identity_local = nan at step {bad_step};"):
+        run(tmp_path, objective=Poisoned(bad_step))
+    assert not (tmp_path / "weights.pt").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
+    with pytest.raises(SystemError):
+        run(tmp_path, objective=StopAt(5))
+    checkpoint = tmp_path / "checkpoint.pt"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    with pytest.raises(InputError, match=r"checkpoint\.pt.*remove this file"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    with pytest.raises(SystemError):
+        run(tmp_path, objective=StopAt(5))
+    with pytest.raises(InputError, match="remove this file"):
+        run(tmp_path, recipe=Recipe(epochs=3, batch_size=10))
+
+
+def test_checkpoints_hold_no_code(tmp_path):
+    import pickle
+
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "attacked",))
+
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Attack()))
+    with pytest.raises(InputError):
+        run(tmp_path)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_full_disk_stops_with_the_mend(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"checkpoint\.pt must be written.*free some disk space"):
+        run(tmp_path)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_bfloat16_and_compiled_steps_learn_too(tmp_path):
+    _, information = run(tmp_path, execution=Execution(device="cpu", precision="bfloat16", progress=False))
+    assert information["precision"] == "bfloat16"
+    assert all(np.isfinite(row["identity_global"]) for row in history(tmp_path))
+
+
+def test_schedules():
+    one_cycle = Recipe(epochs=10, learning_rate=1.0)
+    rates = [one_cycle.rate(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[20] == 1.0
+    assert rates[-1] < 0.001
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    steps = Recipe(steps=50, learning_rate=1.0, schedule="steps", milestones=(0.4, 0.8))
+    rates = [steps.rate(step, 50) for step in range(50)]
+    assert [rates[0], rates[19], rates[20], rates[39], rates[40]] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_a_length_in_steps_may_end_within_an_epoch(tmp_path):
+    _, information = run(tmp_path, recipe=Recipe(steps=4, batch_size=6))
+    assert information["steps"] == 4
+    assert [row["step"] for row in history(tmp_path)] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"epochs": 1, "steps": 1},
+        {"epochs": 0},
+        {"epochs": 1, "batch_size": 1},
+        {"epochs": 1, "learning_rate": 0},
+        {"epochs": 1, "schedule": "cosine"},
+        {"epochs": 1, "schedule": "steps"},
+        {"epochs": 1, "milestones": (0.5,)},
+    ],
+)
+def test_contradictory_recipes_are_refused(arguments):
+    with pytest.raises(InputError):
+        Recipe(**arguments)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    absent = next(name for name in ("mps", "cuda") if name != Execution().torch_device.type)
+    with pytest.raises(InputError, match=f"device is one of this machine's.*{absent}"):
+        _ = Execution(device=absent).torch_device
+    with pytest.raises(InputError, match="precision is"):
+        Execution(precision="float8")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_learns_a_batch_by_heart(tmp_path):
+    recipe = Recipe(epochs=60, batch_size=20, learning_rate=0.1, augmentation=Augmentation(flip=0, pad=0))
+    store = ImageStore(images().array_nhwc, torch.device("cuda"))
+    _, information = run(tmp_path, recipe=recipe, store=store, execution=Execution("cuda", progress=False))
+    assert information["precision"] == "bfloat16"
+    assert history(tmp_path)[-1]["accuracy"] == 1.0
