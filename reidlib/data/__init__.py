@@ -1,0 +1,14 @@
+"""From a benchmark folder to batches of images.
+
+``records`` what a benchmark is · ``benchmarks`` readers of public layouts · ``checking`` what is there
+against what belongs there · ``images`` decoded once, batches on the device · ``augmentation`` of whole
+batches · ``sampling`` which images make a batch · ``synthetic`` the rendered benchmark.
+
+What is imported here needs no torch, so that reading a folder stays quick; the other modules are imported
+by their names.
+"""
+
+from reidlib.data.benchmarks import BENCHMARKS, load
+from reidlib.data.records import Benchmark, Split
+
+__all__ = ["BENCHMARKS", "Benchmark", "Split", "load"]

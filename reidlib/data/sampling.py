@@ -1,0 +1,153 @@
+"""Which images make a batch: samplers that a checkpoint can hold, one epoch at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from reidlib.errors import InputError
+
+
+class _Epochs(ABC):
+    """An endless sequence of epochs; iterating yields one epoch's batches, or the rest of a begun one.
+
+    A batch is int64 indices (B,) into the training images. An epoch is drawn whole when it begins, so its
+    state is the generator's at that moment and the number of batches used since.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        self._generator = generator
+        self._before_epoch = generator.get_state()
+        self._epoch: list[Tensor] = []
+        self._used = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    @abstractmethod
+    def _draw_epoch(self) -> list[Tensor]:
+        """All batches of the next epoch."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._used == len(self._epoch):
+            self._before_epoch = self._generator.get_state()
+            self._epoch, self._used = self._draw_epoch(), 0
+        while self._used < len(self._epoch):
+            self._used += 1
+            yield self._epoch[self._used - 1]
+
+    def state_dict(self, *, used: int | None = None) -> dict:
+        """What resumes this sampler exactly: tensors and numbers, for ``torch.save``.
+
+        ``used`` counts the batches of the current epoch, from its first, that were trained on; without it,
+        all that were handed out. They differ where batches are prefetched.
+        """
+        used = self._used if used is None else used
+        if not 0 <= used <= len(self._epoch):
+            raise InputError(
+                f"the batches used lie within the epoch's {len(self._epoch)} drawn ones",
+                used,
+                "count from the epoch's first batch",
+            )
+        return {"before_epoch": self._before_epoch, "drawn": len(self._epoch), "used": used}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where ``state_dict`` was taken; ``InputError`` if it belongs to other epochs than these."""
+        if state["drawn"] not in (0, len(self)):
+            raise InputError(
+                "a sampler's state belongs to the same images and batch size",
+                f"epochs of {state['drawn']} batches instead of {len(self)}",
+                "resume with the configuration that wrote the checkpoint",
+            )
+        self._generator.set_state(state["before_epoch"])
+        self._before_epoch = state["before_epoch"].clone()
+        self._epoch = self._draw_epoch() if state["drawn"] else []
+        self._used = state["used"]
+
+
+class RandomBatches(_Epochs):
+    """Every image once an epoch, shuffled, in batches of ``batch_size``.
+
+    With ``drop_last`` the images that fill no batch are left out, others in each epoch. Raises
+    ``InputError`` for a batch larger than the set, or empty.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, generator: torch.Generator, *, drop_last: bool = True
+    ):
+        if not 1 <= batch_size <= num_images:
+            raise InputError(
+                f"a batch holds at least one and at most all {num_images} images",
+                f"batch size {batch_size}",
+                "choose a size in between, or a larger set",
+            )
+        super().__init__(generator)
+        self.num_images, self.batch_size, self.drop_last = num_images, batch_size, drop_last
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.num_images, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def _draw_epoch(self) -> list[Tensor]:
+        order_n = torch.randperm(self.num_images, generator=self._generator)
+        return list(order_n.split(self.batch_size))[: len(self)]
+
+
+class IdentityBatches(_Epochs):
+    """P identities times K images of each, for losses that compare images (Hermans et al. 2017).
+
+    ``labels_n`` int64 (N,). An epoch has as many batches as whole batches of P·K fit into N images (at
+    least one), as ``RandomBatches`` of that size has: an epoch is the same amount of training whichever
+    sampler draws it. Identities come in shuffled rounds, so none comes twice before nearly all came once;
+    those that fill no batch at a round's end wait for a later one. An identity with fewer than K images
+    repeats them as evenly as possible. A batch lists identity after identity, K images each.
+
+    Raises ``InputError`` where P exceeds the number of identities or K is below 1.
+    """
+
+    def __init__(
+        self,
+        labels_n: Tensor,
+        identities_per_batch: int,
+        images_per_identity: int,
+        generator: torch.Generator,
+    ):
+        labels_n = torch.as_tensor(labels_n)
+        identities_k, counts_k = labels_n.unique(return_counts=True)
+        if not 1 <= identities_per_batch <= len(identities_k):
+            raise InputError(
+                f"a batch holds at least one and at most all {len(identities_k)} identities",
+                f"{identities_per_batch} identities a batch",
+                "choose fewer identities a batch",
+            )
+        if images_per_identity < 1:
+            raise InputError(
+                "a batch holds at least one image of each identity", images_per_identity, "choose 1 or more"
+            )
+        super().__init__(generator)
+        self.identities_per_batch, self.images_per_identity = identities_per_batch, images_per_identity
+        self._num_images = len(labels_n)
+        # Stable, so that the same labels give the same order on every machine.
+        self._images_of = labels_n.argsort(stable=True).split(counts_k.tolist())
+
+    def __len__(self) -> int:
+        return max(1, self._num_images // (self.identities_per_batch * self.images_per_identity))
+
+    def _draw_epoch(self) -> list[Tensor]:
+        per_batch, batches = self.identities_per_batch, []
+        while len(batches) < len(self):
+            round_k = torch.randperm(len(self._images_of), generator=self._generator)
+            whole = len(round_k) // per_batch * per_batch
+            for identities_p in round_k[:whole].split(per_batch)[: len(self) - len(batches)]:
+                batches.append(torch.cat([self._draw_images(identity) for identity in identities_p.tolist()]))
+        return batches
+
+    def _draw_images(self, identity: int) -> Tensor:
+        images = self._images_of[identity]
+        rounds = -(-self.images_per_identity // len(images))
+        orders = [torch.randperm(len(images), generator=self._generator) for _ in range(rounds)]
+        return images[torch.cat(orders)[: self.images_per_identity]]

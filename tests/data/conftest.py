@@ -1,0 +1,18 @@
+"""Fixtures that the tests of benchmark folders share."""
+
+import pytest
+from miniature import MINIATURE, write_image
+
+
+@pytest.fixture
+def market(tmp_path):
+    """A fresh miniature folder, with the other files that a real one collects."""
+    root = tmp_path / "market"
+    for number, (folder, names) in enumerate(MINIATURE.items()):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "Thumbs.db").write_bytes(b"not an image")
+        (root / folder / "._0002_c1s1_000451_03.jpg").write_bytes(b"not an image either")
+        for index, name in enumerate(names):
+            write_image(root / folder / name, seed=100 * number + index)
+    (root / "readme.txt").write_text("hello")
+    return root

@@ -1,0 +1,156 @@
+import dataclasses
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+from reidlib.data.augmentation import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Augmentation,
+    augment,
+    draw,
+    normalise,
+)
+from reidlib.errors import InputError
+
+SIZE = (12, 6)
+EVERYTHING = Augmentation(flip=0.5, pad=2, erase=0.5, colour_jitter=0.4)
+
+
+def batch(count=32, size=SIZE, seed=0):
+    values = torch.randint(
+        0, 256, (count, *size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
+    return values.permute(0, 3, 1, 2)
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def naive(image_chw, draws, index, augmentation):
+    """One image, pixel by pixel for the moves, torchvision's functions for the rest."""
+    _, height, width = image_chw.shape
+    down, right = draws.shift_b2[index].tolist()
+    moved = torch.empty_like(image_chw)
+    for row in range(height):
+        for column in range(width):
+            source_row = min(max(row - down, 0), height - 1)
+            seen = width - 1 - column if draws.flipped_b[index] else column
+            source_column = min(max(seen - right, 0), width - 1)
+            moved[:, row, column] = image_chw[:, source_row, source_column]
+    values = moved.float() / 255
+    brightness, contrast, saturation = draws.colour_b3[index].tolist()
+    values = functional.adjust_brightness(values, brightness)
+    values = functional.adjust_contrast(values, contrast)
+    values = functional.adjust_saturation(values, saturation)
+    values = functional.normalize(values, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    if draws.erased_b[index]:
+        top, left, bottom, right_edge = draws.box_b4[index].tolist()
+        values = functional.erase(values, top, left, bottom - top, right_edge - left, torch.zeros(1))
+    return values
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        EVERYTHING,
+        Augmentation(),
+        Augmentation(flip=0, pad=3),
+        Augmentation(flip=1, pad=0),
+        Augmentation(flip=0, pad=0, erase=1),
+        Augmentation(flip=0, pad=0, colour_jitter=0.9),
+    ],
+)
+def test_a_batch_is_what_each_image_alone_would_be(augmentation):
+    images = batch()
+    before = images.clone()
+    result = augment(images, augmentation, generator())
+    draws = draw(len(images), SIZE, augmentation, generator())
+    expected = torch.stack([naive(image, draws, i, augmentation) for i, image in enumerate(images)])
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(images, before)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_in_another_memory_format_give_the_same():
+    images = batch()
+    assert torch.equal(
+        augment(images, EVERYTHING, generator()), augment(images.contiguous(), EVERYTHING, generator())
+    )
+
+
+def test_normalise_is_torchvisions():
+    images = batch()
+    scaled = functional.to_dtype(images, torch.float32, scale=True)
+    expected = functional.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    torch.testing.assert_close(normalise(images), expected, rtol=1e-5, atol=1e-5)
+    assert normalise(images).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_nothing_asked_nothing_changed():
+    images = batch()
+    assert torch.equal(augment(images, Augmentation(flip=0, pad=0), generator()), normalise(images))
+
+
+def test_each_image_has_its_own_draws_in_the_stated_ranges():
+    draws = draw(4000, SIZE, EVERYTHING, generator())
+    assert abs(draws.flipped_b.float().mean() - 0.5) < 0.04  # five standard deviations
+    for axis in (0, 1):
+        shifts, counts = draws.shift_b2[:, axis].unique(return_counts=True)
+        assert shifts.tolist() == [-2, -1, 0, 1, 2]
+        assert (counts / 4000 - 0.2).abs().max() < 0.033
+    assert draws.colour_b3.min() >= 0.6 and draws.colour_b3.max() <= 1.4
+    assert (draws.colour_b3.mean(0) - 1).abs().max() < 0.02
+    assert not torch.equal(draws.colour_b3[:, 0], draws.colour_b3[:, 1])
+
+
+def test_erased_rectangles_keep_to_area_and_aspect():
+    height, width = 128, 64
+    draws = draw(4000, (height, width), Augmentation(erase=1), generator())
+    assert draws.erased_b.float().mean() > 0.99
+    top, left, bottom, right = draws.box_b4[draws.erased_b].unbind(1)
+    assert top.min() == 0 and left.min() == 0  # touching each border is possible, crossing it is not
+    assert bottom.max() == height and right.max() == width
+    high, wide = (bottom - top).double(), (right - left).double()
+    area, aspect = high * wide / (height * width), high / wide
+    assert area.min() > 0.015 and area.max() < 0.41
+    assert aspect.min() > 0.27 and aspect.max() < 3.7
+    assert area.max() > 0.35 and area.min() < 0.03
+
+
+def test_a_variation_leaves_the_draws_of_the_others_alone():
+    plain = draw(50, SIZE, Augmentation(), generator())
+    for change in ({"erase": 0.7}, {"colour_jitter": 0.3}):
+        changed = draw(50, SIZE, dataclasses.replace(Augmentation(), **change), generator())
+        assert torch.equal(changed.flipped_b, plain.flipped_b)
+        assert torch.equal(changed.shift_b2, plain.shift_b2)
+
+
+def test_the_generators_state_repeats_and_continues():
+    source = generator()
+    images = batch()
+    augment(images, EVERYTHING, source)
+    state = source.get_state()
+    second = augment(images, EVERYTHING, source)
+    source.set_state(state)
+    assert torch.equal(augment(images, EVERYTHING, source), second)
+    assert not torch.equal(augment(images, EVERYTHING, source), second)
+
+
+@pytest.mark.parametrize(
+    "change", [{"flip": 1.1}, {"erase": -0.1}, {"pad": -1}, {"pad": 1.5}, {"colour_jitter": 1.0}]
+)
+def test_contradictory_values_are_refused(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        Augmentation(**change)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_varies_images_as_the_cpu_does():
+    images = batch()
+    on_gpu = augment(images.cuda(), EVERYTHING, generator())
+    torch.testing.assert_close(on_gpu.cpu(), augment(images, EVERYTHING, generator()), rtol=1e-5, atol=1e-4)

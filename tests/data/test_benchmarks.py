@@ -1,0 +1,200 @@
+import json
+
+import pytest
+from miniature import MINIATURE, write_image
+
+from reidlib.data import BENCHMARKS, load
+from reidlib.data.checking import MARKET_COUNTS, check
+from reidlib.errors import InputError
+
+COUNTS = {
+    "bounding_box_train": {"images": 5, "identities": 2, "cameras": 3},
+    "query": {"images": 2, "identities": 2, "cameras": 2},
+    "bounding_box_test": {"images": 7, "identities": 2, "cameras": 3, "junk": 2, "distractors": 1},
+}
+
+
+@pytest.fixture
+def rendered(market):
+    (market / "rendering.json").write_text(json.dumps({"size": "smoke", "counts": COUNTS}))
+    return market
+
+
+def refusal(name, root, **protocol):
+    with pytest.raises(InputError) as caught:
+        load(name, root, **protocol)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_miniature_is_read_as_counted_by_hand(market):
+    benchmark = load("market1501", market)
+    assert [path.name for path in benchmark.train.paths] == sorted(MINIATURE["bounding_box_train"])
+    assert benchmark.train.person_ids.tolist() == [2, 2, 2, 7, 7]
+    assert benchmark.train.camera_ids.tolist() == [1, 2, 2, 1, 3]
+    assert benchmark.query.person_ids.tolist() == [1, 3]
+    assert benchmark.gallery.person_ids.tolist() == [-1, -1, 0, 1, 1, 3, 3]
+    assert benchmark.gallery.camera_ids.tolist() == [1, 2, 1, 1, 2, 1, 3]
+    assert benchmark.num_queries_without_match == 0
+    assert benchmark.num_trials == 1
+
+
+def test_a_relative_folder_and_other_endings_are_read(market, monkeypatch):
+    train = market / "bounding_box_train"
+    (train / "0007_c1s6_028546_01.jpg").rename(train / "0007_c1s6_028546_01.JPG")
+    write_image(train / "0007_c12s6_028546_01.png")
+    monkeypatch.chdir(market.parent)
+    benchmark = load("market1501", "market")
+    assert benchmark.train.camera_ids.tolist() == [1, 2, 2, 12, 1, 3]
+    assert benchmark.train.paths[0].is_absolute()
+
+
+def test_a_name_that_does_not_parse_is_named(market):
+    stray = market / "query" / "IMG_2041.jpg"
+    write_image(stray)
+    assert str(stray) in refusal("market1501", market)
+
+
+@pytest.mark.parametrize("name", ["0001c1s1_000151_01.jpg", "-2_c1s1_000151_01.jpg", "0001_cx_01.jpeg"])
+def test_near_names_do_not_parse_either(market, name):
+    write_image(market / "bounding_box_test" / name)
+    assert "PERSON_cCAMERA" in refusal("market1501", market)
+
+
+def test_a_missing_root_suggests_its_neighbour(market):
+    assert f"did you mean {market}?" in refusal("market1501", market.parent / "marked")
+    assert "there is no zzz in" in refusal("market1501", market.parent / "zzz" / "deeper")
+
+
+def test_an_archive_is_no_folder(market):
+    archive = market.parent / "market.zip"
+    archive.write_bytes(b"PK")
+    assert "unpack it" in refusal("market1501", archive)
+
+
+def test_missing_and_misspelt_folders(market):
+    (market / "query").rename(market / "Querry")
+    text = refusal("market1501", market)
+    assert "lacks query" in text and "rename Querry to query" in text
+    (market / "Querry").rename(market.parent / "away")
+    text = refusal("market1501", market)
+    assert "lacks query and holds bounding_box_test, bounding_box_train" in text
+    assert "rename" not in text
+
+
+def test_one_level_too_high_or_too_low(market):
+    assert f"one level too high: give {market}" in refusal("market1501", market.parent)
+    assert f"one level too low: give {market}" in refusal("market1501", market / "query")
+
+
+def test_an_empty_folder_is_an_empty_split(market):
+    for name in MINIATURE["query"]:
+        (market / "query" / name).unlink()
+    assert f"none in {market / 'query'}" in refusal("market1501", market)
+
+
+def test_overlap_and_a_single_camera_are_refused(market):
+    write_image(market / "bounding_box_train" / "0003_c1s1_000051_09.jpg")
+    assert "no person is in both training and test; got 1 in both: 3" in refusal("market1501", market)
+    (market / "bounding_box_train" / "0003_c1s1_000051_09.jpg").unlink()
+    for folder in ("query", "bounding_box_test"):
+        for path in (market / folder).glob("[0-9-]*.jpg"):
+            if "_c1" not in path.name:
+                path.unlink()
+    assert "with one camera no query can have a match" in refusal("market1501", market)
+
+
+def test_unknown_names_trials_and_keywords(market):
+    text = refusal("market1505", market)
+    assert "market1501, synthetic" in text and "did you mean market1501?" in text
+    assert "got trial 1" in refusal("market1501", market, trial=1)
+    assert "got labelled" in refusal("market1501", market, labelled=True)
+
+
+def test_the_rendered_folder_is_the_same_reader_with_a_count(rendered):
+    synthetic, real = load("synthetic", rendered), load("market1501", rendered)
+    assert synthetic.fingerprint == real.fingerprint
+    (rendered / "query" / MINIATURE["query"][0]).unlink()
+    assert "1 images instead of 2" in refusal("synthetic", rendered)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"counts": {"query": 1}}'])
+def test_a_folder_that_was_not_rendered_says_how_to(market, content):
+    if content is not None:
+        (market / "rendering.json").write_text(content)
+    assert "reidlib render SIZE FOLDER" in refusal("synthetic", market)
+
+
+def test_a_rendered_folder_is_found_one_level_off(rendered):
+    assert f"there is one in {rendered}: give" in refusal("synthetic", rendered.parent)
+    assert f"there is one in {rendered}: give" in refusal("synthetic", rendered / "query")
+
+
+def test_every_reader_is_in_the_table():
+    assert set(BENCHMARKS) == {"market1501", "synthetic"}
+
+
+def test_a_sound_rendering_passes_the_check(rendered):
+    report = check("synthetic", rendered, progress=False)
+    assert report.ok and not report.remarks
+    found = {(count.folder, count.what): count.found for count in report.counts}
+    assert found == {(folder, what): n for folder, row in COUNTS.items() for what, n in row.items()}
+    assert "complete and readable" in report.text()
+
+
+def test_the_check_lists_everything_at_once(rendered):
+    test = rendered / "bounding_box_test"
+    for name in ("0003_c1s1_000051_01.jpg", "0001_c2s1_000801_01.jpg"):
+        (test / name).write_bytes((test / name).read_bytes()[:-20])  # truncated
+    (test / "0003_c3s1_000076_02.jpg").unlink()
+    (test / "-1_c1s1_000401_03.jpg").write_bytes(b"")
+    write_image(test / "portrait.jpg")
+    write_image(test / "0002_c1s1_000051_01.jpg")  # a training person
+    report = check("synthetic", rendered, progress=False)
+    text = report.text()
+    assert not report.ok
+    assert "3 unreadable" in text and str(test / "0003_c1s1_000051_01.jpg") in text
+    assert "portrait.jpg" in text
+    assert "no person is in both training and test; got 1 in both: 2" in text
+    assert "bounding_box_test holds 3 identities, 1 more than belong there" in text
+    assert "differs" in text
+
+
+def test_the_check_goes_on_past_a_missing_folder(rendered):
+    (rendered / "query").rename(rendered.parent / "away")
+    (rendered / "bounding_box_train" / MINIATURE["bounding_box_train"][0]).write_bytes(b"no image")
+    report = check("synthetic", rendered, progress=False)
+    assert not report.ok
+    assert "lacks query" in report.text() and "1 unreadable" in report.text()
+    assert [count.found for count in report.counts if count.folder == "query"] == [None] * 3
+
+
+def test_a_part_of_market1501_is_no_market1501(market):
+    report = check("market1501", market, progress=False)
+    assert not report.ok
+    text = report.text()
+    assert "query holds 2 images, 3,366 fewer than belong there" in text
+    assert "identities 1 to 1501 of which nothing is there: 4, 5, 6, 8" in text
+
+
+def test_queries_without_match_are_a_remark(rendered):
+    (rendered / "bounding_box_test" / "0001_c2s1_000801_01.jpg").rename(
+        rendered / "bounding_box_test" / "0001_c1s1_000801_01.jpg"
+    )
+    report = check("synthetic", rendered, progress=False)
+    assert report.ok
+    assert report.remarks == ("1 of 2 queries have no match: 0001_c1s1_001051_00.jpg",)
+
+
+def test_the_check_of_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="exists"):
+        check("market1501", tmp_path / "nowhere", progress=False)
+    with pytest.raises(InputError, match="is one of"):
+        check("nothing", tmp_path, progress=False)
+
+
+def test_official_counts_add_up():
+    test = MARKET_COUNTS["bounding_box_test"]
+    assert test["images"] - test["junk"] == 15_913  # the gallery's usual size
+    assert sum(MARKET_COUNTS[f]["identities"] for f in ("bounding_box_train", "query")) == 1501
