@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -61,3 +62,36 @@ def _weighted_depth(output: Tensor) -> int:
         deepest = max((depth[next_node] for next_node in inputs), default=0)
         depth[node] = deepest + (node.name() in _WEIGHTED_NODES)
     return depth[output.grad_fn]
+
+
+def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str, str | int]]:
+    """The model's layers in the order in which they run on one image of ``input_size`` (height, width).
+
+    One row for each direct child, or for each entry of a child that is a sequence (the stages of a trunk):
+    ``layer``, the shape that it gives without the batch, and its ``parameters``.
+    """
+    rows: list[dict[str, str | int]] = []
+
+    def note(name: str) -> Callable:
+        def hook(layer: nn.Module, _, output: Tensor) -> None:
+            shape = " × ".join(map(str, output.shape[1:]))
+            parameters = sum(parameter.numel() for parameter in layer.parameters())
+            rows.append({"layer": name, "output": shape, "parameters": parameters})
+
+        return hook
+
+    hooks = []
+    for name, child in model.named_children():
+        sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
+        for index, layer in enumerate(child if sequence else (child,), start=1):
+            hooks.append(layer.register_forward_hook(note(f"{name} {index}" if sequence else name)))
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return rows

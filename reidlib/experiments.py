@@ -23,8 +23,10 @@ from reidlib.data.records import Benchmark, Split, training_labels
 from reidlib.data.synthetic import render
 from reidlib.embedding import embed
 from reidlib.errors import InputError
+from reidlib.files import write_json, write_whole
+from reidlib.profiles import SYNTHETIC_SIZES, check_profile
 from reidlib.ranking import Embeddings, RankedLists, evaluate, ranked_list
-from reidlib.runs import Run, find_or_train, write_json, write_whole
+from reidlib.runs import Run, find_or_train
 from reidlib.training import Execution, Recipe, train
 
 # Ranks of the CMC curve that is kept with a run.
@@ -36,9 +38,8 @@ LISTED_QUERIES, LISTED_IMAGES = 64, 20
 
 @dataclass(frozen=True)
 class Profile:
-    """How large a run is: the embedded benchmark's size, the network's input and width, the recipe."""
+    """How large a run is: the network's input and width, and the recipe."""
 
-    synthetic_size: str | None  # None: the profile wants a real benchmark folder
     input_size: tuple[int, int]  # height, width in pixels
     width: float  # factor on JLML's channels
     recipe: Recipe
@@ -46,15 +47,14 @@ class Profile:
 
 PROFILES = {
     # Seconds: does everything run? Its scores mean nothing.
-    "smoke": Profile("smoke", (64, 32), 0.25, Recipe(epochs=2, batch_size=16)),
+    "smoke": Profile((64, 32), 0.25, Recipe(epochs=2, batch_size=16)),
     # Two CPU cores: the smallest network and input at which the papers' effects show.
-    "quick": Profile("quick", (128, 64), 0.5, Recipe(epochs=20)),
+    "quick": Profile((128, 64), 0.5, Recipe(epochs=20)),
     # One GPU: the paper's network and input at Market-1501's size, trained from random weights.
-    "full": Profile("full", (224, 224), 1.0, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
+    "full": Profile((224, 224), 1.0, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
     # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no
     # augmentation and Caffe's usual weight decay. Without the paper's ImageNet pre-training.
     "paper": Profile(
-        None,
         (224, 224),
         1.0,
         Recipe(
@@ -86,21 +86,20 @@ EXPERIMENTS = {
 
 def profile_named(name: str) -> Profile:
     """A profile by its name. Raises InputError for an unknown one."""
-    if name not in PROFILES:
-        near = difflib.get_close_matches(str(name), PROFILES, 1) or list(PROFILES)
-        raise InputError(f"a profile is one of {', '.join(PROFILES)}", repr(name), f"try {near[0]!r}")
+    check_profile(name)
     return PROFILES[name]
 
 
 def open_benchmark(
-    profile: str, benchmark: str = "synthetic", data_root: str | Path | None = None, *, device: str = "cpu"
+    profile: str, benchmark: str = "synthetic", data_root: str | Path | None = None, *, device: str = "auto"
 ) -> Benchmark:
     """The benchmark that a profile trains on.
 
     The embedded one is rendered to ``locations.data()`` if it is not there yet; any other is read from
     ``data_root``. Raises InputError when a folder is needed and not given.
     """
-    size = profile_named(profile).synthetic_size
+    check_profile(profile)
+    size = SYNTHETIC_SIZES[profile]
     if benchmark == "synthetic" and not data_root:
         if size is None:
             raise InputError(
@@ -108,10 +107,16 @@ def open_benchmark(
                 "none",
                 "give --benchmark and --data-root (in a notebook: benchmark and data_root)",
             )
-        data_root = render(size, locations.data() / f"synthetic-{size}", device=device)
+        data_root = render(size, locations.data() / f"synthetic-{size}", device=rendering_device(device))
     if not data_root:
         raise InputError(f"benchmark {benchmark!r} is read from a folder", "none", "give --data-root")
     return load(benchmark, Path(data_root))
+
+
+def rendering_device(device: str) -> torch.device:
+    """Where to render: the device, but the CPU instead of mps, whose integers are not 64 bits wide."""
+    found = Execution(device=device).torch_device
+    return torch.device("cpu") if found.type == "mps" else found
 
 
 def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0) -> RunConfiguration:

@@ -22,6 +22,11 @@ def home() -> Path:
     return Path.home() / ".cache" / "reidlib"
 
 
+def project() -> Path:
+    """The clone's folder."""
+    return _PROJECT
+
+
 def notebooks() -> Path:
     """Folder of the numbered notebooks: that of the clone."""
     return _PROJECT / "notebooks"

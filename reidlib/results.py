@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from reidlib import locations
 from reidlib.errors import InputError
-from reidlib.runs import commit, versions, write_json, write_whole
+from reidlib.files import write_json, write_whole
+from reidlib.runs import commit, versions
 
 # Wide figures still fit a report that is kept in git: under 300 kB each.
 _DOTS_PER_INCH = 110

@@ -7,10 +7,8 @@ Everything but the weights is small, and tables and figures need only the small 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from reidlib import __version__
 from reidlib.errors import InputError
+from reidlib.files import read_json, write_json
 
 # A run counts as finished once this file is there: it is written last.
 _FINISHED = "run.json"
@@ -33,35 +32,6 @@ def configuration_hash(configuration: dict) -> str:
     """Twelve hexadecimal digits that name a configuration, the same on every machine."""
     text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all."""
-    write_whole(path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
-
-    Raises InputError when the disk is full or the folder cannot be written; the old file stays.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its own.
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
-            raise
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, None)
-        raise InputError(
-            f"{path.name} must be written to {path.parent}",
-            error,
-            "free some disk space and run again" if full else "choose a folder you can write to",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -116,18 +86,6 @@ class Run:
                 "copy weights.pt from the machine that trained it, or remove the folder to train again",
             )
         return load_tensors(path)
-
-
-def read_json(path: Path) -> dict:
-    """A JSON file's content; a damaged one is an InputError that names it."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "a run's files are readable JSON",
-            f"{path}: {error}",
-            "restore the file, or remove the run's folder to train again",
-        ) from error
 
 
 def load_tensors(path: Path) -> dict:

@@ -21,8 +21,9 @@ from reidlib.data.augmentation import Augmentation, augment
 from reidlib.data.images import ImageStore
 from reidlib.data.sampling import RandomBatches
 from reidlib.errors import InputError
+from reidlib.files import write_whole
 from reidlib.losses import Terms
-from reidlib.runs import load_tensors, write_whole
+from reidlib.runs import load_tensors
 
 # Steps between two looks at the device's losses: a look waits for the device, so not after every step.
 _LOOK_EVERY = 20

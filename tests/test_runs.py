@@ -12,7 +12,8 @@ import torch
 from reidlib.configuration import JLMLConfiguration, RunConfiguration
 from reidlib.data.augmentation import Augmentation
 from reidlib.errors import InputError
-from reidlib.runs import Run, configuration_hash, find_or_train, write_whole
+from reidlib.files import write_whole
+from reidlib.runs import Run, configuration_hash, find_or_train
 from reidlib.training import Recipe
 
 CONFIGURATION = {"model": {"kind": "jlml", "parts": 4}, "seed": 0}
@@ -49,7 +50,7 @@ def test_a_failed_training_is_not_a_run(tmp_path):
     with pytest.raises(RuntimeError):
         find_or_train(CONFIGURATION, failing, name="jlml", folder=tmp_path)
     folder = next(tmp_path.glob("jlml-*"))
-    with pytest.raises(InputError, match="has no run.json.*goes on from its checkpoint"):
+    with pytest.raises(InputError, match=r"has no run\.json.*goes on from its checkpoint"):
         Run.open(folder)
     seen = []
     find_or_train(
@@ -86,14 +87,14 @@ def test_a_run_carried_here_without_weights_is_used(tmp_path):
     shutil.copytree(there.folder, tmp_path / "here" / there.folder.name)
     here = find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path / "here")
     assert here.history == [{"epoch": 1}]
-    with pytest.raises(InputError, match="needs the run's weights.*copy weights.pt"):
+    with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
         here.weights()
 
 
 def test_a_folder_with_another_configuration_is_refused(tmp_path):
     run = find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path)
     (run.folder / "config.json").write_text(json.dumps({**CONFIGURATION, "seed": 1}))
-    with pytest.raises(InputError, match="whose seed differ.*move the folder away"):
+    with pytest.raises(InputError, match=r"whose seed differ.*move the folder away"):
         find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path)
     (run.folder / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"readable JSON.*config\.json"):

@@ -26,9 +26,7 @@ RECIPE = Recipe(epochs=3, batch_size=6)
 
 def images(count=20, size=(32, 16)) -> ImageStore:
     generator = np.random.default_rng(0)
-    return ImageStore(
-        generator.integers(0, 255, (count, *size, 3), dtype=np.uint8), torch.device("cpu")
-    )
+    return ImageStore(generator.integers(0, 255, (count, *size, 3), dtype=np.uint8), torch.device("cpu"))
 
 
 LABELS = torch.arange(20) % 4
@@ -123,7 +121,9 @@ def test_a_killed_process_resumes(tmp_path):
     """)
     root = Path(__file__).parent.parent
     process = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path / "halves"], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "2"}
+        [sys.executable, "-c", script, tmp_path / "halves"],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
     while not (tmp_path / "halves" / "checkpoint.pt").exists():
         assert process.poll() is None

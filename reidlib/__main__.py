@@ -1,0 +1,205 @@
+"""The command line: ``reidlib …`` or ``python -m reidlib …``.
+
+Nothing heavy is imported before it is needed, so that a misspelt argument is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reidlib.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments in one line, without the usage that hides it."""
+
+    def error(self, message: str):
+        print(f"reidlib: error: {message}; see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="reidlib", description="Experiments on two person re-identification papers.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
+    data.add_argument("--benchmark", default="synthetic", help="synthetic (default) or market1501")
+    data.add_argument("--data-root", metavar="DIR", help="the benchmark's folder; rendered if not given")
+    data.add_argument("--runs", metavar="DIR", help="where trained runs are kept")
+    data.add_argument("--device", default="auto", help="auto (default), cuda, mps or cpu")
+
+    reproduce = commands.add_parser("reproduce", parents=[data], help="run the notebooks, write the report")
+    reproduce.add_argument("numbers", nargs="*", metavar="NUMBER", help="notebooks, such as 20; none: all")
+    reproduce.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time")
+    reproduce.add_argument("--seeds", type=int, metavar="N", help="trainings of each configuration")
+    reproduce.add_argument("--force", action="store_true", help="run unchanged notebooks again")
+    reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE)")
+    reproduce.add_argument(
+        "--summary", action="store_true", help="also renew reports/README.md and its figures from this report"
+    )
+    reproduce.set_defaults(function=_reproduce)
+
+    train = commands.add_parser("train", parents=[data], help="train a model and evaluate it")
+    train.add_argument("model", metavar="MODEL", help="jlml")
+    train.add_argument("--seed", type=int, default=0, metavar="N")
+    train.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
+    train.set_defaults(function=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a trained run again")
+    evaluate.add_argument("run", metavar="RUN", help="a run's folder")
+    evaluate.add_argument("--data-root", metavar="DIR", help="the benchmark's folder, if it has moved")
+    evaluate.add_argument("--device", default="auto", help="auto (default), cuda, mps or cpu")
+    evaluate.set_defaults(function=_evaluate)
+
+    check = commands.add_parser("check", help="compare a benchmark's folder with what belongs there")
+    check.add_argument("name", metavar="NAME", help="market1501 or synthetic")
+    check.add_argument("root", metavar="ROOT", help="the benchmark's folder")
+    check.set_defaults(function=_check)
+
+    render = commands.add_parser("render", help="render the embedded benchmark")
+    render.add_argument("size", metavar="SIZE", help="smoke, quick or full")
+    render.add_argument("folder", metavar="FOLDER")
+    render.add_argument("--seed", type=int, default=0, metavar="N")
+    render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
+    render.set_defaults(function=_render)
+    return parser
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from reidlib import locations, report
+    from reidlib.profiles import SYNTHETIC_SIZES, check_profile
+    from reidlib.reproduce import Plan, reproduce, select
+
+    check_profile(arguments.profile)
+    parameters = {
+        "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
+        "data_root": str(Path(arguments.data_root).resolve()) if arguments.data_root else None,
+        "runs": str(Path(arguments.runs).resolve()) if arguments.runs else None,
+        "device": arguments.device if arguments.device != "auto" else None,
+        "seeds": arguments.seeds,
+    }
+    out = Path(arguments.out) if arguments.out else locations.home() / arguments.profile
+    plan = Plan(
+        notebooks=select(arguments.numbers, locations.notebooks()),
+        profile=arguments.profile,
+        out=out.resolve(),
+        jobs=arguments.jobs,
+        force=arguments.force,
+        parameters={name: value for name, value in parameters.items() if value is not None},
+        inputs=_data_state(arguments),
+    )
+    size = SYNTHETIC_SIZES[arguments.profile]
+    if size and not (locations.data() / f"synthetic-{size}").exists() and not arguments.data_root:
+        # Here and not in the first notebook, where nobody would see its progress.
+        from reidlib.experiments import open_benchmark
+
+        open_benchmark(arguments.profile, device=arguments.device)
+    outcome = reproduce(plan)
+    if arguments.summary:
+        report.write_summary(plan.out, locations.project() / "reports")
+    return 1 if outcome.failed else 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from reidlib.experiments import configuration, obtain, open_benchmark
+    from reidlib.training import Execution
+
+    execution = Execution(device=arguments.device, compile=arguments.compile)
+    benchmark = open_benchmark(
+        arguments.profile, arguments.benchmark, arguments.data_root, device=arguments.device
+    )
+    wanted = configuration(arguments.model, arguments.profile, benchmark, seed=arguments.seed)
+    print(
+        f"training {arguments.model} on {benchmark.name} ({len(benchmark.train)} images) "
+        f"on {execution.describe()}"
+    )
+    run = obtain(
+        wanted,
+        benchmark,
+        name=f"{arguments.model}-{arguments.profile}-seed{arguments.seed}",
+        runs=arguments.runs,
+        execution=execution,
+    )
+    print(_score_table(run.scores))
+    print(f"run: {run.folder}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from reidlib.data import load
+    from reidlib.experiments import evaluate_run
+    from reidlib.runs import Run
+    from reidlib.training import Execution
+
+    run = Run.open(arguments.run)
+    root = arguments.data_root or run.information.get("data_root", "")
+    benchmark = load(run.configuration["benchmark"], Path(root))
+    print(f"evaluating {run.folder.name} on {benchmark.name} in {benchmark.root}")
+    print(_score_table(evaluate_run(run, benchmark, execution=Execution(device=arguments.device))))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from reidlib.data.checking import check
+
+    report = check(arguments.name, Path(arguments.root))
+    print(report.text())
+    return 0 if report.ok else 1
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from reidlib.data.synthetic import render
+    from reidlib.experiments import rendering_device
+
+    device = rendering_device(arguments.device)
+    folder = render(arguments.size, Path(arguments.folder), seed=arguments.seed, device=device)
+    print(f"{arguments.size}: {folder}")
+    return 0
+
+
+def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the notebooks read besides their parameters: the real data's fingerprint, if there is any."""
+    if not arguments.data_root:
+        return {}
+    from reidlib.data import load
+
+    return {"data": load(arguments.benchmark, Path(arguments.data_root)).fingerprint}
+
+
+def _score_table(scores: dict) -> str:
+    """R1, mAP both ways and mINP of each branch in per cent, as text."""
+    rows = ["feature   R1    R5    R10   mAP (trapezoid)  mAP (step)  mINP"]
+    for name, kinds in scores["branches"].items():
+        step, trapezoid = kinds["step"], kinds["trapezoid"]
+        rows.append(
+            f"{name:7} "
+            + " ".join(f"{100 * step['cmc'][rank]:5.1f}" for rank in ("1", "5", "10"))
+            + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
+            + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
+        )
+    full = scores["branches"]["full"]["step"]
+    rows.append(f"{full['num_valid_queries']} of {full['num_queries']} queries have a match in the gallery")
+    return "\n".join(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. 0: done; 1: it ran and found failures; 2: bad input; 130: interrupted."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.function(parsed)
+    except InputError as error:
+        print(f"reidlib: error: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"reidlib: stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"reidlib: {error or 'interrupted'}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

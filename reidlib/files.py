@@ -1,0 +1,59 @@
+"""Files that are written whole or not at all, and read with a clear word when they are damaged."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from reidlib.errors import InputError
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file whole or not at all."""
+    write_whole(
+        path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    )
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    Raises InputError when the disk is full or the folder cannot be written; the old file stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as a RuntimeError of its own.
+        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+            raise
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, None)
+        raise InputError(
+            f"{path.name} must be written to {path.parent}",
+            error,
+            "free some disk space and run again" if full else "choose a folder you can write to",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file's content; a damaged one is an InputError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "a run's files are readable JSON",
+            f"{path}: {error}",
+            "restore the file, or remove the run's folder to train again",
+        ) from error

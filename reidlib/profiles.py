@@ -1,0 +1,18 @@
+"""The names of the profiles, for those who need no more: `experiments.PROFILES` says what they mean."""
+
+from __future__ import annotations
+
+import difflib
+
+from reidlib.errors import InputError
+
+PROFILE_NAMES = ("smoke", "quick", "full", "paper")
+# Sizes of the embedded benchmark that the profiles render; "paper" wants a real benchmark's folder.
+SYNTHETIC_SIZES = {"smoke": "smoke", "quick": "quick", "full": "full", "paper": None}
+
+
+def check_profile(name: str) -> None:
+    """Raises InputError for an unknown profile."""
+    if name not in PROFILE_NAMES:
+        near = difflib.get_close_matches(str(name), PROFILE_NAMES, 1) or PROFILE_NAMES[1:2]
+        raise InputError(f"a profile is one of {', '.join(PROFILE_NAMES)}", repr(name), f"try {near[0]!r}")

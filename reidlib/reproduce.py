@@ -1,0 +1,261 @@
+"""The numbered notebooks, executed headless into a report.
+
+A notebook's folder in the report holds ``notebook.ipynb`` (the executed copy), ``index.html`` (its page),
+``result.json`` and figures (written by its last cell) and ``status.json`` (written last, by this module).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from reidlib import notebook as notebooks
+from reidlib import report
+from reidlib.display import Display
+from reidlib.errors import InputError
+from reidlib.notebook import Source
+from reidlib.session import Job, Session
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run and where the report goes.
+
+    out: the report's folder. jobs: notebooks at a time. force: run unchanged notebooks again too.
+    parameters: given by the user, injected where a notebook declares them; a ``Path`` is made absolute.
+    inputs: fingerprints of whatever else the notebooks read, such as a benchmark's files.
+
+    Raises InputError for contradictory values.
+    """
+
+    notebooks: tuple[Path, ...]
+    profile: str
+    out: Path
+    jobs: int = 1
+    force: bool = False
+    parameters: dict = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.notebooks:
+            raise InputError("a plan needs at least one notebook", "none", "select some")
+        names = [path.stem for path in self.notebooks]
+        if len(set(names)) < len(names):
+            raise InputError(
+                "every notebook of a plan has its own name", ", ".join(names), "name each notebook once"
+            )
+        if self.jobs < 1:
+            raise InputError(
+                "at least one notebook must run at a time", f"jobs {self.jobs}", "give 1 or more"
+            )
+        if own := {"profile", "out"} & self.parameters.keys():
+            raise InputError(
+                "profile and out are set by the plan, not among its parameters",
+                ", ".join(sorted(own)),
+                "use the plan's own fields",
+            )
+        for name, value in self.parameters.items():
+            try:
+                json.dumps(_plain(value))
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"parameter {name} must be a number, text, truth value, list or path",
+                    repr(value),
+                    "pass a plain value",
+                ) from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Names of notebooks by what became of them.
+
+    done: executed now. skipped: unchanged, not executed again. failed: ended with an error. blocked: not
+    run because a notebook they depend on failed.
+    """
+
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failed: tuple[str, ...]
+    blocked: tuple[str, ...]
+
+
+def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
+    """Notebooks by number (``20``, ``"20"``) or name (``"20_train_jlml"``), in order; none given: all.
+
+    Raises InputError when the folder holds no numbered notebook or one asked for is unknown.
+    """
+    numbered = sorted(
+        (path for path in folder.glob("*.ipynb") if re.match(r"\d+_", path.name)),
+        key=lambda path: (_number(path), path.name),
+    )
+    if not numbered:
+        raise InputError(
+            "notebooks are numbered files such as 20_train_jlml.ipynb",
+            f"none in {folder}",
+            "run from a clone of the project",
+        )
+    chosen: set[Path] = set()
+    for wanted in map(str, numbers):
+        name = wanted.removesuffix(".ipynb")
+        found = [p for p in numbered if p.stem == name or (name.isdecimal() and _number(p) == int(name))]
+        if not found:
+            raise InputError(
+                "a notebook is chosen by its number or name",
+                repr(wanted),
+                f"choose from {', '.join(path.stem for path in numbered)}",
+            )
+        chosen.update(found)
+    return tuple(path for path in numbered if path in chosen or not chosen)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("_")[0])
+
+
+def _plain(value: object) -> object:
+    """A parameter as it is injected; a notebook's working directory is not the user's."""
+    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
+
+
+def reproduce(plan: Plan, *, executor: Executor | None = None, progress: bool = True) -> Outcome:
+    """Run what has changed and write the report.
+
+    executor: where notebooks run instead of in new processes here; it must run them in processes and
+    share this machine's files. progress: print one line per notebook as it starts and ends.
+
+    Raises InputError before anything runs when a notebook or parameter is wrong or the folder cannot be
+    written; KeyboardInterrupt, with a message that says how to go on, after stopping all kernels.
+    """
+    out = plan.out.expanduser().absolute()
+    sources = {path.stem: notebooks.read_source(path) for path in plan.notebooks}
+    _check_parameters(plan, sources.values())
+    digests = _digests(plan, sources)
+    current = {name for name in sources if _unchanged(out / name, digests[name])}
+    waiting = [name for name in sources if plan.force or name not in current]
+    display = Display(enabled=progress)
+    display.line(
+        f"{len(sources)} notebooks, profile {plan.profile}: {len(waiting)} to run, "
+        f"{len(sources) - len(waiting)} unchanged"
+    )
+    if not waiting:
+        report.write_index(out)
+        display.line(f"report: {out / 'index.html'}")
+        return Outcome((), tuple(sources), (), ())
+    _probe(out)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            session = Session(
+                out,
+                [Job(sources[name], _injected(plan, sources[name], out), digests[name]) for name in waiting],
+                plan.jobs,
+                display,
+            )
+            states = session.run(executor)
+    except Timeout as error:
+        raise InputError(
+            "one command at a time writes a report", out, "wait for the other, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+    def having(state: str) -> tuple[str, ...]:
+        return tuple(name for name in waiting if states[name] == state)
+
+    outcome = Outcome(
+        having("done"),
+        tuple(name for name in sources if name not in waiting),
+        having("failed"),
+        having("blocked"),
+    )
+    display.line(
+        f"{len(outcome.done)} done, {len(outcome.skipped)} unchanged, {len(outcome.failed)} failed, "
+        f"{len(outcome.blocked)} not run"
+    )
+    display.line(f"report: {out / 'index.html'}")
+    return outcome
+
+
+def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
+    """papermill only warns of a parameter that a notebook does not declare."""
+    declared = frozenset().union(*(source.declared for source in sources))
+    if unknown := sorted(plan.parameters.keys() - declared):
+        raise InputError(
+            "a parameter must be declared by one of the notebooks",
+            ", ".join(unknown),
+            f"choose from {', '.join(sorted(declared - {'out'}))}, or other notebooks",
+        )
+
+
+def _injected(plan: Plan, source: Source, out: Path) -> dict:
+    given = {name: _plain(value) for name, value in plan.parameters.items() if name in source.declared}
+    return {"profile": plan.profile, "out": str(out / source.name), **given}
+
+
+def _digests(plan: Plan, sources: dict[str, Source]) -> dict[str, str]:
+    """Hash of everything that can change a notebook's result, those it depends on included."""
+    environment = notebooks.environment_digest()
+    known: dict[str, str] = {}
+
+    def digest(name: str, path: Path, chain: tuple[str, ...]) -> str:
+        if name in chain:
+            raise InputError(
+                "notebooks must not depend on each other in a circle",
+                " → ".join((*chain, name)),
+                "remove one depends_on",
+            )
+        if name not in known:
+            if name not in sources and not path.is_file():
+                raise InputError(
+                    "depends_on names notebooks of the same folder",
+                    f"{name} in {chain[-1]}",
+                    "correct the notebook's metadata",
+                )
+            source = sources.get(name) or notebooks.read_source(path)
+            below = [
+                digest(other, path.with_name(f"{other}.ipynb"), (*chain, name)) for other in source.depends_on
+            ]
+            # The report's own place is left out: moved or renamed, it is as good as before.
+            parameters = _injected(plan, source, Path())
+            state = [source.content, parameters, environment, plan.inputs, below]
+            known[name] = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+        return known[name]
+
+    return {name: digest(name, source.path, ()) for name, source in sources.items()}
+
+
+def _unchanged(folder: Path, digest: str) -> bool:
+    status = report.read_json(folder / "status.json")
+    return (
+        status.get("state") == "done"
+        and status.get("digest") == digest
+        and all((folder / name).is_file() for name in ("notebook.ipynb", "index.html", "result.json"))
+    )
+
+
+def _probe(out: Path) -> None:
+    """Find out that the report cannot be written before hours of work, not after."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> InputError:
+    return InputError(
+        "the report's folder must be writable and its disk not full",
+        f"{out} ({error.strerror or error})",
+        "free some space or choose another folder with --out, then run the same command again",
+    )
