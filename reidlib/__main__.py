@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from reidlib import locations, report
+    from reidlib import locations
     from reidlib.profiles import SYNTHETIC_SIZES, check_profile
     from reidlib.reproduce import Plan, reproduce, select
 
@@ -91,14 +91,19 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         parameters={name: value for name, value in parameters.items() if value is not None},
         inputs=_data_state(arguments),
     )
-    size = SYNTHETIC_SIZES[arguments.profile]
-    if size and not (locations.data() / f"synthetic-{size}").exists() and not arguments.data_root:
-        # Here and not in the first notebook, where nobody would see its progress.
-        from reidlib.experiments import open_benchmark
 
-        open_benchmark(arguments.profile, device=arguments.device)
-    outcome = reproduce(plan)
+    def render_first() -> None:
+        # Here and not in the first notebook, where nobody would see its progress.
+        size = SYNTHETIC_SIZES[arguments.profile]
+        if size and not arguments.data_root and not (locations.data() / f"synthetic-{size}").exists():
+            from reidlib.experiments import open_benchmark
+
+            open_benchmark(arguments.profile, device=arguments.device)
+
+    outcome = reproduce(plan, prepare=render_first)
     if arguments.summary:
+        from reidlib.reporting import report
+
         report.write_summary(plan.out, locations.project() / "reports")
     return 1 if outcome.failed else 0
 

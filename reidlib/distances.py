@@ -24,7 +24,7 @@ _LEVELS = 2**20  # of quantised distances: exact in float32, and leave room for 
 _COLUMNS = 2**11
 _ROUNDING = torch.finfo(torch.float32).eps / 2
 _TINY = 1e-30  # keeps scales finite where features are all zero
-_BLOCK_SIZES = {"cpu": (1024, 1024), "cuda": (8192, 2048)}  # a CPU's tile stays in its cache
+_BLOCK_SIZES = {"cpu": (1152, 2048), "cuda": (8192, 2048)}  # a CPU's tile stays in its cache
 
 
 def spans(length: int, size: int) -> Iterator[slice]:
@@ -57,7 +57,7 @@ def _squared_norms(values_nd: Tensor) -> Tensor:
     # A library's sum may add in another order for another shape or device; elementwise sums cannot.
     while (width := sums_nd.shape[1]) > 1:
         half = width // 2
-        folded_nd = sums_nd[:, :half] + sums_nd[:, half : 2 * half]
+        folded_nd = sums_nd[:, :half].add_(sums_nd[:, half : 2 * half])
         if width % 2:
             folded_nd[:, 0] += sums_nd[:, -1]
         sums_nd = folded_nd
@@ -116,16 +116,24 @@ def count_within(
         indices = order[span]
         thresholds_bm = thresholds_qm[indices, : num_thresholds_q[indices[-1]]]
         blocks.append(_query_block(query, indices, thresholds_bm, left_out_pairs, device))
+    # Fresh memory for every tile would cost a tenth of the product in page faults.
+    size = min(query_size, len(query)) * min(gallery_size, len(gallery))
+    products = torch.empty(size, dtype=torch.float32, device=device)
+    keys = torch.empty(size, dtype=torch.int32, device=device)
     for span in spans(len(gallery), gallery_size):
         features_gd = rows(gallery, span).to(device, torch.float32)
         half_norms_g = _squared_norms(features_gd) / 2
         norm = float((2 * half_norms_g.max()).sqrt())
         half_norms_g[torch.from_numpy(left_out[span]).to(device)] = math.inf
         for block in blocks:
-            tile_bg = torch.addmm(half_norms_g, block.features_bd, features_gd.T, alpha=-1)
+            shape = len(block.indices), len(features_gd)
+            tile_bg = products[: math.prod(shape)].view(shape)
+            torch.addmm(half_norms_g, block.features_bd, features_gd.T, alpha=-1, out=tile_bg)
             own = slice(*np.searchsorted(block.own_columns, (span.start, span.stop)))
             tile_bg[block.own_rows[own], block.own_columns[own] - span.start] = math.inf
-            counts_bm, doubtful_rows, doubtful_columns = _count_tile(block, tile_bg, norm)
+            counts_bm, doubtful_rows, doubtful_columns = _count_tile(
+                block, tile_bg, keys[: math.prod(shape)].view(shape), norm
+            )
             indices = torch.from_numpy(block.indices).to(device)
             counts_qm[indices, : counts_bm.shape[1]] += counts_bm
             for part in spans(len(doubtful_rows), 2**15):
@@ -158,7 +166,9 @@ def _query_block(query, indices, thresholds_bm, left_out_pairs, device) -> _Quer
     )
 
 
-def _count_tile(block: _QueryBlock, tile_bg: Tensor, norm: float) -> tuple[Tensor, Tensor, Tensor]:
+def _count_tile(
+    block: _QueryBlock, tile_bg: Tensor, keys_bg: Tensor, norm: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Counts (B, M) of the images certainly within, and rows and columns of those that must be measured.
 
     ``tile_bg`` is ½‖g‖² − q·g, which orders a query's gallery like the distance; it is overwritten. Each
@@ -168,18 +178,19 @@ def _count_tile(block: _QueryBlock, tile_bg: Tensor, norm: float) -> tuple[Tenso
     """
     length, dtype = block.features_bd.shape[1], torch.float64
     products_b = block.norms_b[:, None] * norm
-    sums_bm = norm**2 + block.thresholds_bm
+    sums_bm = norm**2 / 2 + block.thresholds_bm
     halves = math.ceil(math.log2(length)) + 4
     error_bm = _ROUNDING * ((4 * math.sqrt(length) + 8) * products_b + halves * sums_bm) + _TINY
     centre_bm = (block.thresholds_bm - block.norms_b[:, None] ** 2) / 2
     lower_bm, upper_bm = centre_bm - error_bm, centre_bm + error_bm
     lower_bm[block.thresholds_bm.isinf()] = math.inf
-    origin_b = lower_bm[:, :1].float()
+    origin_b = (lower_bm - error_bm)[:, :1].float()  # below the first band even when rounded to float32
     width_b = upper_bm.masked_fill(upper_bm.isinf(), -math.inf).amax(1, keepdim=True) - origin_b.to(dtype)
     scale_b = ((_LEVELS - 8) / width_b).float()
     tile_bg.sub_(origin_b).mul_(scale_b).add_(2).clamp_(0, _LEVELS - 1)
-    keys_bg = tile_bg.to(torch.int32).mul_(_COLUMNS)
-    keys_bg.add_(torch.arange(tile_bg.shape[1], dtype=torch.int32, device=tile_bg.device))
+    keys_bg.copy_(tile_bg).mul_(_COLUMNS).add_(
+        torch.arange(tile_bg.shape[1], dtype=torch.int32, device=tile_bg.device)
+    )
     keys_bg = _sorted_rows(keys_bg)
     # One level of slack on either side of a doubtful band, for the rounding of the scaling itself.
     first_bm = (((lower_bm - origin_b) * scale_b.to(dtype)).floor() + 1).clamp(0, _LEVELS - 1)

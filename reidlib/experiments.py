@@ -163,7 +163,7 @@ def obtain(
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
         model = wanted.model.build(len(identities_k), wanted.seed)
         images = open_images(benchmark.train, wanted.input_size, execution)
-        return train(
+        information = train(
             model,
             wanted.model.objective,
             images,
@@ -174,6 +174,8 @@ def obtain(
             execution=execution,
             title=folder.name,
         )
+        # Where `reidlib evaluate` looks first; the fingerprint decides whether the data are the same.
+        return {**information, "data_root": str(benchmark.root.absolute())}
 
     folder = Path(runs) if runs else locations.runs()
     run = find_or_train(wanted.to_json(), train_it, name=name, folder=folder, report=report)

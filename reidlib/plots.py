@@ -73,8 +73,8 @@ def image_grid(
         wide,
         figsize=(wide * height * ratio * 1.06 + margin, len(images) * height * 1.05 + 0.5),
         squeeze=False,
-        gridspec_kw={"wspace": 0.02, "hspace": 0.02},
     )
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
     for line, row in zip(grid, images, strict=True):
         for axes, image_hwc in zip(line, row, strict=False):
             _show(axes, image_hwc)

@@ -11,19 +11,19 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from reidlib import notebook as notebooks
-from reidlib import report
-from reidlib.display import Display
 from reidlib.errors import InputError
-from reidlib.notebook import Source
-from reidlib.session import Job, Session
+from reidlib.reporting import notebook as notebooks
+from reidlib.reporting import report
+from reidlib.reporting.display import Display
+from reidlib.reporting.notebook import Source
+from reidlib.reporting.session import Job, Session
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,18 @@ def _plain(value: object) -> object:
     return str(value.expanduser().absolute()) if isinstance(value, Path) else value
 
 
-def reproduce(plan: Plan, *, executor: Executor | None = None, progress: bool = True) -> Outcome:
+def reproduce(
+    plan: Plan,
+    *,
+    prepare: Callable[[], object] | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Outcome:
     """Run what has changed and write the report.
 
-    executor: where notebooks run instead of in new processes here; it must run them in processes and
-    share this machine's files. progress: print one line per notebook as it starts and ends.
+    prepare: called once before the first notebook, if any is to be run. executor: where notebooks run
+    instead of in new processes here; it must run them in processes and share this machine's files.
+    progress: print one line per notebook as it starts and ends.
 
     Raises InputError before anything runs when a notebook or parameter is wrong or the folder cannot be
     written; KeyboardInterrupt, with a message that says how to go on, after stopping all kernels.
@@ -151,6 +158,8 @@ def reproduce(plan: Plan, *, executor: Executor | None = None, progress: bool = 
         display.line(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
     _probe(out)
+    if prepare is not None:
+        prepare()
     try:
         with FileLock(out / ".lock", timeout=0):
             session = Session(

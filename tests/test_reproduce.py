@@ -19,9 +19,9 @@ import nbformat
 import pytest
 from filelock import FileLock
 
-from reidlib import notebook, report
-from reidlib.display import Display, clock
 from reidlib.errors import InputError
+from reidlib.reporting import notebook, report
+from reidlib.reporting.display import Display, clock
 from reidlib.reproduce import Outcome, Plan, reproduce, select
 
 PARAMETERS = 'profile = "quick"\nout = ""\nseeds = 1\ndata_root = ""'

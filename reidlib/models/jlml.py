@@ -68,6 +68,19 @@ def _scaled(shape: TrunkShape, width: float) -> TrunkShape:
     return TrunkShape(shape.depths, widths, shape.expansion, shape.stride_on, shape.first_stride)
 
 
+class StripeFeatures(nn.Module):
+    """A linear layer for each stripe, all at once: ``(B, P, C) -> (B, P, D/P)``; weight ``(P, D/P, C)``."""
+
+    def __init__(self, parts: int, inputs: int, outputs: int, *, bias: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(parts, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(parts, outputs)) if bias else None
+
+    def forward(self, pooled_bpc: Tensor) -> Tensor:
+        features_bpd = torch.einsum("bpc,pdc->bpd", pooled_bpc, self.weight)
+        return features_bpd if self.bias is None else features_bpd + self.bias
+
+
 class JLML(nn.Module):
     """The joint network.
 
@@ -130,8 +143,9 @@ class JLML(nn.Module):
         local_size = parts * stripe_size
         # No bias where batch norm follows: it would be subtracted again.
         self.global_feature = nn.Linear(shape.out_channels, feature_size, bias=not feature_norm)
-        self.local_feature_pdc = nn.Parameter(torch.empty(parts, stripe_size, local_shape.out_channels))
-        self.local_bias_d = None if feature_norm else nn.Parameter(torch.zeros(local_size))
+        self.local_feature = StripeFeatures(
+            parts, local_shape.out_channels, stripe_size, bias=not feature_norm
+        )
         self.global_norm = nn.BatchNorm1d(feature_size) if feature_norm else nn.Identity()
         self.local_norm = nn.BatchNorm1d(local_size) if feature_norm else nn.Identity()
 
@@ -147,10 +161,10 @@ class JLML(nn.Module):
 
     def _initialise(self, weights: str | None, generator: torch.Generator | None) -> None:
         initialise(self, generator)
-        for matrix in (self.global_feature.weight, self.local_feature_pdc):
-            nn.init.normal_(matrix, std=matrix.shape[-1] ** -0.5, generator=generator)
-        if self.global_feature.bias is not None:
-            nn.init.zeros_(self.global_feature.bias)
+        for feature in (self.global_feature, self.local_feature):
+            nn.init.normal_(feature.weight, std=feature.weight.shape[-1] ** -0.5, generator=generator)
+            if feature.bias is not None:
+                nn.init.zeros_(feature.bias)
         for classifier in self.classifiers:
             nn.init.normal_(classifier.weight, std=0.01, generator=generator)
             nn.init.zeros_(classifier.bias)
@@ -185,11 +199,7 @@ class JLML(nn.Module):
         pooled_bpc = local_map.mean((2, 3)).unflatten(1, (self.parts, -1))
 
         global_bd = self.global_norm(self.global_feature(pooled_bc))
-        local_bpd = torch.einsum("bpc,pdc->bpd", pooled_bpc, self.local_feature_pdc)
-        local_bd = local_bpd.flatten(1)  # (B, D)
-        if self.local_bias_d is not None:
-            local_bd = local_bd + self.local_bias_d
-        local_bd = self.local_norm(local_bd)
+        local_bd = self.local_norm(self.local_feature(pooled_bpc).flatten(1))
 
         embeddings = (global_bd, local_bd)
         classified = embeddings if self.multi_loss else (torch.cat(embeddings, dim=1),)
@@ -209,7 +219,7 @@ class JLML(nn.Module):
 
         Global ``(D, C)``, local ``(P, D/P, C)``: the last dimension runs over input units.
         """
-        return self.global_feature.weight, self.local_feature_pdc
+        return self.global_feature.weight, self.local_feature.weight
 
 
 def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:

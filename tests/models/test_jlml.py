@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from reidlib.complexity import complexity
+from reidlib.complexity import complexity, layer_table
 from reidlib.errors import InputError
 from reidlib.models.jlml import JLML, stripe_rows
 from reidlib.models.residual import Stages
@@ -37,7 +37,7 @@ def naive_forward(model: JLML, streams: list[nn.Module], images_bchw):
     stripes = []
     for part, (stream, (first, last)) in enumerate(zip(streams, rows, strict=True)):
         pooled = stream(low_level[:, :, first:last]).mean((2, 3))
-        stripes.append(pooled @ model.local_feature_pdc[part].T)
+        stripes.append(pooled @ model.local_feature.weight[part].T)
     return global_feature, model.local_norm(torch.cat(stripes, dim=1))
 
 
@@ -81,6 +81,14 @@ def test_published_budget():
     assert measured.streams == 5
     assert measured.parameters == pytest.approx(7.2e6, rel=0.02)
     assert measured.flops == pytest.approx(1.54e9, rel=0.01)
+
+
+def test_layer_table_lists_every_layer_in_order():
+    model = JLML(5, width=0.5)
+    rows = layer_table(model, (128, 64))
+    assert [row["layer"] for row in rows[:3]] == ["shared", "global_stream 1", "global_stream 2"]
+    assert {row["layer"]: row["output"] for row in rows}["shared"] == "32 × 32 × 16"
+    assert sum(row["parameters"] for row in rows) == sum(p.numel() for p in model.parameters())
 
 
 def test_complexity_changes_nothing():

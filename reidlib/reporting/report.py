@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment
 
-from reidlib.display import clock
 from reidlib.errors import InputError
 from reidlib.files import write_text
-from reidlib.style import POLICY, STYLE
+from reidlib.reporting.display import clock
+from reidlib.reporting.style import POLICY, STYLE
 
 # Larger pictures do not belong into a repository.
 _LARGEST_FIGURE = 300_000
@@ -88,8 +88,8 @@ def read_json(path: Path) -> dict:
 
 
 def write_page(folder: Path, *, title: str, error: str | None) -> Path:
-    """See `reidlib.page.write_page`; nbconvert is imported only when there is a page to make."""
-    from reidlib import page
+    """See `reidlib.reporting.page.write_page`; nbconvert is imported only when there is a page to make."""
+    from reidlib.reporting import page
 
     return page.write_page(folder, title=title, error=error)
 

@@ -14,9 +14,9 @@ body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 7
 h1 { font-size: 1.7rem; line-height: 1.25; margin: .6rem 0; }
 h2 { font-size: 1.25rem; margin: 1.6rem 0 .5rem; }
 h3 { font-size: 1.05rem; } a { color: var(--accent); } img, svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+table { border: 0; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem .35rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); }
+  border: 0; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; } .scroll { overflow-x: auto; } .quiet { color: var(--quiet); }
 .bad { color: var(--bad); font-weight: 600; } .good { color: var(--accent); font-weight: 600; }
 .banner { border-left: 4px solid var(--bad); background: var(--card); padding: .7rem 1rem; margin: 1rem 0;

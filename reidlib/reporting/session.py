@@ -12,11 +12,11 @@ from datetime import datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from reidlib import notebook as notebooks
-from reidlib import report
-from reidlib.display import Display, clock
 from reidlib.files import write_json
-from reidlib.notebook import Source
+from reidlib.reporting import notebook as notebooks
+from reidlib.reporting import report
+from reidlib.reporting.display import Display, clock
+from reidlib.reporting.notebook import Source
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from reidlib.files import write_text
-from reidlib.style import POLICY, STYLE
+from reidlib.reporting.style import POLICY, STYLE
 
 _PAGE_STYLE = """
 body { max-width: 60rem; } p, li { max-width: 44rem; } .anchor-link { display: none; }
@@ -73,7 +73,7 @@ def write_page(folder: Path, *, title: str, error: str | None) -> Path:
 
 def _quiet_log() -> logging.Logger:
     """nbconvert's remarks on missing alternative texts are no concern of the command's user."""
-    log = logging.getLogger("reidlib.page")
+    log = logging.getLogger("reidlib.reporting.page")
     log.setLevel(logging.ERROR)
     return log
 

@@ -125,7 +125,7 @@ def environment_digest() -> str:
     Versions are read from the installed metadata, because importing torch takes seconds that an
     unchanged report does not have.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -142,7 +142,7 @@ class _ThisPython(KernelSpecManager):
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         # Without these: a warning about TCP in every page, and kernels that wait for each other's
         # history database.
-        quiet = ["--log-level=ERROR", "--HistoryManager.hist_file=:memory:"]
+        quiet = ["--log-level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
         return KernelSpec(argv=command + quiet, display_name=kernel_name, language="python")
 
 

@@ -1,0 +1,208 @@
+"""The command line as a user meets it: what it does, and one line for every bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from miniature import MINIATURE, write_image
+
+from reidlib import experiments
+from reidlib.__main__ import main
+from reidlib.data.augmentation import Augmentation
+from reidlib.runs import Run
+from reidlib.training import Recipe
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A profile of two steps for the miniature's five training images."""
+    recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
+    monkeypatch.setitem(experiments.PROFILES, "smoke", experiments.Profile((32, 16), 0.125, recipe))
+
+
+def refused(capsys, *arguments) -> str:
+    """Run a command that must be refused; its one line."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("reidlib")]
+    assert code == 2
+    assert len(error) == 1, error
+    return error[0]
+
+
+def train(market, *more) -> list:
+    return ["train", "jlml", "--profile", "smoke", "--benchmark", "market1501", "--data-root", market, *more]
+
+
+def test_train_and_evaluate(market, tiny, capsys, tmp_path):
+    arguments = [str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "training jlml on market1501 (5 images) on cpu" in printed
+    assert "2 of 2 queries have a match" in printed
+    folder = next((tmp_path / "runs").glob("jlml-smoke-seed0-*"))
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"config.json", "history.jsonl", "run.json", "scores.json", "rankings.npz", "weights.pt"}
+    before = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").unlink()
+    assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
+    assert json.loads((folder / "scores.json").read_text()) == before
+    assert len(before["branches"]["full"]["step"]["average_precision"]) == 2
+    # A second training of the same finds the first.
+    started = (folder / "weights.pt").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (folder / "weights.pt").stat().st_mtime_ns == started
+
+
+def test_evaluate_refuses_what_is_no_finished_run(market, tiny, capsys, tmp_path):
+    assert "holds config.json" in refused(capsys, "evaluate", tmp_path)
+    assert main([str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]) == 0
+    folder = next((tmp_path / "runs").glob("jlml-*"))
+    write_image(market / "query" / "0001_c2s1_001051_00.jpg")
+    assert "give the folder that it was trained on" in refused(capsys, "evaluate", folder)
+    (market / "query" / "0001_c2s1_001051_00.jpg").unlink()
+    weights = (folder / "weights.pt").read_bytes()
+    (folder / "weights.pt").write_bytes(weights[:100])
+    assert "readable by torch.load" in refused(capsys, "evaluate", folder)
+    (folder / "weights.pt").unlink()
+    assert "needs the run's weights" in refused(capsys, "evaluate", folder)
+    (folder / "run.json").unlink()
+    assert "goes on from its checkpoint" in refused(capsys, "evaluate", folder)
+
+
+def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_path):
+    arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
+    assert main([str(a) for a in arguments]) == 0
+    folder = next((tmp_path / "runs").glob("jlml-*"))
+    configuration = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**configuration, "seed": 7}))
+    assert "whose seed differ" in refused(capsys, *arguments)
+    assert Run.open(folder).configuration["seed"] == 7  # nothing was overwritten
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "jmlm"], "an experiment is one of jlml"),
+        (["train", "jlml", "--profile", "quik"], "try 'quick'"),
+        (["train", "jlml", "--benchmark", "market1051"], "--data-root"),
+        (["train", "jlml", "--profile", "paper"], "real benchmark's folder"),
+        (["train", "jlml", "--seed", "one"], "invalid int value"),
+        (["trian", "jlml"], "invalid choice: 'trian'"),
+        ([], "required: COMMAND"),
+        (["check", "market1501"], "required: ROOT"),
+        (["check", "market1501", "no/such/folder"], "no/such/folder"),
+        (["check", "market", "."], "market1501"),
+        (["render", "quik", "folder"], "quick"),
+        (["reproduce", "--profile", "fast"], "a profile is one of"),
+        (["reproduce", "77"], "77"),
+        (["reproduce", "--jobs", "0", "--profile", "smoke"], "jobs"),
+        (["reproduce", "--profile", "smoke", "00", "--seeds", "2"], "seeds"),
+        (["reproduce", "--benchmark", "market1501", "--data-root", "nowhere"], "nowhere"),
+        (["evaluate", "no/such/run"], "holds config.json"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments, words, capsys, monkeypatch, tmp_path, home):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "render", lambda *_, **__: pytest.fail("rendered before checking"))
+    if arguments[:2] == ["train", "jmlm"]:
+        monkeypatch.setattr(experiments, "open_benchmark", lambda *_, **__: None)
+    assert words in refused(capsys, *arguments)
+
+
+def test_a_demanded_gpu_that_is_not_there(market, tiny, capsys):
+    absent = "mps" if sys.platform != "darwin" else "cuda"
+    assert "the device is one of this machine's" in refused(capsys, *train(market, "--device", absent))
+
+
+def damage_truncated(market):
+    path = market / "bounding_box_train" / MINIATURE["bounding_box_train"][0]
+    path.write_bytes(path.read_bytes()[:-60])
+    return "0002_c1s1_000451_03.jpg"
+
+
+def damage_misnamed(market):
+    shutil.copy(market / "query" / MINIATURE["query"][0], market / "query" / "holiday.jpg")
+    return "holiday.jpg"
+
+
+def damage_missing_folder(market):
+    (market / "query").rename(market / "querys")
+    return "querys"
+
+
+def damage_empty(market):
+    for path in (market / "query").glob("*.jpg"):
+        path.unlink()
+    return "query"
+
+
+def damage_overlap(market):
+    write_image(market / "bounding_box_train" / "0001_c3s1_000001_01.jpg")
+    return "both"
+
+
+def damage_single_camera(market):
+    for folder in ("query", "bounding_box_test"):
+        for path in (market / folder).glob("[0-]*.jpg"):
+            person, rest = path.name.split("_c", 1)
+            path.rename(path.with_name(f"{person}_c1{rest[1:]}"))
+    return "camera"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_truncated,
+        damage_misnamed,
+        damage_missing_folder,
+        damage_empty,
+        damage_overlap,
+        damage_single_camera,
+    ],
+)
+def test_a_damaged_benchmark_is_refused_before_training(damage, market, tiny, capsys, tmp_path):
+    words = damage(market)
+    line = refused(capsys, *train(market, "--runs", tmp_path / "runs", "--device", "cpu"))
+    assert words in line
+    assert not list(tmp_path.glob("runs/*/checkpoint.pt"))
+
+
+def test_check_lists_everything_that_is_wrong(market, capsys):
+    damage_truncated(market)
+    damage_misnamed(market)
+    assert main(["check", "market1501", str(market)]) == 1
+    printed = capsys.readouterr().out
+    assert "0002_c1s1_000451_03.jpg" in printed
+    assert "holiday.jpg" in printed
+    assert "12936" in printed.replace(",", "")  # what belongs there
+
+
+def test_an_unwritable_output_is_refused(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "report"
+    line = refused(capsys, "reproduce", "--profile", "smoke", "--out", out)
+    assert str(out) in line or str(out.parent) in line
+
+
+def test_module_and_command_are_the_same():
+    environment = {**os.environ, "COLUMNS": "100"}
+    command = Path(sys.executable).with_name("reidlib")
+    outputs = [
+        subprocess.run([*start, "--help"], capture_output=True, text=True, env=environment, check=True).stdout
+        for start in ([sys.executable, "-m", "reidlib"], [command])
+    ]
+    assert outputs[0] == outputs[1]
+    assert all(name in outputs[0] for name in ("reproduce", "train", "evaluate", "check", "render"))
