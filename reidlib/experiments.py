@@ -49,7 +49,7 @@ PROFILES = {
     # Seconds: does everything run? Its scores mean nothing.
     "smoke": Profile((64, 32), 0.25, Recipe(epochs=2, batch_size=16)),
     # Two CPU cores: the smallest network and input at which the papers' effects show.
-    "quick": Profile((128, 64), 0.5, Recipe(epochs=20)),
+    "quick": Profile((128, 64), 0.5, Recipe(epochs=24)),
     # One GPU: the paper's network and input at Market-1501's size, trained from random weights.
     "full": Profile((224, 224), 1.0, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
     # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no

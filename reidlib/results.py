@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from reidlib import locations
@@ -36,20 +37,31 @@ class Result:
         # Nothing of an earlier execution may pass for this one's.
         (self.out / "result.json").unlink(missing_ok=True)
 
-    def figure(self, figure: Figure, name: str, *, caption: str, alt: str) -> Figure:
-        """Keep a figure as ``name.png`` and return it, for the cell to show."""
-        file = f"{name}.png"
-        if file in {entry["file"] for entry in self._figures}:
+    def figure(self, figure: Figure, name: str, *, caption: str, alt: str, lead: bool = False) -> Image:
+        """Keep a figure as ``name.png``, or as ``name.jpg`` if it shows photographs; return it for display.
+
+        What the cell shows is the very file of the report, with ``alt`` for those who cannot see it.
+        lead: one of the few that stand for the notebook in the index and the summary.
+        """
+        photographs = any(shown.get_array().ndim == 3 for axes in figure.axes for shown in axes.images)
+        kind = "jpeg" if photographs else "png"
+        path = self.out / f"{name}.{'jpg' if photographs else 'png'}"
+        if path.name in {entry["file"] for entry in self._figures}:
             raise InputError("every figure of a notebook has its own name", repr(name), "rename one")
         write_whole(
-            self.out / file,
+            path,
             lambda partial: figure.savefig(
-                partial, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight", facecolor="white"
+                partial,
+                format=kind,
+                dpi=_DOTS_PER_INCH,
+                bbox_inches="tight",
+                facecolor="white",
+                pil_kwargs={"quality": 85, "progressive": True} if photographs else {"optimize": True},
             ),
         )
-        self._figures.append({"file": file, "caption": caption, "alt": alt})
-        plt.close(figure)  # the cell's value shows it once; an open figure would be shown twice
-        return figure
+        self._figures.append({"file": path.name, "caption": caption, "alt": alt, "lead": lead})
+        plt.close(figure)  # an open figure would be shown a second time at the end of the cell
+        return Image(path.read_bytes(), format=kind, alt=alt)
 
     def finish(
         self,
@@ -75,7 +87,7 @@ class Result:
             "profile": self.profile,
             "headline": headline or {},
             "scores": scores or [],
-            "figures": self._figures,
+            "figures": sorted(self._figures, key=lambda figure: not figure["lead"]),
             "configuration": configuration,
             "seeds": list(seeds),
             "data": data,

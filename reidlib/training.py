@@ -36,7 +36,7 @@ class Recipe:
     epochs: int | None = None  # passes over the training images; or
     steps: int | None = None  # mini-batches, where a paper states iterations
     batch_size: int = 32  # JLML's; the one-cycle peak below belongs to it
-    learning_rate: float = 0.05  # the highest value of the schedule
+    learning_rate: float = 0.1  # the highest value of the schedule
     schedule: Literal["one-cycle", "steps"] = "one-cycle"  # the latter: the papers' drops at milestones
     warm_up: float = 0.2  # share of a one-cycle training in which the rate rises; networks start untrained
     milestones: tuple[float, ...] = ()  # shares of the training after which the rate is multiplied by decay

@@ -215,7 +215,7 @@ def _facts(out: Path) -> dict[str, str]:
 
 
 def summary_markdown(out: Path) -> str:
-    """Summary of a report as Markdown: how it was made, a table, and a figure a notebook.
+    """Summary of a report as Markdown: how it was made, a table, and a few figures of each notebook.
 
     Figures are named as `write_summary` places them. Raises InputError when there is no report in ``out``.
     """
@@ -240,9 +240,10 @@ def summary_markdown(out: Path) -> str:
             f"| {_escape(scores)} |"
         )
     for row in rows:
-        if figure := _kept_figure(row):
-            lines += ["", f"## {_escape(row['title'])}", ""]
-            lines += [f"![{_escape(figure['alt'])}](figures/{_kept_name(row, figure)})", ""]
+        if figures := _kept_figures(row):
+            lines += ["", f"## {_escape(row['title'])}"]
+        for figure in figures:
+            lines += ["", f"![{_escape(figure['alt'])}](figures/{_kept_name(row, figure)})", ""]
             lines += [_escape(figure["caption"])]
     return "\n".join(lines) + "\n"
 
@@ -255,15 +256,16 @@ def write_summary(out: Path, readme_folder: Path) -> Path:
     text = summary_markdown(out)
     (readme_folder / "figures").mkdir(parents=True, exist_ok=True)
     for row in _rows(out):
-        if figure := _kept_figure(row):
+        for figure in _kept_figures(row):
             shutil.copyfile(figure["path"], readme_folder / "figures" / _kept_name(row, figure))
     write_text(readme_folder / "README.md", text)
     return readme_folder / "README.md"
 
 
-def _kept_figure(row: dict) -> dict | None:
-    """A notebook's first figure that is small enough for the repository."""
-    return next((f for f in row["figures"] if f["path"].stat().st_size < _LARGEST_FIGURE), None)
+def _kept_figures(row: dict) -> list[dict]:
+    """A notebook's first figures that are small enough for the repository."""
+    small = [figure for figure in row["figures"] if figure["path"].stat().st_size < _LARGEST_FIGURE]
+    return small[:_INDEX_FIGURES]
 
 
 def _kept_name(row: dict, figure: dict) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from reidlib.data import load, synthetic
 from reidlib.data.rendering.bodies import Parts, Surface, join
-from reidlib.data.rendering.factors import _LARGEST, Factors
+from reidlib.data.rendering.factors import Factors, largest_value
 from reidlib.data.rendering.photographs import Studio, photograph
 from reidlib.data.rendering.plans import GALLERY, QUERY, SIZES, TRAIN, Size, plan
 from reidlib.data.rendering.raycasting import Views
@@ -33,7 +33,7 @@ COMMITTED = "81d855c9e8a190a1e2cc153981cad452f9d968465e9958a3cc810bddc85becc2"
 RENDER_AND_HASH = """
 import hashlib, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from reidlib.data.rendering.factors import _LARGEST, Factors
+from reidlib.data.rendering.factors import Factors, largest_value
 from reidlib.data.synthetic import preview
 pictures = [preview(1, camera, Factors(num_cameras=2), count=8) for camera in (1, 2)]
 print(hashlib.sha256(b"".join(p.tobytes() for p in pictures)).hexdigest())
@@ -439,6 +439,6 @@ def test_colour_histograms_do_not_solve_it():
 @pytest.mark.parametrize("extreme", ["least", "most"])
 def test_every_factor_at_its_limit_still_renders(extreme):
     names = [field.name for field in dataclasses.fields(Factors) if field.name != "num_cameras"]
-    limits = {name: 0.0 if extreme == "least" else _LARGEST.get(name, 3.0) for name in names}
+    limits = {name: 0.0 if extreme == "least" else largest_value(name) for name in names}
     pictures = preview(2, 2, Factors(num_cameras=2, **limits), count=4)
     assert pictures.std((1, 2, 3)).min() > 5  # something is to be seen on each

@@ -22,6 +22,11 @@ _LARGEST = {
 }
 
 
+def largest_value(factor: str) -> float:
+    """The upper end of a factor's range."""
+    return _LARGEST.get(factor, 3.0)
+
+
 @dataclass(frozen=True)
 class Factors:
     """Strength of each cause of variation; 0 switches a cause off, and no cause moves another's draws.
@@ -89,7 +94,7 @@ class Factors:
         for field in fields(self):
             if field.name == "num_cameras":
                 continue
-            value, largest = getattr(self, field.name), _LARGEST.get(field.name, 3.0)
+            value, largest = getattr(self, field.name), largest_value(field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
                 raise InputError(
                     f"the factor {field.name} is a number from 0 to {largest:g}",

@@ -7,6 +7,7 @@ column ``focal · x / distance`` and row ``focal · eye / distance`` below the h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def place(seed: int, camera: int, pitch: float) -> Place:
     return Place(eye, min(700.0, (ROWS - HORIZON - 30) * near / eye), near, far, wall)
 
 
+@lru_cache(maxsize=16)  # 28 MB at most; previews of one factor after the other paint the same places
 def paint(seed: int, camera: int, view: Place) -> np.ndarray:
     """Picture of the place, (3, ROWS, COLUMNS) uint8: the same for every image that the camera takes."""
     draws = Draws(seed, fold(camera))
@@ -58,7 +60,9 @@ def paint(seed: int, camera: int, view: Place) -> np.ndarray:
     _furnish(picture, seed, camera, noise, view)
     smooth = (picture[:, 1:] + picture[:, :-1]) * 0.5
     picture[:, 1:, 1:] = (smooth[:, :, 1:] + smooth[:, :, :-1]) * 0.5
-    return np.floor(np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    painted = np.floor(np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    painted.flags.writeable = False
+    return painted
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,155 @@
+"""The notebooks: their form, that all of them run, and that the README tells the truth about them."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from reidlib.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+README = (ROOT / "README.md").read_text()
+
+
+def names(paths):
+    return [path.stem for path in paths]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """All notebooks, run once with the smallest profile as a user would."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "REIDLIB_HOME": str(home)}
+    command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "--device", "cpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "smoke", environment, command
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_form(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = notebook.cells
+    first = cells[0]
+    assert first.cell_type == "markdown"
+    assert all(word in first.source for word in ("**Question.**", "**In:**", "**Out:**", "**Run time:**"))
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert code[0].metadata.tags == ["parameters"]
+    assert [cell for cell in code if "parameters" in cell.metadata.get("tags", [])] == code[:1]
+    for statement in ast.parse(code[0].source).body:  # literals only: injected values come after them
+        assert isinstance(statement, ast.Assign)
+        ast.literal_eval(statement.value)
+    functions = 0
+    for position, cell in enumerate(cells):
+        if cell.cell_type != "code":
+            continue
+        assert not cell.outputs
+        assert cell.execution_count is None
+        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert cells[position - 1].cell_type == "markdown", f"no sentence before: {cell.source[:60]}"
+        tree = ast.parse(cell.source)
+        assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
+        functions += sum(isinstance(node, ast.FunctionDef) for node in tree.body)
+        if "result.figure(" in cell.source:
+            assert cells[position + 1].cell_type == "markdown", f"no reading after: {cell.source[:60]}"
+    assert functions <= 2
+    assert "result.finish(" in code[-1].source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_every_notebook_leaves_its_result(path, report):
+    folder = report[0] / path.stem
+    result = json.loads((folder / "result.json").read_text())
+    assert result["notebook"] == path.stem
+    assert result["profile"] == "smoke"
+    circumstances = {"configuration", "seeds", "versions", "commit", "device", "duration"}
+    assert {"scores", *circumstances} <= result.keys()
+    for figure in result["figures"]:
+        size = (folder / figure["file"]).stat().st_size
+        assert 1000 < size < 300_000
+        assert figure["caption"]
+        assert figure["alt"]
+    page = (folder / "index.html").read_text()
+    assert not re.search(r"(src|href)=.https?://", page)
+    assert "Traceback (most recent call last)" not in page
+
+
+def test_the_index_shows_every_notebook(report):
+    index = (report[0] / "index.html").read_text()
+    for path in NOTEBOOKS:
+        assert f'href="{path.stem}/index.html"' in index
+    assert "failed" not in index
+
+
+def test_a_second_reproduction_changes_nothing(report):
+    out, environment, command = report
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10)
+    assert done.returncode == 0
+    assert "0 to run" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_the_explorers_run_is_the_reports_run(report, tmp_path):
+    """papermill alone, from another folder, finds the run that the report trained and trains no other."""
+    _, environment, _ = report
+    runs = Path(environment["REIDLIB_HOME"]) / "runs"
+    before = sorted(runs.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", ROOT / "notebooks" / "20_train_jlml.ipynb", tmp_path / "out.ipynb",
+         "-p", "profile", "smoke", "-p", "device", "cpu"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(runs.iterdir()) == before
+    assert (Path(environment["REIDLIB_HOME"]) / "explored" / "20_train_jlml" / "result.json").is_file()
+
+
+def test_unknown_notebook_number_names_the_known(capsys):
+    assert main(["reproduce", "21"]) == 2
+    assert "20_train_jlml" in capsys.readouterr().err
+
+
+def test_readme_maps_every_notebook():
+    table = re.findall(r"\| \[`(\w+)`\]\(notebooks/(\w+)\.ipynb\)", README)
+    assert [name for name, _ in table] == names(NOTEBOOKS)
+    assert all(name == file for name, file in table)
+
+
+def test_readme_lines_and_links():
+    lines = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+    assert lines == [
+        "python3 -m venv .venv && . .venv/bin/activate && pip install -e . && reidlib reproduce",
+        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[test]' && pytest",
+    ]
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_conda_installs_what_pyproject_names():
+    lines = [line.strip() for line in (ROOT / "environment.yml").read_text().splitlines()]
+    body = [line for line in lines if line and not line.startswith("#")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ",".join(project["optional-dependencies"])
+    assert body[-1] == f"- -e .[{extras}]"
+    packages = body[body.index("dependencies:") + 1 : -1]
+    assert packages == [f"- python{project['requires-python']}", "- pip", "- pip:"]
+
+
+def test_training_and_ranking_import_without_the_notebook_packages():
+    code = (
+        "import sys; import reidlib.experiments, reidlib.__main__, reidlib.descriptors, reidlib.complexity; "
+        "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
