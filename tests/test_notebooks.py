@@ -104,11 +104,10 @@ def test_the_explorers_run_is_the_reports_run(report, tmp_path):
     _, environment, _ = report
     runs = Path(environment["REIDLIB_HOME"]) / "runs"
     before = sorted(runs.iterdir())
-    done = subprocess.run(
-        [sys.executable, "-m", "papermill", ROOT / "notebooks" / "20_train_jlml.ipynb", tmp_path / "out.ipynb",
-         "-p", "profile", "smoke", "-p", "device", "cpu"],
-        env=environment, cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+    notebook = ROOT / "notebooks" / "20_train_jlml.ipynb"
+    parameters = ["-p", "profile", "smoke", "-p", "device", "cpu"]
+    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", *parameters]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(runs.iterdir()) == before
     assert (Path(environment["REIDLIB_HOME"]) / "explored" / "20_train_jlml" / "result.json").is_file()
