@@ -20,7 +20,7 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
 STATUS = {
     "match": (BLUE, "✓ match"),
     "other": (RED, "✗ other"),
-    "distractor": (ORANGE, "– distractor"),
+    "distractor": (PURPLE, "– distractor"),
     "ignored": (GREY, "○ ignored"),
 }
 
@@ -137,6 +137,7 @@ def histograms(
             axes.hist(group, edges, weights=share, histtype="step", color=colour, label=label, linewidth=1.5)
         axes.set_xlabel(name)
         if whole:
+            axes.set_xlim(min(low, high - 4) - 0.7, high + 0.7)  # a single value is still a bar, not a wall
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)

@@ -196,9 +196,7 @@ def _facts(out: Path) -> dict[str, str]:
         return ", ".join(dict.fromkeys(str(value) for value in values if value))
 
     latest = max((status["started"] for status in statuses if status.get("started")), default="")
-    benchmarks = [
-        result.get("data") or (result.get("configuration") or {}).get("benchmark") for result in results
-    ]
+    benchmarks = [(result.get("configuration") or {}).get("benchmark") for result in results]
     versions = every(
         [" · ".join(f"{k} {v}" for k, v in (result.get("versions") or {}).items()) for result in results]
     )
