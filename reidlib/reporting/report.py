@@ -238,9 +238,9 @@ def summary_markdown(out: Path) -> str:
             f"| {_escape(scores)} |"
         )
     for row in rows:
-        if figures := _kept_figures(row):
-            lines += ["", f"## {_escape(row['title'])}"]
-        for figure in figures:
+        lines += ["", f"## {row['number']} · {_escape(row['title'])}", "", _escape(row["question"])]
+        lines += _markdown_table(row)
+        for figure in _kept_figures(row):
             lines += ["", f"![{_escape(figure['alt'])}](figures/{_kept_name(row, figure)})", ""]
             lines += [_escape(figure["caption"])]
     return "\n".join(lines) + "\n"
@@ -258,6 +258,14 @@ def write_summary(out: Path, readme_folder: Path) -> Path:
             shutil.copyfile(figure["path"], readme_folder / "figures" / _kept_name(row, figure))
     write_text(readme_folder / "README.md", text)
     return readme_folder / "README.md"
+
+
+def _markdown_table(row: dict) -> list[str]:
+    if not row["scores"]:
+        return []
+    lines = [row["columns"], ["---"] * len(row["columns"])]
+    lines += [[_escape(_cell(score.get(column, ""))) for column in row["columns"]] for score in row["scores"]]
+    return ["", *(f"| {' | '.join(line)} |" for line in lines)]
 
 
 def _kept_figures(row: dict) -> list[dict]:
