@@ -70,10 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from reidlib import locations
-    from reidlib.profiles import SYNTHETIC_SIZES, check_profile
+    from reidlib.profiles import SYNTHETIC_SIZES, check_data
     from reidlib.reproduce import Plan, reproduce, select
 
-    check_profile(arguments.profile)
+    check_data(arguments.profile, arguments.benchmark, arguments.data_root)
+    if arguments.device != "auto":  # asked of torch, which takes seconds to import
+        from reidlib.training import Execution
+
+        _ = Execution(device=arguments.device).torch_device
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
         "data_root": str(Path(arguments.data_root).resolve()) if arguments.data_root else None,

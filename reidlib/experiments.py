@@ -24,7 +24,7 @@ from reidlib.data.synthetic import render
 from reidlib.embedding import embed
 from reidlib.errors import InputError
 from reidlib.files import write_json, write_whole
-from reidlib.profiles import SYNTHETIC_SIZES, check_profile
+from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
 from reidlib.ranking import Embeddings, RankedLists, evaluate, ranked_list
 from reidlib.runs import Run, find_or_train
 from reidlib.training import Execution, Recipe, train
@@ -98,18 +98,10 @@ def open_benchmark(
     The embedded one is rendered to ``locations.data()`` if it is not there yet; any other is read from
     ``data_root``. Raises InputError when a folder is needed and not given.
     """
-    check_profile(profile)
-    size = SYNTHETIC_SIZES[profile]
-    if benchmark == "synthetic" and not data_root:
-        if size is None:
-            raise InputError(
-                f"profile {profile!r} trains on a real benchmark's folder",
-                "none",
-                "give --benchmark and --data-root (in a notebook: benchmark and data_root)",
-            )
-        data_root = render(size, locations.data() / f"synthetic-{size}", device=rendering_device(device))
+    check_data(profile, benchmark, data_root)
     if not data_root:
-        raise InputError(f"benchmark {benchmark!r} is read from a folder", "none", "give --data-root")
+        size = SYNTHETIC_SIZES[profile]
+        data_root = render(size, locations.data() / f"synthetic-{size}", device=rendering_device(device))
     return load(benchmark, Path(data_root))
 
 

@@ -18,7 +18,7 @@ def write_json(path: Path, content: object) -> None:
     )
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
 
     Raises InputError when the disk is full or the folder cannot be written; the old file stays.

@@ -204,7 +204,7 @@ def test_a_full_disk_stops_with_the_mend(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_bfloat16_and_compiled_steps_learn_too(tmp_path):
+def test_bfloat16_trains_too(tmp_path):
     _, information = run(tmp_path, execution=Execution(device="cpu", precision="bfloat16", progress=False))
     assert information["precision"] == "bfloat16"
     assert all(np.isfinite(row["identity_global"]) for row in history(tmp_path))
