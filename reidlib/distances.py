@@ -231,8 +231,16 @@ def _sorted_rows(keys_bg: Tensor) -> Tensor:
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Matrix products in float32 proper: TF32, bfloat16 or autocast err more than the filter allows for."""
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    """Matrix products and convolutions in float32 proper, not TF32, bfloat16 or autocast.
+
+    Those err more than the filter of ``count_within`` allows for, and differ from machine to machine.
+    """
+    backends = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,
+        torch.backends.mkldnn.matmul,
+        torch.backends.mkldnn.conv,
+    )
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from reidlib.data.augmentation import normalise
 from reidlib.data.images import ImageStore
 from reidlib.data.records import Split
+from reidlib.distances import full_float32
 from reidlib.ranking import Embeddings
 
 
@@ -23,11 +24,12 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Ten
     try:
         order = torch.arange(len(images)).split(batch_size)
         features = None
-        for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
-            features_bd = model.embed(normalise(images_bchw))
-            if features is None:
-                features = torch.empty(len(images), features_bd.shape[1])
-            features[indices_b] = features_bd.float().cpu()
+        with full_float32(images.device):
+            for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
+                features_bd = model.embed(normalise(images_bchw))
+                if features is None:
+                    features = torch.empty(len(images), features_bd.shape[1])
+                features[indices_b] = features_bd.float().cpu()
         return features
     finally:
         model.train(training)

@@ -21,7 +21,7 @@ from reidlib.data.augmentation import Augmentation
 from reidlib.data.images import ImageStore
 from reidlib.data.records import Benchmark, Split, training_labels
 from reidlib.data.synthetic import render
-from reidlib.embedding import embed
+from reidlib.embedding import embed_split
 from reidlib.errors import InputError
 from reidlib.files import write_json, write_whole
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
@@ -80,7 +80,7 @@ class Experiment:
 
 
 EXPERIMENTS = {
-    "jlml": Experiment(JLMLConfiguration(), "JLML, Table 6, single query", 85.1, 65.5),
+    "jlml": Experiment(JLMLConfiguration(), "paper (JLML, Table 6, single query)", 85.1, 65.5),
 }
 
 
@@ -199,15 +199,15 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     model = trained_model(run, benchmark)
     device = execution.torch_device
     model.to(device, memory_format=torch.channels_last)
-    query_qd, gallery_gd = (
-        embed(model, open_images(split, wanted.input_size, execution)).to(device)
+    whole_query, whole_gallery = (
+        embed_split(model, split, open_images(split, wanted.input_size, execution))
         for split in (benchmark.query, benchmark.gallery)
     )
     branches = {}
     for name, columns in model.branches.items():
-        query = Embeddings(query_qd[:, columns], benchmark.query.person_ids, benchmark.query.camera_ids)
-        gallery = Embeddings(
-            gallery_gd[:, columns], benchmark.gallery.person_ids, benchmark.gallery.camera_ids
+        query, gallery = (
+            Embeddings(side.features[:, columns].to(device), side.person_ids, side.camera_ids)
+            for side in (whole_query, whole_gallery)
         )
         branches[name] = {
             kind: evaluate(query, gallery, average_precision=kind, ranks=CMC_RANKS).to_dict()
