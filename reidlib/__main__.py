@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from reidlib import __version__
 from reidlib.errors import InputError
 
 
@@ -20,8 +21,21 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, not {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to 2147483647, not {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="reidlib", description="Experiments on two person re-identification papers.")
+    parser.add_argument("--version", action="version", version=f"reidlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     data = argparse.ArgumentParser(add_help=False)
@@ -33,10 +47,10 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", parents=[data], help="run the notebooks, write the report")
     reproduce.add_argument("numbers", nargs="*", metavar="NUMBER", help="notebooks, such as 20; none: all")
-    reproduce.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time")
-    reproduce.add_argument("--seeds", type=int, metavar="N", help="trainings of each configuration")
+    reproduce.add_argument("--jobs", type=_positive, default=1, metavar="N", help="notebooks at a time")
+    reproduce.add_argument("--seeds", type=_positive, metavar="N", help="trainings of each configuration")
     reproduce.add_argument("--force", action="store_true", help="run unchanged notebooks again")
-    reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE)")
+    reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE[-BENCHMARK])")
     reproduce.add_argument(
         "--summary", action="store_true", help="also renew reports/README.md and its figures from this report"
     )
@@ -44,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", parents=[data], help="train a model and evaluate it")
     train.add_argument("model", metavar="MODEL", help="jlml")
-    train.add_argument("--seed", type=int, default=0, metavar="N")
+    train.add_argument("--seed", type=_seed, default=0, metavar="N")
     train.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
     train.set_defaults(function=_train)
 
@@ -62,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     render = commands.add_parser("render", help="render the embedded benchmark")
     render.add_argument("size", metavar="SIZE", help="smoke, quick or full")
     render.add_argument("folder", metavar="FOLDER")
-    render.add_argument("--seed", type=int, default=0, metavar="N")
+    render.add_argument("--seed", type=_seed, default=0, metavar="N")
     render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
     render.set_defaults(function=_render)
     return parser
@@ -75,7 +89,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
     check_data(arguments.profile, arguments.benchmark, arguments.data_root)
     if arguments.device != "auto":  # asked of torch, which takes seconds to import
-        from reidlib.training import Execution
+        from reidlib.execution import Execution
 
         _ = Execution(device=arguments.device).torch_device
     parameters = {
@@ -85,7 +99,8 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         "device": arguments.device if arguments.device != "auto" else None,
         "seeds": arguments.seeds,
     }
-    out = Path(arguments.out) if arguments.out else locations.home() / arguments.profile
+    real = "" if arguments.benchmark == "synthetic" else f"-{arguments.benchmark}"
+    out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
     plan = Plan(
         notebooks=select(arguments.numbers, locations.notebooks()),
         profile=arguments.profile,
@@ -113,9 +128,10 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from reidlib.experiments import configuration, obtain, open_benchmark
-    from reidlib.training import Execution
+    from reidlib.execution import Execution
+    from reidlib.experiments import check_experiment, configuration, obtain, open_benchmark
 
+    check_experiment(arguments.model)
     execution = Execution(device=arguments.device, compile=arguments.compile)
     benchmark = open_benchmark(
         arguments.profile, arguments.benchmark, arguments.data_root, device=arguments.device
@@ -128,7 +144,7 @@ def _train(arguments: argparse.Namespace) -> int:
     run = obtain(
         wanted,
         benchmark,
-        name=f"{arguments.model}-{arguments.profile}-seed{arguments.seed}",
+        name=f"{arguments.model}-{arguments.profile}-{benchmark.name}-seed{arguments.seed}",
         runs=arguments.runs,
         execution=execution,
     )
@@ -139,12 +155,16 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from reidlib.data import load
+    from reidlib.execution import Execution
     from reidlib.experiments import evaluate_run
     from reidlib.runs import Run
-    from reidlib.training import Execution
 
     run = Run.open(arguments.run)
     root = arguments.data_root or run.information.get("data_root", "")
+    if not Path(root).is_dir():
+        raise InputError(
+            "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
+        )
     benchmark = load(run.configuration["benchmark"], Path(root))
     print(f"evaluating {run.folder.name} on {benchmark.name} in {benchmark.root}")
     print(_score_table(evaluate_run(run, benchmark, execution=Execution(device=arguments.device))))

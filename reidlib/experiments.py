@@ -23,11 +23,12 @@ from reidlib.data.records import Benchmark, Split, training_labels
 from reidlib.data.synthetic import render
 from reidlib.embedding import embed_split
 from reidlib.errors import InputError
+from reidlib.execution import Execution
 from reidlib.files import write_json, write_whole
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
 from reidlib.ranking import Embeddings, RankedLists, evaluate, ranked_list
 from reidlib.runs import Run, find_or_train
-from reidlib.training import Execution, Recipe, train
+from reidlib.training import Recipe, train
 
 # Ranks of the CMC curve that is kept with a run.
 CMC_RANKS = tuple(range(1, 51))
@@ -84,6 +85,13 @@ EXPERIMENTS = {
 }
 
 
+def check_experiment(name: str) -> None:
+    """Raises InputError for a name that is no row of ``EXPERIMENTS``."""
+    if name not in EXPERIMENTS:
+        near = difflib.get_close_matches(str(name), EXPERIMENTS, 1) or list(EXPERIMENTS)
+        raise InputError(f"a model is one of {', '.join(EXPERIMENTS)}", repr(name), f"try {near[0]!r}")
+
+
 def profile_named(name: str) -> Profile:
     """A profile by its name. Raises InputError for an unknown one."""
     check_profile(name)
@@ -113,11 +121,7 @@ def rendering_device(device: str) -> torch.device:
 
 def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0) -> RunConfiguration:
     """A row of ``EXPERIMENTS`` in the size of a profile."""
-    if experiment not in EXPERIMENTS:
-        near = difflib.get_close_matches(str(experiment), EXPERIMENTS, 1) or list(EXPERIMENTS)
-        raise InputError(
-            f"an experiment is one of {', '.join(EXPERIMENTS)}", repr(experiment), f"try {near[0]!r}"
-        )
+    check_experiment(experiment)
     size = profile_named(profile)
     model = EXPERIMENTS[experiment].model
     return RunConfiguration(
@@ -128,6 +132,13 @@ def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: 
         data=benchmark.fingerprint,
         seed=seed,
     )
+
+
+def with_seeds(configuration: RunConfiguration, seeds: int) -> list[RunConfiguration]:
+    """The same training with the seeds 0 to ``seeds - 1``. Raises InputError for less than one."""
+    if seeds < 1:
+        raise InputError("a configuration is trained at least once", f"seeds={seeds}", "use seeds=1 or more")
+    return [replace(configuration, seed=seed) for seed in range(seeds)]
 
 
 def open_images(split: Split, size: tuple[int, int], execution: Execution) -> ImageStore:
@@ -154,6 +165,9 @@ def obtain(
     def train_it(folder: Path) -> dict:
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
         model = wanted.model.build(len(identities_k), wanted.seed)
+        # All splits are decoded first: a broken query image must not be found after hours of training.
+        for split in (benchmark.query, benchmark.gallery):
+            open_images(split, wanted.input_size, replace(execution, device="cpu"))
         images = open_images(benchmark.train, wanted.input_size, execution)
         information = train(
             model,
@@ -164,7 +178,7 @@ def obtain(
             folder=folder,
             seed=wanted.seed,
             execution=execution,
-            title=folder.name,
+            title=name,
         )
         # Where `reidlib evaluate` looks first; the fingerprint decides whether the data are the same.
         return {**information, "data_root": str(benchmark.root.absolute())}
@@ -182,7 +196,15 @@ def trained_model(run: Run, benchmark: Benchmark) -> torch.nn.Module:
     # The run's own weights replace any pretrained ones, which may not be at hand here.
     architecture = replace(wanted.model, weights=None)
     model = architecture.build(len(np.unique(benchmark.train.person_ids)), wanted.seed)
-    model.load_state_dict(run.weights())
+    weights = run.weights()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            "a run's weights belong to its configuration",
+            f"{run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0]}",
+            "copy the right file there, or remove the run's folder to train again",
+        ) from error
     return model.eval()
 
 

@@ -11,6 +11,16 @@ from pathlib import Path
 from reidlib.errors import InputError
 
 
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The one line for a file that could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return InputError(
+        f"{path.name} must be written to {path.parent}",
+        error.strerror or error,
+        "free some disk space and run again" if full else "choose a folder you can write to",
+    )
+
+
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file whole or not at all."""
     write_whole(
@@ -28,16 +38,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its own.
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
-            raise
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, None)
-        raise InputError(
-            f"{path.name} must be written to {path.parent}",
-            error,
-            "free some disk space and run again" if full else "choose a folder you can write to",
-        ) from error
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
 

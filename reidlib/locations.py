@@ -42,6 +42,11 @@ def image_cache() -> Path:
     return home() / "cache"
 
 
+def progress_file() -> Path | None:
+    """Where long work leaves a line on how far it is, for whoever started this process and shows it."""
+    return Path(chosen) if (chosen := os.environ.get("REIDLIB_PROGRESS")) else None
+
+
 def runs() -> Path:
     """Folder of trained runs."""
     return home() / "runs"

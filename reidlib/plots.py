@@ -60,26 +60,39 @@ def image_grid(
     columns: Sequence[str] = (),
     title: str = "",
     height: float = 1.3,
+    blocks: int = 1,
 ) -> Figure:
     """Images (H, W, 3) uint8 in rows and columns, labelled at their left and top.
 
     images: one sequence a row; rows may differ in length. height: of one image, in inches.
+    blocks: equal groups of columns with a gap between them.
     """
     wide = max(map(len, images))
     ratio = images[0][0].shape[1] / images[0][0].shape[0]
     margin = 0.09 * max((len(row) for row in rows), default=0)
-    figure, grid = plt.subplots(
+    gap = 0.25 * height * ratio
+    # A gap between blocks is a narrow column of its own, which stays empty.
+    slots, widths = [], []
+    for column in range(wide):
+        if column and column % (wide // blocks) == 0:
+            widths.append(gap)
+        slots.append(len(widths))
+        widths.append(height * ratio)
+    figure, cells = plt.subplots(
         len(images),
-        wide,
-        figsize=(wide * height * ratio * 1.06 + margin, len(images) * height * 1.05 + 0.5),
+        len(widths),
+        figsize=(1.06 * sum(widths) + margin, len(images) * height * 1.05 + 0.5),
         squeeze=False,
+        width_ratios=widths,
     )
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    for axes in cells.flat:
+        axes.set_visible(False)
+    grid = cells[:, slots]
     for line, row in zip(grid, images, strict=True):
         for axes, image_hwc in zip(line, row, strict=False):
+            axes.set_visible(True)
             _show(axes, image_hwc)
-        for axes in line[len(row) :]:
-            axes.set_visible(False)
     for line, label in zip(grid, rows, strict=False):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     for axes, label in zip(grid[0], columns, strict=False):
@@ -175,6 +188,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     rate.set_ylabel("learning rate (dashed)", color=GREY)
     rate.grid(visible=False)
     for axes in (losses, sparsity, accuracy):
+        axes.set_xlim(left=1 - 0.02 * len(epochs))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -185,10 +199,11 @@ def cmc_curves(curves: Mapping[str, Mapping[int, float]]) -> Figure:
     for (label, curve), colour in zip(curves.items(), PALETTE, strict=False):
         ranks = sorted(curve)
         axes.step(ranks, [100 * curve[rank] for rank in ranks], where="post", color=colour, label=label)
-        axes.plot(ranks[0], 100 * curve[ranks[0]], "o", color=colour)
     axes.set(xlabel="rank", ylabel="queries with a match by this rank (%)", title="CMC curve")
     axes.set_ylim(top=100.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = max(max(curve) for curve in curves.values())
+    axes.set_xticks([rank for rank in (1, 5, 10, 20, 30, 40, 50, 100) if rank <= last])
+    axes.set_xlim(0.5, last + 0.5)
     axes.legend(frameon=False, loc="lower right")
     return figure
 

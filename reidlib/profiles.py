@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from reidlib.data.benchmarks import reader_of
 from reidlib.errors import InputError
 
 PROFILE_NAMES = ("smoke", "quick", "full", "paper")
@@ -21,6 +22,7 @@ def check_profile(name: str) -> None:
 def check_data(profile: str, benchmark: str, data_root: object) -> None:
     """Raises InputError where a folder is needed and not given, and for an unknown profile."""
     check_profile(profile)
+    reader_of(benchmark)
     if data_root:
         return
     if benchmark != "synthetic":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from reidlib.data.records import DISTRACTOR, JUNK
 from reidlib.distances import (
     common_dtype,
     count_within,
@@ -24,7 +25,6 @@ from reidlib.distances import (
 )
 from reidlib.errors import InputError
 
-JUNK, DISTRACTOR = -1, 0
 _LARGEST = 1e15  # its square, summed over any real feature length, is still finite in float32
 
 

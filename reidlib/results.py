@@ -73,8 +73,8 @@ class Result:
         seeds: tuple[int, ...] = (),
         device: str = "",
         data: str = "",
-    ) -> Path:
-        """Write ``result.json`` and return its path.
+    ) -> None:
+        """Write ``result.json``.
 
         headline: the few numbers worth the index, already formatted. scores: rows of a table.
         """
@@ -96,9 +96,7 @@ class Result:
             "device": device,
             "duration": round(time.perf_counter() - self._started, 1),
         }
-        path = self.out / "result.json"
-        write_json(path, json.loads(json.dumps(content, default=_plain)))
-        return path
+        write_json(self.out / "result.json", json.loads(json.dumps(content, default=_plain)))
 
 
 def _plain(value: object) -> object:

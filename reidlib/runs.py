@@ -8,8 +8,10 @@ Everything but the weights is small, and tables and figures need only the small 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ from filelock import FileLock, Timeout
 
 from reidlib import __version__
 from reidlib.errors import InputError
-from reidlib.files import read_json, write_json
+from reidlib.files import read_json, write_json, write_whole
 
 # A run counts as finished once this file is there: it is written last.
 _FINISHED = "run.json"
+# Where a training goes on from.
+CHECKPOINT = "checkpoint.pt"
 
 
 def configuration_hash(configuration: dict) -> str:
@@ -85,10 +89,20 @@ class Run:
                 f"no {path.name} in {self.folder}",
                 "copy weights.pt from the machine that trained it, or remove the folder to train again",
             )
-        return load_tensors(path)
+        return load_tensors(path, "copy it again, or remove the run's folder to train again")
 
 
-def load_tensors(path: Path) -> dict:
+def save_tensors(path: Path, content: dict) -> None:
+    """Write tensors whole or not at all; takes their size in memory once more.
+
+    torch.save into a file reports a full disk as an internal error of its archive, so it fills a buffer.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+
+
+def load_tensors(path: Path, mend: str) -> dict:
     """A file of tensors, read without running any code in it. A damaged one is an InputError."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -96,7 +110,7 @@ def load_tensors(path: Path) -> dict:
         raise InputError(
             "a checkpoint is readable by torch.load(weights_only=True)",
             f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}",
-            "remove this file to train the run from its beginning",
+            mend,
         ) from error
 
 
@@ -140,12 +154,30 @@ def find_or_train(
         if not (run_folder / _FINISHED).is_file():
             if (run_folder / "config.json").is_file():
                 _checked(run_folder, configuration)
+            for stale in run_folder.glob(
+                ".*.partial"
+            ):  # the lock is ours: what is left is a killed process's
+                stale.unlink()
             write_json(run_folder / "config.json", configuration)
-            information = train(run_folder)
+            try:
+                information = train(run_folder)
+            except InputError:
+                _remove_if_untouched(run_folder)
+                raise
             write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
+            # Not before: a kill between the two would train all of it again.
+            (run_folder / CHECKPOINT).unlink(missing_ok=True)
         return _checked(run_folder, configuration)
     finally:
         lock.release()
+
+
+def _remove_if_untouched(run_folder: Path) -> None:
+    """A training that was refused before its first epoch leaves nothing behind."""
+    history = run_folder / "history.jsonl"
+    begun = history.is_file() and history.stat().st_size > 0
+    if not begun and not (run_folder / CHECKPOINT).exists():
+        shutil.rmtree(run_folder)
 
 
 def _checked(run_folder: Path, configuration: dict) -> Run:

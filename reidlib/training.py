@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from reidlib import locations
 from reidlib.data.augmentation import Augmentation, augment
-from reidlib.data.images import ImageStore
+from reidlib.data.images import ImageStore, to_device
 from reidlib.data.sampling import RandomBatches
 from reidlib.errors import InputError
-from reidlib.files import write_whole
+from reidlib.execution import Execution
+from reidlib.files import unwritable, write_whole
 from reidlib.losses import Terms
-from reidlib.runs import load_tensors
+from reidlib.runs import CHECKPOINT, load_tensors, save_tensors
 
 # Steps between two looks at the device's losses: a look waits for the device, so not after every step.
 _LOOK_EVERY = 20
@@ -85,69 +87,6 @@ class Recipe:
         return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * rest))
 
 
-@dataclass(frozen=True)
-class Execution:
-    """On what a training runs. It is recorded with a run but does not identify it."""
-
-    device: str = "auto"  # cuda, mps or cpu, the first that is there; or one of them by name
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where the hardware has it
-    compile: bool = False  # torch.compile: minutes at the start, faster steps afterwards
-    progress: bool = True
-
-    def __post_init__(self):
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise InputError(
-                "precision is auto, float32 or bfloat16", repr(self.precision), "name one of them"
-            )
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device. Raises InputError when one is demanded that this machine lacks."""
-        there = [name for name, is_there in _DEVICES.items() if is_there()]
-        if self.device == "auto":
-            return torch.device(there[0])
-        if self.device.split(":")[0] not in there:
-            raise InputError(
-                f"the device is one of this machine's ({', '.join(there)}) or auto",
-                repr(self.device),
-                f"use device={there[0]!r}, or install a driver and torch build for what you asked",
-            )
-        return torch.device(self.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of convolutions and matrix products; weights and losses stay float32."""
-        if self.precision == "auto":
-            return torch.bfloat16 if _has_bfloat16(self.torch_device) else torch.float32
-        return getattr(torch, self.precision)
-
-    def autocast(self) -> torch.autocast:
-        dtype = self.dtype
-        return torch.autocast(self.torch_device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-    def describe(self) -> str:
-        """The device in words, for records."""
-        device = self.torch_device
-        if device.type == "cuda":
-            return torch.cuda.get_device_name(device)
-        threads = torch.get_num_threads()
-        return f"{device.type}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}"
-
-
-_DEVICES = {
-    "cuda": torch.cuda.is_available,
-    "mps": torch.backends.mps.is_available,
-    "cpu": lambda: True,
-}
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # A CPU without these instructions emulates bfloat16, several times slower than float32.
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
 Objective = Callable[[nn.Module, object, Tensor], Terms]
 
 
@@ -176,11 +115,11 @@ def train(
     device = execution.torch_device
     model.to(device, memory_format=torch.channels_last).train()
     state = _State(model, images, labels_n, recipe, seed)
-    checkpoint, history = folder / "checkpoint.pt", folder / "history.jsonl"
+    checkpoint, history = folder / CHECKPOINT, folder / "history.jsonl"
     state.restore(checkpoint)
     state.keep_history(history)
     forward = torch.compile(model) if execution.compile else model
-    labels_n = labels_n.to(device)
+    autocast = execution.autocast()
     augmentation = recipe.augmentation
 
     bar = tqdm(
@@ -194,8 +133,8 @@ def train(
                 for group in state.optimiser.param_groups:
                     group["lr"] = recipe.rate(state.step, state.steps)
                 inputs_bchw = augment(images_bchw, augmentation, state.augmentation_generator)
-                labels_b = labels_n[indices_b.to(device)]
-                with execution.autocast():
+                labels_b = to_device(labels_n[indices_b], device)
+                with autocast:
                     output = forward(inputs_bchw)
                 terms = objective(model, output, labels_b)
                 state.optimiser.zero_grad(set_to_none=True)
@@ -205,7 +144,11 @@ def train(
                 bar.update()
                 if state.step % _LOOK_EVERY == 0 or state.step_of_epoch == len(state.sampler):
                     state.look()
-                    bar.set_postfix_str(f"loss {state.mean_loss:.2f}, {state.images_per_second:.0f} images/s")
+                    rate = f"loss {state.mean_loss:.2f}, {state.images_per_second:.0f} images/s"
+                    bar.set_postfix_str(rate)
+                    if (progress := locations.progress_file()) is not None:
+                        left = state.seconds_left
+                        progress.write_text(f"step {state.step}/{state.steps}, {rate}, {left:.0f} s left")
                 if interruption.asked or state.step == state.steps:
                     break
             if state.step == state.steps or state.step_of_epoch == len(state.sampler):
@@ -217,8 +160,7 @@ def train(
                     f"stopped after step {state.step} of {state.steps}; the same command goes on from there"
                 )
 
-    write_whole(folder / "weights.pt", lambda partial: torch.save(_on_cpu(model.state_dict()), partial))
-    checkpoint.unlink(missing_ok=True)
+    save_tensors(folder / "weights.pt", _on_cpu(model.state_dict()))
     return {
         "device": execution.describe(),
         "precision": str(execution.dtype).removeprefix("torch."),
@@ -238,6 +180,7 @@ class _State:
                 "pair them",
             )
         self.model = model
+        self.device = next(model.parameters()).device
         self.sampler = RandomBatches(len(images), recipe.batch_size, torch.Generator().manual_seed(seed))
         self.augmentation_generator = torch.Generator().manual_seed(seed + 1)
         torch.manual_seed(seed + 2)  # for dropout, which takes no generator
@@ -296,6 +239,11 @@ class _State:
     def images_per_second(self) -> float:
         return self.step_of_epoch * self.batch_size / max(self._epoch_seconds, 1e-9)
 
+    @property
+    def seconds_left(self) -> float:
+        """By this epoch's speed."""
+        return (self.steps - self.step) * self.batch_size / max(self.images_per_second, 1e-9)
+
     def end_epoch(self, history: Path) -> None:
         """Append the epoch's means to the history and start the next one."""
         self.look()
@@ -307,8 +255,11 @@ class _State:
             **{name: value / self.step_of_epoch for name, value in self.totals.items()},
             "images_per_second": round(self.images_per_second, 1),
         }
-        with history.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with history.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise unwritable(history, error) from error
         self.totals = {}
         self.step_of_epoch = 0
         self._epoch_seconds = 0.0
@@ -326,22 +277,23 @@ class _State:
             "seconds": [self.seconds, self._epoch_seconds],
             "totals": dict(self.totals),
         }
-        if torch.cuda.is_available():
-            content["random_cuda"] = torch.cuda.get_rng_state()
-        write_whole(path, lambda partial: torch.save(content, partial))
+        if self.device.type == "cuda":
+            content["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        save_tensors(path, content)
 
     def restore(self, path: Path) -> None:
         if not path.is_file():
             return
-        content = load_tensors(path)
+        mend = "remove this file to train the run from its beginning"
+        content = load_tensors(path, mend)
         try:
             self.model.load_state_dict(content["model"])
             self.optimiser.load_state_dict(content["optimiser"])
             self.sampler.load_state_dict(content["sampler"])
             self.augmentation_generator.set_state(content["augmentation"])
             torch.set_rng_state(content["random"])
-            if "random_cuda" in content and torch.cuda.is_available():
-                torch.cuda.set_rng_state(content["random_cuda"])
+            if "random_cuda" in content and self.device.type == "cuda":
+                torch.cuda.set_rng_state(content["random_cuda"], self.device)
             self.step, self.epoch, self.step_of_epoch = content["progress"]
             self.seconds, self._epoch_seconds = content["seconds"]
             self.totals = content["totals"]
@@ -349,7 +301,7 @@ class _State:
             raise InputError(
                 "a checkpoint belongs to the model and recipe that it resumes",
                 f"{path}: {str(error).splitlines()[0][:120]}",
-                "remove this file to train the run from its beginning",
+                mend,
             ) from error
 
     def keep_history(self, path: Path) -> None:

@@ -1,7 +1,12 @@
 """Fixtures that the tests of benchmark folders share."""
 
+import signal
+
 import pytest
 from miniature import MINIATURE, write_image
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

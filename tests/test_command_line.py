@@ -52,7 +52,7 @@ def test_train_and_evaluate(market, tiny, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "training jlml on market1501 (5 images) on cpu" in printed
     assert "2 of 2 queries have a match" in printed
-    folder = next((tmp_path / "runs").glob("jlml-smoke-seed0-*"))
+    folder = next((tmp_path / "runs").glob("jlml-smoke-market1501-seed0-*"))
     files = {path.name for path in folder.iterdir()}
     assert files == {"config.json", "history.jsonl", "run.json", "scores.json", "rankings.npz", "weights.pt"}
     before = json.loads((folder / "scores.json").read_text())
@@ -95,11 +95,12 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "jmlm"], "an experiment is one of jlml"),
+        (["train", "jmlm"], "a model is one of jlml"),
         (["train", "jlml", "--profile", "quik"], "try 'quick'"),
-        (["train", "jlml", "--benchmark", "market1051"], "--data-root"),
+        (["train", "jlml", "--benchmark", "market1051"], "did you mean market1501"),
+        (["train", "jlml", "--benchmark", "market1501"], "--data-root"),
         (["train", "jlml", "--profile", "paper"], "real benchmark's folder"),
-        (["train", "jlml", "--seed", "one"], "invalid int value"),
+        (["train", "jlml", "--seed", "one"], "a seed is a whole number"),
         (["trian", "jlml"], "invalid choice: 'trian'"),
         ([], "required: COMMAND"),
         (["check", "market1501"], "required: ROOT"),
@@ -111,7 +112,9 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
         (["reproduce", "--profile", "paper"], "real benchmark's folder"),
         (["reproduce", "--benchmark", "market1501"], "give --data-root"),
         (["reproduce", "--device", "tpu"], "the device is one of this machine's"),
-        (["reproduce", "--jobs", "0", "--profile", "smoke"], "jobs"),
+        (["reproduce", "--jobs", "0", "--profile", "smoke"], "--jobs"),
+        (["reproduce", "20", "--seeds", "0"], "--seeds"),
+        (["train", "jlml", "--device", "cpu:x"], "the device is one of"),
         (["reproduce", "--profile", "smoke", "00", "--seeds", "2"], "seeds"),
         (["reproduce", "--benchmark", "market1501", "--data-root", "nowhere"], "nowhere"),
         (["evaluate", "no/such/run"], "holds config.json"),
@@ -120,8 +123,6 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
 def test_bad_arguments_get_one_line(arguments, words, capsys, monkeypatch, tmp_path, home):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiments, "render", lambda *_, **__: pytest.fail("rendered before checking"))
-    if arguments[:2] == ["train", "jmlm"]:
-        monkeypatch.setattr(experiments, "open_benchmark", lambda *_, **__: None)
     assert words in refused(capsys, *arguments)
 
 
@@ -130,10 +131,18 @@ def test_a_demanded_gpu_that_is_not_there(market, tiny, capsys):
     assert "the device is one of this machine's" in refused(capsys, *train(market, "--device", absent))
 
 
-def damage_truncated(market):
-    path = market / "bounding_box_train" / MINIATURE["bounding_box_train"][0]
+def damage_truncated(market, folder="bounding_box_train"):
+    path = market / folder / MINIATURE[folder][0]
     path.write_bytes(path.read_bytes()[:-60])
-    return "0002_c1s1_000451_03.jpg"
+    return path.name
+
+
+def damage_truncated_query(market):
+    return damage_truncated(market, "query")
+
+
+def damage_truncated_gallery(market):
+    return damage_truncated(market, "bounding_box_test")
 
 
 def damage_misnamed(market):
@@ -169,6 +178,8 @@ def damage_single_camera(market):
     "damage",
     [
         damage_truncated,
+        damage_truncated_query,
+        damage_truncated_gallery,
         damage_misnamed,
         damage_missing_folder,
         damage_empty,
@@ -180,7 +191,7 @@ def test_a_damaged_benchmark_is_refused_before_training(damage, market, tiny, ca
     words = damage(market)
     line = refused(capsys, *train(market, "--runs", tmp_path / "runs", "--device", "cpu"))
     assert words in line
-    assert not list(tmp_path.glob("runs/*/checkpoint.pt"))
+    assert not list(tmp_path.glob("runs/*/*"))  # nothing was trained, nothing is left
 
 
 def test_check_lists_everything_that_is_wrong(market, capsys):

@@ -78,6 +78,10 @@ def test_every_notebook_leaves_its_result(path, report):
         assert 1000 < size < 300_000
         assert figure["caption"]
         assert figure["alt"]
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    pictures = [o for o in outputs if {"image/png", "image/jpeg"} & o.get("data", {}).keys()]
+    assert len(pictures) == len(result["figures"])  # every figure is shown where it was made
     page = (folder / "index.html").read_text()
     assert not re.search(r"(src|href)=.https?://", page)
     assert "Traceback (most recent call last)" not in page

@@ -57,6 +57,24 @@ def test_a_failed_training_is_not_a_run(tmp_path):
         CONFIGURATION, lambda f: seen.append(list(f.iterdir())) or trained(f), name="jlml", folder=tmp_path
     )
     assert folder / "checkpoint.pt" in seen[0]
+    assert not (folder / "checkpoint.pt").exists()  # removed after run.json was written
+
+
+def test_a_refused_training_leaves_nothing(tmp_path):
+    def refused(folder):
+        raise InputError("rule", "value", "mend")
+
+    with pytest.raises(InputError, match="mend"):
+        find_or_train(CONFIGURATION, refused, name="jlml", folder=tmp_path)
+    assert not list(tmp_path.glob("jlml-*"))
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    folder = tmp_path / f"jlml-{configuration_hash(CONFIGURATION)}"
+    folder.mkdir()
+    (folder / ".checkpoint.pt.123.partial").touch()
+    find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path)
+    assert not list(folder.glob(".*.partial"))
 
 
 def slow_training(folder: Path) -> dict:

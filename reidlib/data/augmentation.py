@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from reidlib.data.images import to_device
 from reidlib.errors import InputError
 
 # Mean and standard deviation per RGB channel of ImageNet, in 0..1: what torchvision's weights expect.
@@ -104,15 +106,17 @@ def augment(images_bchw: Tensor, augmentation: Augmentation, generator: torch.Ge
     draws = draw(count, (height, width), augmentation, generator)
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
     if augmentation.pad or augmentation.flip:
-        images_bhwc = _move(images_bhwc, draws.shift_b2.to(device), draws.flipped_b.to(device))
+        images_bhwc = _move(
+            images_bhwc, to_device(draws.shift_b2, device), to_device(draws.flipped_b, device)
+        )
     if augmentation.colour_jitter:
-        images_bchw = _jitter(images_bhwc.permute(0, 3, 1, 2), draws.colour_b3.to(device))
+        images_bchw = _jitter(images_bhwc.permute(0, 3, 1, 2), to_device(draws.colour_b3, device))
         images_bhwc = images_bchw.permute(0, 2, 3, 1)
     normalised_bchw = normalise(images_bhwc.permute(0, 3, 1, 2))
     if augmentation.erase:
-        top, left, bottom, right = draws.box_b4.to(device)[:, :, None].unbind(1)  # each (B, 1)
+        top, left, bottom, right = to_device(draws.box_b4, device)[:, :, None].unbind(1)  # each (B, 1)
         rows_h, columns_w = torch.arange(height, device=device), torch.arange(width, device=device)
-        rows_bh = (rows_h >= top) & (rows_h < bottom) & draws.erased_b.to(device)[:, None]
+        rows_bh = (rows_h >= top) & (rows_h < bottom) & to_device(draws.erased_b, device)[:, None]
         columns_bw = (columns_w >= left) & (columns_w < right)
         inside_bhw = rows_bh[:, :, None] & columns_bw[:, None, :]
         normalised_bchw.masked_fill_(inside_bhw[:, None], 0.0)
@@ -128,11 +132,16 @@ def normalise(images_bchw: Tensor) -> Tensor:
     """
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
     batch, height, width, channels = images_bhwc.shape
-    mean_c, std_c = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    scale = (1 / (255 * std_c)).repeat(width).to(images_bchw.device)
-    offset = (-mean_c / std_c).repeat(width).to(images_bchw.device)
+    scale, offset = _scale_and_offset(width, images_bchw.device)
     rows = images_bhwc.reshape(batch, height, width * channels).float()
     return torch.addcmul(offset, rows, scale).view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factors and summands of a row of pixels, each (width·3,)."""
+    mean_c, std_c = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    return (1 / (255 * std_c)).repeat(width).to(device), (-mean_c / std_c).repeat(width).to(device)
 
 
 def _move(images_bhwc: Tensor, shift_b2: Tensor, flipped_b: Tensor) -> Tensor:

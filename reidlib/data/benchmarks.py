@@ -20,7 +20,7 @@ MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 RENDERING_FILE = "rendering.json"
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 # `0002_c1s1_000451_03.jpg`: person before the first underscore (-1 junk, 0000 distractor), camera after c.
-_MARKET_NAME = re.compile(r"(-1|\d+)_c(\d+)(?!\d)")
+_MARKET_NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(?!\d)")
 
 
 def load(name: str, root: str | Path, *, trial: int = 0, **protocol) -> Benchmark:

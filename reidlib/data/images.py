@@ -147,8 +147,9 @@ class ImageStore:
         waiting: deque[Future] = deque()
         with ThreadPoolExecutor(1, "batches") as thread:
             try:
+                stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
                 for indices_b in map(self._checked, index_batches):
-                    waiting.append(thread.submit(self._depart, indices_b))
+                    waiting.append(thread.submit(self._depart, indices_b, stream))
                     if len(waiting) > ahead:
                         yield self._arrive(waiting.popleft().result())
                 while waiting:
@@ -163,21 +164,24 @@ class ImageStore:
             raise IndexError(f"image indices lie in 0..{len(self) - 1}")
         return indices_b
 
-    def _depart(self, indices_b: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    def _depart(
+        self, indices_b: Tensor, stream: torch.cuda.Stream | None = None
+    ) -> tuple[Tensor, torch.cuda.Event | None]:
         """Gather a batch (B, H, W, 3) and start its copy to the device; the event marks the copy's end.
+
+        On a GPU the copy has ``stream`` for its own, so that it does not queue behind the model's kernels.
 
         With the images resident nothing is left to do ahead of time: the indices pass through.
         """
         if self.resident_nhwc is not None:
             return indices_b, None
-        streamed = self.device.type == "cuda"
+        streamed = stream is not None
         shape = (len(indices_b), *self.array_nhwc.shape[1:])
         images_bhwc = torch.empty(shape, dtype=torch.uint8, pin_memory=streamed)
         # Indices were checked: mode "raise" would gather into a second buffer first.
         np.take(self.array_nhwc, indices_b.numpy(), axis=0, out=images_bhwc.numpy(), mode="clip")
         if not streamed:
             return images_bhwc.to(self.device), None
-        stream = torch.cuda.Stream(self.device)  # so that the copy does not queue behind the model's kernels
         copied = torch.cuda.Event()
         with torch.cuda.stream(stream):
             images_bhwc = images_bhwc.to(self.device, non_blocking=True)
@@ -187,12 +191,22 @@ class ImageStore:
     def _arrive(self, departed: tuple[Tensor, torch.cuda.Event | None]) -> Tensor:
         images_bhwc, event = departed
         if self.resident_nhwc is not None:
-            images_bhwc = self.resident_nhwc.index_select(0, departed[0].to(self.device))
+            images_bhwc = self.resident_nhwc.index_select(0, to_device(departed[0], self.device))
         elif event is not None:
             # The memory belongs to the copying stream: without the record it could be reused too early.
             torch.cuda.current_stream(self.device).wait_event(event)
             images_bhwc.record_stream(torch.cuda.current_stream(self.device))
         return images_bhwc.permute(0, 3, 1, 2)  # (B, 3, H, W) without a copy: channels last
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small CPU tensor on the device, without waiting for what the device is computing.
+
+    A plain ``.to`` of ordinary memory waits for the copy, and the copy for every kernel before it.
+    """
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def unreadable_error(unreadable: Sequence[Unreadable]) -> InputError:

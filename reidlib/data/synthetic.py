@@ -66,6 +66,8 @@ def render(
         if _finished(folder, asked):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass  # a lock waits for ever where no file can be made
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if _finished(folder, asked):
                 return folder

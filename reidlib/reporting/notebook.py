@@ -25,6 +25,8 @@ from reidlib.errors import InputError
 
 # The executed copy while it grows; it gets its final name only when the kernel has ended.
 PARTIAL = "notebook.partial.ipynb"
+# What long work inside a notebook says of itself while it runs.
+PROGRESS = "progress.txt"
 _REQUIRED = ("profile", "out")
 
 
@@ -162,6 +164,7 @@ def execute(path: Path, folder: Path, parameters: dict, threads: int | None) -> 
 
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ["REIDLIB_PROGRESS"] = str(folder / PROGRESS)  # the kernel inherits it
     try:
         papermill.execute_notebook(
             _literal(path),

@@ -91,7 +91,7 @@ class Session:
     def _submit(self, name: str, executor: Executor | None) -> Future:
         folder, job = self._out / name, self._jobs[name]
         # Nothing of an earlier execution may pass for this one's.
-        for stale in ("result.json", "index.html", "notebook.ipynb", notebooks.PARTIAL):
+        for stale in ("result.json", "index.html", "notebook.ipynb", notebooks.PARTIAL, notebooks.PROGRESS):
             (folder / stale).unlink(missing_ok=True)
         self._started[name] = time.time()
         self._settle(name, "running")
@@ -109,6 +109,7 @@ class Session:
         folder = self._out / name
         failure = future.exception()
         error = f"{type(failure).__name__}: its process ended abruptly" if failure else future.result()
+        (folder / notebooks.PROGRESS).unlink(missing_ok=True)
         if error is None and not report.read_json(folder / "result.json"):
             error = "it ended without writing result.json, which its last cell must write"
         if (folder / notebooks.PARTIAL).is_file():
@@ -147,12 +148,12 @@ class Session:
 
     def _running_line(self, name: str) -> str:
         cells = notebooks.progress(self._out / name)
-        elapsed = clock(time.time() - self._started[name])
-        return (
-            f"{name}  cell {min(cells[0] + 1, cells[1])}/{cells[1]}  {elapsed}"
-            if cells
-            else f"{name}  {elapsed}"
-        )
+        cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
+        try:
+            inside = f"  ({(self._out / name / notebooks.PROGRESS).read_text()})"
+        except OSError:
+            inside = ""
+        return f"{name}{cell}  {clock(time.time() - self._started[name])}{inside}"
 
 
 def _cores() -> int:

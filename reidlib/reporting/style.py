@@ -21,5 +21,6 @@ th { color: var(--quiet); font-weight: 600; } .scroll { overflow-x: auto; } .qui
 .bad { color: var(--bad); font-weight: 600; } .good { color: var(--accent); font-weight: 600; }
 .banner { border-left: 4px solid var(--bad); background: var(--card); padding: .7rem 1rem; margin: 1rem 0;
   overflow-wrap: anywhere; }
+.output_stream pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 code, pre { font: .86rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 """

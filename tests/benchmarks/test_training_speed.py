@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reidlib.execution import Execution
 from reidlib.experiments import EXPERIMENTS, PROFILES
 from reidlib.losses import exclusive_sparsity, group_sparsity
 from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, _scaled, stripe_rows
 from reidlib.models.residual import Stages, Stem
-from reidlib.training import Execution
 
 IDENTITIES, ROUNDS, STEPS = 130, 7, 3
 
