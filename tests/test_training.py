@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -138,6 +139,13 @@ def test_a_killed_process_resumes(tmp_path):
     finally:
         torch.set_num_threads(threads)
     assert same_weights(whole, resumed)
+
+
+def test_progress_reaches_whoever_started_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_PROGRESS", str(tmp_path / "progress.txt"))
+    run(tmp_path / "run")
+    text = (tmp_path / "progress.txt").read_text()
+    assert re.fullmatch(r"step 9/9, loss [\d.]+, \d+ images/s, 0 s left", text)
 
 
 def test_seeds_differ_and_repeat(tmp_path):
