@@ -197,7 +197,7 @@ def test_checkpoints_hold_no_code(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "attacked",))
 
-    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Attack()))
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Attack(), protocol=2))
     with pytest.raises(InputError):
         run(tmp_path)
     assert not (tmp_path / "attacked").exists()

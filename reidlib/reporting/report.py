@@ -36,6 +36,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
   padding: .4rem clamp(.8rem, 3vw, 1.6rem) 1.2rem; } .figures { display: grid; gap: 1.2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); align-items: start; }
 figure { margin: .6rem 0; } figure img { background: #fff; border-radius: 4px; } td.wide { min-width: 9rem; }
+@media (max-width: 36rem) { .summary th:first-child, .summary td:first-child, .summary th:nth-child(4),
+  .summary td:nth-child(4) { display: none; } td.wide { min-width: 0; } }
 figcaption { color: var(--quiet); font-size: .88rem; } .headline span { margin-right: 1rem; }
 """
 
@@ -48,7 +50,7 @@ _INDEX = """<!DOCTYPE html>
 <p>{{ counts }}</p>
 <dl class="facts">{% for name, value in facts.items() %}{% if value %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endif %}{% endfor %}</dl>
-<div class="scroll"><table><thead><tr><th>notebook</th><th>title</th><th>state</th><th>time</th>
+<div class="scroll"><table class="summary"><thead><tr><th>notebook</th><th>title</th><th>state</th><th>time</th>
 <th>scores</th></tr></thead><tbody>{% for row in rows %}
 <tr><td>{{ row.number }}</td>
 <td class="wide">{% if row.page %}<a href="{{ row.page }}">{{ row.title }}</a>
