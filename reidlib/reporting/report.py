@@ -50,7 +50,8 @@ _INDEX = """<!DOCTYPE html>
 <p>{{ counts }}</p>
 <dl class="facts">{% for name, value in facts.items() %}{% if value %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endif %}{% endfor %}</dl>
-<div class="scroll"><table class="summary"><thead><tr><th>notebook</th><th>title</th><th>state</th><th>time</th>
+<div class="scroll"><table class="summary">
+<thead><tr><th>notebook</th><th>title</th><th>state</th><th>time</th>
 <th>scores</th></tr></thead><tbody>{% for row in rows %}
 <tr><td>{{ row.number }}</td>
 <td class="wide">{% if row.page %}<a href="{{ row.page }}">{{ row.title }}</a>
