@@ -3,17 +3,21 @@
 data             benchmarks as splits of paths and ids; the rendered one; images; samplers
 models           the papers' networks: JLML (Li et al. 2017)
 losses           what they are trained with, as pure functions
-training         the one loop: schedule, precision, checkpoint, resume, history
+execution        on what a model runs: device, precision, compilation
+training         the one loop: schedule, checkpoint, resume, history
 runs             a trained run, found again by the hash of its configuration
 embedding        a model and a split to features
 ranking          features to ranked lists and scores: CMC, mAP, mINP, multi-query
+distances        distances that are the same on every device, and how many lie within them
+descriptors      what an image says without any training: stripe colour histograms
 configuration    what a run depends on, as frozen dataclasses
 experiments      every training as a literal row; the profiles; a run with its scores
+profiles         the names of the profiles, for those who need no more
 complexity       parameters, operations, depth and streams of a model
 plots            arrays in, figure out
 results          what a notebook hands to the report
-reproduce        the notebooks, run headless; report: their pages and the index
-locations        where generated files are kept; errors: how bad input is refused
+reproduce        the notebooks, run headless; reporting: their processes, pages and index
+locations        where generated files are kept; files: written whole; errors: how bad input is refused
 """
 
 __version__ = "0.1.0"
