@@ -236,7 +236,7 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
             for kind in ("step", "trapezoid")
         }
     listed = _listed_queries(branches["full"]["step"]["average_precision"])
-    lists = ranked_list(listed, query, gallery, top=LISTED_IMAGES)
+    lists = ranked_list(listed, whole_query, whole_gallery, top=LISTED_IMAGES)
     write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, listed, lists))
     scores = {"benchmark": benchmark.name, "data": benchmark.fingerprint, "branches": branches}
     write_json(run.folder / "scores.json", scores)

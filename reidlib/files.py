@@ -23,9 +23,7 @@ def unwritable(path: Path, error: OSError) -> InputError:
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file whole or not at all."""
-    write_whole(
-        path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    )
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

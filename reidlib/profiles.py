@@ -7,9 +7,9 @@ import difflib
 from reidlib.data.benchmarks import reader_of
 from reidlib.errors import InputError
 
-PROFILE_NAMES = ("smoke", "quick", "full", "paper")
 # Sizes of the embedded benchmark that the profiles render; "paper" wants a real benchmark's folder.
 SYNTHETIC_SIZES = {"smoke": "smoke", "quick": "quick", "full": "full", "paper": None}
+PROFILE_NAMES = tuple(SYNTHETIC_SIZES)
 
 
 def check_profile(name: str) -> None:

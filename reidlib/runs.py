@@ -154,10 +154,8 @@ def find_or_train(
         if not (run_folder / _FINISHED).is_file():
             if (run_folder / "config.json").is_file():
                 _checked(run_folder, configuration)
-            for stale in run_folder.glob(
-                ".*.partial"
-            ):  # the lock is ours: what is left is a killed process's
-                stale.unlink()
+            for stale in run_folder.glob(".*.partial"):
+                stale.unlink()  # the lock is ours, so a killed process left it
             write_json(run_folder / "config.json", configuration)
             try:
                 information = train(run_folder)

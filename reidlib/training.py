@@ -146,9 +146,7 @@ def train(
                     state.look()
                     rate = f"loss {state.mean_loss:.2f}, {state.images_per_second:.0f} images/s"
                     bar.set_postfix_str(rate)
-                    if (progress := locations.progress_file()) is not None:
-                        left = state.seconds_left
-                        progress.write_text(f"step {state.step}/{state.steps}, {rate}, {left:.0f} s left")
+                    _tell(f"step {state.step}/{state.steps}, {rate}, {state.seconds_left:.0f} s left")
                 if interruption.asked or state.step == state.steps:
                     break
             if state.step == state.steps or state.step_of_epoch == len(state.sampler):
@@ -167,6 +165,13 @@ def train(
         "steps": state.steps,
         "seconds": round(state.seconds, 1),
     }
+
+
+def _tell(progress: str) -> None:
+    """Leave a line for whoever started this process. A full disk must not stop a training over it."""
+    if (file := locations.progress_file()) is not None:
+        with contextlib.suppress(OSError):
+            file.write_text(progress)
 
 
 class _State:

@@ -13,6 +13,7 @@ from miniature import MINIATURE, write_image
 from reidlib import experiments
 from reidlib.__main__ import main
 from reidlib.data.augmentation import Augmentation
+from reidlib.profiles import PROFILE_NAMES
 from reidlib.runs import Run
 from reidlib.training import Recipe
 
@@ -209,6 +210,10 @@ def test_an_unwritable_output_is_refused(capsys, tmp_path):
     out = tmp_path / "file" / "report"
     line = refused(capsys, "reproduce", "--profile", "smoke", "--out", out)
     assert str(out) in line or str(out.parent) in line
+
+
+def test_every_profile_has_a_name_and_a_size():
+    assert tuple(experiments.PROFILES) == PROFILE_NAMES
 
 
 def test_module_and_command_are_the_same():
