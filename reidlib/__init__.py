@@ -1,10 +1,13 @@
 """reidlib: which ideas of two papers help a person re-identification model, and by how much?
 
 data             benchmarks as splits of paths and ids; the rendered one; images; samplers
-models           the papers' networks: JLML (Li et al. 2017)
+models           the papers' networks: JLML (Li et al. 2017), Pyramid (Zheng et al. 2019)
 losses           what they are trained with, as pure functions
+balancing        Pyramid's dynamic training: a state and a step's losses in, weights and a state out
 execution        on what a model runs: device, precision, compilation
-training         the one loop: schedule, checkpoint, resume, history
+recipe           how long, how fast and on what batches a model is trained
+training         the one loop; training_state: what it is between two steps, and its checkpoint
+distributed      one training over several processes, as torchrun starts them
 runs             a trained run, found again by the hash of its configuration
 embedding        a model and a split to features
 ranking          features to ranked lists and scores: CMC, mAP, mINP, multi-query

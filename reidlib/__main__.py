@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.set_defaults(function=_reproduce)
 
     train = commands.add_parser("train", parents=[data], help="train a model and evaluate it")
-    train.add_argument("model", metavar="MODEL", help="jlml")
+    train.add_argument("model", metavar="MODEL", help="jlml, pyramid, or another row of reidlib.experiments")
     train.add_argument("--seed", type=_seed, default=0, metavar="N")
     train.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
     train.set_defaults(function=_train)
@@ -128,28 +128,32 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from reidlib import distributed
     from reidlib.execution import Execution
     from reidlib.experiments import check_experiment, configuration, obtain, open_benchmark
 
     check_experiment(arguments.model)
-    execution = Execution(device=arguments.device, compile=arguments.compile)
-    benchmark = open_benchmark(
-        arguments.profile, arguments.benchmark, arguments.data_root, device=arguments.device
-    )
-    wanted = configuration(arguments.model, arguments.profile, benchmark, seed=arguments.seed)
-    print(
-        f"training {arguments.model} on {benchmark.name} ({len(benchmark.train)} images) "
-        f"on {execution.describe()}"
-    )
-    run = obtain(
-        wanted,
-        benchmark,
-        name=f"{arguments.model}-{arguments.profile}-{benchmark.name}-seed{arguments.seed}",
-        runs=arguments.runs,
-        execution=execution,
-    )
-    print(_score_table(run.scores))
-    print(f"run: {run.folder}")
+    with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
+        first, processes = distributed.world().rank == 0, distributed.world().size
+        say = print if first else lambda text: None
+        with distributed.first_alone():  # it may have to render
+            benchmark = open_benchmark(
+                arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
+            )
+        wanted = configuration(arguments.model, arguments.profile, benchmark, seed=arguments.seed)
+        say(
+            f"training {arguments.model} on {benchmark.name} ({len(benchmark.train)} images) "
+            f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
+        )
+        run = obtain(
+            wanted,
+            benchmark,
+            name=f"{arguments.model}-{arguments.profile}-{benchmark.name}-seed{arguments.seed}",
+            runs=arguments.runs,
+            execution=execution,
+        )
+        say(_score_table(run.scores))
+        say(f"run: {run.folder}")
     return 0
 
 

@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# Names of autograd nodes that belong to a layer with weights (an einsum over weights is a bmm).
-_WEIGHTED_NODES = ("ConvolutionBackward0", "AddmmBackward0", "MmBackward0", "BmmBackward0")
+# Names of autograd nodes that belong to a layer with weights.
+_WEIGHTED_NODES = (
+    "ConvolutionBackward0",
+    "AddmmBackward0",
+    "MmBackward0",
+    "BmmBackward0",
+    "BaddbmmBackward0",
+)
 
 
 class Complexity(NamedTuple):
@@ -42,7 +48,7 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
     return Complexity(
         parameters,
         counter.get_total_flops(),
-        max(_weighted_depth(logits) for logits in output.logits),
+        _weighted_depth(output.logits),
         model.streams,
     )
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from reidlib import distributed
+from reidlib.balancing import Balance, Balancing, balance_losses
 from reidlib.data.augmentation import Augmentation
 from reidlib.errors import InputError
-from reidlib.losses import Terms, jlml_objective
-from reidlib.models.jlml import JLML, Output
-from reidlib.training import Recipe
+from reidlib.losses import Terms, batch_hard_triplet, jlml_objective, multi_branch_cross_entropy
+from reidlib.models import jlml, pyramid
+from reidlib.models.jlml import JLML
+from reidlib.models.pyramid import Pyramid
+from reidlib.recipe import Recipe
 
 # Raised when the same configuration starts to give another result, so that old runs are not mistaken for new.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ class JLMLConfiguration:
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def objective(self, model: JLML, output: Output, labels_b: Tensor) -> Terms:
+    def objective(
+        self, model: JLML, output: jlml.Output, labels_b: Tensor, balance: None = None
+    ) -> tuple[Terms, None]:
         """What training minimises."""
-        return jlml_objective(
+        terms = jlml_objective(
             output.logits,
             labels_b,
             model.feature_weights(),
@@ -59,22 +65,102 @@ class JLMLConfiguration:
             sparsity_local=self.sparsity_local,
             exclusive_over=self.exclusive_over,
         )
+        return terms, None
+
+    @property
+    def balance(self) -> None:
+        """No losses are balanced while training."""
+        return None
+
+    def check_input(self, size: tuple[int, int]) -> None:
+        """Every input size that leaves a row for each stripe will do; the network looks at it itself."""
 
 
-# A model's name on the command line and in config.json.
-MODELS = {"jlml": JLMLConfiguration}
+@dataclass(frozen=True)
+class PyramidConfiguration:
+    """The Pyramid network and its objective. Defaults are the paper's, or its released code's."""
+
+    stripes: int = 6  # the map's horizontal stripes
+    levels: tuple[int, ...] | None = None  # how many stripes the parts cover; None: 1 to all of them
+    trunk: Literal["resnet39", "resnet50", "resnet101"] = "resnet101"
+    weights: Literal["imagenet"] | None = None
+    width: float = 1.0  # factor on resnet39's channels, for small machines
+    embedding_size: int = 128  # of each part
+    dropout: float = 0.2  # before each part's classifier
+    normalisation: Literal["none", "part", "whole"] = "none"  # of the feature that is compared at test
+    triplet: bool = True  # identity and triplet losses; False: the identity loss alone, on random batches
+    margin: float = 1.4
+    normalise_triplet: bool = False  # whether triplets compare embeddings of unit length
+    balancing: Balancing = field(default_factory=Balancing)  # of the two losses while training
+
+    def build(self, num_classes: int, seed: int) -> Pyramid:
+        """The network with the initial weights that belong to ``seed``."""
+        return Pyramid(
+            num_classes,
+            stripes=self.stripes,
+            levels=self.levels,
+            trunk=self.trunk,
+            weights=self.weights,
+            width=self.width,
+            embedding_size=self.embedding_size,
+            dropout=self.dropout,
+            normalisation=self.normalisation,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def objective(
+        self, model: Pyramid, output: pyramid.Output, labels_b: Tensor, balance: Balance | None
+    ) -> tuple[Terms, Balance | None]:
+        """What training minimises, and the balance for the next step.
+
+        Triplets are looked for in the whole batch, over all processes of a distributed training.
+        """
+        identity = multi_branch_cross_entropy(output.logits, labels_b).sum()
+        if balance is None or not balance.balanced:
+            terms = Terms(("identity",), (identity,))
+        else:
+            embeddings, labels = distributed.gather(output.embeddings), distributed.gather(labels_b)
+            triplet = batch_hard_triplet(
+                embeddings, labels, margin=self.margin, normalise=self.normalise_triplet
+            ).sum()
+            terms = Terms(("identity", "triplet"), (identity, triplet))
+        if balance is None or self.balancing.mode == "off":
+            return terms, balance  # nothing to decide, so no waiting for the device
+        # One copy from the device a step: the gate is open or closed for all that follows.
+        measured = dict(zip(terms.names, distributed.mean(torch.stack(terms.values)).tolist(), strict=True))
+        weights, after = balance_losses(
+            balance, measured["identity"], measured.get("triplet"), self.balancing
+        )
+        return terms._replace(weights=weights[: len(terms.names)]), after
+
+    @property
+    def balance(self) -> Balance | None:
+        """The balance before the first step; it asks for identity-balanced batches."""
+        return Balance() if self.triplet else None
+
+    def check_input(self, size: tuple[int, int]) -> None:
+        """Raise InputError for a height whose map the stripes do not divide."""
+        pyramid.check_input_height(size[0], self.stripes)
+
+
+ModelConfiguration = JLMLConfiguration | PyramidConfiguration
+# A model's name in config.json.
+MODELS = {"jlml": JLMLConfiguration, "pyramid": PyramidConfiguration}
 
 
 @dataclass(frozen=True)
 class RunConfiguration:
     """Everything that a run's scores depend on; its hash is the run's identity."""
 
-    model: JLMLConfiguration
+    model: ModelConfiguration
     recipe: Recipe
     input_size: tuple[int, int]  # height, width of the network's input in pixels
     benchmark: str
     data: str  # Benchmark.fingerprint: names, ids and file sizes
     seed: int = 0
+
+    def __post_init__(self):
+        self.model.check_input(self.input_size)
 
     def to_json(self) -> dict:
         """JSON types only, so that the same dict comes back from ``config.json``."""
@@ -88,6 +174,8 @@ class RunConfiguration:
         """The configuration of a run's folder. Raises InputError for one that this version cannot read."""
         try:
             model = dict(content["model"])
+            if "balancing" in model:
+                model["balancing"] = Balancing(**model["balancing"])
             recipe = dict(content["recipe"])
             augmentation = Augmentation(**_tupled(recipe.pop("augmentation")))
             if content["format"] != _FORMAT:

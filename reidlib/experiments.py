@@ -7,15 +7,21 @@ A profile says how large a run is; a row of ``EXPERIMENTS`` says what is trained
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from reidlib import locations
-from reidlib.configuration import JLMLConfiguration, RunConfiguration
+from reidlib import distributed, locations
+from reidlib.balancing import Balancing
+from reidlib.configuration import (
+    JLMLConfiguration,
+    ModelConfiguration,
+    PyramidConfiguration,
+    RunConfiguration,
+)
 from reidlib.data import load
 from reidlib.data.augmentation import Augmentation
 from reidlib.data.images import ImageStore
@@ -27,8 +33,9 @@ from reidlib.execution import Execution
 from reidlib.files import write_json, write_whole
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
 from reidlib.ranking import Embeddings, RankedLists, evaluate, ranked_list
+from reidlib.recipe import Recipe
 from reidlib.runs import Run, find_or_train
-from reidlib.training import Recipe, train
+from reidlib.training import train
 
 # Ranks of the CMC curve that is kept with a run.
 CMC_RANKS = tuple(range(1, 51))
@@ -39,25 +46,25 @@ LISTED_QUERIES, LISTED_IMAGES = 64, 20
 
 @dataclass(frozen=True)
 class Profile:
-    """How large a run is: the network's input and width, and the recipe."""
+    """How large a run is: the network's input, what of its configuration is scaled, and the recipe."""
 
     input_size: tuple[int, int]  # height, width in pixels
-    width: float  # factor on JLML's channels
+    scaled: Mapping[str, object]  # fields of the model's configuration and their values in this profile
     recipe: Recipe
 
 
-PROFILES = {
+JLML_PROFILES = {
     # Seconds: does everything run? Its scores mean nothing.
-    "smoke": Profile((64, 32), 0.25, Recipe(epochs=2, batch_size=16)),
+    "smoke": Profile((64, 32), {"width": 0.25}, Recipe(epochs=2, batch_size=16)),
     # Two CPU cores: the smallest network and input at which the papers' effects show.
-    "quick": Profile((128, 64), 0.5, Recipe(epochs=24)),
+    "quick": Profile((128, 64), {"width": 0.5}, Recipe(epochs=24)),
     # One GPU: the paper's network and input at Market-1501's size, trained from random weights.
-    "full": Profile((224, 224), 1.0, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
+    "full": Profile((224, 224), {}, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
     # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no
     # augmentation and Caffe's usual weight decay. Without the paper's ImageNet pre-training.
     "paper": Profile(
         (224, 224),
-        1.0,
+        {},
         Recipe(
             steps=50_000,
             learning_rate=0.01,
@@ -69,19 +76,76 @@ PROFILES = {
     ),
 }
 
+_SMALL_PYRAMID = {"trunk": "resnet39", "weights": None}
+PYRAMID_PROFILES = {
+    # 192 rows: a map of 12, which 2, 3, 4 and 6 stripes divide.
+    "smoke": Profile(
+        (192, 32),
+        {**_SMALL_PYRAMID, "width": 0.25, "embedding_size": 16},
+        Recipe(epochs=2, batch_size=16, images_per_identity=4),
+    ),
+    "quick": Profile(
+        (192, 64), {**_SMALL_PYRAMID, "width": 0.5}, Recipe(epochs=12, batch_size=32, images_per_identity=4)
+    ),
+    # The paper's input, at Market-1501's size, with a trunk for which random weights are enough.
+    "full": Profile(
+        (384, 128),
+        {"trunk": "resnet50", "weights": None},
+        Recipe(
+            epochs=60,
+            batch_size=64,
+            images_per_identity=8,
+            augmentation=Augmentation(pad=10, erase=0.2),
+        ),
+    ),
+    # Zheng et al. and their released code: 120 epochs, rates halved behind the epochs 60, 70, 80, 90 and 100.
+    # An epoch is as many batches as fit into the images (theirs of balanced batches is half as long).
+    "paper": Profile(
+        (384, 128),
+        {"weights": "imagenet"},
+        Recipe(
+            epochs=120,
+            batch_size=64,
+            images_per_identity=8,
+            learning_rate=0.1,
+            trunk_rate=0.1,
+            schedule="steps",
+            milestones=(60 / 120, 70 / 120, 80 / 120, 90 / 120, 100 / 120),
+            decay=0.5,
+            nesterov=False,
+            augmentation=Augmentation(pad=0, erase=0.2),
+        ),
+    ),
+}
+# By the type of the model's configuration.
+PROFILES = {JLMLConfiguration: JLML_PROFILES, PyramidConfiguration: PYRAMID_PROFILES}
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training, and what the paper reports for it on Market-1501 (single query), in per cent."""
+    """One training, and what its paper reports for it on Market-1501 (single query, in per cent)."""
 
-    model: JLMLConfiguration
-    paper_table: str
-    paper_rank1: float
-    paper_map: float
+    model: ModelConfiguration
+    paper_table: str = ""
+    paper_rank1: float | None = None
+    paper_map: float | None = None
 
 
+_PYRAMID = PyramidConfiguration()
 EXPERIMENTS = {
     "jlml": Experiment(JLMLConfiguration(), "paper (JLML, Table 6, single query)", 85.1, 65.5),
+    "pyramid": Experiment(_PYRAMID, "paper (Pyramid, Table 1)", 95.7, 88.2),
+    # Dynamic training: the other modes, the paper's weights unscaled, and the identity loss alone.
+    "pyramid-literal": Experiment(replace(_PYRAMID, balancing=Balancing("paper", weights="literal"))),
+    "pyramid-official": Experiment(replace(_PYRAMID, balancing=Balancing("official"))),
+    "pyramid-off": Experiment(replace(_PYRAMID, balancing=Balancing("off"))),
+    "pyramid-identity": Experiment(replace(_PYRAMID, triplet=False)),
+    # Levels of the pyramid over six stripes, and pyramids over fewer.
+    "pyramid-global": Experiment(replace(_PYRAMID, levels=(6,))),
+    "pyramid-stripes": Experiment(replace(_PYRAMID, levels=(1,))),
+    "pyramid-2": Experiment(replace(_PYRAMID, stripes=2)),
+    "pyramid-3": Experiment(replace(_PYRAMID, stripes=3)),
+    "pyramid-4": Experiment(replace(_PYRAMID, stripes=4)),
 }
 
 
@@ -92,10 +156,10 @@ def check_experiment(name: str) -> None:
         raise InputError(f"a model is one of {', '.join(EXPERIMENTS)}", repr(name), f"try {near[0]!r}")
 
 
-def profile_named(name: str) -> Profile:
-    """A profile by its name. Raises InputError for an unknown one."""
+def profile_named(experiment: str, name: str) -> Profile:
+    """A profile of an experiment's model by its name. Raises InputError for an unknown one."""
     check_profile(name)
-    return PROFILES[name]
+    return PROFILES[type(EXPERIMENTS[experiment].model)][name]
 
 
 def open_benchmark(
@@ -122,10 +186,9 @@ def rendering_device(device: str) -> torch.device:
 def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0) -> RunConfiguration:
     """A row of ``EXPERIMENTS`` in the size of a profile."""
     check_experiment(experiment)
-    size = profile_named(profile)
-    model = EXPERIMENTS[experiment].model
+    size = profile_named(experiment, profile)
     return RunConfiguration(
-        model=replace(model, width=size.width),
+        model=replace(EXPERIMENTS[experiment].model, **size.scaled),
         recipe=size.recipe,
         input_size=size.input_size,
         benchmark=benchmark.name,
@@ -158,6 +221,9 @@ def obtain(
     """The run of a configuration with its scores: whatever is missing is trained and evaluated.
 
     name: readable beginning of the run's folder. runs: where runs are kept (``locations.runs()``).
+
+    Where ``torchrun`` started several processes, all of them call this: the first one looks for the run and
+    evaluates it, and if it is missing all of them train it together.
     """
     execution = execution or Execution()
     _same_data(wanted, benchmark)
@@ -179,14 +245,28 @@ def obtain(
             seed=wanted.seed,
             execution=execution,
             title=name,
+            balance=wanted.model.balance,
         )
         # Where `reidlib evaluate` looks first; the fingerprint decides whether the data are the same.
         return {**information, "data_root": str(benchmark.root.absolute())}
 
+    if distributed.world().rank > 0:
+        # What the first process says: a folder to train in, if the run is missing; at the end the run's.
+        task, told = distributed.from_first()
+        if task == "train":
+            train_it(Path(told))
+            _, told = distributed.from_first()
+        return Run(Path(told))
+
+    def train_together(run_folder: Path) -> dict:
+        distributed.from_first(("train", str(run_folder)))
+        return train_it(run_folder)
+
     folder = Path(runs) if runs else locations.runs()
-    run = find_or_train(wanted.to_json(), train_it, name=name, folder=folder, report=report)
+    run = find_or_train(wanted.to_json(), train_together, name=name, folder=folder, report=report)
     if run.scores is None:
         evaluate_run(run, benchmark, execution=execution)
+    distributed.from_first(("found", str(run.folder)))
     return run
 
 

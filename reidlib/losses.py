@@ -16,19 +16,85 @@ class Terms(NamedTuple):
 
     names: tuple[str, ...]
     values: tuple[Tensor, ...]
+    weights: tuple[float, ...] | None = None  # of each term in the total; None: 1 each
 
     @property
     def total(self) -> Tensor:
-        return torch.stack(self.values).sum()
+        if self.weights is None:
+            return torch.stack(self.values).sum()
+        # A weight of 0 multiplies too: a term left out would leave its own layers without a gradient, and
+        # those of a distributed training must have one in every step.
+        pairs = zip(self.values, self.weights, strict=True)
+        return torch.stack([value * weight for value, weight in pairs]).sum()
 
 
-def multi_branch_cross_entropy(logits: tuple[Tensor, ...], labels_b: Tensor) -> tuple[Tensor, ...]:
-    """Softmax cross-entropy of each classifier, averaged over the batch.
+def multi_branch_cross_entropy(logits_bpk: Tensor, labels_b: Tensor) -> Tensor:
+    """Softmax cross-entropy of each classifier, averaged over the batch: ``(P,)``, float32.
 
-    logits: one ``(B, K)`` for each branch; labels_b: ``(B,)`` int64 in 0..K-1.
-    Source: JLML §3 (a separate classification loss for each branch); with one entry it is UniLoss.
+    logits_bpk: ``(B, P, K)``, P classifiers; labels_b: ``(B,)`` int64 in 0..K-1.
+    Source: JLML §3 (a separate classification loss for each branch; with one classifier it is UniLoss);
+    Pyramid's identity loss is the sum of the result.
     """
-    return tuple(F.cross_entropy(logits_bk.float(), labels_b) for logits_bk in logits)
+    batch, parts, _ = logits_bpk.shape
+    labels_bp = labels_b[:, None].expand(batch, parts)
+    losses = F.cross_entropy(logits_bpk.flatten(0, 1).float(), labels_bp.flatten(), reduction="none")
+    return losses.view(batch, parts).mean(0)
+
+
+def batch_hard_triplet(
+    embeddings_bpd: Tensor, labels_b: Tensor, *, margin: float = 1.4, normalise: bool = False
+) -> Tensor:
+    """Batch-hard triplet loss of each part, averaged over the anchors: ``(P,)``, float32.
+
+    embeddings_bpd: ``(B, P, D)``; labels_b: ``(B,)``. Each image is an anchor; its farthest image of the
+    same identity must be nearer, by ``margin`` in Euclidean distance, than its nearest image of another.
+    An anchor without a second image of its identity has no triplet and is left out of the mean (the
+    official code pairs it with itself, at distance 0). normalise: to unit length first, as YouReID does.
+
+    Raises InputError for labels on the CPU among which no identity has two images, or only one
+    identity occurs; on an accelerator the check would wait for the device, and the loss is then NaN.
+    Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017, eq. 5;
+    per part with margin 1.4 in the official code of Zheng et al., CVPR 2019.
+    """
+    if labels_b.device.type == "cpu":
+        _check_triplets(labels_b)
+    embeddings_pbd = embeddings_bpd.transpose(0, 1).float()
+    if normalise:
+        embeddings_pbd = F.normalize(embeddings_pbd, dim=2)
+    with torch.no_grad():  # only which images are the hardest; their distances are computed exactly below
+        # Around the batch's mean: far from the origin the products would lose the digits that differ.
+        centred_pbd = embeddings_pbd - embeddings_pbd.mean(1, keepdim=True)
+        lengths_pb = centred_pbd.square().sum(2)
+        products_pbb = centred_pbd @ centred_pbd.mT
+        # Squared distances but for the anchor's own length, which does not change the order in its row.
+        nearness_pbb = lengths_pb[:, None, :] - 2 * products_pbb
+        same_bb = labels_b[:, None] == labels_b
+        others_bb = same_bb & ~torch.eye(len(labels_b), dtype=torch.bool, device=labels_b.device)
+        infinity = float("inf")
+        positive_pb = nearness_pbb.masked_fill(~others_bb, -infinity).argmax(2)
+        negative_pb = nearness_pbb.masked_fill(same_bb, infinity).argmin(2)
+        valid_b = others_bb.any(1) & ~same_bb.all(1)
+    distances_pb = [
+        # The difference's own length: expanding the square would cancel for images that are alike.
+        (embeddings_pbd - _rows(embeddings_pbd, other_pb)).square().sum(2).clamp_min(1e-12).sqrt()
+        for other_pb in (positive_pb, negative_pb)
+    ]
+    hinges_pb = F.relu(distances_pb[0] - distances_pb[1] + margin)
+    return (hinges_pb * valid_b).sum(1) / valid_b.sum()
+
+
+def _rows(values_pbd: Tensor, indices_pb: Tensor) -> Tensor:
+    return values_pbd.gather(1, indices_pb[:, :, None].expand(-1, -1, values_pbd.shape[2]))
+
+
+def _check_triplets(labels_b: Tensor) -> None:
+    identities, counts = labels_b.unique(return_counts=True)
+    if len(identities) < 2 or counts.max() < 2:
+        raise InputError(
+            "a triplet needs two images of one identity and one of another",
+            f"a batch of {len(labels_b)} images of {len(identities)} identities",
+            "draw batches with IdentityBatches, of at least two identities and two images each",
+        )
 
 
 def group_sparsity(weight_dc: Tensor) -> Tensor:
@@ -61,7 +127,7 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
 
 
 def jlml_objective(
-    logits: tuple[Tensor, ...],
+    logits_bpk: Tensor,
     labels_b: Tensor,
     feature_weights: tuple[Tensor, Tensor],
     *,
@@ -74,8 +140,8 @@ def jlml_objective(
     feature_weights: global ``(D, C)`` and local ``(P, D/P, C)``. A strength of 0 leaves its term out,
     which is the ablation without selective feature learning. Source: JLML §3, λ_g = λ_l = 5e-4.
     """
-    names = ("identity_global", "identity_local") if len(logits) == 2 else ("identity_joint",)
-    values = multi_branch_cross_entropy(logits, labels_b)
+    values = tuple(multi_branch_cross_entropy(logits_bpk, labels_b).unbind())
+    names = ("identity_global", "identity_local") if len(values) == 2 else ("identity_joint",)
     weight_global, weight_local = feature_weights
     if sparsity_global:
         names += ("sparsity_global",)

@@ -1,7 +1,8 @@
 """A trained run, found again by the hash of its configuration instead of trained again.
 
 A run is a folder that can be carried to another machine: ``config.json``, ``history.jsonl``,
-``scores.json``, ``rankings.npz``, ``run.json`` (versions, device, duration) and ``weights.pt``.
+``steps.npz`` (where losses were balanced), ``scores.json``, ``rankings.npz``, ``run.json`` (versions, device,
+duration) and ``weights.pt``.
 Everything but the weights is small, and tables and figures need only the small files.
 """
 
@@ -19,6 +20,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -73,6 +75,19 @@ class Run:
     def history(self) -> list[dict]:
         """One dict for each epoch."""
         return [json.loads(line) for line in (self.folder / "history.jsonl").read_text().splitlines()]
+
+    @cached_property
+    def steps(self) -> dict[str, np.ndarray]:
+        """Of a training that balanced its losses, each quantity over the steps (NaN: not measured); else {}.
+
+        ``identity``, ``triplet``, ``accuracy``; ``weight_…``, by which a loss was multiplied;
+        ``balanced_batches``, 1 where the batch was identity-balanced.
+        """
+        path = self.folder / "steps.npz"
+        if not path.is_file():
+            return {}
+        with np.load(path) as file:
+            return dict(file)
 
     @property
     def scores(self) -> dict | None:

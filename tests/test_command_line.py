@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from miniature import MINIATURE, write_image
 
 from reidlib import experiments
 from reidlib.__main__ import main
+from reidlib.configuration import RunConfiguration
+from reidlib.data import load
 from reidlib.data.augmentation import Augmentation
 from reidlib.profiles import PROFILE_NAMES
+from reidlib.recipe import Recipe
 from reidlib.runs import Run
-from reidlib.training import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +29,13 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A profile of two steps for the miniature's five training images."""
+    """Profiles of two steps for the miniature's five training images of two people."""
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(experiments.PROFILES, "smoke", experiments.Profile((32, 16), 0.125, recipe))
+    profile = experiments.Profile((32, 16), {"width": 0.125}, recipe)
+    monkeypatch.setitem(experiments.JLML_PROFILES, "smoke", profile)
+    scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
+    profile = experiments.Profile((32, 16), scaled, replace(recipe, images_per_identity=2))
+    monkeypatch.setitem(experiments.PYRAMID_PROFILES, "smoke", profile)
 
 
 def refused(capsys, *arguments) -> str:
@@ -45,6 +52,65 @@ def refused(capsys, *arguments) -> str:
 
 def train(market, *more) -> list:
     return ["train", "jlml", "--profile", "smoke", "--benchmark", "market1501", "--data-root", market, *more]
+
+
+def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
+    arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
+    arguments[1] = "pyramid"
+    assert main(list(map(str, arguments))) == 0
+    trained = capsys.readouterr().out
+    folder = next((tmp_path / "runs").glob("pyramid-smoke-market1501-seed0-*"))
+    run = Run.open(folder)
+    assert set(run.scores["branches"]) == {"full", "level 1", "level 2"}
+    assert run.steps.keys() >= {"identity", "triplet", "weight_triplet", "balanced_batches"}
+    assert RunConfiguration.from_json(run.configuration).to_json() == run.configuration
+    (folder / "scores.json").unlink()
+    assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
+    scores = [line for line in trained.splitlines() if line.startswith(("full", "level"))]
+    again = capsys.readouterr().out.splitlines()
+    assert len(scores) == 3
+    assert set(scores) <= set(again)
+
+
+def test_more_identities_a_batch_than_the_data_have_are_refused(market, tiny, monkeypatch, capsys, tmp_path):
+    profile = experiments.PYRAMID_PROFILES["smoke"]
+    recipe = replace(profile.recipe, batch_size=6, steps=None, epochs=1)
+    monkeypatch.setitem(experiments.PYRAMID_PROFILES, "smoke", replace(profile, recipe=recipe))
+    arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
+    arguments[1] = "pyramid"
+    assert "at most all" in refused(capsys, *arguments)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_height_that_the_stripes_do_not_divide_is_refused_before_anything_else(
+    market, tiny, monkeypatch, capsys
+):
+    profile = experiments.PYRAMID_PROFILES["smoke"]
+    monkeypatch.setitem(experiments.PYRAMID_PROFILES, "smoke", replace(profile, input_size=(48, 16)))
+    arguments = train(market, "--device", "cpu")
+    arguments[1] = "pyramid"
+    assert "use a height of 32 or 64" in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize("model", ["jlml", "pyramid"])
+def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkeypatch):
+    """Two processes of the real command: one run, one history, one table; then the run is found."""
+    home = tmp_path_factory.getbasetemp() / "torchrun-home"  # both models on one rendered benchmark
+    environment = {**os.environ, "REIDLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "-m", "reidlib", "train", model, "--profile", "smoke", "--device", "cpu"]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True) for _ in range(2)
+    )
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "in 2 processes" in first.stdout
+    assert first.stdout.count("60 of 60 queries have a match") == 1
+    assert "step/s" not in second.stderr
+    assert second.stdout == first.stdout
+    (folder,) = (home / "runs").glob(f"{model}-smoke-synthetic-seed0-*")
+    run = Run.open(folder)
+    assert run.information["processes"] == 2
+    assert [row["epoch"] for row in run.history] == [1, 2]
 
 
 def test_train_and_evaluate(market, tiny, capsys, tmp_path):
@@ -213,7 +279,34 @@ def test_an_unwritable_output_is_refused(capsys, tmp_path):
 
 
 def test_every_profile_has_a_name_and_a_size():
-    assert tuple(experiments.PROFILES) == PROFILE_NAMES
+    assert all(tuple(profiles) == PROFILE_NAMES for profiles in experiments.PROFILES.values())
+
+
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+def test_every_row_has_a_configuration_in_every_profile(name, profile, market):
+    wanted = experiments.configuration(name, profile, load("market1501", market))
+    assert RunConfiguration.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
+
+
+def test_the_papers_recipe_for_pyramid(market):
+    """Zheng et al. and their released code: 8 × 8 images of 384 × 128, halved at five epochs of 120."""
+    wanted = experiments.configuration("pyramid", "paper", load("market1501", market))
+    recipe, model = wanted.recipe, wanted.model
+    assert wanted.input_size == (384, 128)
+    assert (model.trunk, model.weights, model.stripes, model.levels) == ("resnet101", "imagenet", 6, None)
+    assert (model.embedding_size, model.dropout, model.margin, model.normalisation) == (128, 0.2, 1.4, "none")
+    assert (recipe.batch_size, recipe.images_per_identity, recipe.epochs) == (64, 8, 120)
+    assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, False, 5e-4)
+    assert recipe.augmentation == Augmentation(flip=0.5, pad=0, erase=0.2)
+    batches = 202  # 12,936 images of Market-1501 in batches of 64
+    steps = recipe.length(batches)
+    rates = [recipe.rate(epoch * batches, steps) for epoch in range(120)]
+    halvings = [epoch for epoch in range(1, 120) if rates[epoch] != rates[epoch - 1]]
+    assert halvings == [60, 70, 80, 90, 100]
+    assert rates[0] == 0.1
+    assert rates[119] == pytest.approx(0.1 / 32)
+    assert recipe.trunk_rate * rates[0] == pytest.approx(0.01)
 
 
 def test_module_and_command_are_the_same():

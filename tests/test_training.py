@@ -8,23 +8,37 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from reidlib.configuration import JLMLConfiguration
+from reidlib.balancing import Balancing
+from reidlib.configuration import JLMLConfiguration, PyramidConfiguration
 from reidlib.data.augmentation import Augmentation
 from reidlib.data.images import ImageStore
 from reidlib.errors import InputError
 from reidlib.execution import Execution
 from reidlib.losses import Terms
-from reidlib.training import Recipe, train
+from reidlib.recipe import Recipe
+from reidlib.training import train
 
 QUIET = Execution(device="cpu", precision="float32", progress=False)
 SMALL = JLMLConfiguration(width=0.125, feature_size=32, parts=2)
 RECIPE = Recipe(epochs=3, batch_size=6)
+# With everything that a checkpoint must hold: two samplers, a balance, dropout, two learning rates, erasing.
+PYRAMID = PyramidConfiguration(trunk="resnet39", width=0.125, stripes=2, embedding_size=8)
+PYRAMID_RECIPE = Recipe(
+    epochs=3,
+    batch_size=6,
+    images_per_identity=2,
+    learning_rate=0.01,
+    trunk_rate=0.5,
+    augmentation=Augmentation(pad=2, erase=0.5),
+)
+BOTH = pytest.mark.parametrize("settings, recipe", [(SMALL, RECIPE), (PYRAMID, PYRAMID_RECIPE)])
 
 
 def images(count=20, size=(32, 16)) -> ImageStore:
@@ -35,11 +49,19 @@ def images(count=20, size=(32, 16)) -> ImageStore:
 LABELS = torch.arange(20) % 4
 
 
-def run(folder: Path, *, recipe=RECIPE, objective=SMALL.objective, execution=QUIET, seed=0, store=None):
+def run(folder, *, settings=SMALL, recipe=RECIPE, objective=None, execution=QUIET, seed=0, store=None):
     folder.mkdir(exist_ok=True)
-    model = SMALL.build(4, seed)
+    model = settings.build(4, seed)
     information = train(
-        model, objective, store or images(), LABELS, recipe, folder=folder, seed=seed, execution=execution
+        model,
+        objective or settings.objective,
+        store or images(),
+        LABELS,
+        recipe,
+        folder=folder,
+        seed=seed,
+        execution=execution,
+        balance=settings.balance,
     )
     return model, information
 
@@ -67,49 +89,138 @@ def test_one_batch_is_learned_by_heart(tmp_path):
 class StopAt:
     """An objective that stands for a kill in the middle of a step."""
 
-    def __init__(self, step: int):
-        self.step, self.count = step, 0
+    def __init__(self, step: int, settings=SMALL):
+        self.step, self.count, self.settings = step, 0, settings
 
-    def __call__(self, model, output, labels_b):
+    def __call__(self, *arguments):
         self.count += 1
         if self.count == self.step:
             raise SystemError("killed")
-        return SMALL.objective(model, output, labels_b)
+        return self.settings.objective(*arguments)
 
 
+def same_steps(one: Path, other: Path) -> bool:
+    if not (one / "steps.npz").exists():
+        return not (other / "steps.npz").exists()
+    with np.load(one / "steps.npz") as first, np.load(other / "steps.npz") as second:
+        return all(np.array_equal(first[name], second[name], equal_nan=True) for name in first.files)
+
+
+@BOTH
 @pytest.mark.parametrize("killed_at", [1, 4, 8])
-def test_resume_equals_an_uninterrupted_training_bit_for_bit(tmp_path, killed_at):
-    whole, _ = run(tmp_path / "whole")
+def test_resume_equals_an_uninterrupted_training_bit_for_bit(tmp_path, killed_at, settings, recipe):
+    whole, _ = run(tmp_path / "whole", settings=settings, recipe=recipe)
+    halves = tmp_path / "halves"
     with pytest.raises(SystemError):
-        run(tmp_path / "halves", objective=StopAt(killed_at))
-    assert (tmp_path / "halves" / "checkpoint.pt").exists() == (killed_at > 3)
-    resumed, information = run(tmp_path / "halves")
+        run(halves, settings=settings, recipe=recipe, objective=StopAt(killed_at, settings))
+    assert (halves / "checkpoint.pt").exists() == (killed_at > 3)
+    resumed, information = run(halves, settings=settings, recipe=recipe)
     assert same_weights(whole, resumed)
-    assert history(tmp_path / "whole") == history(tmp_path / "halves")
+    assert history(tmp_path / "whole") == history(halves)
+    assert same_steps(tmp_path / "whole", halves)
     assert information["steps"] == 9
 
 
 class InterruptAt(StopAt):
     """Ctrl-C at a step: the signal, as a terminal sends it."""
 
-    def __call__(self, model, output, labels_b):
+    def __call__(self, *arguments):
         self.count += 1
         if self.count == self.step:
             signal.raise_signal(signal.SIGINT)
-        return SMALL.objective(model, output, labels_b)
+        return self.settings.objective(*arguments)
 
 
+@BOTH
 @pytest.mark.parametrize("interrupted_at", [2, 3, 5])
-def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrupted_at):
-    whole, _ = run(tmp_path / "whole")
+def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrupted_at, settings, recipe):
+    whole, _ = run(tmp_path / "whole", settings=settings, recipe=recipe)
+    halves = tmp_path / "halves"
     with pytest.raises(KeyboardInterrupt, match=f"stopped after step {interrupted_at} of 9.*goes on"):
-        run(tmp_path / "halves", objective=InterruptAt(interrupted_at))
-    counting = StopAt(0)
-    resumed, _ = run(tmp_path / "halves", objective=counting)
+        run(halves, settings=settings, recipe=recipe, objective=InterruptAt(interrupted_at, settings))
+    counting = StopAt(0, settings)
+    resumed, _ = run(halves, settings=settings, recipe=recipe, objective=counting)
     assert counting.count == 9 - interrupted_at
     assert same_weights(whole, resumed)
-    assert history(tmp_path / "whole") == history(tmp_path / "halves")
+    assert history(tmp_path / "whole") == history(halves)
+    assert same_steps(tmp_path / "whole", halves)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_balance_chooses_losses_and_sampler_step_by_step(tmp_path):
+    """Every step's batch is the one that the balance before it asked for, and the trace tells them all."""
+    seen = []
+
+    def watching(model, output, labels_b, balance):
+        seen.append((balance.balanced, sorted(labels_b.unique(return_counts=True)[1].tolist())))
+        return PYRAMID.objective(model, output, labels_b, balance)
+
+    recipe = replace(PYRAMID_RECIPE, epochs=8)
+    run(tmp_path, settings=PYRAMID, recipe=recipe, objective=watching)
+    assert {balanced for balanced, _ in seen} == {True, False}
+    assert all(counts == [2, 2, 2] for balanced, counts in seen if balanced)
+    assert any(counts != [2, 2, 2] for balanced, counts in seen if not balanced)
+    with np.load(tmp_path / "steps.npz") as steps:
+        assert steps["balanced_batches"].tolist() == [float(balanced) for balanced, _ in seen]
+        assert np.array_equal(np.isnan(steps["triplet"]), steps["balanced_batches"] == 0)
+        assert np.isfinite(steps["identity"]).all()
+        balanced = steps["balanced_batches"][-3:]
+        triplets = steps["triplet"][-3:][balanced == 1]
+    last = history(tmp_path)[-1]
+    assert last["balanced_batches"] == pytest.approx(balanced.mean())
+    if len(triplets):
+        assert last["triplet"] == pytest.approx(triplets.mean(), rel=1e-6)
+
+
+def test_identity_alone_trains_on_random_batches(tmp_path):
+    settings = replace(PYRAMID, triplet=False)
+    run(tmp_path, settings=settings, recipe=PYRAMID_RECIPE)
+    assert not (tmp_path / "steps.npz").exists()
+    assert {"identity", "accuracy"} <= history(tmp_path)[0].keys()
+    assert "triplet" not in history(tmp_path)[0]
+
+
+def test_a_pyramid_learns_one_batch_by_heart(tmp_path):
+    settings = replace(PYRAMID, balancing=Balancing("off"), dropout=0.0)
+    recipe = Recipe(
+        epochs=80,
+        batch_size=20,
+        images_per_identity=5,
+        learning_rate=0.02,
+        augmentation=Augmentation(flip=0, pad=0),
+    )
+    run(tmp_path, settings=settings, recipe=recipe)
+    rows = history(tmp_path)
+    assert rows[0]["accuracy"] < 0.7
+    assert rows[-1]["accuracy"] == 1.0
+    assert rows[-1]["identity"] < 0.2 * rows[0]["identity"]
+    assert rows[-1]["triplet"] < 0.2 * rows[0]["triplet"]
+
+
+def test_the_trunk_has_a_rate_of_its_own(tmp_path):
+    """With a trunk that all but stands still, only the new layers move."""
+    model, _ = run(tmp_path, settings=PYRAMID, recipe=replace(PYRAMID_RECIPE, trunk_rate=1e-12))
+    trunk = {id(parameter) for parameter in model.trunk_parameters()}
+    for (name, now), before in zip(model.named_parameters(), PYRAMID.build(4, 0).parameters(), strict=True):
+        assert torch.allclose(now, before, atol=1e-7) == (id(now) in trunk), name
+
+
+def test_triplets_without_balanced_batches_are_refused(tmp_path):
+    with pytest.raises(InputError, match="identity-balanced batches; got images_per_identity=0"):
+        run(tmp_path, settings=PYRAMID, recipe=RECIPE)
+
+
+def test_a_loss_that_cannot_be_balanced_names_the_step(tmp_path):
+    class Poisoned(StopAt):
+        def __call__(self, model, output, labels_b, balance):
+            self.count += 1
+            if self.count == self.step:
+                output = output._replace(embeddings=output.embeddings * float("nan"))
+            return PYRAMID.objective(model, output, labels_b, balance)
+
+    with pytest.raises(InputError, match="finite and not negative; got triplet = nan at step 2;"):
+        run(tmp_path, settings=PYRAMID, recipe=PYRAMID_RECIPE, objective=Poisoned(2))
+    assert not (tmp_path / "weights.pt").exists()
 
 
 def test_a_killed_process_resumes(tmp_path):
@@ -159,13 +270,13 @@ def test_seeds_differ_and_repeat(tmp_path):
 @pytest.mark.parametrize("bad_step", [1, 5])
 def test_a_non_finite_loss_names_term_and_step(tmp_path, bad_step):
     class Poisoned(StopAt):
-        def __call__(self, model, output, labels_b):
+        def __call__(self, *arguments):
             self.count += 1
-            terms = SMALL.objective(model, output, labels_b)
+            terms, balance = SMALL.objective(*arguments)
             if self.count < self.step:
-                return terms
+                return terms, balance
             bad = terms.values[1] * float("nan")
-            return Terms(terms.names, (terms.values[0], bad, *terms.values[2:]))
+            return Terms(terms.names, (terms.values[0], bad, *terms.values[2:])), balance
 
     with pytest.raises(FloatingPointError, match=f"identity_local = nan at step {bad_step};"):
         run(tmp_path, objective=Poisoned(bad_step))
@@ -261,6 +372,10 @@ def test_a_length_in_steps_may_end_within_an_epoch(tmp_path):
         {"epochs": 1, "schedule": "cosine"},
         {"epochs": 1, "schedule": "steps"},
         {"epochs": 1, "milestones": (0.5,)},
+        {"epochs": 1, "batch_size": 16, "images_per_identity": 1},  # no positives
+        {"epochs": 1, "batch_size": 16, "images_per_identity": 16},  # one identity
+        {"epochs": 1, "batch_size": 16, "images_per_identity": 5},
+        {"epochs": 1, "trunk_rate": 0},
     ],
 )
 def test_contradictory_recipes_are_refused(arguments):
@@ -284,3 +399,24 @@ def test_cuda_learns_a_batch_by_heart(tmp_path):
     _, information = run(tmp_path, recipe=recipe, store=store, execution=Execution("cuda", progress=False))
     assert information["precision"] == "bfloat16"
     assert history(tmp_path)[-1]["accuracy"] == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["paper", "official", "off"])
+def test_cuda_trains_a_pyramid_and_resumes(tmp_path, mode):
+    """Both samplers, prefetched on streams of their own, and a stop between two steps."""
+    settings = replace(PYRAMID, balancing=Balancing(mode))
+    recipe = replace(PYRAMID_RECIPE, epochs=10)
+    store = ImageStore(images().array_nhwc, torch.device("cuda"))  # streamed, not resident
+    arguments = {
+        "settings": settings,
+        "recipe": recipe,
+        "store": store,
+        "execution": Execution("cuda", progress=False),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, objective=InterruptAt(13, settings), **arguments)
+    _, information = run(tmp_path, **arguments)
+    assert information["steps"] == len(np.load(tmp_path / "steps.npz")["identity"]) == 30
+    assert all(np.isfinite(row["identity"]) for row in history(tmp_path))

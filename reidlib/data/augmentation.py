@@ -94,16 +94,26 @@ def draw(count: int, size: tuple[int, int], augmentation: Augmentation, generato
     )
 
 
-def augment(images_bchw: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def augment(
+    images_bchw: Tensor,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    *,
+    share: tuple[int, int] = (0, 1),
+) -> Tensor:
     """Vary uint8 images (B, 3, H, W) and normalise them: float32 (B, 3, H, W), channels last.
 
+    share: (rank, processes), where these images are one process's part of a larger batch. Numbers are
+    drawn for the whole batch, so that an image varies alike however many processes there are.
     ``generator`` lives on the CPU, so that the same state gives the same variations on any device. Each
     image is shifted, then mirrored, jittered in brightness, contrast and saturation (in this order, where
     torchvision draws an order), normalised, and a rectangle set to 0, the mean colour.
     """
     count, _, height, width = images_bchw.shape
     device = images_bchw.device
-    draws = draw(count, (height, width), augmentation, generator)
+    rank, processes = share
+    draws = draw(processes * count, (height, width), augmentation, generator)
+    draws = Draws(*(numbers[rank * count : (rank + 1) * count] for numbers in draws))
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
     if augmentation.pad or augmentation.flip:
         images_bhwc = _move(

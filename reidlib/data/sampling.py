@@ -11,7 +11,7 @@ from torch import Tensor
 from reidlib.errors import InputError
 
 
-class _Epochs(ABC):
+class Epochs(ABC):
     """An endless sequence of epochs; iterating yields one epoch's batches, or the rest of a begun one.
 
     A batch is int64 indices (B,) into the training images. An epoch is drawn whole when it begins, so its
@@ -23,6 +23,11 @@ class _Epochs(ABC):
         self._before_epoch = generator.get_state()
         self._epoch: list[Tensor] = []
         self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Batches of the current epoch that were handed out."""
+        return self._used
 
     @abstractmethod
     def __len__(self) -> int:
@@ -69,7 +74,7 @@ class _Epochs(ABC):
         self._used = state["used"]
 
 
-class RandomBatches(_Epochs):
+class RandomBatches(Epochs):
     """Every image once an epoch, shuffled, in batches of ``batch_size``.
 
     With ``drop_last`` the images that fill no batch are left out, others in each epoch. Raises
@@ -97,7 +102,7 @@ class RandomBatches(_Epochs):
         return list(order_n.split(self.batch_size))[: len(self)]
 
 
-class IdentityBatches(_Epochs):
+class IdentityBatches(Epochs):
     """P identities times K images of each, for losses that compare images (Hermans et al. 2017).
 
     ``labels_n`` int64 (N,). An epoch has as many batches as whole batches of P·K fit into N images (at

@@ -26,22 +26,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
+from reidlib.models.parts import PartLinear
 from reidlib.models.residual import Stages, Stem, TrunkShape, initialise, repeat_streams
 from reidlib.models.weights import imagenet_weights
 
 # Widths of the 3×3 convolutions in the global stream; a local stream has half of each (facts: 39 layers =
 # stem + 3·(3+4+2+3) + feature + classifier).
-_RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", first_stride=1)
+_RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=(1, 2, 2, 2))
 _RESNET39_STEM = 64
 # Behind torchvision's ResNet-50 stem and layer1, which are shared.
-_RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", first_stride=1)
-_RESNET50 = TrunkShape((4, 6, 3), (128, 256, 512), expansion=4, stride_on="second", first_stride=2)
+_RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", strides=(1,))
+_RESNET50 = TrunkShape((4, 6, 3), (128, 256, 512), expansion=4, stride_on="second", strides=(2, 2, 2))
 
 
 class Output(NamedTuple):
     """What one forward pass gives, in every mode."""
 
-    logits: tuple[Tensor, ...]  # (B, K) for each classifier: global and local, or the joint one
+    logits: Tensor  # (B, branches, K): of the global and the local classifier, or of the joint one
     embeddings: tuple[Tensor, Tensor]  # features of the global and the local branch, not normalised
     maps: tuple[Tensor, Tensor]  # last maps: global (B, C, H, W), local (B, P, C, h, w)
 
@@ -64,21 +65,7 @@ def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
 
 
 def _scaled(shape: TrunkShape, width: float) -> TrunkShape:
-    widths = tuple(max(1, round(channels * width)) for channels in shape.widths)
-    return TrunkShape(shape.depths, widths, shape.expansion, shape.stride_on, shape.first_stride)
-
-
-class StripeFeatures(nn.Module):
-    """A linear layer for each stripe, all at once: ``(B, P, C) -> (B, P, D/P)``; weight ``(P, D/P, C)``."""
-
-    def __init__(self, parts: int, inputs: int, outputs: int, *, bias: bool):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(parts, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(parts, outputs)) if bias else None
-
-    def forward(self, pooled_bpc: Tensor) -> Tensor:
-        features_bpd = torch.einsum("bpc,pdc->bpd", pooled_bpc, self.weight)
-        return features_bpd if self.bias is None else features_bpd + self.bias
+    return shape.scaled(width)
 
 
 class JLML(nn.Module):
@@ -143,9 +130,7 @@ class JLML(nn.Module):
         local_size = parts * stripe_size
         # No bias where batch norm follows: it would be subtracted again.
         self.global_feature = nn.Linear(shape.out_channels, feature_size, bias=not feature_norm)
-        self.local_feature = StripeFeatures(
-            parts, local_shape.out_channels, stripe_size, bias=not feature_norm
-        )
+        self.local_feature = PartLinear(parts, local_shape.out_channels, stripe_size, bias=not feature_norm)
         self.global_norm = nn.BatchNorm1d(feature_size) if feature_norm else nn.Identity()
         self.local_norm = nn.BatchNorm1d(local_size) if feature_norm else nn.Identity()
 
@@ -203,8 +188,9 @@ class JLML(nn.Module):
 
         embeddings = (global_bd, local_bd)
         classified = embeddings if self.multi_loss else (torch.cat(embeddings, dim=1),)
-        logits = tuple(classify(x) for classify, x in zip(self.classifiers, classified, strict=True))
-        return Output(logits, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
+        logits = [classify(x) for classify, x in zip(self.classifiers, classified, strict=True)]
+        logits_bpk = torch.stack(logits, dim=1)
+        return Output(logits_bpk, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
 
     def embed(self, images_bchw: Tensor) -> Tensor:
         """The matching feature, ``(B, D)`` float32: each branch scaled to unit length, then concatenated.
@@ -220,6 +206,11 @@ class JLML(nn.Module):
         Global ``(D, C)``, local ``(P, D/P, C)``: the last dimension runs over input units.
         """
         return self.global_feature.weight, self.local_feature.weight
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """Parameters before the feature layers: what a recipe may train at a lower rate than the rest."""
+        trunk = (self.shared, self.local_stem, self.global_stream, self.local_streams)
+        return [parameter for layers in trunk if layers is not None for parameter in layers.parameters()]
 
 
 def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:

@@ -10,7 +10,7 @@ Li, Zhu, Gong, IJCAI 2017 (JLML-ResNet39's depths 3, 4, 2, 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -27,20 +27,25 @@ class TrunkShape:
     widths: tuple[int, ...]  # channels of the 3×3 convolution in each stage
     expansion: int  # output channels of a bottleneck / width
     stride_on: Literal["first", "second"]  # He et al. stride the first 1×1, torchvision the 3×3
-    first_stride: int  # of the first stage; every later one halves the map
+    strides: tuple[int, ...]  # of each stage's first bottleneck; 2 halves the map
 
     def __post_init__(self):
-        if len(self.depths) != len(self.widths):
-            raise InputError(
-                "a trunk has one width for each stage",
-                f"{len(self.widths)} widths for {len(self.depths)} stages",
-                "give as many widths as depths",
-            )
+        for name, values in (("width", self.widths), ("stride", self.strides)):
+            if len(values) != len(self.depths):
+                raise InputError(
+                    f"a trunk has one {name} for each stage",
+                    f"{len(values)} {name}s for {len(self.depths)} stages",
+                    f"give as many {name}s as depths",
+                )
 
     @property
     def out_channels(self) -> int:
         """Channels of one stream's last map."""
         return self.widths[-1] * self.expansion
+
+    def scaled(self, factor: float) -> TrunkShape:
+        """The same trunk with ``factor`` times the channels, one at least."""
+        return replace(self, widths=tuple(max(1, round(channels * factor)) for channels in self.widths))
 
 
 def _convolution(streams: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -100,11 +105,12 @@ class Stages(nn.Sequential):
 
     def __init__(self, shape: TrunkShape, *, inputs: int, streams: int = 1):
         stages = []
-        for index, (depth, width) in enumerate(zip(shape.depths, shape.widths, strict=True)):
+        for depth, width, stride in zip(shape.depths, shape.widths, shape.strides, strict=True):
             blocks = []
-            for block in range(depth):
-                stride = (shape.first_stride if index == 0 else 2) if block == 0 else 1
-                blocks.append(Bottleneck(streams, inputs, width, shape.expansion, stride, shape.stride_on))
+            for block_stride in (stride, *[1] * (depth - 1)):
+                blocks.append(
+                    Bottleneck(streams, inputs, width, shape.expansion, block_stride, shape.stride_on)
+                )
                 inputs = width * shape.expansion
             stages.append(nn.Sequential(*blocks))
         super().__init__(*stages)

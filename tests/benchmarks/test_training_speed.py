@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.execution import Execution
-from reidlib.experiments import EXPERIMENTS, PROFILES
+from reidlib.experiments import EXPERIMENTS, JLML_PROFILES
 from reidlib.losses import exclusive_sparsity, group_sparsity
 from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, _scaled, stripe_rows
 from reidlib.models.residual import Stages, Stem
@@ -55,14 +55,15 @@ class NaiveJLML(nn.Module):
 
 
 def test_training_images_per_second():
-    profile = PROFILES["quick"]
+    profile = JLML_PROFILES["quick"]
+    width = profile.scaled["width"]
     execution = Execution(progress=False)
     device, batch = execution.torch_device, profile.recipe.batch_size
     images_bchw = torch.randn(batch, 3, *profile.input_size, device=device)
     labels_b = torch.randint(IDENTITIES, (batch,), device=device)
 
-    naive = NaiveJLML(profile.width, parts=4).to(device)
-    settings = EXPERIMENTS["jlml"].model.__class__(width=profile.width)
+    naive = NaiveJLML(width, parts=4).to(device)
+    settings = EXPERIMENTS["jlml"].model.__class__(width=width)
     ours = settings.build(IDENTITIES, seed=0).to(device, memory_format=torch.channels_last)
     assert sum(p.numel() for p in naive.parameters()) == sum(p.numel() for p in ours.parameters())
     fast_images = images_bchw.contiguous(memory_format=torch.channels_last)
@@ -70,7 +71,7 @@ def test_training_images_per_second():
     def our_loss() -> Tensor:
         with execution.autocast():
             output = ours(fast_images)
-        return settings.objective(ours, output, labels_b).total
+        return settings.objective(ours, output, labels_b)[0].total
 
     def seconds(model: nn.Module, loss) -> float:
         optimiser = torch.optim.SGD(

@@ -118,24 +118,36 @@ def test_features_of_every_part_count(parts, size):
 def test_a_classifier_for_each_branch_or_a_joint_one(multi_loss, sizes):
     model = JLML(7, multi_loss=multi_loss, width=0.125)
     assert [classifier.in_features for classifier in model.classifiers] == sizes
-    logits = model(torch.randn(2, 3, 64, 32)).logits
-    assert [tuple(x.shape) for x in logits] == [(2, 7)] * len(sizes)
+    assert model(torch.randn(2, 3, 64, 32)).logits.shape == (2, len(sizes), 7)
 
 
 def test_each_branch_learns_from_its_own_loss_only():
     """The paper's independence: the local loss sends no gradient into the global stream, and vice versa."""
     model = JLML(4, width=0.125)
-    model(torch.randn(4, 3, 64, 32)).logits[1].square().sum().backward()
-    assert all(parameter.grad is None for parameter in model.global_stream.parameters())
-    assert all(parameter.grad is not None for parameter in model.shared.parameters())
+    model(torch.randn(4, 3, 64, 32)).logits[:, 1].square().sum().backward()
+    assert not any(parameter.grad.any() for parameter in model.global_stream.parameters())
+    assert all(parameter.grad.any() for parameter in model.shared.parameters())
+    model.zero_grad()
+    model(torch.randn(4, 3, 64, 32)).logits[:, 0].square().sum().backward()
+    assert not any(parameter.grad.any() for parameter in model.local_streams.parameters())
 
 
 def test_without_the_shared_stem_the_branches_share_nothing():
     shared = set(map(id, JLML(4, width=0.125).parameters()))
     model = JLML(4, width=0.125, shared_stem=False)
     assert len(list(model.parameters())) == len(shared) + 3  # convolution and batch norm of a second stem
-    model(torch.randn(4, 3, 64, 32)).logits[1].square().sum().backward()
-    assert all(parameter.grad is None for parameter in model.shared.parameters())
+    model(torch.randn(4, 3, 64, 32)).logits[:, 1].square().sum().backward()
+    assert not any(parameter.grad.any() for parameter in model.shared.parameters())
+    assert all(parameter.grad.any() for parameter in model.local_stem.parameters())
+
+
+@pytest.mark.parametrize("shared_stem", [True, False])
+def test_the_trunk_is_everything_before_the_feature_layers(shared_stem):
+    model = JLML(4, width=0.125, shared_stem=shared_stem)
+    trunk = set(map(id, model.trunk_parameters()))
+    later = {name.split(".")[0] for name, value in model.named_parameters() if id(value) not in trunk}
+    assert later == {"global_feature", "local_feature", "global_norm", "local_norm", "classifiers"}
+    assert len(model.trunk_parameters()) == len(trunk)
 
 
 def test_the_same_seed_gives_the_same_weights():
