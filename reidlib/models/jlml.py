@@ -64,10 +64,6 @@ def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
     return tuple((start, start + rows) for start in starts)
 
 
-def _scaled(shape: TrunkShape, width: float) -> TrunkShape:
-    return shape.scaled(width)
-
-
 class JLML(nn.Module):
     """The joint network.
 
@@ -113,8 +109,8 @@ class JLML(nn.Module):
 
         if trunk == "resnet39":
             channels = max(1, round(_RESNET39_STEM * width))
-            shape = _scaled(_RESNET39, width)
-            local_shape = _scaled(shape, 0.5)
+            shape = _RESNET39.scaled(width)
+            local_shape = shape.scaled(0.5)
             self.shared = Stem(channels)
             local_stem = Stem(channels)
         else:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from reidlib.execution import Execution
 from reidlib.experiments import EXPERIMENTS, JLML_PROFILES
 from reidlib.losses import exclusive_sparsity, group_sparsity
-from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, _scaled, stripe_rows
+from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, stripe_rows
 from reidlib.models.residual import Stages, Stem
 
 IDENTITIES, ROUNDS, STEPS = 130, 7, 3
@@ -26,7 +26,7 @@ class NaiveJLML(nn.Module):
     def __init__(self, width: float, parts: int):
         super().__init__()
         channels = round(_RESNET39_STEM * width)
-        shape, local_shape = _scaled(_RESNET39, width), _scaled(_RESNET39, 0.5 * width)
+        shape, local_shape = _RESNET39.scaled(width), _RESNET39.scaled(0.5 * width)
         self.shared = Stem(channels)
         self.global_stream = Stages(shape, inputs=channels)
         self.local_streams = nn.ModuleList(Stages(local_shape, inputs=channels) for _ in range(parts))

@@ -44,7 +44,7 @@ def naive_forward(model: JLML, streams: list[nn.Module], images_bchw):
 def local_shape(width):
     from reidlib.models import jlml
 
-    return jlml._scaled(jlml._RESNET39, 0.5 * width)
+    return jlml._RESNET39.scaled(0.5 * width)
 
 
 @pytest.mark.parametrize("training", [True, False])

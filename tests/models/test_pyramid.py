@@ -10,7 +10,8 @@ from torchvision.models import resnet50
 
 from reidlib.complexity import complexity, layer_table
 from reidlib.errors import InputError
-from reidlib.models.pyramid import Part, PartPooling, Pyramid, check_input_height, map_height, pyramid_parts
+from reidlib.models.parts import PartPooling
+from reidlib.models.pyramid import Part, Pyramid, check_input_height, map_height, pyramid_parts
 
 
 def small(num_classes=5, **arguments) -> Pyramid:
@@ -151,7 +152,7 @@ def test_cuda_equals_cpu():
 def test_pooling_by_hand():
     """Two stripes of two rows and one column: 1 2 | 5 3."""
     maps = torch.tensor([1.0, 2.0, 5.0, 3.0]).view(1, 1, 4, 1).requires_grad_()
-    pooled = PartPooling(pyramid_parts(2), 2)(maps)
+    pooled = PartPooling(2, (1, 2))(maps)
     assert pooled.flatten().tolist() == [1.5 + 2, 4 + 5, 2.75 + 5]
     (pooled.flatten() * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
     assert maps.grad.flatten().tolist() == [25.5, 26.5, 5 + 25 + 110, 30]
@@ -159,7 +160,7 @@ def test_pooling_by_hand():
 
 def test_the_gradient_of_a_tie_goes_to_one_place_of_a_stripe():
     maps = torch.ones(1, 1, 4, 2, requires_grad=True)
-    PartPooling(pyramid_parts(1), 1)(maps).sum().backward()
+    PartPooling(1, (1,))(maps).sum().backward()
     assert sorted(maps.grad.flatten().tolist()) == [0.125] * 7 + [1.125]
 
 
@@ -167,13 +168,13 @@ def test_the_gradient_of_a_tie_goes_to_one_place_of_a_stripe():
 def test_pooling_gradient_against_finite_differences(memory_format):
     torch.manual_seed(0)
     maps = torch.randn(2, 2, 6, 2, dtype=torch.double).contiguous(memory_format=memory_format)
-    assert torch.autograd.gradcheck(PartPooling(pyramid_parts(3), 3), maps.requires_grad_())
+    assert torch.autograd.gradcheck(PartPooling(3, (1, 2, 3)), maps.requires_grad_())
 
 
 def test_pooling_of_a_bfloat16_map_is_float32_and_near():
     torch.manual_seed(0)
     maps = torch.rand(2, 8, 24, 8).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    pooling = PartPooling(pyramid_parts(6), 6)
+    pooling = PartPooling(6, (1, 2, 3, 4, 5, 6))
     low, exact = maps.clone().requires_grad_(), maps.double().requires_grad_()
     pooled, expected = pooling(low), pooling(exact)
     assert pooled.dtype == torch.float32
