@@ -76,25 +76,32 @@ JLML_PROFILES = {
     ),
 }
 
-_SMALL_PYRAMID = {"trunk": "resnet39", "weights": None}
+# From random weights, unscaled triplets with a margin of 1.4 pull everything together before identities come
+# apart. With embeddings of unit length, in the triplets and in matching (as YouReID has it), they do not.
+_UNIT_LENGTH = {"weights": None, "normalise_triplet": True, "normalisation": "part"}
+_SMALL_PYRAMID = {**_UNIT_LENGTH, "trunk": "resnet39"}
 PYRAMID_PROFILES = {
     # 192 rows: a map of 12, which 2, 3, 4 and 6 stripes divide.
     "smoke": Profile(
         (192, 32),
         {**_SMALL_PYRAMID, "width": 0.25, "embedding_size": 16},
-        Recipe(epochs=2, batch_size=16, images_per_identity=4),
+        Recipe(epochs=2, batch_size=16, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
     ),
     "quick": Profile(
-        (192, 64), {**_SMALL_PYRAMID, "width": 0.5}, Recipe(epochs=12, batch_size=32, images_per_identity=4)
+        (192, 64),
+        {**_SMALL_PYRAMID, "width": 0.5},
+        Recipe(epochs=14, batch_size=32, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
     ),
     # The paper's input, at Market-1501's size, with a trunk for which random weights are enough.
     "full": Profile(
         (384, 128),
-        {"trunk": "resnet50", "weights": None},
+        {**_UNIT_LENGTH, "trunk": "resnet50"},
         Recipe(
             epochs=60,
             batch_size=64,
             images_per_identity=8,
+            learning_rate=0.08,
+            trunk_rate=0.25,
             augmentation=Augmentation(pad=10, erase=0.2),
         ),
     ),
@@ -129,6 +136,7 @@ class Experiment:
     paper_table: str = ""
     paper_rank1: float | None = None
     paper_map: float | None = None
+    trunk_rate: float = 1.0  # factor on the recipe's
 
 
 _PYRAMID = PyramidConfiguration()
@@ -140,12 +148,14 @@ EXPERIMENTS = {
     "pyramid-official": Experiment(replace(_PYRAMID, balancing=Balancing("official"))),
     "pyramid-off": Experiment(replace(_PYRAMID, balancing=Balancing("off"))),
     "pyramid-identity": Experiment(replace(_PYRAMID, triplet=False)),
-    # Levels of the pyramid over six stripes, and pyramids over fewer.
-    "pyramid-global": Experiment(replace(_PYRAMID, levels=(6,))),
-    "pyramid-stripes": Experiment(replace(_PYRAMID, levels=(1,))),
-    "pyramid-2": Experiment(replace(_PYRAMID, stripes=2)),
-    "pyramid-3": Experiment(replace(_PYRAMID, stripes=3)),
-    "pyramid-4": Experiment(replace(_PYRAMID, stripes=4)),
+    # Levels of the pyramid over six stripes, and pyramids over fewer. The losses are sums over the parts, so
+    # that the trunk of a network with fewer parts would learn from a smaller gradient, and the row would show
+    # that instead: its rate makes up for it.
+    "pyramid-global": Experiment(replace(_PYRAMID, levels=(6,)), trunk_rate=21 / 1),
+    "pyramid-stripes": Experiment(replace(_PYRAMID, levels=(1,)), trunk_rate=21 / 6),
+    "pyramid-2": Experiment(replace(_PYRAMID, stripes=2), trunk_rate=21 / 3),
+    "pyramid-3": Experiment(replace(_PYRAMID, stripes=3), trunk_rate=21 / 6),
+    "pyramid-4": Experiment(replace(_PYRAMID, stripes=4), trunk_rate=21 / 10),
 }
 
 
@@ -186,10 +196,10 @@ def rendering_device(device: str) -> torch.device:
 def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0) -> RunConfiguration:
     """A row of ``EXPERIMENTS`` in the size of a profile."""
     check_experiment(experiment)
-    size = profile_named(experiment, profile)
+    size, row = profile_named(experiment, profile), EXPERIMENTS[experiment]
     return RunConfiguration(
-        model=replace(EXPERIMENTS[experiment].model, **size.scaled),
-        recipe=size.recipe,
+        model=replace(row.model, **size.scaled),
+        recipe=replace(size.recipe, trunk_rate=row.trunk_rate * size.recipe.trunk_rate),
         input_size=size.input_size,
         benchmark=benchmark.name,
         data=benchmark.fingerprint,

@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from reidlib.tables import Spread
+
 # Okabe and Ito's palette. A meaning keeps its colour in every figure; a sign or word always stands beside it.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#777777",
 )  # fmt: skip
+INK = "#222222"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
 STATUS = {
     "match": (BLUE, "✓ match"),
@@ -46,7 +49,8 @@ def set_style() -> None:
     )
 
 
-def _show(axes: Axes, image_hwc: np.ndarray) -> None:
+def show_image(axes: Axes, image_hwc: np.ndarray) -> None:
+    """An image (H, W, 3) without ticks or frame."""
     axes.imshow(image_hwc, interpolation="lanczos")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
@@ -92,7 +96,7 @@ def image_grid(
     for line, row in zip(grid, images, strict=True):
         for axes, image_hwc in zip(line, row, strict=False):
             axes.set_visible(True)
-            _show(axes, image_hwc)
+            show_image(axes, image_hwc)
     for line, label in zip(grid, rows, strict=False):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     for axes, label in zip(grid[0], columns, strict=False):
@@ -162,49 +166,69 @@ def histograms(
     return figure
 
 
-def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss terms, training accuracy and learning rate over the epochs of a run's history."""
-    epochs = [row["epoch"] for row in history]
-    terms = [key for key in history[0] if key.startswith(("identity", "triplet"))]
-    norms = [key for key in history[0] if key.startswith("sparsity")]
-    figure, (losses, sparsity, accuracy) = plt.subplots(1, 3, figsize=(11.5, 3.1))
-    for axes, names in ((losses, terms), (sparsity, norms)):
-        for name, colour in zip(names, PALETTE, strict=False):
-            label = name.replace("_", " ")
-            axes.plot(epochs, [row[name] for row in history], color=colour, label=label, marker=".")
-        if names:
-            axes.legend(frameon=False)
-        else:
-            axes.text(0.5, 0.5, "switched off", ha="center", va="center", transform=axes.transAxes)
-    losses.set(title="Identity losses", xlabel="epoch", ylabel="mean cross-entropy (nats)")
-    sparsity.set(title="Sparsity terms, weighted", xlabel="epoch", ylabel="λ × norm")
-    if norms:
-        sparsity.set_yscale("log")
-    accuracy.plot(epochs, [100 * row["accuracy"] for row in history], color=GREEN, marker=".")
-    accuracy.set(title="Training accuracy and learning rate", xlabel="epoch", ylim=(0, 104))
-    accuracy.set_ylabel("right identity (%)", color=GREEN)
-    rate = accuracy.twinx()
-    rate.plot(epochs, [row["learning_rate"] for row in history], color=GREY, linestyle="--")
-    rate.set_ylabel("learning rate (dashed)", color=GREY)
-    rate.grid(visible=False)
-    for axes in (losses, sparsity, accuracy):
-        axes.set_xlim(left=1 - 0.02 * len(epochs))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+def cmc_curves(curves: Mapping[str, Mapping[int, float]], colours: Mapping[str, str] | None = None) -> Figure:
+    """Cumulative match characteristic of several features: rank -> share of queries with a match by then.
 
-
-def cmc_curves(curves: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Cumulative match characteristic of several features: rank -> share of queries with a match by then."""
+    colours: of each curve, where its meaning has one in other figures too; else the palette's in turn.
+    """
     figure, axes = plt.subplots(figsize=(5.6, 3.6))
-    for (label, curve), colour in zip(curves.items(), PALETTE, strict=False):
+    colours = colours or dict(zip(curves, PALETTE * len(curves), strict=False))
+    # Colour alone does not tell many curves apart.
+    styles = ("-", "--", "-.", ":") if len(curves) > 3 else ("-",)
+    for index, (label, curve) in enumerate(curves.items()):
         ranks = sorted(curve)
-        axes.step(ranks, [100 * curve[rank] for rank in ranks], where="post", color=colour, label=label)
+        axes.step(
+            ranks, [100 * curve[rank] for rank in ranks], where="post", label=label,
+            color=colours[label], linestyle=styles[index % len(styles)],
+        )  # fmt: skip
     axes.set(xlabel="rank", ylabel="queries with a match by this rank (%)", title="CMC curve")
     axes.set_ylim(top=100.8)
     last = max(max(curve) for curve in curves.values())
     axes.set_xticks([rank for rank in (1, 5, 10, 20, 30, 40, 50, 100) if rank <= last])
     axes.set_xlim(0.5, last + 0.5)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right", ncols=1 + (len(curves) > 4))
+    return figure
+
+
+def score_bars(
+    rows: Mapping[str, Mapping[str, tuple[float, float | None]]],
+    *,
+    baseline: str | None = None,
+    colours: Mapping[str, str] | None = None,
+    xlabel: str = "per cent",
+) -> Figure:
+    """A panel for each measure and a bar for each row, with its value written on.
+
+    rows: row -> measure -> mean and standard deviation (or None) in per cent, a bar's length and whisker.
+    baseline: the row to which the others' differences are written, too; a dashed line carries its value down.
+    """
+    measures = list(next(iter(rows.values())))
+    colours = colours or {row: GREY if row == baseline else BLUE for row in rows}
+    figure, panels = plt.subplots(
+        1, len(measures), sharey=True, squeeze=False,
+        figsize=(2.2 + 3.1 * len(measures), 0.42 * len(rows) + 1.1),
+    )  # fmt: skip
+    for axes, measure in zip(panels[0], measures, strict=True):
+        means = {row: cells[measure][0] for row, cells in rows.items()}
+        # The numbers stand in a column behind the longest bar, where no line crosses them.
+        longest = np.nanmax([1.0, *(cells[measure][0] + (cells[measure][1] or 0) for cells in rows.values())])
+        for place, (row, cells) in enumerate(rows.items()):
+            mean, deviation = cells[measure]
+            if not np.isfinite(mean):
+                axes.text(1.04 * longest, place, "not measured", va="center", fontsize=9)
+                continue
+            axes.barh(place, mean, 0.66, color=colours[row], xerr=deviation, error_kw={"lw": 1.2})
+            text = f"{mean:.1f}"
+            if baseline is not None and row != baseline:
+                text += f" ({Spread(mean - means[baseline]).signed})"
+            axes.text(1.04 * longest, place, text, va="center", fontsize=9)
+        if baseline is not None and np.isfinite(means[baseline]):
+            axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)
+        axes.set(title=measure, xlabel=xlabel, xlim=(0, 1.4 * longest))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(axis="y", visible=False)
+    panels[0][0].set_yticks(range(len(rows)), list(rows))
+    panels[0][0].invert_yaxis()
     return figure
 
 
@@ -234,10 +258,10 @@ def ranked_lists(
         gridspec_kw={"width_ratios": [1.25] + [1] * wide},
     )
     for line, query, row, states in zip(grid, queries, lists, statuses, strict=True):
-        _show(line[0], query)
+        show_image(line[0], query)
         for rank, (axes, image, state) in enumerate(zip(line[1:], row, states, strict=False), start=1):
             colour, words = STATUS[state]
-            _show(axes, image)
+            show_image(axes, image)
             frame = Rectangle(
                 (0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=colour, clip_on=False
             )
@@ -257,18 +281,29 @@ def ranked_lists(
     return figure
 
 
-def striped_image(
-    image_hwc: np.ndarray, rows: Sequence[tuple[int, int]], map_height: int, names: Sequence[str]
+def ranked_lists_at(
+    places: Sequence[int],
+    lists: Mapping[str, np.ndarray],
+    query_nhwc: np.ndarray,
+    gallery_nhwc: np.ndarray,
+    average_precision: Sequence[float],
+    *,
+    shown: int = 9,
+    title: str = "",
 ) -> Figure:
-    """An image with the stripes that the local streams see, given as rows of a map of ``map_height`` rows."""
-    height, width = image_hwc.shape[:2]
-    figure, axes = plt.subplots(figsize=(4.2, 3.6))
-    _show(axes, image_hwc)
-    for (first, last), name, colour in zip(rows, names, PALETTE * 3, strict=False):
-        top, bottom = first / map_height * height, last / map_height * height
-        box = Rectangle((-0.5, top - 0.5), width, bottom - top, fill=False, edgecolor=colour, linewidth=2.5)
-        axes.add_patch(box)
-        axes.text(
-            width + 1, (top + bottom) / 2, name, color=colour, va="center", fontsize=10, fontweight="bold"
-        )
-    return figure
+    """The kept ranked lists of a run at ``places`` in their order, which goes from the worst to the best.
+
+    lists: ``experiments.ranked_lists_of(run)``; query_nhwc, gallery_nhwc: the splits' images;
+    average_precision: of each query. ``shown`` images a query, fewer where the list ends before.
+    """
+    images, statuses = [], []
+    for place in places:
+        entries = zip(lists["gallery_indices"][place, :shown], lists["statuses"][place, :shown], strict=True)
+        found = [(index, status) for index, status in entries if index >= 0]  # −1: the list ended
+        images.append([gallery_nhwc[index] for index, _ in found])
+        statuses.append([tuple(STATUS)[status] for _, status in found])
+    queries = [lists["query_indices"][place] for place in places]
+    labels = [f"AP {100 * average_precision[query]:.0f}" for query in queries]
+    return ranked_lists(
+        [query_nhwc[query] for query in queries], images, statuses, labels=labels, title=title
+    )

@@ -95,7 +95,7 @@ def test_balancing_of_any_length(count):
     losses, weights, batches = figure.axes[:3]
     assert losses.get_xlim() == weights.get_xlim() == (0.5, count + 0.5)
     (strip,) = batches.images
-    assert strip.get_extent()[:2] == (0.5, count + 0.5)
+    assert strip.get_extent()[:2] == [0.5, count + 0.5]
     assert strip.get_array().shape == (1, min(count, 600))
     assert strip.get_array().mean() == pytest.approx(steps["balanced_batches"].mean(), abs=0.02)
 
@@ -122,7 +122,7 @@ def test_modes_stand_side_by_side_on_one_scale():
     assert [axes.get_title() for axes in above] == ["a", "b"]
     assert above[0].get_ylim() == above[1].get_ylim()
     assert above[0].get_xlim() == above[1].get_xlim() == (0.5, 40.5)
-    assert figure.axes[3].images[0].get_extent()[:2] == (0.5, 20.5)
+    assert figure.axes[3].images[0].get_extent()[:2] == [0.5, 20.5]
 
 
 def test_bars_carry_values_and_differences():

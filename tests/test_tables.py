@@ -87,6 +87,7 @@ def test_a_score_without_any_match_is_a_dash():
 
 def test_evidence_needs_seeds_and_size():
     assert "one seed" in Spread(9.0).evidence(1)
+    assert "two seeds" in Spread(9.0, 0.0).evidence(2)  # two alike by chance are no proof
     assert Spread(2.0, 1.9).evidence(4).startswith("more than")  # 2 > 2 · 1.9 / 2
     assert Spread(2.0, 2.1).evidence(4).startswith("not more than")
 

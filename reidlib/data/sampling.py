@@ -11,6 +11,11 @@ from torch import Tensor
 from reidlib.errors import InputError
 
 
+def epoch_length(num_images: int, batch_size: int) -> int:
+    """Batches of an epoch, whichever sampler draws it: as many whole ones as fit, and at least one."""
+    return max(1, num_images // batch_size)
+
+
 class Epochs(ABC):
     """An endless sequence of epochs; iterating yields one epoch's batches, or the rest of a begun one.
 
@@ -94,8 +99,8 @@ class RandomBatches(Epochs):
         self.num_images, self.batch_size, self.drop_last = num_images, batch_size, drop_last
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.num_images, self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        incomplete = self.num_images % self.batch_size > 0 and not self.drop_last
+        return epoch_length(self.num_images, self.batch_size) + incomplete
 
     def _draw_epoch(self) -> list[Tensor]:
         order_n = torch.randperm(self.num_images, generator=self._generator)
@@ -105,11 +110,11 @@ class RandomBatches(Epochs):
 class IdentityBatches(Epochs):
     """P identities times K images of each, for losses that compare images (Hermans et al. 2017).
 
-    ``labels_n`` int64 (N,). An epoch has as many batches as whole batches of P·K fit into N images (at
-    least one), as ``RandomBatches`` of that size has: an epoch is the same amount of training whichever
-    sampler draws it. Identities come in shuffled rounds, so none comes twice before nearly all came once;
-    those that fill no batch at a round's end wait for a later one. An identity with fewer than K images
-    repeats them as evenly as possible. A batch lists identity after identity, K images each.
+    ``labels_n`` int64 (N,). An epoch is as long as that of ``RandomBatches`` of P·K (``epoch_length``): the
+    same amount of training whichever sampler draws it. Identities come in shuffled rounds, so none comes
+    twice before nearly all came once; those that fill no batch at a round's end wait for a later one. An
+    identity with fewer than K images repeats them as evenly as possible. A batch lists identity after
+    identity, K images each.
 
     Raises ``InputError`` where P exceeds the number of identities or K is below 1.
     """
@@ -140,7 +145,7 @@ class IdentityBatches(Epochs):
         self._images_of = labels_n.argsort(stable=True).split(counts_k.tolist())
 
     def __len__(self) -> int:
-        return max(1, self._num_images // (self.identities_per_batch * self.images_per_identity))
+        return epoch_length(self._num_images, self.identities_per_batch * self.images_per_identity)
 
     def _draw_epoch(self) -> list[Tensor]:
         per_batch, batches = self.identities_per_batch, []
