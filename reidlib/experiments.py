@@ -156,6 +156,9 @@ EXPERIMENTS = {
     "pyramid-2": Experiment(replace(_PYRAMID, stripes=2), trunk_rate=21 / 3),
     "pyramid-3": Experiment(replace(_PYRAMID, stripes=3), trunk_rate=21 / 6),
     "pyramid-4": Experiment(replace(_PYRAMID, stripes=4), trunk_rate=21 / 10),
+    # The other reading of "the same training": the same rate, whatever the parts.
+    "pyramid-global-same-rate": Experiment(replace(_PYRAMID, levels=(6,))),
+    "pyramid-stripes-same-rate": Experiment(replace(_PYRAMID, levels=(1,))),
 }
 
 

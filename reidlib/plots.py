@@ -225,7 +225,9 @@ def score_bars(
         if baseline is not None and np.isfinite(means[baseline]):
             axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)
         axes.set(title=measure, xlabel=xlabel, xlim=(0, 1.4 * longest))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        # No ticks under the numbers: a share has no 120 per cent.
+        ticks = MaxNLocator(5, integer=True).tick_values(0, longest)
+        axes.set_xticks([tick for tick in ticks if tick <= longest])
         axes.grid(axis="y", visible=False)
     panels[0][0].set_yticks(range(len(rows)), list(rows))
     panels[0][0].invert_yaxis()

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-MINUTES, TRAINING_MINUTES, SECOND_RUN_SECONDS = 6, 2, 10
+MINUTES, TRAINING_MINUTES, SECOND_RUN_SECONDS = 20, 2, 10
 
 
 @pytest.fixture(scope="module")
@@ -26,29 +26,39 @@ def main_job(tmp_path_factory):
     return home, seconds
 
 
+def full_scores(home, row):
+    (path,) = home.glob(f"runs/{row}-quick-*/scores.json")
+    scores = json.loads(path.read_text())["branches"]["full"]
+    precision = {kind: 100 * scores[kind]["mean_average_precision"] for kind in ("step", "trapezoid")}
+    return 100 * scores["step"]["cmc"]["1"], precision
+
+
 def test_time(main_job):
     home, (first, second) = main_job
-    run = json.loads(next(home.glob("runs/*/run.json")).read_text())
+    runs = [json.loads(path.read_text()) for path in home.glob("runs/*/run.json")]
+    longest = max(run["seconds"] for run in runs)
     print(
-        f"\nmain job (quick) on {run['device']}, {run['precision']}: {first:.0f} s, of which training "
-        f"{run['seconds']:.0f} s; unchanged, again: {second:.1f} s"
+        f"\nmain job (quick) on {runs[0]['device']}, {runs[0]['precision']}: {first:.0f} s, {len(runs)} trainings of "
+        f"at most {longest:.0f} s among it; unchanged, again: {second:.1f} s"
     )
     assert first <= 60 * MINUTES
-    assert run["seconds"] <= 60 * TRAINING_MINUTES
+    assert longest <= 60 * TRAINING_MINUTES
     assert second <= SECOND_RUN_SECONDS
 
 
 def test_scores(main_job):
     home, _ = main_job
-    scores = json.loads(next(home.glob("runs/*/scores.json")).read_text())["branches"]["full"]
-    rank1 = 100 * scores["step"]["cmc"]["1"]
-    precision = {kind: 100 * scores[kind]["mean_average_precision"] for kind in ("step", "trapezoid")}
     start_here = json.loads((home / "quick" / "00_start_here" / "result.json").read_text())
     histograms = float(start_here["scores"][0]["R1"])
-    print(
-        f"\nJLML full (quick, seed 0): R1 {rank1:.1f}, mAP {precision['trapezoid']:.1f} (trapezoid), "
-        f"{precision['step']:.1f} (step); stripe colour histograms: R1 {histograms}"
-    )
-    assert rank1 >= 80
-    assert precision["trapezoid"] >= 62
+    jlml, pyramid = full_scores(home, "jlml"), full_scores(home, "pyramid")
+    for name, (rank1, precision) in (("JLML", jlml), ("Pyramid", pyramid)):
+        print(
+            f"\n{name} (quick, seed 0): R1 {rank1:.1f}, mAP {precision['trapezoid']:.1f} (trapezoid), "
+            f"{precision['step']:.1f} (step)"
+        )
+    print(f"\nstripe colour histograms: R1 {histograms}")
+    assert jlml[0] >= 80
+    assert jlml[1]["trapezoid"] >= 62
     assert histograms < 5
+    assert pyramid[0] >= jlml[0]
+    assert pyramid[1]["step"] >= jlml[1]["step"]
