@@ -38,8 +38,8 @@ def test_time(main_job):
     runs = [json.loads(path.read_text()) for path in home.glob("runs/*/run.json")]
     longest = max(run["seconds"] for run in runs)
     print(
-        f"\nmain job (quick) on {runs[0]['device']}, {runs[0]['precision']}: {first:.0f} s, {len(runs)} trainings of "
-        f"at most {longest:.0f} s among it; unchanged, again: {second:.1f} s"
+        f"\nmain job (quick) on {runs[0]['device']}, {runs[0]['precision']}: {first:.0f} s, {len(runs)} "
+        f"trainings of at most {longest:.0f} s among it; unchanged, again: {second:.1f} s"
     )
     assert first <= 60 * MINUTES
     assert longest <= 60 * TRAINING_MINUTES
