@@ -90,8 +90,10 @@ def balance_losses(
     Mode "paper": the state says which losses this step minimises, and its ratio decides the next step's
     losses and sampler, so that a loss always meets its batch. In a step on a random batch the triplet's
     average and focal weight stay as they are (we assume; measuring them on what pairs such a batch holds
-    by chance would follow the batch and not the training). Where the identity loss does not fall, the ratio
-    is +∞, or 0/0 where neither does: both losses are used then.
+    by chance would follow the batch and not the training). The identity average runs over both kinds of
+    batches, as the formula has it, and so follows the sampler a little: where balanced batches are the
+    harder ones it rises behind a switch to them, which keeps the gate open for some steps. Where the
+    identity loss does not fall, the ratio is +∞, or 0/0 where neither does: both losses are used then.
 
     Mode "official" reproduces the released arithmetic with its negative zeros. There a rising average
     gives FL = −0.0, so that the ratio is −∞ where identity rises and triplet falls, and the gate closes
@@ -102,7 +104,7 @@ def balance_losses(
 
     Raises InputError for losses that are not finite or negative: no NaN passes silently.
     """
-    _check(state, identity, triplet)
+    _check(state, identity, triplet, settings)
     if settings.mode == "off":
         return Weights(1.0, 1.0), state
     if settings.mode == "official":
@@ -154,17 +156,18 @@ def _followed(
     return after, -((1 - share) ** settings.focus) * math.log(share) + 0.0  # no −0.0
 
 
-def _check(state: Balance, identity: float, triplet: float | None) -> None:
-    for name, loss in (("identity", identity), ("triplet", triplet)):
-        if loss is not None and not (math.isfinite(loss) and loss >= 0):
+def _check(state: Balance, identity: float, triplet: float | None, settings: Balancing) -> None:
+    remembered = {f"the state's {name}": getattr(state, name) for name in Balance._fields[:4]}
+    for name, number in {"identity": identity, "triplet": triplet, **remembered}.items():
+        if number is not None and not (math.isfinite(number) and number >= 0):
             raise InputError(
                 "losses that are balanced are finite and not negative",
-                f"{name} = {loss}",
+                f"{name} = {number}",
                 "lower the learning rate, or look at that batch",
             )
-    if (triplet is None) == state.balanced:
+    if (triplet is None) == state.balanced or (triplet is None and settings.mode != "paper"):
         raise InputError(
             "a triplet loss is measured on identity-balanced batches, and only there",
-            f"triplet = {triplet} for a {'balanced' if state.balanced else 'random'} batch",
+            f"triplet = {triplet} for a {state.sampler} batch in mode {settings.mode}",
             "draw the batch with the sampler that the state names",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -93,6 +94,14 @@ class PyramidConfiguration:
     normalise_triplet: bool = False  # whether triplets compare embeddings of unit length
     balancing: Balancing = field(default_factory=Balancing)  # of the two losses while training
 
+    def __post_init__(self):
+        pyramid.pyramid_parts(self.stripes, self.levels)
+        pyramid.check_settings(
+            self.trunk, self.weights, self.width, self.embedding_size, self.dropout, self.normalisation
+        )
+        if not math.isfinite(self.margin):
+            raise InputError("a triplet's margin is a distance", f"margin={self.margin}", "use 1.4")
+
     def build(self, num_classes: int, seed: int) -> Pyramid:
         """The network with the initial weights that belong to ``seed``."""
         return Pyramid(
@@ -161,6 +170,12 @@ class RunConfiguration:
 
     def __post_init__(self):
         self.model.check_input(self.input_size)
+        if self.model.balance is not None and not self.recipe.images_per_identity:
+            raise InputError(
+                "a triplet loss needs identity-balanced batches",
+                f"images_per_identity={self.recipe.images_per_identity}",
+                "set it to 2 or more in the recipe, or train with triplet=False",
+            )
 
     def to_json(self) -> dict:
         """JSON types only, so that the same dict comes back from ``config.json``."""

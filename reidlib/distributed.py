@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from reidlib.execution import Execution
 
 # The first process may train for days, or wait for a run that others train, before the rest hear from it.
 _PATIENCE = timedelta(days=30)
+_REFUSED = "refused"
 
 
 class World(NamedTuple):
@@ -52,8 +54,10 @@ def joined(execution: Execution) -> Iterator[Execution]:
         yield execution
         return
     device = execution.torch_device
+    if device.type not in ("cpu", "cuda"):
+        raise InputError("several processes train on CUDA or a CPU", device.type, "use --device cpu")
     if device.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
+        local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
             raise InputError(
                 "every process has a GPU of its own",
@@ -72,6 +76,16 @@ def joined(execution: Execution) -> Iterator[Execution]:
         dist.destroy_process_group()
 
 
+def check_share(batch_size: int) -> None:
+    """Raise InputError where the processes do not divide a batch: every one takes an equal part."""
+    if batch_size % world().size:
+        raise InputError(
+            "the number of processes divides the batch",
+            f"a batch of {batch_size} images for {world().size} processes",
+            "start as many processes as divide the batch size",
+        )
+
+
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """The model whose backward averages gradients over the processes; itself where there is only one."""
     if world().size == 1:
@@ -88,12 +102,32 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     )
 
 
+@contextlib.contextmanager
+def refusing_together() -> Iterator[None]:
+    """Around what the first process does while the others wait in ``from_first``: its refusal ends them, too.
+
+    Without it they would lose their connection, and report that above the one line that matters.
+    """
+    try:
+        yield
+    except InputError:
+        if world().size > 1:
+            with contextlib.suppress(RuntimeError):  # they may have refused the same, and be gone
+                from_first(_REFUSED)
+        raise
+
+
 def from_first(message: Any = None) -> Any:
-    """What the first process says, in every process. Messages are plain Python values."""
+    """What the first process says, in every process. Messages are plain Python values.
+
+    Where it says that it refused its input, the others exit without a word: it has the word.
+    """
     if world().size == 1:
         return message
     box = [message]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    if box[0] == _REFUSED and world().rank > 0:
+        sys.exit(2)
     return box[0]
 
 
@@ -102,9 +136,11 @@ def first_alone() -> Iterator[None]:
     """The first process goes through the block before the others enter it."""
     if world().rank > 0:
         from_first()
-    yield
-    if world().rank == 0:
-        from_first()
+        yield
+        return
+    with refusing_together():
+        yield
+    from_first()
 
 
 def of_all(value: Tensor) -> list[Tensor]:
@@ -191,7 +227,7 @@ class _BatchNormOverProcesses(_BatchNorm):
             return super().forward(input)
         size = world().size
         others = [axis for axis in range(input.dim()) if axis != 1]
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         # Variance around the common mean: a difference of large sums would lose its digits.
         mean_c = _Sum.apply(values.mean(others)) / size
         shape = [1, -1, *[1] * (input.dim() - 2)]

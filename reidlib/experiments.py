@@ -136,7 +136,7 @@ class Experiment:
     paper_table: str = ""
     paper_rank1: float | None = None
     paper_map: float | None = None
-    trunk_rate: float = 1.0  # factor on the recipe's
+    trunk_rate: float = 1.0  # factor on the recipe's, for a trunk that starts from random weights
 
 
 _PYRAMID = PyramidConfiguration()
@@ -200,9 +200,11 @@ def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: 
     """A row of ``EXPERIMENTS`` in the size of a profile."""
     check_experiment(experiment)
     size, row = profile_named(experiment, profile), EXPERIMENTS[experiment]
+    model = replace(row.model, **size.scaled)
+    factor = row.trunk_rate if model.weights is None else 1
     return RunConfiguration(
-        model=replace(row.model, **size.scaled),
-        recipe=replace(size.recipe, trunk_rate=row.trunk_rate * size.recipe.trunk_rate),
+        model=model,
+        recipe=replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate),
         input_size=size.input_size,
         benchmark=benchmark.name,
         data=benchmark.fingerprint,
@@ -240,6 +242,7 @@ def obtain(
     """
     execution = execution or Execution()
     _same_data(wanted, benchmark)
+    distributed.check_share(wanted.recipe.batch_size)
 
     def train_it(folder: Path) -> dict:
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
@@ -276,9 +279,10 @@ def obtain(
         return train_it(run_folder)
 
     folder = Path(runs) if runs else locations.runs()
-    run = find_or_train(wanted.to_json(), train_together, name=name, folder=folder, report=report)
-    if run.scores is None:
-        evaluate_run(run, benchmark, execution=execution)
+    with distributed.refusing_together():
+        run = find_or_train(wanted.to_json(), train_together, name=name, folder=folder, report=report)
+        if run.scores is None:
+            evaluate_run(run, benchmark, execution=execution)
     distributed.from_first(("found", str(run.folder)))
     return run
 

@@ -56,6 +56,12 @@ def batch_hard_triplet(
     Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017, eq. 5;
     per part with margin 1.4 in the official code of Zheng et al., CVPR 2019.
     """
+    if len(embeddings_bpd) != len(labels_b):
+        raise InputError(
+            "every image of a batch has a label",
+            f"{len(embeddings_bpd)} images, {len(labels_b)} labels",
+            "pair them",
+        )
     if labels_b.device.type == "cpu":
         _check_triplets(labels_b)
     embeddings_pbd = embeddings_bpd.transpose(0, 1).float()

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from reidlib.plots import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, show_image
 
@@ -92,18 +92,23 @@ def _lines_of_levels(parts: Sequence[tuple[int, int]], longest: int) -> list[lis
 def part_diagrams(
     image_hwc: np.ndarray, pyramids: Mapping[str, tuple[Sequence[tuple[int, int]], int]]
 ) -> Figure:
-    """For each pyramid the image with its stripes, and beside it a bar for each part, a column a level.
+    """For each pyramid the image, cut where a part ends, and beside it a bar for each part, a column a level.
 
     pyramids: name -> (parts, stripes), parts as in ``part_pictures``. Overlapping parts of a level take turns
-    in as many columns as it needs.
+    in as many columns as it needs. Three pyramids stand in a line.
     """
     height, width = image_hwc.shape[:2]
     bar, gap = 0.042 * height, 0.035 * height
-    figure, panels = plt.subplots(1, len(pyramids), figsize=(1.85 * len(pyramids), 2.6), squeeze=False)
-    for axes, (name, (parts, stripes)) in zip(panels[0], pyramids.items(), strict=True):
+    columns = min(3, len(pyramids))
+    lines = -(-len(pyramids) // columns)
+    figure, panels = plt.subplots(lines, columns, figsize=(3.1 * columns, 3.2 * lines), squeeze=False)
+    for unused in panels.flat[len(pyramids) :]:
+        unused.remove()
+    for axes, (name, (parts, stripes)) in zip(panels.flat, pyramids.items(), strict=False):
         show_image(axes, image_hwc)
-        edges = [edge * height / stripes - 0.5 for edge in range(1, stripes)]
-        axes.hlines(edges, -0.5, width - 0.5, color="white", linewidth=0.8)
+        cuts = {edge for part in parts for edge in part} - {0, stripes}
+        edges = [edge * height / stripes - 0.5 for edge in sorted(cuts)]
+        axes.hlines(edges, -0.5, width - 0.5, color="white", linewidth=1.2)
         left = width + gap
         for level in dict.fromkeys(stop - first for first, stop in parts):
             of_level = [first for first, stop in parts if stop - first == level]
@@ -114,7 +119,7 @@ def part_diagrams(
                 axes.add_patch(Rectangle(corner, 0.7 * bar, level * height / stripes - 3, color=colour, lw=0))
             left += turns * bar + gap
         axes.set(xlim=(-0.5, width + 0.84 * height), ylim=(height - 0.5, -0.5))
-        axes.set_title(f"{name}\n{len(parts)} part{'s' if len(parts) > 1 else ''}", fontsize=9, loc="left")
+        axes.set_title(f"{name}\n{len(parts)} part{'s' if len(parts) > 1 else ''}", fontsize=10, loc="left")
     return figure
 
 
@@ -137,6 +142,8 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
             axes.legend(frameon=False)
     if "triplet" in terms:
         losses.set(title="Losses, before their weights", ylabel="sum over the parts")
+    elif terms == ["identity"]:
+        losses.set(title="Identity loss", ylabel="sum over the parts")
     else:
         losses.set(title="Identity losses", ylabel="cross-entropy (nats)")
     if norms:
@@ -164,21 +171,22 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
         return np.nanmean(windows, axis=1)
 
 
-def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray) -> Figure:
-    """Losses, their weights, and which sampler gave each batch, stacked over the steps of one training.
+def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, threshold: float) -> Figure:
+    """Losses, ratio of the focal weights, weights, and samplers, stacked over the steps of one training.
 
-    steps, in_use: ``tables.trace(run)`` and its ``tables.triplet_in_use``. Pale dots: every step; lines:
-    running means over a fiftieth of the training, of the batches over a twentieth.
+    steps, in_use: ``tables.trace(run)`` and its ``tables.triplet_in_use``. threshold: δ, below which the gate
+    closes. Dots: every step; lines: running means over a fiftieth of the training for the losses, over a
+    twentieth for the rest.
     """
     step = steps["step"]
-    figure, (losses, weights, batches) = plt.subplots(
-        3, 1, sharex=True, figsize=(9.6, 7.0), height_ratios=(3, 2.2, 1.8)
-    )
+    figure, panels = plt.subplots(4, 1, sharex=True, figsize=(9.6, 9.2), height_ratios=(2.8, 2.6, 2, 1.8))
+    losses, ratio, weights, batches = panels
     for name, colour in LOSSES.items():
         if name in steps:
             _smoothed(losses, step, steps[name], colour, f"{name} loss")
         if f"weight_{name}" in steps:
-            _smoothed(weights, step, steps[f"weight_{name}"], colour, f"weight of the {name} loss")
+            values = steps[f"weight_{name}"]
+            _smoothed(weights, step, values, colour, f"weight of the {name} loss", parts=20, strong=True)
             weights.lines[-1].set_linestyle("-" if name == "identity" else "--")  # both may be 1
     highest = max(np.nanmax(steps[name]) for name in LOSSES if name in steps)
     losses.set(ylabel="sum over the parts", ylim=(0, 1.05 * highest))
@@ -186,17 +194,33 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray) -> Figu
     if weights.lines:
         _scale_weights(weights, np.concatenate([steps[f"weight_{name}"] for name in LOSSES]))
     else:
-        text = "no triplet loss, so nothing to balance: the identity loss alone, weight 1"
-        weights.text(0.5, 0.5, text, ha="center", va="center", transform=weights.transAxes)
-        weights.set_yticks([])
+        _say(weights, "no triplet loss, so nothing to balance: the identity loss alone, weight 1")
+    if "focal_triplet" in steps:
+        _ratio_panel(ratio, steps, threshold)
+    elif weights.lines:
+        _say(ratio, "no focal weights and no gate: the plain sum of both losses")
+    else:
+        _say(ratio, "no focal weights and no gate: the identity loss alone")
     _batches_panel(batches, step, steps["balanced_batches"], in_use)
     batches.set(xlabel="step", xlim=(0.5, step[-1] + 0.5))
     batches.xaxis.set_major_locator(MaxNLocator(integer=True))
-    titles = ("Losses, before their weights", "Their weights", "Batches (strip: green balanced, grey random)")
-    for axes, title in zip((losses, weights, batches), titles, strict=True):
+    titles = (
+        "Losses, before their weights",
+        "FL(triplet) / FL(identity)",
+        "Weights of the losses",
+        "Batches (strip: green balanced, grey random)",
+    )
+    for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, loc="left")
         if axes.lines:
-            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.97), ncols=2)
+            axes.legend(
+                frameon=False,
+                loc="lower right",
+                bbox_to_anchor=(1, 0.97),
+                ncols=3,
+                fontsize=9,
+                markerscale=1 if len(step) < 2000 else 3,
+            )
     return figure
 
 
@@ -227,11 +251,59 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
     return figure
 
 
-def _smoothed(axes: Axes, step: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
-    window = max(1, len(step) // 50)
+def _smoothed(
+    axes: Axes,
+    step: np.ndarray,
+    values: np.ndarray,
+    colour: str,
+    label: str,
+    parts: int = 50,
+    strong: bool = False,
+) -> None:
+    window = max(1, len(step) // parts)
     if window > 1:  # dots, since a line would not show a value between two that were not measured
-        axes.plot(step, values, "o", color=colour, alpha=0.25, ms=max(0.9, 55 / len(step) ** 0.5), mew=0)
+        alpha, area = (0.5, 80) if strong else (0.25, 55)
+        axes.plot(step, values, "o", color=colour, alpha=alpha, ms=max(1.0, area / len(step) ** 0.5), mew=0)
     axes.plot(step, running_mean(values, window), color=colour, label=label, linewidth=1.8)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    axes.set_yticks([])
+
+
+def _ratio_panel(axes: Axes, steps: Mapping[str, np.ndarray], threshold: float) -> None:
+    """The ratio that the gate compares with its threshold, a point a step; ∞ and 0 as marks at the edges."""
+    step, balanced = steps["step"], steps["balanced_batches"] > 0
+    identity, triplet = (steps[f"focal_{name}"].astype(float) for name in ("identity", "triplet"))
+    endless, nought = identity == 0, (identity > 0) & (triplet == 0)
+    inside = ~endless & ~nought
+    ratio = np.divide(triplet, identity, out=np.ones(len(step)), where=inside)
+    low, high = np.quantile(ratio[inside], (0.02, 0.98)) if inside.any() else (1, 1)
+    # Decades that hold nearly all points and the threshold; a point beyond them stands at their end.
+    low, high = np.floor(np.log10(min(low, threshold / 2))), np.ceil(np.log10(max(high, 10 * threshold)))
+    margin = 0.13 * (high - low)
+    axes.set(yscale="log", ylim=(10 ** (low - margin), 10 ** (high + margin)), ylabel="ratio")
+    size = float(np.clip(80 / len(step) ** 0.5, 1.2, 6))
+    for kind, colour, name in ((balanced, _BALANCED, "balanced batch"), (~balanced, GREY, "random batch")):
+        drawn = kind & inside
+        if drawn.any():
+            shown = np.clip(ratio[drawn], 10**low, 10**high)
+            label = f"after a {name}"
+            axes.plot(step[drawn], shown, "o", color=colour, alpha=0.6, ms=size, mew=0, label=label)
+    axes.axhline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"δ = {threshold:g}")
+    rug = {"ls": "", "color": INK, "ms": 5, "alpha": float(np.clip(300 / len(step), 0.05, 0.8)), "mew": 0.8}
+    for marked, edge, words in (
+        (endless, high + margin / 2, "∞: identity does not fall"),
+        (nought, low - margin / 2, "0: triplet does not fall"),
+    ):
+        axes.plot(step[marked], np.full(marked.sum(), 10**edge), marker="|", **rug)
+        axes.text(
+            1.005, 10**edge, words.replace(": ", ":\n"), transform=axes.get_yaxis_transform(),
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axes.yaxis.set_major_locator(FixedLocator(10.0 ** np.arange(low, high + 1, max(1, (high - low) // 5))))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
@@ -253,7 +325,7 @@ def _batches_panel(axes: Axes, step: np.ndarray, balanced: np.ndarray, in_use: n
     axes.imshow(np.array(cells)[None], aspect="auto", extent=extent, cmap=_STRIP, vmin=0, vmax=1, zorder=2)
     window = max(1, len(step) // 20)
     for values, colour, style, name in (
-        (balanced, _BALANCED, "-", "identity-balanced batches"),
+        (balanced, _BALANCED, "-", "balanced batches"),
         (in_use, _IN_USE, "--", "triplet loss in use"),
     ):
         axes.plot(step, 100 * running_mean(values, window), color=colour, ls=style, label=name, lw=1.8)

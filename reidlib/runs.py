@@ -1,7 +1,7 @@
 """A trained run, found again by the hash of its configuration instead of trained again.
 
 A run is a folder that can be carried to another machine: ``config.json``, ``history.jsonl``,
-``steps.npz`` (where losses were balanced), ``scores.json``, ``rankings.npz``, ``run.json`` (versions, device,
+``steps.npz``, ``scores.json``, ``rankings.npz``, ``run.json`` (versions, device,
 duration) and ``weights.pt``.
 Everything but the weights is small, and tables and figures need only the small files.
 """
@@ -78,15 +78,13 @@ class Run:
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
-        """Of a training that balanced its losses, each quantity over the steps (NaN: not measured); else {}.
+        """Each quantity over the training's steps, float32; not a number where a step did not measure it.
 
-        ``identity``, ``triplet``, ``accuracy``; ``weight_…``, by which a loss was multiplied;
-        ``balanced_batches``, 1 where the batch was identity-balanced.
+        The loss terms by name and ``accuracy``. Where losses were balanced also ``weight_…``, by which a
+        loss was multiplied, and ``focal_…``, its focal weight after the step. Where batches could be
+        identity-balanced ``balanced_batches``, 1 in the steps whose batch was.
         """
-        path = self.folder / "steps.npz"
-        if not path.is_file():
-            return {}
-        with np.load(path) as file:
+        with np.load(self.folder / "steps.npz") as file:
             return dict(file)
 
     @property

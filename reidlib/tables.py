@@ -144,17 +144,8 @@ def batch_rows(groups: Mapping[str, Sequence[Run]], *, heading: str = "row") -> 
 
 
 def trace(run: Run) -> dict[str, np.ndarray]:
-    """What a Pyramid's training measured over its steps, with ``step`` (from 1): see ``Run.steps``.
-
-    A training without a triplet loss keeps no steps; its epochs' means stand at the epochs' last steps, with
-    batches that were never balanced, and there is no ``triplet``.
-    """
-    if run.steps:
-        return {"step": np.arange(1, len(run.steps["identity"]) + 1), **run.steps}
-    columns = {
-        name: np.array([row[name] for row in run.history], float) for name in ("step", "identity", "accuracy")
-    }
-    return {**columns, "balanced_batches": np.zeros(len(run.history))}
+    """What a Pyramid's training measured over its steps, with ``step`` (from 1): see ``Run.steps``."""
+    return {"step": np.arange(1, len(run.steps["identity"]) + 1), **run.steps}
 
 
 def triplet_in_use(steps: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -20,7 +20,8 @@ from reidlib.recipe import Recipe
 from reidlib.runs import CHECKPOINT, save_tensors
 from reidlib.training_state import Objective, TrainingState
 
-# Steps between two looks at the device's losses: a look waits for the device, so not after every step.
+# Steps between two looks at the device's losses: a look waits for the device, so not after every step (an
+# objective that balances its losses has to wait in each).
 _LOOK_EVERY = 20
 
 
@@ -44,7 +45,7 @@ def train(
     images, labels_n: N training images and their classes 0..K-1, int64.
     seed: of the order of images and of augmentation; the weights come with the model.
     balance: what the objective gets at the first step. It names the sampler of the next batch in every
-        step; without one, all batches are random and no ``steps.npz`` is written.
+        step; without one, all batches are random.
 
     A checkpoint is written after each epoch and on Ctrl-C, and a later call goes on from it: on a CPU
     the result is bit for bit that of an uninterrupted training. Where ``torchrun`` started several processes
@@ -88,8 +89,7 @@ def train(
             state.note(terms, output.logits, labels_b, drawn_by)
             bar.update()
             end_of_epoch = state.step == state.steps or state.step_of_epoch == state.steps_per_epoch
-            looking = state.step % _LOOK_EVERY == 0 or end_of_epoch
-            if looking:
+            if state.step % _LOOK_EVERY == 0 or end_of_epoch:
                 state.look()
                 rate = f"loss {state.mean_loss:.2f}, {state.images_per_second:.0f} images/s"
                 bar.set_postfix_str(rate)
@@ -97,8 +97,7 @@ def train(
                     _tell(f"step {state.step}/{state.steps}, {rate}, {state.seconds_left:.0f} s left")
             if end_of_epoch:
                 state.end_epoch(history)
-            # Several processes must stop behind the same step, and hear of each other when they look.
-            stopping = distributed.any_of(interruption.asked) if looking or world.size == 1 else False
+            stopping = distributed.any_of(interruption.asked)  # all processes stop behind the same step
             if end_of_epoch or stopping:
                 state.look()
                 state.save(checkpoint)
@@ -108,8 +107,7 @@ def train(
                 )
 
     if world.rank == 0:
-        if state.trace:
-            state.save_trace(folder / "steps.npz")
+        state.save_trace(folder / "steps.npz")
         save_tensors(folder / "weights.pt", _on_cpu(model.state_dict()))
     return {
         "device": execution.describe(),

@@ -51,6 +51,7 @@ class TrainingState:
         samplers = _samplers(recipe, labels_n, seed)
         self.feeds = Feeds(images, samplers, self.world)
         self.balance = balance
+        self.can_balance = "identity" in samplers
         if self.sampler not in samplers:
             raise InputError(
                 "a triplet loss needs identity-balanced batches",
@@ -68,6 +69,7 @@ class TrainingState:
             weight_decay=recipe.weight_decay,
             foreach=True,  # torch's default on a CPU loops in Python: 6 % of a small network's step
         )
+        self.recipe = recipe
         self.steps_per_epoch = len(samplers["random"])
         self.steps = recipe.length(self.steps_per_epoch)
         self.batch_size = recipe.batch_size
@@ -75,9 +77,9 @@ class TrainingState:
         self.seconds = 0.0
         # Of each quantity in this epoch, its sum and how many steps measured it.
         self.totals: dict[str, list[float]] = {}
-        # Of each step with a balance: what was measured, None where it was not.
+        # Of each step: what was measured.
         self.trace: list[dict[str, float]] = []
-        self._pending: list[tuple[Terms, Tensor, str]] = []
+        self._pending: list[tuple[Terms, Tensor, str, Balance | None]] = []
         self._since = time.perf_counter()
         self._epoch_seconds = 0.0
 
@@ -99,18 +101,18 @@ class TrainingState:
         with torch.no_grad():
             right = (logits_bpk.argmax(2) == labels_b[:, None]).float().mean()
         detached = Terms(terms.names, tuple(value.detach() for value in terms.values), terms.weights)
-        self._pending.append((detached, right, drawn_by))
+        self._pending.append((detached, right, drawn_by, self.balance))
         self.step += 1
         self.step_of_epoch += 1
 
     def look(self) -> None:
         """Fetch the noted losses from the device and add them up; stop at the first that is not finite."""
         if self._pending:
-            values = [value for terms, right, _ in self._pending for value in (*terms.values, right)]
+            values = [value for terms, right, *_ in self._pending for value in (*terms.values, right)]
             fetched = iter(distributed.mean(torch.stack(values)).tolist())
             first = self.step - len(self._pending)
             pending, self._pending = self._pending, []
-            for offset, (terms, _, drawn_by) in enumerate(pending):
+            for offset, (terms, _, drawn_by, balance) in enumerate(pending):
                 row = {name: next(fetched) for name in (*terms.names, "accuracy")}
                 for name, value in row.items():
                     if not math.isfinite(value):
@@ -118,11 +120,17 @@ class TrainingState:
                             f"every loss term must be finite; got {name} = {value} at step "
                             f"{first + offset + 1}; lower the learning rate or look at that batch"
                         )
-                if self.balance is not None:
+                if balance is not None:
                     weights = terms.weights or (1.0,) * len(terms.names)
                     row |= {f"weight_{name}": w for name, w in zip(terms.names, weights, strict=True)}
+                    if balance.identity is not None:  # not in mode "off", which follows nothing
+                        row |= {
+                            "focal_identity": balance.focal_identity,
+                            "focal_triplet": balance.focal_triplet,
+                        }
+                if self.can_balance:
                     row["balanced_batches"] = float(drawn_by == "identity")
-                    self.trace.append(row)
+                self.trace.append(row)
                 for name, value in row.items():
                     entry = self.totals.setdefault(name, [0.0, 0])
                     entry[0] += value
@@ -179,6 +187,7 @@ class TrainingState:
         if self.world.rank > 0:
             return
         content = {
+            "recipe": repr(self.recipe),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "samplers": self.feeds.state_dict(),
@@ -199,6 +208,8 @@ class TrainingState:
         mend = "remove this file to train the run from its beginning"
         content = load_tensors(path, mend)
         try:
+            if content["recipe"] != repr(self.recipe):
+                raise ValueError("written with another recipe")
             self.model.load_state_dict(content["model"])
             self.optimiser.load_state_dict(content["optimiser"])
             self.feeds.load_state_dict(content["samplers"])

@@ -11,6 +11,7 @@ from reidlib.balancing import Balance, Balancing, Weights, balance_losses
 from reidlib.errors import InputError
 
 PAPER, OFFICIAL = Balancing("paper"), Balancing("official")
+LITERAL = Balancing("paper", weights="literal")
 losses = st.floats(0, 1e3)
 
 
@@ -19,8 +20,8 @@ def focal(before, after):
     return (1 - after / before) ** 2 * -math.log(after / before)
 
 
-def before_step(identity=10.0, triplet=5.0, **changes):
-    return Balance(identity, triplet)._replace(**changes)
+def before_step(**changes):
+    return Balance(identity=10.0, triplet=5.0)._replace(**changes)
 
 
 # What the released code does with the triplet term, by hand: averages stand at 10 and 5, and a loss of x
@@ -145,15 +146,15 @@ def test_off_is_the_sum_and_decides_nothing():
 
 @given(
     steps=st.lists(st.tuples(losses, losses), min_size=1, max_size=40),
-    mode=st.sampled_from([PAPER, OFFICIAL]),
+    mode=st.sampled_from([PAPER, OFFICIAL, LITERAL]),
 )
 def test_nothing_but_finite_numbers_comes_out(steps, mode):
     state = Balance()
     for identity, triplet in steps:
         weights, state = balance_losses(state, identity, triplet if state.balanced else None, mode)
         assert all(math.isfinite(number) and number >= 0 for number in (*weights, *state[:4]))
-        assert weights.identity == 1
-        assert weights.triplet <= 1
+        assert weights.identity == 1 or mode is LITERAL
+        assert weights.triplet <= 1 or mode is LITERAL
 
 
 def test_the_state_is_all_that_matters():
@@ -184,11 +185,21 @@ def test_losses_without_a_ratio_are_refused_by_name(mode, identity, triplet):
         balance_losses(before_step(), identity, triplet, Balancing(mode))
 
 
+@pytest.mark.parametrize("mode", ["paper", "official", "off"])
+@pytest.mark.parametrize("name", ["identity", "triplet", "focal_identity", "focal_triplet"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_state_without_a_ratio_is_refused_by_name(mode, name, value):
+    with pytest.raises(InputError, match=f"finite and not negative; got the state's {name} = (nan|inf)"):
+        balance_losses(before_step(**{name: value}), 1.0, 1.0, Balancing(mode))
+
+
 def test_a_triplet_loss_of_a_random_batch_is_refused():
     with pytest.raises(InputError, match="balanced batches, and only there"):
         balance_losses(before_step(balanced=False), 1.0, 1.0, PAPER)
     with pytest.raises(InputError, match="balanced batches, and only there"):
         balance_losses(before_step(), 1.0, None, PAPER)
+    with pytest.raises(InputError, match="for a random batch in mode official"):
+        balance_losses(before_step(balanced=False), 1.0, None, OFFICIAL)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,20 @@ def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkey
     assert [row["epoch"] for row in run.history] == [1, 2]
 
 
+def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
+    """The others wait for its word meanwhile: they end without one of their own."""
+    (tmp_path / "file").touch()
+    home = tmp_path_factory.getbasetemp() / "torchrun-home"
+    environment = {**os.environ, "REIDLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "-m", "reidlib", "train", "jlml", "--profile", "smoke", "--device", "cpu"]
+    command += ["--runs", str(tmp_path / "file" / "runs")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("reidlib: error: the folder of runs can be written") == 1
+    assert "from_first" not in done.stderr
+
+
 def test_train_and_evaluate(market, tiny, capsys, tmp_path):
     arguments = [str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]
     assert main(arguments) == 0
@@ -121,7 +135,9 @@ def test_train_and_evaluate(market, tiny, capsys, tmp_path):
     assert "2 of 2 queries have a match" in printed
     folder = next((tmp_path / "runs").glob("jlml-smoke-market1501-seed0-*"))
     files = {path.name for path in folder.iterdir()}
-    assert files == {"config.json", "history.jsonl", "run.json", "scores.json", "rankings.npz", "weights.pt"}
+    assert files == {
+        "config.json", "history.jsonl", "run.json", "scores.json", "rankings.npz", "steps.npz", "weights.pt"
+    }  # fmt: skip
     before = json.loads((folder / "scores.json").read_text())
     (folder / "scores.json").unlink()
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 0

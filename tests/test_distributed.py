@@ -5,6 +5,7 @@ Run by ``torchrun``, this file is the training that the tests start.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,13 +27,14 @@ from reidlib.recipe import Recipe
 from reidlib.training import train
 
 ROOT = Path(__file__).parent.parent
-EPOCHS, STEPS = 4, 12
+EPOCHS, STEPS, SLOW = 4, 12, 0.3
 # Without dropout: every process drops units of its own, so that only networks without it can be compared.
 PYRAMID = PyramidConfiguration(trunk="resnet39", width=0.125, stripes=2, embedding_size=8, dropout=0.0)
 MODELS = {
     "jlml": JLMLConfiguration(width=0.125, feature_size=32, parts=2),
     "pyramid": PYRAMID,
     "official": replace(PYRAMID, balancing=Balancing("official")),
+    "dropout": replace(PYRAMID, dropout=0.2),
 }
 LABELS = torch.arange(24) % 6
 
@@ -71,7 +73,7 @@ def run(name: str, folder: Path, objective=None) -> torch.nn.Module:
 
 def slowly(name: str):
     def objective(*arguments):
-        time.sleep(0.1)
+        time.sleep(SLOW)
         return MODELS[name].objective(*arguments)
 
     return objective
@@ -106,7 +108,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["jlml", "pyramid", "official"])
 def test_two_processes_train_as_one(name, tmp_path):
     """Equal to rounding: the sums of two halves differ from the sum of the whole in their last digits."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -125,7 +127,7 @@ def test_two_processes_train_as_one(name, tmp_path):
     for key, tensor in found.items():
         moved = (expected[key] - start_weights[key]).abs().max()
         assert moved > 0, key
-        assert (tensor - expected[key]).abs().max() <= 0.03 * moved + 1e-8, key
+        assert (tensor - expected[key]).abs().max() <= 0.015 * moved + 1e-8, key
     if name == "jlml":
         return
     with np.load(one / "steps.npz") as expected, np.load(two / "steps.npz") as steps:
@@ -140,9 +142,9 @@ def test_two_processes_train_as_one(name, tmp_path):
 
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
 def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
-    whole = start("pyramid", tmp_path / "whole")
+    whole = start("dropout", tmp_path / "whole")
     halves = tmp_path / "halves"
-    process = start("pyramid", halves, "slowly")
+    process = start("dropout", halves, "slowly")
     while not (halves / "checkpoint.pt").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
@@ -150,13 +152,18 @@ def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
     else:  # torchrun passes it on
+        time.sleep(SLOW)
         process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert ("goes on from there" in output) == (how == "interrupt"), output
+    stopped = re.search(r"stopped after step (\d+) of 12; the same command goes on from there", output)
+    if how == "kill":
+        assert not stopped
+    else:  # in the middle of an epoch of three steps, not at its end: steps may be slow
+        assert int(stopped[1]) % 3, output
     assert not (halves / "weights.pt").exists(), output
     finished(whole)
-    finished(start("pyramid", halves))
+    finished(start("dropout", halves))
     assert history(halves) == history(tmp_path / "whole")
     found, expected = weights(halves), weights(tmp_path / "whole")
     assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())

@@ -94,6 +94,11 @@ def test_a_batch_without_positives_or_with_one_identity_is_refused(labels):
         batch_hard_triplet(torch.randn(len(labels), 2, 3), torch.tensor(labels))
 
 
+def test_labels_of_another_batch_are_refused():
+    with pytest.raises(InputError, match="4 images, 3 labels"):
+        batch_hard_triplet(torch.randn(4, 2, 3), torch.tensor([0, 0, 1]))
+
+
 def test_weighted_terms_keep_a_gradient_at_weight_zero():
     value, other = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
     total = Terms(("identity", "triplet"), (value, other), (0.0, 0.5)).total

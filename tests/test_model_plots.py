@@ -66,6 +66,22 @@ def test_bars_of_one_level_never_cover_each_other():
     assert boxes[-1].xmax <= figure.axes[0].get_xlim()[1]
 
 
+def test_pyramids_stand_three_in_a_line_and_are_cut_only_where_a_part_ends():
+    pyramids = {"six": (pyramid_parts(6), 6), "whole": (pyramid_parts(6, (6,)), 6)}
+    pyramids |= {f"{count}": (pyramid_parts(count), count) for count in (2, 3)}
+    axes = model_plots.part_diagrams(IMAGE, pyramids).axes
+    assert len(axes) == 4
+    assert [one.get_subplotspec().rowspan.start for one in axes] == [0, 0, 0, 1]
+    cuts = [[path[0, 1] for path in one.collections[0].get_segments()] for one in axes]
+    assert cuts == [[15.5, 31.5, 47.5, 63.5, 79.5], [], [47.5], [31.5, 63.5]]
+
+
+def test_an_identity_loss_that_is_a_sum_is_called_one():
+    row = {"epoch": 1, "accuracy": 0.1, "learning_rate": 0.1}
+    for name, label in (("identity", "sum over the parts"), ("identity_global", "cross-entropy (nats)")):
+        assert model_plots.training_curves([{**row, name: 5.0}]).axes[0].get_ylabel() == label
+
+
 def test_curves_have_a_sparsity_panel_only_where_there_is_sparsity():
     row = {"epoch": 1, "identity_global": 5.0, "accuracy": 0.1, "learning_rate": 0.1}
     assert len(model_plots.training_curves([row]).axes) == 3  # losses, accuracy and its second scale
@@ -90,9 +106,9 @@ def test_running_mean_leaves_out_what_was_not_measured():
 @pytest.mark.parametrize("count", [1, 2, 12, 500, 24_000])
 def test_balancing_of_any_length(count):
     steps = steps_of(count, balanced=np.arange(count) % 2 == 0)
-    figure = model_plots.balancing_steps(steps, triplet_in_use(steps))
+    figure = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
     figure.canvas.draw()
-    losses, weights, batches = figure.axes[:3]
+    losses, _, weights, batches = figure.axes
     assert losses.get_xlim() == weights.get_xlim() == (0.5, count + 0.5)
     (strip,) = batches.images
     assert strip.get_extent()[:2] == [0.5, count + 0.5]
@@ -104,13 +120,49 @@ def test_tiny_weights_get_a_logarithmic_scale_and_ordinary_ones_do_not():
     for weight, scale in ((1e-6, "log"), (0.5, "linear"), (0.0, "linear")):
         steps = steps_of(60, weight=weight)
         steps["weight_identity"] = np.full(60, weight)
-        assert model_plots.balancing_steps(steps, triplet_in_use(steps)).axes[1].get_yscale() == scale
+        assert model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[2].get_yscale() == scale
 
 
 def test_a_training_without_triplets_says_so():
     steps = {name: steps_of(3)[name] for name in ("step", "identity")} | {"balanced_batches": np.zeros(3)}
-    figure = model_plots.balancing_steps(steps, triplet_in_use(steps))
-    assert "no triplet loss" in figure.axes[1].texts[0].get_text()
+    figure = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
+    assert "the identity loss alone" in figure.axes[1].texts[0].get_text()
+    assert "no triplet loss" in figure.axes[2].texts[0].get_text()
+
+
+def test_a_plain_sum_has_no_ratio_and_says_so():
+    steps = steps_of(3)
+    axes = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1]
+    assert "the plain sum" in axes.texts[0].get_text()
+    assert not axes.lines
+
+
+@pytest.mark.parametrize("repeats", [1, 4_000])
+def test_every_ratio_of_focal_weights_stands_at_its_place(repeats):
+    identity = np.tile([1.0, 0.0, 1.0, 2.0, 0.0, 1.0], repeats)
+    triplet = np.tile([1.0, 1.0, 0.0, 0.1, 0.0, 2.0], repeats)  # ratios 1, ∞, 0, 0.05, 0/0 and 2
+    steps = steps_of(6 * repeats, balanced=np.tile([1, 1, 1, 1, 1, 0], repeats))
+    steps |= {"focal_identity": identity, "focal_triplet": triplet}
+    figure = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
+    figure.canvas.draw()
+    axes = figure.axes[1]
+    balanced, random, line, endless, nought = axes.lines
+    np.testing.assert_allclose(balanced.get_ydata(), np.tile([1, 0.05], repeats))
+    np.testing.assert_allclose(random.get_ydata(), np.full(repeats, 2))
+    assert random.get_xdata()[0] == 6
+    assert (line.get_label(), line.get_ydata()[0]) == ("δ = 0.16", 0.16)
+    assert endless.get_xdata()[:2].tolist() == [2, 5]  # where neither falls the gate is open, too
+    assert nought.get_xdata()[0] == 3
+    low, high = axes.get_ylim()
+    assert low < nought.get_ydata()[0] < 0.05 < 2 < endless.get_ydata()[0] < high
+
+
+@pytest.mark.parametrize("identity", [0.0, 1.0])
+def test_a_ratio_that_is_never_finite_is_drawn(identity):
+    focal = {"focal_identity": np.full(4, identity), "focal_triplet": np.zeros(4)}
+    steps = steps_of(4) | focal
+    _, endless, nought = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1].lines
+    assert (len(endless.get_xdata()), len(nought.get_xdata())) == ((4, 0) if identity == 0 else (0, 4))
 
 
 def test_modes_stand_side_by_side_on_one_scale():

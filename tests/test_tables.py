@@ -123,12 +123,14 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
     )
     alone = written(
         tmp_path / "identity",
-        [{"epoch": e, "step": 2 * e, "identity": 5.0 - e, "accuracy": 0.5} for e in (1, 2)],
+        [{"epoch": 1, "step": 4, "identity": 3.5, "accuracy": 0.5}],
+        identity=[5, 4, 3, 2],
+        balanced_batches=[0, 0, 0, 0],
     )
     assert trace(balanced)["step"].tolist() == [1, 2, 3, 4]
     assert triplet_in_use(trace(balanced)).tolist() == [1, 0, 0, 1]
-    assert trace(alone)["step"].tolist() == [2, 4]
-    assert trace(alone)["identity"].tolist() == [4, 3]
+    assert trace(alone)["step"].tolist() == [1, 2, 3, 4]
+    assert trace(alone)["identity"].tolist() == [5, 4, 3, 2]
     assert batch_rows({"paper": [balanced], "alone": [alone]}, heading="mode") == [
         {"mode": "paper", "steps": "4", "balanced batches": "75.0", "triplet loss in use": "50.0"},
         {"mode": "alone", "steps": "4", "balanced batches": "0.0", "triplet loss in use": "0.0"},

@@ -100,8 +100,6 @@ class StopAt:
 
 
 def same_steps(one: Path, other: Path) -> bool:
-    if not (one / "steps.npz").exists():
-        return not (other / "steps.npz").exists()
     with np.load(one / "steps.npz") as first, np.load(other / "steps.npz") as second:
         return all(np.array_equal(first[name], second[name], equal_nan=True) for name in first.files)
 
@@ -163,7 +161,10 @@ def test_the_balance_chooses_losses_and_sampler_step_by_step(tmp_path):
     with np.load(tmp_path / "steps.npz") as steps:
         assert steps["balanced_batches"].tolist() == [float(balanced) for balanced, _ in seen]
         assert np.array_equal(np.isnan(steps["triplet"]), steps["balanced_batches"] == 0)
-        assert np.isfinite(steps["identity"]).all()
+        assert np.isfinite([steps["identity"], steps["focal_identity"], steps["focal_triplet"]]).all()
+        # A step's batch is balanced unless the ratio after the step before lay below the threshold.
+        closed = steps["focal_triplet"] < 0.16 * steps["focal_identity"]
+        assert steps["balanced_batches"][1:].tolist() == (~closed[:-1]).astype(float).tolist()
         balanced = steps["balanced_batches"][-3:]
         triplets = steps["triplet"][-3:][balanced == 1]
     last = history(tmp_path)[-1]
@@ -175,7 +176,9 @@ def test_the_balance_chooses_losses_and_sampler_step_by_step(tmp_path):
 def test_identity_alone_trains_on_random_batches(tmp_path):
     settings = replace(PYRAMID, triplet=False)
     run(tmp_path, settings=settings, recipe=PYRAMID_RECIPE)
-    assert not (tmp_path / "steps.npz").exists()
+    with np.load(tmp_path / "steps.npz") as steps:
+        assert set(steps.files) == {"identity", "accuracy", "balanced_batches"}
+        assert not steps["balanced_batches"].any()
     assert {"identity", "accuracy"} <= history(tmp_path)[0].keys()
     assert "triplet" not in history(tmp_path)[0]
 

@@ -48,13 +48,7 @@ class Feeds(contextlib.AbstractContextManager):
 
     def _own(self, indices_b: Tensor) -> Tensor:
         rank, processes = self._share
-        own, rest = divmod(len(indices_b), processes)
-        if rest:
-            raise InputError(
-                "the number of processes divides the batch",
-                f"a batch of {len(indices_b)} images for {processes} processes",
-                "start as many processes as divide the batch size",
-            )
+        own = len(indices_b) // processes
         return indices_b[rank * own : (rank + 1) * own]
 
     def state_dict(self) -> dict:

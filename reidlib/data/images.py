@@ -145,9 +145,12 @@ class ImageStore:
         it a list, or tell a sampler how many of its batches were used (``state_dict(used=…)``).
         """
         waiting: deque[Future] = deque()
-        with ThreadPoolExecutor(1, "batches") as thread:
+        # A new thread starts on the first GPU, and would open a context there in every process.
+        on_gpu = self.device.type == "cuda"
+        started = {"initializer": torch.cuda.set_device, "initargs": (self.device,)} if on_gpu else {}
+        with ThreadPoolExecutor(1, "batches", **started) as thread:
             try:
-                stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+                stream = torch.cuda.Stream(self.device) if on_gpu else None
                 for indices_b in map(self._checked, index_batches):
                     waiting.append(thread.submit(self._depart, indices_b, stream))
                     if len(waiting) > ahead:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reidlib.errors import InputError
+
 
 class PartLinear(nn.Module):
     """A linear layer for each part, all at once: ``(B, P, C) -> (B, P, D)``.
@@ -80,6 +82,14 @@ class PartPooling(nn.Module):
         self.stripes, self.levels = stripes, levels
 
     def forward(self, maps_bchw: Tensor) -> Tensor:
+        height, stripes = maps_bchw.shape[2], self.stripes
+        if height < stripes or height % stripes:
+            below = height - height % stripes
+            raise InputError(
+                "stripes divide the map's height",
+                f"a map of {height} rows for {stripes} stripes",
+                f"use a map of {f'{below} or ' if below else ''}{below + stripes} rows",
+            )
         precision = torch.promote_types(maps_bchw.dtype, torch.float32)
         averages_bnc, maxima_bnc = (
             pooled_bcn1.squeeze(3).transpose(1, 2).to(precision)

@@ -67,8 +67,18 @@ def pyramid_parts(stripes: int, levels: Sequence[int] | None = None) -> tuple[Pa
     the n−ℓ+1 parts of ℓ neighbouring stripes.
     Raises InputError for levels that select nothing, lie outside the pyramid or repeat.
     """
-    if stripes < 1:
-        raise InputError("a pyramid stands on at least one stripe", f"stripes={stripes}", "use 1 or more")
+    if type(stripes) is not int or stripes < 1:
+        raise InputError(
+            "a pyramid stands on at least one whole stripe", f"stripes={stripes!r}", "use 1 or more"
+        )
+    if levels is not None and not (
+        isinstance(levels, Sequence) and all(type(level) is int for level in levels)
+    ):
+        raise InputError(
+            "levels are a sequence of whole numbers, how many stripes the parts cover",
+            repr(levels),
+            "write (1, 6), on papermill's command line -y 'levels: [1, 6]'",
+        )
     chosen = range(1, stripes + 1) if levels is None else sorted(levels)
     if not chosen:
         raise InputError(
@@ -95,17 +105,14 @@ def check_input_height(input_height: int, stripes: int) -> None:
 
     The message names the nearest heights that fit.
     """
-    _check_rows(map_height(input_height), stripes, f"an input height of {input_height}")
-
-
-def _check_rows(rows: int, stripes: int, received: str) -> None:
+    rows = map_height(input_height)
     if rows >= stripes and rows % stripes == 0:
         return
     below = rows - rows % stripes
     fitting = [str(_STRIDE * height) for height in (below, below + stripes) if height > 0]
     raise InputError(
         f"stripes divide the map's height (input height / {_STRIDE})",
-        f"{received}: {rows} rows for {stripes} stripes",
+        f"an input height of {input_height}: {rows} rows for {stripes} stripes",
         f"use a height of {' or '.join(fitting)}",
     )
 
@@ -157,7 +164,11 @@ class Pyramid(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        _check(num_classes, trunk, weights, width, embedding_size, dropout, normalisation)
+        if num_classes < 2:
+            raise InputError(
+                "a classifier needs at least two identities", f"num_classes={num_classes}", "use a larger set"
+            )
+        check_settings(trunk, weights, width, embedding_size, dropout, normalisation)
         self.stripes = stripes
         self.parts = pyramid_parts(stripes, levels)
         self.dropout = dropout
@@ -223,7 +234,6 @@ class Pyramid(nn.Module):
         return self.stages(self.stem(images_bchw))
 
     def _embeddings(self, maps_bchw: Tensor) -> Tensor:
-        _check_rows(maps_bchw.shape[2], self.stripes, "a map")
         linear_bpd = self.embedding(self.pooling(maps_bchw))
         return F.relu(self.norm(linear_bpd.flatten(1))).unflatten(1, (len(self.parts), -1))
 
@@ -243,11 +253,10 @@ class Pyramid(nn.Module):
         return [*self.stem.parameters(), *self.stages.parameters()]
 
 
-def _check(num_classes, trunk, weights, width, embedding_size, dropout, normalisation) -> None:
-    if num_classes < 2:
-        raise InputError(
-            "a classifier needs at least two identities", f"num_classes={num_classes}", "use a larger set"
-        )
+def check_settings(
+    trunk: str, weights: str | None, width: float, embedding_size: int, dropout: float, normalisation: str
+) -> None:
+    """Raise InputError where settings of ``Pyramid`` contradict each other or make no sense."""
     if trunk not in _TRUNKS:
         raise InputError(f"trunk is one of {', '.join(_TRUNKS)}", repr(trunk), "name one of them")
     if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
@@ -256,7 +265,7 @@ def _check(num_classes, trunk, weights, width, embedding_size, dropout, normalis
             f"trunk={trunk!r}, weights={weights!r}",
             "use resnet50 or resnet101 with 'imagenet', or weights=None",
         )
-    if width <= 0 or (trunk != "resnet39" and width != 1):
+    if not width > 0 or (trunk != "resnet39" and width != 1):
         raise InputError(
             "width is a positive factor on resnet39's channels, and 1 for torchvision's trunks",
             f"width={width} with trunk={trunk!r}",

@@ -93,12 +93,6 @@ def test_processes_share_each_batch_without_overlap(processes):
     assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
 
 
-def test_batches_must_divide_among_the_processes():
-    words = "4 images for 3 processes"
-    with Feeds(store(), samplers(), (0, 3)) as feeds, pytest.raises(InputError, match=words):
-        feeds.next("random")
-
-
 def test_a_state_of_other_samplers_is_refused():
     one = Feeds(store(), {"random": samplers()["random"]})
     with pytest.raises(InputError, match="random, identity instead of random"):

@@ -1,5 +1,7 @@
 """Pyramid against the naive network with a branch for each part, and its part table by hand."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -384,7 +386,10 @@ def test_heights_that_do_not_fit_name_those_that_do(height, stripes, mend):
     model = small(stripes=stripes)
     with pytest.raises(InputError, match=f"got an input height of {height}: {mend}"):
         model(torch.randn(1, 3, height, 16))
-    with pytest.raises(InputError, match=f"got a map: {mend}"):
+    rows = map_height(height)
+    fitting = " or ".join(str(int(word) // 16) for word in re.findall(r"\d+", mend.split("height of")[1]))
+    words = f"got a map of {rows} rows for {stripes} stripes; use a map of {fitting} rows"
+    with pytest.raises(InputError, match=words):
         model.head(torch.randn(1, model.embedding.weight.shape[2], map_height(height), 2))
 
 
@@ -403,7 +408,7 @@ def test_named_heights_fit(height, stripes):
     ("arguments", "message"),
     [
         ({"num_classes": 1}, "two identities; got num_classes=1"),
-        ({"stripes": 0}, "one stripe; got stripes=0"),
+        ({"stripes": 0}, "one whole stripe; got stripes=0"),
         ({"levels": ()}, r"select at least one part; got levels=\(\); name some of 1 to 6"),
         ({"levels": (0, 1)}, r"1 to 6; got levels=\(0, 1\)"),
         ({"levels": (7,)}, r"1 to 6; got levels=\(7,\)"),
