@@ -17,7 +17,7 @@ configuration    what a run depends on, as frozen dataclasses
 experiments      every training as a literal row; the profiles; a run with its scores
 profiles         the names of the profiles, for those who need no more
 complexity       parameters, operations, depth and streams of a model
-plots            arrays in, figure out; model_plots: parts, training and balancing
+plots            arrays in, figure out; model_plots: parts and training; balancing_plots
 tables           scores of runs as rows: mean and spread over seeds, differences to a baseline
 results          what a notebook hands to the report
 reproduce        the notebooks, run headless; reporting: their processes, pages and index

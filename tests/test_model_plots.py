@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from reidlib import model_plots, plots
+from reidlib import balancing_plots, model_plots, plots
 from reidlib.models.pyramid import pyramid_parts
 from reidlib.tables import Spread, triplet_in_use
 
@@ -99,14 +99,14 @@ def test_an_epoch_without_triplets_leaves_a_gap():
 
 def test_running_mean_leaves_out_what_was_not_measured():
     values = np.array([1, np.nan, 3, 5, np.nan, np.nan, np.nan])
-    np.testing.assert_allclose(model_plots.running_mean(values, 3), [1, 2, 4, 4, 5, np.nan, np.nan])
-    np.testing.assert_array_equal(model_plots.running_mean(values, 1), values)
+    np.testing.assert_allclose(balancing_plots.running_mean(values, 3), [1, 2, 4, 4, 5, np.nan, np.nan])
+    np.testing.assert_array_equal(balancing_plots.running_mean(values, 1), values)
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 500, 24_000])
 def test_balancing_of_any_length(count):
     steps = steps_of(count, balanced=np.arange(count) % 2 == 0)
-    figure = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
+    figure = balancing_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
     figure.canvas.draw()
     losses, _, weights, batches = figure.axes
     assert losses.get_xlim() == weights.get_xlim() == (0.5, count + 0.5)
@@ -120,19 +120,21 @@ def test_tiny_weights_get_a_logarithmic_scale_and_ordinary_ones_do_not():
     for weight, scale in ((1e-6, "log"), (0.5, "linear"), (0.0, "linear")):
         steps = steps_of(60, weight=weight)
         steps["weight_identity"] = np.full(60, weight)
-        assert model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[2].get_yscale() == scale
+        assert (
+            balancing_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[2].get_yscale() == scale
+        )
 
 
 def test_a_training_without_triplets_says_so():
     steps = {name: steps_of(3)[name] for name in ("step", "identity")} | {"balanced_batches": np.zeros(3)}
-    figure = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
+    figure = balancing_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
     assert "the identity loss alone" in figure.axes[1].texts[0].get_text()
     assert "no triplet loss" in figure.axes[2].texts[0].get_text()
 
 
 def test_a_plain_sum_has_no_ratio_and_says_so():
     steps = steps_of(3)
-    axes = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1]
+    axes = balancing_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1]
     assert "the plain sum" in axes.texts[0].get_text()
     assert not axes.lines
 
@@ -143,7 +145,7 @@ def test_every_ratio_of_focal_weights_stands_at_its_place(repeats):
     triplet = np.tile([1.0, 1.0, 0.0, 0.1, 0.0, 2.0], repeats)  # ratios 1, ∞, 0, 0.05, 0/0 and 2
     steps = steps_of(6 * repeats, balanced=np.tile([1, 1, 1, 1, 1, 0], repeats))
     steps |= {"focal_identity": identity, "focal_triplet": triplet}
-    figure = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
+    figure = balancing_plots.balancing_steps(steps, triplet_in_use(steps), 0.16)
     figure.canvas.draw()
     axes = figure.axes[1]
     balanced, random, line, endless, nought = axes.lines
@@ -161,13 +163,13 @@ def test_every_ratio_of_focal_weights_stands_at_its_place(repeats):
 def test_a_ratio_that_is_never_finite_is_drawn(identity):
     focal = {"focal_identity": np.full(4, identity), "focal_triplet": np.zeros(4)}
     steps = steps_of(4) | focal
-    _, endless, nought = model_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1].lines
+    _, endless, nought = balancing_plots.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1].lines
     assert (len(endless.get_xdata()), len(nought.get_xdata())) == ((4, 0) if identity == 0 else (0, 4))
 
 
 def test_modes_stand_side_by_side_on_one_scale():
     long, short = steps_of(40, balanced=np.arange(40) < 10), steps_of(20)
-    figure = model_plots.balancing_modes(
+    figure = balancing_plots.balancing_modes(
         {name: (s, triplet_in_use(s)) for name, s in (("a", long), ("b", short))}
     )
     above = figure.axes[:2]
