@@ -14,7 +14,8 @@ ranking          features to ranked lists and scores: CMC, mAP, mINP, multi-quer
 distances        distances that are the same on every device, and how many lie within them
 descriptors      what an image says without any training: stripe colour histograms
 configuration    what a run depends on, as frozen dataclasses
-experiments      every training as a literal row; the profiles; a run with its scores
+experiments      every training as a literal row; the profiles; a run, found or trained
+evaluation       a trained run on test images: scores by branch, ranked lists
 profiles         the names of the profiles, for those who need no more
 complexity       parameters, operations, depth and streams of a model
 plots            arrays in, figure out; model_plots: parts and training; balancing_plots

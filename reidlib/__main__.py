@@ -159,8 +159,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from reidlib.data import load
+    from reidlib.evaluation import evaluate_run
     from reidlib.execution import Execution
-    from reidlib.experiments import evaluate_run
     from reidlib.runs import Run
 
     run = Run.open(arguments.run)
