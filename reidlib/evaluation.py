@@ -7,22 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from reidlib.configuration import RunConfiguration
-from reidlib.data.images import ImageStore
+from reidlib.data.images import ImageStore, Unreadable, decode_blocks, unreadable_error
 from reidlib.data.records import Benchmark, Split
-from reidlib.embedding import embed_split
+from reidlib.embedding import embed, embed_split
 from reidlib.errors import InputError
 from reidlib.execution import Execution
 from reidlib.files import write_json, write_whole
-from reidlib.ranking import Embeddings, RankedLists, evaluate, ranked_list
+from reidlib.ranking import Embeddings, RankedLists, evaluate_each, pool_multi_query, ranked_list
 from reidlib.runs import Run
 
+# Of scores.json: change it with anything that is added to the file or computed in another way.
+FORMAT = 2
 # Ranks of the CMC curve that is kept with a run.
 CMC_RANKS = tuple(range(1, 51))
+# And of a row in a table, which is all that is kept of multi-query scores.
+TABLE_RANKS = (1, 5, 10, 20)
 # Ranked lists that are kept with a run, so that figures need no weights: of this many worst, middle and
 # best queries by average precision, this many images.
 LISTED_QUERIES, LISTED_IMAGES = 64, 20
+AVERAGE_PRECISIONS = ("step", "trapezoid")
 
 
 def open_images(split: Split, size: tuple[int, int], execution: Execution) -> ImageStore:
@@ -51,8 +57,10 @@ def trained_model(run: Run, benchmark: Benchmark) -> torch.nn.Module:
 def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
     """Scores of a trained run, by branch; also kept as ``scores.json`` and ``rankings.npz``.
 
-    Both definitions of average precision are computed. ``rankings.npz`` holds ranked lists by the
-    full feature (see ``LISTED_QUERIES``), so that drawing them needs no weights.
+    Both definitions of average precision are computed, and where the benchmark has ``boxes`` also
+    multi-query scores, under ``multi_query`` of a branch (see ``multi_query_scores``). ``rankings.npz``
+    holds ranked lists by the full feature (see ``LISTED_QUERIES``), so that drawing them needs no weights.
+    ``query_person_ids`` stands beside, because intervals draw whole persons.
     Raises InputError if the run was trained on other data.
     """
     execution = execution or Execution()
@@ -61,26 +69,86 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     model = trained_model(run, benchmark)
     device = execution.torch_device
     model.to(device, memory_format=torch.channels_last)
-    whole_query, whole_gallery = (
+    query, gallery = (
         embed_split(model, split, open_images(split, wanted.input_size, execution))
         for split in (benchmark.query, benchmark.gallery)
     )
+    boxes = _embed_boxes(model, benchmark, query, gallery, wanted.input_size, execution)
     branches = {}
     for name, columns in model.branches.items():
-        query, gallery = (
-            Embeddings(side.features[:, columns].to(device), side.person_ids, side.camera_ids)
-            for side in (whole_query, whole_gallery)
-        )
+        branch_query, branch_gallery = (branch_of(side, columns, device) for side in (query, gallery))
         branches[name] = {
-            kind: evaluate(query, gallery, average_precision=kind, ranks=CMC_RANKS).to_dict()
-            for kind in ("step", "trapezoid")
+            kind: scores.to_dict()
+            for kind, scores in evaluate_each(branch_query, branch_gallery, ranks=CMC_RANKS).items()
         }
+        if boxes is not None:
+            branch_boxes = branch_of(boxes, columns, device)
+            branches[name]["multi_query"] = multi_query_scores(branch_query, branch_gallery, branch_boxes)
     listed = _listed_queries(branches["full"]["step"]["average_precision"])
-    lists = ranked_list(listed, whole_query, whole_gallery, top=LISTED_IMAGES)
+    lists = ranked_list(listed, query, gallery, top=LISTED_IMAGES)
     write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, listed, lists))
-    scores = {"benchmark": benchmark.name, "data": benchmark.fingerprint, "branches": branches}
+    scores = {
+        "format": FORMAT,
+        "benchmark": benchmark.name,
+        "data": benchmark.fingerprint,
+        "num_boxes": None if benchmark.boxes is None else len(benchmark.boxes),
+        "query_person_ids": benchmark.query.person_ids.tolist(),
+        "branches": branches,
+    }
     write_json(run.folder / "scores.json", scores)
     return scores
+
+
+def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings) -> dict:
+    """Scores with each query's feature pooled over ``boxes`` of its person in its camera.
+
+    "mean" and "max" (over the boxes, of each element), each with "step" and "trapezoid", with what a table
+    shows: ``cmc`` at ``TABLE_RANKS``, ``mean_average_precision``, ``mean_inp``, ``num_valid_queries``.
+
+    The pooled features have unit length, so the gallery's are brought to it as well, as the baseline of
+    Market-1501 normalises every feature: a Euclidean distance between lengths that differ (a
+    concatenation of two unit vectors, an embedding that was never normalised) would not be the protocol's.
+    """
+    gallery = replace(gallery, features=normalize(gallery.features))
+    found = {}
+    for how in ("mean", "max"):
+        pooled = pool_multi_query(query, boxes, how=how)
+        found[how] = {}
+        for kind, scores in evaluate_each(pooled, gallery, ranks=TABLE_RANKS).items():
+            scores = scores.to_dict()
+            for name in ("num_queries", "average_precision", "first_match_rank"):
+                del scores[name]
+            found[how][kind] = scores
+    return found
+
+
+def current(run: Run, benchmark: Benchmark) -> bool:
+    """Has the run all the scores that ``evaluate_run`` would find today, for this very benchmark?"""
+    scores = run.scores
+    return (
+        scores is not None
+        and scores.get("format") == FORMAT
+        and scores.get("data") == benchmark.fingerprint
+        # Without boxes here, multi-query scores that another machine had boxes for are not in the way.
+        and (benchmark.boxes is None or scores.get("num_boxes") == len(benchmark.boxes))
+        and usable(run)
+    )
+
+
+def usable(run: Run) -> bool:
+    """Has the run single-query scores, be they of an older format or without multi-query ones?
+
+    Such a run may lie here without its weights, so that these are the best scores at hand.
+    """
+    branches = (run.scores or {}).get("branches", {})
+    return "full" in branches and all(
+        branch.get(kind, {}).keys() >= _SINGLE_QUERY_FIELDS
+        for branch in branches.values()
+        for kind in AVERAGE_PRECISIONS
+    )
+
+
+_SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_precision", "first_match_rank"}
 
 
 def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
@@ -89,6 +157,51 @@ def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
     """
     with np.load(run.folder / "rankings.npz") as file:
         return dict(file)
+
+
+def embed_streamed(
+    model: torch.nn.Module, split: Split, size: tuple[int, int], execution: Execution
+) -> Embeddings:
+    """The features of a split whose decoded images are not kept: for those that are needed once.
+
+    They pass through memory a few hundred at a time, and nothing is written. The model lies on
+    ``execution``'s device. Raises InputError for files that cannot be decoded.
+    """
+    features = []
+    for block in decode_blocks(split.paths, size, title="embedding", progress=execution.progress):
+        if unreadable := [image for image in block if isinstance(image, Unreadable)]:
+            raise unreadable_error(unreadable)
+        features.append(embed(model, ImageStore(np.stack(block), execution.torch_device)))
+    return Embeddings(torch.cat(features), split.person_ids, split.camera_ids)
+
+
+def branch_of(embeddings: Embeddings, columns: slice, device: torch.device) -> Embeddings:
+    """One branch's columns of features, on the device."""
+    return replace(embeddings, features=embeddings.features[:, columns].to(device))
+
+
+def _embed_boxes(
+    model: torch.nn.Module,
+    benchmark: Benchmark,
+    query: Embeddings,
+    gallery: Embeddings,
+    size: tuple[int, int],
+    execution: Execution,
+) -> Embeddings | None:
+    """Features of a benchmark's boxes; those that are query or gallery images are not computed again."""
+    boxes = benchmark.boxes
+    if boxes is None:
+        return None
+    row_of = {path: row for row, path in enumerate((*benchmark.query.paths, *benchmark.gallery.paths))}
+    rows_n = np.array([row_of.get(path, -1) for path in boxes.paths])
+    new, in_gallery = rows_n < 0, rows_n >= len(query)
+    in_query = ~new & ~in_gallery
+    features_nd = torch.empty(len(boxes), query.features.shape[1])
+    features_nd[in_query] = query.features[rows_n[in_query]]
+    features_nd[in_gallery] = gallery.features[rows_n[in_gallery] - len(query)]
+    if new.any():
+        features_nd[new] = embed_streamed(model, boxes.select(new), size, execution).features
+    return Embeddings(features_nd, boxes.person_ids, boxes.camera_ids)
 
 
 def _listed_queries(average_precision: list[float | None]) -> np.ndarray:

@@ -143,8 +143,27 @@ def evaluate(
     Raises InputError where feature lengths differ, a query is junk or a distractor, no query has a match,
     or an argument is not one of those above.
     """
-    if average_precision not in ("step", "trapezoid"):
-        raise InputError('average_precision is "step" or "trapezoid"', repr(average_precision), "choose one")
+    return evaluate_each(
+        query, gallery, (average_precision,), ranks=ranks, device=device, block_sizes=block_sizes
+    )[average_precision]
+
+
+def evaluate_each(
+    query: Embeddings,
+    gallery: Embeddings,
+    average_precisions: Sequence[Literal["step", "trapezoid"]] = ("step", "trapezoid"),
+    *,
+    ranks: Sequence[int] = (1, 5, 10, 20),
+    device: torch.device | str | None = None,
+    block_sizes: tuple[int, int] | None = None,
+) -> dict[str, Scores]:
+    """``evaluate`` for several definitions of average precision, for the price of one.
+
+    The distances are what takes time, and the definitions share them. Raises InputError like ``evaluate``.
+    """
+    for kind in average_precisions:
+        if kind not in ("step", "trapezoid"):
+            raise InputError('average_precision is "step" or "trapezoid"', repr(kind), "choose one")
     if not ranks or min(ranks) < 1:
         raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
     if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):
@@ -167,26 +186,34 @@ def evaluate(
             block_sizes=block_sizes,
         )
     is_match_qm = thresholds_qm.isfinite().cpu().numpy()
-    num_matches_q = is_match_qm.sum(1)
-    valid = num_matches_q > 0
-    if not valid.any():
+    if not is_match_qm.any():
         rule = "a query needs a gallery image of its person from another camera"
         raise InputError(rule, f"none for any of {len(query)} queries", "check the person and camera ids")
-    place_m = np.arange(1, is_match_qm.shape[1] + 1)
-    rank_qm = wrong_qm.cpu().numpy() + place_m
+    rank_qm = wrong_qm.cpu().numpy() + np.arange(1, is_match_qm.shape[1] + 1)
+    return {kind: _scores(rank_qm, is_match_qm, kind, ranks) for kind in average_precisions}
+
+
+def _scores(
+    rank_qm: np.ndarray, is_match_qm: np.ndarray, average_precision: str, ranks: Sequence[int]
+) -> Scores:
+    """Scores from the rank of each query's matches, which fill the rows from the left."""
+    num_queries, num_places = rank_qm.shape
+    num_matches_q = is_match_qm.sum(1)
+    valid = num_matches_q > 0
+    place_m = np.arange(1, num_places + 1)
     precision_qm = place_m / rank_qm
     if average_precision == "trapezoid":
         before_qm = np.where(rank_qm == 1, 1.0, (place_m - 1) / np.maximum(rank_qm - 1, 1))
         precision_qm = (precision_qm + before_qm) / 2
-    average = np.full(len(query), np.nan)
+    average = np.full(num_queries, np.nan)
     average[valid] = np.where(is_match_qm, precision_qm, 0).sum(1)[valid] / num_matches_q[valid]
     first = np.where(valid, rank_qm[:, 0], 0)
-    last = rank_qm[np.arange(len(query)), num_matches_q - 1]
+    last = rank_qm[np.arange(num_queries), num_matches_q - 1]
     return Scores(
         cmc={int(rank): float((first[valid] <= rank).mean()) for rank in ranks},
         mean_average_precision=float(average[valid].mean()),
         mean_inp=float((num_matches_q[valid] / last[valid]).mean()),
-        num_queries=len(query),
+        num_queries=num_queries,
         num_valid_queries=int(valid.sum()),
         average_precision=average,
         first_match_rank=first,

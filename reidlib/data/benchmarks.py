@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.records import Benchmark, Split, shorten
+from reidlib.data.records import Benchmark, Split, in_sightings, shorten
 from reidlib.errors import InputError
 
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+BOXES_FOLDER = "gt_bbox"
 RENDERING_FILE = "rendering.json"
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 # `0002_c1s1_000451_03.jpg`: person before the first underscore (-1 junk, 0000 distractor), camera after c.
@@ -48,27 +49,57 @@ def market1501(root: Path, *, trial: int = 0) -> Benchmark:
 
     ``root`` holds ``bounding_box_train``, ``query`` and ``bounding_box_test``. Images are ``.jpg``,
     ``.jpeg`` or ``.png``; other files (``Thumbs.db``, a readme) and hidden ones are ignored. Paths are
-    sorted by name.
+    sorted by name. Where the hand-drawn boxes of ``gt_bbox`` are there too, those of a query's person in
+    that query's camera become ``boxes``, over which the multi-query protocol pools.
     """
-    return _read_market_layout("market1501", root, trial)
+    train, query, gallery = _read_market_layout(root)
+    boxes = hand_drawn_boxes(root, query)
+    return Benchmark("market1501", root, train, query, gallery, trial=trial, boxes=boxes)
+
+
+def hand_drawn_boxes(root: Path, query: Split) -> Split | None:
+    """The boxes of ``gt_bbox`` whose person and camera a query has, sorted by name; None without the folder.
+
+    The folder holds training persons too, whom no query asks for. Raises ``InputError`` for a name that
+    does not parse.
+    """
+    if not (root / BOXES_FOLDER).is_dir():
+        return None
+    index = index_folder(root / BOXES_FOLDER)
+    if index.unparsed:
+        raise name_error(index.unparsed)
+    return index.split.select(in_sightings(index.split, query))
 
 
 def synthetic(root: Path, *, trial: int = 0) -> Benchmark:
     """The embedded benchmark, as ``reidlib render SIZE FOLDER`` wrote it in Market-1501's layout.
 
+    Its ``boxes`` are the query images and those gallery images that show a query's person in that query's
+    camera. The protocol ignores the latter for that query, so that pooling over them leaks no match.
+
     Raises ``InputError`` where ``rendering.json`` is absent or counts other images than are there.
     """
     counts = rendering_counts(root)
-    benchmark = _read_market_layout("synthetic", root, trial)
-    splits = (benchmark.train, benchmark.query, benchmark.gallery)
+    train, query, gallery = splits = _read_market_layout(root)
     for folder, split in zip(MARKET_FOLDERS, splits, strict=True):
-        if len(split) != counts[folder]["images"]:
-            raise InputError(
-                f"a rendered folder holds what its {RENDERING_FILE} says",
-                f"{len(split)} images instead of {counts[folder]['images']} in {root / folder}",
-                "remove the folder and render it again: reidlib render SIZE FOLDER",
-            )
-    return benchmark
+        check_rendered_count(root / folder, split, counts)
+    own = in_sightings(gallery, query)
+    boxes = Split(
+        (*query.paths, *gallery.select(own).paths),
+        np.concatenate([query.person_ids, gallery.person_ids[own]]),
+        np.concatenate([query.camera_ids, gallery.camera_ids[own]]),
+    )
+    return Benchmark("synthetic", root, train, query, gallery, trial=trial, boxes=boxes)
+
+
+def check_rendered_count(folder: Path, split: Split, counts: dict[str, dict[str, int]]) -> None:
+    """Raise ``InputError`` unless a folder's split has as many images as its rendering counted."""
+    if len(split) != counts[folder.name]["images"]:
+        raise InputError(
+            f"a rendered folder holds what its {RENDERING_FILE} says",
+            f"{len(split)} images instead of {counts[folder.name]['images']} in {folder}",
+            "remove the folder and render it again: reidlib render SIZE FOLDER",
+        )
 
 
 BENCHMARKS: dict[str, Callable[..., Benchmark]] = {"market1501": market1501, "synthetic": synthetic}
@@ -85,7 +116,7 @@ def reader_of(name: str) -> Callable[..., Benchmark]:
     return BENCHMARKS[name]
 
 
-def rendering_counts(root: Path) -> dict[str, dict[str, int]]:
+def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> dict[str, dict[str, int]]:
     """What the renderer says that it wrote: folder -> what -> how many.
 
     Raises ``InputError`` where ``rendering.json`` is absent (it is written last) or is not one.
@@ -94,7 +125,7 @@ def rendering_counts(root: Path) -> dict[str, dict[str, int]]:
     file = root / RENDERING_FILE
     try:
         counts = json.loads(file.read_text())["counts"]
-        return {folder: {what: int(n) for what, n in counts[folder].items()} for folder in MARKET_FOLDERS}
+        return {folder: {what: int(n) for what, n in counts[folder].items()} for folder in folders}
     except FileNotFoundError:
         rule, value = f"a rendered folder holds {RENDERING_FILE}, written last", f"no such file in {root}"
         near = [
@@ -200,7 +231,8 @@ def near_miss(wanted: str, known: Iterable[str], *, prefix: Path | None = None, 
     return f"did you mean {prefix / name if prefix else name}?"
 
 
-def _read_market_layout(name: str, root: Path, trial: int) -> Benchmark:
+def _read_market_layout(root: Path) -> tuple[Split, Split, Split]:
+    """Train, query and gallery of a folder in Market-1501's layout."""
     if error := missing_folders(root):
         raise error
     indexes = [index_folder(root / folder) for folder in MARKET_FOLDERS]
@@ -214,7 +246,7 @@ def _read_market_layout(name: str, root: Path, trial: int) -> Benchmark:
                 "unpack the archive completely",
             )
     train, query, gallery = (index.split for index in indexes)
-    return Benchmark(name, root, train, query, gallery, trial=trial)
+    return train, query, gallery
 
 
 def _folder_names(folder: Path) -> set[str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from reidlib.data.benchmarks import (
+    BOXES_FOLDER,
     MARKET_FOLDERS,
+    hand_drawn_boxes,
     index_folder,
     missing_folders,
     name_error,
@@ -118,13 +120,22 @@ def check(name: str, root: str | Path, *, progress: bool = True) -> CheckReport:
     ]
     if name == "market1501" and (absent := _absent_identities(splits)):
         problems.append(f"identities 1 to 1501 of which nothing is there: {shorten(absent, 20)}")
+    boxes = None
+    if name == "market1501" and "query" in splits:
+        try:
+            boxes = hand_drawn_boxes(root, splits["query"])
+        except InputError as error:
+            problems.append(str(error))
+        if boxes is not None:
+            remarks.append(f"{BOXES_FOLDER} holds {len(boxes):,} boxes of the queries, for multi-query")
     if len(splits) == len(MARKET_FOLDERS):
         train, query, gallery = splits.values()
-        problems += map(str, rule_violations(train, query, gallery))
+        problems += map(str, rule_violations(train, query, gallery, boxes))
         if unmatched := int(np.count_nonzero(~queries_with_match(query, gallery))):
             names = [query.paths[index].name for index in np.flatnonzero(~queries_with_match(query, gallery))]
             remarks.append(f"{unmatched} of {len(query)} queries have no match: {shorten(names)}")
-    if unreadable := _unreadable([path for split in splits.values() for path in split.paths], progress):
+    listed = [*splits.values(), *([] if boxes is None else [boxes])]
+    if unreadable := _unreadable([path for split in listed for path in split.paths], progress):
         problems.append(str(unreadable_error(unreadable)))
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
 

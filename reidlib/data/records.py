@@ -81,6 +81,9 @@ class Benchmark:
     """Training, query and gallery images of one trial of one benchmark.
 
     ``num_trials`` is how many random or official partitions the protocol has, ``trial`` which one this is.
+    ``boxes``: for the multi-query protocol, images of the queries' persons in the queries' cameras, over
+    which a query's feature is pooled; None where the benchmark has none. They may be images of query and
+    gallery, and no part of the fingerprint: they change no training and no single-query score.
     The splits keep the rules of ``rule_violations``; ``InputError`` names the first that is broken.
     Queries without a match are counted (``num_queries_without_match``), not refused, unless none has one.
     """
@@ -92,13 +95,14 @@ class Benchmark:
     gallery: Split
     num_trials: int = 1
     trial: int = 0
+    boxes: Split | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
         if not 0 <= self.trial < self.num_trials:
             trials = "trial 0 only" if self.num_trials == 1 else f"trials 0 to {self.num_trials - 1}"
             raise InputError(f"{self.name} has {trials}", f"trial {self.trial}", "choose one of those")
-        for violation in rule_violations(self.train, self.query, self.gallery):
+        for violation in rule_violations(self.train, self.query, self.gallery, self.boxes):
             raise violation
 
     @cached_property
@@ -144,12 +148,22 @@ def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
     return known_q & ~own_camera_only_q
 
 
-def rule_violations(train: Split, query: Split, gallery: Split) -> list[InputError]:
+def in_sightings(split: Split, query: Split) -> np.ndarray:
+    """Boolean (N,): which images of a split show a query's person in that query's camera?"""
+    sightings = set(zip(query.person_ids.tolist(), query.camera_ids.tolist(), strict=True))
+    pairs = zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
+    return np.array([pair in sightings for pair in pairs], dtype=bool)
+
+
+def rule_violations(
+    train: Split, query: Split, gallery: Split, boxes: Split | None = None
+) -> list[InputError]:
     """Every rule of a benchmark that these splits break, as errors that have not been raised.
 
     The rules: no empty split; files exist and none is listed twice; persons of training and query have
     positive ids; nobody is in both training and test; the test shows at least two cameras; at least one
-    query has a match from another camera.
+    query has a match from another camera. Where there are boxes, they show queries' persons in the queries'
+    cameras and leave no query without one; they may be images of query and gallery.
     """
     splits = {"train": train, "query": query, "gallery": gallery}
     found = [
@@ -157,7 +171,7 @@ def rule_violations(train: Split, query: Split, gallery: Split) -> list[InputErr
         for title, split in splits.items()
         if not len(split)
     ]
-    for title, split in splits.items():
+    for title, split in (splits if boxes is None else {**splits, "boxes": boxes}).items():
         if missing := _missing_files(split.paths):
             found.append(
                 InputError(
@@ -185,7 +199,8 @@ def rule_violations(train: Split, query: Split, gallery: Split) -> list[InputErr
         if (ids < lowest).any():
             wrong = shorten(np.unique(ids[ids < lowest]).tolist())
             found.append(InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend))
-    found += _overlap(train, query, gallery)
+    found += _overlap(train, query, gallery, () if boxes is None else boxes.paths)
+    found += [] if boxes is None else _wrong_boxes(query, boxes)
     cameras = np.union1d(query.camera_ids, gallery.camera_ids)
     if len(cameras) == 1:
         found.append(
@@ -207,6 +222,33 @@ def rule_violations(train: Split, query: Split, gallery: Split) -> list[InputErr
     return found
 
 
+def _wrong_boxes(query: Split, boxes: Split) -> list[InputError]:
+    found = []
+    strange = ~in_sightings(boxes, query)
+    if strange.any():
+        found.append(
+            InputError(
+                "a box for multi-query shows a query's person in that query's camera",
+                f"{np.count_nonzero(strange)} others: {_paths(boxes, strange)}",
+                "take them off the list",
+            )
+        )
+    without = ~in_sightings(query, boxes)
+    if without.any():
+        found.append(
+            InputError(
+                "with boxes for multi-query, every query has one of its person in its camera",
+                f"{np.count_nonzero(without)} queries without: {_paths(query, without)}",
+                "complete the boxes (each query's own image is one of them), or do without any",
+            )
+        )
+    return found
+
+
+def _paths(split: Split, chosen: np.ndarray) -> str:
+    return shorten([split.paths[index] for index in np.flatnonzero(chosen)])
+
+
 def shorten(values: Iterable[object], limit: int = 5) -> str:
     """The first few values, separated by commas, and how many more there are."""
     values = list(values)
@@ -214,7 +256,7 @@ def shorten(values: Iterable[object], limit: int = 5) -> str:
     return ", ".join(str(value) for value in values[:limit]) + more
 
 
-def _overlap(train: Split, query: Split, gallery: Split) -> list[InputError]:
+def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> list[InputError]:
     test_ids = np.union1d(query.person_ids, gallery.person_ids)
     shared_ids = np.intersect1d(train.person_ids, test_ids[test_ids > 0])
     if len(shared_ids):
@@ -225,7 +267,7 @@ def _overlap(train: Split, query: Split, gallery: Split) -> list[InputError]:
                 "scores on persons seen in training mean nothing: move each person to one side",
             )
         ]
-    if shared_paths := set(train.paths) & ({*query.paths} | {*gallery.paths}):
+    if shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
         return [
             InputError(
                 "no image is in both training and test",

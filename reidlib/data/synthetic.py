@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
 import json
 import os
 import shutil
@@ -27,11 +28,15 @@ from reidlib.data.rendering.plans import GALLERY, QUERY, SIZES, TRAIN, Plan, Siz
 from reidlib.data.rendering.scenes import BACKGROUND, PERSON, Orders, compose
 from reidlib.errors import InputError
 
-__all__ = ["SIZES", "Factors", "Size", "preview", "render"]
+__all__ = ["SIZES", "TEST_SPLITS", "Factors", "Size", "fingerprint", "preview", "render"]
 
 SHAPE = (128, 64)
 """Height and width of every image, as in Market-1501."""
 
+TEST_SPLITS = (QUERY, GALLERY)
+"""The folders of a rendering that serves for testing alone."""
+
+_SPLITS = (TRAIN, QUERY, GALLERY)
 _FORMAT = 1
 _QUALITY = 95
 _CHUNK = 64  # images rendered at once: enough to spread the calls' overhead, few enough for the cache
@@ -45,10 +50,13 @@ def render(
     *,
     seed: int = 0,
     factors: Factors | None = None,
+    splits: tuple[str, ...] = _SPLITS,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Path:
     """Render a benchmark of a size in ``SIZES`` into ``folder``, unless it is there already.
+
+    ``splits``: which of its folders to write, all or ``TEST_SPLITS``; the images are the same either way.
 
     Writes ``bounding_box_train``, ``query`` and ``bounding_box_test`` with Market-1501's file names
     (128 × 64 pixels), ``factors.csv`` (the truth about every image; yaw and pitch in radians, lengths in
@@ -61,7 +69,11 @@ def render(
     factors = Factors() if factors is None else factors
     folder = Path(folder).expanduser().absolute()
     _check(size, seed, device)
+    if (splits := tuple(splits)) not in (_SPLITS, TEST_SPLITS):
+        raise InputError("a rendering has all splits, or those for testing", splits, "use TEST_SPLITS")
     asked = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
+    if splits != _SPLITS:
+        asked["splits"] = list(splits)
     with _disk_errors(folder):
         if _finished(folder, asked):
             return folder
@@ -76,15 +88,20 @@ def render(
                 shutil.rmtree(stale)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
             try:
-                _write(
-                    partial, plan(SIZES[size], factors.num_cameras, seed), asked, factors, device, progress
-                )
+                images = plan(SIZES[size], factors.num_cameras, seed).of(splits)
+                _write(partial, images, asked, factors, device, progress)
                 partial.chmod(0o755)
                 partial.replace(folder)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     return folder
+
+
+def fingerprint(size: str, factors: Factors, *, seed: int = 0) -> str:
+    """16 hexadecimal digits that tell one rendering's images from any other's, without rendering them."""
+    asked = {"format": _FORMAT, "size": asdict(SIZES[size]), "seed": seed, "factors": asdict(factors)}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def preview(
@@ -164,8 +181,11 @@ def _finished(folder: Path, asked: dict) -> bool:
         return False
     try:
         found = json.loads(record.read_text())
+        # A rendering of all its splits does not name them, and one of some must not pass for it.
+        asked = {"splits": list(_SPLITS), **asked}
+        found = {"splits": list(_SPLITS), **found}
         same = {name: found.get(name) for name in asked} == asked
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{_RECORD} says what a folder holds",
             f"{record}, which is damaged",
@@ -195,7 +215,7 @@ def _difference(name: str, found: object, asked: object) -> str:
 def _write(
     folder: Path, images: Plan, asked: dict, factors: Factors, device: str | torch.device, progress: bool
 ) -> None:
-    for split in (TRAIN, QUERY, GALLERY):
+    for split in asked.get("splits", _SPLITS):
         (folder / split).mkdir()
     studio = Studio.build(factors, asked["seed"], device)
     on_gpu = studio.volume.device.type != "cpu"
@@ -268,7 +288,7 @@ def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None
 
 def _counts(images: Plan) -> dict[str, dict[str, int]]:
     counts = {}
-    for split in (TRAIN, QUERY, GALLERY):
+    for split in [name for name in _SPLITS if name in images.split]:
         here = images.split == split
         person = images.person[here]
         counts[split] = {

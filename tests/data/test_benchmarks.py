@@ -198,3 +198,75 @@ def test_official_counts_add_up():
     test = MARKET_COUNTS["bounding_box_test"]
     assert test["images"] - test["junk"] == 15_913  # the gallery's usual size
     assert sum(MARKET_COUNTS[f]["identities"] for f in ("bounding_box_train", "query")) == 1501
+
+
+# Hand-drawn boxes: those of the queries (0001 by camera 1, 0003 by camera 2), and some that no query needs.
+BOXES = {
+    "0001_c1s1_001051_00.jpg": True,
+    "0001_c1s2_038021_00.jpg": True,
+    "0001_c2s1_000801_00.jpg": False,  # the query's person by another camera
+    "0002_c1s1_000451_00.jpg": False,  # a training person
+    "0003_c2s1_000001_00.jpg": True,
+    "0003_c12s1_000001_00.jpg": False,  # camera 12 is not camera 1 or 2
+}
+
+
+@pytest.fixture
+def boxed(market):
+    (market / "gt_bbox").mkdir()
+    (market / "gt_bbox" / "Thumbs.db").write_bytes(b"not an image")
+    for index, name in enumerate(BOXES):
+        write_image(market / "gt_bbox" / name, seed=900 + index)
+    return market
+
+
+def test_boxes_are_those_of_the_queries_cameras(boxed):
+    benchmark = load("market1501", boxed)
+    assert [path.name for path in benchmark.boxes.paths] == [name for name, wanted in BOXES.items() if wanted]
+    assert benchmark.boxes.person_ids.tolist() == [1, 1, 3]
+    assert benchmark.boxes.camera_ids.tolist() == [1, 1, 2]
+    assert all(path.parent.name == "gt_bbox" for path in benchmark.boxes.paths)
+
+
+def test_boxes_are_no_part_of_the_fingerprint(boxed):
+    with_boxes = load("market1501", boxed)
+    (boxed / "gt_bbox").rename(boxed.parent / "away")
+    without = load("market1501", boxed)
+    assert without.boxes is None
+    assert with_boxes.fingerprint == without.fingerprint
+
+
+def test_a_query_without_a_box_is_named(boxed):
+    (boxed / "gt_bbox" / "0003_c2s1_000001_00.jpg").unlink()
+    text = refusal("market1501", boxed)
+    assert "1 queries without: " in text and "0003_c2s1_000001_00.jpg" in text
+    (boxed / "gt_bbox" / "0001.jpg").write_bytes(b"")
+    assert "PERSON_cCAMERA" in refusal("market1501", boxed)
+
+
+def test_the_check_counts_and_reads_the_boxes(boxed):
+    report = check("market1501", boxed, progress=False)
+    assert "gt_bbox holds 3 boxes of the queries" in report.text()
+    (boxed / "gt_bbox" / "0001_c1s2_038021_00.jpg").write_bytes(b"")
+    (boxed / "gt_bbox" / "0003_c2s1_000001_00.jpg").unlink()
+    text = check("market1501", boxed, progress=False).text()
+    assert "1 unreadable" in text and "0001_c1s2_038021_00.jpg" in text
+    assert "every query has one of its person in its camera; got 1 queries" in text
+    (boxed / "gt_bbox" / "0001.jpg").write_bytes(b"")
+    assert "PERSON_cCAMERA" in check("market1501", boxed, progress=False).text()
+
+
+def test_the_embedded_benchmark_pools_over_its_own_images(rendered):
+    write_image(rendered / "bounding_box_test" / "0001_c1s1_001060_02.jpg")
+    counts = json.loads((rendered / "rendering.json").read_text())
+    counts["counts"]["bounding_box_test"]["images"] += 1
+    (rendered / "rendering.json").write_text(json.dumps(counts))
+    benchmark = load("synthetic", rendered)
+    assert [f"{path.parent.name}/{path.name}" for path in benchmark.boxes.paths] == [
+        "query/0001_c1s1_001051_00.jpg",
+        "query/0003_c2s1_000001_00.jpg",
+        "bounding_box_test/0001_c1s1_001051_02.jpg",
+        "bounding_box_test/0001_c1s1_001060_02.jpg",
+    ]
+    assert benchmark.boxes.person_ids.tolist() == [1, 3, 1, 1]
+    assert benchmark.boxes.camera_ids.tolist() == [1, 2, 1, 1]

@@ -96,6 +96,47 @@ def test_each_rule_is_refused_by_its_name(make, tmp_path, change, words):
     assert "\n" not in str(caught.value)
 
 
+def test_boxes_may_be_images_of_query_and_gallery(make, tmp_path):
+    splits = sound(make)
+    query, gallery = splits["query"], splits["gallery"]
+    boxes = Split(
+        (*query.paths, gallery.paths[1]),
+        np.append(query.person_ids, gallery.person_ids[1]),
+        np.append(query.camera_ids, gallery.camera_ids[1]),
+    )
+    benchmark = Benchmark("own", tmp_path, **splits, boxes=boxes)
+    assert benchmark.fingerprint == Benchmark("own", tmp_path, **splits).fingerprint
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ([(3, 1)], "every query has one of its person in its camera; got 1 queries without: .*1_4_2.jpg"),
+        ([], "every query has one of its person in its camera; got 2 queries without"),
+        (
+            [(3, 1), (4, 2), (4, 1)],
+            "shows a query's person in that query's camera; got 1 others: .*2_4_1.jpg",
+        ),
+        ([(3, 1), (4, 2), (-1, 1)], "shows a query's person in that query's camera; got 1 others"),
+    ],
+)
+def test_boxes_fit_the_queries(make, tmp_path, rows, words):
+    with pytest.raises(InputError, match=words) as caught:
+        Benchmark("own", tmp_path, **sound(make), boxes=make("boxes", *rows))
+    assert "\n" not in str(caught.value)
+
+
+def test_lost_and_smuggled_boxes_are_named(make):
+    splits = sound(make)
+    boxes = make("boxes", (3, 1), (4, 2))
+    boxes.paths[0].unlink()
+    (error,) = rule_violations(**splits, boxes=boxes)
+    assert "1 missing in boxes" in str(error)
+    smuggled = Split((*splits["query"].paths, splits["train"].paths[0]), [3, 4, 3], [1, 2, 1])
+    (error,) = rule_violations(**splits, boxes=smuggled)
+    assert "no image is in both training and test" in str(error)
+
+
 def test_lost_and_repeated_files_are_named(make):
     splits = sound(make)
     splits["query"].paths[0].unlink()

@@ -24,7 +24,7 @@ from reidlib.data.rendering.raycasting import Views
 from reidlib.data.rendering.repeatable import Draws, cosine, fold, sine
 from reidlib.data.rendering.scenes import PERSON, Orders, compose
 from reidlib.data.rendering.shading import cast, cloth
-from reidlib.data.synthetic import preview, render
+from reidlib.data.synthetic import TEST_SPLITS, fingerprint, preview, render
 from reidlib.errors import InputError
 
 TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
@@ -342,6 +342,55 @@ def test_second_call_finds_the_first(tiny, tmp_path, monkeypatch):
     } == {path.relative_to(folder): value for path, value in hashes.items()}
     monkeypatch.setattr(synthetic, "_write", None)  # would fail if called
     assert render("tiny", folder, factors=tiny) == folder
+
+
+def test_test_splits_alone_hold_the_same_images(tiny, tmp_path):
+    whole = render("tiny", tmp_path / "whole", factors=tiny, progress=False)
+    tests = render("tiny", tmp_path / "tests", factors=tiny, splits=TEST_SPLITS, progress=False)
+    assert sorted(path.name for path in tests.iterdir()) == sorted(
+        (*TEST_SPLITS, "factors.csv", "rendering.json")
+    )
+    assert [path.relative_to(tests) for path in sorted(tests.glob("*/*.jpg"))] == [
+        path.relative_to(whole) for path in sorted(whole.glob("*/*.jpg")) if path.parent.name != TRAIN
+    ]
+    for path in tests.glob("*/*.jpg"):
+        assert path.read_bytes() == (whole / path.relative_to(tests)).read_bytes()
+    records = [json.loads((folder / "rendering.json").read_text()) for folder in (whole, tests)]
+    assert "splits" not in records[0] and records[1]["splits"] == list(TEST_SPLITS)
+    assert records[1]["counts"] == {name: records[0]["counts"][name] for name in TEST_SPLITS}
+    truths = [(folder / "factors.csv").read_text().splitlines() for folder in (whole, tests)]
+    assert truths[1] == [row for row in truths[0] if not row.startswith(TRAIN)]
+
+
+def test_test_splits_alone_are_not_taken_for_a_benchmark(tiny, tmp_path):
+    folder = render("tiny", tmp_path / "t", factors=tiny, splits=TEST_SPLITS, progress=False)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"one rendering.*splits"):
+            render("tiny", folder, factors=tiny, progress=False)
+    with pytest.raises(InputError, match="render the folder"):
+        load("synthetic", folder)
+    whole = render("tiny", tmp_path / "whole", factors=tiny, progress=False)
+    with pytest.raises(InputError, match=r"one rendering.*splits"):
+        render("tiny", whole, factors=tiny, splits=TEST_SPLITS, progress=False)
+    with pytest.raises(InputError, match="all splits, or those for testing"):
+        render("tiny", tmp_path / "u", factors=tiny, splits=("query",), progress=False)
+    assert not (tmp_path / "u").exists()
+
+
+def test_a_fingerprint_names_a_rendering(tiny, monkeypatch):
+    first = fingerprint("tiny", tiny)
+    assert first == fingerprint("tiny", Factors(num_cameras=3)) and len(first) == 16
+    others = {
+        fingerprint("smoke", tiny),
+        fingerprint("tiny", tiny, seed=1),
+        fingerprint("tiny", replace(tiny, gait=0.5)),
+    }
+    monkeypatch.setitem(SIZES, "tiny", replace(TINY, junk=5))
+    others.add(fingerprint("tiny", tiny))
+    monkeypatch.setitem(SIZES, "tiny", TINY)
+    monkeypatch.setattr(synthetic, "_FORMAT", synthetic._FORMAT + 1)
+    others.add(fingerprint("tiny", tiny))
+    assert len({first, *others}) == 6
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"factors": Factors(num_cameras=3, gait=0.5)}])

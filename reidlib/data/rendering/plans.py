@@ -66,6 +66,11 @@ class Plan:
     def __len__(self) -> int:
         return len(self.person)
 
+    def of(self, splits: tuple[str, ...]) -> Plan:
+        """The images of some splits alone, the same as in the whole plan."""
+        chosen = np.isin(self.split, splits)
+        return Plan(self.orders[chosen], self.person[chosen], self.split[chosen], self.name[chosen])
+
 
 def plan(size: Size, num_cameras: int, seed: int) -> Plan:
     """The images of a benchmark, in the order in which they are rendered."""

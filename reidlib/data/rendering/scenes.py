@@ -31,7 +31,7 @@ class Orders:
     shot: np.ndarray  # (N,) int64 number of the image of this identity by this camera
     kind: np.ndarray  # (N,) PERSON, JUNK or BACKGROUND
 
-    def __getitem__(self, chosen: slice) -> Orders:
+    def __getitem__(self, chosen: slice | np.ndarray) -> Orders:
         return Orders(self.identity[chosen], self.camera[chosen], self.shot[chosen], self.kind[chosen])
 
     def __len__(self) -> int:

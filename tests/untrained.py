@@ -1,0 +1,28 @@
+"""Runs with random weights, for tests of what is done with a finished run."""
+
+from reidlib.configuration import JLMLConfiguration, PyramidConfiguration, RunConfiguration
+from reidlib.data.records import training_labels
+from reidlib.execution import Execution
+from reidlib.recipe import Recipe
+from reidlib.runs import find_or_train, save_tensors
+
+QUIET = Execution(device="cpu", progress=False)
+JLML = JLMLConfiguration(width=0.125, feature_size=16, parts=2)
+# Without normalisation: its embeddings have any length.
+PYRAMID = PyramidConfiguration(
+    trunk="resnet39", weights=None, width=0.125, stripes=2, embedding_size=8, normalisation="none"
+)
+
+
+def untrained(benchmark, folder, model=JLML, size=(32, 16)):
+    """The run of a network as it is before its first step."""
+    identities = len(training_labels(benchmark.train.person_ids).identities_k)
+    wanted = RunConfiguration(
+        model, Recipe(steps=1, images_per_identity=2), size, benchmark.name, benchmark.fingerprint
+    )
+
+    def train(run_folder):
+        save_tensors(run_folder / "weights.pt", model.build(identities, 0).state_dict())
+        return {}
+
+    return find_or_train(wanted.to_json(), train, name="untrained", folder=folder)
