@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,14 +25,22 @@ from reidlib.reporting import notebook as notebooks
 from reidlib.reporting import report
 from reidlib.reporting.display import Display
 from reidlib.reporting.notebook import Source
-from reidlib.reporting.session import Job, Session
+from reidlib.reporting.session import Session
+from reidlib.reporting.work import Job, Pool, Task, pool_here
+
+__all__ = ["Outcome", "Plan", "Task", "reproduce", "select"]
+
+# An executor and how many pieces of work it can do at a time at present; connected when entered.
+Cluster = AbstractContextManager[tuple[Executor, Callable[[], int]]]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to run and where the report goes.
 
-    out: the report's folder. jobs: notebooks at a time. force: run unchanged notebooks again too.
+    out: the report's folder. jobs: notebooks and tasks at a time; None for as many as fit: on a cluster one
+    for each of its workers, here one a core, at most four, and one on a GPU. force: run unchanged notebooks
+    again too.
     parameters: given by the user, injected where a notebook declares them; a ``Path`` is made absolute.
     inputs: fingerprints of whatever else the notebooks read, such as a benchmark's files.
 
@@ -40,7 +50,7 @@ class Plan:
     notebooks: tuple[Path, ...]
     profile: str
     out: Path
-    jobs: int = 1
+    jobs: int | None = None
     force: bool = False
     parameters: dict = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
@@ -53,7 +63,7 @@ class Plan:
             raise InputError(
                 "every notebook of a plan has its own name", ", ".join(names), "name each notebook once"
             )
-        if self.jobs < 1:
+        if self.jobs is not None and self.jobs < 1:
             raise InputError(
                 "at least one notebook must run at a time", f"jobs {self.jobs}", "give 1 or more"
             )
@@ -79,13 +89,14 @@ class Outcome:
     """Names of notebooks by what became of them.
 
     done: executed now. skipped: unchanged, not executed again. failed: ended with an error. blocked: not
-    run because a notebook they depend on failed.
+    run because a notebook they depend on failed. failed_tasks: names of the tasks that ended with an error.
     """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: tuple[str, ...]
     blocked: tuple[str, ...]
+    failed_tasks: tuple[str, ...] = ()
 
 
 def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
@@ -129,15 +140,18 @@ def _plain(value: object) -> object:
 def reproduce(
     plan: Plan,
     *,
-    prepare: Callable[[], object] | None = None,
+    prepare: Callable[[tuple[str, ...]], Sequence[Task] | None] | None = None,
     executor: Executor | None = None,
+    cluster: Cluster | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Run what has changed and write the report.
 
-    prepare: called once before the first notebook, if any is to be run. executor: where notebooks run
-    instead of in new processes here; it must run them in processes and share this machine's files.
-    progress: print one line per notebook as it starts and ends.
+    prepare: called once before anything starts, with the names of the notebooks that are to run, if there
+    are any; returns tasks to be done first. executor: gets the work instead of one made here; any of
+    `concurrent.futures` whose workers see this machine's files, since it only watches over processes.
+    cluster: connected if anything is to run, such as `reidlib.cluster.connected`. progress: print one line
+    per notebook and task as it starts and ends.
 
     Raises InputError before anything runs when a notebook or parameter is wrong or the folder cannot be
     written; KeyboardInterrupt, with a message that says how to go on, after stopping all kernels.
@@ -147,7 +161,7 @@ def reproduce(
     _check_parameters(plan, sources.values())
     digests = _digests(plan, sources)
     current = {name for name in sources if _unchanged(out / name, digests[name])}
-    waiting = [name for name in sources if plan.force or name not in current]
+    waiting = tuple(name for name in sources if plan.force or name not in current)
     display = Display(enabled=progress)
     display.line(
         f"{len(sources)} notebooks, profile {plan.profile}: {len(waiting)} to run, "
@@ -158,39 +172,56 @@ def reproduce(
         display.line(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
     _probe(out)
-    if prepare is not None:
-        prepare()
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            session = Session(
-                out,
-                [Job(sources[name], _injected(plan, sources[name], out), digests[name]) for name in waiting],
-                plan.jobs,
-                display,
+    jobs = [Job(sources[name], _injected(plan, sources[name], out), digests[name]) for name in waiting]
+    with _held(out), cluster or nullcontext() as connected:
+        tasks = tuple((prepare and prepare(waiting)) or ())
+        if connected is not None:
+            workers, capacity = connected
+            pool = Pool(workers, lambda: min(plan.jobs or sys.maxsize, capacity()))
+        else:
+            pool = pool_here(
+                len(tasks) + len(jobs), plan.jobs, plan.parameters.get("device", "auto"), executor
             )
-            states = session.run(executor)
-    except Timeout as error:
-        raise InputError(
-            "one command at a time writes a report", out, "wait for the other, or choose another --out"
-        ) from error
-    except OSError as error:
-        raise _unwritable(out, error) from error
+        if tasks:
+            display.line(f"tasks to be done first: {len(tasks)}; at a time: {pool.capacity()}")
+        try:
+            states = Session(out, jobs, tasks, pool, display).run()
+        except OSError as error:
+            raise _unwritable(out, error) from error
 
-    def having(state: str) -> tuple[str, ...]:
-        return tuple(name for name in waiting if states[name] == state)
+    def having(state: str, names: Iterable[str] = waiting) -> tuple[str, ...]:
+        return tuple(name for name in names if states[name] == state)
 
     outcome = Outcome(
         having("done"),
         tuple(name for name in sources if name not in waiting),
         having("failed"),
         having("blocked"),
+        having("failed", [task.name for task in tasks]),
     )
+    lost = len(outcome.failed_tasks)
     display.line(
         f"{len(outcome.done)} done, {len(outcome.skipped)} unchanged, {len(outcome.failed)} failed, "
-        f"{len(outcome.blocked)} not run"
+        f"{len(outcome.blocked)} not run" + (f", {lost} task{'s' if lost > 1 else ''} failed" if lost else "")
     )
     display.line(f"report: {out / 'index.html'}")
     return outcome
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Keep other commands from writing this report."""
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            "one command at a time writes a report", out, "wait for the other, or choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:

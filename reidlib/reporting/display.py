@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-# A log file gets a line about running notebooks this often; a terminal is refreshed all the time.
+# A log file gets a line about what is running this often; a terminal is refreshed all the time.
 _LOG_INTERVAL = 60.0
 
 
@@ -22,7 +22,7 @@ def clock(seconds: float) -> str:
 class Display:
     """Prints a line for each change of state, and between them what is running.
 
-    On a terminal the running notebooks are one last line that is overwritten; elsewhere they are ordinary
+    On a terminal what is running is one last line that is overwritten; elsewhere they are ordinary
     lines, one a minute, without carriage returns.
     """
 
@@ -39,12 +39,12 @@ class Display:
             print(text, file=self._stream, flush=True)
 
     def state(self, name: str, state: str, duration: float | None, error: str | None) -> None:
-        """Print what became of a notebook."""
+        """Print what became of a notebook or task."""
         elapsed = "" if duration is None else f"  {clock(duration)}"
         self.line(f"{name}  {state}{elapsed}" + (f"  {error}" if error else ""))
 
     def live(self, running: Callable[[], list[str]]) -> None:
-        """Show the running notebooks, each as one short text; asked for only when it is time to show."""
+        """Show what is running, as short texts; asked for only when it is time to show."""
         if not self._enabled or not (self._terminal or self._due()):
             return
         text = " · ".join(running())

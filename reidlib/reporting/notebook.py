@@ -5,23 +5,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import multiprocessing
-import os
 import re
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import connection
 from pathlib import Path
 
 import nbformat
+from filelock import FileLock
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
 from reidlib.errors import InputError
+from reidlib.reporting.processes import Failure, one_line
 
 # The executed copy while it grows; it gets its final name only when the kernel has ended.
 PARTIAL = "notebook.partial.ipynb"
@@ -154,74 +151,48 @@ class _Manager(AsyncKernelManager):
         return _ThisPython(parent=self)
 
 
-def execute(path: Path, folder: Path, parameters: dict, threads: int | None) -> str | None:
+def clear(folder: Path) -> None:
+    """Remove what an earlier execution left: nothing of it may pass for the next one's."""
+    for stale in ("result.json", "index.html", "notebook.ipynb", PARTIAL, PROGRESS):
+        (folder / stale).unlink(missing_ok=True)
+
+
+def execute(path: Path, folder: Path, parameters: dict) -> None:
     """Execute a notebook with its injected parameters; the copy grows as ``folder / PARTIAL``.
 
-    Runs in a process of its own, because papermill changes the working directory. threads: limit for
-    the kernel's numerical libraries, None for all. Returns None or the exception in one line.
+    Runs in a process of its own, because papermill changes the working directory. Raises Failure with the
+    notebook's exception in one line.
     """
     import papermill
 
-    if threads is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ["REIDLIB_PROGRESS"] = str(folder / PROGRESS)  # the kernel inherits it
-    try:
-        papermill.execute_notebook(
-            _literal(path),
-            _literal(folder / PARTIAL),
-            parameters,
-            kernel_name="reidlib",
-            language="python",
-            cwd=path.parent,
-            progress_bar=False,
-            log_output=False,
-            start_timeout=120,
-            store_widget_state=False,
-            kernel_manager_class=_Manager,
-            # A large figure on a busy machine takes longer than the default of four seconds.
-            iopub_timeout=60,
-        )
-    except papermill.PapermillExecutionError as error:
-        return _one_line(error.ename, error.evalue)
-    except Exception as error:  # any failure, a dead kernel's above all, must reach the report
-        return _one_line(type(error).__name__, str(error))
-    return None
-
-
-def execute_guarded(path: Path, folder: Path, parameters: dict, threads: int | None) -> str | None:
-    """`execute` in a worker process of this command, so that no kernel outlives the command.
-
-    Ctrl-C at a terminal reaches the whole process group; only the parent decides what it means, and ends
-    workers with SIGTERM. That becomes an exception, so that papermill's own clean-up stops the kernel.
-    A parent that was killed cannot ask: a thread waits for its end.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    def watch(sentinel: int) -> None:
-        connection.wait([sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, stop)
-    if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
-    try:
-        return execute(path, folder, parameters, threads)
-    except SystemExit:
-        # The pool's own loop would swallow the exception and wait for more work for ever.
-        os._exit(128 + signal.SIGTERM)
+    # A cluster starts the notebook of a lost worker again while that worker's kernel may still be ending.
+    with FileLock(folder / ".lock"):
+        clear(folder)
+        try:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(folder / PARTIAL),
+                parameters,
+                kernel_name="reidlib",
+                language="python",
+                cwd=path.parent,
+                progress_bar=False,
+                log_output=False,
+                start_timeout=120,
+                store_widget_state=False,
+                kernel_manager_class=_Manager,
+                # A large figure on a busy machine takes longer than the default of four seconds.
+                iopub_timeout=60,
+            )
+        except papermill.PapermillExecutionError as error:
+            raise Failure(one_line(error.ename, error.evalue)) from error
+        except Exception as error:  # any failure, a dead kernel's above all, must reach the report
+            raise Failure(one_line(type(error).__name__, str(error))) from error
 
 
 def _literal(path: Path) -> str:
     """papermill takes braces in a path for placeholders."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _one_line(name: str, message: str) -> str:
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", message).splitlines() if line.strip()]
-    return f"{name}: {lines[0]}" if lines else name
 
 
 def progress(folder: Path) -> tuple[int, int] | None:

@@ -1,115 +1,147 @@
-"""Notebooks on their way from waiting to done: in processes, in order, stopped when asked."""
+"""Notebooks, and the tasks some of them wait for, on their way from waiting to done."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import contextlib
+import pickle
 import time
-from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from datetime import datetime
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from reidlib import locations
+from reidlib.errors import InputError
 from reidlib.files import write_json
 from reidlib.reporting import notebook as notebooks
 from reidlib.reporting import report
 from reidlib.reporting.display import Display, clock
-from reidlib.reporting.notebook import Source
+from reidlib.reporting.processes import Work, apart, one_line
+from reidlib.reporting.work import Job, Pool, Task
 
-
-@dataclass(frozen=True)
-class Job:
-    """A notebook to run, the parameters to inject, and the hash of all that its result stands on."""
-
-    source: Source
-    parameters: dict
-    digest: str
+# Seconds between two looks at what is running.
+_LOOK = 0.5
+# Folder of the tasks' logs in the report.
+TASKS = "tasks"
 
 
 class Session:
-    """Runs jobs, at most so many at a time, and records in ``out`` what becomes of each.
+    """Runs tasks and notebooks as one pool of work, and records in ``out`` what becomes of each notebook.
 
-    A notebook that fails blocks those that depend on it and nothing else.
+    Tasks start first, in their order. A notebook that fails blocks those that depend on it and nothing else;
+    a task that fails blocks nothing: the notebooks find out what is missing.
     """
 
-    def __init__(self, out: Path, jobs: list[Job], at_a_time: int, display: Display):
-        self._out, self._at_a_time, self._display = out, at_a_time, display
+    def __init__(self, out: Path, jobs: Sequence[Job], tasks: Sequence[Task], pool: Pool, display: Display):
+        self._out, self._pool, self._display = out, pool, display
         self._jobs = {job.source.name: job for job in jobs}
-        self._states: dict[str, str] = {}
+        self._tasks = {task.name: task for task in tasks}
+        if len(self._tasks) < len(tasks) or self._tasks.keys() & self._jobs.keys():
+            raise InputError(
+                "every task has a name of its own", ", ".join(task.name for task in tasks), "rename one"
+            )
+        self._states = dict.fromkeys((*self._tasks, *self._jobs), "waiting")
+        self._running: dict[Future, str] = {}
         self._started: dict[str, float] = {}
+        self._capacity = 0
         for name in self._jobs:
             (out / name).mkdir(exist_ok=True)
             self._settle(name, "waiting")
 
-    def run(self, executor: Executor | None) -> dict[str, str]:
-        """Run all that is waiting; return each notebook's final state."""
-        running: dict[Future, str] = {}
-        bystanders = set(multiprocessing.active_children())
+    def run(self) -> dict[str, str]:
+        """Run all that is waiting; return the final state of each task and notebook by name."""
         try:
-            while "waiting" in self._states.values() or running:
-                self._start_ready(running, executor)
-                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    # Dropped at once: a cluster re-runs finished work whose future is still held when
-                    # a worker dies.
-                    self._finish(running.pop(future), future)
-                self._display.live(lambda: [self._running_line(name) for name in running.values()])
+            while self._waiting() or self._running:
+                self._capacity = self._pool.capacity()
+                self._start_ready()
+                self._collect()
+                self._display.live(self._lines)
         except BaseException as error:
-            _stop(set(multiprocessing.active_children()) - bystanders, running)
+            self._stop()
             if isinstance(error, KeyboardInterrupt):
-                for name in running.values():
-                    self._settle(name, "interrupted")
-                report.write_index(self._out)
-                self._display.line("")
                 raise KeyboardInterrupt(
-                    f"interrupted with {', '.join(running.values()) or 'nothing'} running; finished "
+                    f"interrupted with {', '.join(self._running.values()) or 'nothing'} running; finished "
                     "notebooks are kept; run the same command again to go on"
                 ) from error
             raise
         report.write_index(self._out)
+        with contextlib.suppress(OSError):  # logs of failed tasks stay
+            (self._out / TASKS).rmdir()
         return self._states
 
-    def _start_ready(self, running: dict[Future, str], executor: Executor | None) -> None:
+    def _waiting(self) -> list[str]:
+        return [name for name, state in self._states.items() if state == "waiting"]
+
+    def _start_ready(self) -> None:
         progressed = True
         while progressed:  # a notebook blocked now may block one seen earlier
             progressed = False
-            for name in [name for name, state in self._states.items() if state == "waiting"]:
-                needed = [self._states.get(other, "done") for other in self._jobs[name].source.depends_on]
-                if "failed" in needed or "blocked" in needed:
-                    lost = [
-                        other
-                        for other in self._jobs[name].source.depends_on
-                        if self._states.get(other) in ("failed", "blocked")
-                    ]
+            for name in self._waiting():
+                needed = self._jobs[name].source.depends_on if name in self._jobs else ()
+                lost = [other for other in needed if self._states.get(other) in ("failed", "blocked")]
+                if lost:
                     self._settle(name, "blocked", error=f"not run, because {', '.join(lost)} failed")
                     progressed = True
-                elif set(needed) <= {"done"} and len(running) < self._at_a_time:
-                    running[self._submit(name, executor)] = name
+                elif self._ready(name, needed) and len(self._running) < self._capacity:
+                    self._running[self._submit(name)] = name
 
-    def _submit(self, name: str, executor: Executor | None) -> Future:
-        folder, job = self._out / name, self._jobs[name]
-        # Nothing of an earlier execution may pass for this one's.
-        for stale in ("result.json", "index.html", "notebook.ipynb", notebooks.PARTIAL, notebooks.PROGRESS):
-            (folder / stale).unlink(missing_ok=True)
+    def _ready(self, name: str, needed: Sequence[str]) -> bool:
+        tasks = [task.name for task in self._tasks.values() if name in task.notebooks]
+        return all(self._states.get(other, "done") == "done" for other in needed) and all(
+            self._states[task] in ("done", "failed") for task in tasks
+        )
+
+    def _submit(self, name: str) -> Future:
         self._started[name] = time.time()
+        self._log(name).unlink(missing_ok=True)
+        self._progress(name).unlink(missing_ok=True)
+        if name in self._jobs:
+            folder, job = self._out / name, self._jobs[name]
+            notebooks.clear(folder)
+            function, arguments = notebooks.execute, (job.source.path, folder, job.parameters)
+        else:
+            function, arguments = self._tasks[name].function, self._tasks[name].arguments
+            (self._out / TASKS).mkdir(exist_ok=True)
         self._settle(name, "running")
         report.write_index(self._out)
-        threads = max(1, _cores() // self._at_a_time) if self._at_a_time > 1 else None
-        if executor is not None:
-            return executor.submit(notebooks.execute, job.source.path, folder, job.parameters, threads)
-        # A pool for each: a worker that is killed takes no sibling with it.
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        future = pool.submit(notebooks.execute_guarded, job.source.path, folder, job.parameters, threads)
-        pool.shutdown(wait=False)
-        return future
+        environment = {
+            # What is found through `locations` is this command's, whoever does the work.
+            "REIDLIB_HOME": str(locations.home()),
+            "REIDLIB_PROGRESS": str(self._progress(name)),
+        }
+        threads = self._pool.threads
+        work = Work(name, pickle.dumps((function, arguments)), environment, threads, self._log(name))
+        return self._pool.executor.submit(apart, work)
 
-    def _finish(self, name: str, future: Future) -> None:
+    def _collect(self) -> None:
+        """Wait a moment for what ends, and drop its futures before returning.
+
+        A cluster does finished work again if its future is still held when a worker dies.
+        """
+        if not self._running:
+            if self._waiting():  # a cluster without workers
+                time.sleep(_LOOK)
+            return
+        finished, _ = wait(self._running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        for future in finished:
+            name = self._running.pop(future)
+            try:
+                failure = future.exception()
+            except CancelledError:  # the cluster lost it, and may have found itself again
+                self._display.line(f"{name}  lost with the connection to the scheduler; it starts again")
+                self._settle(name, "waiting")
+                continue
+            error = one_line(type(failure).__name__, str(failure)) if failure else future.result()
+            self._progress(name).unlink(missing_ok=True)
+            if name in self._jobs:
+                self._finish(name, error)
+            else:
+                where = f" (see {self._log(name)})" if self._log(name).is_file() else ""
+                self._settle(name, "failed" if error else "done", error=error and error + where)
+
+    def _finish(self, name: str, error: str | None) -> None:
+        """Make a notebook's page and settle what became of it."""
         folder = self._out / name
-        failure = future.exception()
-        error = f"{type(failure).__name__}: its process ended abruptly" if failure else future.result()
-        (folder / notebooks.PROGRESS).unlink(missing_ok=True)
         if error is None and not report.read_json(folder / "result.json"):
             error = "it ended without writing result.json, which its last cell must write"
         if (folder / notebooks.PARTIAL).is_file():
@@ -126,49 +158,63 @@ class Session:
         report.write_index(self._out)
 
     def _settle(self, name: str, state: str, *, error: str | None = None) -> None:
-        """Record a notebook's state; the status is the last file of a notebook that is written."""
+        """Record and show a state; a notebook's status is the last of its files that is written."""
         self._states[name] = state
-        started = self._started.get(name)
+        started = self._started.get(name) if state != "waiting" else None
         duration = round(time.time() - started, 1) if started and state != "running" else None
         when = datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds") if started else None
-        status = {
-            "notebook": name,
-            "title": self._jobs[name].source.title,
-            "state": state,
-            "error": error,
-            "profile": self._jobs[name].parameters["profile"],
-            "parameters": self._jobs[name].parameters,
-            "digest": self._jobs[name].digest,
-            "started": when,
-            "duration": duration,
-        }
-        write_json(self._out / name / "status.json", status)
+        if name in self._jobs:
+            status = {
+                "notebook": name,
+                "title": self._jobs[name].source.title,
+                "state": state,
+                "error": error,
+                "profile": self._jobs[name].parameters["profile"],
+                "parameters": self._jobs[name].parameters,
+                "digest": self._jobs[name].digest,
+                "started": when,
+                "duration": duration,
+            }
+            write_json(self._out / name / "status.json", status)
         if state != "waiting":
             self._display.state(name, state, duration, error)
 
+    def _stop(self) -> None:
+        """End what is running and say so, as far as the disk lets it."""
+        for future in self._running:
+            future.cancel()
+        self._pool.stop()
+        with contextlib.suppress(OSError, InputError):
+            for name in self._running.values():
+                self._progress(name).unlink(missing_ok=True)
+                self._settle(name, "interrupted")
+            report.write_index(self._out)
+            self._display.line("")
+
+    def _progress(self, name: str) -> Path:
+        """The file in which long work says how far it is."""
+        if name in self._jobs:
+            return self._out / name / notebooks.PROGRESS
+        return self._out / TASKS / f"{name}.progress"
+
+    def _log(self, name: str) -> Path:
+        if name in self._jobs:
+            return self._out / name / "process.log"
+        return self._out / TASKS / f"{name}.log"
+
+    def _lines(self) -> list[str]:
+        """How much there is, then each that is running."""
+        running, waiting = list(self._running.values()), len(self._waiting())
+        counts = [f"{len(running)} running, {waiting} waiting"] if waiting else []
+        if not self._capacity:
+            counts.append("no worker is there")
+        return counts + [self._running_line(name) for name in running]
+
     def _running_line(self, name: str) -> str:
-        cells = notebooks.progress(self._out / name)
+        cells = notebooks.progress(self._out / name) if name in self._jobs else None
         cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
         try:
-            inside = f"  ({(self._out / name / notebooks.PROGRESS).read_text()})"
+            inside = f"  ({self._progress(name).read_text()})"
         except OSError:
             inside = ""
         return f"{name}{cell}  {clock(time.time() - self._started[name])}{inside}"
-
-
-def _cores() -> int:
-    """Cores this process may use; a container or batch system may grant fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _stop(workers: set[BaseProcess], running: Iterable[Future]) -> None:
-    """End workers, which end their kernels; by force those that do not."""
-    for future in running:
-        future.cancel()
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join(12)
-        if worker.is_alive():
-            worker.kill()
-            worker.join()

@@ -1,0 +1,117 @@
+"""Trainings that take time and nothing else, and commands over them that can be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from reidlib import locations
+from reidlib.files import write_text
+
+_EPOCH = 0.1  # seconds
+
+
+def train(name: str, epochs: int) -> None:
+    """A run found or trained as a real one is: with a checkpoint behind each epoch, from which it goes on."""
+    from reidlib.runs import CHECKPOINT, find_or_train  # imports torch: seconds that only this one needs
+
+    def take_time(run_folder: Path) -> dict:
+        checkpoint = run_folder / CHECKPOINT
+        first = int(checkpoint.read_text()) if checkpoint.is_file() else 0
+        note(f"{name} begins {os.getpid()} {os.getppid()}")
+        for epoch in range(first, epochs):
+            time.sleep(_EPOCH)
+            # Noted first: one that ends between the two lines would be noted twice, not never.
+            note(f"{name} epoch {epoch}")
+            write_text(checkpoint, str(epoch + 1))
+        return {"epochs": epochs}
+
+    print(f"{name} is being trained")
+    find_or_train({"pretended": name}, take_time, name=name, folder=locations.runs())
+    note(f"{name} found")
+
+
+def fail(name: str) -> None:
+    print(f"a word before {name} fails")
+    raise ValueError(f"{name} cannot be\ntrained")
+
+
+def listen(folder: str) -> None:
+    """Stops as the training's loop does: behind a step, with what it has."""
+    asked = []
+    signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    Path(folder, "listening").touch()
+    while not asked:
+        time.sleep(0.1)
+    time.sleep(0.3)
+    Path(folder, "saved").touch()
+    raise KeyboardInterrupt
+
+
+def note(text: str) -> None:
+    """A line for the test, from whichever process."""
+    with (locations.home() / "notes").open("a") as file:
+        file.write(text + "\n")
+
+
+def notes(home: Path, beginning: str) -> list[str]:
+    """What follows a beginning in each of the lines noted so far."""
+    file = home / "notes"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [line.removeprefix(beginning).strip() for line in lines if line.startswith(beginning)]
+
+
+def processes(home: Path, name: str) -> tuple[int, int]:
+    """The process that trains, and the one that started it; 0 as long as there is none."""
+    begun = notes(home, f"{name} begins")
+    process, parent = begun[-1].split() if begun else (0, 0)
+    return int(process), int(parent)
+
+
+def check_trained_once(home: Path, **epochs: int) -> None:
+    """Every epoch of every training was done, none twice but the one in which a process was killed."""
+    for name, number in epochs.items():
+        assert len(list((home / "runs").glob(f"{name}-*/run.json"))) == 1
+        done = [int(epoch) for epoch in notes(home, f"{name} epoch")]
+        begun = len(notes(home, f"{name} begins"))
+        assert sorted(set(done)) == list(range(number))
+        assert len(done) <= number + begun - 1, f"{name} was trained from the start again: {done}"
+
+
+def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments: str) -> subprocess.Popen:
+    """A process that reproduces all notebooks after these trainings of so many epochs."""
+    program = (
+        "import pretending\nfrom pathlib import Path\nfrom reidlib.cluster import connected\n"
+        "from reidlib.reproduce import *\n"
+        f"home, tasks = Path({str(home)!r}), {tasks!r}\n"
+        "tasks = [Task(name, pretending.train, (name, n)) for name, n in tasks.items()]\n"
+        f"plan = Plan(select([], Path({str(notebooks)!r})), 'smoke', home / 'out', jobs=2)\n"
+        f"print(reproduce(plan, prepare=lambda waiting: tasks, {arguments}))"
+    )
+    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "REIDLIB_HOME": str(home), "PYTHONPATH": here},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(condition, what: str) -> None:
+    end = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # An ended process stays listed until the machine's first process collects it.
+    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
