@@ -15,13 +15,22 @@ distances        distances that are the same on every device, and how many lie w
 descriptors      what an image says without any training: stripe colour histograms
 configuration    what a run depends on, as frozen dataclasses
 experiments      every training as a literal row; the profiles; a run, found or trained
-evaluation       a trained run on test images: scores by branch, ranked lists
+evaluation       a trained run on test images: scores by branch, single and multi-query; ranked lists
+conditions       the same under worse boxes or more occlusion; misalignment: what that costs
 profiles         the names of the profiles, for those who need no more
 complexity       parameters, operations, depth and streams of a model
-plots            arrays in, figure out; model_plots: parts and training; balancing_plots
-tables           scores of runs as rows: mean and spread over seeds, differences to a baseline
+feature_selection  which input units JLML's sparsity switches off
+published        the papers' numbers as printed, and one reader for them
+intervals        how sure a difference is, over seeds and queries
+tables           scores of runs as rows: mean and interval over seeds, paired differences
+evidence         the runs behind a comparison, with missing ones marked
+ablations        the papers' tables of ablations: rows, baselines, what is printed
+claims           the ledger: each claim, the test that decides it, the verdict
+plots            arrays in, figure out; model_plots, balancing_plots, evidence_plots
 results          what a notebook hands to the report
+sweeps           which trainings the notebooks want, as work for several processes
 reproduce        the notebooks, run headless; reporting: their processes, pages and index
+cluster          the workers of a Dask cluster, where notebooks and trainings can run
 locations        where generated files are kept; files: written whole; errors: how bad input is refused
 """
 

@@ -6,7 +6,9 @@ Nothing heavy is imported before it is needed, so that a misspelt argument is an
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+import time
 from pathlib import Path
 
 from reidlib import __version__
@@ -47,8 +49,22 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", parents=[data], help="run the notebooks, write the report")
     reproduce.add_argument("numbers", nargs="*", metavar="NUMBER", help="notebooks, such as 20; none: all")
-    reproduce.add_argument("--jobs", type=_positive, default=1, metavar="N", help="notebooks at a time")
+    reproduce.add_argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="notebooks and trainings at a time, which need about 1.1 GiB of memory each (quick); "
+        "default: one a core, at most 4; one with a GPU; all workers of a scheduler",
+    )
+    reproduce.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run on the workers of this Dask scheduler, which share the command's files",
+    )
     reproduce.add_argument("--seeds", type=_positive, metavar="N", help="trainings of each configuration")
+    reproduce.add_argument(
+        "--no-train", action="store_true", help="use the runs that are there; mark missing ones as missing"
+    )
     reproduce.add_argument("--force", action="store_true", help="run unchanged notebooks again")
     reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE[-BENCHMARK])")
     reproduce.add_argument(
@@ -84,11 +100,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from reidlib import locations
+    from reidlib.cluster import connected
     from reidlib.profiles import SYNTHETIC_SIZES, check_data
-    from reidlib.reproduce import Plan, reproduce, select
+    from reidlib.reporting import summary
+    from reidlib.reproduce import Plan, Task, reproduce, select
 
     check_data(arguments.profile, arguments.benchmark, arguments.data_root)
-    if arguments.device != "auto":  # asked of torch, which takes seconds to import
+    # Asked of torch, which takes seconds to import; workers elsewhere have other devices.
+    if arguments.device != "auto" and not arguments.scheduler:
         from reidlib.execution import Execution
 
         _ = Execution(device=arguments.device).torch_device
@@ -98,6 +117,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         "runs": str(Path(arguments.runs).resolve()) if arguments.runs else None,
         "device": arguments.device if arguments.device != "auto" else None,
         "seeds": arguments.seeds,
+        "may_train": False if arguments.no_train else None,
     }
     real = "" if arguments.benchmark == "synthetic" else f"-{arguments.benchmark}"
     out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
@@ -108,23 +128,47 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         force=arguments.force,
         parameters={name: value for name, value in parameters.items() if value is not None},
-        inputs=_data_state(arguments),
+        inputs=_data_state(arguments) | (_runs_state(arguments) if arguments.no_train else {}),
     )
 
-    def render_first() -> None:
+    def prepare(waiting: tuple[str, ...]) -> list[Task]:
+        from reidlib import sweeps
+
         # Here and not in the first notebook, where nobody would see its progress.
         size = SYNTHETIC_SIZES[arguments.profile]
         if size and not arguments.data_root and not (locations.data() / f"synthetic-{size}").exists():
             from reidlib.experiments import open_benchmark
 
-            open_benchmark(arguments.profile, device=arguments.device)
+            open_benchmark(arguments.profile, device="auto" if arguments.scheduler else arguments.device)
+        if arguments.no_train:
+            return []
+        return sweeps.tasks(
+            waiting,
+            arguments.profile,
+            arguments.benchmark,
+            parameters["data_root"],
+            seeds=arguments.seeds or 1,
+            runs=parameters["runs"],
+            device=arguments.device,
+        )
 
-    outcome = reproduce(plan, prepare=render_first)
+    cluster = None
+    if arguments.scheduler:
+        runs = Path(arguments.runs).resolve() if arguments.runs else locations.runs()
+        data = [Path(parameters["data_root"])] if arguments.data_root else []
+        cluster = connected(
+            arguments.scheduler,
+            out=plan.out,
+            shared=(locations.home(), runs),
+            files=(*plan.notebooks, *data),
+        )
+    began = time.monotonic()
+    outcome = reproduce(plan, prepare=prepare, cluster=cluster)
+    if outcome.done or outcome.failed:
+        summary.keep_command(plan.out, arguments.line, time.monotonic() - began)
     if arguments.summary:
-        from reidlib.reporting import report
-
-        report.write_summary(plan.out, locations.project() / "reports")
-    return 1 if outcome.failed else 0
+        summary.write_summary(plan.out, locations.project() / "reports")
+    return 1 if outcome.failed or outcome.failed_tasks else 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -202,6 +246,18 @@ def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
     return {"data": load(arguments.benchmark, Path(arguments.data_root)).fingerprint}
 
 
+def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
+    """Which runs and scores are there, where what is shown depends on it."""
+    import hashlib
+
+    from reidlib import locations
+
+    folder = Path(arguments.runs) if arguments.runs else locations.runs()
+    files = sorted({*folder.glob("*/scores.json"), *folder.glob("*/conditions/*.json")})
+    state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return {"runs": hashlib.sha256("\n".join(state).encode()).hexdigest()}
+
+
 def _score_table(scores: dict) -> str:
     """R1, mAP both ways and mINP of each branch in per cent, as text."""
     rows = ["feature   R1    R5    R10   mAP (trapezoid)  mAP (step)  mINP"]
@@ -220,7 +276,9 @@ def _score_table(scores: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. 0: done; 1: it ran and found failures; 2: bad input; 130: interrupted."""
-    parsed = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = _parser().parse_args(given)
+    parsed.line = shlex.join(["reidlib", *given])
     try:
         return parsed.function(parsed)
     except InputError as error:

@@ -26,11 +26,11 @@ from reidlib.data.augmentation import Augmentation
 from reidlib.data.records import Benchmark, training_labels
 from reidlib.data.synthetic import render
 from reidlib.errors import InputError
-from reidlib.evaluation import check_data_of, evaluate_run, open_images
+from reidlib.evaluation import check_data_of, current, evaluate_run, open_images, usable
 from reidlib.execution import Execution
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
 from reidlib.recipe import Recipe
-from reidlib.runs import Run, find_or_train
+from reidlib.runs import Run, find, find_or_train
 from reidlib.training import train
 
 
@@ -215,6 +215,11 @@ def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: 
     )
 
 
+def run_name(experiment: str, profile: str, benchmark: Benchmark, seed: int) -> str:
+    """The readable beginning of a run's folder."""
+    return f"{experiment}-{profile}-{benchmark.name}-seed{seed}"
+
+
 def with_seeds(configuration: RunConfiguration, seeds: int) -> list[RunConfiguration]:
     """The same training with the seeds 0 to ``seeds - 1``. Raises InputError for less than one."""
     if seeds < 1:
@@ -230,10 +235,14 @@ def obtain(
     runs: str | Path | None = None,
     execution: Execution | None = None,
     report: Callable[[str], None] = print,
+    may_train: bool = True,
 ) -> Run:
     """The run of a configuration with its scores: whatever is missing is trained and evaluated.
 
     name: readable beginning of the run's folder. runs: where runs are kept (``locations.runs()``).
+    may_train: False refuses (InputError) where the run is not there yet.
+
+    A run that was carried here without its weights is used with the scores that it has.
 
     Where ``torchrun`` started several processes, all of them call this: the first one looks for the run and
     evaluates it, and if it is missing all of them train it together.
@@ -277,9 +286,13 @@ def obtain(
         return train_it(run_folder)
 
     folder = Path(runs) if runs else locations.runs()
+    if not may_train and find(wanted.to_json(), folder) is None:
+        raise InputError(
+            "this run is to be there already", f"no {name} in {folder}", "train it, or copy it there"
+        )
     with distributed.refusing_together():
         run = find_or_train(wanted.to_json(), train_together, name=name, folder=folder, report=report)
-        if run.scores is None:
+        if not current(run, benchmark) and not (usable(run) and not run.has_weights):
             evaluate_run(run, benchmark, execution=execution)
     distributed.from_first(("found", str(run.folder)))
     return run

@@ -114,6 +114,27 @@ def part_diagrams(
     return figure
 
 
+def stripe_diagrams(
+    image_hwc: np.ndarray, stripes: Mapping[str, Sequence[tuple[int, int]]], map_height: int
+) -> Figure:
+    """For each name the image and beside it a bar for each stripe, neighbours in turn in two columns.
+
+    stripes: name -> rows (first, past the last) of a map of ``map_height`` rows.
+    """
+    height, width = image_hwc.shape[:2]
+    bar = 0.1 * height
+    figure, panels = plt.subplots(1, len(stripes), figsize=(1.75 * len(stripes), 2.9), squeeze=False)
+    for axes, (name, rows) in zip(panels[0], stripes.items(), strict=True):
+        show_image(axes, image_hwc)
+        for index, (first, last) in enumerate(rows):
+            top, low = (edge * height / map_height for edge in (first, last))
+            corner = (width + 0.04 * height + index % 2 * bar, top)
+            axes.add_patch(Rectangle(corner, 0.8 * bar, low - top - 1, color=PALETTE[index % 2], lw=0))
+        axes.set(xlim=(-0.5, width + 0.3 * height), ylim=(height - 0.5, -0.5))
+        axes.set_title(name, fontsize=10, loc="left")
+    return figure
+
+
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Loss terms, training accuracy and learning rate over the epochs of a run's history.
 

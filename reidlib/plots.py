@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from reidlib.intervals import signed
 from reidlib.tables import Spread
 
 # Okabe and Ito's palette. A meaning keeps its colour in every figure; a sign or word always stands beside it.
@@ -191,7 +192,7 @@ def cmc_curves(curves: Mapping[str, Mapping[int, float]], colours: Mapping[str, 
 
 
 def score_bars(
-    rows: Mapping[str, Mapping[str, tuple[float, float | None]]],
+    rows: Mapping[str, Mapping[str, Spread]],
     *,
     baseline: str | None = None,
     colours: Mapping[str, str] | None = None,
@@ -199,7 +200,7 @@ def score_bars(
 ) -> Figure:
     """A panel for each measure and a bar for each row, with its value written on.
 
-    rows: row -> measure -> mean and standard deviation (or None) in per cent, a bar's length and whisker.
+    rows: row -> measure -> mean in per cent and half its interval (or None), a bar's length and whisker.
     baseline: the row to which the others' differences are written, too; a dashed line carries its value down.
     """
     measures = list(next(iter(rows.values())))
@@ -209,18 +210,20 @@ def score_bars(
         figsize=(2.2 + 3.1 * len(measures), 0.42 * len(rows) + 1.1),
     )  # fmt: skip
     for axes, measure in zip(panels[0], measures, strict=True):
-        means = {row: cells[measure][0] for row, cells in rows.items()}
+        means = {row: cells[measure].mean for row, cells in rows.items()}
         # The numbers stand in a column behind the longest bar, where no line crosses them.
-        longest = np.nanmax([1.0, *(cells[measure][0] + (cells[measure][1] or 0) for cells in rows.values())])
+        longest = np.nanmax(
+            [1.0, *(cells[measure].mean + (cells[measure].half_width or 0) for cells in rows.values())]
+        )
         for place, (row, cells) in enumerate(rows.items()):
-            mean, deviation = cells[measure]
+            mean, half_width = cells[measure][:2]
             if not np.isfinite(mean):
-                axes.text(1.04 * longest, place, "not measured", va="center", fontsize=9)
+                axes.text(1.04 * longest, place, "missing", va="center", fontsize=9)
                 continue
-            axes.barh(place, mean, 0.66, color=colours[row], xerr=deviation, error_kw={"lw": 1.2})
+            axes.barh(place, mean, 0.66, color=colours[row], xerr=half_width, error_kw={"lw": 1.2})
             text = f"{mean:.1f}"
             if baseline is not None and row != baseline:
-                text += f" ({Spread(mean - means[baseline]).signed})"
+                text += f" ({signed(mean - means[baseline])})"
             axes.text(1.04 * longest, place, text, va="center", fontsize=9)
         if baseline is not None and np.isfinite(means[baseline]):
             axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)

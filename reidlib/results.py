@@ -37,11 +37,14 @@ class Result:
         # Nothing of an earlier execution may pass for this one's.
         (self.out / "result.json").unlink(missing_ok=True)
 
-    def figure(self, figure: Figure, name: str, *, caption: str, alt: str, lead: bool = False) -> Image:
+    def figure(
+        self, figure: Figure, name: str, *, caption: str, alt: str, lead: bool = False, summary: bool = False
+    ) -> Image:
         """Keep a figure as ``name.png``, or as ``name.jpg`` if it shows photographs; return it for display.
 
         What the cell shows is the very file of the report, with ``alt`` for those who cannot see it.
-        lead: one of the few that stand for the notebook in the index and the summary.
+        lead: one of the few that stand for the notebook in the index. summary: one of the few that stand for
+        the whole suite in ``reports/README.md``.
         """
         photographs = any(shown.get_array().ndim == 3 for axes in figure.axes for shown in axes.images)
         kind = "jpeg" if photographs else "png"
@@ -59,7 +62,9 @@ class Result:
                 pil_kwargs={"quality": 85, "progressive": True} if photographs else {"optimize": True},
             ),
         )
-        self._figures.append({"file": path.name, "caption": caption, "alt": alt, "lead": lead})
+        self._figures.append(
+            {"file": path.name, "caption": caption, "alt": alt, "lead": lead, "summary": summary}
+        )
         plt.close(figure)  # an open figure would be shown a second time at the end of the cell
         return Image(path.read_bytes(), format=kind, alt=alt)
 
@@ -73,10 +78,13 @@ class Result:
         seeds: tuple[int, ...] = (),
         device: str = "",
         data: str = "",
+        runs: list[dict] | None = None,
+        ledger: list[dict] | None = None,
     ) -> None:
         """Write ``result.json``.
 
-        headline: the few numbers worth the index, already formatted. scores: rows of a table.
+        headline: the few numbers worth the index, already formatted. scores: rows of a table. runs: the
+        trainings behind them (``Evidence.records``). ledger: rows of the ledger of claims, for the summary.
         """
         if is_dataclass(configuration):
             configuration = asdict(configuration)
@@ -91,6 +99,8 @@ class Result:
             "configuration": configuration,
             "seeds": list(seeds),
             "data": data,
+            "runs": runs or [],
+            "ledger": ledger or [],
             "versions": versions(),
             "commit": commit(),
             "device": device,

@@ -93,6 +93,11 @@ class Run:
         path = self.folder / "scores.json"
         return read_json(path) if path.is_file() else None
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the trained weights are there; a run may be carried without them."""
+        return (self.folder / "weights.pt").is_file()
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained state. Raises InputError where the run was carried here without its weights."""
         path = self.folder / "weights.pt"
@@ -127,6 +132,18 @@ def load_tensors(path: Path, mend: str) -> dict:
         ) from error
 
 
+def find(configuration: dict, folder: Path) -> Run | None:
+    """The finished run of ``configuration`` in a folder of runs, under whatever name; None if there is none.
+
+    It may have been trained on another machine and copied here. Raises InputError if a folder with its
+    hash holds another configuration.
+    """
+    for existing in sorted(folder.glob(f"*-{configuration_hash(configuration)}")):
+        if (existing / _FINISHED).is_file():
+            return _checked(existing, configuration)
+    return None
+
+
 def find_or_train(
     configuration: dict,
     train: Callable[[Path], dict],
@@ -146,11 +163,11 @@ def find_or_train(
     Safe when several processes want the same run: one trains, the others wait and load it.
     Raises InputError if the folder holds another configuration.
     """
+    if (present := find(configuration, folder)) is not None:
+        return present
     digest = configuration_hash(configuration)
-    existing = sorted(folder.glob(f"*-{digest}")) if folder.is_dir() else []
+    existing = sorted(folder.glob(f"*-{digest}"))
     run_folder = existing[0] if existing else folder / f"{name}-{digest}"
-    if (run_folder / _FINISHED).is_file():
-        return _checked(run_folder, configuration)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f".{digest}.lock")

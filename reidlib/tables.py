@@ -1,4 +1,4 @@
-"""Scores of runs as rows of a table: mean and spread over seeds, and differences to a baseline row."""
+"""Scores of runs as rows of a table: mean and interval over seeds, differences to a baseline row."""
 
 from __future__ import annotations
 
@@ -10,129 +10,197 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlib.errors import InputError
+from reidlib.intervals import Interval, half_width, paired
 from reidlib.runs import Run
 
-# What a run's scores hold for one branch: "step" and "trapezoid", each with "cmc", "mean_average_precision" …
+# What a run's scores hold for one branch (see evaluation.evaluate_run), with "query_person_ids" beside it
+# where they are known. None: the run is missing.
 BranchScores = Mapping[str, Mapping]
+Group = Sequence[BranchScores | None]  # a row's scores, one for each seed
 
 
 class Spread(NamedTuple):
-    """Mean over the seeds, and standard deviation where there are two or more; in per cent or points."""
+    """Mean over the seeds, and half its 95 % interval where there are two or more; in per cent or points."""
 
     mean: float
-    deviation: float | None = None
+    half_width: float | None = None
+    seeds: int = 1
+    wanted: int = 1  # seeds that were asked for
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of one value a seed."""
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """The spread of one value a seed; None where a seed is missing."""
+        there = [value for value in values if value is not None]
+        if not there:
+            return cls(math.nan, None, 0, len(values))
+        return cls(statistics.fmean(there), half_width(there), len(there), len(values))
 
     def __str__(self) -> str:
-        return self._text(f"{self.mean:.1f}")
-
-    @property
-    def signed(self) -> str:
-        """The same with its sign, for a difference."""
-        rounded = round(self.mean, 1) + 0.0  # no −0.0
-        return self._text("0.0" if rounded == 0 else f"{rounded:+.1f}".replace("-", "−"))
-
-    def _text(self, mean: str) -> str:
+        if not self.seeds:
+            return MISSING
         if math.isnan(self.mean):
             return "–"
-        return mean if self.deviation is None else f"{mean} ± {self.deviation:.1f}"
-
-    def evidence(self, seeds: int) -> str:
-        """How far this difference, a mean over ``seeds``, can be told from chance, in words."""
-        if self.deviation is None:
-            return "from one seed, so chance is not excluded"
-        if seeds == 2:
-            return "from two seeds, too few to tell it from chance"
-        beyond = abs(self.mean) > 2 * self.deviation / math.sqrt(seeds)
-        return f"{'more' if beyond else 'not more'} than twice its standard error over {seeds} seeds"
+        text = f"{self.mean:.1f}" if self.half_width is None else f"{self.mean:.1f} ± {self.half_width:.1f}"
+        return text if self.seeds == self.wanted else f"{text} ({self.seeds} of {self.wanted} seeds)"
 
 
-# How a measure is read off a branch's scores. A share there, per cent in a table.
+MISSING = "missing"
+
+
+class _Measure(NamedTuple):
+    """How a measure is read off a branch's scores: its mean, and of each query what it is the mean of."""
+
+    kind: str  # step or trapezoid
+    name: str  # in the scores
+    rank: int | None = None
+    pooling: str | None = None  # of multi-query
+
+    def mean(self, scores: BranchScores) -> float | None:
+        if self.pooling is not None:
+            if "multi_query" not in scores:
+                return None
+            scores = scores["multi_query"][self.pooling]
+        value = scores[self.kind][self.name]
+        return value[str(self.rank)] if self.rank is not None else value
+
+    def of_queries(self, scores: BranchScores) -> np.ndarray | None:
+        if self.pooling is not None or self.name == "mean_inp":
+            return None  # only the means are kept
+        first_q = np.array(scores[self.kind]["first_match_rank"])
+        if self.rank is None:
+            values = [math.nan if v is None else v for v in scores[self.kind]["average_precision"]]
+            return np.array(values)
+        return np.where(first_q == 0, np.nan, (first_q <= self.rank).astype(float))
+
+
 _MEASURES = {
-    "R1": lambda scores: scores["step"]["cmc"]["1"],
-    "R5": lambda scores: scores["step"]["cmc"]["5"],
-    "R10": lambda scores: scores["step"]["cmc"]["10"],
-    "R20": lambda scores: scores["step"]["cmc"]["20"],
-    "mAP (step)": lambda scores: scores["step"]["mean_average_precision"],
-    "mAP (trapezoid)": lambda scores: scores["trapezoid"]["mean_average_precision"],
-    "mINP": lambda scores: scores["step"]["mean_inp"],
+    **{f"R{rank}": _Measure("step", "cmc", rank) for rank in (1, 5, 10, 20)},
+    "mAP (step)": _Measure("step", "mean_average_precision"),
+    "mAP (trapezoid)": _Measure("trapezoid", "mean_average_precision"),
+    "mINP": _Measure("step", "mean_inp"),
+    # Multi-query, its boxes pooled by their mean or maximum.
+    **{
+        f"MQ{suffix} {name}": _Measure(kind, of, rank, pooling)
+        for suffix, pooling in (("", "mean"), (" (max)", "max"))
+        for name, kind, of, rank in (
+            ("R1", "step", "cmc", 1),
+            ("mAP (step)", "step", "mean_average_precision", None),
+            ("mAP (trapezoid)", "trapezoid", "mean_average_precision", None),
+        )
+    },
 }
 MEASURES = tuple(_MEASURES)
+SINGLE_QUERY = tuple(name for name in MEASURES if not name.startswith("MQ"))
+
+
+def branch_scores(run: Run, branch: str = "full") -> BranchScores:
+    """A run's scores of one branch, with whom each query shows (where that is known)."""
+    scores = run.scores
+    return {**scores["branches"][branch], "query_person_ids": scores.get("query_person_ids")}
 
 
 def spreads(
-    groups: Mapping[str, Sequence[BranchScores]], measures: Sequence[str] = MEASURES
+    groups: Mapping[str, Group], measures: Sequence[str] = SINGLE_QUERY
 ) -> dict[str, dict[str, Spread]]:
     """Row -> measure -> spread over the seeds, in per cent.
 
-    groups: of each row, one branch's scores for each seed (``run.scores["branches"]["full"]``).
-    measures: some of ``MEASURES``. Raises InputError for an unknown one and for a row without scores.
+    groups: of each row, one branch's scores for each seed, None where its run is missing. measures: some of
+    ``MEASURES``. Raises InputError for an unknown one and for a row without seeds.
     """
     _check(groups, measures)
     return {
-        row: {name: Spread.of(_values(scores, name)) for name in measures} for row, scores in groups.items()
+        row: {name: Spread.of([_percent(one, name) for one in group]) for name in measures}
+        for row, group in groups.items()
     }
 
 
-def differences(
-    groups: Mapping[str, Sequence[BranchScores]], baseline: str, measures: Sequence[str] = MEASURES
-) -> dict[str, dict[str, Spread]]:
-    """Row -> measure -> spread of (row − baseline) over the seeds, in points; the baseline is left out.
+def difference(plus: Sequence[Group], minus: Sequence[Group], measure: str) -> Interval | None:
+    """What the rows ``plus`` together have more than the rows ``minus``, seed by seed and query by query.
 
-    Rows are paired seed by seed, so that what a seed does to both falls out of the difference.
-    Raises InputError for a baseline that is no row, or rows with different numbers of seeds.
+    One row each for an ordinary difference, two each for a difference of differences. measure: one with a
+    value for each query (rank-k or mAP, single query). None where no seed is there in all rows. See
+    ``intervals.paired``. Raises InputError for rows with different numbers of seeds or queries.
+    """
+    rows = [*plus, *minus]
+    _check({str(place): group for place, group in enumerate(rows)}, (measure,))
+    if len({len(group) for group in rows}) > 1:
+        counts = ", ".join(str(len(group)) for group in rows)
+        raise InputError("rows are compared over the same seeds", f"{counts} seeds", "give None for missing")
+    signs = [1] * len(plus) + [-1] * len(minus)
+    differences, persons_q = [], None
+    for scores in zip(*rows, strict=True):
+        if any(one is None for one in scores):
+            continue
+        values = [_MEASURES[measure].of_queries(one) for one in scores]
+        if any(value is None for value in values):
+            raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
+        if len({len(value) for value in values}) > 1:
+            counts = ", ".join(str(len(value)) for value in values)
+            raise InputError("rows are compared over the same queries", f"{counts} queries", "evaluate again")
+        differences.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
+        persons_q = persons_q or scores[0].get("query_person_ids")
+    return paired(np.stack(differences), persons_q) if differences else None
+
+
+def differences(
+    groups: Mapping[str, Group], baseline: str, measures: Sequence[str]
+) -> dict[str, dict[str, Interval | None]]:
+    """Row -> measure -> (row − baseline) as ``difference`` gives it; the baseline is left out.
+
+    Raises InputError for a baseline that is no row.
     """
     _check(groups, measures)
     if baseline not in groups:
         raise InputError("the baseline is one of the rows", repr(baseline), f"use one of {', '.join(groups)}")
-    counts = {row: len(scores) for row, scores in groups.items()}
-    if len(set(counts.values())) > 1:
-        raise InputError("rows are compared over the same seeds", counts, "train the missing ones")
-    found = {}
-    for row, scores in groups.items():
-        if row != baseline:
-            pairs = {
-                name: zip(_values(scores, name), _values(groups[baseline], name), strict=True)
-                for name in measures
-            }
-            found[row] = {name: Spread.of([a - b for a, b in both]) for name, both in pairs.items()}
-    return found
+    return {
+        row: {name: difference([group], [groups[baseline]], name) for name in measures}
+        for row, group in groups.items()
+        if row != baseline
+    }
 
 
 def score_rows(
-    groups: Mapping[str, Sequence[BranchScores]],
+    groups: Mapping[str, Group],
     *,
     heading: str = "feature",
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str] = SINGLE_QUERY,
     baseline: str | None = None,
-    compared: Sequence[str] = ("R1", "mAP (step)"),
+    compared: Sequence[str] = (),
 ) -> list[dict[str, str]]:
-    """Rows of a table, formatted: each measure's mean ± deviation in per cent.
+    """Rows of a table, formatted: each measure's mean ± half its interval over the seeds, in per cent.
 
-    heading: the first column's name. baseline: the row to which the measures ``compared`` are given as
-    differences in points, in columns of their own (see ``differences``).
+    heading: the first column's name. A multi-query column is left out where no row has its scores.
+    baseline: the row to which the measures ``compared`` are given as differences in points with their
+    intervals, in columns of their own (see ``differences``).
     """
-    table = [
-        {heading: row, **{name: str(spread) for name, spread in cells.items()}}
-        for row, cells in spreads(groups, measures).items()
+    found = spreads(groups, measures)
+    shown = [
+        name
+        for name in measures
+        if not name.startswith("MQ") or any(not math.isnan(cells[name].mean) for cells in found.values())
     ]
+    table = [{heading: row, **{name: str(cells[name]) for name in shown}} for row, cells in found.items()]
     if baseline is not None:
         apart = differences(groups, baseline, compared)
         for row in table:
             cells = apart.get(row[heading])
-            row |= {f"Δ {name}": cells[name].signed if cells else "baseline" for name in compared}
+            for name in compared:
+                row[f"Δ {name}"] = "baseline" if cells is None else str(cells[name] or MISSING)
     return table
 
 
-def batch_rows(groups: Mapping[str, Sequence[Run]], *, heading: str = "row") -> list[dict[str, str]]:
-    """How often trainings had identity-balanced batches and the triplet loss in use, in per cent of steps."""
+def batch_rows(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> list[dict[str, str]]:
+    """How often trainings had identity-balanced batches and the triplet loss in use, in per cent of steps.
+
+    groups: of each row, its runs; whatever is no ``Run`` stands for a missing one.
+    """
     names = ("balanced batches", "triplet loss in use")
     table = []
-    for row, runs in groups.items():
+    for row, wanted in groups.items():
+        runs = [run for run in wanted if isinstance(run, Run)]
+        if not runs:
+            table.append({heading: row, "steps": MISSING, **dict.fromkeys(names, MISSING)})
+            continue
         traces = [trace(run) for run in runs]
         values = [
             [100 * float(np.mean(found)) for found in map(measure, traces)]
@@ -155,15 +223,17 @@ def triplet_in_use(steps: Mapping[str, np.ndarray]) -> np.ndarray:
     return (np.nan_to_num(steps["weight_triplet"]) > 0).astype(float)
 
 
-def _values(scores: Sequence[BranchScores], measure: str) -> list[float]:
-    shares = [_MEASURES[measure](one) for one in scores]
-    return [math.nan if share is None else 100 * share for share in shares]
+def _percent(scores: BranchScores | None, measure: str) -> float | None:
+    if scores is None:
+        return None
+    share = _MEASURES[measure].mean(scores)
+    return math.nan if share is None else 100 * share
 
 
-def _check(groups: Mapping[str, Sequence[BranchScores]], measures: Sequence[str]) -> None:
+def _check(groups: Mapping[str, Group], measures: Sequence[str]) -> None:
     for name in measures:
         if name not in _MEASURES:
             raise InputError(f"a measure is one of {', '.join(MEASURES)}", repr(name), "name one of them")
-    for row, scores in groups.items():
-        if not scores:
-            raise InputError("every row has the scores of one seed at least", repr(row), "train it first")
+    for row, group in groups.items():
+        if not len(group):
+            raise InputError("every row has one seed at least", repr(row), "train it first")

@@ -6,23 +6,31 @@ import errno
 import io
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import pretending
 import pytest
 from filelock import FileLock
+from pretending import alive, check_trained_once, notes, processes, until
 
+from reidlib.__main__ import main
 from reidlib.errors import InputError
+from reidlib.execution import Execution
 from reidlib.reporting import notebook, report
 from reidlib.reporting.display import Display, clock
-from reidlib.reproduce import Outcome, Plan, reproduce, select
+from reidlib.reporting.processes import STOPPED, Work, apart
+from reidlib.reporting.work import pool_here
+from reidlib.reproduce import Outcome, Plan, Task, reproduce, select
 
 PARAMETERS = 'profile = "quick"\nout = ""\nseeds = 1\ndata_root = ""'
 # A one-pixel PNG.
@@ -217,20 +225,6 @@ def test_a_second_run_changes_no_file_and_is_quick(made):
     assert stamps(plan.out) == before
 
 
-def test_the_summary_is_markdown_with_figures_that_are_copied(made, tmp_path):
-    plan, _, _ = made
-    readme = report.write_summary(plan.out, tmp_path / "reports")
-    text = readme.read_text()
-    assert text == report.summary_markdown(plan.out)
-    assert "`reidlib reproduce --profile smoke --summary`" in text and "commit abc1234" in text
-    assert "R1 82.8, &lt;b&gt;mAP&lt;/b&gt; 67.4" in text and "✗ failed" in text
-    pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert len(pictures) == 3 and all((tmp_path / "reports" / picture).is_file() for picture in pictures)
-    assert str(plan.out.parent) not in text
-    (plan.out / "50_left" / "curve 1.png").write_bytes(bytes(300_000))
-    assert len(re.findall(r"\]\(figures/", report.summary_markdown(plan.out))) == 2
-
-
 class Recorder(Executor):
     """Stands in for kernels where only the decision to run counts: writes what a notebook would."""
 
@@ -238,7 +232,8 @@ class Recorder(Executor):
         self.ran: list[str] = []
         self.failing = failing
 
-    def submit(self, function, path, folder, parameters, threads):
+    def submit(self, function, work):
+        _, (path, folder, _) = pickle.loads(work.call)
         self.ran.append(path.stem)
         (folder / "notebook.partial.ipynb").write_text(path.read_text())
         if path.stem not in self.failing:
@@ -255,9 +250,9 @@ def rerun(tmp_path):
     first = build(folder, "10_first", "1", parameters='profile = "quick"\nout = ""')
     second = build(folder, "11_second", "2", depends_on=["10_first"])
 
-    def run(*, failing=(), **changes) -> list[str]:
+    def run(*, failing=(), prepare=None, **changes) -> list[str]:
         plan = {"notebooks": (first, second), "profile": "smoke", "out": tmp_path / "out", **changes}
-        reproduce(Plan(**plan), executor=(recorder := Recorder(failing)), progress=False)
+        reproduce(Plan(**plan), prepare=prepare, executor=(recorder := Recorder(failing)), progress=False)
         return recorder.ran
 
     run.folder, run.first, run.second, run.out = folder, first, second, tmp_path / "out"
@@ -385,7 +380,7 @@ def test_a_stopped_command_leaves_no_kernel_and_nothing_that_looks_complete(tmp_
     build(folder, "20_never", FINISH)
     program = (
         "from pathlib import Path; from reidlib.reproduce import *\n"
-        f"reproduce(Plan(select([], Path({str(folder)!r})), 'smoke', Path({str(out)!r})))"
+        f"reproduce(Plan(select([], Path({str(folder)!r})), 'smoke', Path({str(out)!r}), jobs=1))"
     )
     command = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -420,20 +415,136 @@ def test_a_stopped_command_leaves_no_kernel_and_nothing_that_looks_complete(tmp_
         assert states == ["running", "waiting"] and "1 not finished" in index
 
 
-def until(condition, what: str) -> None:
-    end = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.1)
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
+    return tmp_path
 
 
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    # An ended process stays listed until the machine's first process collects it.
-    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
+    there = "from reidlib import locations\nassert bool(list(locations.runs().glob('{}-*/run.json'))) == {}"
+    build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
+    build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
+    build(home / "notebooks", "20_waits", there.format("good", True), FINISH)
+    build(home / "notebooks", "30_finds_nothing", there.format("killed", False), FINISH)
+    tasks = [
+        Task("killed", pretending.train, ("killed", 300), notebooks=("30_finds_nothing",)),
+        Task("bad", pretending.fail, ("bad",), notebooks=("20_waits",)),
+        Task("good", pretending.train, ("good", 10), notebooks=("20_waits", "99_not_in_the_plan")),
+        Task("dies", os._exit, (3,)),
+        Task("unknown", pretending.train, ("too", "many", "arguments")),
+    ]
+
+    def kill() -> None:
+        until(lambda: notes(home, "killed epoch 2"), "the training")
+        os.kill(processes(home, "killed")[0], signal.SIGKILL)
+
+    (killer := threading.Thread(target=kill)).start()
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed := io.StringIO())
+        outcome = reproduce(
+            Plan(select([], home / "notebooks"), "smoke", home / "out", jobs=2),
+            prepare=lambda waiting: asked.append(waiting) or tasks,
+        )
+    killer.join()
+    assert asked == [("10_left", "11_right", "20_waits", "30_finds_nothing")]
+    assert outcome == Outcome(asked[0], (), (), (), ("killed", "bad", "dies", "unknown"))
+    lines = printed.getvalue().splitlines()
+    assert lines[1:4] == ["tasks to be done first: 5; at a time: 2", "killed  running", "bad  running"]
+    logs = home / "out" / "tasks"
+    ends = {line.split()[0]: line.split("  ", 3)[3] for line in lines if "  failed  " in line}
+    assert ends["killed"].startswith("its process was ended by SIGKILL")
+    assert ends["killed"].endswith(f"(see {logs / 'killed.log'})")
+    assert ends["bad"] == f"ValueError: bad cannot be (see {logs / 'bad.log'})"
+    assert ends["dies"] == "its process ended abruptly, with exit status 3"
+    assert ends["unknown"].startswith("TypeError: train() takes 2 positional arguments")
+    assert lines[-2] == "4 done, 0 unchanged, 0 failed, 0 not run, 4 tasks failed"
+    assert "a word before bad fails" in (logs / "bad.log").read_text()
+    assert {path.name for path in logs.iterdir()} == {"bad.log", "killed.log", "unknown.log"}
+    order = [line for line in lines if line.split()[0] in ("good", "20_waits")]
+    assert [line.split()[1] for line in order] == ["running", "done", "running", "done"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_command_goes_on_where_it_was(home, number):
+    build(home / "notebooks", "10_after", FINISH)
+    trainings = {"a": 1, "b": 50, "c": 10}
+    command = pretending.start_command(home, home / "notebooks", trainings, "")
+    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
+    left = processes(home, "b")[0]
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)
+    else:
+        command.send_signal(number)
+    command.communicate(timeout=30)
+    until(lambda: not alive(left), "the trainings to end")
+    assert not notes(home, "b found")
+    again = pretending.start_command(home, home / "notebooks", trainings, "")
+    printed, complaints = again.communicate(timeout=60)
+    assert again.returncode == 0, complaints
+    assert "done=('10_after',)" in printed
+    check_trained_once(home, **trainings)
+    assert len(notes(home, "a begins")) == 1
+
+
+def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
+    """A real training's loop, which listens to Ctrl-C, is asked to stop behind its step."""
+    work = Work("listens", pickle.dumps((pretending.listen, (str(home),))), {}, None, home / "log")
+    stopping = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(apart, work, stopping.is_set)
+        until((home / "listening").is_file, "the process")
+        stopping.set()
+        assert future.result(20) == STOPPED
+    assert (home / "saved").is_file()
+
+
+def test_as_many_at_a_time_as_fit():
+    code = (
+        "import sys; from reidlib.reporting.work import pool_here\n"
+        "print([pool_here(pieces, jobs, 'cpu', None).capacity() for pieces, jobs in [(1, None), (9, 3)]], "
+        "'torch' in sys.modules)\n"
+        "print(pool_here(9, None, 'cpu', None).capacity())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[1, 3] False", str(min(4, len(os.sched_getaffinity(0))))]
+
+
+def test_one_at_a_time_on_a_gpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(Execution, "torch_device", property(lambda self: torch.device("cuda")))
+    pool = pool_here(9, None, "auto", None)
+    assert (pool.capacity(), pool.threads) == (1, None)
+    assert pool_here(9, 2, "auto", None).capacity() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("../x", pretending.fail, "a file name too"),
+        ("", pretending.fail, "a file name too"),
+        ("x", lambda: 1, "imported by another process; got test_reproduce.<lambda>"),
+        ("x", pretending.Path.exists, "imported by another process"),
+    ],
+)
+def test_a_task_that_no_process_could_do_is_refused(name, function, message):
+    with pytest.raises(InputError, match=message):
+        Task(name, function)
+
+
+def test_names_of_tasks_are_their_own(rerun):
+    for name in ("10_first", "twice"):
+        tasks = [Task(name, pretending.fail), Task("twice", pretending.fail)]
+        with pytest.raises(InputError, match="every task has a name of its own; got"):
+            rerun(prepare=lambda _, tasks=tasks: tasks)
+
+
+def test_a_failed_task_is_told_by_the_exit_status(monkeypatch, home, capsys):
+    outcomes = [Outcome((), ("00",), (), (), ("training",)), Outcome((), ("00",), (), ())]
+    monkeypatch.setattr("reidlib.reproduce.reproduce", lambda *_, **__: outcomes.pop(0))
+    assert [main(["reproduce", "00", "--profile", "smoke"]) for _ in range(2)] == [1, 0]
 
 
 class Terminal(io.StringIO):

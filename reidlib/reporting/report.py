@@ -1,23 +1,19 @@
-"""The report over all notebooks: its index page, and the summary that is kept in git."""
+"""The report over all notebooks: what it is made from, and its index page."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment
 
-from reidlib.errors import InputError
 from reidlib.files import write_text
 from reidlib.reporting.display import clock
 from reidlib.reporting.style import POLICY, STYLE
 
-# Larger pictures do not belong into a repository.
-_LARGEST_FIGURE = 300_000
 _INDEX_FIGURES = 2
 
 _WORDS = {
@@ -99,9 +95,9 @@ def write_page(folder: Path, *, title: str, error: str | None) -> Path:
 
 def write_index(out: Path) -> Path:
     """Write ``out / "index.html"`` from the notebooks' folders; left alone when nothing has changed."""
-    rows, facts = _rows(out), _facts(out)
+    rows, facts = report_rows(out), facts_of(out)
     environment = Environment(autoescape=True, trim_blocks=False)
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = cell
     counts = ", ".join(
         f"{number} {_WORDS[state][1]}"
         for state in _WORDS
@@ -121,7 +117,7 @@ def _folders(out: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (int(folder.name.split("_")[0]), folder.name))
 
 
-def _rows(out: Path) -> list[dict]:
+def report_rows(out: Path) -> list[dict]:
     """What the index says of each notebook; results count only where the status says done."""
     rows = []
     for folder in _folders(out):
@@ -146,6 +142,10 @@ def _rows(out: Path) -> list[dict]:
                 "duration": _duration(status),
                 "headline": dict(result.get("headline") or {}),
                 "figures": figures[:_INDEX_FIGURES],
+                "summary_figures": [figure for figure in figures if figure["summary"]],
+                "ledger": [row for row in result.get("ledger") or [] if isinstance(row, dict)],
+                "runs": [run for run in result.get("runs") or [] if isinstance(run, dict)],
+                "seeds": len(result.get("seeds") or []),
                 "more": len(figures[_INDEX_FIGURES:]),
                 "scores": scores,
                 "columns": list(dict.fromkeys(column for row in scores for column in row)),
@@ -168,6 +168,7 @@ def _figures(folder: Path, result: dict) -> list[dict]:
                     "source": f"{quote(folder.name)}/{quote(file)}",
                     "caption": caption,
                     "alt": str(figure.get("alt") or caption),
+                    "summary": bool(figure.get("summary")),
                 }
             )
     return figures
@@ -177,7 +178,8 @@ def _duration(status: dict) -> str:
     return clock(status["duration"]) if status.get("duration") is not None else ""
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as a table shows it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -185,7 +187,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _facts(out: Path) -> dict[str, str]:
+def facts_of(out: Path) -> dict[str, str]:
     """How the report came about; several values where its notebooks differ."""
     folders = _folders(out)
     statuses = [read_json(folder / "status.json") for folder in folders]
@@ -213,75 +215,3 @@ def _facts(out: Path) -> dict[str, str]:
         "commit": every([result.get("commit") for result in results]),
         "versions": versions,
     }
-
-
-def summary_markdown(out: Path) -> str:
-    """Summary of a report as Markdown: how it was made, a table, and a few figures of each notebook.
-
-    Figures are named as `write_summary` places them. Raises InputError when there is no report in ``out``.
-    """
-    rows, facts = _rows(out), _facts(out)
-    if not rows:
-        raise InputError("a summary is made from a report", f"none in {out}", "run `reidlib reproduce` first")
-    made = ", ".join(
-        f"{name} {_escape(value)}" for name, value in facts.items() if value and name != "profile"
-    )
-    lines = [
-        f"# Latest `{facts['profile']}` report",
-        "",
-        f"Made by `reidlib reproduce --profile {facts['profile']} --summary`: {made}.",
-        "",
-        "| notebook | state | time | scores |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        scores = row["error"] or ", ".join(f"{label} {value}" for label, value in row["headline"].items())
-        lines.append(
-            f"| {row['number']} · {_escape(row['title'])} | {row['sign']} {row['word']} | {row['duration']} "
-            f"| {_escape(scores)} |"
-        )
-    for row in rows:
-        lines += ["", f"## {row['number']} · {_escape(row['title'])}", "", _escape(row["question"])]
-        lines += _markdown_table(row)
-        for figure in _kept_figures(row):
-            lines += ["", f"![{_escape(figure['alt'])}](figures/{_kept_name(row, figure)})", ""]
-            lines += [_escape(figure["caption"])]
-    return "\n".join(lines) + "\n"
-
-
-def write_summary(out: Path, readme_folder: Path) -> Path:
-    """Write ``readme_folder / "README.md"`` and copy its figures to ``readme_folder / "figures"``.
-
-    Raises InputError when there is no report in ``out``.
-    """
-    text = summary_markdown(out)
-    (readme_folder / "figures").mkdir(parents=True, exist_ok=True)
-    for row in _rows(out):
-        for figure in _kept_figures(row):
-            shutil.copyfile(figure["path"], readme_folder / "figures" / _kept_name(row, figure))
-    write_text(readme_folder / "README.md", text)
-    return readme_folder / "README.md"
-
-
-def _markdown_table(row: dict) -> list[str]:
-    if not row["scores"]:
-        return []
-    lines = [row["columns"], ["---"] * len(row["columns"])]
-    lines += [[_escape(_cell(score.get(column, ""))) for column in row["columns"]] for score in row["scores"]]
-    return ["", *(f"| {' | '.join(line)} |" for line in lines)]
-
-
-def _kept_figures(row: dict) -> list[dict]:
-    """A notebook's first figures that are small enough for the repository."""
-    small = [figure for figure in row["figures"] if figure["path"].stat().st_size < _LARGEST_FIGURE]
-    return small[:_INDEX_FIGURES]
-
-
-def _kept_name(row: dict, figure: dict) -> str:
-    return quote(f"{row['name']}-{figure['path'].name}".replace(" ", "-"))
-
-
-def _escape(text: object) -> str:
-    """Text that Markdown shows as it is, on one line of a table too."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line).replace("<", "&lt;").replace(">", "&gt;")

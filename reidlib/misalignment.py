@@ -1,0 +1,124 @@
+"""Networks tested with worse boxes and more occlusion than they were trained with: tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from reidlib import plots, tables
+from reidlib.conditions import CONDITIONS, Condition
+from reidlib.data.synthetic import Factors, preview
+from reidlib.evidence import Cell, Evidence
+from reidlib.intervals import Interval
+
+MEANINGS = {
+    "box_jitter": "shift of the box, in box heights (one deviation)",
+    "box_scale_error": "error of the box's size, relative (one deviation)",
+    "occlusion_share": "share of images with something in front",
+}
+
+
+def usual(factor: str) -> float:
+    """The value that the benchmark has."""
+    return getattr(Factors(), factor)
+
+
+def _at(cell: Cell, factor: str, value: float) -> Cell:
+    """A network's scores at one value; at the usual one they are its ordinary scores."""
+    return cell if value == usual(factor) else cell._replace(condition=Condition(factor, value))
+
+
+def curves(
+    networks: Mapping[str, Cell], evidence: Evidence, measure: str
+) -> dict[str, dict[str, list[tuple[float, tables.Spread]]]]:
+    """Factor -> network -> (value, score over the seeds), for ``evidence_plots.turned``."""
+    return {
+        factor: {
+            label: [
+                (
+                    value,
+                    tables.spreads({"": evidence.group(_at(cell, factor, value))}, (measure,))[""][measure],
+                )
+                for value in values
+            ]
+            for label, cell in networks.items()
+        }
+        for factor, values in CONDITIONS.items()
+    }
+
+
+def score_rows(networks: Mapping[str, Cell], evidence: Evidence) -> list[dict[str, str]]:
+    """A row for each value of each factor: every network's rank-1 and mAP (step)."""
+    found = {name: curves(networks, evidence, name) for name in ("R1", "mAP (step)")}
+    return [
+        {"factor": factor, "value": f"{value:g}" + (" (usual)" if value == usual(factor) else "")}
+        | {
+            f"{label}: {name}": str(found[name][factor][label][place][1])
+            for label in networks
+            for name in found
+        }
+        for factor, values in CONDITIONS.items()
+        for place, value in enumerate(values)
+    ]
+
+
+class Loss(NamedTuple):
+    """What the strongest value of a factor changes, in points, and how far that is beyond the reference's."""
+
+    change: Interval | None
+    beyond: Interval | None  # below nought: loses more than the reference
+
+
+def losses(
+    networks: Mapping[str, Cell], evidence: Evidence, measure: str, *, reference: str
+) -> dict[str, dict[str, Loss]]:
+    """Factor -> network -> its loss from the usual to the strongest value, beside the reference network's."""
+    found = {}
+    for factor, values in CONDITIONS.items():
+        strong = {label: _at(cell, factor, values[-1]) for label, cell in networks.items()}
+        found[factor] = {
+            label: Loss(
+                evidence.difference([strong[label]], [cell], measure),
+                None
+                if label == reference
+                else evidence.difference(
+                    [strong[label], networks[reference]], [cell, strong[reference]], measure
+                ),
+            )
+            for label, cell in networks.items()
+        }
+    return found
+
+
+def loss_rows(found: Mapping[str, Mapping[str, Loss]]) -> list[dict[str, str]]:
+    """``losses`` as a table."""
+    return [
+        {
+            "network": label,
+            **{
+                f"{factor} {usual(factor):g} → {CONDITIONS[factor][-1]:g}": str(
+                    found[factor][label].change or tables.MISSING
+                )
+                for factor in found
+            },
+        }
+        for label in next(iter(found.values()))
+    ]
+
+
+def contact_sheet(*, identity: int = 4, cameras: Sequence[int] = (1, 3, 5)) -> Figure:
+    """The same images of one person, a row for each factor and a block for each of its values in turn."""
+    images, rows = [], []
+    for factor, values in CONDITIONS.items():
+        line = []
+        for value in values:
+            factors = Condition(factor, value).factors
+            line += [preview(identity, camera, factors)[0].transpose(1, 2, 0) for camera in cameras]
+        images.append(line)
+        rows.append("\n".join([factor, ", ".join(f"{value:g}" for value in values)]))
+    blocks = len(next(iter(CONDITIONS.values())))
+    columns = [""] * (blocks * len(cameras))
+    columns[len(cameras)] = "usual"
+    return plots.image_grid(images, rows=rows, columns=columns, blocks=blocks)

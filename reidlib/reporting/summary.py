@@ -1,0 +1,137 @@
+"""The report in short, as Markdown that is kept in git: ledger, figures, tables, and how it was made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+from reidlib.errors import InputError
+from reidlib.files import write_json, write_text
+from reidlib.reporting.display import clock
+from reidlib.reporting.report import cell, facts_of, read_json, report_rows
+
+# Larger pictures do not belong into a repository.
+_LARGEST_FIGURE = 300_000
+# What the last command was that wrote a report, in the report's folder.
+_COMMAND = "command.json"
+
+
+def keep_command(out: Path, command: str, seconds: float) -> None:
+    """Record the command that wrote the report in ``out`` and how long it took."""
+    write_json(out / _COMMAND, {"command": command, "seconds": round(seconds, 1)})
+
+
+def summary_markdown(out: Path) -> str:
+    """Summary of a report: how it was made, the ledger, a few figures, and every notebook's table.
+
+    Figures are those that a notebook marked for it, named as `write_summary` places them. Raises InputError
+    when there is no report in ``out``.
+    """
+    rows, facts = report_rows(out), facts_of(out)
+    if not rows:
+        raise InputError("a summary is made from a report", f"none in {out}", "run `reidlib reproduce` first")
+    seeds = max(row["seeds"] for row in rows)
+    profile = facts["profile"]
+    lines = [
+        f"# What holds here: the `{profile}` report, {_count(seeds, 'seed')}",
+        "",
+        *_made(out, rows, facts),
+    ]
+    ledgers = [line for row in rows for line in row["ledger"]]
+    if ledgers:
+        lines += ["", "## The ledger of claims", *_markdown_table(ledgers)]
+    figures = [(row, figure) for row in rows for figure in _kept_figures(row)]
+    figures.sort(key=lambda pair: not pair[0]["ledger"])  # the ledger's own first
+    for row, figure in figures:
+        lines += ["", f"![{_escape(figure['alt'])}](figures/{_kept_name(row, figure)})", ""]
+        lines += [f"{_escape(figure['caption'])} (notebook {row['number']})"]
+    for row in rows:
+        if row["scores"] and not row["ledger"]:
+            lines += ["", f"## {row['number']} · {_escape(row['title'])}", "", _escape(row["question"])]
+            lines += _markdown_table(row["scores"])
+    lines += ["", "## Notebooks", "", "| notebook | state | time | result |", "|---|---|---|---|"]
+    for row in rows:
+        result = row["error"] or ", ".join(f"{label}: {value}" for label, value in row["headline"].items())
+        lines.append(
+            f"| {row['number']} · {_escape(row['title'])} | {row['sign']} {row['word']} | {row['duration']} "
+            f"| {_escape(result)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_summary(out: Path, readme_folder: Path) -> Path:
+    """Write ``readme_folder / "README.md"`` and copy its figures to ``readme_folder / "figures"``.
+
+    Figures of an earlier summary are removed. Raises InputError when there is no report in ``out``.
+    """
+    text = summary_markdown(out)
+    folder = readme_folder / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {
+        _kept_name(row, figure): figure["path"] for row in report_rows(out) for figure in _kept_figures(row)
+    }
+    for name, path in kept.items():
+        shutil.copyfile(path, folder / name)
+    for stale in folder.iterdir():
+        # Only what a summary puts there: NUMBER_name-figure.png.
+        if stale.name not in kept and re.fullmatch(r"\d+_[\w%.-]+\.(png|jpg)", stale.name):
+            stale.unlink()
+    write_text(readme_folder / "README.md", text)
+    return readme_folder / "README.md"
+
+
+def _made(out: Path, rows: list[dict], facts: dict[str, str]) -> list[str]:
+    """Command, commit, device and durations, as a list."""
+    command = read_json(out / _COMMAND)
+    runs = {run["run"]: run for row in rows for run in row["runs"] if "run" in run}
+    missing = {
+        f"{run['experiment']}, seed {run['seed']}" for row in rows for run in row["runs"] if "missing" in run
+    }
+    lines = []
+    if command:
+        lines.append(f"- Command: `{command['command']}`, {clock(command['seconds'])} in its last execution")
+    if runs:
+        seconds = sum(run["seconds"] for run in runs.values())
+        devices = ", ".join(dict.fromkeys(str(run["device"]) for run in runs.values()))
+        commits = ", ".join(dict.fromkeys(str(run["commit"]) for run in runs.values()))
+        lines.append(
+            f"- Trainings: {len(runs)}, {clock(seconds)} of training together, on {_escape(devices)}; "
+            f"commit {_escape(commits)}"
+        )
+    if missing:
+        lines.append(f"- **Missing**: {_escape('; '.join(sorted(missing)))}")
+    lines.append(f"- Notebooks: {_escape(facts['time of all notebooks'] or '–')} together")
+    lines += [
+        f"- {name[0].upper()}{name[1:]}: {_escape(value)}"
+        for name, value in facts.items()
+        if value and name not in ("profile", "time of all notebooks")
+    ]
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"one {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _markdown_table(rows: list[dict]) -> list[str]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [[_escape(column) for column in columns], ["---"] * len(columns)]
+    lines += [[_escape(cell(row.get(column, ""))) for column in columns] for row in rows]
+    return ["", *(f"| {' | '.join(line)} |" for line in lines)]
+
+
+def _kept_figures(row: dict) -> list[dict]:
+    """A notebook's figures for the summary that are small enough for the repository."""
+    return [figure for figure in row["summary_figures"] if figure["path"].stat().st_size < _LARGEST_FIGURE]
+
+
+def _kept_name(row: dict, figure: dict) -> str:
+    return quote(f"{row['name']}-{figure['path'].name}".replace(" ", "-"))
+
+
+def _escape(text: object) -> str:
+    """Text that Markdown shows as it is, on one line of a table too."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line).replace("<", "&lt;").replace(">", "&gt;")

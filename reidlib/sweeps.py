@@ -1,0 +1,114 @@
+"""Which trainings the notebooks want, and those that are missing as work that several processes can share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from reidlib import ablations, claims, conditions, experiments, locations
+from reidlib.conditions import Condition
+from reidlib.evaluation import current, usable
+from reidlib.execution import Execution
+from reidlib.reproduce import Task
+from reidlib.runs import find
+
+# Of each notebook: its trainings.
+TRAININGS: dict[str, tuple[str, ...]] = {
+    "20_train_jlml": ("jlml",),
+    "21_train_pyramid": ("pyramid",),
+    "30_ablation_losses": ablations.LOSSES.experiments,
+    "31_ablation_shared_features": ablations.SHARED_FEATURES.experiments,
+    "32_ablation_feature_selection": ablations.FEATURE_SELECTION.experiments,
+    "33_ablation_part_counts": ablations.PART_COUNTS.experiments,
+    "34_ablation_dynamic_training": ablations.DYNAMIC_TRAINING.experiments,
+    "35_ablation_pyramid_levels": (
+        *ablations.PYRAMID_LEVELS.experiments,
+        *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
+    ),
+    "36_box_misalignment": tuple(cell.experiment for cell in ablations.MISALIGNMENT.values()),
+    "90_claims": claims.wanted()[0],
+}
+# And the conditions under which some of them are evaluated.
+CONDITIONS: dict[str, dict[str, tuple[Condition, ...]]] = {
+    "36_box_misalignment": {
+        cell.experiment: conditions.all_conditions() for cell in ablations.MISALIGNMENT.values()
+    },
+    "90_claims": claims.wanted()[1],
+}
+
+
+def tasks(
+    notebooks: Iterable[str],
+    profile: str,
+    benchmark: str = "synthetic",
+    data_root: str | Path | None = None,
+    *,
+    seeds: int = 1,
+    runs: str | Path | None = None,
+    device: str = "auto",
+) -> list[Task]:
+    """The renderings and trainings that these notebooks would do and that are not done yet.
+
+    Changed conditions are rendered first, so that no two evaluations wait for the same; then come the
+    trainings with their evaluations, those of the first seed before those of the next.
+    """
+    wanted_by: dict[str, list[str]] = {name: [] for name in experiments.EXPERIMENTS}
+    under: dict[str, dict[Condition, None]] = {name: {} for name in experiments.EXPERIMENTS}
+    for notebook in notebooks:
+        for name in dict.fromkeys(TRAININGS.get(notebook, ())):
+            wanted_by[name].append(notebook)
+        if benchmark == "synthetic":
+            for name, turned in CONDITIONS.get(notebook, {}).items():
+                under[name] |= dict.fromkeys(turned)
+    wanted_by = {name: waiting for name, waiting in wanted_by.items() if waiting}
+    if not wanted_by:
+        return []
+    data = experiments.open_benchmark(profile, benchmark, data_root, device=device)
+    folder = Path(runs) if runs else locations.runs()
+    trainings, renderings = [], {}
+    for seed in range(seeds):
+        for name, waiting in wanted_by.items():
+            one = experiments.configuration(name, profile, data, seed=seed)
+            run = find(one.to_json(), folder)
+            scored = run is not None and (current(run, data) or (usable(run) and not run.has_weights))
+            changed = tuple(c for c in under[name] if run is None or conditions.found(run, c) is None)
+            if run is not None and not run.has_weights:
+                changed = ()  # cannot be evaluated here; its row says so
+            if scored and not changed:
+                continue
+            for condition in changed:
+                if not condition.is_default:
+                    renderings.setdefault(condition, []).extend(waiting)
+            arguments = (name, seed, profile, benchmark, data_root, folder, device, changed)
+            title = experiments.run_name(name, profile, data, seed)
+            trainings.append(Task(title, train, arguments, tuple(waiting)))
+    size = conditions.size_of(data) if renderings else ""
+    first = [
+        Task(f"rendering {condition.name}", _render, (condition, size, device), tuple(dict.fromkeys(waiting)))
+        for condition, waiting in renderings.items()
+        if not conditions.is_rendered(condition, size)
+    ]
+    return [*first, *trainings]
+
+
+def train(
+    name: str,
+    seed: int,
+    profile: str,
+    benchmark: str,
+    data_root: str | Path | None,
+    runs: Path,
+    device: str,
+    under: tuple[Condition, ...],
+) -> None:
+    """One training, evaluated, also under changed conditions; whatever is there already is kept."""
+    execution = Execution(device=device, progress=False)
+    data = experiments.open_benchmark(profile, benchmark, data_root, device=device)
+    one = experiments.configuration(name, profile, data, seed=seed)
+    title = experiments.run_name(name, profile, data, seed)
+    run = experiments.obtain(one, data, name=title, runs=runs, execution=execution)
+    conditions.evaluate_under_all(run, under, data, execution=execution)
+
+
+def _render(condition: Condition, size: str, device: str) -> None:
+    conditions.open_condition(condition, size, device=experiments.rendering_device(device), progress=False)

@@ -1,0 +1,58 @@
+"""Runs as folders of small files, written by hand: what tables and verdicts read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from reidlib.evidence import Evidence, Missing
+from reidlib.runs import Run
+
+QUERIES, PERSONS = 60, 20
+
+
+def scores(precisions: dict[str, float], *, spread: float = 0.0) -> dict:
+    """scores.json with a mean average precision for each branch; queries differ by ``spread`` around it."""
+    branches = {}
+    for branch, mean in precisions.items():
+        values = [mean + spread * (1 if query % 2 else -1) for query in range(QUERIES)]
+        kind = {
+            "cmc": {str(rank): 0.5 for rank in (1, 5, 10, 20)},
+            "mean_average_precision": sum(values) / QUERIES,
+            "mean_inp": 0.5,
+            "average_precision": values,
+            "first_match_rank": [1 if query % 2 else 3 for query in range(QUERIES)],
+        }
+        branches[branch] = {"step": kind, "trapezoid": kind}
+    return {
+        "branches": branches,
+        "query_person_ids": [query * PERSONS // QUERIES for query in range(QUERIES)],
+    }
+
+
+def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
+    """A finished run without weights."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"data": "x"}))
+    information = {"device": "a device", "seconds": 10.0, "commit": "abc", "steps": 5}
+    (folder / "run.json").write_text(json.dumps(information))
+    (folder / "scores.json").write_text(json.dumps(scores(precisions, **keywords)))
+    return Run(folder)
+
+
+def evidence(folder: Path, wanted: dict[str, list[dict[str, float] | None]]) -> Evidence:
+    """Experiment -> of each seed the precisions of its branches, or None for a missing run."""
+    runs = {
+        name: tuple(
+            Missing("not trained") if one is None else run(folder / f"{name}-{seed}", one)
+            for seed, one in enumerate(seeds)
+        )
+        for name, seeds in wanted.items()
+    }
+    lines = tuple(
+        f"{name}, seed {seed}: not trained"
+        for name, seeds in wanted.items()
+        for seed, one in enumerate(seeds)
+        if one is None
+    )
+    return Evidence(runs, len(next(iter(wanted.values()))), lines)
