@@ -95,7 +95,7 @@ def _intervals(
                 annotation_clip=False,
             )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
-    axes.set_xlim(low - margin, high + margin)
+    axes.set_xlim(low - margin, (high + margin) * (1.3 if logarithmic else 1))
     ticks = _LOGARITHMIC_TICKS if logarithmic else MaxNLocator(5).tick_values(low, high)
     shown = [tick for tick in ticks if low - margin <= tick <= high + margin]
     axes.set_xticks(shown, [f"{tick:g}".replace("-", "−") for tick in shown])
