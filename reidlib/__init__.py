@@ -28,6 +28,7 @@ ablations        the papers' tables of ablations: rows, baselines, what is print
 claims           the ledger: each claim, the test that decides it, the verdict
 plots            arrays in, figure out; model_plots, balancing_plots, evidence_plots
 results          what a notebook hands to the report
+trainings        one training of a sweep in a process of its own
 sweeps           which trainings the notebooks want, as work for several processes
 reproduce        the notebooks, run headless; reporting: their processes, pages and index
 cluster          the workers of a Dask cluster, where notebooks and trainings can run

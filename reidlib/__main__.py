@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from pathlib import Path
 
 from reidlib import __version__
@@ -61,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="run on the workers of this Dask scheduler, which share the command's files",
     )
-    reproduce.add_argument("--seeds", type=_positive, metavar="N", help="trainings of each configuration")
+    reproduce.add_argument(
+        "--seeds",
+        type=_positive,
+        metavar="N",
+        help="trainings of each row: one says nothing about others, two little, three or more do",
+    )
     reproduce.add_argument(
         "--no-train", action="store_true", help="use the runs that are there; mark missing ones as missing"
     )
@@ -102,12 +106,15 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from reidlib import locations
     from reidlib.cluster import connected
     from reidlib.profiles import SYNTHETIC_SIZES, check_data
-    from reidlib.reporting import summary
     from reidlib.reproduce import Plan, Task, reproduce, select
 
     check_data(arguments.profile, arguments.benchmark, arguments.data_root)
+    if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
+        raise InputError(
+            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
+        )
     # Asked of torch, which takes seconds to import; workers elsewhere have other devices.
-    if arguments.device != "auto" and not arguments.scheduler:
+    if arguments.device != "auto" and arguments.scheduler is None:
         from reidlib.execution import Execution
 
         _ = Execution(device=arguments.device).torch_device
@@ -117,7 +124,6 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         "runs": str(Path(arguments.runs).resolve()) if arguments.runs else None,
         "device": arguments.device if arguments.device != "auto" else None,
         "seeds": arguments.seeds,
-        "may_train": False if arguments.no_train else None,
     }
     real = "" if arguments.benchmark == "synthetic" else f"-{arguments.benchmark}"
     out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
@@ -128,6 +134,9 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         force=arguments.force,
         parameters={name: value for name, value in parameters.items() if value is not None},
+        command=arguments.line,
+        # The tasks have trained what could be: a notebook must not try a failed training again.
+        settled={"may_train": False},
         inputs=_data_state(arguments) | (_runs_state(arguments) if arguments.no_train else {}),
     )
 
@@ -139,7 +148,9 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         if size and not arguments.data_root and not (locations.data() / f"synthetic-{size}").exists():
             from reidlib.experiments import open_benchmark
 
-            open_benchmark(arguments.profile, device="auto" if arguments.scheduler else arguments.device)
+            open_benchmark(
+                arguments.profile, device="auto" if arguments.scheduler is not None else arguments.device
+            )
         if arguments.no_train:
             return []
         return sweeps.tasks(
@@ -153,7 +164,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         )
 
     cluster = None
-    if arguments.scheduler:
+    if arguments.scheduler is not None:
         runs = Path(arguments.runs).resolve() if arguments.runs else locations.runs()
         data = [Path(parameters["data_root"])] if arguments.data_root else []
         cluster = connected(
@@ -162,11 +173,10 @@ def _reproduce(arguments: argparse.Namespace) -> int:
             shared=(locations.home(), runs),
             files=(*plan.notebooks, *data),
         )
-    began = time.monotonic()
     outcome = reproduce(plan, prepare=prepare, cluster=cluster)
-    if outcome.done or outcome.failed:
-        summary.keep_command(plan.out, arguments.line, time.monotonic() - began)
     if arguments.summary:
+        from reidlib.reporting import summary
+
         summary.write_summary(plan.out, locations.project() / "reports")
     return 1 if outcome.failed or outcome.failed_tasks else 0
 
@@ -253,7 +263,11 @@ def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
     from reidlib import locations
 
     folder = Path(arguments.runs) if arguments.runs else locations.runs()
-    files = sorted({*folder.glob("*/scores.json"), *folder.glob("*/conditions/*.json")})
+    files = sorted(
+        path
+        for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
+        for path in folder.glob(pattern)
+    )
     state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return {"runs": hashlib.sha256("\n".join(state).encode()).hexdigest()}
 
@@ -278,7 +292,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. 0: done; 1: it ran and found failures; 2: bad input; 130: interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     parsed = _parser().parse_args(given)
-    parsed.line = shlex.join(["reidlib", *given])
+    # As a report repeats it: without the paths of this machine.
+    parsed.line = shlex.join(
+        ["reidlib", *(f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in given)]
+    )
     try:
         return parsed.function(parsed)
     except InputError as error:
@@ -288,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"reidlib: stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"reidlib: {error or 'interrupted'}", file=sys.stderr)
+        print(f"reidlib: {str(error) or 'interrupted; the same command goes on'}", file=sys.stderr)
         return 130
 
 

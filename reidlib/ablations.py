@@ -277,15 +277,26 @@ def readings(ablation: Ablation, evidence: Evidence) -> list[str]:
 
 
 def seeds_in_words(evidence: Evidence) -> str:
-    """ "one seed" or "3 seeds"."""
-    return "one seed" if evidence.seeds == 1 else f"{evidence.seeds} seeds"
+    """How many seeds there are of the rows: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
+    counts = sorted(evidence.counts)
+    if counts[-1] == 0:
+        return "no runs"
+    if counts[0] != counts[-1]:
+        return f"{counts[0]} to {counts[-1]} seeds"
+    return "one seed" if counts[0] == 1 else f"{counts[0]} seeds"
 
 
 def basis(evidence: Evidence) -> str:
     """On what the intervals of a page stand, in words."""
-    if evidence.seeds == 1:
+    words, alone = seeds_in_words(evidence), "over queries alone, and say nothing about other trainings"
+    most = max(evidence.counts)
+    if most == 0:
+        return words
+    if most == 1:
+        return f"{words}: the intervals are {alone} of the same rows"
+    if min(evidence.counts) < most:
         return (
-            "one seed: the intervals are over queries alone, and say nothing about what another training "
-            "of the same rows would give"
+            f"{words}: an interval is over the seeds that both rows have and over queries; from one, {alone}"
         )
-    return f"{evidence.seeds} seeds: the intervals are over seeds and queries"
+    few = "; two seeds tell almost nothing, three or more are wanted" if most == 2 else ""
+    return f"{words}: the intervals are over seeds and queries{few}"

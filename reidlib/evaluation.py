@@ -124,7 +124,7 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
 
 def current(run: Run, benchmark: Benchmark) -> bool:
     """Has the run all the scores that ``evaluate_run`` would find today, for this very benchmark?"""
-    scores = run.scores
+    scores = _readable_scores(run)
     return (
         scores is not None
         and scores.get("format") == FORMAT
@@ -140,12 +140,26 @@ def usable(run: Run) -> bool:
 
     Such a run may lie here without its weights, so that these are the best scores at hand.
     """
-    branches = (run.scores or {}).get("branches", {})
-    return "full" in branches and all(
-        branch.get(kind, {}).keys() >= _SINGLE_QUERY_FIELDS
-        for branch in branches.values()
-        for kind in AVERAGE_PRECISIONS
+    scores = _readable_scores(run) or {}
+    branches = scores.get("branches", {})
+    same_data = scores.get("data") == run.configuration["data"]
+    return (
+        same_data
+        and "full" in branches
+        and all(
+            branch.get(kind, {}).keys() >= _SINGLE_QUERY_FIELDS
+            for branch in branches.values()
+            for kind in AVERAGE_PRECISIONS
+        )
     )
+
+
+def _readable_scores(run: Run) -> dict | None:
+    """A run's scores; a damaged file is as good as none, since evaluating again mends it."""
+    try:
+        return run.scores
+    except InputError:
+        return None
 
 
 _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_precision", "first_match_rank"}

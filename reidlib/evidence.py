@@ -29,6 +29,17 @@ class Missing(NamedTuple):
     reason: str
 
 
+class Lack(NamedTuple):
+    """What is missing of an experiment, and why."""
+
+    experiment: str
+    seed: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.experiment}, seed {self.seed}: {self.reason}"
+
+
 class Cell(NamedTuple):
     """A row of scores: a training, a branch of its feature, and the condition if it is not the usual one."""
 
@@ -39,11 +50,13 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Runs by experiment, one for each seed from 0; missing: what is not there and why, a line each."""
+    """Runs by experiment, one for each seed from 0; missing: what is not there and why."""
 
     runs: Mapping[str, tuple[Run | Missing, ...]]
     seeds: int
-    missing: tuple[str, ...] = ()
+    missing: tuple[Lack, ...] = ()
+    profile: str = ""
+    query_person_ids: tuple[int, ...] | None = None  # for scores of an older version, which lack them
     _scores: dict = field(default_factory=dict, repr=False, compare=False)  # each file is read once
 
     def group(self, cell: Cell) -> list[BranchScores | None]:
@@ -59,6 +72,11 @@ class Evidence:
     def difference(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Interval | None:
         """See ``tables.difference``."""
         return difference([self.group(c) for c in plus], [self.group(c) for c in minus], measure)
+
+    @property
+    def counts(self) -> list[int]:
+        """Of each experiment, how many of its seeds are there."""
+        return [sum(isinstance(run, Run) for run in runs) for runs in self.runs.values()]
 
     @property
     def present(self) -> list[Run]:
@@ -78,22 +96,25 @@ class Evidence:
     def summary(self) -> str:
         """What is there and what is not, as Markdown."""
         count = len(self.present)
-        lines = [f"{count} runs, trained in {self.seconds:.0f} s together on {self.device}."]
+        lines = ["No run is there."]
+        if count:
+            number = "One run" if count == 1 else f"{count} runs"
+            lines = [f"{number}, trained in {self.seconds:.0f} s together on {self.device}."]
         return "\n\n".join([*lines, *(f"- **missing**: {reason}" for reason in self.missing)])
 
     def records(self) -> list[dict]:
-        """What a notebook's result keeps of its runs: name, device, commit, seconds, whether missing."""
-        found = []
-        for name, runs in self.runs.items():
-            for seed, run in enumerate(runs):
-                record = {"experiment": name, "seed": seed}
-                if isinstance(run, Run):
-                    kept = ("device", "seconds", "commit", "processes", "precision")
-                    record |= {"run": run.folder.name} | {key: run.information.get(key) for key in kept}
-                else:
-                    record["missing"] = run.reason
-                found.append(record)
-        return found
+        """What a notebook's result keeps of its runs (see ``record``), and what is missing of them."""
+        there = [
+            record(name, seed, run)
+            for name, runs in self.runs.items()
+            for seed, run in enumerate(runs)
+            if isinstance(run, Run)
+        ]
+        lacks = [
+            {"experiment": lack.experiment, "seed": lack.seed, "missing": lack.reason}
+            for lack in self.missing
+        ]
+        return there + lacks
 
     def _of(self, run: Run | Missing, cell: Cell) -> BranchScores | None:
         if isinstance(run, Missing):
@@ -101,7 +122,16 @@ class Evidence:
         scores = run.scores if cell.condition is None else conditions.found(run, cell.condition)
         if scores is None or cell.branch not in scores["branches"]:
             return None
-        return {**scores["branches"][cell.branch], "query_person_ids": scores.get("query_person_ids")}
+        persons = scores.get("query_person_ids") or self.query_person_ids
+        return {**scores["branches"][cell.branch], "query_person_ids": persons}
+
+
+def record(experiment: str, seed: int, run: Run) -> dict:
+    """What a result keeps of a run: folder, device, commit, seconds."""
+    kept = {"experiment": experiment, "seed": seed}
+    names = ("device", "seconds", "commit", "processes", "precision")
+    kept |= {"run": run.folder.name, "folder": str(run.folder.absolute())}
+    return kept | {name: run.information.get(name) for name in names}
 
 
 def gather(
@@ -118,15 +148,15 @@ def gather(
 ) -> Evidence:
     """The runs of some rows of ``experiments.EXPERIMENTS`` with the seeds 0 to ``seeds - 1``.
 
-    A run that is not there is trained, if ``may_train``; one that fails is reported, marked as ``Missing``
-    and leaves the others as they are. under: for some of the rows, the conditions to evaluate them under.
+    A run that is not there is trained, if ``may_train``; one that fails is marked as ``Missing`` and leaves
+    the others as they are. under: for some of the rows, the conditions to evaluate them under.
     Raises InputError for unknown names and for less than one seed.
     """
     names = tuple(dict.fromkeys(names))
     for name in names:
         experiments.check_experiment(name)
     found: dict[str, tuple[Run | Missing, ...]] = {}
-    missing: list[str] = []
+    missing: list[Lack] = []
     for name in names:
         row: list[Run | Missing] = []
         for one in experiments.with_seeds(experiments.configuration(name, profile, benchmark), seeds):
@@ -140,19 +170,19 @@ def gather(
                     report=report,
                     may_train=may_train,
                 )
+                _ = run.information, run.configuration  # damaged files are found here and not in a table
             except _FAILURES as error:
                 run = Missing(_in_a_line(error))
-                missing.append(f"{name}, seed {one.seed}: {run.reason}")
-                report(f"missing: {missing[-1]}")
+                missing.append(Lack(name, one.seed, run.reason))
             row.append(run)
             if isinstance(run, Run) and (wanted := (under or {}).get(name)):
                 try:
                     conditions.evaluate_under_all(run, wanted, benchmark, execution=execution)
                 except _FAILURES as error:  # its other scores are as good as ever
-                    missing.append(f"{name}, seed {one.seed}, changed conditions: {_in_a_line(error)}")
-                    report(f"missing: {missing[-1]}")
+                    missing.append(Lack(name, one.seed, f"changed conditions: {_in_a_line(error)}"))
         found[name] = tuple(row)
-    return Evidence(found, seeds, tuple(missing))
+    persons = tuple(benchmark.query.person_ids.tolist())
+    return Evidence(found, seeds, tuple(missing), profile, persons)
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from reidlib.plots import BLUE, GREY, INK, PALETTE, RED
 from reidlib.tables import Spread
 
 _MARKERS = "osD^vPX"
-_LOGARITHMIC_TICKS = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50)
+_LOGARITHMIC_TICKS = (-50, -20, -5, -2, 0, 2, 5, 20, 50)
 
 
 def differences(
@@ -25,6 +25,7 @@ def differences(
     printed: Mapping[str, Mapping[str, float]] | None = None,
     groups: Sequence[int] = (),
     logarithmic: bool = False,
+    share_x: bool = False,
 ) -> Figure:
     """A panel for each measure, a line for each row: the difference and its 95 % interval, in points.
 
@@ -32,17 +33,21 @@ def differences(
     nought an interval lies: blue disc above, red cross below, grey ring on both. printed: measure -> row ->
     the paper's difference, a diamond. groups: numbers of rows after each of which a line is drawn.
     logarithmic: beyond 5 points either way, so that small differences are seen beside large ones.
+    share_x: one scale for all panels.
     """
     rows = list(next(iter(panels.values())))
     figure, grid = plt.subplots(
         1, len(panels), sharey=True, squeeze=False,
         figsize=(2.4 + 0.055 * max(map(len, rows)) + 3.4 * len(panels), 0.4 * len(rows) + 1.5),
     )  # fmt: skip
-    for axes, (measure, intervals) in zip(grid[0], panels.items(), strict=True):
-        beside = (printed or {}).get(measure, {})
+    printed = printed or {}
+    every = [_ends(intervals, printed.get(measure, {})) for measure, intervals in panels.items()]
+    widest = min(low for low, _ in every), max(high for _, high in every)
+    for axes, (measure, intervals), ends in zip(grid[0], panels.items(), every, strict=True):
+        beside = printed.get(measure, {})
         if logarithmic:
             axes.set_xscale("symlog", linthresh=5, linscale=1.5)
-        _intervals(axes, rows, intervals, beside, logarithmic)
+        _intervals(axes, rows, intervals, beside, widest if share_x else ends, logarithmic)
         unit = "difference in points" + (" (logarithmic beyond 5)" if logarithmic else "")
         axes.set(title=measure, xlabel=unit)
         for place in groups:
@@ -57,7 +62,7 @@ def differences(
             (GREY, "o", "white", "on both sides of 0"),
         )
     ]
-    if any((printed or {}).values()):
+    if any(printed.values()):
         handles.append(
             plt.Line2D(
                 [], [], color=INK, marker="D", mfc="white", linestyle="", label="the paper's, elsewhere"
@@ -72,28 +77,27 @@ def _intervals(
     rows: Sequence[str],
     intervals: Mapping[str, Interval | None],
     printed: Mapping[str, float],
+    ends: tuple[float, float],
     logarithmic: bool,
 ) -> None:
-    ends = [end for i in intervals.values() if i for end in (i.low, i.high)] + list(printed.values())
-    low, high = min([0.0, *ends]), max([0.0, *ends])
+    low, high = ends
     margin = 0.06 * max(high - low, 1.0)
     for place, row in enumerate(rows):
         if (diamond := printed.get(row)) is not None:
             axes.plot(diamond, place, "D", color=INK, mfc="white", ms=6, zorder=2)
-        if (found := intervals[row]) is None:
-            axes.text(0, place, "missing", va="center", ha="center", fontsize=9, style="italic")
-        else:
+        found = intervals[row]
+        if found is not None:
             drawn = GREY if not found.clear else BLUE if found.mean > 0 else RED
             axes.plot([found.low, found.high], [place, place], color=drawn, linewidth=2, zorder=3)
             marker = "X" if drawn == RED else "o"
             axes.plot(
                 found.mean, place, marker, color=drawn, mfc="white" if drawn == GREY else drawn, zorder=4
             )
-            # The numbers stand in a column of their own at the right.
-            axes.annotate(
-                str(found), (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5,
-                annotation_clip=False,
-            )  # fmt: skip
+        # The numbers stand in a column of their own at the right.
+        axes.annotate(
+            str(found or "missing"), (1.02, place), xycoords=("axes fraction", "data"), va="center",
+            fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
     axes.set_xlim(low - margin, (high + margin) * (1.3 if logarithmic else 1))
     ticks = _LOGARITHMIC_TICKS if logarithmic else MaxNLocator(5).tick_values(low, high)
@@ -101,6 +105,12 @@ def _intervals(
     axes.set_xticks(shown, [f"{tick:g}".replace("-", "−") for tick in shown])
     axes.minorticks_off()
     axes.grid(axis="y", visible=False)
+
+
+def _ends(intervals: Mapping[str, Interval | None], printed: Mapping[str, float]) -> tuple[float, float]:
+    """From where to where a panel's marks reach, nought among them."""
+    ends = [end for i in intervals.values() if i for end in (i.low, i.high)] + list(printed.values())
+    return min([0.0, *ends]), max([0.0, *ends])
 
 
 def turned(
@@ -142,7 +152,7 @@ def turned(
             )  # fmt: skip
         axes.set_xticks(list(places.values()), [f"{setting:g}" for setting in settings])
         if usual and title in usual:
-            axes.axvline(places[usual[title]], color=INK, linestyle=":", linewidth=1, zorder=0.5)
+            axes.axvline(places[usual[title]], color=INK, linestyle=(0, (1, 1.5)), linewidth=1.6, zorder=0.9)
         axes.set(title=title, xlabel=xlabels if isinstance(xlabels, str) else xlabels[title])
     grid[0][0].set_ylabel(ylabel)
     handles, texts = grid[0][0].get_legend_handles_labels()
@@ -155,7 +165,7 @@ def switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: f
 
     panels: title -> row -> norms (C,) or (P, C). What lies below ``threshold`` counts as switched off.
     """
-    figure, grid = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(4.3 * len(panels), 3.5))
+    figure, grid = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(4.6 * len(panels), 4.6))
     for axes, (title, lines) in zip(grid[0], panels.items(), strict=True):
         for index, (name, norms_c) in enumerate(lines.items()):
             shares = np.sort(norms_c.ravel() / norms_c.max())[::-1]
@@ -167,7 +177,7 @@ def switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: f
             )  # fmt: skip
         axes.axhline(threshold, color=INK, linewidth=1, linestyle=":")
         axes.set(title=title, xlabel="input units, strongest first (%)", yscale="log", xlim=(0, 100))
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.17))
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.2))
     grid[0][0].set_ylabel("norm, as a share of the largest")
     return figure
 

@@ -58,7 +58,8 @@ class Execution:
         if device.type == "cuda":
             return torch.cuda.get_device_name(device)
         threads = torch.get_num_threads()
-        return f"{device.type}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}"
+        count = "1 thread" if threads == 1 else f"{threads} threads"
+        return f"{device.type}, {count}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 _DEVICES = {

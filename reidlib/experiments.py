@@ -30,7 +30,7 @@ from reidlib.evaluation import check_data_of, current, evaluate_run, open_images
 from reidlib.execution import Execution
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
 from reidlib.recipe import Recipe
-from reidlib.runs import Run, find, find_or_train
+from reidlib.runs import Run, failure_of, find, find_or_train
 from reidlib.training import train
 
 
@@ -222,8 +222,10 @@ def run_name(experiment: str, profile: str, benchmark: Benchmark, seed: int) -> 
 
 def with_seeds(configuration: RunConfiguration, seeds: int) -> list[RunConfiguration]:
     """The same training with the seeds 0 to ``seeds - 1``. Raises InputError for less than one."""
-    if seeds < 1:
-        raise InputError("a configuration is trained at least once", f"seeds={seeds}", "use seeds=1 or more")
+    if not isinstance(seeds, int) or seeds < 1:
+        raise InputError(
+            "a configuration is trained at least once", f"seeds={seeds!r}", "use seeds=1 or more"
+        )
     return [replace(configuration, seed=seed) for seed in range(seeds)]
 
 
@@ -287,8 +289,11 @@ def obtain(
 
     folder = Path(runs) if runs else locations.runs()
     if not may_train and find(wanted.to_json(), folder) is None:
+        failure = failure_of(wanted.to_json(), folder)
         raise InputError(
-            "this run is to be there already", f"no {name} in {folder}", "train it, or copy it there"
+            "this run is to be there already",
+            f"no {name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
+            "train it, or copy it there",
         )
     with distributed.refusing_together():
         run = find_or_train(wanted.to_json(), train_together, name=name, folder=folder, report=report)

@@ -55,7 +55,7 @@ def described(norms: InputNorms) -> dict[str, str]:
 
 
 def reading(norms: Mapping[str, InputNorms]) -> str:
-    """What the table says, in a sentence on the global and one on the local layers."""
+    """Where units are switched off, in a sentence on the global and one on the local layers."""
     if not norms:
         return "No run with its weights is here."
     sentences = []
@@ -66,13 +66,7 @@ def reading(norms: Mapping[str, InputNorms]) -> str:
         off = {label: _off(found) for label, found in values.items()}
         some = [f"*{label}* {100 * share:.0f} %" for label, share in off.items() if share > 0]
         what = f"switched off in {', '.join(some)}, in no other row" if some else "switched off in no row"
-        sizes = {label: float(found.mean()) for label, found in values.items()}
-        small, large = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
-        sentences.append(
-            f"Input units of the {name} layer: {what}. The weights as a whole are smallest in *{small}* and "
-            f"{sizes[large] / max(sizes[small], 1e-12):.1f} times as large in *{large}*: where a batch norm "
-            "follows, that alone changes nothing."
-        )
+        sentences.append(f"Input units of the {name} layer: {what}.")
     return "\n\n".join(sentences)
 
 

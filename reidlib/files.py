@@ -50,7 +50,10 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict:
     """A JSON file's content; a damaged one is an InputError that names it."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} instead of an object")
+        return content
     except (OSError, ValueError) as error:
         raise InputError(
             "a run's files are readable JSON",

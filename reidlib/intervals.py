@@ -24,6 +24,7 @@ class Interval(NamedTuple):
     high: float
     seeds: int
     queries: int
+    wanted: int | None = None  # seeds that were asked for, where some are missing
 
     @property
     def clear(self) -> bool:
@@ -31,7 +32,8 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
+        text = f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
+        return text if self.wanted in (None, self.seeds) else f"{text} ({self.seeds} of {self.wanted} seeds)"
 
 
 def signed(points: float) -> str:
@@ -60,10 +62,10 @@ def paired(
     persons_q: (Q,) whom each query shows. All queries of a person are drawn together, because they stand or
         fall by the same gallery images: drawn one by one they would promise too much. None: one by one.
 
-    Queries are resampled (bootstrap). Seeds are too few to be: with three, the resampled means would leave
-    the interval a quarter of the time instead of a twentieth. Their share of the uncertainty is
-    Student's t instead, drawn anew for each resampled set of queries. With one seed there is no such share:
-    the interval is about these two networks and other queries, not about other trainings.
+    Queries are resampled (bootstrap). Seeds are too few to be: with three, an interval of resampled means
+    would miss the true difference a quarter of the time instead of a twentieth. Their share of the
+    uncertainty is Student's t instead, drawn anew for each resampled set of queries. With one seed there is
+    no such share: the interval is about these two networks and other queries, not about other trainings.
 
     The same arguments give the same interval. Raises InputError for other shapes, or no query with a match.
     """

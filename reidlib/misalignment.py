@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from reidlib.data.synthetic import Factors, preview
 from reidlib.evidence import Cell, Evidence
 from reidlib.intervals import Interval
 
+TITLES = {factor: factor.replace("_", " ") for factor in CONDITIONS}
 MEANINGS = {
     "box_jitter": "shift of the box, in box heights (one deviation)",
     "box_scale_error": "error of the box's size, relative (one deviation)",
@@ -26,16 +28,16 @@ def usual(factor: str) -> float:
 
 
 def _at(cell: Cell, factor: str, value: float) -> Cell:
-    """A network's scores at one value; at the usual one they are its ordinary scores."""
-    return cell if value == usual(factor) else cell._replace(condition=Condition(factor, value))
+    """A network's scores at one value; at the usual one they are its ordinary scores on this benchmark."""
+    return cell._replace(condition=Condition(factor, value))
 
 
 def curves(
     networks: Mapping[str, Cell], evidence: Evidence, measure: str
 ) -> dict[str, dict[str, list[tuple[float, tables.Spread]]]]:
-    """Factor -> network -> (value, score over the seeds), for ``evidence_plots.turned``."""
+    """Title of a factor -> network -> (value, score over the seeds), for ``evidence_plots.turned``."""
     return {
-        factor: {
+        TITLES[factor]: {
             label: [
                 (
                     value,
@@ -53,9 +55,9 @@ def score_rows(networks: Mapping[str, Cell], evidence: Evidence) -> list[dict[st
     """A row for each value of each factor: every network's rank-1 and mAP (step)."""
     found = {name: curves(networks, evidence, name) for name in ("R1", "mAP (step)")}
     return [
-        {"factor": factor, "value": f"{value:g}" + (" (usual)" if value == usual(factor) else "")}
+        {"factor": TITLES[factor], "value": f"{value:g}" + (" (usual)" if value == usual(factor) else "")}
         | {
-            f"{label}: {name}": str(found[name][factor][label][place][1])
+            f"{label}: {name}": str(found[name][TITLES[factor]][label][place][1])
             for label in networks
             for name in found
         }
@@ -69,6 +71,7 @@ class Loss(NamedTuple):
 
     change: Interval | None
     beyond: Interval | None  # below nought: loses more than the reference
+    kept: float  # share of its usual score that is left; not a number where one is missing
 
 
 def losses(
@@ -78,47 +81,50 @@ def losses(
     found = {}
     for factor, values in CONDITIONS.items():
         strong = {label: _at(cell, factor, values[-1]) for label, cell in networks.items()}
+        plain = {label: _at(cell, factor, usual(factor)) for label, cell in networks.items()}
         found[factor] = {
             label: Loss(
-                evidence.difference([strong[label]], [cell], measure),
+                evidence.difference([strong[label]], [plain[label]], measure),
                 None
                 if label == reference
                 else evidence.difference(
-                    [strong[label], networks[reference]], [cell, strong[reference]], measure
+                    [strong[label], plain[reference]], [plain[label], strong[reference]], measure
                 ),
+                _mean(evidence, strong[label], measure) / _mean(evidence, plain[label], measure),
             )
-            for label, cell in networks.items()
+            for label in networks
         }
     return found
 
 
+def _mean(evidence: Evidence, cell: Cell, measure: str) -> float:
+    return tables.spreads({"": evidence.group(cell)}, (measure,))[""][measure].mean
+
+
 def loss_rows(found: Mapping[str, Mapping[str, Loss]]) -> list[dict[str, str]]:
-    """``losses`` as a table."""
-    return [
-        {
-            "network": label,
-            **{
-                f"{factor} {usual(factor):g} → {CONDITIONS[factor][-1]:g}": str(
-                    found[factor][label].change or tables.MISSING
-                )
-                for factor in found
-            },
-        }
-        for label in next(iter(found.values()))
-    ]
+    """``losses`` as a table: the change in points, and how much of its usual score each network keeps."""
+    rows = []
+    for label in next(iter(found.values())):
+        row = {"network": label}
+        for factor, networks in found.items():
+            loss = networks[label]
+            title = f"{TITLES[factor]} {usual(factor):g} → {CONDITIONS[factor][-1]:g}"
+            row[title] = str(loss.change or tables.MISSING)
+            row[f"{TITLES[factor]}: keeps"] = "–" if math.isnan(loss.kept) else f"{100 * loss.kept:.0f} %"
+        rows.append(row)
+    return rows
 
 
-def contact_sheet(*, identity: int = 4, cameras: Sequence[int] = (1, 3, 5)) -> Figure:
-    """The same images of one person, a row for each factor and a block for each of its values in turn."""
-    images, rows = [], []
+def contact_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Figure:
+    """The same images of one person, a row for each factor and a block for each of its values."""
+    images, titles = [], []
     for factor, values in CONDITIONS.items():
         line = []
         for value in values:
             factors = Condition(factor, value).factors
             line += [preview(identity, camera, factors)[0].transpose(1, 2, 0) for camera in cameras]
         images.append(line)
-        rows.append("\n".join([factor, ", ".join(f"{value:g}" for value in values)]))
+        marks = [f"{value:g}" + (" (usual)" if value == usual(factor) else "") for value in values]
+        titles.append([text for mark in marks for text in (mark, *[""] * (len(cameras) - 1))])
     blocks = len(next(iter(CONDITIONS.values())))
-    columns = [""] * (blocks * len(cameras))
-    columns[len(cameras)] = "usual"
-    return plots.image_grid(images, rows=rows, columns=columns, blocks=blocks)
+    return plots.image_grid(images, rows=list(TITLES.values()), titles=titles, blocks=blocks)

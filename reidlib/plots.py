@@ -63,13 +63,15 @@ def image_grid(
     *,
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
+    titles: Sequence[Sequence[str]] = (),
     title: str = "",
     height: float = 1.3,
     blocks: int = 1,
 ) -> Figure:
     """Images (H, W, 3) uint8 in rows and columns, labelled at their left and top.
 
-    images: one sequence a row; rows may differ in length. height: of one image, in inches.
+    images: one sequence a row; rows may differ in length. titles: over each image, a sequence a row.
+    height: of one image, in inches.
     blocks: equal groups of columns with a gap between them.
     """
     wide = max(map(len, images))
@@ -89,6 +91,7 @@ def image_grid(
         figsize=(1.06 * sum(widths) + margin, len(images) * height * 1.05 + 0.5),
         squeeze=False,
         width_ratios=widths,
+        layout="constrained",
     )
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
     for axes in cells.flat:
@@ -100,8 +103,9 @@ def image_grid(
             show_image(axes, image_hwc)
     for line, label in zip(grid, rows, strict=False):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    for axes, label in zip(grid[0], columns, strict=False):
-        axes.set_title(label, fontsize=9, fontweight="normal")
+    for line, labels in zip(grid, titles or [columns], strict=False):
+        for axes, label in zip(line, labels, strict=False):
+            axes.set_title(label, fontsize=9, fontweight="normal", loc="left" if titles else "center")
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
@@ -218,7 +222,7 @@ def score_bars(
         for place, (row, cells) in enumerate(rows.items()):
             mean, half_width = cells[measure][:2]
             if not np.isfinite(mean):
-                axes.text(1.04 * longest, place, "missing", va="center", fontsize=9)
+                axes.text(1.04 * longest, place, str(cells[measure]), va="center", fontsize=9)
                 continue
             axes.barh(place, mean, 0.66, color=colours[row], xerr=half_width, error_kw={"lw": 1.2})
             text = f"{mean:.1f}"

@@ -6,7 +6,6 @@ A notebook's folder in the report holds ``notebook.ipynb`` (the executed copy), 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,8 +20,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from reidlib.errors import InputError
+from reidlib.reporting import freshness, report
 from reidlib.reporting import notebook as notebooks
-from reidlib.reporting import report
 from reidlib.reporting.display import Display
 from reidlib.reporting.notebook import Source
 from reidlib.reporting.session import Session
@@ -43,6 +42,8 @@ class Plan:
     again too.
     parameters: given by the user, injected where a notebook declares them; a ``Path`` is made absolute.
     inputs: fingerprints of whatever else the notebooks read, such as a benchmark's files.
+    command: the line that asked for this, for the report.
+    settled: parameters injected where they are declared that do not change what a result says.
 
     Raises InputError for contradictory values.
     """
@@ -54,6 +55,8 @@ class Plan:
     force: bool = False
     parameters: dict = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    settled: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.notebooks:
@@ -159,8 +162,8 @@ def reproduce(
     out = plan.out.expanduser().absolute()
     sources = {path.stem: notebooks.read_source(path) for path in plan.notebooks}
     _check_parameters(plan, sources.values())
-    digests = _digests(plan, sources)
-    current = {name for name in sources if _unchanged(out / name, digests[name])}
+    digests = freshness.digests(plan.inputs, sources, lambda source: _injected(plan, source, Path()))
+    current = {name for name in sources if freshness.unchanged(out / name, digests[name])}
     waiting = tuple(name for name in sources if plan.force or name not in current)
     display = Display(enabled=progress)
     display.line(
@@ -172,7 +175,15 @@ def reproduce(
         display.line(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
     _probe(out)
-    jobs = [Job(sources[name], _injected(plan, sources[name], out), digests[name]) for name in waiting]
+    jobs = [
+        Job(
+            sources[name],
+            _injected(plan, sources[name], out) | _settled(plan, sources[name]),
+            digests[name],
+            plan.command,
+        )
+        for name in waiting
+    ]
     with _held(out), cluster or nullcontext() as connected:
         tasks = tuple((prepare and prepare(waiting)) or ())
         if connected is not None:
@@ -240,45 +251,8 @@ def _injected(plan: Plan, source: Source, out: Path) -> dict:
     return {"profile": plan.profile, "out": str(out / source.name), **given}
 
 
-def _digests(plan: Plan, sources: dict[str, Source]) -> dict[str, str]:
-    """Hash of everything that can change a notebook's result, those it depends on included."""
-    environment = notebooks.environment_digest()
-    known: dict[str, str] = {}
-
-    def digest(name: str, path: Path, chain: tuple[str, ...]) -> str:
-        if name in chain:
-            raise InputError(
-                "notebooks must not depend on each other in a circle",
-                " → ".join((*chain, name)),
-                "remove one depends_on",
-            )
-        if name not in known:
-            if name not in sources and not path.is_file():
-                raise InputError(
-                    "depends_on names notebooks of the same folder",
-                    f"{name} in {chain[-1]}",
-                    "correct the notebook's metadata",
-                )
-            source = sources.get(name) or notebooks.read_source(path)
-            below = [
-                digest(other, path.with_name(f"{other}.ipynb"), (*chain, name)) for other in source.depends_on
-            ]
-            # The report's own place is left out: moved or renamed, it is as good as before.
-            parameters = _injected(plan, source, Path())
-            state = [source.content, parameters, environment, plan.inputs, below]
-            known[name] = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-        return known[name]
-
-    return {name: digest(name, source.path, ()) for name, source in sources.items()}
-
-
-def _unchanged(folder: Path, digest: str) -> bool:
-    status = report.read_json(folder / "status.json")
-    return (
-        status.get("state") == "done"
-        and status.get("digest") == digest
-        and all((folder / name).is_file() for name in ("notebook.ipynb", "index.html", "result.json"))
-    )
+def _settled(plan: Plan, source: Source) -> dict:
+    return {name: value for name, value in plan.settled.items() if name in source.declared}
 
 
 def _probe(out: Path) -> None:

@@ -8,6 +8,7 @@ Everything but the weights is small, and tables and figures need only the small 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -30,6 +31,8 @@ from reidlib.files import read_json, write_json, write_whole
 
 # A run counts as finished once this file is there: it is written last.
 _FINISHED = "run.json"
+# Why the last training failed; a later one removes it.
+_FAILURE = "failure.txt"
 # Where a training goes on from.
 CHECKPOINT = "checkpoint.pt"
 
@@ -133,14 +136,22 @@ def load_tensors(path: Path, mend: str) -> dict:
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
-    """The finished run of ``configuration`` in a folder of runs, under whatever name; None if there is none.
+    """The finished run of ``configuration`` in a folder of runs; None if there is none.
 
-    It may have been trained on another machine and copied here. Raises InputError if a folder with its
+    It may have been trained on another machine and copied here: its folder's name ends in the configuration's
+    hash, whatever stands before. Raises InputError if a folder with its
     hash holds another configuration.
     """
     for existing in sorted(folder.glob(f"*-{configuration_hash(configuration)}")):
         if (existing / _FINISHED).is_file():
             return _checked(existing, configuration)
+    return None
+
+
+def failure_of(configuration: dict, folder: Path) -> str | None:
+    """Why the last training of ``configuration`` failed, in a line; None where none did."""
+    for path in sorted(folder.glob(f"*-{configuration_hash(configuration)}/{_FAILURE}")):
+        return path.read_text().strip()
     return None
 
 
@@ -187,10 +198,14 @@ def find_or_train(
             for stale in run_folder.glob(".*.partial"):
                 stale.unlink()  # the lock is ours, so a killed process left it
             write_json(run_folder / "config.json", configuration)
+            (run_folder / _FAILURE).unlink(missing_ok=True)
             try:
                 information = train(run_folder)
-            except InputError:
-                _remove_if_untouched(run_folder)
+            except Exception as error:
+                with contextlib.suppress(OSError):  # a full disk may be why
+                    (run_folder / _FAILURE).write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
+                if isinstance(error, InputError):
+                    _remove_if_untouched(run_folder)
                 raise
             write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
             # Not before: a kill between the two would train all of it again.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from reidlib import ablations, claims, conditions, experiments, locations
+from reidlib import ablations, claims, conditions, experiments, locations, trainings
 from reidlib.conditions import Condition
+from reidlib.errors import InputError
 from reidlib.evaluation import current, usable
-from reidlib.execution import Execution
 from reidlib.reproduce import Task
 from reidlib.runs import find
 
+_ALIGNMENT = claims.wanted(claims.of_notebook("36_box_misalignment"))
 # Of each notebook: its trainings.
 TRAININGS: dict[str, tuple[str, ...]] = {
     "20_train_jlml": ("jlml",),
@@ -25,14 +26,16 @@ TRAININGS: dict[str, tuple[str, ...]] = {
         *ablations.PYRAMID_LEVELS.experiments,
         *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
     ),
-    "36_box_misalignment": tuple(cell.experiment for cell in ablations.MISALIGNMENT.values()),
+    "36_box_misalignment": (
+        *(cell.experiment for cell in ablations.MISALIGNMENT.values()),
+        *_ALIGNMENT[0],
+    ),
     "90_claims": claims.wanted()[0],
 }
 # And the conditions under which some of them are evaluated.
 CONDITIONS: dict[str, dict[str, tuple[Condition, ...]]] = {
-    "36_box_misalignment": {
-        cell.experiment: conditions.all_conditions() for cell in ablations.MISALIGNMENT.values()
-    },
+    "36_box_misalignment": _ALIGNMENT[1]
+    | {cell.experiment: conditions.all_conditions() for cell in ablations.MISALIGNMENT.values()},
     "90_claims": claims.wanted()[1],
 }
 
@@ -65,11 +68,14 @@ def tasks(
         return []
     data = experiments.open_benchmark(profile, benchmark, data_root, device=device)
     folder = Path(runs) if runs else locations.runs()
-    trainings, renderings = [], {}
+    wanted, renderings = [], {}
     for seed in range(seeds):
         for name, waiting in wanted_by.items():
             one = experiments.configuration(name, profile, data, seed=seed)
-            run = find(one.to_json(), folder)
+            try:
+                run = find(one.to_json(), folder)
+            except InputError:
+                run = None  # a damaged folder: its own training says so
             scored = run is not None and (current(run, data) or (usable(run) and not run.has_weights))
             changed = tuple(c for c in under[name] if run is None or conditions.found(run, c) is None)
             if run is not None and not run.has_weights:
@@ -81,34 +87,16 @@ def tasks(
                     renderings.setdefault(condition, []).extend(waiting)
             arguments = (name, seed, profile, benchmark, data_root, folder, device, changed)
             title = experiments.run_name(name, profile, data, seed)
-            trainings.append(Task(title, train, arguments, tuple(waiting)))
+            wanted.append(Task(title, trainings.train, arguments, tuple(waiting)))
     size = conditions.size_of(data) if renderings else ""
     first = [
-        Task(f"rendering {condition.name}", _render, (condition, size, device), tuple(dict.fromkeys(waiting)))
+        Task(
+            f"rendering {condition.name}",
+            trainings.render_condition,
+            (condition, size, device),
+            tuple(dict.fromkeys(waiting)),
+        )
         for condition, waiting in renderings.items()
         if not conditions.is_rendered(condition, size)
     ]
-    return [*first, *trainings]
-
-
-def train(
-    name: str,
-    seed: int,
-    profile: str,
-    benchmark: str,
-    data_root: str | Path | None,
-    runs: Path,
-    device: str,
-    under: tuple[Condition, ...],
-) -> None:
-    """One training, evaluated, also under changed conditions; whatever is there already is kept."""
-    execution = Execution(device=device, progress=False)
-    data = experiments.open_benchmark(profile, benchmark, data_root, device=device)
-    one = experiments.configuration(name, profile, data, seed=seed)
-    title = experiments.run_name(name, profile, data, seed)
-    run = experiments.obtain(one, data, name=title, runs=runs, execution=execution)
-    conditions.evaluate_under_all(run, under, data, execution=execution)
-
-
-def _render(condition: Condition, size: str, device: str) -> None:
-    conditions.open_condition(condition, size, device=experiments.rendering_device(device), progress=False)
+    return [*first, *wanted]

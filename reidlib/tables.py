@@ -138,8 +138,11 @@ def difference(plus: Sequence[Group], minus: Sequence[Group], measure: str) -> I
             counts = ", ".join(str(len(value)) for value in values)
             raise InputError("rows are compared over the same queries", f"{counts} queries", "evaluate again")
         differences.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
-        persons_q = persons_q or scores[0].get("query_person_ids")
-    return paired(np.stack(differences), persons_q) if differences else None
+        known = (one.get("query_person_ids") for one in scores)
+        persons_q = persons_q or next((ids for ids in known if ids), None)
+    if not differences:
+        return None
+    return paired(np.stack(differences), persons_q)._replace(wanted=len(rows[0]))
 
 
 def differences(

@@ -60,8 +60,8 @@ def test_differences_pair_what_both_have(tmp_path):
     (line,) = ablations.difference_rows(SHARED, found)
     assert line == {
         "low-level layers, against without shared features": "with shared features",
-        "Δ R1 [95 %]": "0.0 [0.0, 0.0]",
-        "Δ mAP (trapezoid) [95 %]": "+10.0 [+10.0, +10.0]",
+        "Δ R1 [95 %]": "0.0 [0.0, 0.0] (1 of 2 seeds)",
+        "Δ mAP (trapezoid) [95 %]": "+10.0 [+10.0, +10.0] (1 of 2 seeds)",
         "paper: Δ R1 / Δ mAP": "+1.9 / +2.4",
     }
     base, other = ablations.report_rows(SHARED, found)
@@ -97,8 +97,14 @@ def test_figures_get_what_is_here_and_what_is_printed(tmp_path):
 
 def test_the_number_of_seeds_is_said(tmp_path):
     assert "over queries alone" in ablations.basis(evidence(tmp_path / "1", {"jlml": [{"full": 0.6}]}))
-    three = evidence(tmp_path / "3", {"jlml": [{"full": 0.6}, {"full": 0.7}, None]})
-    assert ablations.basis(three).startswith("3 seeds")
+    wanted = {"2": [{"full": 0.6}, {"full": 0.7}], "mixed": [{"full": 0.6}, None], "none": [None, None]}
+    two, mixed, none = (
+        evidence(tmp_path / name, {"jlml": seeds, "jlml-2": wanted["2"] if name != "none" else seeds})
+        for name, seeds in wanted.items()
+    )
+    assert ablations.basis(two).startswith("2 seeds") and "almost nothing" in ablations.basis(two)
+    assert ablations.basis(mixed).startswith("1 to 2 seeds")
+    assert ablations.basis(none) == "no runs"
 
 
 def test_a_baseline_has_to_be_a_row():

@@ -1,6 +1,7 @@
 """The ledger: what its tests are made of, and that verdicts follow from intervals alone."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ def test_all_other_part_counts_are_asked():
     [
         ([0.6, 0.61, 0.62], [0.5, 0.5, 0.5], HOLDS),
         ([0.5, 0.5, 0.5], [0.6, 0.61, 0.62], FAILS),
-        ([0.503, 0.503, 0.503], [0.5, 0.5, 0.5], HOLDS),  # small, and sure
+        ([0.503, 0.503, 0.503], [0.5, 0.5, 0.5], FAILS),  # sure, and less than half a point
+        ([0.506, 0.506, 0.506], [0.5, 0.5, 0.5], HOLDS),
         ([0.5, 0.502, 0.501], [0.5, 0.5, 0.5], FAILS),  # 0.1 ± 0.25: surely less than half a point
         ([0.5, 0.6, 0.55], [0.5, 0.5, 0.5], UNDECIDED),
         ([0.6], [0.5], HOLDS),
@@ -98,9 +100,19 @@ def test_one_contrast_against_is_enough_whatever_is_missing(tmp_path):
     assert "missing" in verdict.reason
 
 
+def test_the_fewest_seeds_of_all_contrasts_are_named(tmp_path):
+    one = found(tmp_path, [0.6, 0.6, 0.6], [0.5, 0.5, 0.5], [0.5, None, None])
+    assert "one seed" in decide(claim(ABOVE, ALSO), one).reason
+
+
 def test_nothing_to_decide_by_is_undecided(tmp_path):
     verdict = decide(claim(impossible="no metric yet"), found(tmp_path, [0.6], [0.5]))
     assert (verdict.word, verdict.reason) == (UNDECIDED, "no metric yet")
+
+
+def test_a_smoke_run_decides_nothing(tmp_path):
+    smoke = replace(found(tmp_path, [0.6], [0.5]), profile="smoke")
+    assert decide(claim(ABOVE), smoke).word == UNDECIDED
 
 
 def test_two_seeds_are_too_few_to_be_sure(tmp_path):
@@ -134,7 +146,7 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
 def test_what_has_to_be_gathered():
     names, under = claims.wanted()
     assert set(names) >= {"jlml", "jlml-10", "pyramid", "pyramid-off", "pyramid-stripes-same-rate"}
-    assert set(under) == {"pyramid", "pyramid-stripes"}
+    assert set(under) == {"pyramid", "pyramid-stripes", "pyramid-stripes-same-rate"}
     assert {condition.factor for condition in under["pyramid"]} == {"box_jitter", "box_scale_error"}
     assert claims.of_notebook("33_ablation_part_counts")[0].name == "four parts"
 
@@ -142,14 +154,15 @@ def test_what_has_to_be_gathered():
 def test_a_smaller_loss_is_what_relaxes(tmp_path):
     """Pyramid 60 → 50, stripes 70 → 40: it loses 20 points less."""
     (one,) = [one for one in CLAIMS if one.name == "relaxed alignment"]
-    gathered = evidence(tmp_path, {"pyramid": [{"full": 0.6}], "pyramid-stripes": [{"full": 0.7}]})
+    stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
+    gathered = evidence(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
     for cell in {cell for cell in one.cells if cell.condition}:
         assert gathered.group(cell) == [None]
-        value = {"pyramid": 0.5, "pyramid-stripes": 0.4}[cell.experiment]
+        value = 0.5 if cell.experiment == "pyramid" else 0.4
         gathered._scores[cell] = [scores({"full": value})["branches"]["full"]]
     verdict = decide(one, gathered)
     assert verdict.word == HOLDS
-    assert [interval.mean for interval in verdict.found] == pytest.approx([20, 20])
+    assert [interval.mean for interval in verdict.found] == pytest.approx([20] * 4)
 
 
 def test_labels_of_the_parts_come_from_the_table():

@@ -32,9 +32,8 @@ def trained(smoke, tmp_path_factory):
     return folder, gather(["jlml"], "smoke", smoke, seeds=2, runs=folder, execution=QUIET)
 
 
-def again(smoke, folder, names=("jlml",), said=None, **keywords):
-    said = [] if said is None else said
-    return gather(names, "smoke", smoke, runs=folder, execution=QUIET, report=said.append, **keywords)
+def again(smoke, folder, names=("jlml",), **keywords):
+    return gather(names, "smoke", smoke, runs=folder, execution=QUIET, report=str, **keywords)
 
 
 def test_a_run_for_each_seed(trained):
@@ -54,13 +53,12 @@ def test_a_run_for_each_seed(trained):
 def test_nothing_is_trained_where_it_may_not_be(smoke, trained):
     folder, _ = trained
     before = sorted(folder.iterdir())
-    said = []
-    found = again(smoke, folder, ("jlml", "jlml-2"), said, seeds=3, may_train=False)
+    found = again(smoke, folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [False, False, True]
     assert found.group(Cell("jlml-2")) == [None] * 3
-    assert len(found.missing) == len(said) == 4
-    assert "to be there already" in found.missing[0]
+    assert len(found.missing) == 4
+    assert "to be there already" in str(found.missing[0])
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}
     assert "missing" in found.summary()
 
@@ -77,9 +75,46 @@ def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiments, "obtain", diverging)
     found = again(smoke, folder, ("jlml-2", "jlml"))
-    assert found.missing == ("jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7",)
+    assert (
+        str(found.missing[0]) == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
+    )
+    assert len(found.missing) == 1
     assert found.group(Cell("jlml"))[0] is not None
     assert found.difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
+
+
+def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch):
+    def diverging(*arguments, **keywords):
+        raise FloatingPointError("identity_local is not finite in step 3\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "train", diverging)
+        assert "not finite in step 3" in again(smoke, tmp_path).missing[0].reason
+    found = again(smoke, tmp_path, may_train=False)
+    assert "its training failed: FloatingPointError: identity_local is not finite in step 3" in str(
+        found.missing[0]
+    )
+    assert not again(smoke, tmp_path).missing
+    assert not list(tmp_path.glob("*/failure.txt"))
+
+
+def test_scores_of_other_data_are_nobodys(smoke, trained, tmp_path):
+    carried = tmp_path / "runs"
+    shutil.copytree(trained[0], carried)
+    for path in carried.glob("*seed0*/scores.json"):
+        path.write_text(path.read_text().replace(smoke.fingerprint, "0" * 16))
+        (path.parent / "weights.pt").unlink()
+    assert isinstance(again(smoke, carried).runs["jlml"][0], Missing)
+
+
+def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
+    carried = tmp_path / "runs"
+    shutil.copytree(trained[0], carried)
+    for path in carried.glob("*seed0*/run.json"):
+        path.write_text("[]")
+    found = again(smoke, carried, seeds=2)
+    assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
+    assert found.device and found.summary() and found.records()
 
 
 def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypatch):
@@ -121,6 +156,29 @@ def test_scores_of_an_older_version_are_renewed_where_the_weights_are(smoke, tra
     assert "formerly" in found.runs["jlml"][1].scores  # nothing to renew them with: the best there is
 
 
+def test_damaged_scores_are_made_again(smoke, trained, tmp_path):
+    carried = tmp_path / "runs"
+    shutil.copytree(trained[0], carried)
+    for number, path in enumerate(sorted(carried.glob("*/scores.json"))):
+        path.write_text(path.read_text()[:1000])
+        if number:
+            (path.parent / "weights.pt").unlink()
+    found = again(smoke, carried, seeds=2, may_train=False)
+    assert found.runs["jlml"][0].scores == trained[1].runs["jlml"][0].scores
+    assert isinstance(found.runs["jlml"][1], Missing)  # neither scores nor weights
+    assert len(found.missing) == 1
+
+
+def test_old_scores_borrow_the_persons_of_the_benchmark(smoke, trained, tmp_path):
+    carried = tmp_path / "runs"
+    shutil.copytree(trained[0], carried)
+    for path in carried.glob("*seed0*/scores.json"):
+        path.write_text(path.read_text().replace('"query_person_ids"', '"formerly"'))
+        (path.parent / "weights.pt").unlink()
+    found = again(smoke, carried)
+    assert list(found.group(Cell("jlml"))[0]["query_person_ids"]) == smoke.query.person_ids.tolist()
+
+
 def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
@@ -129,7 +187,7 @@ def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
             path.unlink()
     found = again(smoke, carried, seeds=2)
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
-    assert "weights" in found.missing[0]
+    assert "weights" in found.missing[0].reason
 
 
 def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_path):
@@ -141,7 +199,8 @@ def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_p
     found = again(smoke, carried, under={"jlml": (turned,)})
     assert found.group(Cell("jlml"))[0] is not None
     assert found.group(Cell("jlml", condition=turned)) == [None]
-    assert "changed conditions" in found.missing[0]
+    assert "changed conditions" in found.missing[0].reason
+    assert found.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
 
 
 def test_conditions_are_evaluated_once(smoke, trained, monkeypatch):

@@ -53,6 +53,12 @@ def test_a_query_without_a_match_is_left_out():
     assert (found.mean, found.queries, found.seeds) == (2.0, 2, 2)
 
 
+def test_a_match_in_one_seed_alone_is_no_pair():
+    """A query counts where all seeds have a value for it."""
+    found = paired(np.array([[1.0, 5.0, 3.0], [1.0, math.nan, 3.0]]))
+    assert (found.mean, found.queries) == (2.0, 2)
+
+
 def test_seeds_alone_give_students_interval():
     """Where all queries agree, only the seeds are uncertain."""
     values = np.array([1.0, 2.0, 4.0])[:, None].repeat(50, axis=1)

@@ -17,13 +17,10 @@ def gathered(tmp_path):
     for factor, values in CONDITIONS.items():
         for place, value in enumerate(values):
             for name, best, step in (("pyramid", 0.8, 0.1), ("jlml", 0.6, 0.05)):
-                if value != misalignment.usual(factor):
-                    mean = best - step * (place - 1)
-                    cell = Cell(name, condition=Condition(factor, value))
-                    found._scores[cell] = [scores({"full": mean})["branches"]["full"]]
-    found._scores[Cell("jlml", condition=Condition("occlusion_share", CONDITIONS["occlusion_share"][-1]))] = [
-        None
-    ]
+                cell = Cell(name, condition=Condition(factor, value))
+                found._scores[cell] = [scores({"full": best - step * (place - 1)})["branches"]["full"]]
+    lost = Condition("occlusion_share", CONDITIONS["occlusion_share"][-1])
+    found._scores[Cell("jlml", condition=lost)] = [None]
     return found
 
 
@@ -34,8 +31,15 @@ def test_every_factor_has_a_meaning_and_its_usual_value_among_those_tested():
         assert list(values) == sorted(values)
 
 
-def test_curves_take_the_usual_scores_at_the_usual_value(gathered):
-    line = misalignment.curves(NETWORKS, gathered, "mAP (step)")["box_jitter"]["Pyramid"]
+def test_nothing_is_found_on_another_benchmark(tmp_path):
+    """Its ordinary scores are not those at a value of the renderer's factor."""
+    found = evidence(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
+    rows = misalignment.score_rows(NETWORKS, found)
+    assert {row["JLML: R1"] for row in rows} == {"missing"}
+
+
+def test_a_curve_for_each_network(gathered):
+    line = misalignment.curves(NETWORKS, gathered, "mAP (step)")["box jitter"]["Pyramid"]
     assert [value for value, _ in line] == list(CONDITIONS["box_jitter"])
     assert [spread.mean for _, spread in line] == pytest.approx([90, 80, 70, 60])
 
@@ -46,11 +50,13 @@ def test_losses_and_what_goes_beyond_the_reference(gathered):
     assert found["box_jitter"]["Pyramid"].beyond is None
     assert found["box_jitter"]["JLML"].change.mean == pytest.approx(-10)
     assert found["box_jitter"]["JLML"].beyond.mean == pytest.approx(10)  # loses ten points less
-    assert found["occlusion_share"]["JLML"] == (None, None)
+    assert found["box_jitter"]["JLML"].kept == pytest.approx(50 / 60)
+    assert found["occlusion_share"]["JLML"][:2] == (None, None)
     rows = misalignment.loss_rows(found)
     assert [row["network"] for row in rows] == ["Pyramid", "JLML"]
-    assert rows[0]["box_jitter 0.06 → 0.24"] == "−20.0 [−20.0, −20.0]"
-    assert rows[1][list(rows[1])[-1]] == "missing"
+    assert rows[0]["box jitter 0.06 → 0.24"] == "−20.0 [−20.0, −20.0]"
+    assert rows[0]["box jitter: keeps"] == "75 %"
+    assert list(rows[1].values())[-2:] == ["missing", "–"]
 
 
 def test_a_row_for_each_value(gathered):

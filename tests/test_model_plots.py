@@ -180,11 +180,22 @@ def test_modes_stand_side_by_side_on_one_scale():
 
 
 def test_bars_carry_values_and_differences():
-    rows = {"plain": {"R1": Spread(60.0, 1.0)}, "paper": {"R1": Spread(57.5)}, "lost": {"R1": Spread(np.nan)}}
-    (axes,) = plots.score_bars(rows, baseline="plain").axes
-    assert [text.get_text() for text in axes.texts] == ["60.0", "57.5 (−2.5)", "not measured"]
+    spreads = {"plain": Spread(60.0, 1.0), "paper": Spread(57.5), "lost": Spread.of([None])}
+    (axes,) = plots.score_bars({row: {"R1": of} for row, of in spreads.items()}, baseline="plain").axes
+    assert [text.get_text() for text in axes.texts] == ["60.0", "57.5 (−2.5)", "missing"]
     assert [bar.get_width() for bar in axes.patches] == [60.0, 57.5]
     assert axes.lines[-1].get_xdata() == [60.0, 60.0]
+
+
+def test_a_bar_for_each_stripe_beside_the_image():
+    stripes = {"2 parts": ((0, 16), (16, 32)), "3 parts": ((0, 11), (10, 21), (21, 32))}
+    panels = model_plots.stripe_diagrams(IMAGE, stripes, 32).axes
+    assert [len(axes.patches) for axes in panels] == [2, 3]
+    # Neighbours that share rows stand side by side.
+    first, second, third = (bar.get_x() for bar in panels[1].patches)
+    assert first == third != second
+    height = IMAGE.shape[0]
+    assert panels[0].patches[1].get_y() == height / 2
 
 
 def test_levels_keep_their_colours():

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from reidlib import sweeps
 from reidlib.__main__ import main
+from reidlib.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -115,6 +118,55 @@ def test_the_explorers_run_is_the_reports_run(report, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(runs.iterdir()) == before
     assert (Path(environment["REIDLIB_HOME"]) / "explored" / "20_train_jlml" / "result.json").is_file()
+
+
+def test_every_training_was_done_once_and_is_where_it_is_said_to_be(report):
+    out, environment, _ = report
+    trained = sorted((Path(environment["REIDLIB_HOME"]) / "runs").glob("*/run.json"))
+    assert len(trained) == len(EXPERIMENTS)
+    for name, wanted in sweeps.TRAININGS.items():
+        runs = json.loads((out / name / "result.json").read_text())["runs"]
+        if runs:  # of one evidence; the others name their run in their configuration
+            assert {run["experiment"] for run in runs} == set(wanted)
+            assert not [run for run in runs if "missing" in run]
+
+
+def test_five_figures_stand_for_the_suite(report):
+    results = [json.loads(path.read_text()) for path in report[0].glob("*/result.json")]
+    marked = [figure["file"] for result in results for figure in result["figures"] if figure.get("summary")]
+    assert len(marked) == 5
+
+
+def test_what_is_not_there_is_missing_and_nothing_else(report, tmp_path):
+    """Runs carried here without weights, one of them not at all; nothing may be trained."""
+    _, environment, command = report
+    home = Path(environment["REIDLIB_HOME"])
+    shutil.copytree(home / "data", tmp_path / "data")
+    shutil.copytree(home / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("weights.pt"))
+    shutil.rmtree(next((tmp_path / "runs").glob("jlml-separate-*")))
+    before = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    done = subprocess.run(
+        [*command, "30", "31", "32", "36", "90", "--no-train"],
+        env={**environment, "REIDLIB_HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == before
+    old, new = (
+        {path.parent.name: json.loads(path.read_text()) for path in (folder / "smoke").glob("*/result.json")}
+        for folder in (home, tmp_path)
+    )
+    for name in ("30_ablation_losses", "32_ablation_feature_selection", "36_box_misalignment"):
+        assert new[name]["scores"] == old[name]["scores"]  # small files are all they need
+    without, shared = new["31_ablation_shared_features"]["scores"]
+    assert without["R1"] == without["mAP (trapezoid)"] == "missing"
+    assert shared["R1"] == old["31_ablation_shared_features"]["scores"][1]["R1"]
+    assert shared["Δ mAP (trapezoid) [95 %]"] == "missing"
+    (claim,) = [row for row in new["90_claims"]["ledger"] if "low-level layers" in row["claim"]]
+    assert claim["verdict"].startswith("? undecided here: missing here")
+    others = [
+        [row for row in found["90_claims"]["ledger"] if row["notebook"] != "31"] for found in (old, new)
+    ]
+    assert others[0] == others[1]
 
 
 def test_unknown_notebook_number_names_the_known(capsys):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reidlib.errors import InputError
-from reidlib.reporting.summary import keep_command, summary_markdown, write_summary
+from reidlib.reporting.summary import summary_markdown, write_summary
 
 TRAINED = {
     "experiment": "jlml",
@@ -22,6 +22,7 @@ def notebook(out, name, *, state="done", figures=(), **result):
     folder = out / name
     folder.mkdir(parents=True)
     status = {"state": state, "profile": "quick", "duration": 65.0, "started": "2026-01-02T03:04:05+00:00"}
+    status["command"] = "reidlib reproduce 90" if name.startswith("90") else "reidlib reproduce --seeds 2"
     status["error"] = "ValueError: <b>" if state == "failed" else None
     (folder / "status.json").write_text(json.dumps(status))
     for file, *_ in figures:
@@ -56,15 +57,16 @@ def out(tmp_path):
     ledger = [{"claim": "It helps.", "verdict": "? undecided here: missing"}]
     notebook(folder, "90_ledger", ledger=ledger, scores=ledger, runs=[TRAINED], figures=[("l.png", True)])
     notebook(folder, "95_lost", state="failed", scores=[{"row": "never shown"}], figures=[("x.png", True)])
-    keep_command(folder, "reidlib reproduce --seeds 2", 754)
     return folder
 
 
 def test_how_it_was_made_comes_first(out):
     head = summary_markdown(out).partition("## ")[0]
     assert head.startswith("# What holds here: the `quick` report, 2 seeds")
-    assert "Command: `reidlib reproduce --seeds 2`, 12:34 in its last execution" in head
-    assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc" in head  # counted once
+    assert "- Command: `reidlib reproduce --seeds 2` (notebooks 30, 95)\n" in head
+    assert "- Command: `reidlib reproduce 90` (notebooks 90)\n" in head
+    assert "no number here is a score on a real" in head
+    assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc (+: with changes)" in head  # once
     assert "**Missing**: jlml, seed 1" in head
     assert "two cores" in head
 
@@ -78,7 +80,7 @@ def test_the_ledger_stands_above_all_tables(out):
     assert text.count("It helps.") == 1
     assert "| with \\| bar | 80.0 ± 1.0 |  |" in text
     assert "| without | missing | 83.2 |" in text
-    assert "Does it \\*work\\*?" in text
+    assert "Does it \\*work\\*? ([notebook 30](../notebooks/30_one.ipynb))" in text
     assert "&lt;b&gt;R1&lt;/b&gt;: 80.0" in text
 
 

@@ -84,7 +84,7 @@ def test_a_missing_run_is_marked():
     assert [row["R1"] for row in table] == ["missing", "70.0 (1 of 2 seeds)", "60.0 ± 127.1"]
     assert table[0]["Δ R1"] == "missing"
     # Paired over the seed that both have, which differ in no query.
-    assert table[1]["Δ R1"] == "0.0 [0.0, 0.0]"
+    assert table[1]["Δ R1"] == "0.0 [0.0, 0.0] (1 of 2 seeds)"
     assert table[2]["Δ R1"] == "baseline"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reidlib.evidence import Evidence, Missing
+from reidlib.evidence import Evidence, Lack, Missing
 from reidlib.runs import Run
 
 QUERIES, PERSONS = 60, 20
@@ -33,7 +33,7 @@ def scores(precisions: dict[str, float], *, spread: float = 0.0) -> dict:
 def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
     """A finished run without weights."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"data": "x"}))
+    (folder / "config.json").write_text(json.dumps({"data": "x", "benchmark": "market1501"}))
     information = {"device": "a device", "seconds": 10.0, "commit": "abc", "steps": 5}
     (folder / "run.json").write_text(json.dumps(information))
     (folder / "scores.json").write_text(json.dumps(scores(precisions, **keywords)))
@@ -50,7 +50,7 @@ def evidence(folder: Path, wanted: dict[str, list[dict[str, float] | None]]) -> 
         for name, seeds in wanted.items()
     }
     lines = tuple(
-        f"{name}, seed {seed}: not trained"
+        Lack(name, seed, "not trained")
         for name, seeds in wanted.items()
         for seed, one in enumerate(seeds)
         if one is None

@@ -119,14 +119,14 @@ def _title(notebook: nbformat.NotebookNode) -> str:
 
 
 def environment_digest() -> str:
-    """Hash of what every notebook stands on: this package's source and the versions below it.
+    """Hash of what every notebook stands on: this package's files and the versions below it.
 
     Versions are read from the installed metadata, because importing torch takes seconds that an
     unchanged report does not have.
     """
     package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.csv")]):
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for distribution in ("torch", "torchvision", "numpy"):
         state.update(f"{distribution} {version(distribution)}\0".encode())

@@ -54,6 +54,8 @@ _INDEX = """<!DOCTYPE html>
 {%- else %}{{ row.title }}{% endif %}</td>
 <td><span class="{{ row.tone }}">{{ row.sign }}&nbsp;{{ row.word }}</span></td><td>{{ row.duration }}</td>
 <td class="wide headline">{% if row.error %}{{ row.error }}{% endif %}
+{%- if row.missing %}<span class="bad">{{ row.missing }} run{{ "s" if row.missing > 1 }} missing</span>
+{%- endif %}
 {%- for label, value in row.headline.items() %}<span>{{ label }}&nbsp;<strong>{{ value }}</strong></span>
 {%- endfor %}</td>
 </tr>{% endfor %}</tbody></table></div>
@@ -146,6 +148,8 @@ def report_rows(out: Path) -> list[dict]:
                 "ledger": [row for row in result.get("ledger") or [] if isinstance(row, dict)],
                 "runs": [run for run in result.get("runs") or [] if isinstance(run, dict)],
                 "seeds": len(result.get("seeds") or []),
+                "command": str(status.get("command") or ""),
+                "missing": sum("missing" in run for run in result.get("runs") or [] if isinstance(run, dict)),
                 "more": len(figures[_INDEX_FIGURES:]),
                 "scores": scores,
                 "columns": list(dict.fromkeys(column for row in scores for column in row)),

@@ -172,6 +172,7 @@ class Session:
                 "profile": self._jobs[name].parameters["profile"],
                 "parameters": self._jobs[name].parameters,
                 "digest": self._jobs[name].digest,
+                "command": self._jobs[name].command,
                 "started": when,
                 "duration": duration,
             }

@@ -8,19 +8,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 from reidlib.errors import InputError
-from reidlib.files import write_json, write_text
+from reidlib.files import write_text
 from reidlib.reporting.display import clock
-from reidlib.reporting.report import cell, facts_of, read_json, report_rows
+from reidlib.reporting.report import cell, facts_of, report_rows
 
 # Larger pictures do not belong into a repository.
 _LARGEST_FIGURE = 300_000
-# What the last command was that wrote a report, in the report's folder.
-_COMMAND = "command.json"
-
-
-def keep_command(out: Path, command: str, seconds: float) -> None:
-    """Record the command that wrote the report in ``out`` and how long it took."""
-    write_json(out / _COMMAND, {"command": command, "seconds": round(seconds, 1)})
+_READING = """\
+A number in brackets behind a difference is its 95 % interval, in points (per cent): over queries alone where
+there is one seed, else over seeds and queries. ± is half the 95 % interval of a mean over the seeds. MQ:
+multi-query. `synthetic` is the embedded benchmark of rendered people: no number here is a score on a real
+benchmark, except in columns and rows marked as the paper's. A claim *does not hold* if the upper end of one
+of its differences lies below half a point (from one seed: below 0), else *holds* if all are clear of 0, and
+is *undecided here* otherwise."""
 
 
 def summary_markdown(out: Path) -> str:
@@ -37,7 +37,9 @@ def summary_markdown(out: Path) -> str:
     lines = [
         f"# What holds here: the `{profile}` report, {_count(seeds, 'seed')}",
         "",
-        *_made(out, rows, facts),
+        *_made(rows, facts),
+        "",
+        _READING,
     ]
     ledgers = [line for row in rows for line in row["ledger"]]
     if ledgers:
@@ -46,10 +48,11 @@ def summary_markdown(out: Path) -> str:
     figures.sort(key=lambda pair: not pair[0]["ledger"])  # the ledger's own first
     for row, figure in figures:
         lines += ["", f"![{_escape(figure['alt'])}](figures/{_kept_name(row, figure)})", ""]
-        lines += [f"{_escape(figure['caption'])} (notebook {row['number']})"]
+        lines += [f"{_escape(figure['caption'])} ({_link(row)})"]
     for row in rows:
         if row["scores"] and not row["ledger"]:
-            lines += ["", f"## {row['number']} · {_escape(row['title'])}", "", _escape(row["question"])]
+            lines += ["", f"## {row['number']} · {_escape(row['title'])}", ""]
+            lines += [f"{_escape(row['question'])} ({_link(row)})"]
             lines += _markdown_table(row["scores"])
     lines += ["", "## Notebooks", "", "| notebook | state | time | result |", "|---|---|---|---|"]
     for row in rows:
@@ -82,23 +85,27 @@ def write_summary(out: Path, readme_folder: Path) -> Path:
     return readme_folder / "README.md"
 
 
-def _made(out: Path, rows: list[dict], facts: dict[str, str]) -> list[str]:
+def _made(rows: list[dict], facts: dict[str, str]) -> list[str]:
     """Command, commit, device and durations, as a list."""
-    command = read_json(out / _COMMAND)
+    commands: dict[str, list[str]] = {}
+    for row in rows:
+        commands.setdefault(row["command"], []).append(row["number"])
     runs = {run["run"]: run for row in rows for run in row["runs"] if "run" in run}
     missing = {
         f"{run['experiment']}, seed {run['seed']}" for row in rows for run in row["runs"] if "missing" in run
     }
     lines = []
-    if command:
-        lines.append(f"- Command: `{command['command']}`, {clock(command['seconds'])} in its last execution")
+    for command, numbers in commands.items():
+        if command:
+            of = "" if len(commands) == 1 else f" (notebooks {', '.join(numbers)})"
+            lines.append(f"- Command: `{command}`{of}")
     if runs:
         seconds = sum(run["seconds"] for run in runs.values())
         devices = ", ".join(dict.fromkeys(str(run["device"]) for run in runs.values()))
         commits = ", ".join(dict.fromkeys(str(run["commit"]) for run in runs.values()))
         lines.append(
             f"- Trainings: {len(runs)}, {clock(seconds)} of training together, on {_escape(devices)}; "
-            f"commit {_escape(commits)}"
+            f"commit {_escape(commits)} (+: with changes)"
         )
     if missing:
         lines.append(f"- **Missing**: {_escape('; '.join(sorted(missing)))}")
@@ -109,6 +116,10 @@ def _made(out: Path, rows: list[dict], facts: dict[str, str]) -> list[str]:
         if value and name not in ("profile", "time of all notebooks")
     ]
     return lines
+
+
+def _link(row: dict) -> str:
+    return f"[notebook {row['number']}](../notebooks/{quote(row['name'])}.ipynb)"
 
 
 def _count(number: int, noun: str) -> str:

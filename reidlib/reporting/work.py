@@ -47,11 +47,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to run, the parameters to inject, and the hash of all that its result stands on."""
+    """A notebook to run, the parameters to inject, the hash of all that its result stands on, the command."""
 
     source: Source
     parameters: dict
     digest: str
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from reidlib.experiments import EXPERIMENTS
+
 MINUTES, TRAINING_MINUTES, SECOND_RUN_SECONDS = 20, 2, 10
 
 
@@ -37,6 +39,7 @@ def test_time(main_job):
     home, (first, second) = main_job
     runs = [json.loads(path.read_text()) for path in home.glob("runs/*/run.json")]
     longest = max(run["seconds"] for run in runs)
+    assert len(runs) == len(EXPERIMENTS)  # every row once, whichever notebooks want it
     print(
         f"\nmain job (quick) on {runs[0]['device']}, {runs[0]['precision']}: {first:.0f} s, {len(runs)} "
         f"trainings of at most {longest:.0f} s among it; unchanged, again: {second:.1f} s"
