@@ -16,7 +16,8 @@ import torch
 
 from reidlib import locations
 from reidlib.configuration import RunConfiguration
-from reidlib.data.benchmarks import RENDERING_FILE, check_rendered_count, index_folder, rendering_counts
+from reidlib.data.readers.market_layout import index_folder
+from reidlib.data.readers.rendered import RENDERING_FILE, check_rendered_count, rendering_counts
 from reidlib.data.records import Benchmark, Split
 from reidlib.data.synthetic import SIZES, TEST_SPLITS, Factors, fingerprint, render
 from reidlib.errors import InputError

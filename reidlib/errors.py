@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input in one line: the rule, the value received, and the mend.
@@ -13,3 +15,10 @@ class InputError(ValueError):
     def __init__(self, rule: str, value: object, mend: str):
         self.rule, self.value, self.mend = rule, value, mend
         super().__init__(f"{rule}; got {value}; {mend}")
+
+
+def shorten(values: Iterable[object], limit: int = 5) -> str:
+    """The first few values, separated by commas, and how many more there are."""
+    values = list(values)
+    more = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(str(value) for value in values[:limit]) + more

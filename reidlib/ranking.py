@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from reidlib.data.records import DISTRACTOR, JUNK
+from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.distances import (
     common_dtype,
     count_within,

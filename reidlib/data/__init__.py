@@ -8,7 +8,7 @@ What is imported here needs no torch, so that reading a folder stays quick; the 
 by their names.
 """
 
-from reidlib.data.benchmarks import BENCHMARKS, load
+from reidlib.data.benchmarks import BENCHMARKS, load, load_specified
 from reidlib.data.records import Benchmark, Split
 
-__all__ = ["BENCHMARKS", "Benchmark", "Split", "load"]
+__all__ = ["BENCHMARKS", "Benchmark", "Split", "load", "load_specified"]

@@ -21,8 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reidlib import locations
-from reidlib.data.records import shorten
-from reidlib.errors import InputError
+from reidlib.errors import InputError, shorten
 
 # Part of the cache's key: change it with anything that changes a decoded pixel.
 RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from reidlib.data.rules import queries_with_match, rule_violations
 from reidlib.errors import InputError
-
-JUNK = -1
-DISTRACTOR = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +33,8 @@ class Split:
 
     def __post_init__(self):
         object.__setattr__(self, "paths", tuple(map(Path, self.paths)))
-        for field in ("person_ids", "camera_ids"):
-            object.__setattr__(self, field, _read_only_ids(field, getattr(self, field)))
+        for name in ("person_ids", "camera_ids"):
+            object.__setattr__(self, name, _read_only_ids(name, getattr(self, name)))
         lengths = (len(self.paths), len(self.person_ids), len(self.camera_ids))
         if len(set(lengths)) > 1:
             raise InputError(
@@ -76,15 +74,51 @@ def training_labels(person_ids: np.ndarray) -> TrainingLabels:
     return TrainingLabels(labels_n.astype(np.int64), identities_k)
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How a test is scored where a paper does not compare every query with every gallery image.
+
+    shots: "single" for a gallery with one image of each person, drawn at random; "multi" for one entry of
+        each person on both sides, two persons' distance being the mean over the pairs of their images.
+    draws: random galleries that single-shot scores are averaged over.
+    across_cameras: compare a query with images of other cameras only, strangers included.
+    query_cameras: whose images are the queries; None for all of the query split.
+
+    Distractors (person 0) are all in every gallery. Raises ``InputError`` for contradictory values.
+    """
+
+    shots: Literal["single", "multi"]
+    draws: int = 1
+    across_cameras: bool = True
+    query_cameras: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.shots not in ("single", "multi"):
+            raise InputError("a protocol's shots are single or multi", repr(self.shots), "name one of them")
+        if self.draws < 1 or (self.shots == "multi" and self.draws != 1):
+            raise InputError(
+                "single-shot scores are averaged over one draw or more; multi-shot draws nothing",
+                f"shots={self.shots!r}, draws={self.draws}",
+                "use draws=1" if self.shots == "multi" else "use 1 or more",
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Benchmark:
     """Training, query and gallery images of one trial of one benchmark.
 
     ``num_trials`` is how many random or official partitions the protocol has, ``trial`` which one this is.
+    ``options``: the reader's keywords that were not left at their defaults, as in ``{"boxes": "detected"}``.
     ``boxes``: for the multi-query protocol, images of the queries' persons in the queries' cameras, over
     which a query's feature is pooled; None where the benchmark has none. They may be images of query and
-    gallery, and no part of the fingerprint: they change no training and no single-query score.
-    The splits keep the rules of ``rule_violations``; ``InputError`` names the first that is broken.
+    gallery. ``distractors``: more gallery images of nobody (person 0), for scores of their own; None where
+    they were not asked for. ``protocols``: by title, how the papers score this benchmark besides
+    Market-1501's way. These three are no part of the fingerprint: they change no training and no
+    single-query score.
+    ``extracted``: the image files were written by the reader, so that their sizes depend on the encoder
+    that it had, and the fingerprint leaves sizes out.
+
+    The splits keep the rules of ``reidlib.data.rules``; ``InputError`` names the first that is broken.
     Queries without a match are counted (``num_queries_without_match``), not refused, unless none has one.
     """
 
@@ -96,14 +130,25 @@ class Benchmark:
     num_trials: int = 1
     trial: int = 0
     boxes: Split | None = None
+    distractors: Split | None = None
+    options: Mapping[str, str | int | bool] = field(default_factory=dict)
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
+    extracted: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
-        if not 0 <= self.trial < self.num_trials:
-            trials = "trial 0 only" if self.num_trials == 1 else f"trials 0 to {self.num_trials - 1}"
-            raise InputError(f"{self.name} has {trials}", f"trial {self.trial}", "choose one of those")
+        check_trial(self.name, self.trial, self.num_trials)
         for violation in rule_violations(self.train, self.query, self.gallery, self.boxes):
             raise violation
+
+    @property
+    def specification(self) -> str:
+        """Name, options and trial in one word, such as ``cuhk03,boxes=detected,trial=3``.
+
+        ``reidlib.data.load_specified`` reads the same benchmark from it again.
+        """
+        changed = {**self.options, **({"trial": self.trial} if self.trial else {})}
+        return ",".join((self.name, *(f"{key}={_written(value)}" for key, value in changed.items())))
 
     @cached_property
     def num_queries_without_match(self) -> int:
@@ -114,8 +159,8 @@ class Benchmark:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this data from any other.
 
-        A hash of names relative to the root, ids, cameras and file sizes of the three splits, in their
-        order: the same on every machine and wherever the folder lies.
+        A hash of names relative to the root, ids, cameras and (unless ``extracted``) file sizes of the
+        three splits, in their order: the same on every machine and wherever the folder lies.
         """
         digest = hashlib.sha256()
         prefix = str(self.root) + os.sep
@@ -127,163 +172,21 @@ class Benchmark:
                 text = str(path)
                 # A path outside the root (a list of own images) counts by its name, never by its folder.
                 name = text[len(prefix) :].replace(os.sep, "/") if text.startswith(prefix) else path.name
-                size = os.stat(text).st_size  # noqa: PTH116 - half the time of Path.stat, tens of thousands
+                # os.stat takes half the time of Path.stat, and there are tens of thousands.
+                size = "" if self.extracted else os.stat(text).st_size  # noqa: PTH116
                 digest.update(f"{name}|{person_id}|{camera_id}|{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
 
-def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
-    """Boolean (Q,): does the gallery show the query's person from another camera?"""
-    persons_k, person_of_image = np.unique(gallery.person_ids, return_inverse=True)
-    if not len(persons_k):
-        return np.zeros(len(query), dtype=bool)
-    # Another camera than the query's exists unless the person's smallest and largest camera are both its own.
-    smallest_k = np.full(len(persons_k), np.iinfo(np.int64).max)
-    largest_k = np.full(len(persons_k), np.iinfo(np.int64).min)
-    np.minimum.at(smallest_k, person_of_image, gallery.camera_ids)
-    np.maximum.at(largest_k, person_of_image, gallery.camera_ids)
-    place_q = np.searchsorted(persons_k, query.person_ids).clip(max=len(persons_k) - 1)
-    known_q = persons_k[place_q] == query.person_ids
-    own_camera_only_q = (smallest_k[place_q] == query.camera_ids) & (largest_k[place_q] == query.camera_ids)
-    return known_q & ~own_camera_only_q
+def _written(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def in_sightings(split: Split, query: Split) -> np.ndarray:
-    """Boolean (N,): which images of a split show a query's person in that query's camera?"""
-    sightings = set(zip(query.person_ids.tolist(), query.camera_ids.tolist(), strict=True))
-    pairs = zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
-    return np.array([pair in sightings for pair in pairs], dtype=bool)
-
-
-def rule_violations(
-    train: Split, query: Split, gallery: Split, boxes: Split | None = None
-) -> list[InputError]:
-    """Every rule of a benchmark that these splits break, as errors that have not been raised.
-
-    The rules: no empty split; files exist and none is listed twice; persons of training and query have
-    positive ids; nobody is in both training and test; the test shows at least two cameras; at least one
-    query has a match from another camera. Where there are boxes, they show queries' persons in the queries'
-    cameras and leave no query without one; they may be images of query and gallery.
-    """
-    splits = {"train": train, "query": query, "gallery": gallery}
-    found = [
-        InputError("a benchmark's split holds images", f"an empty {title} split", "check its folder or list")
-        for title, split in splits.items()
-        if not len(split)
-    ]
-    for title, split in (splits if boxes is None else {**splits, "boxes": boxes}).items():
-        if missing := _missing_files(split.paths):
-            found.append(
-                InputError(
-                    "every listed image exists",
-                    f"{len(missing)} missing in {title}: {shorten(missing)}",
-                    "put the files back or take them off the list",
-                )
-            )
-        if len(set(split.paths)) < len(split):
-            seen: set[Path] = set()
-            twice = sorted({path for path in split.paths if path in seen or seen.add(path)})
-            found.append(
-                InputError(
-                    "an image stands in a split once",
-                    f"{len(twice)} listed twice in {title}: {shorten(twice)}",
-                    "remove the second entry",
-                )
-            )
-    for title, lowest, mend in (
-        ("train", 1, "keep junk (-1) and distractors (0) out of training"),
-        ("query", 1, "a query is a known person: keep junk (-1) and distractors (0) in the gallery"),
-        ("gallery", JUNK, "use -1 for junk, 0 for distractors and positive ids for persons"),
-    ):
-        ids = splits[title].person_ids
-        if (ids < lowest).any():
-            wrong = shorten(np.unique(ids[ids < lowest]).tolist())
-            found.append(InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend))
-    found += _overlap(train, query, gallery, () if boxes is None else boxes.paths)
-    found += [] if boxes is None else _wrong_boxes(query, boxes)
-    cameras = np.union1d(query.camera_ids, gallery.camera_ids)
-    if len(cameras) == 1:
-        found.append(
-            InputError(
-                "query and gallery show at least two cameras",
-                f"only camera {cameras[0]}",
-                "with one camera no query can have a match, since images of the query's own person from its"
-                " own camera are ignored: add another camera, or give the images their true camera ids",
-            )
-        )
-    elif len(query) and len(gallery) and not queries_with_match(query, gallery).any():
-        found.append(
-            InputError(
-                "at least one query has a match: its person in the gallery from another camera",
-                f"{len(query)} queries, none with a match",
-                "check that query and gallery belong together and that camera ids are right",
-            )
-        )
-    return found
-
-
-def _wrong_boxes(query: Split, boxes: Split) -> list[InputError]:
-    found = []
-    strange = ~in_sightings(boxes, query)
-    if strange.any():
-        found.append(
-            InputError(
-                "a box for multi-query shows a query's person in that query's camera",
-                f"{np.count_nonzero(strange)} others: {_paths(boxes, strange)}",
-                "take them off the list",
-            )
-        )
-    without = ~in_sightings(query, boxes)
-    if without.any():
-        found.append(
-            InputError(
-                "with boxes for multi-query, every query has one of its person in its camera",
-                f"{np.count_nonzero(without)} queries without: {_paths(query, without)}",
-                "complete the boxes (each query's own image is one of them), or do without any",
-            )
-        )
-    return found
-
-
-def _paths(split: Split, chosen: np.ndarray) -> str:
-    return shorten([split.paths[index] for index in np.flatnonzero(chosen)])
-
-
-def shorten(values: Iterable[object], limit: int = 5) -> str:
-    """The first few values, separated by commas, and how many more there are."""
-    values = list(values)
-    more = f" and {len(values) - limit} more" if len(values) > limit else ""
-    return ", ".join(str(value) for value in values[:limit]) + more
-
-
-def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> list[InputError]:
-    test_ids = np.union1d(query.person_ids, gallery.person_ids)
-    shared_ids = np.intersect1d(train.person_ids, test_ids[test_ids > 0])
-    if len(shared_ids):
-        return [
-            InputError(
-                "no person is in both training and test",
-                f"{len(shared_ids)} in both: {shorten(shared_ids.tolist())}",
-                "scores on persons seen in training mean nothing: move each person to one side",
-            )
-        ]
-    if shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
-        return [
-            InputError(
-                "no image is in both training and test",
-                f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
-                "list each image on one side only",
-            )
-        ]
-    return []
-
-
-def _missing_files(paths: tuple[Path, ...]) -> list[Path]:
-    # One listing a folder instead of one question a file: on a network drive that is seconds against minutes.
-    names_of = {}
-    for folder in {path.parent for path in paths}:
-        names_of[folder] = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
-    return [path for path in paths if path.name not in names_of[path.parent]]
+def check_trial(name: str, trial: int, num_trials: int) -> None:
+    """Raise ``InputError`` for a trial that a benchmark does not have."""
+    if not 0 <= trial < num_trials:
+        trials = "trial 0 only" if num_trials == 1 else f"trials 0 to {num_trials - 1}"
+        raise InputError(f"{name} has {trials}", f"trial {trial}", "choose one of those")
 
 
 def _read_only_ids(field: str, values: object) -> np.ndarray:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reidlib.data.records import Benchmark, Split, queries_with_match, rule_violations, training_labels
+from reidlib.data.records import Benchmark, Split, training_labels
+from reidlib.data.rules import queries_with_match, rule_violations
 from reidlib.errors import InputError
 
 

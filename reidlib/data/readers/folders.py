@@ -1,0 +1,119 @@
+"""What the readers of all layouts share: listing folders, and saying what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from reidlib.errors import InputError, shorten
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def list_images(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> list[str]:
+    """Names of a folder's image files, sorted, from one directory scan; endings in any case.
+
+    Hidden files are never images: macOS archives hold ``._0002_c1s1_….jpg`` beside every image. Raises
+    ``InputError`` where the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name.lower().endswith(tuple(endings))
+                and not entry.name.startswith(".")
+                and entry.is_file()
+            )
+    except OSError as error:
+        raise InputError(
+            "a benchmark's folders can be listed", f"{error.strerror}: {folder}", "check its access rights"
+        ) from None
+
+
+def folder_names(folder: Path) -> set[str]:
+    """Names of the visible folders in a folder; none where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    except OSError:
+        return set()
+
+
+def require_folder(root: Path) -> None:
+    """Raise ``InputError`` unless ``root`` is a folder, with what lies nearest to it."""
+    if root.is_dir():
+        return
+    if root.exists():
+        raise InputError("a benchmark is a folder", f"the file {root}", "unpack it and name the folder")
+    ancestor = next(parent for parent in root.parents if parent.is_dir())
+    lost = root.relative_to(ancestor).parts[0]
+    there = sorted(folder_names(ancestor))
+    raise InputError(
+        "a benchmark's folder exists",
+        root,
+        near_miss(lost, there, prefix=ancestor) or f"there is no {lost} in {ancestor}",
+    )
+
+
+def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
+    """Where the folder that was meant lies, as a mend; empty where nothing near ``holds`` it.
+
+    Looked at are the parent (the folder given is one level too low), the folders in it (one too high) and
+    those in them, as an archive unpacked into a folder of its own leaves them.
+    """
+    if holds(root.parent):
+        return f"that is one level too low: give {root.parent}"
+    for child in sorted(folder_names(root)):
+        if holds(root / child):
+            return f"that is one level too high: give {root / child}"
+    for child in sorted(folder_names(root)):
+        for grandchild in sorted(folder_names(root / child)):
+            if holds(root / child / grandchild):
+                return f"that is two levels too high: give {root / child / grandchild}"
+    return ""
+
+
+def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputError | None:
+    """What a folder lacks of a layout, what is there instead and what was probably meant; None if nothing."""
+    require_folder(root)
+    there = sorted(folder_names(root))
+    missing = [folder for folder in wanted if folder not in there]
+    if not missing:
+        return None
+    rule = f"a folder in {layout}'s layout holds {', '.join(wanted)}"
+    value = f"{root}, which lacks {', '.join(missing)} and holds {shorten(there, 10) or 'no folder'}"
+    if mend := misplaced(root, lambda folder: set(wanted) <= folder_names(folder)):
+        return InputError(rule, value, mend)
+    # A folder that rightly bears its name is nobody's misspelling, however near (…_train and …_test are).
+    spare = [name for name in there if name not in wanted]
+    hints = [near_miss(folder, spare, rename=True) for folder in missing]
+    mend = "; ".join(hint for hint in hints if hint) or "unpack the archive completely, or give its folder"
+    return InputError(rule, value, mend)
+
+
+def near_miss(wanted: str, known: Iterable[str], *, prefix: Path | None = None, rename: bool = False) -> str:
+    """A question after the known name nearest to ``wanted``; empty where none is near."""
+    by_lower = {name.lower(): name for name in known}
+    if not (near := difflib.get_close_matches(wanted.lower(), by_lower, n=1)):
+        return ""
+    name = by_lower[near[0]]
+    if rename:
+        return f"rename {name} to {wanted} if that is what it is"
+    return f"did you mean {prefix / name if prefix else name}?"
+
+
+def changed_options(reader: Callable, **given: str | int | bool) -> dict[str, str | int | bool]:
+    """Those of a reader's keywords that differ from their defaults, for ``Benchmark.options``."""
+    defaults = {name: one.default for name, one in inspect.signature(reader).parameters.items()}
+    return {name: value for name, value in given.items() if value != defaults[name]}
+
+
+def one_of(what: str, value: str, known: Sequence[str]) -> None:
+    """Raise ``InputError`` unless an option's value is one of the known ones."""
+    if value not in known:
+        hint = near_miss(str(value), known) or "name one of them"
+        raise InputError(f"{what} is one of: {', '.join(known)}", repr(value), hint)

@@ -1,0 +1,164 @@
+"""The rules that a benchmark keeps, and which of them some splits break."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reidlib.errors import InputError, shorten
+
+if TYPE_CHECKING:  # records builds on this module
+    from reidlib.data.records import Split
+
+JUNK = -1
+DISTRACTOR = 0
+
+
+def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
+    """Boolean (Q,): does the gallery show the query's person from another camera?"""
+    persons_k, person_of_image = np.unique(gallery.person_ids, return_inverse=True)
+    if not len(persons_k):
+        return np.zeros(len(query), dtype=bool)
+    # Another camera than the query's exists unless the person's smallest and largest camera are both its own.
+    smallest_k = np.full(len(persons_k), np.iinfo(np.int64).max)
+    largest_k = np.full(len(persons_k), np.iinfo(np.int64).min)
+    np.minimum.at(smallest_k, person_of_image, gallery.camera_ids)
+    np.maximum.at(largest_k, person_of_image, gallery.camera_ids)
+    place_q = np.searchsorted(persons_k, query.person_ids).clip(max=len(persons_k) - 1)
+    known_q = persons_k[place_q] == query.person_ids
+    own_camera_only_q = (smallest_k[place_q] == query.camera_ids) & (largest_k[place_q] == query.camera_ids)
+    return known_q & ~own_camera_only_q
+
+
+def in_sightings(split: Split, query: Split) -> np.ndarray:
+    """Boolean (N,): which images of a split show a query's person in that query's camera?"""
+    sightings = set(zip(query.person_ids.tolist(), query.camera_ids.tolist(), strict=True))
+    pairs = zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
+    return np.array([pair in sightings for pair in pairs], dtype=bool)
+
+
+def rule_violations(
+    train: Split, query: Split, gallery: Split, boxes: Split | None = None
+) -> list[InputError]:
+    """Every rule of a benchmark that these splits break, as errors that have not been raised.
+
+    The rules: no empty split; files exist and none is listed twice; persons of training and query have
+    positive ids; nobody is in both training and test; the test shows at least two cameras; at least one
+    query has a match from another camera. Where there are boxes, they show queries' persons in the queries'
+    cameras and leave no query without one; they may be images of query and gallery.
+    """
+    splits = {"train": train, "query": query, "gallery": gallery}
+    found = [
+        InputError("a benchmark's split holds images", f"an empty {title} split", "check its folder or list")
+        for title, split in splits.items()
+        if not len(split)
+    ]
+    for title, split in (splits if boxes is None else {**splits, "boxes": boxes}).items():
+        if missing := _missing_files(split.paths):
+            found.append(
+                InputError(
+                    "every listed image exists",
+                    f"{len(missing)} missing in {title}: {shorten(missing)}",
+                    "put the files back or take them off the list",
+                )
+            )
+        if len(set(split.paths)) < len(split):
+            seen: set[Path] = set()
+            twice = sorted({path for path in split.paths if path in seen or seen.add(path)})
+            found.append(
+                InputError(
+                    "an image stands in a split once",
+                    f"{len(twice)} listed twice in {title}: {shorten(twice)}",
+                    "remove the second entry",
+                )
+            )
+    for title, lowest, mend in (
+        ("train", 1, "keep junk (-1) and distractors (0) out of training"),
+        ("query", 1, "a query is a known person: keep junk (-1) and distractors (0) in the gallery"),
+        ("gallery", JUNK, "use -1 for junk, 0 for distractors and positive ids for persons"),
+    ):
+        ids = splits[title].person_ids
+        if (ids < lowest).any():
+            wrong = shorten(np.unique(ids[ids < lowest]).tolist())
+            found.append(InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend))
+    found += _overlap(train, query, gallery, () if boxes is None else boxes.paths)
+    found += [] if boxes is None else _wrong_boxes(query, boxes)
+    cameras = np.union1d(query.camera_ids, gallery.camera_ids)
+    if len(cameras) == 1:
+        found.append(
+            InputError(
+                "query and gallery show at least two cameras",
+                f"only camera {cameras[0]}",
+                "with one camera no query can have a match, since images of the query's own person from its"
+                " own camera are ignored: add another camera, or give the images their true camera ids",
+            )
+        )
+    elif len(query) and len(gallery) and not queries_with_match(query, gallery).any():
+        found.append(
+            InputError(
+                "at least one query has a match: its person in the gallery from another camera",
+                f"{len(query)} queries, none with a match",
+                "check that query and gallery belong together and that camera ids are right",
+            )
+        )
+    return found
+
+
+def _wrong_boxes(query: Split, boxes: Split) -> list[InputError]:
+    found = []
+    strange = ~in_sightings(boxes, query)
+    if strange.any():
+        found.append(
+            InputError(
+                "a box for multi-query shows a query's person in that query's camera",
+                f"{np.count_nonzero(strange)} others: {_paths(boxes, strange)}",
+                "take them off the list",
+            )
+        )
+    without = ~in_sightings(query, boxes)
+    if without.any():
+        found.append(
+            InputError(
+                "with boxes for multi-query, every query has one of its person in its camera",
+                f"{np.count_nonzero(without)} queries without: {_paths(query, without)}",
+                "complete the boxes (each query's own image is one of them), or do without any",
+            )
+        )
+    return found
+
+
+def _paths(split: Split, chosen: np.ndarray) -> str:
+    return shorten([split.paths[index] for index in np.flatnonzero(chosen)])
+
+
+def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> list[InputError]:
+    test_ids = np.union1d(query.person_ids, gallery.person_ids)
+    shared_ids = np.intersect1d(train.person_ids, test_ids[test_ids > 0])
+    if len(shared_ids):
+        return [
+            InputError(
+                "no person is in both training and test",
+                f"{len(shared_ids)} in both: {shorten(shared_ids.tolist())}",
+                "scores on persons seen in training mean nothing: move each person to one side",
+            )
+        ]
+    if shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
+        return [
+            InputError(
+                "no image is in both training and test",
+                f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
+                "list each image on one side only",
+            )
+        ]
+    return []
+
+
+def _missing_files(paths: tuple[Path, ...]) -> list[Path]:
+    # One listing a folder instead of one question a file: on a network drive that is seconds against minutes.
+    names_of = {}
+    for folder in {path.parent for path in paths}:
+        names_of[folder] = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
+    return [path for path in paths if path.name not in names_of[path.parent]]
