@@ -11,10 +11,12 @@ distributed      one training over several processes, as torchrun starts them
 runs             a trained run, found again by the hash of its configuration
 embedding        a model and a split to features
 ranking          features to ranked lists and scores: CMC, mAP, mINP, multi-query
+protocols        single-shot and multi-shot scores: one entry for each person, drawn or averaged
 distances        distances that are the same on every device, and how many lie within them
 descriptors      what an image says without any training: stripe colour histograms
 configuration    what a run depends on, as frozen dataclasses
-experiments      every training as a literal row; the profiles; a run, found or trained
+sizes            how large a run is, profile by profile
+experiments      every training as a literal row; a run, found or trained; chains of runs
 evaluation       a trained run on test images: scores by branch, single and multi-query; ranked lists
 conditions       the same under worse boxes or more occlusion; misalignment: what that costs
 profiles         the names of the profiles, for those who need no more
@@ -25,11 +27,13 @@ intervals        how sure a difference is, over seeds and queries
 tables           scores of runs as rows: mean and interval over seeds, paired differences
 evidence         the runs behind a comparison, with missing ones marked
 ablations        the papers' tables of ablations: rows, baselines, what is printed
+comparisons      the papers' tables of benchmarks with this suite's rows; protocol_study: what a protocol does
 claims           the ledger: each claim, the test that decides it, the verdict
 plots            arrays in, figure out; model_plots, balancing_plots, evidence_plots
 results          what a notebook hands to the report
 trainings        one training of a sweep in a process of its own
 sweeps           which trainings the notebooks want, as work for several processes
+commands         what each command of the command line does
 reproduce        the notebooks, run headless; reporting: their processes, pages and index
 cluster          the workers of a Dask cluster, where notebooks and trainings can run
 locations        where generated files are kept; files: written whole; errors: how bad input is refused

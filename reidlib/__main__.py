@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from reidlib import __version__
@@ -28,6 +29,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _named_folder(text: str) -> tuple[str, str]:
+    name, found, folder = text.rpartition("=")
+    if not (found and name and folder):
+        raise argparse.ArgumentTypeError(f"a benchmark and its folder are needed, NAME=DIR, not {text!r}")
+    return name, folder
+
+
 def _seed(text: str) -> int:
     if not (text.isdecimal() and int(text) < 2**31):
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to 2147483647, not {text!r}")
@@ -41,7 +49,12 @@ def _parser() -> argparse.ArgumentParser:
 
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
-    data.add_argument("--benchmark", default="synthetic", help="synthetic (default) or market1501")
+    data.add_argument(
+        "--benchmark",
+        default="synthetic",
+        metavar="NAME",
+        help="synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3",
+    )
     data.add_argument("--data-root", metavar="DIR", help="the benchmark's folder; rendered if not given")
     data.add_argument("--runs", metavar="DIR", help="where trained runs are kept")
     data.add_argument("--device", default="auto", help="auto (default), cuda, mps or cpu")
@@ -69,223 +82,62 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--no-train", action="store_true", help="use the runs that are there; mark missing ones as missing"
     )
+    reproduce.add_argument(
+        "--folder",
+        type=_named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a benchmark's folder for the papers' tables (42_benchmarks); may be given for several",
+    )
+    reproduce.add_argument(
+        "--trials",
+        type=_positive,
+        metavar="N",
+        help="of the benchmarks in the papers' tables the first N partitions; default: all",
+    )
     reproduce.add_argument("--force", action="store_true", help="run unchanged notebooks again")
     reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE[-BENCHMARK])")
     reproduce.add_argument(
         "--summary", action="store_true", help="also renew reports/README.md and its figures from this report"
     )
-    reproduce.set_defaults(function=_reproduce)
+    reproduce.set_defaults(function="reproduce")
 
     train = commands.add_parser("train", parents=[data], help="train a model and evaluate it")
     train.add_argument("model", metavar="MODEL", help="jlml, pyramid, or another row of reidlib.experiments")
     train.add_argument("--seed", type=_seed, default=0, metavar="N")
+    train.add_argument(
+        "--pretrain",
+        type=_named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="train on this benchmark first, on several of them together, and start from there",
+    )
     train.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
-    train.set_defaults(function=_train)
+    train.set_defaults(function="train")
 
     evaluate = commands.add_parser("evaluate", help="score a trained run again")
     evaluate.add_argument("run", metavar="RUN", help="a run's folder")
     evaluate.add_argument("--data-root", metavar="DIR", help="the benchmark's folder, if it has moved")
+    evaluate.add_argument(
+        "--distractors", action="store_true", help="also with the further distractors of Market-1501"
+    )
     evaluate.add_argument("--device", default="auto", help="auto (default), cuda, mps or cpu")
-    evaluate.set_defaults(function=_evaluate)
+    evaluate.set_defaults(function="evaluate")
 
     check = commands.add_parser("check", help="compare a benchmark's folder with what belongs there")
-    check.add_argument("name", metavar="NAME", help="market1501 or synthetic")
+    check.add_argument("name", metavar="NAME", help="a benchmark, NAME[,OPTION=VALUE…]")
     check.add_argument("root", metavar="ROOT", help="the benchmark's folder")
-    check.set_defaults(function=_check)
+    check.set_defaults(function="check")
 
     render = commands.add_parser("render", help="render the embedded benchmark")
     render.add_argument("size", metavar="SIZE", help="smoke, quick or full")
     render.add_argument("folder", metavar="FOLDER")
     render.add_argument("--seed", type=_seed, default=0, metavar="N")
     render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
-    render.set_defaults(function=_render)
+    render.set_defaults(function="render")
     return parser
-
-
-def _reproduce(arguments: argparse.Namespace) -> int:
-    from reidlib import locations
-    from reidlib.cluster import connected
-    from reidlib.profiles import SYNTHETIC_SIZES, check_data
-    from reidlib.reproduce import Plan, Task, reproduce, select
-
-    check_data(arguments.profile, arguments.benchmark, arguments.data_root)
-    if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
-        raise InputError(
-            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
-        )
-    # Asked of torch, which takes seconds to import; workers elsewhere have other devices.
-    if arguments.device != "auto" and arguments.scheduler is None:
-        from reidlib.execution import Execution
-
-        _ = Execution(device=arguments.device).torch_device
-    parameters = {
-        "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
-        "data_root": str(Path(arguments.data_root).resolve()) if arguments.data_root else None,
-        "runs": str(Path(arguments.runs).resolve()) if arguments.runs else None,
-        "device": arguments.device if arguments.device != "auto" else None,
-        "seeds": arguments.seeds,
-    }
-    real = "" if arguments.benchmark == "synthetic" else f"-{arguments.benchmark}"
-    out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
-    plan = Plan(
-        notebooks=select(arguments.numbers, locations.notebooks()),
-        profile=arguments.profile,
-        out=out.resolve(),
-        jobs=arguments.jobs,
-        force=arguments.force,
-        parameters={name: value for name, value in parameters.items() if value is not None},
-        command=arguments.line,
-        # The tasks have trained what could be: a notebook must not try a failed training again.
-        settled={"may_train": False},
-        inputs=_data_state(arguments) | (_runs_state(arguments) if arguments.no_train else {}),
-    )
-
-    def prepare(waiting: tuple[str, ...]) -> list[Task]:
-        from reidlib import sweeps
-
-        # Here and not in the first notebook, where nobody would see its progress.
-        size = SYNTHETIC_SIZES[arguments.profile]
-        if size and not arguments.data_root and not (locations.data() / f"synthetic-{size}").exists():
-            from reidlib.experiments import open_benchmark
-
-            open_benchmark(
-                arguments.profile, device="auto" if arguments.scheduler is not None else arguments.device
-            )
-        if arguments.no_train:
-            return []
-        return sweeps.tasks(
-            waiting,
-            arguments.profile,
-            arguments.benchmark,
-            parameters["data_root"],
-            seeds=arguments.seeds or 1,
-            runs=parameters["runs"],
-            device=arguments.device,
-        )
-
-    cluster = None
-    if arguments.scheduler is not None:
-        runs = Path(arguments.runs).resolve() if arguments.runs else locations.runs()
-        data = [Path(parameters["data_root"])] if arguments.data_root else []
-        cluster = connected(
-            arguments.scheduler,
-            out=plan.out,
-            shared=(locations.home(), runs),
-            files=(*plan.notebooks, *data),
-        )
-    outcome = reproduce(plan, prepare=prepare, cluster=cluster)
-    if arguments.summary:
-        from reidlib.reporting import summary
-
-        summary.write_summary(plan.out, locations.project() / "reports")
-    return 1 if outcome.failed or outcome.failed_tasks else 0
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from reidlib import distributed
-    from reidlib.execution import Execution
-    from reidlib.experiments import check_experiment, configuration, obtain, open_benchmark
-
-    check_experiment(arguments.model)
-    with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
-        first, processes = distributed.world().rank == 0, distributed.world().size
-        say = print if first else lambda text: None
-        with distributed.first_alone():  # it may have to render
-            benchmark = open_benchmark(
-                arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
-            )
-        wanted = configuration(arguments.model, arguments.profile, benchmark, seed=arguments.seed)
-        say(
-            f"training {arguments.model} on {benchmark.name} ({len(benchmark.train)} images) "
-            f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
-        )
-        run = obtain(
-            wanted,
-            benchmark,
-            name=f"{arguments.model}-{arguments.profile}-{benchmark.name}-seed{arguments.seed}",
-            runs=arguments.runs,
-            execution=execution,
-        )
-        say(_score_table(run.scores))
-        say(f"run: {run.folder}")
-    return 0
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from reidlib.data import load
-    from reidlib.evaluation import evaluate_run
-    from reidlib.execution import Execution
-    from reidlib.runs import Run
-
-    run = Run.open(arguments.run)
-    root = arguments.data_root or run.information.get("data_root", "")
-    if not Path(root).is_dir():
-        raise InputError(
-            "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
-        )
-    benchmark = load(run.configuration["benchmark"], Path(root))
-    print(f"evaluating {run.folder.name} on {benchmark.name} in {benchmark.root}")
-    print(_score_table(evaluate_run(run, benchmark, execution=Execution(device=arguments.device))))
-    return 0
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from reidlib.data.checking import check
-
-    report = check(arguments.name, Path(arguments.root))
-    print(report.text())
-    return 0 if report.ok else 1
-
-
-def _render(arguments: argparse.Namespace) -> int:
-    from reidlib.data.synthetic import render
-    from reidlib.experiments import rendering_device
-
-    device = rendering_device(arguments.device)
-    folder = render(arguments.size, Path(arguments.folder), seed=arguments.seed, device=device)
-    print(f"{arguments.size}: {folder}")
-    return 0
-
-
-def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
-    """What the notebooks read besides their parameters: the real data's fingerprint, if there is any."""
-    if not arguments.data_root:
-        return {}
-    from reidlib.data import load
-
-    return {"data": load(arguments.benchmark, Path(arguments.data_root)).fingerprint}
-
-
-def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
-    """Which runs and scores are there, where what is shown depends on it."""
-    import hashlib
-
-    from reidlib import locations
-
-    folder = Path(arguments.runs) if arguments.runs else locations.runs()
-    files = sorted(
-        path
-        for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
-        for path in folder.glob(pattern)
-    )
-    state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    return {"runs": hashlib.sha256("\n".join(state).encode()).hexdigest()}
-
-
-def _score_table(scores: dict) -> str:
-    """R1, mAP both ways and mINP of each branch in per cent, as text."""
-    rows = ["feature   R1    R5    R10   mAP (trapezoid)  mAP (step)  mINP"]
-    for name, kinds in scores["branches"].items():
-        step, trapezoid = kinds["step"], kinds["trapezoid"]
-        rows.append(
-            f"{name:7} "
-            + " ".join(f"{100 * step['cmc'][rank]:5.1f}" for rank in ("1", "5", "10"))
-            + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
-            + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
-        )
-    full = scores["branches"]["full"]["step"]
-    rows.append(f"{full['num_valid_queries']} of {full['num_queries']} queries have a match in the gallery")
-    return "\n".join(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -297,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         ["reidlib", *(f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in given)]
     )
     try:
-        return parsed.function(parsed)
+        return getattr(import_module("reidlib.commands"), parsed.function)(parsed)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2

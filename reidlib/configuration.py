@@ -164,9 +164,10 @@ class RunConfiguration:
     model: ModelConfiguration
     recipe: Recipe
     input_size: tuple[int, int]  # height, width of the network's input in pixels
-    benchmark: str
+    benchmark: str  # Benchmark.specification: its name and what its reader was asked for
     data: str  # Benchmark.fingerprint: names, ids and file sizes
     seed: int = 0
+    start: str = ""  # hash of the configuration of the run whose weights, but for the classifiers, come first
 
     def __post_init__(self):
         self.model.check_input(self.input_size)
@@ -182,6 +183,8 @@ class RunConfiguration:
         kind = next(name for name, of in MODELS.items() if isinstance(self.model, of))
         content = asdict(self)
         content["model"] = {"kind": kind, **content["model"]}
+        if not self.start:
+            del content["start"]  # so that runs are found that were trained before there was one
         return {"format": _FORMAT, **_listed(content)}
 
     @classmethod
@@ -202,6 +205,7 @@ class RunConfiguration:
                 benchmark=content["benchmark"],
                 data=content["data"],
                 seed=content["seed"],
+                start=content.get("start", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from reidlib.embedding import embed, embed_split
 from reidlib.errors import InputError
 from reidlib.execution import Execution
 from reidlib.files import write_json, write_whole
+from reidlib.protocols import evaluate_protocol
 from reidlib.ranking import Embeddings, RankedLists, evaluate_each, pool_multi_query, ranked_list
 from reidlib.runs import Run
 
@@ -36,19 +39,25 @@ def open_images(split: Split, size: tuple[int, int], execution: Execution) -> Im
     return ImageStore.open(split.paths, size, device=execution.torch_device, progress=execution.progress)
 
 
-def trained_model(run: Run, benchmark: Benchmark) -> torch.nn.Module:
+def trained_model(run: Run) -> torch.nn.Module:
     """A run's network with its trained weights, on the CPU in evaluation mode."""
     wanted = RunConfiguration.from_json(run.configuration)
     # The run's own weights replace any pretrained ones, which may not be at hand here.
     architecture = replace(wanted.model, weights=None)
-    model = architecture.build(len(np.unique(benchmark.train.person_ids)), wanted.seed)
     weights = run.weights()
     try:
+        # The classifiers, which tell how many training identities there were, end in one bias each.
+        num_classes = next(
+            bias.shape[-1]
+            for name, bias in weights.items()
+            if re.fullmatch(r"classifiers\.(\d+\.)?bias", name)
+        )
+        model = architecture.build(num_classes, wanted.seed)
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, StopIteration) as error:
         raise InputError(
             "a run's weights belong to its configuration",
-            f"{run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0]}",
+            f"{run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
             "copy the right file there, or remove the run's folder to train again",
         ) from error
     return model.eval()
@@ -58,7 +67,8 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     """Scores of a trained run, by branch; also kept as ``scores.json`` and ``rankings.npz``.
 
     Both definitions of average precision are computed, and where the benchmark has ``boxes`` also
-    multi-query scores, under ``multi_query`` of a branch (see ``multi_query_scores``). ``rankings.npz``
+    multi-query scores, under ``multi_query`` of a branch (see ``multi_query_scores``), and for each of its
+    ``protocols`` what ``evaluate_protocol`` finds, under ``protocols`` and its title. ``rankings.npz``
     holds ranked lists by the full feature (see ``LISTED_QUERIES``), so that drawing them needs no weights.
     ``query_person_ids`` stands beside, because intervals draw whole persons.
     Raises InputError if the run was trained on other data.
@@ -66,7 +76,7 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     execution = execution or Execution()
     wanted = RunConfiguration.from_json(run.configuration)
     check_data_of(wanted, benchmark)
-    model = trained_model(run, benchmark)
+    model = trained_model(run)
     device = execution.torch_device
     model.to(device, memory_format=torch.channels_last)
     query, gallery = (
@@ -84,13 +94,19 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
         if boxes is not None:
             branch_boxes = branch_of(boxes, columns, device)
             branches[name]["multi_query"] = multi_query_scores(branch_query, branch_gallery, branch_boxes)
+        if benchmark.protocols:
+            branches[name]["protocols"] = {
+                title: evaluate_protocol(branch_query, branch_gallery, protocol, ranks=TABLE_RANKS).to_dict()
+                for title, protocol in benchmark.protocols.items()
+            }
     listed = _listed_queries(branches["full"]["step"]["average_precision"])
     lists = ranked_list(listed, query, gallery, top=LISTED_IMAGES)
     write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, listed, lists))
     scores = {
         "format": FORMAT,
-        "benchmark": benchmark.name,
+        "benchmark": benchmark.specification,
         "data": benchmark.fingerprint,
+        "protocols": _written_protocols(benchmark),
         "num_boxes": None if benchmark.boxes is None else len(benchmark.boxes),
         "query_person_ids": benchmark.query.person_ids.tolist(),
         "branches": branches,
@@ -130,9 +146,15 @@ def current(run: Run, benchmark: Benchmark) -> bool:
         and scores.get("format") == FORMAT
         and scores.get("data") == benchmark.fingerprint
         # Without boxes here, multi-query scores that another machine had boxes for are not in the way.
+        and scores.get("protocols", {}) == _written_protocols(benchmark)
         and (benchmark.boxes is None or scores.get("num_boxes") == len(benchmark.boxes))
         and usable(run)
     )
+
+
+def _written_protocols(benchmark: Benchmark) -> dict:
+    """How protocols stand in a run's scores, so that one that was changed since is found out."""
+    return json.loads(json.dumps({title: asdict(one) for title, one in benchmark.protocols.items()}))
 
 
 def usable(run: Run) -> bool:

@@ -20,7 +20,7 @@ from reidlib.tables import BranchScores, difference
 
 # What may go wrong with one training and leave the others as they are. Anything else is an error of the
 # program and stops it.
-_FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
+FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
 
 
 class Missing(NamedTuple):
@@ -171,19 +171,20 @@ def gather(
                     may_train=may_train,
                 )
                 _ = run.information, run.configuration  # damaged files are found here and not in a table
-            except _FAILURES as error:
-                run = Missing(_in_a_line(error))
+            except FAILURES as error:
+                run = Missing(in_a_line(error))
                 missing.append(Lack(name, one.seed, run.reason))
             row.append(run)
             if isinstance(run, Run) and (wanted := (under or {}).get(name)):
                 try:
                     conditions.evaluate_under_all(run, wanted, benchmark, execution=execution)
-                except _FAILURES as error:  # its other scores are as good as ever
-                    missing.append(Lack(name, one.seed, f"changed conditions: {_in_a_line(error)}"))
+                except FAILURES as error:  # its other scores are as good as ever
+                    missing.append(Lack(name, one.seed, f"changed conditions: {in_a_line(error)}"))
         found[name] = tuple(row)
     persons = tuple(benchmark.query.person_ids.tolist())
     return Evidence(found, seeds, tuple(missing), profile, persons)
 
 
-def _in_a_line(error: BaseException) -> str:
+def in_a_line(error: BaseException) -> str:
+    """The first line of what went wrong."""
     return f"{type(error).__name__}: {error}".partition("\n")[0].removeprefix("InputError: ")

@@ -7,9 +7,11 @@ A profile says how large a run is; a row of ``EXPERIMENTS`` says what is trained
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,101 +23,16 @@ from reidlib.configuration import (
     PyramidConfiguration,
     RunConfiguration,
 )
-from reidlib.data import load
-from reidlib.data.augmentation import Augmentation
+from reidlib.data import load_specified
 from reidlib.data.records import Benchmark, training_labels
 from reidlib.data.synthetic import render
 from reidlib.errors import InputError
 from reidlib.evaluation import check_data_of, current, evaluate_run, open_images, usable
 from reidlib.execution import Execution
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
-from reidlib.recipe import Recipe
-from reidlib.runs import Run, failure_of, find, find_or_train
+from reidlib.runs import Run, configuration_hash, failure_of, find, find_hash, find_or_train
+from reidlib.sizes import PROFILES, Profile
 from reidlib.training import train
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How large a run is: the network's input, what of its configuration is scaled, and the recipe."""
-
-    input_size: tuple[int, int]  # height, width in pixels
-    scaled: Mapping[str, object]  # fields of the model's configuration and their values in this profile
-    recipe: Recipe
-
-
-JLML_PROFILES = {
-    # Seconds: does everything run? Its scores mean nothing.
-    "smoke": Profile((64, 32), {"width": 0.25}, Recipe(epochs=2, batch_size=16)),
-    # Two CPU cores: the smallest network and input at which the papers' effects show.
-    "quick": Profile((128, 64), {"width": 0.5}, Recipe(epochs=20)),
-    # One GPU: the paper's network and input at Market-1501's size, trained from random weights.
-    "full": Profile((224, 224), {}, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
-    # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no
-    # augmentation and Caffe's usual weight decay. Without the paper's ImageNet pre-training.
-    "paper": Profile(
-        (224, 224),
-        {},
-        Recipe(
-            steps=50_000,
-            learning_rate=0.01,
-            schedule="steps",
-            milestones=(0.4, 0.8),
-            nesterov=False,
-            augmentation=Augmentation(flip=0, pad=0),
-        ),
-    ),
-}
-
-# From random weights, unscaled triplets with a margin of 1.4 pull everything together before identities come
-# apart. With embeddings of unit length, in the triplets and in matching (as YouReID has it), they do not.
-_UNIT_LENGTH = {"weights": None, "normalise_triplet": True, "normalisation": "part"}
-_SMALL_PYRAMID = {**_UNIT_LENGTH, "trunk": "resnet39"}
-PYRAMID_PROFILES = {
-    # 192 rows: a map of 12, which 2, 3, 4 and 6 stripes divide.
-    "smoke": Profile(
-        (192, 32),
-        {**_SMALL_PYRAMID, "width": 0.25, "embedding_size": 16},
-        Recipe(epochs=2, batch_size=16, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
-    ),
-    "quick": Profile(
-        (192, 64),
-        {**_SMALL_PYRAMID, "width": 0.5},
-        Recipe(epochs=14, batch_size=32, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
-    ),
-    # The paper's input, at Market-1501's size, with a trunk for which random weights are enough.
-    "full": Profile(
-        (384, 128),
-        {**_UNIT_LENGTH, "trunk": "resnet50"},
-        Recipe(
-            epochs=60,
-            batch_size=64,
-            images_per_identity=8,
-            learning_rate=0.08,
-            trunk_rate=0.25,
-            augmentation=Augmentation(pad=10, erase=0.2),
-        ),
-    ),
-    # Zheng et al. and their released code: 120 epochs, rates halved behind the epochs 60, 70, 80, 90 and 100.
-    # An epoch is as many batches as fit into the images (theirs of balanced batches is half as long).
-    "paper": Profile(
-        (384, 128),
-        {"weights": "imagenet"},
-        Recipe(
-            epochs=120,
-            batch_size=64,
-            images_per_identity=8,
-            learning_rate=0.1,
-            trunk_rate=0.1,
-            schedule="steps",
-            milestones=(60 / 120, 70 / 120, 80 / 120, 90 / 120, 100 / 120),
-            decay=0.5,
-            nesterov=False,
-            augmentation=Augmentation(pad=0, erase=0.2),
-        ),
-    ),
-}
-# By the type of the model's configuration.
-PROFILES = {JLMLConfiguration: JLML_PROFILES, PyramidConfiguration: PYRAMID_PROFILES}
 
 
 @dataclass(frozen=True)
@@ -183,6 +100,7 @@ def open_benchmark(
 ) -> Benchmark:
     """The benchmark that a profile trains on.
 
+    ``benchmark`` may name options of its reader (``cuhk03,boxes=detected,trial=3``).
     The embedded one is rendered to ``locations.data()`` if it is not there yet; any other is read from
     ``data_root``. Raises InputError when a folder is needed and not given.
     """
@@ -190,7 +108,7 @@ def open_benchmark(
     if not data_root:
         size = SYNTHETIC_SIZES[profile]
         data_root = render(size, locations.data() / f"synthetic-{size}", device=rendering_device(device))
-    return load(benchmark, Path(data_root))
+    return load_specified(benchmark, Path(data_root))
 
 
 def rendering_device(device: str) -> torch.device:
@@ -199,8 +117,10 @@ def rendering_device(device: str) -> torch.device:
     return torch.device("cpu") if found.type == "mps" else found
 
 
-def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0) -> RunConfiguration:
-    """A row of ``EXPERIMENTS`` in the size of a profile."""
+def configuration(
+    experiment: str, profile: str, benchmark: Benchmark, *, seed: int = 0, start: str = ""
+) -> RunConfiguration:
+    """A row of ``EXPERIMENTS`` in the size of a profile; ``start`` as in ``RunConfiguration``."""
     check_experiment(experiment)
     size, row = profile_named(experiment, profile), EXPERIMENTS[experiment]
     model = replace(row.model, **size.scaled)
@@ -209,15 +129,43 @@ def configuration(experiment: str, profile: str, benchmark: Benchmark, *, seed: 
         model=model,
         recipe=replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate),
         input_size=size.input_size,
-        benchmark=benchmark.name,
+        benchmark=benchmark.specification,
         data=benchmark.fingerprint,
         seed=seed,
+        start=start,
     )
 
 
 def run_name(experiment: str, profile: str, benchmark: Benchmark, seed: int) -> str:
     """The readable beginning of a run's folder."""
-    return f"{experiment}-{profile}-{benchmark.name}-seed{seed}"
+    # Some specifications hold what no file name may.
+    data = re.sub(r"[^\w.=,+-]", "-", benchmark.specification)
+    return f"{experiment}-{profile}-{data}-seed{seed}"
+
+
+class Link(NamedTuple):
+    """One training of a chain."""
+
+    name: str
+    wanted: RunConfiguration
+    benchmark: Benchmark
+
+
+def chain(
+    experiment: str, profile: str, benchmark: Benchmark, *, before: Sequence[Benchmark] = (), seed: int = 0
+) -> tuple[Link, ...]:
+    """A training on ``benchmark`` that starts from one on each of ``before``, the first of them first.
+
+    This is how JLML was trained for small sets: on CUHK03 and Market-1501 together (``records.joined``), then
+    on the target, with new classifiers.
+    """
+    links: list[Link] = []
+    for data in (*before, benchmark):
+        start = configuration_hash(links[-1].wanted.to_json()) if links else ""
+        wanted = configuration(experiment, profile, data, seed=seed, start=start)
+        name = run_name(experiment, profile, data, seed) + ("-pretrained" if start else "")
+        links.append(Link(name, wanted, data))
+    return tuple(links)
 
 
 def with_seeds(configuration: RunConfiguration, seeds: int) -> list[RunConfiguration]:
@@ -244,7 +192,9 @@ def obtain(
     name: readable beginning of the run's folder. runs: where runs are kept (``locations.runs()``).
     may_train: False refuses (InputError) where the run is not there yet.
 
-    A run that was carried here without its weights is used with the scores that it has.
+    A run that was carried here without its weights is used with the scores that it has. One that starts
+    from another run's weights (``wanted.start``) is trained where that run is among ``runs``; see
+    ``obtain_chain``.
 
     Where ``torchrun`` started several processes, all of them call this: the first one looks for the run and
     evaluates it, and if it is missing all of them train it together.
@@ -255,7 +205,7 @@ def obtain(
 
     def train_it(folder: Path) -> dict:
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
-        model = wanted.model.build(len(identities_k), wanted.seed)
+        model = _initial_model(wanted, len(identities_k), Path(runs) if runs else locations.runs())
         # All splits are decoded first: a broken query image must not be found after hours of training.
         for split in (benchmark.query, benchmark.gallery):
             open_images(split, wanted.input_size, replace(execution, device="cpu"))
@@ -301,3 +251,64 @@ def obtain(
             evaluate_run(run, benchmark, execution=execution)
     distributed.from_first(("found", str(run.folder)))
     return run
+
+
+def obtain_chain(
+    links: Sequence[Link],
+    *,
+    runs: str | Path | None = None,
+    execution: Execution | None = None,
+    report: Callable[[str], None] = print,
+    may_train: bool = True,
+) -> Run:
+    """The run of a chain's last link; the links before it are wanted only where it is not there yet.
+
+    The arguments are those of ``obtain``. Raises InputError like it.
+    """
+    folder = Path(runs) if runs else locations.runs()
+    needed = 0
+    for place, link in enumerate(links):
+        if find(link.wanted.to_json(), folder) is not None:
+            needed = place
+    for link in links[needed:]:
+        run = obtain(
+            link.wanted,
+            link.benchmark,
+            name=link.name,
+            runs=runs,
+            execution=execution,
+            report=report,
+            may_train=may_train,
+        )
+    return run
+
+
+def _initial_model(wanted: RunConfiguration, num_classes: int, runs: Path) -> torch.nn.Module:
+    """The network before its first step: new, or with another run's weights and new classifiers."""
+    if not wanted.start:
+        return wanted.model.build(num_classes, wanted.seed)
+    before = find_hash(wanted.start, runs)
+    if before is None:
+        raise InputError(
+            "a training that starts from another run needs that run",
+            f"no finished run …-{wanted.start} in {runs}",
+            "train that one first (experiments.obtain_chain does), or copy it there",
+        )
+    # What would be downloaded from elsewhere is replaced at once.
+    model = replace(wanted.model, weights=None).build(num_classes, wanted.seed)
+    carried = {name: one for name, one in before.weights().items() if not name.startswith("classifiers.")}
+    try:
+        left = model.load_state_dict(carried, strict=False)
+    except RuntimeError as error:
+        left, reason = None, str(error).partition("\n")[0]
+    if (
+        left is None
+        or left.unexpected_keys
+        or not all(n.startswith("classifiers.") for n in left.missing_keys)
+    ):
+        raise InputError(
+            "a training starts from a run of the same network",
+            f"{before.folder.name}: {reason if left is None else 'other layers'}",
+            "start from a run of the same row and profile",
+        )
+    return model

@@ -42,6 +42,11 @@ def image_cache() -> Path:
     return home() / "cache"
 
 
+def feature_cache() -> Path:
+    """Folder of features of own images."""
+    return home() / "features"
+
+
 def progress_file() -> Path | None:
     """Where long work leaves a line on how far it is, for whoever started this process and shows it."""
     return Path(chosen) if (chosen := os.environ.get("REIDLIB_PROGRESS")) else None

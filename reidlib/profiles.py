@@ -1,10 +1,10 @@
-"""The names of the profiles, for those who need no more: `experiments.PROFILES` says what they mean."""
+"""The names of the profiles, for those who need no more: `sizes.PROFILES` says what they mean."""
 
 from __future__ import annotations
 
 import difflib
 
-from reidlib.data.benchmarks import reader_of
+from reidlib.data.benchmarks import parse
 from reidlib.errors import InputError
 
 # Sizes of the embedded benchmark that the profiles render; "paper" wants a real benchmark's folder.
@@ -22,10 +22,10 @@ def check_profile(name: str) -> None:
 def check_data(profile: str, benchmark: str, data_root: object) -> None:
     """Raises InputError where a folder is needed and not given, and for an unknown profile."""
     check_profile(profile)
-    reader_of(benchmark)
+    name, _ = parse(benchmark)
     if data_root:
         return
-    if benchmark != "synthetic":
+    if name != "synthetic":
         raise InputError(
             f"benchmark {benchmark!r} is read from a folder",
             "none",

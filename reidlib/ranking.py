@@ -168,8 +168,8 @@ def evaluate_each(
         raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
     if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):
         raise InputError("blocks have from 1 query and 1 to 2048 gallery images", block_sizes, "change them")
-    _check_pair(query, gallery)
-    device = _device(device, query, gallery)
+    check_pair(query, gallery)
+    device = chosen_device(device, query, gallery)
     pair_queries, pair_gallery = _same_person_pairs(query, gallery)
     matching = query.camera_ids[pair_queries] != gallery.camera_ids[pair_gallery]
     with torch.inference_mode(), full_float32(device):
@@ -268,8 +268,8 @@ def ranked_list(
         raise InputError(f"query indices run from 0 to {len(query) - 1}", query_indices, "choose others")
     if top < 1:
         raise InputError("a ranked list has at least one place", top, "ask for more")
-    _check_pair(query, gallery)
-    device = _device(device, query, gallery)
+    check_pair(query, gallery)
+    device = chosen_device(device, query, gallery)
     dtype = common_dtype(query.features, gallery.features)
     best = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8)) for _ in wanted]
     queries_qd = rows(query.features, wanted).to(device, dtype)
@@ -302,7 +302,8 @@ def ranked_list(
     return lists
 
 
-def _check_pair(query: Embeddings, gallery: Embeddings) -> None:
+def check_pair(query: Embeddings, gallery: Embeddings) -> None:
+    """Raise InputError where feature lengths differ or a query is junk or a distractor."""
     if query.features.shape[1] != gallery.features.shape[1]:
         lengths = f"{query.features.shape[1]} and {gallery.features.shape[1]}"
         raise InputError("query and gallery features are equally long", lengths, "use one model for both")
@@ -312,7 +313,8 @@ def _check_pair(query: Embeddings, gallery: Embeddings) -> None:
         raise InputError("a query shows a person, whose id is positive", found, "leave it out of the queries")
 
 
-def _device(device: torch.device | str | None, query: Embeddings, gallery: Embeddings) -> torch.device:
+def chosen_device(device: torch.device | str | None, query: Embeddings, gallery: Embeddings) -> torch.device:
+    """The device that distances are computed on: the one asked for, or where the features live."""
     lives = [side.features.device for side in (gallery, query) if isinstance(side.features, Tensor)]
     chosen = torch.device(device or (lives or ["cpu"])[0])
     return torch.device("cpu") if chosen.type == "mps" else chosen

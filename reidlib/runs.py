@@ -142,9 +142,15 @@ def find(configuration: dict, folder: Path) -> Run | None:
     hash, whatever stands before. Raises InputError if a folder with its
     hash holds another configuration.
     """
-    for existing in sorted(folder.glob(f"*-{configuration_hash(configuration)}")):
+    run = find_hash(configuration_hash(configuration), folder)
+    return None if run is None else _checked(run.folder, configuration)
+
+
+def find_hash(wanted: str, folder: Path) -> Run | None:
+    """The finished run whose configuration has this hash in a folder of runs; None if there is none."""
+    for existing in sorted(folder.glob(f"*-{wanted}")):
         if (existing / _FINISHED).is_file():
-            return _checked(existing, configuration)
+            return Run(existing)
     return None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reidlib import ablations, claims, conditions, experiments, locations, trainings
+from reidlib import ablations, claims, comparisons, conditions, experiments, locations, trainings
 from reidlib.conditions import Condition
 from reidlib.errors import InputError
 from reidlib.evaluation import current, usable
+from reidlib.evidence import FAILURES
 from reidlib.reproduce import Task
 from reidlib.runs import find
 
@@ -30,6 +31,7 @@ TRAININGS: dict[str, tuple[str, ...]] = {
         *(cell.experiment for cell in ablations.MISALIGNMENT.values()),
         *_ALIGNMENT[0],
     ),
+    "42_benchmarks": comparisons.OWN,
     "90_claims": claims.wanted()[0],
 }
 # And the conditions under which some of them are evaluated.
@@ -100,3 +102,52 @@ def tasks(
         if not conditions.is_rendered(condition, size)
     ]
     return [*first, *wanted]
+
+
+def benchmark_tasks(
+    folders: Mapping[str, str],
+    profile: str,
+    *,
+    trials: int = 0,
+    seeds: int = 1,
+    runs: str | Path | None = None,
+    device: str = "auto",
+) -> list[Task]:
+    """The trainings on real benchmarks that 42_benchmarks would do and that are not done yet.
+
+    folders, trials: as the notebook has them. Those that several others start from stand first; a benchmark
+    that cannot be read has none, and the notebook says why.
+    """
+    folder = Path(runs) if runs else locations.runs()
+    first: dict[str, Task] = {}
+    then = []
+    for specification in comparisons.specifications():
+        if comparisons.folder_of(specification, folders) is None:
+            continue
+        try:
+            wanted = comparisons.chains(specification, folders, profile, trials=trials, seeds=seeds)
+        except FAILURES:
+            continue
+        for row, of_trials in wanted.items():
+            for trial, of_seeds in enumerate(of_trials):
+                for seed, links in enumerate(of_seeds):
+                    *earlier, last = links
+                    if _done(last, folder):
+                        continue
+                    for link in earlier:
+                        if not _done(link, folder):
+                            arguments = (row, seed, folders, profile, folder, device)
+                            first[link.name] = Task(
+                                link.name, trainings.train_before, arguments, ("42_benchmarks",)
+                            )
+                    arguments = (row, specification, trial, seed, folders, profile, folder, device)
+                    then.append(Task(last.name, trainings.train_chain, arguments, ("42_benchmarks",)))
+    return [*first.values(), *then]
+
+
+def _done(link: experiments.Link, folder: Path) -> bool:
+    try:
+        run = find(link.wanted.to_json(), folder)
+    except InputError:
+        return False  # a damaged folder: its own training says so
+    return run is not None and (current(run, link.benchmark) or (usable(run) and not run.has_weights))

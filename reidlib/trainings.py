@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from reidlib import experiments
+from reidlib import comparisons, experiments
 from reidlib.conditions import Condition, evaluate_under_all, open_condition
+from reidlib.data import load
+from reidlib.data.benchmarks import parse
 from reidlib.execution import Execution
 
 
@@ -26,6 +29,33 @@ def train(
     title = experiments.run_name(name, profile, data, seed)
     run = experiments.obtain(one, data, name=title, runs=runs, execution=execution)
     evaluate_under_all(run, under, data, execution=execution)
+
+
+def train_chain(
+    row: str,
+    specification: str,
+    trial: int,
+    seed: int,
+    folders: Mapping[str, str],
+    profile: str,
+    runs: Path,
+    device: str,
+) -> None:
+    """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
+    name, options = parse(specification)
+    benchmark = load(name, comparisons.folder_of(specification, folders), trial=trial, **options)
+    links = experiments.chain(
+        row, profile, benchmark, before=comparisons.before(specification, folders), seed=seed
+    )
+    experiments.obtain_chain(links, runs=runs, execution=Execution(device=device, progress=False))
+
+
+def train_before(
+    row: str, seed: int, folders: Mapping[str, str], profile: str, runs: Path, device: str
+) -> None:
+    """The training that those on small benchmarks start from."""
+    links = experiments.chain(row, profile, comparisons.pretraining(folders), seed=seed)
+    experiments.obtain_chain(links, runs=runs, execution=Execution(device=device, progress=False))
 
 
 def render_condition(condition: Condition, size: str, device: str) -> None:

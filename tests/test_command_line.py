@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib import experiments
+from reidlib import experiments, sizes
 from reidlib.__main__ import main
 from reidlib.configuration import RunConfiguration
 from reidlib.data import load
@@ -31,11 +31,11 @@ def home(tmp_path, monkeypatch):
 def tiny(monkeypatch):
     """Profiles of two steps for the miniature's five training images of two people."""
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
-    profile = experiments.Profile((32, 16), {"width": 0.125}, recipe)
-    monkeypatch.setitem(experiments.JLML_PROFILES, "smoke", profile)
+    profile = sizes.Profile((32, 16), {"width": 0.125}, recipe)
+    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", profile)
     scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
-    profile = experiments.Profile((32, 16), scaled, replace(recipe, images_per_identity=2))
-    monkeypatch.setitem(experiments.PYRAMID_PROFILES, "smoke", profile)
+    profile = sizes.Profile((32, 16), scaled, replace(recipe, images_per_identity=2))
+    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", profile)
 
 
 def refused(capsys, *arguments) -> str:
@@ -73,9 +73,9 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
 
 
 def test_more_identities_a_batch_than_the_data_have_are_refused(market, tiny, monkeypatch, capsys, tmp_path):
-    profile = experiments.PYRAMID_PROFILES["smoke"]
+    profile = sizes.PYRAMID_PROFILES["smoke"]
     recipe = replace(profile.recipe, batch_size=6, steps=None, epochs=1)
-    monkeypatch.setitem(experiments.PYRAMID_PROFILES, "smoke", replace(profile, recipe=recipe))
+    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", replace(profile, recipe=recipe))
     arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
     arguments[1] = "pyramid"
     assert "at most all" in refused(capsys, *arguments)
@@ -85,8 +85,8 @@ def test_more_identities_a_batch_than_the_data_have_are_refused(market, tiny, mo
 def test_a_height_that_the_stripes_do_not_divide_is_refused_before_anything_else(
     market, tiny, monkeypatch, capsys
 ):
-    profile = experiments.PYRAMID_PROFILES["smoke"]
-    monkeypatch.setitem(experiments.PYRAMID_PROFILES, "smoke", replace(profile, input_size=(48, 16)))
+    profile = sizes.PYRAMID_PROFILES["smoke"]
+    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", replace(profile, input_size=(48, 16)))
     arguments = train(market, "--device", "cpu")
     arguments[1] = "pyramid"
     assert "use a height of 32 or 64" in refused(capsys, *arguments)
@@ -295,7 +295,7 @@ def test_an_unwritable_output_is_refused(capsys, tmp_path):
 
 
 def test_every_profile_has_a_name_and_a_size():
-    assert all(tuple(profiles) == PROFILE_NAMES for profiles in experiments.PROFILES.values())
+    assert all(tuple(profiles) == PROFILE_NAMES for profiles in sizes.PROFILES.values())
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)

@@ -131,10 +131,11 @@ def test_what_evaluation_keeps(boxed, tmp_path, model):
         "format": evaluation.FORMAT,
         "benchmark": "market1501",
         "data": benchmark.fingerprint,
+        "protocols": {},
         "num_boxes": 3,
         "query_person_ids": [1, 3],
     }
-    network = trained_model(run, benchmark)
+    network = trained_model(run)
     assert scores["branches"].keys() == network.branches.keys()
     # Each branch once more by hand, from features that are found in another way.
     query, gallery, boxes = (
@@ -193,7 +194,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
     )
     evaluate_run(run, benchmark, execution=QUIET)
     assert streamed == [new]
-    expected = embed_streamed(trained_model(run, benchmark), boxes, SIZE, QUIET)
+    expected = embed_streamed(trained_model(run), boxes, SIZE, QUIET)
     whole = pooled_over[-1]  # of the branch "full"
     torch.testing.assert_close(whole.features, expected.features)
     assert whole.person_ids.tolist() == [3, 1, 3, 1]
@@ -201,7 +202,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
 
 def test_streamed_features_are_those_of_a_store(market, tmp_path):
     benchmark = load("market1501", market)
-    model = trained_model(untrained(benchmark, tmp_path / "runs"), benchmark)
+    model = trained_model(untrained(benchmark, tmp_path / "runs"))
     stored = embed_split(model, benchmark.gallery, open_images(benchmark.gallery, SIZE, QUIET))
     kept = list((tmp_path / "home").rglob("*.npy"))
     streamed = embed_streamed(model, benchmark.gallery, SIZE, QUIET)

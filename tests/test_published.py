@@ -7,7 +7,7 @@ from reidlib.errors import InputError
 
 TABLES = {
     "complexity": 5, "cuhk01": 11, "cuhk03": 9, "grid": 5, "jlml_ablations": 19, "market1501": 5,
-    "methods": 11, "pyramid": 2, "pyramid_details": 6,
+    "methods": 11, "pyramid": 2, "pyramid_details": 6, "viper": 1,
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_oddities_stand_beside():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: published.table("viper"), "one of the package's.*'viper'.*cuhk01"),
+        (lambda: published.table("prid"), "one of the package's.*'prid'.*cuhk01"),
         (lambda: published.row("grid", method="JLM"), "fits 0 rows"),
         (lambda: published.row("cuhk01", method="JLML"), "fits 2 rows.*setting"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +116,7 @@ class Benchmark:
     Market-1501's way. These three are no part of the fingerprint: they change no training and no
     single-query score.
     ``extracted``: the image files were written by the reader, so that their sizes depend on the encoder
-    that it had, and the fingerprint leaves sizes out.
+    that it had, and the fingerprint leaves sizes out. ``parts``: what ``joined`` joined.
 
     The splits keep the rules of ``reidlib.data.rules``; ``InputError`` names the first that is broken.
     Queries without a match are counted (``num_queries_without_match``), not refused, unless none has one.
@@ -134,6 +134,7 @@ class Benchmark:
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
     extracted: bool = False
+    parts: tuple[Benchmark, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
@@ -147,6 +148,8 @@ class Benchmark:
 
         ``reidlib.data.load_specified`` reads the same benchmark from it again.
         """
+        if self.parts:
+            return "+".join(part.specification for part in self.parts)
         changed = {**self.options, **({"trial": self.trial} if self.trial else {})}
         return ",".join((self.name, *(f"{key}={_written(value)}" for key, value in changed.items())))
 
@@ -162,8 +165,12 @@ class Benchmark:
         A hash of names relative to the root, ids, cameras and (unless ``extracted``) file sizes of the
         three splits, in their order: the same on every machine and wherever the folder lies.
         """
+        if self.parts:
+            together = "\n".join(part.fingerprint for part in self.parts)
+            return hashlib.sha256(together.encode()).hexdigest()[:16]
         digest = hashlib.sha256()
-        prefix = str(self.root) + os.sep
+        # The root of a list of own images is the list, and their paths start from its folder.
+        prefix = str(self.root.parent if self.root.is_file() else self.root) + os.sep
         for title, split in (("train", self.train), ("query", self.query), ("gallery", self.gallery)):
             digest.update(f"{title} {len(split)}\n".encode())
             for path, person_id, camera_id in zip(
@@ -176,6 +183,41 @@ class Benchmark:
                 size = "" if self.extracted else os.stat(text).st_size  # noqa: PTH116
                 digest.update(f"{name}|{person_id}|{camera_id}|{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
+
+
+def joined(benchmarks: Sequence[Benchmark]) -> Benchmark:
+    """Several benchmarks as one, to train on all their training images; at least two.
+
+    Persons and cameras of the second and later ones are renumbered behind those before, junk and distractors
+    excepted. A person who is in two of them counts as two. Raises ``InputError`` for fewer than two.
+    """
+    if len(benchmarks) < 2:
+        raise InputError("at least two benchmarks are joined", len(benchmarks), "name another one")
+    names = ("train", "query", "gallery")
+    splits: dict[str, list[Split]] = {name: [] for name in names}
+    persons = cameras = 0
+    for benchmark in benchmarks:
+        own = [getattr(benchmark, name) for name in names]
+        for name, split in zip(names, own, strict=True):
+            known = split.person_ids > 0
+            renumbered = np.where(known, split.person_ids + persons, split.person_ids)
+            splits[name].append(Split(split.paths, renumbered, split.camera_ids + cameras))
+        persons += max(int(split.person_ids.max()) for split in own)
+        cameras += max(int(split.camera_ids.max()) for split in own) + 1
+    return Benchmark(
+        "+".join(benchmark.name for benchmark in benchmarks),
+        benchmarks[0].root,
+        *(_concatenated(splits[name]) for name in names),
+        parts=tuple(benchmarks),
+    )
+
+
+def _concatenated(splits: Sequence[Split]) -> Split:
+    return Split(
+        tuple(path for split in splits for path in split.paths),
+        np.concatenate([split.person_ids for split in splits]),
+        np.concatenate([split.camera_ids for split in splits]),
+    )
 
 
 def _written(value: str | int | bool) -> str:

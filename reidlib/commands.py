@@ -1,0 +1,249 @@
+"""What each command does, once its arguments are read.
+
+Nothing heavy is imported before it is needed, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reidlib.errors import InputError
+
+if TYPE_CHECKING:
+    from reidlib.data import Benchmark
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Run the notebooks and write the report. Returns the exit status."""
+    from reidlib import locations
+    from reidlib.cluster import connected
+    from reidlib.profiles import SYNTHETIC_SIZES, check_data
+    from reidlib.reproduce import Plan, Task, select
+    from reidlib.reproduce import reproduce as run_notebooks
+
+    check_data(arguments.profile, arguments.benchmark, arguments.data_root)
+    if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
+        raise InputError(
+            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
+        )
+    # Asked of torch, which takes seconds to import; workers elsewhere have other devices.
+    if arguments.device != "auto" and arguments.scheduler is None:
+        from reidlib.execution import Execution
+
+        _ = Execution(device=arguments.device).torch_device
+    folders = _folders(arguments.folder)
+    parameters = {
+        "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
+        "data_root": str(Path(arguments.data_root).resolve()) if arguments.data_root else None,
+        "runs": str(Path(arguments.runs).resolve()) if arguments.runs else None,
+        "device": arguments.device if arguments.device != "auto" else None,
+        "seeds": arguments.seeds,
+        "folders": folders or None,
+        "trials": arguments.trials,
+    }
+    real = "" if arguments.benchmark == "synthetic" else "-" + re.sub(r"[^\w.=,+-]", "-", arguments.benchmark)
+    out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
+    plan = Plan(
+        notebooks=select(arguments.numbers, locations.notebooks()),
+        profile=arguments.profile,
+        out=out.resolve(),
+        jobs=arguments.jobs,
+        force=arguments.force,
+        parameters={name: value for name, value in parameters.items() if value is not None},
+        command=arguments.line,
+        # The tasks have trained what could be: a notebook must not try a failed training again.
+        settled={"may_train": False},
+        inputs=_data_state(arguments) | (_runs_state(arguments) if arguments.no_train else {}),
+    )
+
+    def prepare(waiting: tuple[str, ...]) -> list[Task]:
+        from reidlib import sweeps
+
+        # Here and not in the first notebook, where nobody would see its progress.
+        size = SYNTHETIC_SIZES[arguments.profile]
+        if size and not arguments.data_root and not (locations.data() / f"synthetic-{size}").exists():
+            from reidlib.experiments import open_benchmark
+
+            open_benchmark(
+                arguments.profile, device="auto" if arguments.scheduler is not None else arguments.device
+            )
+        if arguments.no_train:
+            return []
+        asked = {"seeds": arguments.seeds or 1, "runs": parameters["runs"], "device": arguments.device}
+        on_folders: list[Task] = []
+        if folders and "42_benchmarks" in waiting:
+            on_folders = sweeps.benchmark_tasks(
+                folders, arguments.profile, trials=arguments.trials or 0, **asked
+            )
+        return on_folders + sweeps.tasks(
+            waiting,
+            arguments.profile,
+            arguments.benchmark,
+            parameters["data_root"],
+            **asked,
+        )
+
+    cluster = None
+    if arguments.scheduler is not None:
+        runs = Path(arguments.runs).resolve() if arguments.runs else locations.runs()
+        data = [Path(one) for one in (parameters["data_root"], *folders.values()) if one]
+        cluster = connected(
+            arguments.scheduler,
+            out=plan.out,
+            shared=(locations.home(), runs),
+            files=(*plan.notebooks, *data),
+        )
+    outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
+    if arguments.summary:
+        from reidlib.reporting import summary
+
+        summary.write_summary(plan.out, locations.project() / "reports")
+    return 1 if outcome.failed or outcome.failed_tasks else 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a model and evaluate it. Returns the exit status."""
+    from reidlib import distributed
+    from reidlib.execution import Execution
+    from reidlib.experiments import chain, check_experiment, obtain_chain, open_benchmark
+
+    check_experiment(arguments.model)
+    with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
+        first, processes = distributed.world().rank == 0, distributed.world().size
+        say = print if first else lambda text: None
+        with distributed.first_alone():  # it may have to render
+            benchmark = open_benchmark(
+                arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
+            )
+        with distributed.first_alone():  # some readers extract images
+            before = _pretraining(arguments.pretrain)
+        links = chain(arguments.model, arguments.profile, benchmark, before=before, seed=arguments.seed)
+        for data in (*before, benchmark):
+            say(
+                f"training {arguments.model} on {data.specification} ({len(data.train)} images) "
+                f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
+            )
+        run = obtain_chain(links, runs=arguments.runs, execution=execution)
+        say(_score_table(run.scores))
+        say(f"run: {run.folder}")
+    return 0
+
+
+def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
+    """What is trained on first: one benchmark, several joined, or nothing."""
+    from reidlib.data import load_specified
+    from reidlib.data.records import joined
+
+    benchmarks = [load_specified(name, Path(folder)) for name, folder in given]
+    return (joined(benchmarks),) if len(benchmarks) > 1 else tuple(benchmarks)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Score a trained run again. Returns the exit status."""
+    from reidlib.data import load_specified
+    from reidlib.evaluation import evaluate_run
+    from reidlib.execution import Execution
+    from reidlib.runs import Run
+
+    run = Run.open(arguments.run)
+    root = arguments.data_root or run.information.get("data_root", "")
+    if not Path(root).is_dir():
+        raise InputError(
+            "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
+        )
+    specification = run.configuration["benchmark"]
+    if "+" in specification:
+        raise InputError(
+            "a run on one benchmark is evaluated again",
+            f"one on {specification} together",
+            "evaluate a run that starts from it",
+        )
+    benchmark = load_specified(specification, Path(root))
+    print(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
+    print(_score_table(evaluate_run(run, benchmark, execution=Execution(device=arguments.device))))
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Compare a benchmark's folder with what belongs there. Returns the exit status."""
+    from reidlib.data.benchmarks import parse
+    from reidlib.data.checking import check as check_folder
+
+    name, options = parse(arguments.name)
+    report = check_folder(name, Path(arguments.root), **options)
+    print(report.text())
+    return 0 if report.ok else 1
+
+
+def render(arguments: argparse.Namespace) -> int:
+    """Render the embedded benchmark. Returns the exit status."""
+    from reidlib.data.synthetic import render as render_benchmark
+    from reidlib.experiments import rendering_device
+
+    device = rendering_device(arguments.device)
+    folder = render_benchmark(arguments.size, Path(arguments.folder), seed=arguments.seed, device=device)
+    print(f"{arguments.size}: {folder}")
+    return 0
+
+
+def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the notebooks read besides their parameters: fingerprints of real data, if there are any."""
+    state = {}
+    if arguments.data_root:
+        from reidlib.data import load_specified
+
+        data = load_specified(arguments.benchmark, Path(arguments.data_root))
+        state["data"] = data.fingerprint
+    if arguments.folder:
+        from reidlib import comparisons
+
+        state |= comparisons.state(_folders(arguments.folder))
+    return state
+
+
+def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
+    """Benchmarks' folders by name, absolute; InputError for one that is not there or not in the tables."""
+    folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in given}
+    if folders:
+        from reidlib import comparisons
+
+        comparisons.check_folders(folders)
+    return folders
+
+
+def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
+    """Which runs and scores are there, where what is shown depends on it."""
+    import hashlib
+
+    from reidlib import locations
+
+    folder = Path(arguments.runs) if arguments.runs else locations.runs()
+    files = sorted(
+        path
+        for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
+        for path in folder.glob(pattern)
+    )
+    state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return {"runs": hashlib.sha256("\n".join(state).encode()).hexdigest()}
+
+
+def _score_table(scores: dict) -> str:
+    """R1, mAP both ways and mINP of each branch in per cent, as text."""
+    rows = ["feature   R1    R5    R10   mAP (trapezoid)  mAP (step)  mINP"]
+    for name, kinds in scores["branches"].items():
+        step, trapezoid = kinds["step"], kinds["trapezoid"]
+        rows.append(
+            f"{name:7} "
+            + " ".join(f"{100 * step['cmc'][rank]:5.1f}" for rank in ("1", "5", "10"))
+            + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
+            + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
+        )
+    full = scores["branches"]["full"]["step"]
+    for title, found in scores["branches"]["full"].get("protocols", {}).items():
+        shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in found["cmc"].items())
+        rows.append(f"{title} (the benchmark's own protocol): {shares}")
+    rows.append(f"{full['num_valid_queries']} of {full['num_queries']} queries have a match in the gallery")
+    return "\n".join(rows)

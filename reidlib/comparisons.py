@@ -1,0 +1,321 @@
+"""The papers' tables of whole benchmarks, with this suite's rows inside them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reidlib import experiments, published
+from reidlib.data import load
+from reidlib.data.benchmarks import parse
+from reidlib.data.records import Benchmark, joined
+from reidlib.errors import InputError
+from reidlib.evidence import FAILURES, Missing, in_a_line
+from reidlib.execution import Execution
+from reidlib.runs import Run
+from reidlib.tables import MISSING, Spread, branch_scores, spreads
+
+# The rows that this suite adds to every table.
+OWN = ("jlml", "pyramid")
+# What JLML was trained on before it was trained on a set too small for it (sets and order as in the paper;
+# which boxes and which of CUHK03's partitions is not known: we assume these).
+BEFORE = ("cuhk03", "market1501")
+SMALL = ("cuhk01", "grid", "viper")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the papers' tables, or the half of it that one protocol fills.
+
+    specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. file: in
+    ``reidlib.published``. keys: columns that choose rows of it, with their values. name: its column with the
+    rows' names. columns: measure -> its column. protocol: a title among ``Benchmark.protocols``; None for
+    Market-1501's way, with the measures of ``tables.MEASURES``.
+    """
+
+    title: str
+    specification: str
+    file: str
+    columns: Mapping[str, str]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    name: str = "method"
+    protocol: str | None = None
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark's name alone."""
+        return parse(self.specification)[0]
+
+    def printed(self) -> list[dict[str, str]]:
+        """The table's rows as printed; those with nothing in these columns are left out."""
+        rows = [
+            {"method": line[self.name], **{own: line[column] for own, column in self.columns.items()}}
+            for line in published.table(self.file)
+            if all(line[key] == value for key, value in self.keys.items())
+        ]
+        return [row for row in rows if any(row[measure] for measure in self.columns)]
+
+
+def _ranks(prefix: str = "") -> dict[str, str]:
+    return {f"R{rank}": f"{prefix}R{rank}" for rank in (1, 5, 10, 20)}
+
+
+def _cuhk01(test_persons: int, shots: str) -> Table:
+    split = {486: "485/486", 100: "871/100"}[test_persons]
+    return Table(
+        f"CUHK01, {split} identities, {shots} (JLML, Table 7)",
+        "cuhk01" if test_persons == 486 else f"cuhk01,test_persons={test_persons}",
+        "cuhk01",
+        _ranks(f"s{test_persons}_"),
+        keys={"setting": shots},
+        protocol=shots,
+    )
+
+
+def _pyramid(title: str, specification: str, name: str) -> Table:
+    columns = {"R1": "R1", "R5": "R5", "R10": "R10", "mAP (step)": "mAP"}
+    return Table(
+        f"{title} (Pyramid, Tables 1 to 3)",
+        specification,
+        "pyramid_details",
+        columns,
+        keys={"benchmark": name},
+        name="source",
+    )
+
+
+TABLES = (
+    _cuhk01(486, "single-shot"),
+    _cuhk01(486, "multi-shot"),
+    _cuhk01(100, "single-shot"),
+    _cuhk01(100, "multi-shot"),
+    Table(
+        "CUHK03, 1367/100 identities, labelled boxes, single-shot (JLML, Table 5)",
+        "cuhk03", "cuhk03", _ranks("lab_"), protocol="single-shot",
+    ),
+    Table(
+        "CUHK03, 1367/100 identities, detected boxes, single-shot (JLML, Table 5)",
+        "cuhk03,boxes=detected", "cuhk03", _ranks("det_"), protocol="single-shot",
+    ),
+    _pyramid(
+        "CUHK03, 767/700 identities, labelled boxes",
+        "cuhk03,split=new",
+        "CUHK03 (new protocol, labelled)",
+    ),
+    _pyramid(
+        "CUHK03, 767/700 identities, detected boxes",
+        "cuhk03,boxes=detected,split=new",
+        "CUHK03 (new protocol, detected)",
+    ),
+    Table(
+        "GRID, 125/125 identities and 775 distractors (JLML, Table 9)",
+        "grid", "grid", _ranks(), protocol="single-shot",
+    ),
+    Table(
+        "VIPeR, 316/316 identities (JLML, as a survey quotes it)",
+        "viper", "viper", _ranks(), protocol="single-shot",
+    ),
+    Table(
+        "Market-1501, single query and multi-query (JLML, Table 6)",
+        "market1501",
+        "market1501",
+        {
+            "R1": "SQ_R1",
+            "mAP (trapezoid)": "SQ_mAP",
+            "MQ R1": "MQ_R1",
+            "MQ mAP (trapezoid)": "MQ_mAP",
+        },
+    ),
+    _pyramid("Market-1501, single query", "market1501", "Market-1501"),
+    _pyramid("DukeMTMC-reID, single query", "dukemtmc", "DukeMTMC-reID"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OwnRuns:
+    """This suite's runs on one benchmark: of each row, one tuple a trial with a run for each seed.
+
+    ``lack``: why there are none at all, where the folder could not be read.
+    """
+
+    specification: str
+    num_trials: int = 0
+    runs: Mapping[str, tuple[tuple[Run | Missing, ...], ...]] = field(default_factory=dict)
+    pretrained: bool = False
+    lack: str = ""
+
+    def missing(self) -> list[str]:
+        """What is not there, each with its reason."""
+        if self.lack:
+            return [f"{self.specification}: {self.lack}"]
+        return [
+            f"{name}, {self.specification}, trial {trial}, seed {seed}: {run.reason}"
+            for name, trials in self.runs.items()
+            for trial, seeds in enumerate(trials)
+            for seed, run in enumerate(seeds)
+            if isinstance(run, Missing)
+        ]
+
+
+def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | None:
+    """The folder given for a benchmark, by its whole specification or else by its name; None if none is."""
+    given = folders.get(specification) or folders.get(parse(specification)[0])
+    return Path(given).expanduser().absolute() if given else None
+
+
+def specifications() -> tuple[str, ...]:
+    """What the tables read, each once."""
+    return tuple(dict.fromkeys(table.specification for table in TABLES))
+
+
+def check_folders(folders: Mapping[str, str | Path]) -> None:
+    """Raise InputError for a folder of a benchmark that no table is about, and for one that is not there."""
+    known = sorted({table.benchmark for table in TABLES})
+    for name, folder in folders.items():
+        if parse(name)[0] not in known:
+            raise InputError(
+                f"the papers' tables are about {', '.join(known)}", repr(name), "name one of them"
+            )
+        if folder and not Path(folder).expanduser().is_dir():
+            raise InputError(f"the folder of {name} exists", folder, "check the path")
+
+
+def state(folders: Mapping[str, str | Path]) -> dict[str, str]:
+    """Of each benchmark whose folder is given: what is in it as a fingerprint, or why it cannot be read."""
+    found = {}
+    for specification in specifications():
+        if (root := folder_of(specification, folders)) is not None:
+            name, options = parse(specification)
+            try:
+                found[specification] = load(name, root, **options).fingerprint
+            except InputError as error:
+                found[specification] = str(error)
+    return found
+
+
+def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
+    """CUHK03 and Market-1501 together, or None where the folder of either is not given."""
+    roots = [folder_of(name, folders) for name in BEFORE]
+    if None in roots:
+        return None
+    return joined([load(name, root) for name, root in zip(BEFORE, roots, strict=True)])
+
+
+def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
+    """What is trained on before a benchmark: ``pretraining`` before a small one, else nothing."""
+    if parse(specification)[0] not in SMALL:
+        return ()
+    together = pretraining(folders)
+    return () if together is None else (together,)
+
+
+def chains(
+    specification: str,
+    folders: Mapping[str, str | Path],
+    profile: str,
+    *,
+    names: Sequence[str] = OWN,
+    trials: int = 0,
+    seeds: int = 1,
+) -> dict[str, tuple[tuple[tuple[experiments.Link, ...], ...], ...]]:
+    """Of each row, trial and seed: its chain of trainings on a benchmark whose folder is given.
+
+    trials: how many of the benchmark's; 0 for all. Raises InputError like ``load``.
+    """
+    name, options = parse(specification)
+    root = folder_of(specification, folders)
+    start = before(specification, folders)
+    count = load(name, root, **options).num_trials
+    wanted = min(trials, count) if trials else count
+    benchmarks = [load(name, root, trial=trial, **options) for trial in range(wanted)]
+    return {
+        row: tuple(
+            tuple(
+                experiments.chain(row, profile, benchmark, before=start, seed=seed) for seed in range(seeds)
+            )
+            for benchmark in benchmarks
+        )
+        for row in names
+    }
+
+
+def obtain(
+    specification: str,
+    folders: Mapping[str, str | Path],
+    profile: str,
+    *,
+    trials: int = 0,
+    seeds: int = 1,
+    runs: str | Path | None = None,
+    execution: Execution | None = None,
+    may_train: bool = True,
+    report: Callable[[str], None] = print,
+) -> OwnRuns | None:
+    """This suite's runs on a benchmark; None where its folder is not given.
+
+    A run that is not there is trained, if ``may_train``; one that fails is marked as ``Missing``.
+    """
+    if folder_of(specification, folders) is None:
+        return None
+    try:
+        wanted = chains(specification, folders, profile, trials=trials, seeds=seeds)
+    except FAILURES as error:
+        return OwnRuns(specification, lack=in_a_line(error))
+
+    def one(links: Sequence[experiments.Link]) -> Run | Missing:
+        try:
+            return experiments.obtain_chain(
+                links, runs=runs, execution=execution, may_train=may_train, report=report
+            )
+        except FAILURES as error:
+            return Missing(in_a_line(error))
+
+    found = {
+        row: tuple(tuple(one(links) for links in of_seeds) for of_seeds in of_trials)
+        for row, of_trials in wanted.items()
+    }
+    first = wanted[OWN[0]][0][0]
+    return OwnRuns(specification, first[-1].benchmark.num_trials, found, pretrained=len(first) > 1)
+
+
+def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:
+    """This suite's rows of a table: each measure's mean ± half its 95 % interval, in per cent.
+
+    A trial's value is the mean over its seeds. The interval is over the trials where a benchmark has several
+    (they share identities, which makes it somewhat too narrow), else over seeds.
+    """
+    rows = []
+    for name, of_trials in own.runs.items():
+        row = {"method": f"this suite, {name}" + (", pre-trained" if own.pretrained else "")}
+        for measure in table.columns:
+            trials = [[_value(run, table, measure) for run in seeds] for seeds in of_trials]
+            if len(trials) == 1:
+                row[measure] = str(Spread.of(trials[0]))
+                continue
+            row[measure] = str(Spread.of([_mean(seeds) for seeds in trials])).replace("seeds", "trials")
+        rows.append(row)
+    if own.lack:
+        rows = [{"method": f"this suite, {name}", **dict.fromkeys(table.columns, MISSING)} for name in OWN]
+    return rows
+
+
+def rows(table: Table, own: OwnRuns | None) -> list[dict[str, str]]:
+    """The printed rows, and this suite's below them where the benchmark's folder is given."""
+    return table.printed() + ([] if own is None else own_rows(table, own))
+
+
+def _value(run: Run | Missing, table: Table, measure: str) -> float | None:
+    if isinstance(run, Missing):
+        return None
+    scores = branch_scores(run)
+    if table.protocol is not None:
+        return 100 * scores["protocols"][table.protocol]["cmc"][measure.removeprefix("R")]
+    return spreads({"": [scores]}, [measure])[""][measure].mean
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None and not math.isnan(value)]
+    return statistics.fmean(there) if there else None
