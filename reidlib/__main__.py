@@ -129,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="compare a benchmark's folder with what belongs there")
     check.add_argument("name", metavar="NAME", help="a benchmark, NAME[,OPTION=VALUE…]")
     check.add_argument("root", metavar="ROOT", help="the benchmark's folder")
+    check.add_argument(
+        "--again", action="store_true", help="read images again that could be read and have not changed since"
+    )
     check.set_defaults(function="check")
 
     render = commands.add_parser("render", help="render the embedded benchmark")

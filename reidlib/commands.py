@@ -143,7 +143,8 @@ def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a trained run again. Returns the exit status."""
-    from reidlib.data import load_specified
+    from reidlib.data import load
+    from reidlib.data.benchmarks import parse
     from reidlib.evaluation import evaluate_run
     from reidlib.execution import Execution
     from reidlib.runs import Run
@@ -161,9 +162,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"one on {specification} together",
             "evaluate a run that starts from it",
         )
-    benchmark = load_specified(specification, Path(root))
+    name, options = parse(specification)
+    benchmark = load(name, Path(root), **options, **({"distractors": True} if arguments.distractors else {}))
     print(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
-    print(_score_table(evaluate_run(run, benchmark, execution=Execution(device=arguments.device))))
+    execution = Execution(device=arguments.device)
+    print(_score_table(evaluate_run(run, benchmark, execution=execution)))
+    if arguments.distractors:
+        from reidlib.distractor_scores import evaluate_with_distractors
+
+        found = evaluate_with_distractors(run, benchmark, execution=execution)
+        print(
+            f"with {found['num_distractors']:,} further distractors: "
+            f"R1 {100 * found['step']['cmc']['1']:.1f}, "
+            f"mAP {100 * found['trapezoid']['mean_average_precision']:.1f} (trapezoid), "
+            f"{100 * found['step']['mean_average_precision']:.1f} (step)"
+        )
     return 0
 
 
@@ -173,7 +186,7 @@ def check(arguments: argparse.Namespace) -> int:
     from reidlib.data.checking import check as check_folder
 
     name, options = parse(arguments.name)
-    report = check_folder(name, Path(arguments.root), **options)
+    report = check_folder(name, Path(arguments.root), again=arguments.again, **options)
     print(report.text())
     return 0 if report.ok else 1
 

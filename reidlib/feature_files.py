@@ -76,10 +76,10 @@ def embed_to_disk(
         with _alone(file):
             described = file.with_suffix(".json")
             before = _read_description(described)
-            if before is None and file.exists():
+            if before is None and (foreign := [path for path in (file, described) if path.exists()]):
                 raise InputError(
-                    "features are written to a new file, or continued in one that this command made",
-                    f"{file} without {described.name}",
+                    f"{file.name} and {described.name} are new, or were made by this command",
+                    f"another file in {foreign[0]}",
                     "name another file, or move that one away",
                 )
             if before != wanted or (features_nd := _opened(file, len(split))) is None:

@@ -27,7 +27,8 @@ from reidlib.errors import InputError, shorten
 RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
 # Room for the model and its activations, which matter more than sparing a copy over the bus.
 RESIDENT_SHARE = 0.4
-_DECODED_AT_ONCE = 512
+# Images of a block of ``decode_blocks``.
+DECODED_AT_ONCE = 512
 
 
 class Unreadable(NamedTuple):
@@ -62,8 +63,8 @@ def decode_blocks(
         ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode") as threads,
         tqdm(total=len(paths), desc=title, unit="image", disable=not progress, leave=False) as bar,
     ):
-        for start in range(0, len(paths), _DECODED_AT_ONCE):
-            block = paths[start : start + _DECODED_AT_ONCE]
+        for start in range(0, len(paths), DECODED_AT_ONCE):
+            block = paths[start : start + DECODED_AT_ONCE]
             yield list(threads.map(decode, block, [size] * len(block)))
             bar.update(len(block))
 
@@ -302,8 +303,8 @@ def _free_memory(device: torch.device) -> int:
 
 def _copy_to(array_nhwc: np.ndarray, device: torch.device) -> Tensor:
     resident_nhwc = torch.empty(array_nhwc.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(array_nhwc), _DECODED_AT_ONCE):
+    for start in range(0, len(array_nhwc), DECODED_AT_ONCE):
         # A copy of the block, because torch wants to be able to write to what it shares memory with.
-        block = np.array(array_nhwc[start : start + _DECODED_AT_ONCE])
+        block = np.array(array_nhwc[start : start + DECODED_AT_ONCE])
         resident_nhwc[start : start + len(block)] = torch.from_numpy(block)
     return resident_nhwc

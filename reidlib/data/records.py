@@ -207,12 +207,13 @@ def joined(benchmarks: Sequence[Benchmark]) -> Benchmark:
     return Benchmark(
         "+".join(benchmark.name for benchmark in benchmarks),
         benchmarks[0].root,
-        *(_concatenated(splits[name]) for name in names),
+        *(concatenated(splits[name]) for name in names),
         parts=tuple(benchmarks),
     )
 
 
-def _concatenated(splits: Sequence[Split]) -> Split:
+def concatenated(splits: Sequence[Split]) -> Split:
+    """The images of several splits in one, in their order."""
     return Split(
         tuple(path for split in splits for path in split.paths),
         np.concatenate([split.person_ids for split in splits]),

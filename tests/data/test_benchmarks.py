@@ -1,9 +1,11 @@
 import json
+import os
+import shutil
 
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib.data import BENCHMARKS, load
+from reidlib.data import BENCHMARKS, checking, load
 from reidlib.data.benchmarks import SURVEYS
 from reidlib.data.checking import check
 from reidlib.data.readers.market_layout import MARKET_COUNTS
@@ -14,6 +16,11 @@ COUNTS = {
     "query": {"images": 2, "identities": 2, "cameras": 2},
     "bounding_box_test": {"images": 7, "identities": 2, "cameras": 3, "junk": 2, "distractors": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -272,3 +279,37 @@ def test_the_embedded_benchmark_pools_over_its_own_images(rendered):
     ]
     assert benchmark.boxes.person_ids.tolist() == [1, 3, 1, 1]
     assert benchmark.boxes.camera_ids.tolist() == [1, 2, 1, 1]
+
+
+def test_what_could_be_read_is_not_read_again(rendered, tmp_path, monkeypatch):
+    read = []
+    decoder = checking.decode_blocks
+
+    def counted(paths, *rest, **more):
+        read.append([path.name for path in paths])
+        return decoder(paths, *rest, **more)
+
+    monkeypatch.setattr(checking, "decode_blocks", counted)
+    assert check("synthetic", rendered, progress=False).remarks == ()
+    report = check("synthetic", rendered, progress=False)
+    assert report.ok
+    assert report.remarks == ("14 images were read by an earlier check and have not changed since",)
+    # Damaged without changing its size: the time tells; and it is found again while it stays damaged.
+    name = "0003_c1s1_000051_01.jpg"
+    damaged = rendered / "bounding_box_test" / name
+    content = damaged.read_bytes()
+    damaged.write_bytes(bytes(len(content)))
+    os.utime(damaged, ns=(1, 1))
+    for _ in range(2):
+        assert f"{name} (not an image)" in check("synthetic", rendered, progress=False).text()
+    assert [len(names) for names in read] == [14, 0, 1, 1]
+    damaged.write_bytes(content)
+    assert check("synthetic", rendered, progress=False, again=True).ok
+    assert len(read[-1]) == 14
+    # A lost record costs time alone, and one that cannot be written is done without.
+    record = next((tmp_path / "home" / "checked").iterdir())
+    record.write_text("{")
+    assert check("synthetic", rendered, progress=False).ok
+    shutil.rmtree(tmp_path / "home")
+    (tmp_path / "home").write_text("a file in its place")
+    assert check("synthetic", rendered, progress=False).ok
