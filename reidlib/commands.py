@@ -74,9 +74,12 @@ def reproduce(arguments: argparse.Namespace) -> int:
             return []
         asked = {"seeds": arguments.seeds or 1, "runs": parameters["runs"], "device": arguments.device}
         on_folders: list[Task] = []
-        if folders and "42_benchmarks" in waiting:
+        if "42_benchmarks" in waiting:
+            from reidlib import comparisons
+
+            given = comparisons.given(folders, arguments.benchmark, parameters["data_root"])
             on_folders = sweeps.benchmark_tasks(
-                folders, arguments.profile, trials=arguments.trials or 0, **asked
+                given, arguments.profile, trials=arguments.trials or 0, **asked
             )
         return on_folders + sweeps.tasks(
             waiting,

@@ -33,7 +33,8 @@ class Table:
     specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. file: in
     ``reidlib.published``. keys: columns that choose rows of it, with their values. name: its column with the
     rows' names. columns: measure -> its column. protocol: a title among ``Benchmark.protocols``; None for
-    Market-1501's way, with the measures of ``tables.MEASURES``.
+    Market-1501's way, with the measures of ``tables.MEASURES``. renamed: rows whose printed names say
+    nothing outside their table.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Table:
     keys: Mapping[str, str] = field(default_factory=dict)
     name: str = "method"
     protocol: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def benchmark(self) -> str:
@@ -52,7 +54,10 @@ class Table:
     def printed(self) -> list[dict[str, str]]:
         """The table's rows as printed; those with nothing in these columns are left out."""
         rows = [
-            {"method": line[self.name], **{own: line[column] for own, column in self.columns.items()}}
+            {
+                "method": self.renamed.get(line[self.name], line[self.name]),
+                **{own: line[column] for own, column in self.columns.items()},
+            }
             for line in published.table(self.file)
             if all(line[key] == value for key, value in self.keys.items())
         ]
@@ -84,6 +89,7 @@ def _pyramid(title: str, specification: str, name: str) -> Table:
         columns,
         keys={"benchmark": name},
         name="source",
+        renamed={"paper": "Pyramid", "YouReID": "Pyramid, the authors' second code"},
     )
 
 
@@ -164,6 +170,16 @@ def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | N
     """The folder given for a benchmark, by its whole specification or else by its name; None if none is."""
     given = folders.get(specification) or folders.get(parse(specification)[0])
     return Path(given).expanduser().absolute() if given else None
+
+
+def given(
+    folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str | Path | None = None
+) -> dict[str, str]:
+    """The folders given for the tables, and that of the benchmark at hand where a table is about it."""
+    name = parse(benchmark)[0]
+    if not data_root or name not in {table.benchmark for table in TABLES}:
+        return dict(folders)
+    return {name: str(data_root), **folders}
 
 
 def specifications() -> tuple[str, ...]:
@@ -319,3 +335,22 @@ def _value(run: Run | Missing, table: Table, measure: str) -> float | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     there = [value for value in values if value is not None and not math.isnan(value)]
     return statistics.fmean(there) if there else None
+
+
+def rank1_rows(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
+    """Rank-1 in per cent of each row of a table, and whose it is: "paper", "other" or "this suite".
+
+    The paper is the one that the table stands in; rows without a number are left out.
+    """
+    found = {}
+    for row in rows(table, own):
+        text = row.get("R1", "").split(" ")[0]
+        if not text or text in (MISSING, "–"):
+            continue
+        name = row["method"]
+        paper = name in ("JLML", "Pyramid")
+        found[name] = (
+            float(text),
+            "this suite" if name.startswith("this suite") else "paper" if paper else "other",
+        )
+    return found

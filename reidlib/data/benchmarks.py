@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from reidlib.data.readers import market_layout, rendered
+from reidlib.data.readers import cuhk01, cuhk03, grid, market_layout, own, rendered, viper
 from reidlib.data.readers.folders import near_miss
 from reidlib.data.readers.survey import Survey
 from reidlib.data.records import Benchmark
@@ -15,12 +15,24 @@ from reidlib.errors import InputError
 BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
     "market1501": market_layout.market1501,
     "dukemtmc": market_layout.dukemtmc,
+    "cuhk01": cuhk01.cuhk01,
+    "cuhk03": cuhk03.cuhk03,
+    "grid": grid.grid,
+    "viper": viper.viper,
     "synthetic": rendered.synthetic,
+    "folder": own.folder,
+    "csv": own.csv,
 }
 SURVEYS: dict[str, Callable[..., Survey]] = {
     "market1501": market_layout.survey_market1501,
     "dukemtmc": market_layout.survey_dukemtmc,
+    "cuhk01": cuhk01.survey_cuhk01,
+    "cuhk03": cuhk03.survey_cuhk03,
+    "grid": grid.survey_grid,
+    "viper": viper.survey_viper,
     "synthetic": rendered.survey_synthetic,
+    "folder": own.survey_folder,
+    "csv": own.survey_csv,
 }
 
 

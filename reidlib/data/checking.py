@@ -35,12 +35,14 @@ class CheckReport:
     def text(self) -> str:
         """The report for people: a table, then each problem and remark in a line of its own."""
         lines = [f"{self.name} in {self.root}", ""]
-        lines += [f"{'folder':<20}{'':<14}{'found':>8}{'belongs':>10}"]
+        if self.counts:
+            lines.append(f"{'folder':<20}{'':<14}{'found':>8}{'belongs':>10}")
         for count in self.counts:
             found = "missing" if count.found is None else f"{count.found:,}"
             mark = "" if count.agrees else "  differs"
             lines.append(f"{count.folder:<20}{count.what:<14}{found:>8}{count.expected:>10,}{mark}")
-        lines.append("")
+        if self.counts:
+            lines.append("")
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"remark: {remark}" for remark in self.remarks]
         lines.append("complete and readable" if self.ok else f"{len(self.problems)} problems")

@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import shutil
@@ -5,8 +6,8 @@ import shutil
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib.data import BENCHMARKS, checking, load
-from reidlib.data.benchmarks import SURVEYS
+from reidlib.data import BENCHMARKS, checking, load, load_specified
+from reidlib.data.benchmarks import SURVEYS, parse
 from reidlib.data.checking import check
 from reidlib.data.readers.market_layout import MARKET_COUNTS
 from reidlib.errors import InputError
@@ -313,3 +314,71 @@ def test_what_could_be_read_is_not_read_again(rendered, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "home")
     (tmp_path / "home").write_text("a file in its place")
     assert check("synthetic", rendered, progress=False).ok
+
+
+def test_a_benchmark_in_one_word():
+    assert parse("market1501") == ("market1501", {})
+    assert parse("market1501,distractors=true") == ("market1501", {"distractors": True})
+    assert parse("cuhk03,boxes=detected,split=new,trial=0") == (
+        "cuhk03",
+        {"boxes": "detected", "split": "new", "trial": 0},
+    )
+    assert parse("cuhk01,test_persons=100,trial=3") == ("cuhk01", {"test_persons": 100, "trial": 3})
+    for name, reader in BENCHMARKS.items():
+        assert set(inspect.signature(SURVEYS[name]).parameters) == set(
+            inspect.signature(reader).parameters
+        ) - {"trial"}, name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("market1505", "did you mean market1501?"),
+        ("market1501,distractors", "write an = in each option"),
+        ("market1501,distractors=yes", "distractors is true or false; got 'yes'"),
+        ("cuhk01,test_persons=many", "test_persons is a whole number"),
+        ("cuhk01,trial=-1", "trial is a whole number"),
+        ("cuhk03,box=detected", "did you mean boxes?"),
+        ("dukemtmc,boxes=detected", "protocol keywords: none"),
+        ("", "a benchmark is one of"),
+    ],
+)
+def test_a_wrong_word_is_named(text, words):
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    assert words in str(caught.value)
+
+
+def test_a_specification_is_read_again(market):
+    benchmark = load_specified("market1501,trial=0", market)
+    assert benchmark.specification == "market1501"
+    assert load_specified(benchmark.specification, benchmark.root).fingerprint == benchmark.fingerprint
+
+
+def test_duke_is_read_by_its_names(tmp_path):
+    names = {
+        "bounding_box_train": ("0001_c1_f0044158.jpg", "0001_c8_f0044278.jpg", "0007_c2_f0046182.jpg"),
+        "query": ("0005_c2_f0046985.jpg",),
+        "bounding_box_test": ("0005_c5_f0047000.jpg", "0006_c1_f0047001.JPG", "0005_c2_f0046990.jpg"),
+    }
+    root = tmp_path / "DukeMTMC-reID"
+    for folder, listed in names.items():
+        (root / folder).mkdir(parents=True)
+        for index, name in enumerate(listed):
+            write_image(root / folder / name, seed=index)
+    benchmark = load("dukemtmc", root)
+    assert benchmark.train.person_ids.tolist() == [1, 1, 7]
+    assert benchmark.train.camera_ids.tolist() == [1, 8, 2]
+    assert benchmark.gallery.person_ids.tolist() == [5, 5, 6]
+    assert benchmark.boxes is None and benchmark.protocols == {}
+    report = check("dukemtmc", root, progress=False)
+    assert "bounding_box_train holds 3 images, 16,519 fewer than belong there" in report.text()
+    assert f"one level too high: give {root}" in refusal("dukemtmc", root.parent)
+
+
+def test_a_nested_extra_folder_is_found(market):
+    outer = market.parent / "archive"
+    (outer / "Market-1501").mkdir(parents=True)
+    moved = outer / "Market-1501" / "Market-1501-v15.09.15"
+    market.rename(moved)
+    assert f"two levels too high: give {moved}" in refusal("market1501", outer)

@@ -1,9 +1,13 @@
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reidlib.data.records import Benchmark, Split, training_labels
+from reidlib.data import load
+from reidlib.data.records import Benchmark, Protocol, Split, joined, training_labels
 from reidlib.data.rules import queries_with_match, rule_violations
 from reidlib.errors import InputError
 
@@ -209,3 +213,48 @@ def test_matches_agree_with_a_plain_search(query, gallery):
 
     expected = [any(q == g and qc != gc for g, gc in gallery) for q, qc in query]
     assert queries_with_match(split(query), split(gallery)).tolist() == expected
+
+
+def test_benchmarks_are_joined_with_persons_and_cameras_of_their_own(market, tmp_path):
+    copies = [shutil.copytree(market, tmp_path / name) for name in ("second", "third")]
+    one, other, third = (load("market1501", root) for root in (market, *copies))
+    both = joined((one, other))
+    assert both.specification == both.name == "market1501+market1501"
+    assert both.train.person_ids.tolist() == [2, 2, 2, 7, 7, 9, 9, 9, 14, 14]
+    assert both.train.camera_ids.tolist() == [1, 2, 2, 1, 3, 5, 6, 6, 5, 7]
+    # Nobody stays nobody; in the other camera's numbers, so that it is no match by chance.
+    assert both.gallery.person_ids.tolist() == [-1, -1, 0, 1, 1, 3, 3, -1, -1, 0, 8, 8, 10, 10]
+    assert both.query.camera_ids.tolist() == [1, 2, 5, 6]
+    assert both.fingerprint not in (one.fingerprint, joined((one, other, third)).fingerprint)
+    with pytest.raises(InputError, match="at least two benchmarks"):
+        joined((one,))
+
+
+def test_extracted_images_count_without_their_sizes(market):
+    one = load("market1501", market)
+    extracted = replace(one, extracted=True)
+    before, other = one.fingerprint, extracted.fingerprint
+    path = one.train.paths[0]
+    path.write_bytes(path.read_bytes() + b" ")
+    assert load("market1501", market).fingerprint != before
+    assert replace(one, extracted=True).fingerprint == other
+
+
+def test_a_specification_says_what_was_asked_for(market):
+    one = load("market1501", market)
+    assert one.specification == "market1501"
+    asked = replace(one, num_trials=4, trial=3, options={"boxes": "detected", "same_camera": True, "n": 5})
+    assert asked.specification == "market1501,boxes=detected,same_camera=true,n=5,trial=3"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"shots": "some"}, "single or multi"),
+        ({"shots": "single", "draws": 0}, "one draw or more"),
+        ({"shots": "multi", "draws": 2}, "multi-shot draws nothing"),
+    ],
+)
+def test_contradictory_protocols_are_refused(changed, words):
+    with pytest.raises(InputError, match=words):
+        Protocol(**changed)

@@ -1,0 +1,79 @@
+"""Figures of the papers' tables and of what a protocol does to a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from reidlib.plots import BLUE, GREY, INK, ORANGE, RED
+from reidlib.protocol_study import Way
+
+_MARKERS = {"jlml": ("o", BLUE), "pyramid": ("s", ORANGE)}
+
+
+def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
+    """Rank-1 of the same features under each protocol, one sign for each row's features.
+
+    studies: row -> ``protocol_study.study`` of it, all of the same ways.
+    """
+    names = [way.name for way in next(iter(studies.values()))]
+    entries = [way.gallery for way in next(iter(studies.values()))]
+    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(names) + 1.2))
+    for row, ways in studies.items():
+        marker, colour = _MARKERS[row]
+        shares = [100 * way.rank1 for way in ways]
+        axes.plot(shares, range(len(names)), marker, color=colour, markersize=8, label=row, clip_on=False)
+        for place, share in enumerate(shares):
+            axes.annotate(
+                f"{share:.1f}", (share, place), (0, 7), textcoords="offset points", ha="center", fontsize=8,
+                color=INK,
+            )  # fmt: skip
+    labels = [f"{name}\n{_entries(*sizes)}" for name, sizes in zip(names, entries, strict=True)]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_ylim(len(names) - 0.5, -0.7)
+    axes.set_xlim(right=100)
+    axes.set_xlabel("rank-1, per cent")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(studies), frameon=False)
+    return figure
+
+
+def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figure:
+    """Rank-1 of every row of some tables: a line a table, a sign a row.
+
+    tables: title -> row -> rank-1 in per cent and one of "paper" (JLML or Pyramid), "other" and "this suite".
+    """
+    looks = {
+        "other": ("|", GREY, "other methods, as printed"),
+        "paper": ("D", BLUE, "JLML or Pyramid, as printed"),
+        "this suite": ("*", RED, "this suite"),
+    }
+    figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.2))
+    used = {}
+    for place, rows in enumerate(tables.values()):
+        values = [value for value, _ in rows.values()]
+        axes.plot([min(values), max(values)], [place, place], color="#DDDDDD", linewidth=1, zorder=1)
+        for value, kind in rows.values():
+            marker, colour, _ = looks[kind]
+            size = {"|": 11, "D": 7, "*": 12}[marker]
+            (used[kind],) = axes.plot(
+                value,
+                place,
+                marker,
+                color=colour,
+                markersize=size,
+                markeredgewidth=1.5 if marker == "|" else 0,
+            )
+    axes.set_yticks(range(len(tables)), list(tables))
+    axes.set_ylim(len(tables) - 0.5, -0.5)
+    axes.set_xlim(right=100)
+    axes.set_xlabel("rank-1, per cent")
+    handles = [used[kind] for kind in looks if kind in used]
+    texts = [looks[kind][2] for kind in looks if kind in used]
+    figure.legend(handles, texts, loc="outside upper center", ncols=len(texts), frameon=False)
+    return figure
+
+
+def _entries(fewest: int, most: int) -> str:
+    return f"against {most:,} entries" if fewest == most else f"against {fewest:,} to {most:,} entries"

@@ -1,0 +1,164 @@
+"""QMUL GRID: 250 persons in two views of an underground station's eight cameras, and 775 distractors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from reidlib.data.readers.paired import Found, Naming, divide, find, problems_of_trials, unpaired_error
+from reidlib.data.readers.survey import Counts, Survey
+from reidlib.data.records import Benchmark, Protocol, Split, check_trial
+from reidlib.data.rules import queries_with_match
+from reidlib.errors import InputError, shorten
+
+FOLDERS = ("gallery", "probe")
+PARTITIONS = "features_and_partitions.mat"
+NUM_PARTITIONS, NUM_TRAINING_PERSONS = 10, 125
+# The package's readme, and torchreid's counts.
+COUNTS: Counts = {
+    "probe": {"images": 250, "identities": 250},
+    "gallery": {"images": 1_025, "identities": 250, "distractors": 775},
+}
+# Distractors of the probe's own camera stay: the 900 gallery images are the same for every probe.
+PROTOCOLS = {"single-shot": Protocol("single", across_cameras=False)}
+
+_FORM = "GRID's images are named by 4 digits of the person and the camera 1 to 8, as in 0001_1_25004_107.jpeg"
+_NAME = re.compile(r"(\d{4})_([1-8])_.*")
+
+
+def grid(root: Path, *, trial: int = 0) -> Benchmark:
+    """QMUL GRID (Loy, Xiang, Gong 2009). ``root`` holds ``probe``, ``gallery`` and the partitions' .mat.
+
+    ``features_and_partitions.mat`` holds ten partitions (``trial``), each with 125 training persons, whose
+    images of both folders are the training split. Query are the other persons' probes; gallery are their
+    gallery images and, in every trial, all distractors (``0000``).
+
+    Protocol: ``single-shot``. Raises ``InputError`` for a folder one level too high or too low, names of
+    another form, persons whom only one folder shows, a .mat that cannot be read or is of version 7.3, and
+    partitions whose persons are not there.
+    """
+    found = _find(root)
+    images = found.images()
+    training = training_persons(root / PARTITIONS)
+    check_trial("grid", trial, len(training))
+    if absent := np.setdiff1d(np.concatenate(training), images.person_ids).tolist():
+        raise InputError(
+            "the persons of the partitions have images in probe and gallery",
+            f"{len(absent)} persons without: {shorten(absent, 20)}",
+            "unpack the archive completely",
+        )
+    in_query_n = np.arange(len(images)) >= len(found.parts["gallery"])
+    return Benchmark(
+        "grid",
+        root,
+        *divide(images, in_query_n, ~np.isin(images.person_ids, training[trial])),
+        num_trials=len(training),
+        trial=trial,
+        protocols=PROTOCOLS,
+    )
+
+
+def survey_grid(root: Path) -> Survey:
+    """GRID's folders and partitions against the official package."""
+    found = _find(root)
+    problems = [*map(str, found.problems)]
+    try:
+        sizes = [len(persons) for persons in training_persons(root / PARTITIONS)]
+        if sizes != [NUM_TRAINING_PERSONS] * NUM_PARTITIONS:
+            problems.append(
+                f"{PARTITIONS} holds {len(sizes)} partitions of {shorten(sorted(set(sizes)))} training"
+                f" persons; {NUM_PARTITIONS} of {NUM_TRAINING_PERSONS} belong there"
+            )
+    except InputError as error:
+        problems.append(str(error))
+    problems += problems_of_trials(lambda trial: grid(root, trial=trial))
+    survey = Survey(found.parts, COUNTS, list(dict.fromkeys(problems)))
+    if len(found.parts) == 2:
+        probes: Split = found.parts["probe"]
+        if unmatched := np.flatnonzero(~queries_with_match(probes, found.parts["gallery"])).tolist():
+            names = [probes.paths[index].name for index in unmatched]
+            survey.remarks.append(f"{len(names)} of {len(probes)} probes have no match: {shorten(names)}")
+    return survey
+
+
+def training_persons(path: Path) -> tuple[np.ndarray, ...]:
+    """Training persons of each official partition, ascending int64, from ``features_and_partitions.mat``.
+
+    Its ``trainIdxAll`` is a 1×10 cell array of structures with the fields ``probeImIdx``,
+    ``galleryImIdx`` and ``personIdx``. Raises ``InputError`` for a file that is absent, damaged, of
+    MATLAB's version 7.3 or of another structure.
+    """
+    cells = _load_mat(path).get("trainIdxAll")
+    try:
+        if cells is None:
+            raise ValueError("no trainIdxAll in it")
+        if cells.dtype != object:
+            raise ValueError(f"trainIdxAll is an array of {cells.dtype} and no cell array")
+        persons = tuple(map(_training_persons, cells.ravel()))
+        if not persons:
+            raise ValueError("trainIdxAll is empty")
+        return persons
+    except ValueError as error:
+        raise InputError(
+            f"{PARTITIONS} holds trainIdxAll, a cell array of structures with the training persons",
+            f"{path}: {error}",
+            "take the file of the archive",
+        ) from None
+
+
+def _training_persons(cell: np.ndarray) -> np.ndarray:
+    fields = cell.dtype.names or ()
+    if cell.size != 1 or len(fields) < 3:
+        raise ValueError(f"a cell of {cell.size} with the fields {', '.join(fields) or 'none'}")
+    # Other readers know the field by its place alone, the third.
+    name = "personIdx" if "personIdx" in fields else fields[2]
+    numbers = np.asarray(cell.ravel()[0][name]).ravel()
+    if not (numbers.dtype.kind in "iuf" and numbers.size):
+        raise ValueError("a cell without persons")
+    persons = np.unique(np.where(np.isfinite(numbers), numbers, 0).astype(np.int64))
+    if len(persons) != len(numbers) or (persons != np.sort(numbers)).any() or persons[0] < 1:
+        raise ValueError("a cell with persons who are repeated or no positive whole numbers")
+    return persons
+
+
+def _load_mat(path: Path) -> dict:
+    from scipy.io import loadmat  # takes 0.15 s to import, which other benchmarks need not wait for
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(520)
+    except OSError as error:
+        raise InputError(
+            f"GRID's partitions lie in {PARTITIONS} beside probe and gallery",
+            f"{error.strerror}: {path}",
+            "copy it there from the archive",
+        ) from None
+    # MATLAB's own begin with 512 bytes of text; other programs write HDF5 without them.
+    if head.startswith(b"MATLAB 7.3") or b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:]):
+        raise InputError(
+            f"{PARTITIONS} is a .mat of version 5 to 7",
+            f"version 7.3 (HDF5): {path}",
+            "take the file of the archive, or save it again in MATLAB with save(…, '-v7')",
+        )
+    try:
+        return loadmat(path, variable_names=["trainIdxAll"])
+    except Exception as error:  # scipy answers damaged bytes with IndexError, OSError, zlib.error and others
+        raise InputError(
+            f"{PARTITIONS} can be read",
+            f"{path}: {type(error).__name__}: {' '.join(str(error).split())}",
+            "unpack it from the archive again",
+        ) from None
+
+
+def _find(root: Path) -> Found:
+    found = find(root, FOLDERS, "GRID", Naming(_FORM, _read))
+    if len(found.parts) == 2 and (error := unpaired_error(*found.parts.values(), "probe and in gallery")):
+        found.problems.append(error)
+    return found
+
+
+def _read(folder: str, name: str) -> tuple[int, int] | None:
+    match = _NAME.fullmatch(name)
+    return match and (int(match[1]), int(match[2]))

@@ -1,0 +1,132 @@
+"""Runs that start from another run's weights."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from miniature import write_image
+
+from reidlib import experiments, sizes
+from reidlib.configuration import RunConfiguration
+from reidlib.data import load
+from reidlib.data.augmentation import Augmentation
+from reidlib.data.records import joined
+from reidlib.errors import InputError
+from reidlib.execution import Execution
+from reidlib.recipe import Recipe
+
+QUIET = Execution(device="cpu", progress=False)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    # A rate so low that what training changes is far below what a new network would differ by.
+    recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-7, augmentation=Augmentation(pad=1))
+    small = {"width": 0.125, "feature_size": 16}
+    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), small, recipe))
+
+
+@pytest.fixture
+def benchmarks(market, tmp_path):
+    other = tmp_path / "other"
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (other / folder).mkdir(parents=True)
+    for index, name in enumerate(
+        ("0012_c1s1_1_1.jpg", "0012_c2s1_1_1.jpg", "0014_c1s1_1_1.jpg", "0016_c2s1_1_1.jpg")
+    ):
+        write_image(other / "bounding_box_train" / name, seed=700 + index)
+    write_image(other / "query" / "0021_c1s1_1_1.jpg", seed=1)
+    write_image(other / "bounding_box_test" / "0021_c2s1_1_1.jpg", seed=2)
+    return load("market1501", market), load("market1501", other)
+
+
+def chain(benchmark, *before, seed=0):
+    return experiments.chain("jlml", "smoke", benchmark, before=before, seed=seed)
+
+
+def obtain(links, **more):
+    return experiments.obtain_chain(links, execution=QUIET, report=lambda text: None, **more)
+
+
+def test_a_chain_of_one_is_the_plain_run(benchmarks):
+    (link,) = chain(benchmarks[0])
+    assert link.wanted == experiments.configuration("jlml", "smoke", benchmarks[0])
+    assert "start" not in link.wanted.to_json()  # so that its hash is what it always was
+
+
+def test_the_second_run_starts_from_the_first_ones_weights(benchmarks):
+    target, before = benchmarks
+    links = chain(target, before)
+    first = obtain(links[:1])
+    # Trained for one small step it is all but a new network, which has the same seed: made another one here.
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: tensor + 0.1 * torch.rand(tensor.shape, generator=generator)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in first.weights().items()
+    }
+    torch.save(weights, first.folder / "weights.pt")
+    run = obtain(links)
+    assert RunConfiguration.from_json(run.configuration) == links[-1].wanted
+    started = run.weights()
+    assert weights.keys() == started.keys()
+    new = links[-1].wanted.model.build(2, links[-1].wanted.seed).state_dict()
+    compared = 0
+    for name, tensor in started.items():
+        if "num_batches" in name or "running" in name:
+            continue
+        if name.startswith("classifiers."):
+            assert len(tensor) == 2  # the target's two persons, and not the three of before
+            assert torch.allclose(tensor, new[name], atol=1e-5)
+        else:
+            assert torch.allclose(tensor, weights[name], atol=1e-5)
+            compared += not torch.allclose(tensor, new[name], atol=1e-3)
+    assert compared > 20
+    # Another start is another run, and so is none.
+    assert len({link.wanted.start for link in (*links, *chain(target, before, seed=1))}) == 3
+
+
+def test_classifiers_are_new_even_where_they_would_fit(benchmarks, tmp_path):
+    target, _ = benchmarks
+    shutil.copytree(target.root, tmp_path / "copy")
+    links = chain(target, load("market1501", tmp_path / "copy"))
+    first = obtain(links[:1])
+    weights = first.weights()
+    weights["classifiers.0.bias"] += 100
+    torch.save(weights, first.folder / "weights.pt")
+    assert obtain(links).weights()["classifiers.0.bias"].abs().max() < 1
+
+
+def test_a_finished_run_needs_none_before_it(benchmarks, tmp_path):
+    target, before = benchmarks
+    links = chain(target, before)
+    run = obtain(links)
+    (first,) = (path for path in run.folder.parent.iterdir() if path.is_dir() and path != run.folder)
+    moved = first.rename(tmp_path / "moved")
+    assert obtain(links).folder == run.folder
+    assert obtain(links, may_train=False).folder == run.folder
+    # Where it is to be trained again it does, and says so where it cannot be had.
+    (run.folder / "run.json").unlink()
+    with pytest.raises(InputError, match="needs that run"):
+        experiments.obtain(links[1].wanted, target, name="second", execution=QUIET)
+    moved.rename(first)
+    assert obtain(links).folder == run.folder
+
+
+def test_a_start_from_another_network_is_refused(benchmarks, monkeypatch):
+    target, before = benchmarks
+    links = chain(target, before)
+    obtain(links[:1])
+    other = replace(links[1].wanted, model=replace(links[1].wanted.model, parts=2))
+    with pytest.raises(InputError, match="starts from a run of the same network"):
+        experiments.obtain(other, target, name="other", execution=QUIET)
+
+
+def test_three_in_a_row(benchmarks):
+    target, before = benchmarks
+    run = obtain(chain(target, before, joined((target, before))))
+    assert run.scores is not None
+    assert len([path for path in run.folder.parent.iterdir() if (path / "run.json").exists()]) == 3

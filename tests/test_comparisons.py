@@ -1,0 +1,218 @@
+"""The papers' tables with this suite's rows: on miniatures of the public layouts, trained for two steps."""
+
+import json
+import math
+
+import pytest
+from cuhk03_miniature import write_archive
+from small_miniatures import write_cuhk01, write_grid
+
+from reidlib import comparisons, published, sizes, sweeps
+from reidlib.__main__ import main
+from reidlib.data import BENCHMARKS, load
+from reidlib.data.augmentation import Augmentation
+from reidlib.data.obtaining import GUIDES
+from reidlib.errors import InputError
+from reidlib.execution import Execution
+from reidlib.recipe import Recipe
+from reidlib.runs import Run, configuration_hash
+
+QUIET = Execution(device="cpu", progress=False)
+BY_TITLE = {table.title: table for table in comparisons.TABLES}
+GRID = next(table for table in comparisons.TABLES if table.specification == "grid")
+MARKET = next(table for table in comparisons.TABLES if table.specification == "market1501")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
+    monkeypatch.setitem(
+        sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125, "feature_size": 16}, recipe)
+    )
+    scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
+    recipe = Recipe(steps=2, batch_size=4, images_per_identity=2, augmentation=Augmentation(pad=1))
+    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", sizes.Profile((32, 16), scaled, recipe))
+
+
+@pytest.fixture
+def folders(market, tmp_path):
+    grid = write_grid(tmp_path / "underground_reid")
+    cuhk03 = tmp_path / "cuhk03_release"
+    cuhk03.mkdir()
+    write_archive(cuhk03 / "cuhk-03.mat")
+    return {"grid": str(grid), "cuhk03": str(cuhk03), "market1501": str(market)}
+
+
+def obtained(specification, folders, **more):
+    return comparisons.obtain(
+        specification, folders, "smoke", execution=QUIET, report=lambda text: None, **more
+    )
+
+
+def test_every_table_is_printed_and_can_be_read():
+    for table in comparisons.TABLES:
+        rows = table.printed()
+        assert rows, table.title
+        assert all(row.keys() == {"method", *table.columns} for row in rows)
+        assert table.benchmark in BENCHMARKS
+        assert table.benchmark in GUIDES
+        assert published.notes(table.file)
+    assert len(BY_TITLE) == len(comparisons.TABLES)
+    assert {table.benchmark for table in comparisons.TABLES} == set(GUIDES)
+    jlml = BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed()
+    assert jlml == [{"method": "JLML", "R1": "91.2", "R5": "98.4", "R10": "99.2", "R20": "99.8"}]
+    new = BY_TITLE["CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"].printed()
+    assert new == [{"method": "Pyramid", "R1": "78.9", "R5": "90.7", "R10": "94.5", "mAP (step)": "74.8"}]
+
+
+def test_a_benchmark_that_is_not_given_has_no_rows():
+    assert comparisons.obtain("grid", {}, "smoke") is None
+    assert comparisons.rows(GRID, None) == GRID.printed()
+
+
+def test_rows_are_means_over_the_partitions(folders):
+    own = obtained("grid", {"grid": folders["grid"]})
+    assert own.num_trials == 3
+    assert not own.pretrained
+    assert own.missing() == []
+    rows = comparisons.own_rows(GRID, own)
+    assert [row["method"] for row in rows] == ["this suite, jlml", "this suite, pyramid"]
+    for name, row in zip(comparisons.OWN, rows, strict=True):
+        shares = [
+            run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"]
+            for (run,) in own.runs[name]
+        ]
+        assert len({run.folder for (run,) in own.runs[name]}) == 3
+        mean = 100 * sum(shares) / 3
+        spread = math.sqrt(sum((100 * share - mean) ** 2 for share in shares) / 2)
+        # Student's t of two degrees of freedom, 4.303, over the root of three.
+        assert row["R1"] == f"{mean:.1f} ± {4.302653 * spread / math.sqrt(3):.1f}"
+    # All partitions, or the first ones; and the runs of those are found again.
+    assert len(obtained("grid", folders | {"cuhk03": ""}, trials=2, may_train=False).runs["jlml"]) == 2
+
+
+def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
+    own = obtained("grid", folders, trials=1)
+    assert own.pretrained
+    ((run,),) = own.runs["jlml"]
+    before = comparisons.pretraining(folders)
+    assert before.specification == "cuhk03+market1501"
+    assert before.train.person_ids.min() > 0
+    parts = [load("cuhk03", folders["cuhk03"]), load("market1501", folders["market1501"])]
+    assert len(before.train) == sum(len(part.train) for part in parts)
+    start = run.configuration["start"]
+    assert start
+    (first,) = run.folder.parent.glob(f"jlml-*-{start}")
+    assert configuration_hash(Run(first).configuration) == start
+    assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
+    rows = comparisons.own_rows(GRID, own)
+    assert rows[0]["method"] == "this suite, jlml, pre-trained"
+    # The large sets do not, and neither do the small ones without both folders.
+    assert comparisons.before("market1501", folders) == ()
+    assert comparisons.before("grid", {**folders, "cuhk03": ""}) == ()
+
+
+def test_market_has_its_own_measures(folders):
+    own = obtained("market1501", folders)
+    row = comparisons.own_rows(MARKET, own)[0]
+    ((run,),) = own.runs["jlml"]
+    single = run.scores["branches"]["full"]["trapezoid"]
+    assert row["R1"] == f"{100 * single['cmc']['1']:.1f}"
+    assert row["mAP (trapezoid)"] == f"{100 * single['mean_average_precision']:.1f}"
+    assert row["MQ R1"] == "–"  # the miniature has no gt_bbox
+
+
+def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
+    root = write_cuhk01(tmp_path / "CUHK01")
+    own = obtained("cuhk01", {"cuhk01": root})
+    assert "unpack" in own.missing()[0]
+    table = comparisons.TABLES[0]
+    assert comparisons.rows(table, own)[-1] == {
+        "method": "this suite, pyramid",
+        **dict.fromkeys(table.columns, "missing"),
+    }
+    own = obtained("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
+    assert [line.split(":")[0] for line in own.missing()] == [
+        "jlml, grid, trial 0, seed 0",
+        "pyramid, grid, trial 0, seed 0",
+    ]
+    assert comparisons.own_rows(GRID, own)[0]["R1"] == "missing"
+
+
+def test_one_missing_partition_is_counted(folders):
+    own = obtained("grid", {"grid": folders["grid"]}, trials=2)
+    ((first,), _) = own.runs["jlml"]
+    lost = comparisons.Missing("lost")
+    own = comparisons.OwnRuns("grid", 2, {"jlml": ((first,), (lost,))})
+    assert comparisons.own_rows(GRID, own)[0]["R1"].endswith("(1 of 2 trials)")
+
+
+def test_rank1_of_a_figure(folders):
+    own = obtained("grid", {"grid": folders["grid"]}, trials=2)
+    found = comparisons.rank1_rows(GRID, own)
+    assert found["JLML"] == (37.5, "paper")
+    assert found["GOG"] == (24.7, "other")
+    assert found["this suite, jlml"][1] == "this suite"
+    assert "this suite, jlml" not in comparisons.rank1_rows(GRID, comparisons.OwnRuns("grid", lack="gone"))
+
+
+def test_trainings_are_tasks_that_others_can_share(folders):
+    tasks = sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")
+    names = [task.name for task in tasks]
+    assert names[:2] == [
+        "jlml-smoke-cuhk03+market1501-seed0",
+        "pyramid-smoke-cuhk03+market1501-seed0",
+    ]
+    assert names[2:] == [
+        f"{row}-smoke-{specification}-seed0{ending}"
+        for specification, ending in (
+            ("cuhk03", ""),
+            ("cuhk03,boxes=detected", ""),
+            ("grid", "-pretrained"),
+            ("market1501", ""),
+        )
+        for row in ("jlml", "pyramid")
+    ]
+    for task in tasks:
+        if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
+            task.function(*task.arguments)
+    left = [task.name for task in sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")]
+    assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
+
+
+def test_folders_are_checked(tmp_path):
+    with pytest.raises(InputError, match=r"the papers' tables are about.*'folder'"):
+        comparisons.check_folders({"folder": str(tmp_path)})
+    with pytest.raises(InputError, match="the folder of grid exists"):
+        comparisons.check_folders({"grid": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match="did you mean grid"):
+        comparisons.check_folders({"gird": str(tmp_path)})
+    assert comparisons.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
+    assert comparisons.given({}, "synthetic", "b") == {}
+
+
+def test_the_command_trains_a_chain(folders, tmp_path, capsys):
+    arguments = ["train", "jlml", "--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path / "runs")]
+    arguments += ["--benchmark", "grid,trial=2", "--data-root", folders["grid"]]
+    for name in ("cuhk03", "market1501"):
+        arguments += ["--pretrain", f"{name}={folders[name]}"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "training jlml on cuhk03+market1501" in said
+    assert "single-shot (the benchmark's own protocol): R1 " in said
+    (run,) = (tmp_path / "runs").glob("jlml-smoke-grid,trial=2-seed0-pretrained-*")
+    configuration = json.loads((run / "config.json").read_text())
+    assert configuration["benchmark"] == "grid,trial=2"
+    # Evaluated again it is read with the same options; the run before it is on no single benchmark.
+    (run / "scores.json").unlink()
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert "on grid,trial=2 in" in capsys.readouterr().out
+    (before,) = (tmp_path / "runs").glob("jlml-smoke-cuhk03+market1501-*")
+    assert main(["evaluate", str(before), "--device", "cpu"]) == 2
+    # The same command finds the run, even if the one before it is gone.
+    for path in before.iterdir():
+        path.unlink()
+    before.rmdir()
+    assert main(arguments) == 0
+    assert not before.exists()
