@@ -144,14 +144,25 @@ TABLES = (
 class OwnRuns:
     """This suite's runs on one benchmark: of each row, one tuple a trial with a run for each seed.
 
-    ``lack``: why there are none at all, where the folder could not be read.
+    ``num_trials``: what the protocol has, of which fewer may have been asked for. ``pretrained``: they start
+    from ``pretraining``. ``lack``: why there are none at all, where the folder could not be read.
     """
 
     specification: str
+    profile: str
     num_trials: int = 0
     runs: Mapping[str, tuple[tuple[Run | Missing, ...], ...]] = field(default_factory=dict)
     pretrained: bool = False
     lack: str = ""
+
+    def title(self, row: str) -> str:
+        """What a table calls a row of this suite: with what sets it apart from a printed one."""
+        apart = [row, f"profile {self.profile}"]
+        if self.pretrained:
+            apart.append("pre-trained")
+        if row in self.runs and len(self.runs[row]) < self.num_trials:
+            apart.append(f"{len(self.runs[row])} of {self.num_trials} partitions")
+        return "this suite: " + ", ".join(apart)
 
     def missing(self) -> list[str]:
         """What is not there, each with its reason."""
@@ -279,7 +290,7 @@ def obtain(
     try:
         wanted = chains(specification, folders, profile, trials=trials, seeds=seeds)
     except FAILURES as error:
-        return OwnRuns(specification, lack=in_a_line(error))
+        return OwnRuns(specification, profile, lack=in_a_line(error))
 
     def one(links: Sequence[experiments.Link]) -> Run | Missing:
         try:
@@ -294,7 +305,8 @@ def obtain(
         for row, of_trials in wanted.items()
     }
     first = wanted[OWN[0]][0][0]
-    return OwnRuns(specification, first[-1].benchmark.num_trials, found, pretrained=len(first) > 1)
+    count = first[-1].benchmark.num_trials
+    return OwnRuns(specification, profile, count, found, pretrained=len(first) > 1)
 
 
 def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:
@@ -305,7 +317,7 @@ def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:
     """
     rows = []
     for name, of_trials in own.runs.items():
-        row = {"method": f"this suite, {name}" + (", pre-trained" if own.pretrained else "")}
+        row = {"method": own.title(name)}
         for measure in table.columns:
             trials = [[_value(run, table, measure) for run in seeds] for seeds in of_trials]
             if len(trials) == 1:
@@ -314,7 +326,7 @@ def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:
             row[measure] = str(Spread.of([_mean(seeds) for seeds in trials])).replace("seeds", "trials")
         rows.append(row)
     if own.lack:
-        rows = [{"method": f"this suite, {name}", **dict.fromkeys(table.columns, MISSING)} for name in OWN]
+        rows = [{"method": own.title(name), **dict.fromkeys(table.columns, MISSING)} for name in OWN]
     return rows
 
 

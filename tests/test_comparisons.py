@@ -77,7 +77,10 @@ def test_rows_are_means_over_the_partitions(folders):
     assert not own.pretrained
     assert own.missing() == []
     rows = comparisons.own_rows(GRID, own)
-    assert [row["method"] for row in rows] == ["this suite, jlml", "this suite, pyramid"]
+    assert [row["method"] for row in rows] == [
+        "this suite: jlml, profile smoke",
+        "this suite: pyramid, profile smoke",
+    ]
     for name, row in zip(comparisons.OWN, rows, strict=True):
         shares = [
             run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"]
@@ -107,7 +110,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     assert configuration_hash(Run(first).configuration) == start
     assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
     rows = comparisons.own_rows(GRID, own)
-    assert rows[0]["method"] == "this suite, jlml, pre-trained"
+    assert rows[0]["method"] == "this suite: jlml, profile smoke, pre-trained, 1 of 3 partitions"
     # The large sets do not, and neither do the small ones without both folders.
     assert comparisons.before("market1501", folders) == ()
     assert comparisons.before("grid", {**folders, "cuhk03": ""}) == ()
@@ -129,7 +132,7 @@ def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
     assert "unpack" in own.missing()[0]
     table = comparisons.TABLES[0]
     assert comparisons.rows(table, own)[-1] == {
-        "method": "this suite, pyramid",
+        "method": "this suite: pyramid, profile smoke",
         **dict.fromkeys(table.columns, "missing"),
     }
     own = obtained("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
@@ -144,7 +147,7 @@ def test_one_missing_partition_is_counted(folders):
     own = obtained("grid", {"grid": folders["grid"]}, trials=2)
     ((first,), _) = own.runs["jlml"]
     lost = comparisons.Missing("lost")
-    own = comparisons.OwnRuns("grid", 2, {"jlml": ((first,), (lost,))})
+    own = comparisons.OwnRuns("grid", "smoke", 2, {"jlml": ((first,), (lost,))})
     assert comparisons.own_rows(GRID, own)[0]["R1"].endswith("(1 of 2 trials)")
 
 
@@ -153,8 +156,9 @@ def test_rank1_of_a_figure(folders):
     found = comparisons.rank1_rows(GRID, own)
     assert found["JLML"] == (37.5, "paper")
     assert found["GOG"] == (24.7, "other")
-    assert found["this suite, jlml"][1] == "this suite"
-    assert "this suite, jlml" not in comparisons.rank1_rows(GRID, comparisons.OwnRuns("grid", lack="gone"))
+    assert found["this suite: jlml, profile smoke, 2 of 3 partitions"][1] == "this suite"
+    gone = comparisons.rank1_rows(GRID, comparisons.OwnRuns("grid", "smoke", lack="gone"))
+    assert gone.keys() == {row["method"] for row in GRID.printed()}
 
 
 def test_trainings_are_tasks_that_others_can_share(folders):

@@ -32,7 +32,9 @@ class Split:
     camera_ids: np.ndarray
 
     def __post_init__(self):
-        object.__setattr__(self, "paths", tuple(map(Path, self.paths)))
+        # Path(path) would make a copy of what is one already, and there may be half a million.
+        paths = tuple(path if isinstance(path, Path) else Path(path) for path in self.paths)
+        object.__setattr__(self, "paths", paths)
         for name in ("person_ids", "camera_ids"):
             object.__setattr__(self, name, _read_only_ids(name, getattr(self, name)))
         lengths = (len(self.paths), len(self.person_ids), len(self.camera_ids))
