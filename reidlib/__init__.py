@@ -27,9 +27,14 @@ intervals        how sure a difference is, over seeds and queries
 tables           scores of runs as rows: mean and interval over seeds, paired differences
 evidence         the runs behind a comparison, with missing ones marked
 ablations        the papers' tables of ablations: rows, baselines, what is printed
-comparisons      the papers' tables of benchmarks with this suite's rows; protocol_study: what a protocol does
+comparisons      this suite's rows in the papers' tables (comparison_tables)
+protocol_study   what the protocol alone does to a score
+feature_files    features of any number of images, streamed to disk; distractor_scores: half a million more
+feature_sets     features of own images with their names
+verification     same or different person, and from what distance on
+search           own images ranked (nearest), the lists and the sheet (search_report, search_plots)
 claims           the ledger: each claim, the test that decides it, the verdict
-plots            arrays in, figure out; model_plots, balancing_plots, evidence_plots
+plots            arrays in, figure out; model_plots, balancing_plots, evidence_plots, benchmark_plots
 results          what a notebook hands to the report
 trainings        one training of a sweep in a process of its own
 sweeps           which trainings the notebooks want, as work for several processes

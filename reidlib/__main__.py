@@ -29,6 +29,19 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number from 0 is needed, not {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a share such as 0.001 is needed, not {text!r}") from None
+
+
 def _named_folder(text: str) -> tuple[str, str]:
     name, found, folder = text.rpartition("=")
     if not (found and name and folder):
@@ -133,6 +146,53 @@ def _parser() -> argparse.ArgumentParser:
         "--again", action="store_true", help="read images again that could be read and have not changed since"
     )
     check.set_defaults(function="check")
+
+    embed = commands.add_parser("embed", help="write features of own images to a file")
+    embed.add_argument("run", metavar="RUN", help="a trained run's folder")
+    embed.add_argument("images", metavar="IMAGES", help="an image, a folder, a folder per person, or a CSV")
+    embed.add_argument("out", metavar="OUT", help="a new file, .npz or .parquet")
+    embed.add_argument("--device", default="auto", help="auto (default), cuda, mps or cpu")
+    embed.set_defaults(function="embed")
+
+    search = commands.add_parser("search", help="find the people of some images among others")
+    search.add_argument(
+        "query",
+        metavar="QUERY",
+        help="an image, a folder, a folder per person, a CSV, or a file of `reidlib embed`",
+    )
+    search.add_argument("gallery", metavar="GALLERY", help="where to look, given in the same way")
+    search.add_argument(
+        "--run", metavar="RUN", help="a trained run's folder; not needed for files of features"
+    )
+    search.add_argument("--out", required=True, metavar="DIR", help="where lists, sheet and histogram go")
+    search.add_argument(
+        "--top", type=_positive, default=10, metavar="N", help="images a list (default %(default)s)"
+    )
+    search.add_argument(
+        "--false-match-rate",
+        type=_share,
+        metavar="SHARE",
+        help="pairs of different people that the threshold may take for one person (default 0.001)",
+    )
+    search.add_argument(
+        "--calibrate",
+        metavar="IMAGES",
+        help="images of known people to measure the threshold on; default: those among QUERY and GALLERY",
+    )
+    search.add_argument(
+        "--same-camera",
+        action="store_true",
+        help="also measure on pairs of one person in one camera, for images of a single camera",
+    )
+    search.add_argument(
+        "--sheet",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="queries on the contact sheet (default %(default)s)",
+    )
+    search.add_argument("--device", default="auto", help="auto (default), cuda, mps or cpu")
+    search.set_defaults(function="search")
 
     render = commands.add_parser("render", help="render the embedded benchmark")
     render.add_argument("size", metavar="SIZE", help="smoke, quick or full")

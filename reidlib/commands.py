@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from reidlib.data import Benchmark
@@ -123,6 +123,8 @@ def train(arguments: argparse.Namespace) -> int:
             )
         with distributed.first_alone():  # some readers extract images
             before = _pretraining(arguments.pretrain)
+        if first:
+            _say_what_lacks(arguments.benchmark, arguments.data_root)
         links = chain(arguments.model, arguments.profile, benchmark, before=before, seed=arguments.seed)
         for data in (*before, benchmark):
             say(
@@ -133,6 +135,22 @@ def train(arguments: argparse.Namespace) -> int:
         say(_score_table(run.scores))
         say(f"run: {run.folder}")
     return 0
+
+
+def _say_what_lacks(specification: str, root: str | None) -> None:
+    """A part of a benchmark can be trained on, but its scores are not the benchmark's."""
+    from reidlib.data.benchmarks import parse
+    from reidlib.data.checking import differences
+
+    name, options = parse(specification)
+    if root is None or name == "synthetic":
+        return
+    options.pop("trial", None)
+    if found := differences(name, root, **options):
+        print(
+            f"note: this is not the whole of {name}, so that its scores cannot be compared: "
+            f"{shorten(found, 2)} (reidlib check {specification} {root})"
+        )
 
 
 def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
@@ -192,6 +210,35 @@ def check(arguments: argparse.Namespace) -> int:
     report = check_folder(name, Path(arguments.root), again=arguments.again, **options)
     print(report.text())
     return 0 if report.ok else 1
+
+
+def embed(arguments: argparse.Namespace) -> int:
+    """Write features of own images. Returns the exit status."""
+    from reidlib.feature_sets import write_features
+
+    found = write_features(arguments.run, arguments.images, arguments.out, device=arguments.device)
+    print(f"{len(found):,} images, {found.features.shape[1]} numbers each: {arguments.out}")
+    return 0
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """Find the people of some images among others. Returns the exit status."""
+    from reidlib.search import search as search_images
+
+    found = search_images(
+        arguments.query,
+        arguments.gallery,
+        out=arguments.out,
+        run=arguments.run,
+        top=arguments.top,
+        false_match_rate=arguments.false_match_rate,
+        calibrate=arguments.calibrate,
+        same_camera=arguments.same_camera,
+        sheet=arguments.sheet,
+        device=arguments.device,
+    )
+    print(found.text)
+    return 0
 
 
 def render(arguments: argparse.Namespace) -> int:

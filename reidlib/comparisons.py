@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlib import experiments, published
+from reidlib import experiments
+from reidlib.comparison_tables import TABLES, Table
 from reidlib.data import load
 from reidlib.data.benchmarks import parse
+from reidlib.data.checking import differences
 from reidlib.data.records import Benchmark, joined
-from reidlib.errors import InputError
+from reidlib.errors import InputError, shorten
 from reidlib.evidence import FAILURES, Missing, in_a_line
 from reidlib.execution import Execution
 from reidlib.runs import Run
@@ -27,125 +29,12 @@ SMALL = ("cuhk01", "grid", "viper")
 
 
 @dataclass(frozen=True)
-class Table:
-    """One of the papers' tables, or the half of it that one protocol fills.
-
-    specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. file: in
-    ``reidlib.published``. keys: columns that choose rows of it, with their values. name: its column with the
-    rows' names. columns: measure -> its column. protocol: a title among ``Benchmark.protocols``; None for
-    Market-1501's way, with the measures of ``tables.MEASURES``. renamed: rows whose printed names say
-    nothing outside their table.
-    """
-
-    title: str
-    specification: str
-    file: str
-    columns: Mapping[str, str]
-    keys: Mapping[str, str] = field(default_factory=dict)
-    name: str = "method"
-    protocol: str | None = None
-    renamed: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def benchmark(self) -> str:
-        """The benchmark's name alone."""
-        return parse(self.specification)[0]
-
-    def printed(self) -> list[dict[str, str]]:
-        """The table's rows as printed; those with nothing in these columns are left out."""
-        rows = [
-            {
-                "method": self.renamed.get(line[self.name], line[self.name]),
-                **{own: line[column] for own, column in self.columns.items()},
-            }
-            for line in published.table(self.file)
-            if all(line[key] == value for key, value in self.keys.items())
-        ]
-        return [row for row in rows if any(row[measure] for measure in self.columns)]
-
-
-def _ranks(prefix: str = "") -> dict[str, str]:
-    return {f"R{rank}": f"{prefix}R{rank}" for rank in (1, 5, 10, 20)}
-
-
-def _cuhk01(test_persons: int, shots: str) -> Table:
-    split = {486: "485/486", 100: "871/100"}[test_persons]
-    return Table(
-        f"CUHK01, {split} identities, {shots} (JLML, Table 7)",
-        "cuhk01" if test_persons == 486 else f"cuhk01,test_persons={test_persons}",
-        "cuhk01",
-        _ranks(f"s{test_persons}_"),
-        keys={"setting": shots},
-        protocol=shots,
-    )
-
-
-def _pyramid(title: str, specification: str, name: str) -> Table:
-    columns = {"R1": "R1", "R5": "R5", "R10": "R10", "mAP (step)": "mAP"}
-    return Table(
-        f"{title} (Pyramid, Tables 1 to 3)",
-        specification,
-        "pyramid_details",
-        columns,
-        keys={"benchmark": name},
-        name="source",
-        renamed={"paper": "Pyramid", "YouReID": "Pyramid, the authors' second code"},
-    )
-
-
-TABLES = (
-    _cuhk01(486, "single-shot"),
-    _cuhk01(486, "multi-shot"),
-    _cuhk01(100, "single-shot"),
-    _cuhk01(100, "multi-shot"),
-    Table(
-        "CUHK03, 1367/100 identities, labelled boxes, single-shot (JLML, Table 5)",
-        "cuhk03", "cuhk03", _ranks("lab_"), protocol="single-shot",
-    ),
-    Table(
-        "CUHK03, 1367/100 identities, detected boxes, single-shot (JLML, Table 5)",
-        "cuhk03,boxes=detected", "cuhk03", _ranks("det_"), protocol="single-shot",
-    ),
-    _pyramid(
-        "CUHK03, 767/700 identities, labelled boxes",
-        "cuhk03,split=new",
-        "CUHK03 (new protocol, labelled)",
-    ),
-    _pyramid(
-        "CUHK03, 767/700 identities, detected boxes",
-        "cuhk03,boxes=detected,split=new",
-        "CUHK03 (new protocol, detected)",
-    ),
-    Table(
-        "GRID, 125/125 identities and 775 distractors (JLML, Table 9)",
-        "grid", "grid", _ranks(), protocol="single-shot",
-    ),
-    Table(
-        "VIPeR, 316/316 identities (JLML, as a survey quotes it)",
-        "viper", "viper", _ranks(), protocol="single-shot",
-    ),
-    Table(
-        "Market-1501, single query and multi-query (JLML, Table 6)",
-        "market1501",
-        "market1501",
-        {
-            "R1": "SQ_R1",
-            "mAP (trapezoid)": "SQ_mAP",
-            "MQ R1": "MQ_R1",
-            "MQ mAP (trapezoid)": "MQ_mAP",
-        },
-    ),
-    _pyramid("Market-1501, single query", "market1501", "Market-1501"),
-    _pyramid("DukeMTMC-reID, single query", "dukemtmc", "DukeMTMC-reID"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
 class OwnRuns:
     """This suite's runs on one benchmark: of each row, one tuple a trial with a run for each seed.
 
     ``num_trials``: what the protocol has, of which fewer may have been asked for. ``pretrained``: they start
     from ``pretraining``. ``lack``: why there are none at all, where the folder could not be read.
+    ``differences``: in what the folder is not the official one.
     """
 
     specification: str
@@ -154,10 +43,18 @@ class OwnRuns:
     runs: Mapping[str, tuple[tuple[Run | Missing, ...], ...]] = field(default_factory=dict)
     pretrained: bool = False
     lack: str = ""
+    differences: tuple[str, ...] = ()
+
+    @property
+    def incomplete(self) -> str:
+        """In what the folder differs from the official counts, in a line; empty where it is whole."""
+        return shorten(self.differences, 3)
 
     def title(self, row: str) -> str:
         """What a table calls a row of this suite: with what sets it apart from a printed one."""
         apart = [row, f"profile {self.profile}"]
+        if self.differences:
+            apart.append("not the whole benchmark")
         if self.pretrained:
             apart.append("pre-trained")
         if row in self.runs and len(self.runs[row]) < self.num_trials:
@@ -287,7 +184,9 @@ def obtain(
     """
     if folder_of(specification, folders) is None:
         return None
+    name, options = parse(specification)
     try:
+        found_differences = differences(name, folder_of(specification, folders), **options)
         wanted = chains(specification, folders, profile, trials=trials, seeds=seeds)
     except FAILURES as error:
         return OwnRuns(specification, profile, lack=in_a_line(error))
@@ -306,7 +205,7 @@ def obtain(
     }
     first = wanted[OWN[0]][0][0]
     count = first[-1].benchmark.num_trials
-    return OwnRuns(specification, profile, count, found, pretrained=len(first) > 1)
+    return OwnRuns(specification, profile, count, found, len(first) > 1, differences=tuple(found_differences))
 
 
 def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:

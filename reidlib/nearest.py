@@ -14,7 +14,7 @@ from reidlib.verification import distances_by_product
 
 # Candidates beyond those asked for: a product's rounding may change the order of images equally far away.
 _SPARE = 16
-_QUERIES, _GALLERY = 1024, 4096
+_QUERIES, _GALLERY = 1024, 2048
 
 
 class Nearest(NamedTuple):
@@ -51,8 +51,7 @@ def nearest_images(
             indices_qk = torch.empty(len(query_qd), 0, dtype=torch.int64, device=device)
             for span in spans(len(gallery), _GALLERY):
                 distances_qg = distances_by_product(query_qd, rows(gallery, span).to(device, torch.float64))
-                for row, column in _within(left_out, block, span):
-                    distances_qg[row, column] = math.inf
+                distances_qg[_within(left_out, block, span)] = math.inf
                 columns_g = torch.arange(span.start, span.stop, device=device).expand(len(query_qd), -1)
                 both_qk = torch.cat([best_qk, distances_qg], dim=1)
                 best_qk, chosen = both_qk.topk(min(wanted, both_qk.shape[1]), dim=1, largest=False)
@@ -71,11 +70,12 @@ def nearest_images(
     return lists
 
 
-def _within(left_out: tuple[np.ndarray, np.ndarray] | None, block: slice, span: slice) -> list:
-    if left_out is None:
-        return []
-    queries, images = left_out
+def _within(
+    pairs: tuple[np.ndarray, np.ndarray] | None, block: slice, span: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of those pairs that lie in a block."""
+    if pairs is None:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    queries, images = pairs
     here = (queries >= block.start) & (queries < block.stop) & (images >= span.start) & (images < span.stop)
-    return list(
-        zip((queries[here] - block.start).tolist(), (images[here] - span.start).tolist(), strict=True)
-    )
+    return queries[here] - block.start, images[here] - span.start

@@ -17,7 +17,7 @@ from reidlib.ranking import Embeddings
 
 UNKNOWN_CAMERA = -1
 BINS = 2**16
-_QUERIES, _GALLERY = 1024, 4096
+_QUERIES, _GALLERY = 1024, 2048
 # Below this share of the largest possible distance two vectors count as equal: that is rounding.
 _EQUAL = 1e-6
 
@@ -61,6 +61,19 @@ class Threshold(NamedTuple):
     num_false_matches: int
     num_different: int
     num_same: int
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A threshold and what it was measured on."""
+
+    threshold: Threshold
+    histogram: PairHistogram
+    where: str
+    num_images: int
+    num_persons: int
+    num_cameras: int  # 0: unknown
+    same_camera: bool
 
 
 def pair_distances_histogram(
@@ -126,7 +139,8 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     """
     check_rate(false_match_rate)
     num_different, num_same = int(histogram.different.sum()), int(histogram.same.sum())
-    if num_different * false_match_rate < 1:
+    allowed = num_different * false_match_rate + 1e-9  # 0.07 of 100 pairs are 7, not 7.000000000000001
+    if allowed < 1:
         least = 1 / num_different if num_different else math.inf
         mend = (
             f"ask for {_rounded_up(least)} or more, or give more persons"
@@ -140,7 +154,7 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
             mend,
         )
     false_matches = histogram.different.cumsum()
-    within = np.flatnonzero(false_matches <= false_match_rate * num_different)
+    within = np.flatnonzero(false_matches <= allowed)
     if not len(within):
         raise InputError(
             "different people have different features",

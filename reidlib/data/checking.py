@@ -66,13 +66,7 @@ def check(
     root = Path(root).expanduser().absolute()
     survey = SURVEYS[name](root, **options)
     counts = counts_of(survey)
-    problems = list(survey.problems)
-    problems += [
-        f"{count.folder} holds {count.found:,} {count.what}, {abs(count.expected - count.found):,}"
-        f" {'fewer' if count.found < count.expected else 'more'} than belong there"
-        for count in counts
-        if count.found is not None and not count.agrees
-    ]
+    problems = [*survey.problems, *_differing(counts)]
     paths = [path for split in survey.parts.values() for path in split.paths]
     remarks = list(survey.remarks)
     unreadable, spared = _unreadable(list(dict.fromkeys(paths)), root, progress, again)
@@ -81,6 +75,25 @@ def check(
     if spared:
         remarks.append(f"{spared:,} images were read by an earlier check and have not changed since")
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
+
+
+def differences(name: str, root: str | Path, **options) -> list[str]:
+    """In what the folder of a benchmark differs from the official counts; empty where it is whole.
+
+    No image is read. Raises ``InputError`` like ``check``.
+    """
+    reader_of(name)
+    check_options(name, options)
+    return _differing(counts_of(SURVEYS[name](Path(root).expanduser().absolute(), **options)))
+
+
+def _differing(counts: Sequence[Count]) -> list[str]:
+    return [
+        f"{count.folder} holds {count.found:,} {count.what}, {abs(count.expected - count.found):,}"
+        f" {'fewer' if count.found < count.expected else 'more'} than belong there"
+        for count in counts
+        if count.found is not None and not count.agrees
+    ]
 
 
 def _unreadable(

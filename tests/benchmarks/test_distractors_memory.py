@@ -86,4 +86,4 @@ def test_memory_does_not_grow_with_the_gallery(tmp_path):
         f"{growth:.0f} bytes a distractor"
     )
     # Names and ids stay in memory; of 4,096 bytes of features, or 6,144 of an image's pixels, nothing does.
-    assert growth < 1500
+    assert growth < 2000

@@ -1,0 +1,367 @@
+"""Searching own images: lists by a plain loop, verdicts, what is written, and what is refused."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from miniature import write_image
+from PIL import Image
+from untrained import PYRAMID, untrained
+
+from reidlib import nearest as nearest_module
+from reidlib.data import load
+from reidlib.errors import InputError
+from reidlib.feature_sets import FeatureSet, save_features, write_features
+from reidlib.nearest import nearest_images
+from reidlib.search import same_images, search
+from reidlib.search_plots import Found, SheetRow, contact_sheet, distance_figure
+from reidlib.verification import PairHistogram, threshold_for
+
+QUIET = {"device": "cpu", "progress": False}
+INFORMATION = {"format": 1, "network": "abc", "run": "name"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def benchmark(market):
+    return load("market1501", market)
+
+
+@pytest.fixture
+def run(benchmark, tmp_path):
+    return untrained(benchmark, tmp_path / "runs").folder
+
+
+def people(root, persons=4, cameras=2, seed=0):
+    """A folder per person with one image from each camera."""
+    for person in range(1, persons + 1):
+        for camera in range(1, cameras + 1):
+            path = root / f"{person:04}" / f"{person:04}_c{camera}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, seed=seed + 10 * person + camera)
+    return root
+
+
+def saved(path, features, persons=None, cameras=None, root=None, **information):
+    """A file of features of images that are not there."""
+    features = np.array(features, np.float32).reshape(len(features), -1)
+    count = len(features)
+    names = tuple(f"{path.stem}{index}.jpg" for index in range(count))
+    known = tuple(persons or [""] * count), tuple(cameras or [""] * count)
+    save_features(FeatureSet(features, names, *known, INFORMATION | information, root), path)
+    return path
+
+
+def table(out):
+    with (out / "ranked.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+# --- the nearest images -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top", [1, 4, 30])
+def test_lists_are_those_of_a_plain_loop_in_blocks_of_any_size(monkeypatch, top):
+    monkeypatch.setattr(nearest_module, "_QUERIES", 3)
+    monkeypatch.setattr(nearest_module, "_GALLERY", 4)
+    monkeypatch.setattr(nearest_module, "_SPARE", 1)
+    random = np.random.default_rng(0)
+    query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (8, 21))
+    gallery[17] = gallery[2]  # copies: the lower index first
+    left_out = (np.array([0, 0, 7]), np.array([3, 20, 2]))
+    found = nearest_images(query, gallery, top=top, left_out=left_out)
+    for q in range(8):
+        order = sorted(
+            (math.dist(query[q].tolist(), gallery[g].tolist()) if g not in (2, 17) else
+             math.dist(query[q].tolist(), gallery[2].tolist()), g)
+            for g in range(21) if (q, g) not in {(0, 3), (0, 20), (7, 2)}
+        )[:top]  # fmt: skip
+        assert found.gallery_indices[q, : len(order)].tolist() == [g for _, g in order]
+        np.testing.assert_allclose(found.distances[q, : len(order)], [d for d, _ in order], rtol=1e-5)
+        assert (found.gallery_indices[q, len(order) :] == -1).all()
+        assert np.isnan(found.distances[q, len(order) :]).all()
+
+
+def test_many_copies_stand_in_their_order():
+    features = np.tile(np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32), (12, 1))
+    found = nearest_images(features[:2] + 1, features, top=5)
+    assert found.gallery_indices.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_the_same_file_is_found_by_path_and_by_link(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        write_image(tmp_path / name)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "c.jpg").symlink_to(tmp_path / "b.jpg")
+    write_image(tmp_path / "other" / "a.jpg")  # the same name and content, another file
+
+    def of(root, *names):
+        features = np.ones((len(names), 2), np.float32)
+        return FeatureSet(features, names, ("",) * len(names), ("",) * len(names), INFORMATION, root)
+
+    here, there = of(tmp_path, "a.jpg", "b.jpg"), of(tmp_path / "other", "a.jpg", "c.jpg")
+    pairs = same_images(here, there)
+    assert [one.tolist() for one in pairs] == [[1], [1]]
+    gone = of(tmp_path / "gone", "a.jpg")
+    assert [one.tolist() for one in same_images(gone, gone)] == [[0], [0]]
+    assert same_images(of(None, "a.jpg"), of(None, "a.jpg"))[0].size == 0
+
+
+# --- a search as its user sees it ---------------------------------------------------------------------------
+
+
+def test_images_in_folders_are_ranked_judged_and_shown(run, tmp_path):
+    query, gallery = people(tmp_path / "query"), people(tmp_path / "gallery", persons=5, seed=3)
+    result = search(query, gallery, run=run, out=tmp_path / "out", top=3, false_match_rate=0.2, **QUIET)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        ["ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json"]
+    )
+    rows = table(tmp_path / "out")
+    assert len(rows) == 8 * 3
+    assert [row["rank"] for row in rows[:4]] == ["1", "2", "3", "1"]
+    threshold = json.loads((tmp_path / "out" / "threshold.json").read_text())
+    for row in rows:
+        assert row["match"] == ("yes" if row["query_person"] == row["person"] else "no")
+        assert row["same_person"] == ("yes" if float(row["distance"]) <= threshold["threshold"] else "no")
+        assert row["image"].startswith(f"{row['person']}/{row['person']}_c{row['camera']}")
+    # 8 queries of 4 persons in 2 cameras; each has one image from the other camera, and 8 of others.
+    assert threshold["pairs"] == {"same_person": 8, "different_people": 64}
+    assert threshold["false_matches"] == 12  # a fifth of 64, rounded down
+    assert threshold["false_match_rate"] == {"asked": 0.2, "reached": 12 / 64}
+    assert threshold["calibrated_on"]["persons"] == 5
+    assert threshold["calibrated_on"]["cameras"] == 2
+    assert "other cameras" in threshold["note"]
+    with Image.open(tmp_path / "out" / "contact_sheet.jpg") as sheet:
+        assert sheet.height > 8 * 200
+    assert "8 queries, 10 images to search" in result.text
+    assert "12 of 64 pairs of different people" in result.text
+    assert "need one of their own" in result.text
+
+
+def test_an_image_never_finds_itself(run, tmp_path):
+    root = people(tmp_path / "all")
+    result = search(root, root, run=run, out=tmp_path / "out", top=50, false_match_rate=0.2, **QUIET)
+    rows = table(tmp_path / "out")
+    assert len(rows) == 8 * 7
+    assert all(row["query"] != row["image"] for row in rows)
+    assert "lists end after 7 images" in result.text
+    # Within one set each pair counts once: 8·7/2, of which 4 show one person.
+    threshold = json.loads((tmp_path / "out" / "threshold.json").read_text())
+    assert threshold["pairs"] == {"same_person": 4, "different_people": 24}
+    # One image of it, searched for in all of them.
+    one = root / "0001" / "0001_c1.jpg"
+    search(one, root, run=run, out=tmp_path / "one", top=50, **QUIET)
+    assert len(table(tmp_path / "one")) == 7
+
+
+def test_features_give_what_their_images_give(run, tmp_path):
+    query, gallery = people(tmp_path / "query"), people(tmp_path / "gallery", seed=3)
+    search(query, gallery, run=run, out=tmp_path / "a", **QUIET)
+    for name in ("query.npz", "gallery.parquet"):
+        write_features(run, tmp_path / name.split(".")[0], tmp_path / name, **QUIET)
+    features = tmp_path / "query.npz", tmp_path / "gallery.parquet"
+    search(*features, out=tmp_path / "b", **QUIET)
+    for name in ("ranked.csv", "contact_sheet.jpg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    search(query, features[1], run=run, out=tmp_path / "c", **QUIET)
+    assert table(tmp_path / "c") == table(tmp_path / "a")
+
+
+def test_unlabelled_images_are_ranked_without_a_threshold_and_with_one_that_was_measured_elsewhere(
+    run, tmp_path
+):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for seed in range(5):
+        write_image(flat / f"{seed}.jpg", seed=seed)
+    result = search(flat / "0.jpg", flat, run=run, out=tmp_path / "out", **QUIET)
+    assert "no threshold: " in result.text
+    assert "--calibrate" in result.text
+    assert {path.name for path in result.written} == {"ranked.csv", "contact_sheet.jpg"}
+    assert {row["same_person"] for row in table(tmp_path / "out")} == {""}
+    labelled = people(tmp_path / "labelled")
+    options = {"run": run, "out": tmp_path / "out", "calibrate": labelled, "false_match_rate": 0.1}
+    result = search(flat / "0.jpg", flat, **options, **QUIET)
+    threshold = json.loads((tmp_path / "out" / "threshold.json").read_text())
+    assert threshold["pairs"] == {"same_person": 4, "different_people": 24}
+    assert threshold["calibrated_on"]["images_from"] == str(labelled)
+    assert {row["same_person"] for row in table(tmp_path / "out")} <= {"yes", "no"}
+    assert {row["match"] for row in table(tmp_path / "out")} == {""}
+    # And what the earlier search found does not stay beside lists to which it does not belong.
+    search(flat / "0.jpg", flat, run=run, out=tmp_path / "out", sheet=0, **QUIET)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ranked.csv"]
+
+
+def test_verdicts_by_hand(tmp_path):
+    """Ten strangers 10, 20 … away from person a; another image of a is 12 away."""
+    query = saved(tmp_path / "q.npz", [0.0], persons=["a"], cameras=["1"])
+    strangers = [10.0 * step for step in range(1, 11)]
+    gallery = saved(tmp_path / "g.npz", [12.0, *strangers], persons=["a", *"bcdefghijk"], cameras=["2"] * 11)
+    result = search(query, gallery, out=tmp_path / "out", top=3, false_match_rate=0.1, **QUIET)
+    found = result.searched.calibration.threshold
+    assert (found.num_false_matches, found.num_different, found.num_same) == (1, 10, 1)
+    assert 19.9 < found.distance < 20
+    rows = table(tmp_path / "out")
+    assert [(row["image"], row["distance"], row["same_person"], row["match"]) for row in rows] == [
+        ("g1.jpg", "10", "yes", "no"),
+        ("g0.jpg", "12", "yes", "yes"),
+        ("g2.jpg", "20", "no", "no"),
+    ]
+    assert "few pairs for this rate: had none matched, up to 30 %" in result.text
+    assert "no contact sheet: 4 of its images are not there" in result.text
+    assert "nearest image: the query's person for 0 of the 1 queries" in result.text
+
+
+def test_leading_zeros_do_not_part_a_person(tmp_path):
+    query = saved(tmp_path / "q.npz", [0.0], persons=["0002"], cameras=["c"])
+    gallery = saved(tmp_path / "g.npz", [1.0, 2.0], persons=["2", "x"], cameras=["d", "d"])
+    search(query, gallery, out=tmp_path / "out", **QUIET)
+    assert [row["match"] for row in table(tmp_path / "out")] == ["yes", "no"]
+
+
+def test_one_camera_is_explained_and_allowed_when_asked_for(tmp_path):
+    features = saved(tmp_path / "f.npz", [0.0, 1, 10, 11, 30], persons=[*"aabbc"], cameras=["1"] * 5)
+    result = search(features, features, out=tmp_path / "out", **QUIET)
+    assert "no threshold: a threshold is measured on pairs of one person in two cameras" in result.text
+    assert "--same-camera" in result.text
+    with pytest.raises(InputError, match="two cameras; got none in"):
+        search(features, features, out=tmp_path / "new", false_match_rate=0.5, **QUIET)
+    options = {"out": tmp_path / "new", "false_match_rate": 0.5, "same_camera": True}
+    found = search(features, features, **options, **QUIET).searched.calibration
+    assert found.threshold.num_same == 2
+    assert json.loads((tmp_path / "new" / "threshold.json").read_text())["calibrated_on"][
+        "pairs_within_a_camera"
+    ]
+
+
+def test_a_rate_that_cannot_be_measured_is_refused_only_when_it_was_asked_for(tmp_path):
+    query = saved(tmp_path / "q.npz", [0.0], persons=["a"])
+    gallery = saved(tmp_path / "g.npz", [1.0, 2.0], persons=["a", "b"])
+    pairs = saved(tmp_path / "p.npz", [1.0, 2.0, 3.0], persons=["a", "b", "a"])
+    assert "no threshold: a false-match rate" in search(query, gallery, out=tmp_path / "out", **QUIET).text
+    with pytest.raises(InputError, match="measured on 1,000 pairs"):
+        search(query, gallery, out=tmp_path / "new", false_match_rate=0.001, **QUIET)
+    with pytest.raises(InputError, match="measured on 1,000 pairs"):
+        search(query, gallery, out=tmp_path / "new", calibrate=pairs, **QUIET)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"top": 0}, "at least one image"),
+        ({"false_match_rate": 0.0}, "between 0 and 1"),
+        ({"sheet": 1000}, "at most 200"),
+        ({"device": "abacus"}, "device"),
+        ({"calibrate": "unlabelled.npz"}, "persons are known; got none known"),
+        ({"out": "q.npz"}, "writes a folder"),
+        ({"query": "gone"}, "run"),
+        ({"query": "gone.npz"}, r"no file .*gone\.npz"),
+        ({"gallery": "long.npz"}, "one trained run made them; got .*other of long"),
+    ],
+)
+def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "q.npz", [0.0], persons=["a"])
+    saved(tmp_path / "g.npz", [1.0, 2.0], persons=["a", "b"])
+    saved(tmp_path / "unlabelled.npz", [1.0, 2.0])
+    saved(tmp_path / "long.npz", [[1.0, 2.0]], network="other")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(InputError, match=said) as refused:
+        search(**{"query": "q.npz", "gallery": "g.npz", "out": "out", **QUIET, **options})
+    assert "\n" not in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_bad_images_and_runs_get_one_line(run, benchmark, tmp_path):
+    images, empty = people(tmp_path / "images"), tmp_path / "empty"
+    empty.mkdir()
+    options = {"out": tmp_path / "out", **QUIET}
+    for query, gallery, said in (
+        (empty, images, "no image"),
+        (images, empty, "no image"),
+        (tmp_path / "gone", images, "gone"),
+        (images / "0001" / "gone.jpg", images, "gone.jpg"),
+    ):
+        with pytest.raises(InputError, match=said):
+            search(query, gallery, run=run, **options)
+    other = untrained(benchmark, tmp_path / "runs", PYRAMID, (64, 16)).folder
+    write_features(other, images, tmp_path / "other.npz", **QUIET)
+    with pytest.raises(InputError, match="one trained run made them"):
+        search(images, tmp_path / "other.npz", run=run, **options)
+    (run / "weights.pt").unlink()
+    with pytest.raises(InputError, match="needs the run's weights"):
+        search(images, images, run=run, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_features_are_not_finite_is_refused(tmp_path):
+    query = saved(tmp_path / "q.npz", [math.nan])
+    with pytest.raises(InputError, match="finite"):
+        search(query, query, out=tmp_path / "out", **QUIET)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+
+def coloured(colour, size=(40, 20)):
+    return np.full((*size, 3), colour, np.uint8)
+
+
+def test_the_sheet_shows_every_image_in_its_place_with_its_frame():
+    found = [Found(coloured((0, 0, 200)), 0.5, True, False), Found(coloured((0, 200, 0), (10, 90)), 1.5)]
+    sheet = contact_sheet(
+        [SheetRow(coloured((200, 0, 0)), "a/long/name/of/a/file/000123.jpg", found)] * 2, lines=["one", "two"]
+    )
+    pixels = np.asarray(sheet).astype(int)
+
+    def places(colour):
+        rows, columns = np.nonzero((abs(pixels - np.array(colour)) <= 2).all(-1))
+        return rows.min(), rows.max(), columns.min(), columns.max(), len(rows)
+
+    red, blue, green = (places(colour) for colour in ((200, 0, 0), (0, 0, 200), (0, 200, 0)))
+    assert red[3] < blue[2] < blue[3] < green[2]
+    assert blue[4] == 2 * 94 * 188  # in two rows, enlarged with its proportions
+    assert green[4] == 2 * 94 * 10
+    # The frame of a match in its colour, 5 pixels wide, around both blue images and nothing else.
+    frame = places((0, 0x72, 0xB2))
+    assert (frame[2], frame[3]) == (blue[2] - 5, blue[3] + 5)
+    assert sheet.width > green[3]
+
+
+def test_the_distances_are_drawn_with_their_threshold():
+    same, different = np.zeros((2, 101), int)
+    same[[20, 30, 50]] = 5, 10, 5
+    different[[40, 60, 90]] = 10, 400, 590
+    histogram = PairHistogram(0.02, same, different)
+    figure = distance_figure(histogram, threshold_for(histogram, 0.01), bars=10)
+    spread, shares = figure.axes
+    heights = [patch.get_data().values for patch in spread.patches if patch.get_fill()]
+    assert [float(values.sum()) for values in heights] == pytest.approx([100, 100])
+    assert spread.lines[0].get_xdata()[0] == pytest.approx(1.18)
+    assert "1.18" in spread.texts[0].get_text()
+    assert [text.get_text().strip() for text in shares.texts] == ["1 %", "100 %"]
+    edges = spread.patches[0].get_data().edges
+    assert len(np.unique(np.diff(edges).round(9))) == 1
+    assert edges[0] < 0.4 <= edges[1]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["same person: 20 pairs", "different people: 1,000 pairs"]
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
+
+
+def test_a_search_leaves_the_style_of_other_figures_alone(tmp_path):
+    import matplotlib.pyplot as plt
+
+    before = dict(plt.rcParams)
+    features = saved(tmp_path / "f.npz", [0.0, 1, 10, 11, 30], persons=[*"aabbc"])
+    search(features, features, out=tmp_path / "out", false_match_rate=0.5, **QUIET)
+    assert dict(plt.rcParams) == before
+    assert plt.get_fignums() == []
