@@ -68,7 +68,7 @@ def test_cuhk01_single_shot_and_multi_shot_differ(tmp_path):
     # One of the other person's two gallery images looks like the third person, nearer than its own.
     places[f"{other:04}004.png"] = 100.5
     several = scored(benchmark, places, "multi-shot")
-    # Means: the other person's entry lies at (1 + 100.5) / 2 from its query, before 101 and 201 of the others;
+    # Means: the other person's entry lies at (1 + 100.5) / 2 from its query, before the others' 101 and 201;
     # from the third's, it is (99 + 0.5) / 2, behind its own 1.
     assert several.num_queries == 3
     assert several.cmc[1] == 1.0
