@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed, so that a misspelt argument is an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from importlib import import_module
@@ -43,10 +44,18 @@ def _share(text: str) -> float:
 
 
 def _named_folder(text: str) -> tuple[str, str]:
-    name, found, folder = text.rpartition("=")
-    if not (found and name and folder):
+    from reidlib.data.benchmarks import parse
+
+    # Options have an = in them, and so may the folder: the first one before which all is a benchmark's name.
+    pieces = text.split("=")
+    parts = [("=".join(pieces[:end]), "=".join(pieces[end:])) for end in range(1, len(pieces))]
+    if not parts or not parts[0][0] or not parts[0][1]:
         raise argparse.ArgumentTypeError(f"a benchmark and its folder are needed, NAME=DIR, not {text!r}")
-    return name, folder
+    for name, folder in parts:
+        with contextlib.suppress(InputError):
+            parse(name)
+            return name, folder
+    return parts[0]
 
 
 def _seed(text: str) -> int:
@@ -125,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="train on this benchmark first, on several of them together, and start from there",
+        help="train on this benchmark first, and start from there; given several times: on all together",
     )
     train.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
     train.set_defaults(function="train")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from reidlib.plots import BLUE, GREY, INK, ORANGE, RED
 from reidlib.protocol_study import Way
 
-_MARKERS = {"jlml": ("o", BLUE), "pyramid": ("s", ORANGE)}
+_MARKERS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
 
 
 def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
@@ -22,9 +22,9 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
     entries = [way.gallery for way in next(iter(studies.values()))]
     figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(names) + 1.2))
     for row, ways in studies.items():
-        marker, colour = _MARKERS[row]
+        marker, colour, title = _MARKERS[row]
         shares = [100 * way.rank1 for way in ways]
-        axes.plot(shares, range(len(names)), marker, color=colour, markersize=8, label=row, clip_on=False)
+        axes.plot(shares, range(len(names)), marker, color=colour, markersize=8, label=title, clip_on=False)
         for place, share in enumerate(shares):
             axes.annotate(
                 f"{share:.1f}", (share, place), (0, 7), textcoords="offset points", ha="center", fontsize=8,
@@ -42,28 +42,27 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
 def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figure:
     """Rank-1 of every row of some tables: a line a table, a sign a row.
 
-    tables: title -> row -> rank-1 in per cent and one of "paper" (JLML or Pyramid), "other" and "this suite".
+    tables: title -> row -> rank-1 in per cent and whose it is: "paper" (JLML or Pyramid), "other", or the
+    name of this suite's row, with " (not comparable)" for a small profile or a part of the benchmark.
     """
     looks = {
         "other": ("|", GREY, "other methods, as printed"),
         "paper": ("D", BLUE, "JLML or Pyramid, as printed"),
-        "this suite": ("*", RED, "this suite"),
     }
-    figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.2))
+    for row, marker, title in (("jlml", "*", "JLML"), ("pyramid", "^", "Pyramid")):
+        looks[row] = (marker, RED, f"this suite's {title}")
+        looks[f"{row} (not comparable)"] = (marker, RED, f"this suite's {title}, not comparable")
+    figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.6))
     used = {}
     for place, rows in enumerate(tables.values()):
         values = [value for value, _ in rows.values()]
         axes.plot([min(values), max(values)], [place, place], color="#DDDDDD", linewidth=1, zorder=1)
         for value, kind in rows.values():
             marker, colour, _ = looks[kind]
-            size = {"|": 11, "D": 7, "*": 12}[marker]
+            size = {"|": 11, "D": 7, "*": 12, "^": 9}[marker]
+            face = "white" if kind.endswith("(not comparable)") else colour
             (used[kind],) = axes.plot(
-                value,
-                place,
-                marker,
-                color=colour,
-                markersize=size,
-                markeredgewidth=1.5 if marker == "|" else 0,
+                value, place, marker, color=colour, markersize=size, markerfacecolor=face, markeredgewidth=1.5
             )
     axes.set_yticks(range(len(tables)), list(tables))
     axes.set_ylim(len(tables) - 0.5, -0.5)
@@ -71,7 +70,7 @@ def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figu
     axes.set_xlabel("rank-1, per cent")
     handles = [used[kind] for kind in looks if kind in used]
     texts = [looks[kind][2] for kind in looks if kind in used]
-    figure.legend(handles, texts, loc="outside upper center", ncols=len(texts), frameon=False)
+    figure.legend(handles, texts, loc="outside upper center", ncols=min(2, len(texts)), frameon=False)
     return figure
 
 

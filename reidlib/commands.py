@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed, so that a mistake is answered at 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,12 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
+    if folders:
+        from reidlib.comparisons import unread
+
+        # Found out now and not after days of training on the others.
+        for specification, reason in unread(folders).items():
+            print(f"note: without {specification}: {reason}")
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
         "data_root": str(Path(arguments.data_root).resolve()) if arguments.data_root else None,
@@ -81,13 +88,16 @@ def reproduce(arguments: argparse.Namespace) -> int:
             on_folders = sweeps.benchmark_tasks(
                 given, arguments.profile, trials=arguments.trials or 0, **asked
             )
-        return on_folders + sweeps.tasks(
+        wanted = sweeps.tasks(
             waiting,
             arguments.profile,
             arguments.benchmark,
             parameters["data_root"],
             **asked,
         )
+        # A training on the benchmark at hand may stand among the tables', too.
+        names = {task.name for task in wanted}
+        return [task for task in on_folders if task.name not in names] + wanted
 
     cluster = None
     if arguments.scheduler is not None:
@@ -172,7 +182,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     run = Run.open(arguments.run)
     root = arguments.data_root or run.information.get("data_root", "")
-    if not Path(root).is_dir():
+    if not (root and Path(root).exists()):
         raise InputError(
             "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
         )
@@ -184,6 +194,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
             "evaluate a run that starts from it",
         )
     name, options = parse(specification)
+    if arguments.distractors and name != "market1501":
+        raise InputError("--distractors is for runs on market1501", f"one on {specification}", "leave it out")
     benchmark = load(name, Path(root), **options, **({"distractors": True} if arguments.distractors else {}))
     print(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
     execution = Execution(device=arguments.device)
@@ -263,13 +275,17 @@ def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
     if arguments.folder:
         from reidlib import comparisons
 
-        state |= comparisons.state(_folders(arguments.folder))
+        found = comparisons.state(_folders(arguments.folder), arguments.trials or 0)
+        state["folders"] = json.dumps(found)
     return state
 
 
 def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
     """Benchmarks' folders by name, absolute; InputError for one that is not there or not in the tables."""
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in given}
+    if len(folders) < len(given):
+        twice = [name for name, _ in given]
+        raise InputError("a benchmark's folder is given once", ", ".join(twice), "leave the others out")
     if folders:
         from reidlib import comparisons
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from reidlib.data.benchmarks import parse
 from reidlib.data.checking import differences
 from reidlib.data.records import Benchmark, joined
 from reidlib.errors import InputError, shorten
-from reidlib.evidence import FAILURES, Missing, in_a_line
+from reidlib.evidence import FAILURES, Missing, in_a_line, record
 from reidlib.execution import Execution
 from reidlib.runs import Run
 from reidlib.tables import MISSING, Spread, branch_scores, spreads
@@ -66,12 +66,27 @@ class OwnRuns:
         if self.lack:
             return [f"{self.specification}: {self.lack}"]
         return [
-            f"{name}, {self.specification}, trial {trial}, seed {seed}: {run.reason}"
-            for name, trials in self.runs.items()
-            for trial, seeds in enumerate(trials)
-            for seed, run in enumerate(seeds)
+            f"{label}, seed {seed}: {run.reason}"
+            for label, seed, run in self._each()
             if isinstance(run, Missing)
         ]
+
+    def records(self) -> list[dict]:
+        """For a result: what is there and what is missing; a page with something missing is made again."""
+        if self.lack:
+            return [{"experiment": self.specification, "seed": 0, "missing": self.lack}]
+        return [
+            record(label, seed, run)
+            if isinstance(run, Run)
+            else {"experiment": label, "seed": seed, "missing": run.reason}
+            for label, seed, run in self._each()
+        ]
+
+    def _each(self) -> Iterator[tuple[str, int, Run | Missing]]:
+        for name, trials in self.runs.items():
+            for trial, seeds in enumerate(trials):
+                for seed, run in enumerate(seeds):
+                    yield f"{name}, {self.specification}, trial {trial}", seed, run
 
 
 def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | None:
@@ -107,16 +122,46 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
             raise InputError(f"the folder of {name} exists", folder, "check the path")
 
 
-def state(folders: Mapping[str, str | Path]) -> dict[str, str]:
-    """Of each benchmark whose folder is given: what is in it as a fingerprint, or why it cannot be read."""
+def state(folders: Mapping[str, str | Path], trials: int = 0) -> dict[str, list[str]]:
+    """Of each benchmark whose folder is given: what in it the tables depend on, or why it cannot be read.
+
+    The fingerprints of the partitions (of the first ``trials``; 0: all), and what is no part of them.
+    """
     found = {}
     for specification in specifications():
-        if (root := folder_of(specification, folders)) is not None:
-            name, options = parse(specification)
+        if folder_of(specification, folders) is not None:
             try:
-                found[specification] = load(name, root, **options).fingerprint
+                benchmarks = _trials(specification, folders, trials)
             except InputError as error:
-                found[specification] = str(error)
+                found[specification] = [str(error)]
+                continue
+            boxes = benchmarks[0].boxes
+            found[specification] = [
+                *(benchmark.fingerprint for benchmark in benchmarks),
+                f"{0 if boxes is None else len(boxes)} boxes",
+                repr(benchmarks[0].protocols),
+                *_differences(specification, folders),
+            ]
+    return found
+
+
+def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
+    """Of the tables whose folders are given, those whose benchmark cannot be read there, with the reason.
+
+    Raises InputError for a folder in which no table's benchmark can be read.
+    """
+    found = {}
+    for name in folders:
+        wanted = [one for one in specifications() if name in (one, parse(one)[0])]
+        refusals = {}
+        for specification in wanted:
+            try:
+                _load(specification, folders)
+            except InputError as error:
+                refusals[specification] = error
+        if wanted and len(refusals) == len(wanted):
+            raise refusals[wanted[0]]
+        found |= {specification: str(error) for specification, error in refusals.items()}
     return found
 
 
@@ -132,8 +177,28 @@ def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Bench
     """What is trained on before a benchmark: ``pretraining`` before a small one, else nothing."""
     if parse(specification)[0] not in SMALL:
         return ()
-    together = pretraining(folders)
+    try:
+        together = pretraining(folders)
+    except InputError as error:
+        raise InputError(f"pre-training: {error.rule}", error.value, error.mend) from error
     return () if together is None else (together,)
+
+
+def _load(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
+    name, options = parse(specification)
+    return load(name, folder_of(specification, folders), trial=trial, **options)
+
+
+def _trials(specification: str, folders: Mapping[str, str | Path], trials: int) -> list[Benchmark]:
+    """A benchmark's partitions, all or the first few."""
+    first = _load(specification, folders)
+    count = min(trials, first.num_trials) if trials else first.num_trials
+    return [first, *(_load(specification, folders, trial) for trial in range(1, count))]
+
+
+def _differences(specification: str, folders: Mapping[str, str | Path]) -> list[str]:
+    name, options = parse(specification)
+    return differences(name, folder_of(specification, folders), **options)
 
 
 def chains(
@@ -149,12 +214,8 @@ def chains(
 
     trials: how many of the benchmark's; 0 for all. Raises InputError like ``load``.
     """
-    name, options = parse(specification)
-    root = folder_of(specification, folders)
+    benchmarks = _trials(specification, folders, trials)
     start = before(specification, folders)
-    count = load(name, root, **options).num_trials
-    wanted = min(trials, count) if trials else count
-    benchmarks = [load(name, root, trial=trial, **options) for trial in range(wanted)]
     return {
         row: tuple(
             tuple(
@@ -184,9 +245,8 @@ def obtain(
     """
     if folder_of(specification, folders) is None:
         return None
-    name, options = parse(specification)
     try:
-        found_differences = differences(name, folder_of(specification, folders), **options)
+        lacking = _differences(specification, folders)
         wanted = chains(specification, folders, profile, trials=trials, seeds=seeds)
     except FAILURES as error:
         return OwnRuns(specification, profile, lack=in_a_line(error))
@@ -205,7 +265,7 @@ def obtain(
     }
     first = wanted[OWN[0]][0][0]
     count = first[-1].benchmark.num_trials
-    return OwnRuns(specification, profile, count, found, len(first) > 1, differences=tuple(found_differences))
+    return OwnRuns(specification, profile, count, found, len(first) > 1, differences=tuple(lacking))
 
 
 def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:
@@ -249,19 +309,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def rank1_rows(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
-    """Rank-1 in per cent of each row of a table, and whose it is: "paper", "other" or "this suite".
+    """Rank-1 in per cent of each row of a table, and whose it is: see ``benchmark_plots.printed_rank1``.
 
     The paper is the one that the table stands in; rows without a number are left out.
     """
-    found = {}
-    for row in rows(table, own):
-        text = row.get("R1", "").split(" ")[0]
-        if not text or text in (MISSING, "–"):
-            continue
-        name = row["method"]
-        paper = name in ("JLML", "Pyramid")
-        found[name] = (
-            float(text),
-            "this suite" if name.startswith("this suite") else "paper" if paper else "other",
-        )
-    return found
+    found = {row["method"]: (row["R1"], "other") for row in table.printed()}
+    for name in found.keys() & {"JLML", "Pyramid"}:
+        found[name] = (found[name][0], "paper")
+    if own is not None:
+        aside = "" if own.profile == "paper" and not own.differences else " (not comparable)"
+        rank1 = {row["method"]: row["R1"] for row in own_rows(table, own)}
+        found |= {own.title(name): (rank1[own.title(name)], name + aside) for name in own.runs}
+    return {
+        name: (float(text.split(" ")[0]), whose)
+        for name, (text, whose) in found.items()
+        if text and text not in (MISSING, "–")
+    }

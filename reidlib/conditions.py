@@ -208,7 +208,7 @@ def evaluate_under_all(
         scores[condition] = _as_condition(run.scores, condition, persons)
     if not changed:
         return scores
-    model = trained_model(run).to(execution.torch_device, memory_format=torch.channels_last)
+    model = trained_model(run, execution.torch_device)
     # Metal lacks 64-bit integers, which the renderer draws its random numbers with.
     rendering_device = "cpu" if execution.torch_device.type == "mps" else execution.torch_device
     for condition in changed:

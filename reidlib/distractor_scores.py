@@ -35,7 +35,7 @@ def evaluate_with_distractors(
     execution = execution or Execution()
     wanted = RunConfiguration.from_json(run.configuration)
     check_data_of(wanted, benchmark)
-    model = trained_model(run).to(execution.torch_device)
+    model = trained_model(run, execution.torch_device)
     query = embed_split(model, benchmark.query, open_images(benchmark.query, wanted.input_size, execution))
     together = concatenated((benchmark.gallery, benchmark.distractors))
     file = locations.feature_cache() / f"{run.folder.name}-distractors.npy"

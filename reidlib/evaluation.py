@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from reidlib.configuration import RunConfiguration
-from reidlib.data.images import ImageStore, Unreadable, decode_blocks, unreadable_error
+from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
 from reidlib.data.records import Benchmark, Split
 from reidlib.embedding import embed, embed_split
 from reidlib.errors import InputError
@@ -39,8 +39,11 @@ def open_images(split: Split, size: tuple[int, int], execution: Execution) -> Im
     return ImageStore.open(split.paths, size, device=execution.torch_device, progress=execution.progress)
 
 
-def trained_model(run: Run) -> torch.nn.Module:
-    """A run's network with its trained weights, on the CPU in evaluation mode."""
+def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Module:
+    """A run's network with its trained weights, on a device in evaluation mode.
+
+    Its memory is laid out in one way wherever it is used, because the layout decides how sums are rounded.
+    """
     wanted = RunConfiguration.from_json(run.configuration)
     # The run's own weights replace any pretrained ones, which may not be at hand here.
     architecture = replace(wanted.model, weights=None)
@@ -60,7 +63,7 @@ def trained_model(run: Run) -> torch.nn.Module:
             f"{run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
             "copy the right file there, or remove the run's folder to train again",
         ) from error
-    return model.eval()
+    return model.eval().to(device, memory_format=torch.channels_last)
 
 
 def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
@@ -76,9 +79,8 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     execution = execution or Execution()
     wanted = RunConfiguration.from_json(run.configuration)
     check_data_of(wanted, benchmark)
-    model = trained_model(run)
     device = execution.torch_device
-    model.to(device, memory_format=torch.channels_last)
+    model = trained_model(run, device)
     query, gallery = (
         embed_split(model, split, open_images(split, wanted.input_size, execution))
         for split in (benchmark.query, benchmark.gallery)
@@ -203,11 +205,13 @@ def embed_streamed(
     They pass through memory a few hundred at a time, and nothing is written. The model lies on
     ``execution``'s device. Raises InputError for files that cannot be decoded.
     """
-    features = []
+    features, unreadable = [], []
     for block in decode_blocks(split.paths, size, title="embedding", progress=execution.progress):
-        if unreadable := [image for image in block if isinstance(image, Unreadable)]:
-            raise unreadable_error(unreadable)
-        features.append(embed(model, ImageStore(np.stack(block), execution.torch_device)))
+        unreadable += [image for image in block if isinstance(image, Unreadable)]
+        if not unreadable:  # else the rest is looked through for others
+            features.append(embed(model, ImageStore(np.stack(block), execution.torch_device)))
+    if unreadable:
+        raise UnreadableError(unreadable)
     return Embeddings(torch.cat(features), split.person_ids, split.camera_ids)
 
 

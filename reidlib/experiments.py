@@ -24,9 +24,10 @@ from reidlib.configuration import (
     RunConfiguration,
 )
 from reidlib.data import load_specified
+from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
 from reidlib.data.records import Benchmark, training_labels
 from reidlib.data.synthetic import render
-from reidlib.errors import InputError
+from reidlib.errors import InputError, shorten
 from reidlib.evaluation import check_data_of, current, evaluate_run, open_images, usable
 from reidlib.execution import Execution
 from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
@@ -157,8 +158,15 @@ def chain(
     """A training on ``benchmark`` that starts from one on each of ``before``, the first of them first.
 
     This is how JLML was trained for small sets: on CUHK03 and Market-1501 together (``records.joined``), then
-    on the target, with new classifiers.
+    on the target, with new classifiers. Raises InputError where a test image would be trained on.
     """
+    tested = {*benchmark.query.paths, *benchmark.gallery.paths}
+    if leaked := sorted(path.name for data in before for path in tested.intersection(data.train.paths)):
+        raise InputError(
+            "no test image is trained on before",
+            f"{len(leaked)} of {benchmark.specification}: {shorten(leaked)}",
+            "pre-train on another benchmark",
+        )
     links: list[Link] = []
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].wanted.to_json()) if links else ""
@@ -186,11 +194,12 @@ def obtain(
     execution: Execution | None = None,
     report: Callable[[str], None] = print,
     may_train: bool = True,
+    since: float | None = None,
 ) -> Run:
     """The run of a configuration with its scores: whatever is missing is trained and evaluated.
 
     name: readable beginning of the run's folder. runs: where runs are kept (``locations.runs()``).
-    may_train: False refuses (InputError) where the run is not there yet.
+    may_train: False refuses (InputError) where the run is not there yet. since: as in ``find_or_train``.
 
     A run that was carried here without its weights is used with the scores that it has. One that starts
     from another run's weights (``wanted.start``) is trained where that run is among ``runs``; see
@@ -206,10 +215,7 @@ def obtain(
     def train_it(folder: Path) -> dict:
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
         model = _initial_model(wanted, len(identities_k), Path(runs) if runs else locations.runs())
-        # All splits are decoded first: a broken query image must not be found after hours of training.
-        for split in (benchmark.query, benchmark.gallery):
-            open_images(split, wanted.input_size, replace(execution, device="cpu"))
-        images = open_images(benchmark.train, wanted.input_size, execution)
+        images = _all_images(benchmark, wanted.input_size, execution)
         information = train(
             model,
             wanted.model.objective,
@@ -243,10 +249,12 @@ def obtain(
         raise InputError(
             "this run is to be there already",
             f"no {name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
-            "train it, or copy it there",
+            "train it, or copy it there; the report's folder tasks says why a training failed",
         )
     with distributed.refusing_together():
-        run = find_or_train(wanted.to_json(), train_together, name=name, folder=folder, report=report)
+        run = find_or_train(
+            wanted.to_json(), train_together, name=name, folder=folder, report=report, since=since
+        )
         if not current(run, benchmark) and not (usable(run) and not run.has_weights):
             evaluate_run(run, benchmark, execution=execution)
     distributed.from_first(("found", str(run.folder)))
@@ -260,6 +268,7 @@ def obtain_chain(
     execution: Execution | None = None,
     report: Callable[[str], None] = print,
     may_train: bool = True,
+    since: float | None = None,
 ) -> Run:
     """The run of a chain's last link; the links before it are wanted only where it is not there yet.
 
@@ -267,9 +276,11 @@ def obtain_chain(
     """
     folder = Path(runs) if runs else locations.runs()
     needed = 0
-    for place, link in enumerate(links):
-        if find(link.wanted.to_json(), folder) is not None:
-            needed = place
+    if distributed.world().rank == 0:  # one look for all processes: another command may be training, too
+        with distributed.refusing_together():
+            there = [find(link.wanted.to_json(), folder) is not None for link in links]
+            needed = max((place for place, found in enumerate(there) if found), default=0)
+    needed = distributed.from_first(needed)
     for link in links[needed:]:
         run = obtain(
             link.wanted,
@@ -279,8 +290,32 @@ def obtain_chain(
             execution=execution,
             report=report,
             may_train=may_train,
+            since=since,
         )
     return run
+
+
+def _all_images(benchmark: Benchmark, size: tuple[int, int], execution: Execution) -> ImageStore:
+    """The training images, after every other image was decoded too, the unreadable ones of all named at once.
+
+    A broken query image must not be found after hours of training.
+    """
+    unreadable: list[Unreadable] = []
+    images = None
+    for split in (benchmark.query, benchmark.gallery, benchmark.train):
+        where = execution if split is benchmark.train else replace(execution, device="cpu")
+        try:
+            images = open_images(split, size, where)
+        except UnreadableError as error:
+            unreadable += error.images
+    if benchmark.boxes is not None:  # which are not kept decoded
+        known = {*benchmark.query.paths, *benchmark.gallery.paths}
+        paths = [path for path in benchmark.boxes.paths if path not in known]
+        blocks = decode_blocks(paths, None, title="reading boxes", progress=execution.progress)
+        unreadable += [image for block in blocks for image in block if isinstance(image, Unreadable)]
+    if unreadable:
+        raise UnreadableError(unreadable)
+    return images
 
 
 def _initial_model(wanted: RunConfiguration, num_classes: int, runs: Path) -> torch.nn.Module:

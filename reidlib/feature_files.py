@@ -20,8 +20,8 @@ from reidlib.data.images import (
     RESIZE_RULE,
     ImageStore,
     Unreadable,
+    UnreadableError,
     decode_blocks,
-    unreadable_error,
 )
 from reidlib.data.records import Split
 from reidlib.embedding import embed
@@ -125,7 +125,7 @@ def _continue(
             stream.write(np.ascontiguousarray(features_bd, np.float32).data)
             stream.flush()  # what the system has survives the death of this process
     if unreadable:
-        raise unreadable_error(unreadable)
+        raise UnreadableError(unreadable)
     partial.replace(file)
 
 
@@ -195,7 +195,7 @@ def _block_digests(paths: Sequence[Path]) -> list[str]:
             digest.update(line.encode("utf-8", "surrogateescape"))
         digests.append(digest.hexdigest()[:16])
     if missing:
-        raise unreadable_error(missing)
+        raise UnreadableError(missing)
     return digests
 
 

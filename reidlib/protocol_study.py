@@ -37,7 +37,7 @@ def study(run: Run, benchmark: Benchmark, *, execution: Execution | None = None)
     execution = execution or Execution()
     wanted = RunConfiguration.from_json(run.configuration)
     check_data_of(wanted, benchmark)
-    model = trained_model(run).to(execution.torch_device)
+    model = trained_model(run, execution.torch_device)
     query, gallery = (
         embed_split(model, split, open_images(split, wanted.input_size, execution))
         for split in (benchmark.query, benchmark.gallery)

@@ -145,15 +145,6 @@ def evaluate_protocol(
     return _scores(found, ranks)
 
 
-def over_trials(scores: Sequence[ProtocolScores]) -> dict[int, tuple[float, ...]]:
-    """Rank -> its share in each trial, to take the mean and spread of. Raises InputError for other ranks."""
-    found = {tuple(one.cmc) for one in scores}
-    if len(found) != 1:
-        what = " and ".join(map(str, sorted(found))) or "no scores"
-        raise InputError("trials are scored at the same ranks", what, "evaluate all alike")
-    return {rank: tuple(one.cmc[rank] for one in scores) for rank in scores[0].cmc}
-
-
 def _scores(found: _Ranks, ranks: Sequence[int]) -> ProtocolScores:
     valid_q = found.rank_qr[:, 0] > 0
     if not valid_q.any():

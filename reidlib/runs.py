@@ -168,6 +168,7 @@ def find_or_train(
     name: str,
     folder: Path,
     report: Callable[[str], None] = print,
+    since: float | None = None,
 ) -> Run:
     """The run of ``configuration``: loaded if it is there, else trained by ``train``.
 
@@ -176,9 +177,11 @@ def find_or_train(
         checkpoint in the folder if there is one.
     name: readable beginning of the folder's name; not part of the identity.
     folder: where runs are kept.
+    since: seconds since 1970; a training that failed later than this is not tried again, so that of many
+        that want it one tries.
 
     Safe when several processes want the same run: one trains, the others wait and load it.
-    Raises InputError if the folder holds another configuration.
+    Raises InputError if the folder holds another configuration, and for a failure after ``since``.
     """
     if (present := find(configuration, folder)) is not None:
         return present
@@ -203,6 +206,13 @@ def find_or_train(
                 _checked(run_folder, configuration)
             for stale in run_folder.glob(".*.partial"):
                 stale.unlink()  # the lock is ours, so a killed process left it
+            failure = run_folder / _FAILURE
+            if since is not None and failure.is_file() and failure.stat().st_mtime > since:
+                raise InputError(
+                    "a training that has failed is not tried again at once",
+                    f"{run_folder.name}: {failure.read_text().strip()}",
+                    "mend what is wrong and give the command again",
+                )
             write_json(run_folder / "config.json", configuration)
             (run_folder / _FAILURE).unlink(missing_ok=True)
             try:

@@ -21,6 +21,7 @@ from reidlib.verification import (
     UNKNOWN_CAMERA,
     Calibration,
     check_rate,
+    false_match_persons,
     pair_distances_histogram,
     threshold_for,
 )
@@ -62,7 +63,7 @@ def search(
     false_match_rate: the share of pairs of different people that the threshold may take for one person;
         None: one in a thousand, and where the images at hand cannot tell that, there is no threshold.
     calibrate: labelled images on whose pairs the threshold is measured; None: on the pairs of query and
-        gallery whose persons are known.
+        gallery whose persons are known, or within one of the two where no person is known in the other.
     same_camera: count pairs of one person in one camera, for data with a single one.
 
     A threshold belongs to the people and cameras that it was measured on. Raises InputError for a run
@@ -75,7 +76,8 @@ def search(
     _check(out, rate, top, sheet)
     execution = Execution(device=device, progress=progress)
     sources = [query, gallery] + ([] if calibrate is None else [calibrate])
-    sets = _opened(sources, run, execution)
+    embedder = None if run is None else Embedder(run, execution)
+    sets = _opened(sources, embedder)
     queries, images, *others = _labelled(sets)
     left_out = same_images(*sets[:2])
     nearest = nearest_images(
@@ -86,24 +88,39 @@ def search(
         device=execution.torch_device,
         progress=progress,
     )
-    calibration, remark = None, ""
+    calibration, remarks = None, []
+    known = [bool((side.person_ids != JUNK).any()) for side in (queries, images)]
+    where = str(calibrate) if others else " and ".join(dict.fromkeys(map(str, sources)))
+    measured = sets[2:] or sets[:2]
     if others:
         pairs = (others[0], None, None)
+    elif sets[0] is sets[1]:
+        pairs = (queries, None, None)
+    elif all(known) or not any(known):
+        pairs = (queries, images, left_out)
     else:
-        pairs = (queries, None, None) if sets[0] is sets[1] else (queries, images, left_out)
-    where = str(calibrate) if others else " and ".join(dict.fromkeys(map(str, sources)))
+        place = known.index(True)
+        pairs, measured, where = ((queries, images)[place], None, None), [sets[place]], str(sources[place])
+        remarks = [
+            f"no person is known in {sources[1 - place]}: a threshold is measured within {where} alone"
+        ]
     try:
         calibration = _calibrated(*pairs, rate, where, same_camera, execution)
     except InputError as error:
         if asked:
             raise
-        remark = f"no threshold: {error}"
+        remarks.append(f"no threshold: {error}")
+    if calibration is not None and embedder is not None and _trained_on(embedder, measured):
+        remarks.append(
+            "these images lie in the folder that the run was trained on: a threshold measured on people it "
+            "has seen is too high for strangers"
+        )
     searched = Searched(*sets[:2], queries, images, nearest, calibration)
     picture, missing = sheet_of(searched, sheet)
     written = write_search(searched, out, picture)
     where = f"written to {out}: {', '.join(path.name for path in written)}"
     return SearchResult(
-        searched, written, "\n".join(filter(None, [*described(searched, top), remark, missing, where]))
+        searched, written, "\n".join(filter(None, [*described(searched, top), *remarks, missing, where]))
     )
 
 
@@ -133,6 +150,25 @@ def _identities(root: Path | None, name: str) -> Iterator[object]:
         yield status.st_dev, status.st_ino
 
 
+def _trained_on(embedder: Embedder, sets: Sequence[FeatureSet]) -> bool:
+    """Do any of the images lie in the folder that the run's training images came from?"""
+    data_root = embedder.run.information.get("data_root")
+    if not data_root:
+        return False
+    data_root = Path(os.path.realpath(data_root))
+    if data_root.is_file():  # a list, which holds no images outside its folder
+        data_root = data_root.parent
+    places = set()
+    for one in sets:
+        if one.root is None:
+            continue
+        for name in one.names:
+            path = os.path.join(one.root, name)  # noqa: PTH118 (half a million paths)
+            path = os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
+            places.add(os.path.dirname(path))  # noqa: PTH120
+    return any(Path(os.path.realpath(place)).is_relative_to(data_root) for place in places)
+
+
 def _check(out: Path, rate: float, top: int, sheet: int) -> None:
     check_rate(rate)
     if top < 1:
@@ -147,9 +183,8 @@ def _check(out: Path, rate: float, top: int, sheet: int) -> None:
         raise InputError("a search writes a folder", f"the file {out}", "name another")
 
 
-def _opened(sources: Sequence[str | Path], run: str | Path | None, execution: Execution) -> list[FeatureSet]:
+def _opened(sources: Sequence[str | Path], embedder: Embedder | None) -> list[FeatureSet]:
     """The features of every source, of one and the same network; equal sources give one and the same set."""
-    embedder = None if run is None else Embedder(run, execution)
     if embedder is None and (images := [source for source in sources if not is_feature_file(source)]):
         raise InputError(
             "images are searched with a trained run", f"{images[0]} and no run", "give its folder with --run"
@@ -160,7 +195,7 @@ def _opened(sources: Sequence[str | Path], run: str | Path | None, execution: Ex
         found[source] = read_features(source) if is_feature_file(source) else embedder(source)
     networks = {str(source): features.information["network"] for source, features in found.items()}
     if embedder is not None:
-        networks[str(run)] = embedder.key
+        networks[str(embedder.run.folder)] = embedder.key
     if len(set(networks.values())) > 1:
         named = ", ".join(f"{key} of {Path(source).name}" for source, key in networks.items())
         raise InputError(
@@ -212,7 +247,14 @@ def _calibrated(
             f"none in {where}",
             f"give such images with --calibrate{allow}",
         )
+    threshold = threshold_for(histogram, rate)
+    options = {"same_camera": same_camera, "left_out": left_out, "device": execution.torch_device}
+    false_matches = false_match_persons(query, gallery, histogram, threshold, **options)
     known = [side.person_ids != JUNK for side in sides]
+    once = [mask.copy() for mask in known]
+    if left_out is not None:  # an image of both sets is one image
+        both = left_out[1][known[0][left_out[0]]]
+        once[1][both] = False
     persons, cameras = (
         np.unique(
             np.concatenate([getattr(side, name)[kept] for side, kept in zip(sides, known, strict=True)])
@@ -220,10 +262,11 @@ def _calibrated(
         for name in ("person_ids", "camera_ids")
     )
     return Calibration(
-        threshold_for(histogram, rate),
+        threshold,
+        false_matches,
         histogram,
         where,
-        int(sum(kept.sum() for kept in known)),
+        int(sum(kept.sum() for kept in once)),
         len(persons),
         int((cameras != UNKNOWN_CAMERA).sum()),
         same_camera,

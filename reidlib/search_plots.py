@@ -16,7 +16,8 @@ from reidlib.verification import PairHistogram, Threshold
 
 _BOX = (104, 208)  # width and height of the room for one image, in pixels; crops of persons are upright
 _GAP, _FRAME, _LINE = 14, 5, 17
-_VERDICT = {True: (GREEN, "same"), False: (GREY, "different")}
+VERDICTS = {True: "same", False: "not sure"}  # at most as far away as the threshold, and farther
+_COLOURS = {True: GREEN, False: GREY}
 
 
 class Found(NamedTuple):
@@ -66,13 +67,13 @@ def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Im
             box = _paste(sheet, found.image_hwc, x, y)
             words = [] if found.match is None else [STATUS["match" if found.match else "other"]]
             if found.verdict is not None:
-                words.append(_VERDICT[found.verdict])
+                words.append((_COLOURS[found.verdict], VERDICTS[found.verdict]))
             if words:
                 left, upper, right, lower = box
                 outer = (left - _FRAME, upper - _FRAME, right + _FRAME - 1, lower + _FRAME - 1)
                 draw.rectangle(outer, outline=words[0][0], width=_FRAME)
             below = y + _BOX[1] + 6
-            _centred(draw, x, below, f"{found.distance:.4g}", INK, text)
+            _centred(draw, x, below, f"{found.distance:.3f}", INK, text)
             for place, (colour, word) in enumerate(words, 1):
                 _centred(draw, x, below + place * _LINE, word, colour, bold if place == 1 else text)
     return sheet
@@ -110,7 +111,7 @@ def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int
     spread.set_ylim(bottom=0)
     spread.set(ylabel="share of the pairs of its kind (%)", title="How distances are spread")
     spread.annotate(
-        f" threshold {threshold.distance:.4g}",
+        f" threshold {threshold.distance:.3f}",
         (threshold.distance, 0.98),
         xycoords=("data", "axes fraction"),
         va="top",

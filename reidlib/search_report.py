@@ -16,16 +16,18 @@ from reidlib.feature_sets import FeatureSet
 from reidlib.files import write_json, write_whole
 from reidlib.nearest import Nearest
 from reidlib.ranking import Embeddings
-from reidlib.verification import Calibration
+from reidlib.verification import UNKNOWN_CAMERA, Calibration
 
 OUTPUTS = ("ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json")
 # Images of a row of the sheet, and rows of a sheet: a JPEG has at most 65,535 lines.
 SHEET_WIDE, SHEET_ROWS = 20, 200
 _COLUMNS = (
-    "query", "rank", "image", "distance", "same_person",
+    "query", "rank", "image", "distance", "within_threshold",
     "query_person", "query_camera", "person", "camera", "match",
 )  # fmt: skip
 _WORDS = {True: "yes", False: "no", None: ""}
+# Fewer pairs of people than this are no sample of people, however many their images are.
+_FEW_PERSON_PAIRS = 10
 _NOTE = (
     "The threshold holds for the people and cameras that it was measured on; other cameras, other light "
     "or another run need one of their own."
@@ -48,7 +50,7 @@ class Searched:
     calibration: Calibration | None
 
     def list_of(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
-        """A query's list: gallery index, distance, is it the query's person, is it taken for the same.
+        """A query's list: gallery index, distance, is it the query's person, is it within the threshold.
 
         None is unknown, or no threshold.
         """
@@ -60,8 +62,8 @@ class Searched:
                 return
             found = self.images.person_ids[index]
             match = None if JUNK in (person, found) else bool(person == found)
-            same = None if self.calibration is None else distance <= self.calibration.threshold.distance
-            yield index, distance, match, same
+            within = None if self.calibration is None else distance <= self.calibration.threshold.distance
+            yield index, distance, match, within
 
 
 def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
@@ -83,7 +85,8 @@ def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
     for row in range(min(count, len(query))):
         listed = list(searched.list_of(row))[:SHEET_WIDE]
         found = [
-            Found(picture(gallery, index), distance, match, same) for index, distance, match, same in listed
+            Found(picture(gallery, index), distance, match, within)
+            for index, distance, match, within in listed
         ]
         rows.append(SheetRow(picture(query, row), query.names[row], found))
     if missing:
@@ -104,7 +107,7 @@ def write_search(searched: Searched, out: Path, sheet: Image.Image | None) -> tu
         write_whole(out / "contact_sheet.jpg", lambda path: sheet.save(path, "JPEG", quality=90))
     if calibration is not None:
         _write_figure(out / "distances.png", calibration)
-        write_json(out / "threshold.json", _threshold_content(calibration, searched.query.information))
+        write_json(out / "threshold.json", _threshold_content(calibration, searched))
     write_whole(out / "ranked.csv", lambda path: _write_lists(path, searched))
     return tuple(out / name for name in OUTPUTS if (out / name).exists())
 
@@ -120,9 +123,16 @@ def described(searched: Searched, top: int) -> list[str]:
     if known := [match for match in first if match is not None]:
         said.append(
             f"nearest image: the query's person for {sum(known):,} of the {len(known):,} queries "
-            "where both persons are known"
+            "where both persons are known" + _camera_note(searched)
         )
-    return said + _threshold_described(searched.calibration)
+    return said + _threshold_described(searched.calibration, len(gallery))
+
+
+def _camera_note(searched: Searched) -> str:
+    cameras_known = all(
+        (side.camera_ids != UNKNOWN_CAMERA).any() for side in (searched.queries, searched.images)
+    )
+    return " (images of the same camera included)" if cameras_known else ""
 
 
 def _sheet_lines(searched: Searched, shown: int) -> list[str]:
@@ -133,8 +143,14 @@ def _sheet_lines(searched: Searched, shown: int) -> list[str]:
     if all((side.person_ids != JUNK).any() for side in (searched.queries, searched.images)):
         lines.append("✓ match: the query's person.  ✗ other: somebody else.")
     if searched.calibration is not None:
-        distance = searched.calibration.threshold.distance
-        lines.append(f"same: at most {distance:.4g} away, so taken for the same person; different: farther.")
+        from reidlib.search_plots import VERDICTS
+
+        threshold = searched.calibration.threshold
+        missed = 100 * (1 - threshold.true_match_rate)
+        lines.append(
+            f"{VERDICTS[True]}: at most {threshold.distance:.3f} away, so taken for the same person. "
+            f"{VERDICTS[False]}: farther; {missed:.1f} % of one person's pairs are, too."
+        )
     return lines
 
 
@@ -146,10 +162,10 @@ def _write_lists(path: Path, searched: Searched) -> None:
         table.writerow(_COLUMNS)
         for row, name in enumerate(query.names):
             asked = query.persons[row], query.cameras[row]
-            for rank, (index, distance, match, same) in enumerate(searched.list_of(row), 1):
+            for rank, (index, distance, match, within) in enumerate(searched.list_of(row), 1):
                 found = gallery.persons[index], gallery.cameras[index]
-                place = name, rank, gallery.names[index], f"{distance:.7g}"
-                table.writerow((*place, _WORDS[same], *asked, *found, _WORDS[match]))
+                place = name, rank, gallery.names[index], f"{distance:.6f}"
+                table.writerow((*place, _WORDS[within], *asked, *found, _WORDS[match]))
 
 
 def _write_figure(path: Path, calibration: Calibration) -> None:
@@ -165,8 +181,12 @@ def _write_figure(path: Path, calibration: Calibration) -> None:
         plt.close(figure)
 
 
-def _threshold_content(calibration: Calibration, information: dict) -> dict:
-    threshold = calibration.threshold
+def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
+    threshold, people, information = (
+        calibration.threshold,
+        calibration.false_matches,
+        searched.query.information,
+    )
     return {
         "threshold": threshold.distance,
         "distance": "Euclidean",
@@ -174,6 +194,15 @@ def _threshold_content(calibration: Calibration, information: dict) -> dict:
         "true_match_rate": threshold.true_match_rate,
         "pairs": {"same_person": threshold.num_same, "different_people": threshold.num_different},
         "false_matches": threshold.num_false_matches,
+        "false_matches_from": {
+            "persons": people.num_persons,
+            "pairs_of_persons": people.num_person_pairs,
+            "of_pairs_of_persons": people.num_possible_pairs,
+        },
+        "false_matches_per_query": {
+            "images_of_other_people": len(searched.gallery),
+            "expected": len(searched.gallery) * threshold.false_match_rate,
+        },
         "calibrated_on": {
             "images_from": calibration.where,
             "images": calibration.num_images,
@@ -187,20 +216,30 @@ def _threshold_content(calibration: Calibration, information: dict) -> dict:
     }
 
 
-def _threshold_described(calibration: Calibration | None) -> list[str]:
+def _threshold_described(calibration: Calibration | None, searched_images: int) -> list[str]:
     if calibration is None:
         return []
-    threshold = calibration.threshold
+    threshold, people = calibration.threshold, calibration.false_matches
     cameras = f"{calibration.num_cameras} cameras" if calibration.num_cameras else "cameras unknown"
     said = [
-        f"same person up to distance {threshold.distance:.4g}: that takes {threshold.num_false_matches:,} of "
+        f"same person up to distance {threshold.distance:.3f}: that takes {threshold.num_false_matches:,} of "
         f"{threshold.num_different:,} pairs of different people for one "
         f"({100 * threshold.false_match_rate:.3g} %, asked {100 * threshold.asked_rate:.3g} %) and finds "
         f"{100 * threshold.true_match_rate:.1f} % of {threshold.num_same:,} pairs of one person",
+        f"among {searched_images:,} gallery images of other people expect about "
+        f"{searched_images * threshold.false_match_rate:.2g} false ones for each query",
         f"measured on {calibration.where}: {calibration.num_persons:,} persons, "
         f"{calibration.num_images:,} images, {cameras}",
         _NOTE,
     ]
+    if threshold.num_false_matches:
+        rests = people.num_person_pairs < _FEW_PERSON_PAIRS
+        said.append(
+            f"the false matches are of {people.num_persons:,} persons: the threshold "
+            + ("rests on" if rests else "is measured on")
+            + f" {people.num_person_pairs:,} of {people.num_possible_pairs:,} pairs of people"
+            + ("; calibrate on more persons" if rests else "")
+        )
     if threshold.num_different * threshold.asked_rate < 3:
         # By the rule of three, none among n pairs leaves up to 3/n possible (95 per cent).
         said.append(

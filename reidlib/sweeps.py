@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def benchmark_tasks(
     that cannot be read has none, and the notebook says why.
     """
     folder = Path(runs) if runs else locations.runs()
+    since = time.time()  # of many that start from one training that fails, one is to try it
     first: dict[str, Task] = {}
     then = []
     for specification in comparisons.specifications():
@@ -136,11 +138,11 @@ def benchmark_tasks(
                         continue
                     for link in earlier:
                         if not _done(link, folder):
-                            arguments = (row, seed, folders, profile, folder, device)
+                            arguments = (row, seed, folders, profile, folder, device, since)
                             first[link.name] = Task(
                                 link.name, trainings.train_before, arguments, ("42_benchmarks",)
                             )
-                    arguments = (row, specification, trial, seed, folders, profile, folder, device)
+                    arguments = (row, specification, trial, seed, folders, profile, folder, device, since)
                     then.append(Task(last.name, trainings.train_chain, arguments, ("42_benchmarks",)))
     return [*first.values(), *then]
 

@@ -40,6 +40,7 @@ def train_chain(
     profile: str,
     runs: Path,
     device: str,
+    since: float,
 ) -> None:
     """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
     name, options = parse(specification)
@@ -47,15 +48,17 @@ def train_chain(
     links = experiments.chain(
         row, profile, benchmark, before=comparisons.before(specification, folders), seed=seed
     )
-    experiments.obtain_chain(links, runs=runs, execution=Execution(device=device, progress=False))
+    execution = Execution(device=device, progress=False)
+    experiments.obtain_chain(links, runs=runs, execution=execution, since=since)
 
 
 def train_before(
-    row: str, seed: int, folders: Mapping[str, str], profile: str, runs: Path, device: str
+    row: str, seed: int, folders: Mapping[str, str], profile: str, runs: Path, device: str, since: float
 ) -> None:
-    """The training that those on small benchmarks start from."""
+    """The training that those on small benchmarks start from. since: see ``runs.find_or_train``."""
     links = experiments.chain(row, profile, comparisons.pretraining(folders), seed=seed)
-    experiments.obtain_chain(links, runs=runs, execution=Execution(device=device, progress=False))
+    execution = Execution(device=device, progress=False)
+    experiments.obtain_chain(links, runs=runs, execution=execution, since=since)
 
 
 def render_condition(condition: Condition, size: str, device: str) -> None:

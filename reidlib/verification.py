@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reidlib.data.rules import DISTRACTOR, JUNK
-from reidlib.distances import full_float32, rows, spans
+from reidlib.distances import float64_device, full_float32, rows, spans, squared_by_product
 from reidlib.errors import InputError
 from reidlib.ranking import Embeddings
 
@@ -63,11 +64,20 @@ class Threshold(NamedTuple):
     num_same: int
 
 
+class FalseMatches(NamedTuple):
+    """How many people the false matches at a threshold come from: many false matches may be of one pair."""
+
+    num_persons: int
+    num_person_pairs: int
+    num_possible_pairs: int  # pairs of persons of whom image pairs were counted
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """A threshold and what it was measured on."""
 
     threshold: Threshold
+    false_matches: FalseMatches
     histogram: PairHistogram
     where: str
     num_images: int
@@ -91,43 +101,128 @@ def pair_distances_histogram(
     distractor are different people. Pairs of one person in one camera are left out unless ``same_camera``:
     frames of one moment are nearly the same picture and say little about recognising anybody. Cameras
     below 0 are unknown, and never the same as another.
-    left_out: (query, gallery) indices of further pairs, such as an image and itself in both sets.
+    left_out: (query, gallery) indices of images that are in both sets. Such an image makes no pair with
+        itself, and of two such images' pairs (a, b) and (b, a) one counts.
     device: where distances are computed, in float64; CPU instead of MPS, which lacks it.
 
     Features are streamed: memory beyond them is some blocks and the counts. Raises InputError where
     feature lengths differ.
     """
-    within, gallery = gallery is None, query if gallery is None else gallery
-    if query.features.shape[1] != gallery.features.shape[1]:
+    if gallery is not None and query.features.shape[1] != gallery.features.shape[1]:
         found = f"{query.features.shape[1]} and {gallery.features.shape[1]}"
         raise InputError("both sets' features are equally long", found, "use one model for both")
-    device = torch.device(device)
-    device = torch.device("cpu") if device.type == "mps" else device
+    device = float64_device(device)
     with torch.inference_mode(), full_float32(device):
         # No distance is longer than two vectors end to end.
-        bound = max(_largest_norm(query) + _largest_norm(gallery), 1e-30) * (1 + 1e-9)
-        width = bound / bins
+        norms = [_largest_norm(one) for one in (query, query if gallery is None else gallery)]
+        width = max(sum(norms), 1e-30) * (1 + 1e-9) / bins
         counts = torch.zeros(2 * (bins + 1), dtype=torch.int64, device=device)
-        for query_span in spans(len(query), _QUERIES):
-            query_qd = rows(query.features, query_span).to(device, torch.float64)
-            for gallery_span in spans(len(gallery), _GALLERY):
-                if within and gallery_span.stop - 1 <= query_span.start:
-                    continue  # each pair of a set with itself once
-                counted_qg, same_qg = _counted(
-                    query, gallery, query_span, gallery_span, same_camera, left_out
-                )
-                if within:
-                    columns_g = np.arange(gallery_span.start, gallery_span.stop)
-                    counted_qg &= columns_g > np.arange(query_span.start, query_span.stop)[:, None]
-                gallery_gd = rows(gallery.features, gallery_span).to(device, torch.float64)
-                distances_qg = distances_by_product(query_qd, gallery_gd)
-                distances_qg[distances_qg <= _EQUAL * bound] = 0
-                places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
-                places_qg += torch.from_numpy(same_qg).to(device) * (bins + 1)
-                chosen = places_qg[torch.from_numpy(counted_qg).to(device)]
-                counts += torch.bincount(chosen, minlength=len(counts))
+        for block in _blocks(query, gallery, same_camera, left_out, device, width, bins):
+            places_qg = block.places_qg + block.same_qg * (bins + 1)
+            counts += torch.bincount(places_qg[block.counted_qg], minlength=len(counts))
     different, same = counts.cpu().numpy().reshape(2, bins + 1)
     return PairHistogram(width, same, different)
+
+
+def false_match_persons(
+    query: Embeddings,
+    gallery: Embeddings | None,
+    histogram: PairHistogram,
+    threshold: Threshold,
+    *,
+    same_camera: bool = False,
+    left_out: tuple[np.ndarray, np.ndarray] | None = None,
+    device: torch.device | str = "cpu",
+) -> FalseMatches:
+    """Count the people behind the false matches at a threshold, in a second pass over the same pairs.
+
+    The arguments are those of ``pair_distances_histogram``. Memory beyond the features is some blocks and
+    one number for each pair of persons with a false match. All distractors count as one person.
+    """
+    device = float64_device(device)
+    queried, searched = (
+        np.unique(one.person_ids[one.person_ids != JUNK])
+        for one in (query, query if gallery is None else gallery)
+    )
+    shared = len(np.intersect1d(queried, searched))
+    # Ordered pairs of two people, less one of the two orders where both people are on both sides.
+    possible = len(queried) * len(searched) - shared - shared * (shared - 1) // 2
+    found, fresh, num_fresh = np.empty(0, np.int64), [], 0
+    persons = np.union1d(queried, searched)
+    place, bins = round(threshold.distance / histogram.width), len(histogram.different) - 1
+    if threshold.num_false_matches:
+        with torch.inference_mode(), full_float32(device):
+            for block in _blocks(query, gallery, same_camera, left_out, device, histogram.width, bins):
+                chosen_qg = block.counted_qg & ~block.same_qg & (block.places_qg <= place)
+                row_n, column_n = (one.cpu().numpy() for one in chosen_qg.nonzero(as_tuple=True))
+                sides = (query.person_ids, block.query_span, row_n), (
+                    (query if gallery is None else gallery).person_ids, block.gallery_span, column_n
+                )  # fmt: skip
+                numbers = [np.searchsorted(persons, ids[span][index]) for ids, span, index in sides]
+                fresh.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
+                num_fresh += len(fresh[-1])
+                if num_fresh > len(found) + 2**20:
+                    found, fresh, num_fresh = np.unique(np.concatenate([found, *fresh])), [], 0
+        found = np.unique(np.concatenate([found, *fresh]))
+    people = np.unique(np.concatenate(np.divmod(found, max(len(persons), 1))))
+    return FalseMatches(len(people), len(found), possible)
+
+
+class _Block(NamedTuple):
+    """Pairs of some queries and some gallery images, on the device."""
+
+    query_span: slice
+    gallery_span: slice
+    places_qg: Tensor  # bins
+    counted_qg: Tensor  # bool: does the pair count
+    same_qg: Tensor  # bool: does it show one person
+
+
+def _blocks(
+    query: Embeddings,
+    gallery: Embeddings | None,
+    same_camera: bool,
+    left_out: tuple[np.ndarray, np.ndarray] | None,
+    device: torch.device,
+    width: float,
+    bins: int,
+) -> Iterator[_Block]:
+    within, gallery = gallery is None, query if gallery is None else gallery
+    orders = None if left_out is None else _orders(query, gallery, left_out)
+    for query_span in spans(len(query), _QUERIES):
+        query_qd = rows(query.features, query_span).to(device, torch.float64)
+        for gallery_span in spans(len(gallery), _GALLERY):
+            if within and gallery_span.stop - 1 <= query_span.start:
+                continue  # each pair of a set with itself once
+            counted_qg, same_qg = _counted(query, gallery, query_span, gallery_span, same_camera, left_out)
+            if within:
+                columns_g = np.arange(gallery_span.start, gallery_span.stop)
+                counted_qg &= columns_g > np.arange(query_span.start, query_span.stop)[:, None]
+            if orders is not None:
+                order_q, order_g = orders[0][query_span, None], orders[1][None, gallery_span]
+                counted_qg &= (order_q < 0) | (order_g < 0) | (order_q < order_g)
+            gallery_gd = rows(gallery.features, gallery_span).to(device, torch.float64)
+            distances_qg = squared_by_product(query_qd, gallery_gd).sqrt_()
+            distances_qg[distances_qg <= _EQUAL * width * bins] = 0
+            places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
+            counted_qg, same_qg = (torch.from_numpy(one).to(device) for one in (counted_qg, same_qg))
+            yield _Block(query_span, gallery_span, places_qg, counted_qg, same_qg)
+
+
+def _orders(
+    query: Embeddings, gallery: Embeddings, left_out: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each image that is in both sets, the same in both, −1 for all others: (Q,) and (G,)."""
+    queries, images = left_out
+    # Where the person is known on one side only, pairs count in one direction only, and none is double.
+    known = (query.person_ids[queries] != JUNK) & (gallery.person_ids[images] != JUNK)
+    queries, images = queries[known], images[known]
+    order_q, order_g = (np.full(len(one), np.iinfo(np.int64).max) for one in (query, gallery))
+    np.minimum.at(order_q, queries, images)
+    np.minimum.at(order_g, images, order_q[queries])
+    for order in (order_q, order_g):
+        order[order == np.iinfo(np.int64).max] = -1
+    return order_q, order_g
 
 
 def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshold:
@@ -179,17 +274,6 @@ def check_rate(false_match_rate: float) -> None:
     if not 0 < false_match_rate < 1:
         rule = "a false-match rate is a share of pairs between 0 and 1"
         raise InputError(rule, f"{false_match_rate:g}", "0.001 is one pair in a thousand")
-
-
-def distances_by_product(first_md: Tensor, second_nd: Tensor) -> Tensor:
-    """Euclidean distances (M, N) of rows of float64, by a matrix product.
-
-    Fast and nearly exact; those of ``reidlib.distances`` are the same on every machine.
-    """
-    squares_m = (first_md * first_md).sum(1)
-    squares_n = (second_nd * second_nd).sum(1)
-    squared_mn = torch.addmm(squares_n, first_md, second_nd.T, alpha=-2).add_(squares_m[:, None])
-    return squared_mn.clamp_(min=0).sqrt_()
 
 
 def _largest_norm(embeddings: Embeddings) -> float:

@@ -1,6 +1,7 @@
 """Runs that start from another run's weights."""
 
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -130,3 +131,49 @@ def test_three_in_a_row(benchmarks):
     run = obtain(chain(target, before, joined((target, before))))
     assert run.scores is not None
     assert len([path for path in run.folder.parent.iterdir() if (path / "run.json").exists()]) == 3
+
+
+def test_test_images_are_not_trained_on_before(benchmarks):
+    target, before = benchmarks
+    turned = replace(before, query=target.query, gallery=target.gallery, train=before.train)
+    assert chain(turned, before)  # its training images may be trained on twice
+    leaking = replace(before, train=target.gallery.select(target.gallery.person_ids > 0))
+    with pytest.raises(InputError, match="no test image is trained on before; got 4 of market1501"):
+        chain(target, leaking)
+
+
+def test_one_of_many_tries_a_training_that_fails(benchmarks, monkeypatch):
+    target, before = benchmarks
+    links = chain(target, before)
+    tried = []
+
+    def fail(*_, **__):
+        tried.append(1)
+        raise FloatingPointError("identity is nan at step 7")
+
+    monkeypatch.setattr(experiments, "train", fail)
+    since = time.time() - 1
+    with pytest.raises(FloatingPointError):
+        obtain(links[:1], since=since)
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"not tried again at once.*identity is nan at step 7"):
+            obtain(links, since=since)
+    assert len(tried) == 1
+    with pytest.raises(FloatingPointError):  # the next command tries
+        obtain(links, since=time.time() + 1)
+    assert len(tried) == 2
+
+
+def test_unreadable_images_of_all_splits_are_named_at_once(benchmarks):
+    target, _ = benchmarks
+    damaged = [split.paths[0] for split in (target.train, target.query, target.gallery)]
+    box = target.root / "gt_bbox" / "0001_c1s1_001051_00.jpg"
+    box.parent.mkdir()
+    write_image(box.with_name("0003_c2s1_000001_00.jpg"), seed=5)
+    box.write_bytes(b"")
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:40])
+    benchmark = load("market1501", target.root)
+    with pytest.raises(InputError, match="4 unreadable") as caught:
+        obtain(chain(benchmark))
+    assert all(str(path) in str(caught.value) for path in (*damaged, box))

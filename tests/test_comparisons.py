@@ -2,13 +2,19 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cuhk03_miniature import write_archive
-from small_miniatures import write_cuhk01, write_grid
+from miniature import write_image
+from small_miniatures import write_cuhk01, write_grid, write_grid_mat
 
 from reidlib import comparisons, published, sizes, sweeps
-from reidlib.__main__ import main
+from reidlib.__main__ import _named_folder, main
 from reidlib.comparison_tables import TABLES
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.augmentation import Augmentation
@@ -160,7 +166,12 @@ def test_rank1_of_a_figure(folders):
     found = comparisons.rank1_rows(GRID, own)
     assert found["JLML"] == (37.5, "paper")
     assert found["GOG"] == (24.7, "other")
-    assert [kind for name, (_, kind) in found.items() if "2 of 3 partitions" in name] == ["this suite"] * 2
+    assert [kind for name, (_, kind) in found.items() if "2 of 3 partitions" in name] == [
+        "jlml (not comparable)",
+        "pyramid (not comparable)",
+    ]
+    whole = replace(own, profile="paper", differences=())
+    assert [kind for _, kind in comparisons.rank1_rows(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
     gone = comparisons.rank1_rows(GRID, comparisons.OwnRuns("grid", "smoke", lack="gone"))
     assert gone.keys() == {row["method"] for row in GRID.printed()}
 
@@ -225,3 +236,97 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
     before.rmdir()
     assert main(arguments) == 0
     assert not before.exists()
+
+
+def test_what_is_missing_is_recorded(folders, tmp_path):
+    own = obtained("grid", {"grid": folders["grid"]}, trials=1)
+    assert [set(row) >= {"run", "folder"} for row in own.records()] == [True, True]
+    own = obtained("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
+    records = own.records()
+    assert [(row["experiment"], "missing" in row) for row in records] == [
+        ("jlml, grid, trial 0", False),
+        ("jlml, grid, trial 1", True),
+        ("pyramid, grid, trial 0", False),
+        ("pyramid, grid, trial 1", True),
+    ]
+    assert "missing" in comparisons.OwnRuns("grid", "smoke", lack="gone").records()[0]
+
+
+def test_the_state_changes_with_whatever_the_tables_show(folders, market):
+    state = comparisons.state(folders)
+    assert comparisons.state(folders) == state
+    assert len(state["grid"]) > 3
+    (market / "gt_bbox").mkdir()
+    for name in ("0001_c1s1_001051_00.jpg", "0003_c2s1_000001_00.jpg"):
+        write_image(market / "gt_bbox" / name)
+    changed = comparisons.state(folders)
+    assert changed["market1501"] != state["market1501"]
+    write_grid_mat(Path(folders["grid"]) / "features_and_partitions.mat", ((1, 3), (2, 4), (1, 4)))
+    assert comparisons.state(folders)["grid"] != changed["grid"]
+    assert comparisons.state(folders, trials=1)["grid"][0] == changed["grid"][0]
+
+
+def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
+    market = folders["market1501"]
+    command = ["reproduce", "42", "--profile", "smoke", "--folder", f"grid={folders['grid']}"]
+    assert main([*command, "--folder", f"market1501={market}/query"]) == 2
+    assert f"one level too low: give {market}" in capsys.readouterr().err
+    assert main([*command, "--folder", f"grid={folders['grid']}"]) == 2
+    assert "given once" in capsys.readouterr().err
+    # A part of what the tables want of a folder may be missing: said, and gone on without it.
+    assert comparisons.unread({"cuhk03": folders["cuhk03"]}).keys() == {
+        "cuhk03,split=new",
+        "cuhk03,boxes=detected,split=new",
+    }
+
+
+def test_pre_training_that_cannot_be_read_is_named(folders):
+    own = obtained("grid", {**folders, "market1501": folders["market1501"] + "/query"})
+    assert own.lack.startswith("pre-training: a folder in Market-1501's layout")
+
+
+def test_the_benchmark_at_hand_may_be_one_of_the_tables(tmp_path, capsys):
+    """Both ask for its trainings; and a page with a training that failed is made again."""
+    root = tmp_path / "market"
+    assert main(["render", "smoke", str(root)]) == 0
+    capsys.readouterr()
+    command = ["reproduce", "42", "--profile", "smoke", "--device", "cpu", "--jobs", "1"]
+    command += ["--benchmark", "market1501", "--data-root", str(root)]
+    environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "elsewhere")}
+    done = subprocess.run(
+        [sys.executable, "-m", "reidlib", *command], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("jlml-smoke-market1501-seed0  done") == 1
+    page = (tmp_path / "elsewhere" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
+    assert "this suite: jlml, profile smoke, not the whole benchmark" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "folder"),
+    [
+        ("grid=data", "grid", "data"),
+        ("grid=data/a=b/grid", "grid", "data/a=b/grid"),
+        ("cuhk03,boxes=detected,split=new=/data/x=y", "cuhk03,boxes=detected,split=new", "/data/x=y"),
+    ],
+)
+def test_an_equals_sign_in_a_folder(text, name, folder):
+    assert _named_folder(text) == (name, folder)
+
+
+def test_a_run_on_a_list_is_evaluated_again(tmp_path, market, capsys):
+    listed = tmp_path / "own" / "list.csv"
+    listed.parent.mkdir()
+    lines = ["path,person,camera,split"]
+    for split, of in (("train", "bounding_box_train"), ("query", "query"), ("gallery", "bounding_box_test")):
+        for path in sorted((market / of).glob("[0-9]*.jpg")):
+            person, camera = path.name.split("_c")[0], path.name.split("_c")[1][0]
+            (listed.parent / f"{split}-{path.name}").write_bytes(path.read_bytes())
+            lines.append(f"{split}-{path.name},{person},{camera},{split}")
+    listed.write_text("\n".join(lines))
+    arguments = ["train", "jlml", "--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path / "runs")]
+    assert main([*arguments, "--benchmark", "csv", "--data-root", str(listed)]) == 0
+    (run,) = (tmp_path / "runs").glob("jlml-smoke-csv-*")
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert main(["evaluate", str(run), "--device", "cpu", "--distractors"]) == 2
+    assert "--distractors is for runs on market1501" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reidlib.data.records import Protocol
 from reidlib.errors import InputError
-from reidlib.protocols import ProtocolScores, evaluate_protocol, over_trials
+from reidlib.protocols import ProtocolScores, evaluate_protocol
 from reidlib.ranking import Embeddings, evaluate
 
 SINGLE, MULTI = Protocol("single"), Protocol("multi")
@@ -320,14 +320,6 @@ def test_scores_survive_json():
         np.testing.assert_equal(getattr(again, name), getattr(scores, name))
     with pytest.raises(InputError, match="no cmc"):
         ProtocolScores.from_dict({key: value for key, value in scores.to_dict().items() if key != "cmc"})
-
-
-def test_values_over_trials():
-    trials = [evaluate_protocol(ASKED, on_a_line((place, 1, 2), (1, 2, 2)), SINGLE) for place in (0, 5)]
-    assert over_trials(trials) == {1: (1.0, 0.0), 5: (1.0, 1.0), 10: (1.0, 1.0), 20: (1.0, 1.0)}
-    for refused in ([], [trials[0], evaluate_protocol(ASKED, ASKED_ELSEWHERE, SINGLE, ranks=(1,))]):
-        with pytest.raises(InputError, match="same ranks"):
-            over_trials(refused)
 
 
 ASKED_ELSEWHERE = on_a_line((0, 1, 2))

@@ -38,6 +38,19 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+class UnreadableError(InputError):
+    """Files that could not be decoded, all in one line; ``images`` has each with its reason."""
+
+    def __init__(self, images: Sequence[Unreadable]):
+        self.images = tuple(images)
+        named = shorten([f"{path} ({reason})" for path, reason in images], 20)
+        super().__init__(
+            "every image can be decoded whole",
+            f"{len(images)} unreadable: {named}",
+            "unpack or copy these files again, or remove them",
+        )
+
+
 def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | Unreadable:
     """Decode one file to uint8 RGB (H, W, 3), resized to ``size`` = (H, W) in pixels where given.
 
@@ -212,16 +225,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def unreadable_error(unreadable: Sequence[Unreadable]) -> InputError:
-    """The one error for all files that could not be decoded."""
-    named = shorten([f"{path} ({reason})" for path, reason in unreadable], 20)
-    return InputError(
-        "every image can be decoded whole",
-        f"{len(unreadable)} unreadable: {named}",
-        "unpack or copy these files again, or remove them",
-    )
-
-
 def _cached(paths: list[Path], size: tuple[int, int], folder: Path, progress: bool) -> np.ndarray:
     file = folder / f"{_cache_key(paths, size)}.npy"
     shape = (len(paths), *size, 3)
@@ -265,7 +268,7 @@ def _cache_key(paths: list[Path], size: tuple[int, int]) -> str:
         name = str(path)[len(common) :]
         digest.update(f"{name}|{status.st_size}|{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     if missing:
-        raise unreadable_error(missing)
+        raise UnreadableError(missing)
     return digest.hexdigest()[:32]
 
 
@@ -287,7 +290,7 @@ def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], progress:
                 if not unreadable:
                     stream.write(np.stack([image for image in block if isinstance(image, np.ndarray)]).data)
         if unreadable:
-            raise unreadable_error(unreadable)
+            raise UnreadableError(unreadable)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -110,15 +111,17 @@ class Benchmark:
     """Training, query and gallery images of one trial of one benchmark.
 
     ``num_trials`` is how many random or official partitions the protocol has, ``trial`` which one this is.
-    ``options``: the reader's keywords that were not left at their defaults, as in ``{"boxes": "detected"}``.
+    ``options``: the reader's keywords that change the splits and were not left at their defaults, as in
+    ``{"boxes": "detected"}``.
     ``boxes``: for the multi-query protocol, images of the queries' persons in the queries' cameras, over
     which a query's feature is pooled; None where the benchmark has none. They may be images of query and
     gallery. ``distractors``: more gallery images of nobody (person 0), for scores of their own; None where
     they were not asked for. ``protocols``: by title, how the papers score this benchmark besides
     Market-1501's way. These three are no part of the fingerprint: they change no training and no
     single-query score.
-    ``extracted``: the image files were written by the reader, so that their sizes depend on the encoder
-    that it had, and the fingerprint leaves sizes out. ``parts``: what ``joined`` joined.
+    ``extracted``: where the image files were written by the reader, what tells the archive that it took
+    them from; the fingerprint takes this for their sizes, which depend on the encoder, and their names
+    without folders. ``parts``: what ``joined`` joined.
 
     The splits keep the rules of ``reidlib.data.rules``; ``InputError`` names the first that is broken.
     Queries without a match are counted (``num_queries_without_match``), not refused, unless none has one.
@@ -135,7 +138,7 @@ class Benchmark:
     distractors: Split | None = None
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
-    extracted: bool = False
+    extracted: str = ""
     parts: tuple[Benchmark, ...] = ()
 
     def __post_init__(self):
@@ -164,8 +167,8 @@ class Benchmark:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this data from any other.
 
-        A hash of names relative to the root, ids, cameras and (unless ``extracted``) file sizes of the
-        three splits, in their order: the same on every machine and wherever the folder lies.
+        A hash of names relative to the root, ids, cameras and file sizes (or ``extracted``) of the three
+        splits, in their order: the same on every machine and wherever the folder lies.
         """
         if self.parts:
             together = "\n".join(part.fingerprint for part in self.parts)
@@ -179,10 +182,12 @@ class Benchmark:
                 split.paths, split.person_ids.tolist(), split.camera_ids.tolist(), strict=True
             ):
                 text = str(path)
-                # A path outside the root (a list of own images) counts by its name, never by its folder.
-                name = text[len(prefix) :].replace(os.sep, "/") if text.startswith(prefix) else path.name
+                # A path outside the root (a list of own images, an extraction) counts by its name alone.
+                within = text.startswith(prefix) and not self.extracted
+                name = text[len(prefix) :].replace(os.sep, "/") if within else path.name
+                name = unicodedata.normalize("NFC", name)  # macOS writes accents in another form
                 # os.stat takes half the time of Path.stat, and there are tens of thousands.
-                size = "" if self.extracted else os.stat(text).st_size  # noqa: PTH116
+                size = self.extracted or os.stat(text).st_size  # noqa: PTH116
                 digest.update(f"{name}|{person_id}|{camera_id}|{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 

@@ -1,4 +1,5 @@
 import shutil
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -232,12 +233,28 @@ def test_benchmarks_are_joined_with_persons_and_cameras_of_their_own(market, tmp
 
 def test_extracted_images_count_without_their_sizes(market):
     one = load("market1501", market)
-    extracted = replace(one, extracted=True)
+    extracted = replace(one, extracted="0123456789ab")
     before, other = one.fingerprint, extracted.fingerprint
     path = one.train.paths[0]
     path.write_bytes(path.read_bytes() + b" ")
     assert load("market1501", market).fingerprint != before
-    assert replace(one, extracted=True).fingerprint == other
+    assert replace(one, extracted="0123456789ab").fingerprint == other
+    assert replace(one, extracted="another").fingerprint != other
+    assert replace(one, root=market.parent, extracted="0123456789ab").fingerprint == other
+
+
+def test_both_unicode_forms_of_a_name_are_one_data(make, tmp_path):
+    splits = sound(make)
+    train = splits["train"]
+    found = []
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        root.mkdir()
+        path = root / unicodedata.normalize(form, "Jürgen.jpg")
+        path.write_bytes(b"x")
+        changed = Split((path, *train.paths[1:]), train.person_ids, train.camera_ids)
+        found.append(Benchmark("own", root, **splits | {"train": changed}).fingerprint)
+    assert found[0] == found[1]
 
 
 def test_a_specification_says_what_was_asked_for(market):
