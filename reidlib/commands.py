@@ -155,7 +155,6 @@ def _say_what_lacks(specification: str, root: str | None) -> None:
     name, options = parse(specification)
     if root is None or name == "synthetic":
         return
-    options.pop("trial", None)
     if found := differences(name, root, **options):
         print(
             f"note: this is not the whole of {name}, so that its scores cannot be compared: "

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidlib import locations
-from reidlib.data.benchmarks import SURVEYS, check_options, reader_of
-from reidlib.data.images import Unreadable, decode_blocks, unreadable_error
-from reidlib.data.readers.survey import Count, counts_of
+from reidlib.data.benchmarks import SURVEYS, check_options, load, reader_of
+from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
+from reidlib.data.readers.folders import counted
+from reidlib.data.readers.survey import Count, Survey, counts_of
 from reidlib.errors import InputError
 from reidlib.files import read_json, write_json
 
@@ -45,7 +46,7 @@ class CheckReport:
             lines.append("")
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"remark: {remark}" for remark in self.remarks]
-        lines.append("complete and readable" if self.ok else f"{len(self.problems)} problems")
+        lines.append("complete and readable" if self.ok else counted(len(self.problems), "problems"))
         return "\n".join(lines)
 
 
@@ -56,54 +57,80 @@ def check(
 
     Counts are compared with the official ones (``market1501``) or the renderer's (``synthetic``). Any
     difference is a problem, because scores on a part of a benchmark are not comparable; ``load`` takes such
-    a folder all the same where it keeps the rules. All problems are reported at once. An image that an
-    earlier check could read is not read ``again`` while its size and time stay the same.
+    a folder all the same where it keeps the rules. All problems are reported at once, but for a folder that
+    lies one level off, which is the only one then. All trials are looked at; a ``trial`` among the
+    ``options`` must be one that can be loaded. An image that an earlier check with the same options could
+    read is not read ``again`` while its size and times stay the same.
 
     Raises ``InputError`` for an unknown name and where there is no such folder.
     """
-    reader_of(name)
-    check_options(name, options)
     root = Path(root).expanduser().absolute()
-    survey = SURVEYS[name](root, **options)
+    survey, trial = _survey(name, root, options)
+    if survey.misplaced:
+        return CheckReport(name, root, (), (survey.misplaced,), ())
     counts = counts_of(survey)
-    problems = [*survey.problems, *_differing(counts)]
+    problems = list(survey.problems)
+    # The survey may have said the same, with the trial's number before it.
+    problems += [problem for problem in trial if not any(problem in said for said in problems)]
+    problems += _differing(counts)
     paths = [path for split in survey.parts.values() for path in split.paths]
     remarks = list(survey.remarks)
-    unreadable, spared = _unreadable(list(dict.fromkeys(paths)), root, progress, again)
+    record = _record(name, root, options)
+    unreadable, spared = _unreadable(list(dict.fromkeys(paths)), record, progress, again)
     if unreadable:
-        problems.append(str(unreadable_error(unreadable)))
+        problems.append(str(UnreadableError(unreadable)))
     if spared:
-        remarks.append(f"{spared:,} images were read by an earlier check and have not changed since")
+        remarks.append(f"{counted(spared, 'images')} read by an earlier check and not changed since")
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
 
 
 def differences(name: str, root: str | Path, **options) -> list[str]:
     """In what the folder of a benchmark differs from the official counts; empty where it is whole.
 
-    No image is read. Raises ``InputError`` like ``check``.
+    With a ``trial`` among the ``options``, that it cannot be loaded is a difference too, and so is a folder
+    that lies one level off. No image is read. Raises ``InputError`` like ``check``.
     """
+    survey, trial = _survey(name, Path(root).expanduser().absolute(), options)
+    return [survey.misplaced] if survey.misplaced else [*trial, *_differing(counts_of(survey))]
+
+
+def _survey(name: str, root: Path, options: dict[str, str | int | bool]) -> tuple[Survey, list[str]]:
+    """The survey, which looks at all trials, and what loading the ``trial`` of the ``options`` raises."""
     reader_of(name)
-    check_options(name, options)
-    return _differing(counts_of(SURVEYS[name](Path(root).expanduser().absolute(), **options)))
+    keywords = {key: value for key, value in options.items() if key != "trial"}
+    check_options(name, keywords)
+    survey = SURVEYS[name](root, **keywords)
+    if "trial" in options and not survey.misplaced:
+        try:
+            load(name, root, **options)
+        except InputError as error:
+            return survey, [str(error)]
+    return survey, []
 
 
 def _differing(counts: Sequence[Count]) -> list[str]:
     return [
-        f"{count.folder} holds {count.found:,} {count.what}, {abs(count.expected - count.found):,}"
+        f"{count.folder} holds {counted(count.found, count.what)}, {abs(count.expected - count.found):,}"
         f" {'fewer' if count.found < count.expected else 'more'} than belong there"
         for count in counts
         if count.found is not None and not count.agrees
     ]
 
 
+def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path:
+    """Where it is noted which images could be read: by root and what is read there."""
+    read = sorted((key, value) for key, value in options.items() if key != "trial")
+    key = hashlib.sha256(repr((str(root), name, read)).encode("utf-8", "surrogateescape")).hexdigest()
+    return locations.home() / "checked" / f"{key[:16]}.json"
+
+
 def _unreadable(
-    paths: Sequence[Path], root: Path, progress: bool, again: bool
+    paths: Sequence[Path], record: Path, progress: bool, again: bool
 ) -> tuple[list[Unreadable], int]:
     """The files that cannot be decoded, and how many were not tried, because they could be before.
 
-    What could be decoded is kept by root, with sizes and times; a lost or foreign record costs time alone.
+    What could be decoded is kept in ``record``, with sizes and times; one that is lost costs time alone.
     """
-    record = locations.home() / "checked" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
     try:
         known = {} if again or not record.is_file() else read_json(record)
     except InputError:
@@ -114,7 +141,8 @@ def _unreadable(
             status = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, tens of thousands
         except OSError:
             continue  # the decoder says what is wrong with it
-        states[str(path)] = [status.st_size, status.st_mtime_ns]
+        # The time of the last change tells of a damaged copy whose time of writing was put back.
+        states[str(path)] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     waiting = [path for path in paths if known.get(str(path)) != states.get(str(path), "")]
     blocks = decode_blocks(waiting, None, title="reading every image", progress=progress and bool(waiting))
     unreadable = [image for block in blocks for image in block if isinstance(image, Unreadable)]

@@ -25,7 +25,7 @@ GUIDES: dict[str, Guide] = {
         "Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015; the archive is named "
         "Market-1501-v15.09.15.zip, that of further distractors distractors_500k.zip.",
         "bounding_box_train, query and bounding_box_test; gt_bbox beside them for multi-query; the "
-        "distractors in distractors_500k",
+        "distractors, read as market1501,distractors=true, in distractors_500k",
         "For academic research.",
         "reidlib check market1501 DIR",
     ),
@@ -49,7 +49,8 @@ GUIDES: dict[str, Guide] = {
     ),
     "cuhk03": Guide(
         "CUHK03",
-        "Li et al., DeepReID, CVPR 2014; from the same laboratory. The new protocol is Zhong et al.'s, "
+        "Li et al., DeepReID, CVPR 2014; from the Multimedia Laboratory of the Chinese University of Hong "
+        "Kong, among the CUHK Person Re-identification Datasets. The new protocol is Zhong et al.'s, "
         "Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017; its two files stand in "
         "the repository zhunzhong07/person-re-ranking, under evaluation/data/CUHK03.",
         "cuhk-03.mat (images are extracted once), and for the new protocol "

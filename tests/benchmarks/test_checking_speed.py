@@ -59,7 +59,7 @@ def test_a_folder_of_markets_size(tmp_path):
     ]
     first, said = seconds(check, environment)
     assert "query holds 5 cameras, 1 fewer" in said  # and nothing else is wrong
-    assert "1 problems" in said
+    assert "1 problem" in said
     again = sorted(seconds(check, environment)[0] for _ in range(5))[2]
     indexed = sorted(seconds(load, environment)[0] for _ in range(5))[2]
     print(

@@ -1,6 +1,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,9 @@ from miniature import MINIATURE, write_image
 
 from reidlib.data import BENCHMARKS, checking, load, load_specified
 from reidlib.data.benchmarks import SURVEYS, parse
-from reidlib.data.checking import check
+from reidlib.data.checking import check, differences
+from reidlib.data.obtaining import GUIDES
+from reidlib.data.readers.folders import counted
 from reidlib.data.readers.market_layout import MARKET_COUNTS
 from reidlib.errors import InputError
 
@@ -81,6 +84,8 @@ def test_an_archive_is_no_folder(market):
     archive = market.parent / "market.zip"
     archive.write_bytes(b"PK")
     assert "unpack it" in refusal("market1501", archive)
+    image = market / "query" / MINIATURE["query"][0]
+    assert f"the file {image}; give the folder it lies in: {market / 'query'}" in refusal("market1501", image)
 
 
 def test_missing_and_misspelt_folders(market):
@@ -186,6 +191,48 @@ def test_a_part_of_market1501_is_no_market1501(market):
     text = report.text()
     assert "query holds 2 images, 3,366 fewer than belong there" in text
     assert "identities 1 to 1501 of which nothing is there: 4, 5, 6, 8" in text
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmc", "synthetic"])
+def test_a_folder_one_level_off_is_all_that_is_said(rendered, name):
+    for root, way in ((rendered.parent, "high"), (rendered / "query", "low")):
+        report = check(name, root, progress=False)
+        (problem,) = report.problems
+        assert f"one level too {way}: give {rendered}" in problem
+        assert not report.counts and not report.remarks
+        assert report.text().splitlines()[2:] == [f"problem: {problem}", "1 problem"]
+        assert differences(name, root) == [problem]
+    # Where some of the layout is there, what is there is counted.
+    for folder in ("query", "bounding_box_train"):
+        (rendered / folder).rename(rendered.parent / folder)
+    assert check(name, rendered, progress=False).counts
+
+
+def test_a_trial_that_cannot_be_loaded_is_a_problem(rendered):
+    assert check("synthetic", rendered, progress=False, trial=0).ok
+    assert differences("synthetic", rendered, trial=0) == []
+    refused = "synthetic has trial 0 only; got trial 3; choose one of those"
+    assert check("synthetic", rendered, progress=False, trial=3).problems == (refused,)
+    assert differences("synthetic", rendered, trial=3) == [refused]
+    # What the survey says already is said once, and a trial is no excuse for another keyword.
+    write_image(rendered / "bounding_box_test" / "portrait.jpg")
+    assert check("synthetic", rendered, progress=False, trial=0).text().count("portrait.jpg") == 1
+    with pytest.raises(InputError, match="protocol keywords: none; got boxes"):
+        check("synthetic", rendered, progress=False, trial=0, boxes="detected")
+
+
+def test_one_is_no_plural(rendered):
+    assert [counted(1, what) for what in ("identities", "boxes", "images", "junk")] == [
+        "1 identity",
+        "1 box",
+        "1 image",
+        "1 junk",
+    ]
+    assert counted(1_000, "identities") == "1,000 identities" and counted(0, "cameras") == "0 cameras"
+    (rendered / "query" / "0003_c2s1_000001_00.jpg").unlink()
+    text = check("synthetic", rendered, progress=False).text()
+    assert "query holds 1 image, 1 fewer than belong there" in text
+    assert "query holds 1 identity, 1 fewer" in text and "query holds 1 camera, 1 fewer" in text
 
 
 def test_queries_without_match_are_a_remark(rendered):
@@ -294,7 +341,7 @@ def test_what_could_be_read_is_not_read_again(rendered, tmp_path, monkeypatch):
     assert check("synthetic", rendered, progress=False).remarks == ()
     report = check("synthetic", rendered, progress=False)
     assert report.ok
-    assert report.remarks == ("14 images were read by an earlier check and have not changed since",)
+    assert report.remarks == ("14 images read by an earlier check and not changed since",)
     # Damaged without changing its size: the time tells; and it is found again while it stays damaged.
     name = "0003_c1s1_000051_01.jpg"
     damaged = rendered / "bounding_box_test" / name
@@ -314,6 +361,16 @@ def test_what_could_be_read_is_not_read_again(rendered, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "home")
     (tmp_path / "home").write_text("a file in its place")
     assert check("synthetic", rendered, progress=False).ok
+
+
+def test_damage_that_leaves_size_and_time_is_found(rendered):
+    assert check("synthetic", rendered, progress=False).ok
+    image = rendered / "query" / MINIATURE["query"][0]
+    before = image.stat()
+    image.write_bytes(bytes(before.st_size))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (image.stat().st_size, image.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert f"{image.name} (not an image)" in check("synthetic", rendered, progress=False).text()
 
 
 def test_a_benchmark_in_one_word():
@@ -353,6 +410,17 @@ def test_a_specification_is_read_again(market):
     benchmark = load_specified("market1501,trial=0", market)
     assert benchmark.specification == "market1501"
     assert load_specified(benchmark.specification, benchmark.root).fingerprint == benchmark.fingerprint
+
+
+def test_each_guide_stands_alone_and_names_options_that_there_are():
+    assert set(GUIDES) <= set(BENCHMARKS)
+    for name, guide in GUIDES.items():
+        text = " ".join((guide.source, guide.layout, guide.know))
+        assert "same laboratory" not in text
+        for word in re.findall(r"\b[a-z0-9]+(?:,[a-z_]+=[a-z0-9]+)+", f"{text} {guide.command}"):
+            assert parse(word)[0] == name
+    assert "Chinese University" in GUIDES["cuhk03"].source
+    assert "market1501,distractors=true" in GUIDES["market1501"].layout
 
 
 def test_duke_is_read_by_its_names(tmp_path):

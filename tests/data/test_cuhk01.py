@@ -96,11 +96,18 @@ def test_folders_above_and_below_are_found(root, tmp_path):
     assert f"two levels too high: give {nested}" in refusal(tmp_path / "downloads")
 
 
+def test_the_survey_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
+    for place in (root / "campus", tmp_path):
+        survey = survey_cuhk01(place)
+        assert survey.problems == [survey.misplaced] == [refusal(place)]
+    assert not survey_cuhk01(root).misplaced
+
+
 def test_images_outside_campus_are_found(root, tmp_path):
     (root / "campus").rename(tmp_path / "images")
     root.rmdir()
     text = refusal(tmp_path / "images")
-    assert "15 in" in text and "move them into a folder campus" in text
+    assert "got 15 images in" in text and "move them into a folder campus" in text
     assert [text] == survey_cuhk01(tmp_path / "images").problems
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from reidlib import locations
+from reidlib.data.checking import check
 from reidlib.data.readers import cuhk03_archive
 from reidlib.data.readers.cuhk03 import _archive_counts, _new_counts, cuhk03, survey_cuhk03
 from reidlib.data.readers.cuhk03_archive import extract, identity
@@ -121,7 +122,7 @@ def test_the_first_trial_is_as_counted_by_hand(release):
         "single-shot": Protocol("single", draws=10),
         "single-shot, view 1 to 2": Protocol("single", draws=10, query_cameras=(1,)),
     }
-    assert benchmark.extracted and benchmark.root == release
+    assert benchmark.extracted == identity(release / "cuhk-03.mat") and benchmark.root == release
     for split in (benchmark.train, benchmark.query):
         assert list(split.paths) == sorted(split.paths)
 
@@ -169,9 +170,20 @@ def test_a_copy_elsewhere_is_the_same_data_and_not_extracted_again(release, tmp_
 
 def test_the_same_fingerprint_in_another_home(release, tmp_path, monkeypatch):
     first = cuhk03(release)
-    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "other"))
-    second = cuhk03(release)
-    assert first.train.paths != second.train.paths and first.fingerprint == second.fingerprint
+    for home in (tmp_path / "other", release / "home"):  # outside the benchmark's folder and inside
+        monkeypatch.setenv("REIDLIB_HOME", str(home))
+        again = cuhk03(release)
+        assert home in again.train.paths[0].parents
+        assert again.fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("split", ["classic", "new"])
+def test_other_pixels_are_other_data(release, split):
+    first = cuhk03(release, split=split)
+    write_archive(release / "cuhk-03.mat", show=lambda *place: 255 - picture(*place))
+    other = cuhk03(release, split=split)
+    assert [path.name for path in other.train.paths] == [path.name for path in first.train.paths]
+    assert other.fingerprint != first.fingerprint
 
 
 def test_other_content_is_another_extraction(release):
@@ -199,7 +211,8 @@ def test_the_new_protocol_is_that_of_the_lists(release):
         assert np.unique(benchmark.query.person_ids).tolist() == list(NEW_TEST)
         assert len(benchmark.query) == 6
         assert len(benchmark.train) + len(benchmark.query) + len(benchmark.gallery) == count
-        assert benchmark.num_trials == 1 and not benchmark.protocols and benchmark.extracted
+        assert benchmark.num_trials == 1 and not benchmark.protocols
+        assert benchmark.extracted == identity(release / "cuhk-03.mat")
         assert benchmark.options["split"] == "new"
     assert "cuhk03 with split=new has trial 0 only" in refusal(release, split="new", trial=1)
 
@@ -219,7 +232,7 @@ def test_the_ready_made_folders_need_no_archive(ready_made):
     ]
     assert labelled.gallery.camera_ids.tolist() == [1, 2, 2]
     assert labelled.query.person_ids.tolist() == [3, 3] and labelled.train.person_ids.tolist() == [9, 9]
-    assert not labelled.extracted and not labelled.protocols
+    assert labelled.extracted == "" and not labelled.protocols
     assert len(cuhk03(ready_made, split="new", boxes="detected").gallery) == 2
     assert "read them with split=new" in refusal(ready_made)
     assert f"one level too low: give {ready_made}" in refusal(ready_made / "labeled", split="new")
@@ -357,7 +370,7 @@ def test_one_level_off_is_said(release, tmp_path):
     assert f"two levels too high: give {release}" in refusal(release.parent.parent)
     (release / "images").mkdir()
     assert f"one level too low: give {release}" in refusal(release / "images")
-    assert f"give {release}" in refusal(release / "cuhk-03.mat")
+    assert f"cuhk-03.mat; give the folder it lies in: {release}" in refusal(release / "cuhk-03.mat")
     assert f"did you mean {release}?" in refusal(release.with_name("cuhk03_relaese"))
     (release / "cuhk-03.mat").rename(release / "cuhk03.mat")
     text = refusal(release)
@@ -365,6 +378,38 @@ def test_one_level_off_is_said(release, tmp_path):
     (tmp_path / "zipped").mkdir()
     (tmp_path / "zipped" / "cuhk03_release.zip").write_bytes(b"PK")
     assert "unpack cuhk03_release.zip" in refusal(tmp_path / "zipped")
+
+
+def test_the_check_of_a_folder_one_level_off_says_that_alone(release, ready_made):
+    (release / "images").mkdir()
+    for root, right, split in (
+        (release.parent, release, "classic"),
+        (release / "images", release, "new"),
+        (ready_made / "labeled", ready_made, "new"),
+    ):
+        report = check("cuhk03", root, progress=False, split=split)
+        (problem,) = report.problems
+        assert problem.endswith(f": give {right}") and not report.counts
+    with pytest.raises(InputError, match=f"give the folder it lies in: {release}$"):
+        check("cuhk03", release / "cuhk-03.mat", progress=False)
+
+
+def test_the_check_takes_a_trial(release):
+    whole = check("cuhk03", release, progress=False)
+    assert check("cuhk03", release, progress=False, trial=2).problems == whole.problems
+    refused = "cuhk03 has trials 0 to 2; got trial 3; choose one of those"
+    assert set(check("cuhk03", release, progress=False, trial=3).problems) - set(whole.problems) == {refused}
+
+
+def test_the_check_remembers_either_kind(release):
+    for boxes, count in (("labelled", NUM_LABELLED), ("detected", NUM_DETECTED)):
+        assert not any(
+            "earlier" in one for one in check("cuhk03", release, boxes=boxes, progress=False).remarks
+        )
+        assert len(images_of(boxes)[0]) == count
+    for boxes, count in (("labelled", NUM_LABELLED), ("detected", NUM_DETECTED)):
+        remarks = check("cuhk03", release, boxes=boxes, progress=False).remarks
+        assert f"{count} images read by an earlier check and not changed since" in remarks
 
 
 def test_unknown_options(release):
@@ -526,7 +571,7 @@ def test_the_survey_counts_every_pair(release):
     assert survey.problems == [
         "testsets holds 20 sets of 100 persons; got 3 sets of 3 persons; download or copy the file again"
     ]
-    assert "1 persons have images of one view only: 6" in survey.remarks
+    assert "1 person with images of one view only: 6" in survey.remarks
     assert "trial 1: 5 of 22 queries have no match" in survey.remarks
     survey = survey_cuhk03(release, split="new", boxes="detected")
     found = found_counts(survey)

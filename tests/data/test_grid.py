@@ -4,6 +4,7 @@ from miniature import write_image
 from scipy.io import savemat
 from small_miniatures import GRID_TRAINING, write_grid, write_grid_mat
 
+from reidlib.data.checking import check
 from reidlib.data.readers.grid import grid, survey_grid, training_persons
 from reidlib.data.readers.survey import counts_of
 from reidlib.data.records import Protocol
@@ -11,6 +12,11 @@ from reidlib.errors import InputError
 
 MAT = "features_and_partitions.mat"
 THREE = f"{MAT} holds 3 partitions of 2 training persons; 10 of 125 belong there"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -124,7 +130,7 @@ def test_a_mat_of_another_structure_is_refused(root, variables, words):
 def test_partitions_of_persons_who_are_not_there(root):
     write_grid_mat(root / MAT, ((1, 3), (2, 250)))
     text = refusal(root)
-    assert "1 persons without: 250" in text and "unpack the archive completely" in text
+    assert "1 person without: 250" in text and "unpack the archive completely" in text
     assert text in survey_grid(root).problems
 
 
@@ -132,7 +138,7 @@ def test_a_person_in_one_folder_only_is_refused(root):
     lost = root / "gallery" / "0003_6_25010_17_30_100_224.jpeg"
     lost.unlink()
     text = refusal(root)
-    assert "probe and in gallery; got 1 images" in text and "0003_2_25006_13_31_101_210.jpeg" in text
+    assert "probe and in gallery; got 1 image of" in text and "0003_2_25006_13_31_101_210.jpeg" in text
     assert survey_grid(root).problems == [text, THREE]
 
 
@@ -148,6 +154,19 @@ def test_folders_above_and_below_are_found(root, tmp_path):
     assert f"two levels too high: give {nested}" in refusal(tmp_path / "zip")
     (root / "gallery").rename(root / "galery")
     assert "lacks gallery" in refusal(root) and "rename galery to gallery" in refusal(root)
+
+
+def test_the_check_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
+    for place in (root / "probe", tmp_path):
+        report = check("grid", place, progress=False)
+        assert report.problems == (refusal(place),) and not report.counts
+
+
+def test_a_trial_of_the_check_is_one_that_is_there(root):
+    whole = check("grid", root, progress=False)
+    assert check("grid", root, progress=False, trial=2).problems == whole.problems
+    refused = "grid has trials 0 to 2; got trial 3; choose one of those"
+    assert set(check("grid", root, progress=False, trial=3).problems) - set(whole.problems) == {refused}
 
 
 def test_names_in_upper_case_and_strange_ones(root):

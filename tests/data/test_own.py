@@ -253,6 +253,36 @@ def test_overlapping_parts_are_refused(tmp_path):
     assert not check("folder", root, progress=False).ok
 
 
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_persons_of_both_sides_are_named_by_their_own_names(tmp_path, kind):
+    names = [f"{part}/{person}/{camera}/1.png" for part, person, camera in (
+        ("train", "zoe", "1"), ("train", "bob", "1"), ("query", "zoe", "1"), ("gallery", "zoe", "2"),
+        ("gallery", "amy", "1"),
+    )]  # fmt: skip
+    lines = [",".join([name, *(name.split("/")[place] for place in (1, 2, 0))]) for name in names]
+    file = listed(tmp_path, "\n".join(["path,person,camera,split", *lines]), *names)
+    if kind == "folder":
+        file.unlink()
+    root = file if kind == "csv" else file.parent
+    assert "no person is in both training and test; got 1 in both: zoe; " in refusal(kind, root)
+    problems = check(kind, root, progress=False).problems
+    assert len(problems) == 1 and "1 in both: zoe; " in problems[0]
+
+
+def test_pictures_without_persons_are_no_benchmark(tmp_path):
+    flat = put(tmp_path / "far" / "flat", "1.jpg", "2.jpg")
+    text = refusal("folder", flat)
+    assert "; sort them into a folder per person; pictures without persons are for `reidlib search`" in text
+    assert "too low" not in text
+
+
+def test_nobody_is_said_to_have_one_camera_where_cameras_are_unknown(tmp_path):
+    root = put(tmp_path / "set", *(f"{person}/{name}.jpg" for person in "ab" for name in "xy"))
+    remarks = check("folder", root, progress=False).remarks
+    assert remarks[0] == "2 persons, cameras unknown, 4 images"
+    assert not any("cannot be searched for" in remark for remark in remarks)
+
+
 def test_half_parted_folders_are_no_persons(tmp_path):
     root = put(tmp_path / "half", *(name for name in PARTED if "query" not in name))
     text = refusal("folder", root)
@@ -294,7 +324,9 @@ def test_loose_images_and_nothing_at_all(own, tmp_path):
 
 
 def test_market1501_is_read_by_its_own_reader(market):
-    assert f"read it with market1501 instead: market1501 {market}" in refusal("folder", market)
+    assert f"read it with market1501 instead: `reidlib check market1501 {market}`" in refusal(
+        "folder", market
+    )
     with pytest.raises(InputError, match="give one of its folders") as caught:
         list_own(market)
     one_line(caught)
@@ -514,6 +546,17 @@ def test_what_cannot_be_searched(tmp_path, source, said):
     with pytest.raises(InputError) as caught:
         list_own(tmp_path / source)
     assert said in one_line(caught)
+
+
+def test_images_that_are_not_there_are_named_with_what_is_near(own):
+    for missing, near in (
+        (own / "ana", f"did you mean {own / 'anna'}?"),
+        (own / "anna" / "door" / "1.jpeg", f"did you mean {own / 'anna' / 'door' / '1.jpg'}?"),
+        (own / "qqq" / "1.jpg", f"there is no qqq in {own}"),
+    ):
+        with pytest.raises(InputError) as caught:
+            list_own(missing)
+        assert one_line(caught) == f"the images to search or embed exist; got {missing}; {near}"
 
 
 def test_nothing_imports_torch():

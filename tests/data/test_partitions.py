@@ -103,6 +103,19 @@ def test_own_partitions_are_written_and_read(tmp_path):
     assert read_partitions(path, "viper", 6).test == ((1, 2),)
 
 
+def test_the_example_of_the_docstring_is_such_a_file(tmp_path):
+    begin, end = module.__doc__.index("    {"), module.__doc__.index("    }") + 5
+    path = tmp_path / "example.json"
+    path.write_text(module.__doc__[begin:end])
+    example = read_partitions(path, "viper", 6)
+    assert example == OWN
+    # And the call that makes one makes the same.
+    call = 'write_partitions(Path("mine.json"), Partitions("viper", 6, ((1, 2, 6), (1, 3, 5))))'
+    assert call in module.__doc__
+    write_partitions(path, Partitions("viper", 6, ((1, 2, 6), (1, 3, 5))))
+    assert read_partitions(path, "viper", 6) == example
+
+
 def test_a_changed_list_does_not_fit_its_checksum(tmp_path):
     path = tmp_path / "own.json"
     write_partitions(path, OWN)

@@ -109,12 +109,18 @@ def test_folders_above_and_below_are_found(root, tmp_path):
     assert f"two levels too high: give {nested}" in refusal(tmp_path / "zip")
 
 
+def test_the_survey_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
+    for place in (root / "cam_a", tmp_path):
+        survey = survey_viper(place)
+        assert survey.problems == [survey.misplaced] == [refusal(place)]
+
+
 def test_half_an_archive(root):
     (root / "cam_b").rename(root.parent / "away")
     text = refusal(root, test_persons=2)
     assert "lacks cam_b and holds cam_a" in text
     survey = survey_viper(root, test_persons=2)
-    assert survey.problems == [text]
+    assert survey.problems == [text] and not survey.misplaced
     counts = {(count.folder, count.what): count.found for count in counts_of(survey)}
     assert counts[("cam_a", "images")] == 4 and counts[("cam_b", "images")] is None
 

@@ -2,10 +2,24 @@
 
 Persons go by their place among the sorted person ids, counted from 1, so that no file names a path. A
 partition follows from SHA-256 alone: no random library, whose numbers may change with its version, has a part
-in it. Those of the official sizes also lie here as ``NAME_TESTPERSONS.json``, with a checksum. A user's own
-file has the same form::
+in it. Those of the official sizes also lie here as ``NAME_TESTPERSONS.json``.
 
-    {"benchmark": "viper", "persons": 632, "test": [[2, 3, 7, ...], ...], "sha256": "optional"}
+A file of your own, for a reader's ``partitions=FILE``, has the same form. This one is for a VIPeR cut down to
+six persons, with two trials that test three of them each; everybody else is trained on::
+
+    {
+     "benchmark": "viper",
+     "persons": 6,
+     "test": [
+      [1, 2, 6],
+      [1, 3, 5]
+     ]
+    }
+
+``write_partitions(Path("mine.json"), Partitions("viper", 6, ((1, 2, 6), (1, 3, 5))))`` writes it, with
+``"sha256"``, a checksum that a file made by hand may go without. With all of a set's person ids sorted
+(VIPeR's are the numbers in its files' names plus one), a person's place is
+``sorted_ids.index(person_id) + 1``.
 """
 
 from __future__ import annotations

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
-from reidlib.data.partitions import choose_partitions
-from reidlib.data.readers.folders import changed_options, list_images
-from reidlib.data.readers.paired import Found, Naming, divide, find, problems_of_trials, unpaired_error
+from reidlib.data.readers.folders import counted, list_images
+from reidlib.data.readers.paired import Found, Naming, find, partitioned, survey_of, unpaired_error
 from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.records import Benchmark, Protocol, Split, check_trial
+from reidlib.data.records import Benchmark, Protocol, Split
 from reidlib.errors import InputError
 
 FOLDER = "campus"
@@ -42,28 +39,16 @@ def cuhk01(
     only one camera shows, and partitions that do not fit.
     """
     images = _find(root).images()
-    persons_k = np.unique(images.person_ids)
-    chosen = choose_partitions("cuhk01", root, len(persons_k), test_persons, TEST_PERSONS, partitions)
-    check_trial("cuhk01", trial, len(chosen.test))
-    in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
-    return Benchmark(
-        "cuhk01",
-        root,
-        *divide(images, images.camera_ids == 1, in_test_n),
-        num_trials=len(chosen.test),
-        trial=trial,
-        options=changed_options(cuhk01, test_persons=test_persons, partitions=partitions),
-        protocols=PROTOCOLS,
-    )
+    return partitioned(cuhk01, root, images, PROTOCOLS, trial, test_persons, partitions)
 
 
 def survey_cuhk01(root: Path, *, test_persons: int = TEST_PERSONS, partitions: str = "") -> Survey:
     """CUHK01's folder against the whole set, and whether every trial keeps the rules."""
-    found = _find(root)
-    trials = problems_of_trials(
-        lambda trial: cuhk01(root, trial=trial, test_persons=test_persons, partitions=partitions)
+    return survey_of(
+        _find(root),
+        COUNTS,
+        lambda trial: cuhk01(root, trial=trial, test_persons=test_persons, partitions=partitions),
     )
-    return Survey(found.parts, COUNTS, list(dict.fromkeys([*map(str, found.problems), *trials])))
 
 
 def _find(root: Path) -> Found:
@@ -71,7 +56,14 @@ def _find(root: Path) -> Found:
     beside = FOLDER in found.parts or (root.parent / FOLDER).is_dir()
     if not beside and (names := [name for name in list_images(root) if _read("", name)]):
         mend = f"move them into a folder {FOLDER} in there"
-        return Found({}, [InputError(f"CUHK01's images lie in {FOLDER}", f"{len(names)} in {root}", mend)])
+        return Found(
+            {},
+            [
+                InputError(
+                    f"CUHK01's images lie in {FOLDER}", f"{counted(len(names), 'images')} in {root}", mend
+                )
+            ],
+        )
     if FOLDER in found.parts:
         by_camera = [_of_camera(found.parts[FOLDER], camera) for camera in (1, 2)]
         if error := unpaired_error(*by_camera, "both cameras (001 or 002, and 003 or 004)"):

@@ -10,7 +10,10 @@ from reidlib.data.readers.cuhk03_archive import Extraction, extract
 from reidlib.data.readers.cuhk03_config import CONFIG_SOURCE, Config, config_files, find_config, read_config
 from reidlib.data.readers.cuhk03_mat import ARCHIVE, KINDS
 from reidlib.data.readers.folders import (
+    ARCHIVE_ENDINGS,
+    Misplaced,
     changed_options,
+    counted,
     folder_names,
     misplaced,
     near_miss,
@@ -76,11 +79,12 @@ def cuhk03(root: Path, *, trial: int = 0, split: str = "classic", boxes: str = "
             trial=trial,
             options=options,
             protocols=SINGLE_SHOT,
-            extracted=True,
+            extracted=images.identity,
         )
     config = read_config(find_config(root, boxes))  # before minutes are spent on extracting
-    splits = _new(extract(archive, boxes), config)
-    return Benchmark("cuhk03", root, *splits, trial=trial, options=options, extracted=True)
+    images = extract(archive, boxes)
+    splits = _new(images, config)
+    return Benchmark("cuhk03", root, *splits, trial=trial, options=options, extracted=images.identity)
 
 
 def survey_cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Survey:
@@ -100,7 +104,7 @@ def survey_cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled"
     try:
         images = extract(_archive(root, split, boxes), boxes)
     except InputError as error:
-        found.problems.append(str(error))
+        found.add(error)
         return found
     everything = _all_images(images)
     pairs_n = images.numbers[:, 0]
@@ -116,7 +120,9 @@ def survey_cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled"
     for person, view in zip(everything.person_ids.tolist(), everything.camera_ids.tolist(), strict=True):
         views.setdefault(person, set()).add(view)
     if one_sided := [person for person, seen in views.items() if len(seen) == 1]:
-        found.remarks.append(f"{len(one_sided)} persons have images of one view only: {shorten(one_sided)}")
+        found.remarks.append(
+            f"{counted(len(one_sided), 'persons')} with images of one view only: {shorten(one_sided)}"
+        )
     return found
 
 
@@ -124,8 +130,8 @@ def _survey_classic(found: Survey, images: Extraction) -> None:
     sizes = [len(one) for one in images.test_sets]
     if sizes != [TEST_PERSONS] * NUM_TRIALS:
         found.problems.append(
-            f"testsets holds {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {len(sizes)} sets of"
-            f" {', '.join(map(str, sorted(set(sizes)))) or 'no'} persons; download or copy the file again"
+            f"testsets holds {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {counted(len(sizes), 'sets')}"
+            f" of {', '.join(map(str, sorted(set(sizes)))) or 'no'} persons; download or copy the file again"
         )
     for trial in range(len(images.test_sets)):
         splits = _classic(images, trial)
@@ -179,8 +185,6 @@ def _is_ready_made(folder: Path) -> bool:
 
 def _archive(root: Path, split: str, boxes: str) -> Path:
     """The archive in ``root``; ``InputError`` says what is there instead and what was probably meant."""
-    if root.name == ARCHIVE and root.is_file():
-        raise InputError("a benchmark is a folder", f"the file {root}", f"give {root.parent}")
     require_folder(root)
     if (archive := root / ARCHIVE).is_file():
         return archive
@@ -189,20 +193,22 @@ def _archive(root: Path, split: str, boxes: str) -> Path:
         wanted += " or CUHK03-NP's folders labeled and detected"
     files = sorted(path.name for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
     there = shorten([*sorted(folder_names(root)), *files], 10) or "nothing"
-    raise InputError(wanted, f"{root}, which holds {there}", _instead(root, split, boxes, files))
+    value = f"{root}, which holds {there}"
 
-
-def _instead(root: Path, split: str, boxes: str, files: list[str]) -> str:
     def holds(folder: Path) -> bool:
         return (folder / ARCHIVE).is_file() or (split == "new" and _is_ready_made(folder))
 
+    if not _is_ready_made(root) and (near := misplaced(root, holds)):
+        raise Misplaced(wanted, value, near)
+    raise InputError(wanted, value, _instead(root, split, boxes, files))
+
+
+def _instead(root: Path, split: str, boxes: str, files: list[str]) -> str:
     if _is_ready_made(root):
         if split == "new":
             return f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
         return "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
-    if near := misplaced(root, holds):
-        return near
-    if zipped := [name for name in files if name.lower().endswith((".zip", ".rar", ".7z", ".gz"))]:
+    if zipped := [name for name in files if name.lower().endswith(ARCHIVE_ENDINGS)]:
         return f"unpack {zipped[0]}"
     mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
     return near_miss(ARCHIVE, mats, rename=True) or "unpack cuhk03_release.zip and give its folder"

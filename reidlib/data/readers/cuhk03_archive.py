@@ -46,9 +46,11 @@ class Extraction:
 
     ``folder`` holds ``names``, sorted, such as ``labelled_1_001_2_06.png``: boxes, camera pair, person in
     that pair, view (1 or 2) and slot (1 to 10), counted from 1. ``persons_of_pairs``: how many persons each
-    camera pair has. ``test_sets``: the classic protocol's, each as (pair, person) rows.
+    camera pair has. ``test_sets``: the classic protocol's, each as (pair, person) rows. ``identity``: the
+    archive's.
     """
 
+    identity: str
     folder: Path
     names: tuple[str, ...]
     persons_of_pairs: tuple[int, ...]
@@ -99,26 +101,29 @@ def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
 
     Raises ``InputError`` for a file that is damaged or no such archive, and for a full disk.
     """
-    home = locations.data() / f"cuhk03-{identity(archive)}"
+    known = identity(archive)
+    home = locations.data() / f"cuhk03-{known}"
     index, folder = home / f"{boxes}.json", home / boxes
-    if (found := _complete(index, folder)) is not None:
+    if (found := _complete(known, index, folder)) is not None:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(home / f"{boxes}.lock"):
-            if (found := _complete(index, folder)) is None:  # another process may have extracted meanwhile
-                found = _extract(archive, boxes, folder, progress)
+            # Another process may have extracted meanwhile.
+            if (found := _complete(known, index, folder)) is None:
+                found = _extract(archive, known, boxes, folder, progress)
                 write_json(index, _written(found))
     except OSError as error:
         raise unwritable(folder, error) from error
     return found
 
 
-def _complete(index: Path, folder: Path) -> Extraction | None:
+def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
     """What the index names, if all of it is there; the index is written last."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         found = Extraction(
+            known,
             folder,
             tuple(content["images"]),
             tuple(content["persons_of_pairs"]),
@@ -139,7 +144,7 @@ def _written(extraction: Extraction) -> dict:
     }
 
 
-def _extract(archive: Path, boxes: str, folder: Path, progress: bool) -> Extraction:
+def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool) -> Extraction:
     """Write the images that are not there yet; the caller holds the lock."""
     there = set(os.listdir(folder))  # noqa: PTH208
     for name in there:
@@ -174,7 +179,7 @@ def _extract(archive: Path, boxes: str, folder: Path, progress: bool) -> Extract
                     future.cancel()
     if not names:
         raise no_archive(archive, f"no {KINDS[boxes]} image in it")
-    return Extraction(folder, tuple(sorted(names)), persons_of_pairs, test_sets)
+    return Extraction(known, folder, tuple(sorted(names)), persons_of_pairs, test_sets)
 
 
 def _write(path: Path, image_hwc: np.ndarray) -> None:

@@ -11,6 +11,18 @@ from pathlib import Path
 from reidlib.errors import InputError, shorten
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
+ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_IRREGULAR = {"identities": "identity", "boxes": "box"}
+
+
+class Misplaced(InputError):
+    """The folder that was given holds nothing of a layout, and the one that was meant lies near it."""
+
+
+def counted(number: int, plural: str) -> str:
+    """A number and its noun, as in "1 identity" or "3,884 images"."""
+    noun = _IRREGULAR.get(plural, plural.removesuffix("s")) if number == 1 else plural
+    return f"{number:,} {noun}"
 
 
 def list_images(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> list[str]:
@@ -48,7 +60,9 @@ def require_folder(root: Path) -> None:
     if root.is_dir():
         return
     if root.exists():
-        raise InputError("a benchmark is a folder", f"the file {root}", "unpack it and name the folder")
+        packed = root.name.lower().endswith(ARCHIVE_ENDINGS)
+        mend = "unpack it and name the folder" if packed else f"give the folder it lies in: {root.parent}"
+        raise InputError("a benchmark is a folder", f"the file {root}", mend)
     ancestor = next(parent for parent in root.parents if parent.is_dir())
     lost = root.relative_to(ancestor).parts[0]
     there = sorted(folder_names(ancestor))
@@ -78,7 +92,10 @@ def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
 
 
 def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputError | None:
-    """What a folder lacks of a layout, what is there instead and what was probably meant; None if nothing."""
+    """What a folder lacks of a layout, what is there instead and what was probably meant; None if nothing.
+
+    It is ``Misplaced`` where nothing of the layout is there and all of it is nearby.
+    """
     require_folder(root)
     there = sorted(folder_names(root))
     missing = [folder for folder in wanted if folder not in there]
@@ -87,7 +104,7 @@ def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputErro
     rule = f"a folder in {layout}'s layout holds {', '.join(wanted)}"
     value = f"{root}, which lacks {', '.join(missing)} and holds {shorten(there, 10) or 'no folder'}"
     if mend := misplaced(root, lambda folder: set(wanted) <= folder_names(folder)):
-        return InputError(rule, value, mend)
+        return (Misplaced if len(missing) == len(wanted) else InputError)(rule, value, mend)
     # A folder that rightly bears its name is nobody's misspelling, however near (…_train and …_test are).
     spare = [name for name in there if name not in wanted]
     hints = [near_miss(folder, spare, rename=True) for folder in missing]

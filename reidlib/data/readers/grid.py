@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.paired import Found, Naming, divide, find, problems_of_trials, unpaired_error
+from reidlib.data.readers.folders import counted
+from reidlib.data.readers.paired import Found, Naming, divide, find, survey_of, unpaired_error
 from reidlib.data.readers.survey import Counts, Survey
 from reidlib.data.records import Benchmark, Protocol, Split, check_trial
 from reidlib.data.rules import queries_with_match
@@ -46,7 +47,7 @@ def grid(root: Path, *, trial: int = 0) -> Benchmark:
     if absent := np.setdiff1d(np.concatenate(training), images.person_ids).tolist():
         raise InputError(
             "the persons of the partitions have images in probe and gallery",
-            f"{len(absent)} persons without: {shorten(absent, 20)}",
+            f"{counted(len(absent), 'persons')} without: {shorten(absent, 20)}",
             "unpack the archive completely",
         )
     in_query_n = np.arange(len(images)) >= len(found.parts["gallery"])
@@ -63,18 +64,16 @@ def grid(root: Path, *, trial: int = 0) -> Benchmark:
 def survey_grid(root: Path) -> Survey:
     """GRID's folders and partitions against the official package."""
     found = _find(root)
-    problems = [*map(str, found.problems)]
+    survey = survey_of(found, COUNTS, lambda trial: grid(root, trial=trial))
     try:
         sizes = [len(persons) for persons in training_persons(root / PARTITIONS)]
         if sizes != [NUM_TRAINING_PERSONS] * NUM_PARTITIONS:
-            problems.append(
-                f"{PARTITIONS} holds {len(sizes)} partitions of {shorten(sorted(set(sizes)))} training"
-                f" persons; {NUM_PARTITIONS} of {NUM_TRAINING_PERSONS} belong there"
+            survey.problems.append(
+                f"{PARTITIONS} holds {counted(len(sizes), 'partitions')} of {shorten(sorted(set(sizes)))}"
+                f" training persons; {NUM_PARTITIONS} of {NUM_TRAINING_PERSONS} belong there"
             )
     except InputError as error:
-        problems.append(str(error))
-    problems += problems_of_trials(lambda trial: grid(root, trial=trial))
-    survey = Survey(found.parts, COUNTS, list(dict.fromkeys(problems)))
+        survey.add(error)
     if len(found.parts) == 2:
         probes: Split = found.parts["probe"]
         if unmatched := np.flatnonzero(~queries_with_match(probes, found.parts["gallery"])).tolist():

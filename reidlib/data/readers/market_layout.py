@@ -11,6 +11,7 @@ import numpy as np
 
 from reidlib.data.readers.folders import (
     IMAGE_ENDINGS,
+    counted,
     folder_names,
     list_images,
     missing_folders,
@@ -167,7 +168,7 @@ def survey_market_layout(root: Path, layout: str = "Market-1501") -> Survey:
     require_folder(root)
     found = Survey()
     if error := missing_folders(root, MARKET_FOLDERS, layout):
-        found.problems.append(str(error))
+        found.add(error)
     indexes = {f: index_folder(root / f) for f in MARKET_FOLDERS if (root / f).is_dir()}
     found.parts = {folder: index.split for folder, index in indexes.items()}
     if unparsed := [path for index in indexes.values() for path in index.unparsed]:
@@ -201,11 +202,13 @@ def survey_market1501(root: Path, *, distractors: bool = False) -> Survey:
     note_rules(found, boxes)
     if boxes is not None:
         found.parts[BOXES_FOLDER] = boxes
-        found.remarks.append(f"{BOXES_FOLDER} holds {len(boxes):,} boxes of the queries, for multi-query")
+        found.remarks.append(
+            f"{BOXES_FOLDER} holds {counted(len(boxes), 'boxes')} of the queries, for multi-query"
+        )
     if distractors:
         try:
             found.parts["distractors_500k"] = further_distractors(root)
-            found.remarks.append(f"{len(found.parts['distractors_500k']):,} further distractors")
+            found.remarks.append(counted(len(found.parts["distractors_500k"]), "further distractors"))
         except InputError as error:
             found.problems.append(str(error))
     return found

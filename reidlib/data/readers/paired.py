@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.readers.folders import IMAGE_ENDINGS, list_images, missing_folders
-from reidlib.data.records import Benchmark, Split
+from reidlib.data.partitions import choose_partitions
+from reidlib.data.readers.folders import (
+    IMAGE_ENDINGS,
+    changed_options,
+    counted,
+    list_images,
+    missing_folders,
+)
+from reidlib.data.readers.survey import Counts, Survey
+from reidlib.data.records import Benchmark, Protocol, Split, check_trial
 from reidlib.data.rules import DISTRACTOR
 from reidlib.errors import InputError, shorten
 
@@ -60,7 +69,7 @@ def find(root: Path, folders: Sequence[str], layout: str, naming: Naming) -> Fou
         problems.append(
             InputError(
                 naming.form,
-                f"{len(unparsed)} other names: {shorten(unparsed, 20)}",
+                f"{counted(len(unparsed), 'other names')}: {shorten(unparsed, 20)}",
                 "rename the files or move them out of the folder",
             )
         )
@@ -89,7 +98,7 @@ def unpaired_error(first: Split, second: Split, views: str) -> InputError | None
         return None
     return InputError(
         f"every person has an image in {views}",
-        f"{len(alone)} images of persons whom only one of them shows: {shorten(alone)}",
+        f"{counted(len(alone), 'images')} of persons whom only one of them shows: {shorten(alone)}",
         "unpack the archive completely, or take these images out",
     )
 
@@ -103,16 +112,58 @@ def divide(images: Split, in_query_n: np.ndarray, in_test_n: np.ndarray) -> tupl
     )
 
 
-def problems_of_trials(read: Callable[[int], Benchmark]) -> list[str]:
-    """What reading each trial in turn raises, each message once; only the first where that cannot be read."""
+def partitioned(
+    reader: Callable[..., Benchmark],
+    root: Path,
+    images: Split,
+    protocols: Mapping[str, Protocol],
+    trial: int,
+    test_persons: int,
+    partitions: str,
+) -> Benchmark:
+    """One trial of a set without an official partition, as the ``reader`` that is named after it returns it.
+
+    ``images`` are all of the set, ``trial``, ``test_persons`` and ``partitions`` the reader's keywords. Query
+    are the test persons' images of camera 1, gallery those of camera 2; everybody else is for training.
+
+    Raises ``InputError`` for partitions that do not fit and a trial that they do not have.
+    """
+    name, default = reader.__name__, inspect.signature(reader).parameters["test_persons"].default
+    persons_k = np.unique(images.person_ids)
+    chosen = choose_partitions(name, root, len(persons_k), test_persons, default, partitions)
+    check_trial(name, trial, len(chosen.test))
+    in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
+    return Benchmark(
+        name,
+        root,
+        *divide(images, images.camera_ids == 1, in_test_n),
+        num_trials=len(chosen.test),
+        trial=trial,
+        options=changed_options(reader, test_persons=test_persons, partitions=partitions),
+        protocols=protocols,
+    )
+
+
+def survey_of(found: Found, counts: Counts, read: Callable[[int], Benchmark]) -> Survey:
+    """What was found against the whole set's ``counts``, with every problem of folders, names and trials.
+
+    ``read`` reads one trial.
+    """
+    survey = Survey(found.parts, counts)
+    survey.add(*found.problems, *_problems_of_trials(read))
+    return survey
+
+
+def _problems_of_trials(read: Callable[[int], Benchmark]) -> list[InputError]:
+    """What reading each trial in turn raises; only the first where that cannot be read."""
     try:
         num_trials = read(0).num_trials
     except InputError as error:
-        return [str(error)]
+        return [error]
     found = []
     for trial in range(1, num_trials):
         try:
             read(trial)
         except InputError as error:
-            found.append(str(error))
-    return list(dict.fromkeys(found))
+            found.append(error)
+    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from reidlib.data.readers.folders import Misplaced
 from reidlib.data.records import Split
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.errors import InputError
@@ -21,13 +22,23 @@ class Survey:
 
     ``parts``: images found, by folder or list; all of them are to be decoded. ``expected``: the official
     counts of these and other parts ("images", "identities", "cameras", "junk", "distractors"). ``problems``
-    make a check fail, ``remarks`` do not.
+    make a check fail, ``remarks`` do not. ``misplaced``: the problem that another folder was meant, beside
+    which nothing else is worth saying; empty where there is none.
     """
 
     parts: dict[str, Split] = field(default_factory=dict)
     expected: Counts = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    misplaced: str = ""
+
+    def add(self, *problems: InputError) -> None:
+        """Note what a reader would raise, each message once."""
+        for problem in problems:
+            if isinstance(problem, Misplaced):
+                self.misplaced = str(problem)
+            if str(problem) not in self.problems:
+                self.problems.append(str(problem))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
-from reidlib.data.partitions import choose_partitions
-from reidlib.data.readers.folders import changed_options
-from reidlib.data.readers.paired import Found, Naming, divide, find, problems_of_trials, unpaired_error
+from reidlib.data.readers.paired import Found, Naming, find, partitioned, survey_of, unpaired_error
 from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.records import Benchmark, Protocol, check_trial
+from reidlib.data.records import Benchmark, Protocol
 
 CAMERAS = {"cam_a": 1, "cam_b": 2}
 TEST_PERSONS = 316
@@ -37,28 +33,16 @@ def viper(root: Path, *, trial: int = 0, test_persons: int = TEST_PERSONS, parti
     another form, persons whom only one camera shows, and partitions that do not fit.
     """
     images = _find(root).images()
-    persons_k = np.unique(images.person_ids)
-    chosen = choose_partitions("viper", root, len(persons_k), test_persons, TEST_PERSONS, partitions)
-    check_trial("viper", trial, len(chosen.test))
-    in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
-    return Benchmark(
-        "viper",
-        root,
-        *divide(images, images.camera_ids == 1, in_test_n),
-        num_trials=len(chosen.test),
-        trial=trial,
-        options=changed_options(viper, test_persons=test_persons, partitions=partitions),
-        protocols=PROTOCOLS,
-    )
+    return partitioned(viper, root, images, PROTOCOLS, trial, test_persons, partitions)
 
 
 def survey_viper(root: Path, *, test_persons: int = TEST_PERSONS, partitions: str = "") -> Survey:
     """VIPeR's folders against the whole set, and whether every trial keeps the rules."""
-    found = _find(root)
-    trials = problems_of_trials(
-        lambda trial: viper(root, trial=trial, test_persons=test_persons, partitions=partitions)
+    return survey_of(
+        _find(root),
+        COUNTS,
+        lambda trial: viper(root, trial=trial, test_persons=test_persons, partitions=partitions),
     )
-    return Survey(found.parts, COUNTS, list(dict.fromkeys([*map(str, found.problems), *trials])))
 
 
 def _find(root: Path) -> Found:
