@@ -108,6 +108,8 @@ def _continue(
         with partial.open("r+b") as stream:
             stream.write(header)
             stream.truncate(len(header) + 4 * length * kept)
+    else:
+        partial.unlink(missing_ok=True)
     # After the rows that it no longer describes are gone, and before new ones come.
     write_json(file.with_suffix(".json"), wanted)
     unreadable: list[Unreadable] = []

@@ -167,6 +167,28 @@ def test_another_network_or_size_is_computed_anew(split, tmp_path, decoded):
     assert len(decoded) == 23
 
 
+def test_killed_before_the_first_row_of_another_network(split, tmp_path, monkeypatch):
+    """What the file is said to hold is then new, and the rows of the network before must not be there."""
+    file, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
+    other = Tiny()
+    other.layer.weight.data.neg_()
+    with pytest.raises(Killed):
+        to_disk(split, file, model=killed_in_block(4))
+    original = feature_files.write_json
+
+    def dying(path, content):
+        original(path, content)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files, "write_json", dying)
+        with pytest.raises(Killed):
+            to_disk(split, file, model=other, key="another")
+    to_disk(split, file, model=other, key="another")
+    to_disk(split, whole, model=other, key="another")
+    assert file.read_bytes() == whole.read_bytes()
+
+
 def test_what_was_computed_of_the_same_images_survives_a_longer_list(split, tmp_path, decoded):
     file, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
     shorter = split.select(np.arange(18))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reidlib import verification
 from reidlib.errors import InputError
 from reidlib.ranking import Embeddings
-from reidlib.verification import PairHistogram, pair_distances_histogram, threshold_for
+from reidlib.verification import PairHistogram, false_match_persons, pair_distances_histogram, threshold_for
 
 
 def naive(query, gallery, same_camera=False, left_out=(), within=False):
@@ -63,6 +63,62 @@ def test_counts_are_those_of_a_plain_loop_in_blocks_of_any_size(seed, sizes, sam
     same, different = naive(query, query, same_camera, within=True)
     assert np.array_equal(within.same, counted(same, within))
     assert np.array_equal(within.different, counted(different, within))
+
+
+@given(seed=st.integers(0, 10_000), sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)))
+@settings(max_examples=60, deadline=None)
+def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
+    """Some images are in both sets, at any place; some of those have a known person on one side only."""
+    random = np.random.default_rng(seed)
+    shared = int(random.integers(0, min(sizes) + 1))
+    everyone = drawn(seed, sum(sizes) - shared)
+    columns = [random.permutation(sizes[0]), random.permutation(sizes[1]) + sizes[0] - shared]
+    query, gallery = (
+        Embeddings(everyone.features[one], everyone.person_ids[one].copy(), everyone.camera_ids[one])
+        for one in columns
+    )
+    query.person_ids[random.random(sizes[0]) < 0.2] = -1
+    left_out = tuple(np.nonzero(columns[0][:, None] == columns[1][None]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verification, "_QUERIES", 3)
+        patch.setattr(verification, "_GALLERY", 2)
+        histogram = pair_distances_histogram(query, gallery, left_out=left_out, same_camera=True, bins=50)
+        pairs = {}
+        for q, one in enumerate(columns[0].tolist()):
+            for g, other in enumerate(columns[1].tolist()):
+                persons = query.person_ids[q], gallery.person_ids[g]
+                if one != other and -1 not in persons and persons != (0, 0):
+                    distance = math.dist(query.features[q].tolist(), gallery.features[g].tolist())
+                    pairs[frozenset((one, other))] = distance, persons
+        for counts, same in ((histogram.same, True), (histogram.different, False)):
+            distances = [distance for distance, persons in pairs.values() if (len({*persons}) == 1) == same]
+            assert np.array_equal(counts, counted(np.array(distances), histogram))
+        if histogram.different.sum() and histogram.different[0] == 0:
+            threshold = threshold_for(histogram, 0.6 if histogram.different.sum() > 1 else 0.9999999999)
+            found = false_match_persons(
+                query, gallery, histogram, threshold, same_camera=True, left_out=left_out
+            )
+            near = {
+                frozenset(map(int, persons))
+                for distance, persons in pairs.values()
+                if distance <= threshold.distance and len({*persons}) == 2
+            }
+            assert found.num_person_pairs == len(near)
+            assert found.num_persons == len(frozenset().union(*near))
+            known = [{*one.person_ids.tolist()} - {-1} for one in (query, gallery)]
+            possible = {frozenset((one, other)) for one in known[0] for other in known[1] if one != other}
+            assert found.num_possible_pairs == len(possible)
+
+
+def test_people_behind_false_matches_within_one_set():
+    # Persons 1 and 2 are near each other with three images each, 3 to 6 far from all.
+    features = np.array([[0.0], [0.1], [0.2], [1], [1.1], [1.2], [50], [90], [140], [200]], np.float32)
+    images = Embeddings(features, np.array([1, 1, 1, 2, 2, 2, 3, 4, 5, 6]), np.full(10, -1))
+    histogram = pair_distances_histogram(images)
+    threshold = threshold_for(histogram, 0.24)
+    assert threshold.num_false_matches == 9
+    assert false_match_persons(images, None, histogram, threshold) == (2, 1, 15)
+    assert false_match_persons(images, None, histogram, threshold_for(histogram, 0.03)) == (2, 1, 15)
 
 
 def test_which_pairs_count():

@@ -529,7 +529,7 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("nothing", "exists"),
+        ("nothing", "there is no nothing in"),
         ("readme.txt", "an image file, a folder of them, or a CSV"),
         ("deep", "deeper than that"),
         ("mixed", "1 images in"),

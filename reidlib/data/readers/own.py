@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.folders import changed_options
+from reidlib.data.readers.folders import changed_options, near_miss
 from reidlib.data.readers.own_csv import find_csv, list_csv
 from reidlib.data.readers.own_folder import Listing, is_flat, list_flat, list_persons, list_single
 from reidlib.data.readers.own_parting import (
@@ -15,6 +16,7 @@ from reidlib.data.readers.own_parting import (
     Parted,
     match_errors,
     part,
+    person_numbers,
     searchable_persons,
     to_split,
 )
@@ -107,6 +109,8 @@ def list_own(source: str | Path) -> OwnImages:
     Raises ``InputError`` where there is nothing of that name, no image, or what a list may not have.
     """
     source = Path(source).expanduser().absolute()
+    if not source.exists():
+        raise _nothing_there(source)
     if source.is_file():
         is_list = source.name.lower().endswith(".csv")
         listing = list_csv(source, labelled=False) if is_list else list_single(source)
@@ -127,12 +131,26 @@ def list_own(source: str | Path) -> OwnImages:
     )
 
 
+def _nothing_there(source: Path) -> InputError:
+    ancestor = next(parent for parent in source.parents if parent.is_dir())
+    lost = source.relative_to(ancestor).parts[0]
+    try:
+        there = sorted(name for name in os.listdir(ancestor) if not name.startswith("."))  # noqa: PTH208
+    except OSError:
+        there = []
+    # Comparing spellings takes seconds where a folder holds all of a large set's images.
+    hint = near_miss(lost, there, prefix=ancestor) if len(there) <= 20_000 else ""
+    return InputError(
+        "the images to search or embed exist", source, hint or f"there is no {lost} in {ancestor}"
+    )
+
+
 def _benchmark(name: str, root: Path, listing: Listing, trial: int, options: dict) -> Benchmark:
     if listing.problems:
         raise listing.problems[0]
     settings = {"same_camera": False, "test_persons": 0, **options}
     parted = part(name, listing.root, listing.rows, trial=trial, **settings)
-    for error in match_errors(name, parted, settings["same_camera"]):
+    for error in [*match_errors(name, parted, settings["same_camera"]), *_on_both_sides(listing, parted)]:
         raise error
     return Benchmark(
         name,
@@ -144,6 +162,23 @@ def _benchmark(name: str, root: Path, listing: Listing, trial: int, options: dic
         trial=trial,
         options=options,
     )
+
+
+def _on_both_sides(listing: Listing, parted: Parted) -> list[InputError]:
+    """The rule of ``reidlib.data.rules`` with the persons' own names, which it does not know."""
+    tested = np.union1d(parted.query.person_ids, parted.gallery.person_ids)
+    shared = np.intersect1d(parted.train.person_ids, tested[tested > 0]).tolist()
+    if not shared:
+        return []
+    number_of = person_numbers(row.person for row in listing.rows)
+    names = {number: name for name, number in number_of.items()}
+    return [
+        InputError(
+            "no person is in both training and test",
+            f"{len(shared)} in both: {shorten([names[number] for number in shared])}",
+            "scores on persons seen in training mean nothing: move each person to one side",
+        )
+    ]
 
 
 def _survey(name: str, listing: Listing, same_camera: bool, test_persons: int) -> Survey:
@@ -165,10 +200,10 @@ def _survey(name: str, listing: Listing, same_camera: bool, test_persons: int) -
         return found
     found.parts = {"train": parted.train, "query": parted.query, "gallery": parted.gallery}
     found.remarks += _parting_described(parted, same_camera)
-    unmatched = match_errors(name, parted, same_camera)
-    rules = {error.rule for error in unmatched}
+    own = [*match_errors(name, parted, same_camera), *_on_both_sides(listing, parted)]
+    rules = {error.rule for error in own}
     others = rule_violations(parted.train, parted.query, parted.gallery)
-    found.problems += map(str, [*unmatched, *(error for error in others if error.rule not in rules)])
+    found.problems += map(str, [*own, *(error for error in others if error.rule not in rules)])
     return found
 
 
@@ -183,7 +218,9 @@ def _described(listing: Listing, same_camera: bool) -> list[str]:
         said.append(f"{number:,} images of junk (person -1), which count for nothing")
     if number := np.count_nonzero(ids == DISTRACTOR):
         said.append(f"{number:,} images of nobody (person 0): number persons from 1 if 0 is one of them")
-    if alone := sorted({*persons.tolist()} - {*searchable_persons(images, same_camera)}):
+    # Without cameras nobody knows who is seen by one only.
+    cameras_known = same_camera or all(row.camera for row in listing.rows)
+    if cameras_known and (alone := sorted({*persons.tolist()} - {*searchable_persons(images, same_camera)})):
         why = "one image" if same_camera else "one camera"
         names = {number: row.person for number, row in zip(ids.tolist(), listing.rows, strict=True)}
         named = shorten([names[number] for number in alone])

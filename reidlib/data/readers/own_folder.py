@@ -17,6 +17,10 @@ PARTS = ("train", "query", "gallery")
 LAYOUT = "own images lie in PERSON/image or PERSON/CAMERA/image"
 # Folders of other conventions, which would otherwise be read as persons of these names.
 _RESERVED = {*PARTS, "test", "testing", "training", "val", "valid", "validation", "probe"}
+_SORT = (
+    "sort them into a folder per person; "
+    "pictures without persons are for `reidlib search` and `reidlib embed`"
+)
 # What macOS archives and network drives put beside the images: copies of them, or nothing.
 _FOREIGN = {"__MACOSX", "@eaDir"}
 _CAMERA_IN_NAME = re.compile(r"_c(\d{1,18})(?!\d)", re.ASCII)
@@ -77,7 +81,7 @@ def list_persons(root: Path, *, parted: bool = True) -> Listing:
     require_folder(root)
     names = folder_names(root)
     if {*MARKET_FOLDERS} <= names:
-        mend = f"read it with market1501 instead: market1501 {root}"
+        mend = f"read it with market1501 instead: `reidlib check market1501 {root}`"
         mend = mend if parted else f"give one of its folders, such as {root / 'query'}"
         return _refused(root, LAYOUT, f"{root} in Market-1501's layout", mend)
     if set(PARTS) <= names:
@@ -146,13 +150,14 @@ def _scan_persons(folder: Path, prefix: str) -> tuple[list[Row], list[InputError
         problems.append(InputError(LAYOUT, f"images deeper than that, such as {deeper[0]}", mend))
     if loose := list_images(folder):
         mend = "move each into the folder of its person"
+        if not rows:
+            mend = _SORT
         if not rows and _holds_persons(folder.parent):
             above = folder.parent.parent
-            mend = f"that is one level too low: give {folder.parent}"
+            level, also = "one level too low", ""
             if _holds_persons(above):
-                mend = (
-                    f"that is too low: give {folder.parent}, or {above} if {folder.parent.name} is a person"
-                )
+                level, also = "too low", f", or {above} if {folder.parent.name} is a person"
+            mend += f"; or that is {level}: give {folder.parent}{also}"
         value = f"{len(loose)} images in {folder} itself: {shorten(loose)}"
         problems.append(InputError(LAYOUT, value, mend))
     if not (rows or problems):
