@@ -21,11 +21,17 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """Run the notebooks and write the report. Returns the exit status."""
     from reidlib import locations
     from reidlib.cluster import connected
-    from reidlib.profiles import SYNTHETIC_SIZES, check_data
+    from reidlib.profiles import SYNTHETIC_SIZES, check_data, check_profile
     from reidlib.reproduce import Plan, Task, select
     from reidlib.reproduce import reproduce as run_notebooks
 
-    check_data(arguments.profile, arguments.benchmark, arguments.data_root)
+    notebooks = select(arguments.numbers, locations.notebooks())
+    # The papers' tables need no benchmark besides their own.
+    tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
+    if tables_alone and arguments.benchmark == "synthetic":
+        check_profile(arguments.profile)
+    else:
+        check_data(arguments.profile, arguments.benchmark, arguments.data_root)
     if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
         raise InputError(
             "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
@@ -54,7 +60,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     real = "" if arguments.benchmark == "synthetic" else "-" + re.sub(r"[^\w.=,+-]", "-", arguments.benchmark)
     out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
     plan = Plan(
-        notebooks=select(arguments.numbers, locations.notebooks()),
+        notebooks=notebooks,
         profile=arguments.profile,
         out=out.resolve(),
         jobs=arguments.jobs,
@@ -88,13 +94,11 @@ def reproduce(arguments: argparse.Namespace) -> int:
             on_folders = sweeps.benchmark_tasks(
                 given, arguments.profile, trials=arguments.trials or 0, **asked
             )
-        wanted = sweeps.tasks(
-            waiting,
-            arguments.profile,
-            arguments.benchmark,
-            parameters["data_root"],
-            **asked,
-        )
+        wanted: list[Task] = []
+        if size or arguments.data_root:
+            wanted = sweeps.tasks(
+                waiting, arguments.profile, arguments.benchmark, parameters["data_root"], **asked
+            )
         # A training on the benchmark at hand may stand among the tables', too.
         names = {task.name for task in wanted}
         return [task for task in on_folders if task.name not in names] + wanted

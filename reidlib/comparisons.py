@@ -17,6 +17,7 @@ from reidlib.data.records import Benchmark, joined
 from reidlib.errors import InputError, shorten
 from reidlib.evidence import FAILURES, Missing, in_a_line, record
 from reidlib.execution import Execution
+from reidlib.profiles import SYNTHETIC_SIZES
 from reidlib.runs import Run
 from reidlib.tables import MISSING, Spread, branch_scores, spreads
 
@@ -103,6 +104,20 @@ def given(
     if not data_root or name not in {table.benchmark for table in TABLES}:
         return dict(folders)
     return {name: str(data_root), **folders}
+
+
+def at_hand(
+    profile: str, folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str = ""
+) -> tuple[str, str] | None:
+    """On which benchmark, in which folder, the last section of notebook 42 compares protocols; None: on none.
+
+    The one at hand; where a profile needs a real one and none is, Market-1501 or else DukeMTMC-reID among the
+    tables' folders. An empty folder stands for the embedded benchmark.
+    """
+    if data_root or SYNTHETIC_SIZES[profile] is not None:
+        return benchmark, str(data_root)
+    found = [(name, str(folders[name])) for name in ("market1501", "dukemtmc") if folders.get(name)]
+    return found[0] if found else None
 
 
 def specifications() -> tuple[str, ...]:

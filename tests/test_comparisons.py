@@ -330,3 +330,26 @@ def test_a_run_on_a_list_is_evaluated_again(tmp_path, market, capsys):
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
     assert main(["evaluate", str(run), "--device", "cpu", "--distractors"]) == 2
     assert "--distractors is for runs on market1501" in capsys.readouterr().err
+
+
+def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_path):
+    command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "paper", "--no-train"]
+    environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "elsewhere")}
+    given = ["--folder", f"grid={folders['grid']}"]
+    done = subprocess.run([*command, "42", *given], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "elsewhere" / "paper" / "42_benchmarks" / "index.html").read_text()
+    assert "this suite: jlml, profile paper, not the whole benchmark" in page
+    assert "this needs Market-1501 or DukeMTMC-reID" in page
+    for more in (["42"], ["30", "42", *given]):  # else one is needed
+        refused = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert "give --benchmark and --data-root" in refused.stderr
+
+
+def test_where_protocols_are_compared():
+    at_hand = comparisons.at_hand
+    assert at_hand("quick", {"market1501": "m"}) == ("synthetic", "")
+    assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")
+    assert at_hand("paper", {"grid": "g", "dukemtmc": "d"}) == ("dukemtmc", "d")
+    assert at_hand("paper", {"grid": "g"}) is None
