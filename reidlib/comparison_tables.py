@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reidlib import published
@@ -36,15 +36,29 @@ class Table:
 
     def printed(self) -> list[dict[str, str]]:
         """The table's rows as printed; those with nothing in these columns are left out."""
-        rows = [
+        return [
             {
                 "method": self.renamed.get(line[self.name], line[self.name]),
                 **{own: line[column] for own, column in self.columns.items()},
             }
+            for line in self.lines()
+        ]
+
+    def lines(self) -> list[dict[str, str]]:
+        """The lines of its file that the table shows, with all that stands in them."""
+        return [
+            line
             for line in published.table(self.file)
             if all(line[key] == value for key, value in self.keys.items())
+            and any(line[column] for column in self.columns.values())
         ]
-        return [row for row in rows if any(row[measure] for measure in self.columns)]
+
+
+def notes(tables: Sequence[Table]) -> tuple[str, ...]:
+    """What is odd about the rows that these tables show, all of one file."""
+    return published.notes(
+        tables[0].file, {cell for table in tables for line in table.lines() for cell in line.values()}
+    )
 
 
 def _ranks(prefix: str = "") -> dict[str, str]:

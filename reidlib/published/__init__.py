@@ -1,12 +1,14 @@
 """The papers' numbers as they are printed: one CSV file a table, and one reader for all of them.
 
-``notes.csv`` holds what is odd about them: misprints, other protocols, lost headers.
+``notes.csv`` holds what is odd about them: misprints, other protocols, lost headers. Its ``table`` is empty
+where a note holds in all of them, its ``row`` where it holds for the whole table; rows are parted by ``; ``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -60,7 +62,16 @@ def market1501(ablation: str, name: str) -> Scores:
     return Scores(*(number(line[column]) for column in ("SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP")))
 
 
-def notes(name: str) -> tuple[str, ...]:
-    """What is odd about a table's numbers, each with the row it concerns; those on all tables last."""
-    lines = [line for wanted in (name, "") for line in table("notes") if line["table"] == wanted]
-    return tuple(f"{line['row']}: {line['note']}" if line["row"] else line["note"] for line in lines)
+def notes(name: str, rows: Collection[str] | None = None) -> tuple[str, ...]:
+    """What is odd about a table's numbers, each with the rows it concerns; those on all tables last.
+
+    rows: names of the rows that are shown; notes on others are left out. None: all that the table has.
+    """
+    if rows is None:
+        rows = {cell for line in table(name) for cell in line.values()}
+    found = []
+    for line in (line for wanted in (name, "") for line in table("notes") if line["table"] == wanted):
+        concerned = [row for row in line["row"].split("; ") if row and row in rows]
+        if concerned or not line["row"]:
+            found.append(f"{', '.join(concerned)}: {line['note']}" if concerned else line["note"])
+    return tuple(found)
