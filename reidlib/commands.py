@@ -324,6 +324,13 @@ def _score_table(scores: dict) -> str:
             + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
         )
     full = scores["branches"]["full"]["step"]
+    for pooling, kinds in scores["branches"]["full"].get("multi_query", {}).items():
+        step, trapezoid = kinds["step"], kinds["trapezoid"]
+        rows.append(
+            f"multi-query ({pooling} of its boxes): R1 {100 * step['cmc']['1']:.1f}, "
+            f"mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
+            f"{100 * step['mean_average_precision']:.1f} (step)"
+        )
     for title, found in scores["branches"]["full"].get("protocols", {}).items():
         shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in found["cmc"].items())
         rows.append(f"{title} (the benchmark's own protocol): {shares}")

@@ -92,8 +92,15 @@ class OwnRuns:
 
 def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | None:
     """The folder given for a benchmark, by its whole specification or else by its name; None if none is."""
-    given = folders.get(specification) or folders.get(parse(specification)[0])
+    by_options = [folder for name, folder in folders.items() if parse(name) == parse(specification)]
+    given = next(filter(None, by_options), None) or folders.get(parse(specification)[0])
     return Path(given).expanduser().absolute() if given else None
+
+
+def folders_of(benchmark: str, folders: Mapping[str, str | Path]) -> list[str]:
+    """The folders given for tables about a benchmark, each once; ``benchmark`` without options."""
+    found = [str(folder) for name, folder in folders.items() if folder and parse(name)[0] == benchmark]
+    return list(dict.fromkeys(found))
 
 
 def given(
@@ -126,13 +133,23 @@ def specifications() -> tuple[str, ...]:
 
 
 def check_folders(folders: Mapping[str, str | Path]) -> None:
-    """Raise InputError for a folder of a benchmark that no table is about, and for one that is not there."""
+    """Raise InputError for a folder of what no table is about, given twice, or not there."""
     known = sorted({table.benchmark for table in TABLES})
-    for name, folder in folders.items():
-        if parse(name)[0] not in known:
+    for place, (name, folder) in enumerate(folders.items()):
+        benchmark, options = parse(name)
+        if benchmark not in known:
             raise InputError(
                 f"the papers' tables are about {', '.join(known)}", repr(name), "name one of them"
             )
+        read = [one for one in specifications() if parse(one)[0] == benchmark]
+        if options and (benchmark, options) not in map(parse, read):
+            raise InputError(
+                "a folder is given for a benchmark, or with its options for one of the tables about it",
+                repr(name),
+                f"write {' or '.join(dict.fromkeys([benchmark, *read]))}",
+            )
+        if twice := [other for other in [*folders][:place] if parse(other) == (benchmark, options)]:
+            raise InputError("a benchmark's folder is given once", f"{twice[0]} and {name}", "leave one out")
         if folder and not Path(folder).expanduser().is_dir():
             raise InputError(f"the folder of {name} exists", folder, "check the path")
 
@@ -167,14 +184,14 @@ def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
     """
     found = {}
     for name in folders:
-        wanted = [one for one in specifications() if name in (one, parse(one)[0])]
+        wanted = [one for one in specifications() if parse(name) in (parse(one), (parse(one)[0], {}))]
         refusals = {}
         for specification in wanted:
             try:
                 _load(specification, folders)
             except InputError as error:
                 refusals[specification] = error
-        if wanted and len(refusals) == len(wanted):
+        if len(refusals) == len(wanted):
             raise refusals[wanted[0]]
         found |= {specification: str(error) for specification, error in refusals.items()}
     return found

@@ -151,6 +151,10 @@ class Link(NamedTuple):
     wanted: RunConfiguration
     benchmark: Benchmark
 
+    def check_set(self) -> None:
+        """Raise InputError where the training images fill no batch."""
+        self.wanted.recipe.check_set(self.benchmark.train.person_ids, self.benchmark.specification)
+
 
 def chain(
     experiment: str, profile: str, benchmark: Benchmark, *, before: Sequence[Benchmark] = (), seed: int = 0
@@ -210,6 +214,8 @@ def obtain(
     """
     execution = execution or Execution()
     check_data_of(wanted, benchmark)
+    if may_train:
+        wanted.recipe.check_set(benchmark.train.person_ids, benchmark.specification)
     distributed.check_share(wanted.recipe.batch_size)
 
     def train_it(folder: Path) -> dict:
@@ -281,6 +287,9 @@ def obtain_chain(
             there = [find(link.wanted.to_json(), folder) is not None for link in links]
             needed = max((place for place, found in enumerate(there) if found), default=0)
     needed = distributed.from_first(needed)
+    if may_train:
+        for link in links[needed:]:  # all of them before the first is trained
+            link.check_set()
     for link in links[needed:]:
         run = obtain(
             link.wanted,

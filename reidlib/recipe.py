@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from reidlib.data.augmentation import Augmentation
 from reidlib.errors import InputError
 
@@ -67,6 +69,18 @@ class Recipe:
                 "milestones belong to the schedule 'steps', and it needs them",
                 f"schedule={self.schedule!r}, milestones={self.milestones}",
                 "change one of the two",
+            )
+
+    def check_set(self, person_ids: np.ndarray, name: str) -> None:
+        """Raise InputError where a training set fills no batch; ``name`` is what the set is called."""
+        images, persons = len(person_ids), len(np.unique(person_ids))
+        least = self.batch_size // self.images_per_identity if self.images_per_identity else 1
+        if images < self.batch_size or persons < least:
+            raise InputError(
+                f"a training needs the images of one batch, {self.batch_size}"
+                + (f", and {least} persons" if least > 1 else ""),
+                f"{images} images of {persons} persons in {name}",
+                "add images of further persons, or train on another set",
             )
 
     def length(self, batches_per_epoch: int) -> int:

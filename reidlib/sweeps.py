@@ -117,7 +117,7 @@ def benchmark_tasks(
     """The trainings on real benchmarks that 42_benchmarks would do and that are not done yet.
 
     folders, trials: as the notebook has them. Those that several others start from stand first; a benchmark
-    that cannot be read has none, and the notebook says why.
+    that cannot be read or trained on has none, and the notebook says why.
     """
     folder = Path(runs) if runs else locations.runs()
     since = time.time()  # of many that start from one training that fails, one is to try it
@@ -128,6 +128,9 @@ def benchmark_tasks(
             continue
         try:
             wanted = comparisons.chains(specification, folders, profile, trials=trials, seeds=seeds)
+            for of_trials in wanted.values():
+                for links in (links for of_seeds in of_trials for links in of_seeds):
+                    links[-1].check_set()  # else what comes before it would be trained for nothing
         except FAILURES:
             continue
         for row, of_trials in wanted.items():

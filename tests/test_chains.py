@@ -164,6 +164,20 @@ def test_one_of_many_tries_a_training_that_fails(benchmarks, monkeypatch):
     assert len(tried) == 2
 
 
+def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_trained(benchmarks, monkeypatch, tmp_path):
+    market, other = benchmarks  # 4 training images in the other
+    recipe = Recipe(steps=1, batch_size=5)
+    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125}, recipe))
+    with pytest.raises(
+        InputError, match=r"the images of one batch, 5; got 4 images of 3 persons in market1501"
+    ):
+        obtain(chain(other, market), runs=tmp_path / "runs")
+    with pytest.raises(InputError, match="one batch, 5"):
+        wanted = experiments.configuration("jlml", "smoke", other)
+        experiments.obtain(wanted, other, name="a", runs=tmp_path / "runs", execution=QUIET)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
 def test_unreadable_images_of_all_splits_are_named_at_once(benchmarks):
     target, _ = benchmarks
     damaged = [split.paths[0] for split in (target.train, target.query, target.gallery)]

@@ -212,8 +212,29 @@ def test_folders_are_checked(tmp_path):
         comparisons.check_folders({"grid": str(tmp_path / "nowhere")})
     with pytest.raises(InputError, match="did you mean grid"):
         comparisons.check_folders({"gird": str(tmp_path)})
+    for name in ("viper,test_persons=20", "market1501,distractors=true", "cuhk03,trial=2", "grid,trial=0"):
+        with pytest.raises(InputError, match=f"'{name}'; write {name.partition(',')[0]}"):
+            comparisons.check_folders({name: str(tmp_path)})
+    with pytest.raises(InputError, match="is given once"):
+        comparisons.check_folders(
+            dict.fromkeys(
+                ("cuhk03,boxes=detected,split=new", "cuhk03,split=new,boxes=detected"), str(tmp_path)
+            )
+        )
     assert comparisons.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
     assert comparisons.given({}, "synthetic", "b") == {}
+
+
+def test_a_folder_is_found_however_its_options_are_ordered(folders):
+    ordered = {"cuhk03,split=new,boxes=detected": folders["cuhk03"]}
+    comparisons.check_folders(ordered)
+    found = comparisons.folder_of("cuhk03,boxes=detected,split=new", ordered)
+    assert found == Path(folders["cuhk03"])
+    assert comparisons.folder_of("cuhk03", ordered) is None
+    assert comparisons.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
+    assert comparisons.folders_of("grid", ordered) == []
+    with pytest.raises(InputError):  # this archive's new protocol lacks its files: asked for, so refused
+        comparisons.unread(ordered)
 
 
 def test_the_command_trains_a_chain(folders, tmp_path, capsys):

@@ -12,6 +12,7 @@ from miniature import write_image
 from untrained import JLML, PYRAMID, QUIET, untrained
 
 from reidlib import evaluation
+from reidlib.commands import _score_table
 from reidlib.data import load
 from reidlib.data.images import decode
 from reidlib.data.records import Benchmark, Split
@@ -152,6 +153,13 @@ def test_what_evaluation_keeps(boxed, tmp_path, model):
             assert branch["multi_query"][how]["step"]["mean_average_precision"] == pytest.approx(
                 expected["mean_average_precision"]
             )
+    shown = _score_table(scores)
+    for how in ("mean", "max"):
+        kinds = scores["branches"]["full"]["multi_query"][how]
+        assert (
+            f"multi-query ({how} of its boxes): R1 {100 * kinds['step']['cmc']['1']:.1f}, "
+            f"mAP {100 * kinds['trapezoid']['mean_average_precision']:.1f} (trapezoid)"
+        ) in shown
     assert set(evaluation.ranked_lists_of(run)) == {
         "query_indices",
         "gallery_indices",
