@@ -27,7 +27,7 @@ intervals        how sure a difference is, over seeds and queries
 tables           scores of runs as rows: mean and interval over seeds, paired differences
 evidence         the runs behind a comparison, with missing ones marked
 ablations        the papers' tables of ablations: rows, baselines, what is printed
-comparisons      this suite's rows in the papers' tables (comparison_tables)
+comparisons      this suite's rows in the papers' tables (comparison_tables, table_folders)
 protocol_study   what the protocol alone does to a score
 feature_files    features of any number of images, streamed to disk; distractor_scores: half a million more
 feature_sets     features of own images with their names

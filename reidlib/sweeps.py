@@ -6,7 +6,16 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reidlib import ablations, claims, comparisons, conditions, experiments, locations, trainings
+from reidlib import (
+    ablations,
+    claims,
+    comparisons,
+    conditions,
+    experiments,
+    locations,
+    table_folders,
+    trainings,
+)
 from reidlib.conditions import Condition
 from reidlib.errors import InputError
 from reidlib.evaluation import current, usable
@@ -123,8 +132,8 @@ def benchmark_tasks(
     since = time.time()  # of many that start from one training that fails, one is to try it
     first: dict[str, Task] = {}
     then = []
-    for specification in comparisons.specifications():
-        if comparisons.folder_of(specification, folders) is None:
+    for specification in table_folders.specifications():
+        if table_folders.folder_of(specification, folders) is None:
             continue
         try:
             wanted = comparisons.chains(specification, folders, profile, trials=trials, seeds=seeds)

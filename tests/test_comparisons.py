@@ -13,7 +13,7 @@ from cuhk03_miniature import write_archive
 from miniature import write_image
 from small_miniatures import write_cuhk01, write_grid, write_grid_mat
 
-from reidlib import comparisons, sizes, sweeps
+from reidlib import comparisons, sizes, sweeps, table_folders
 from reidlib.__main__ import _named_folder, main
 from reidlib.comparison_tables import TABLES, notes
 from reidlib.data import BENCHMARKS, load
@@ -112,7 +112,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     own = obtained("grid", folders, trials=1)
     assert own.pretrained
     ((run,),) = own.runs["jlml"]
-    before = comparisons.pretraining(folders)
+    before = table_folders.pretraining(folders)
     assert before.specification == "cuhk03+market1501"
     assert before.train.person_ids.min() > 0
     parts = [load("cuhk03", folders["cuhk03"]), load("market1501", folders["market1501"])]
@@ -127,8 +127,8 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
         "this suite: jlml, profile smoke, not the whole benchmark, pre-trained, 1 of 3 partitions"
     )
     # The large sets do not, and neither do the small ones without both folders.
-    assert comparisons.before("market1501", folders) == ()
-    assert comparisons.before("grid", {**folders, "cuhk03": ""}) == ()
+    assert table_folders.before("market1501", folders) == ()
+    assert table_folders.before("grid", {**folders, "cuhk03": ""}) == ()
 
 
 def test_market_has_its_own_measures(folders):
@@ -207,34 +207,34 @@ def test_trainings_are_tasks_that_others_can_share(folders):
 
 def test_folders_are_checked(tmp_path):
     with pytest.raises(InputError, match=r"the papers' tables are about.*'folder'"):
-        comparisons.check_folders({"folder": str(tmp_path)})
+        table_folders.check_folders({"folder": str(tmp_path)})
     with pytest.raises(InputError, match="the folder of grid exists"):
-        comparisons.check_folders({"grid": str(tmp_path / "nowhere")})
+        table_folders.check_folders({"grid": str(tmp_path / "nowhere")})
     with pytest.raises(InputError, match="did you mean grid"):
-        comparisons.check_folders({"gird": str(tmp_path)})
+        table_folders.check_folders({"gird": str(tmp_path)})
     for name in ("viper,test_persons=20", "market1501,distractors=true", "cuhk03,trial=2", "grid,trial=0"):
         with pytest.raises(InputError, match=f"'{name}'; write {name.partition(',')[0]}"):
-            comparisons.check_folders({name: str(tmp_path)})
+            table_folders.check_folders({name: str(tmp_path)})
     with pytest.raises(InputError, match="is given once"):
-        comparisons.check_folders(
+        table_folders.check_folders(
             dict.fromkeys(
                 ("cuhk03,boxes=detected,split=new", "cuhk03,split=new,boxes=detected"), str(tmp_path)
             )
         )
-    assert comparisons.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
-    assert comparisons.given({}, "synthetic", "b") == {}
+    assert table_folders.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
+    assert table_folders.given({}, "synthetic", "b") == {}
 
 
 def test_a_folder_is_found_however_its_options_are_ordered(folders):
     ordered = {"cuhk03,split=new,boxes=detected": folders["cuhk03"]}
-    comparisons.check_folders(ordered)
-    found = comparisons.folder_of("cuhk03,boxes=detected,split=new", ordered)
+    table_folders.check_folders(ordered)
+    found = table_folders.folder_of("cuhk03,boxes=detected,split=new", ordered)
     assert found == Path(folders["cuhk03"])
-    assert comparisons.folder_of("cuhk03", ordered) is None
-    assert comparisons.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
-    assert comparisons.folders_of("grid", ordered) == []
+    assert table_folders.folder_of("cuhk03", ordered) is None
+    assert table_folders.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
+    assert table_folders.folders_of("grid", ordered) == []
     with pytest.raises(InputError):  # this archive's new protocol lacks its files: asked for, so refused
-        comparisons.unread(ordered)
+        table_folders.unread(ordered)
 
 
 def test_the_command_trains_a_chain(folders, tmp_path, capsys):
@@ -279,17 +279,17 @@ def test_what_is_missing_is_recorded(folders, tmp_path):
 
 
 def test_the_state_changes_with_whatever_the_tables_show(folders, market):
-    state = comparisons.state(folders)
-    assert comparisons.state(folders) == state
+    state = table_folders.state(folders)
+    assert table_folders.state(folders) == state
     assert len(state["grid"]) > 3
     (market / "gt_bbox").mkdir()
     for name in ("0001_c1s1_001051_00.jpg", "0003_c2s1_000001_00.jpg"):
         write_image(market / "gt_bbox" / name)
-    changed = comparisons.state(folders)
+    changed = table_folders.state(folders)
     assert changed["market1501"] != state["market1501"]
     write_grid_mat(Path(folders["grid"]) / "features_and_partitions.mat", ((1, 3), (2, 4), (1, 4)))
-    assert comparisons.state(folders)["grid"] != changed["grid"]
-    assert comparisons.state(folders, trials=1)["grid"][0] == changed["grid"][0]
+    assert table_folders.state(folders)["grid"] != changed["grid"]
+    assert table_folders.state(folders, trials=1)["grid"][0] == changed["grid"][0]
 
 
 def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
@@ -300,7 +300,7 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
     assert main([*command, "--folder", f"grid={folders['grid']}"]) == 2
     assert "given once" in capsys.readouterr().err
     # A part of what the tables want of a folder may be missing: said, and gone on without it.
-    assert comparisons.unread({"cuhk03": folders["cuhk03"]}).keys() == {
+    assert table_folders.unread({"cuhk03": folders["cuhk03"]}).keys() == {
         "cuhk03,split=new",
         "cuhk03,boxes=detected,split=new",
     }
@@ -374,7 +374,7 @@ def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_p
 
 
 def test_where_protocols_are_compared():
-    at_hand = comparisons.at_hand
+    at_hand = table_folders.at_hand
     assert at_hand("quick", {"market1501": "m"}) == ("synthetic", "")
     assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")
     assert at_hand("paper", {"grid": "g", "dukemtmc": "d"}) == ("dukemtmc", "d")
