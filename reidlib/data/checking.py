@@ -68,11 +68,12 @@ def check(
     survey, trial = _survey(name, root, options)
     if survey.misplaced:
         return CheckReport(name, root, (), (survey.misplaced,), ())
-    counts = counts_of(survey)
+    # Beside a folder that holds nothing of the benchmark, a table of what lacks hides the one helpful line.
+    counts = counts_of(survey) if survey.parts else ()
     problems = list(survey.problems)
     # The survey may have said the same, with the trial's number before it.
     problems += [problem for problem in trial if not any(problem in said for said in problems)]
-    problems += _differing(counts)
+    problems += _differing(counts, fewer=survey.again, more="take out what does not belong there")
     paths = [path for split in survey.parts.values() for path in split.paths]
     remarks = list(survey.remarks)
     record = _record(name, root, options)
@@ -108,13 +109,19 @@ def _survey(name: str, root: Path, options: dict[str, str | int | bool]) -> tupl
     return survey, []
 
 
-def _differing(counts: Sequence[Count]) -> list[str]:
-    return [
-        f"{count.folder} holds {counted(count.found, count.what)}, {abs(count.expected - count.found):,}"
-        f" {'fewer' if count.found < count.expected else 'more'} than belong there"
-        for count in counts
-        if count.found is not None and not count.agrees
-    ]
+def _differing(counts: Sequence[Count], **mends: str) -> list[str]:
+    """Every difference; ``mends`` for "fewer" and "more" stand behind the first of either kind alone."""
+    said = []
+    for count in counts:
+        if count.found is None or count.agrees:
+            continue
+        way = "fewer" if count.found < count.expected else "more"
+        mend = f"; {mends.pop(way)}" if way in mends else ""
+        said.append(
+            f"{count.folder} holds {counted(count.found, count.what)},"
+            f" {abs(count.expected - count.found):,} {way} than belong there{mend}"
+        )
+    return said
 
 
 def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path:

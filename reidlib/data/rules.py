@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reidlib.data.readers.folders import counted
 from reidlib.errors import InputError, shorten
 
 if TYPE_CHECKING:  # records builds on this module
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # records builds on this module
 
 JUNK = -1
 DISTRACTOR = 0
+NO_EMPTY_SPLIT = "a benchmark's split holds images"
 
 
 def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
@@ -52,7 +54,7 @@ def rule_violations(
     """
     splits = {"train": train, "query": query, "gallery": gallery}
     found = [
-        InputError("a benchmark's split holds images", f"an empty {title} split", "check its folder or list")
+        InputError(NO_EMPTY_SPLIT, f"an empty {title} split", "check its folder or list")
         for title, split in splits.items()
         if not len(split)
     ]
@@ -100,7 +102,7 @@ def rule_violations(
         found.append(
             InputError(
                 "at least one query has a match: its person in the gallery from another camera",
-                f"{len(query)} queries, none with a match",
+                f"{counted(len(query), 'queries')}, none with a match",
                 "check that query and gallery belong together and that camera ids are right",
             )
         )
@@ -114,7 +116,7 @@ def _wrong_boxes(query: Split, boxes: Split) -> list[InputError]:
         found.append(
             InputError(
                 "a box for multi-query shows a query's person in that query's camera",
-                f"{np.count_nonzero(strange)} others: {_paths(boxes, strange)}",
+                f"{counted(np.count_nonzero(strange), 'other boxes')}: {_paths(boxes, strange)}",
                 "take them off the list",
             )
         )
@@ -123,7 +125,7 @@ def _wrong_boxes(query: Split, boxes: Split) -> list[InputError]:
         found.append(
             InputError(
                 "with boxes for multi-query, every query has one of its person in its camera",
-                f"{np.count_nonzero(without)} queries without: {_paths(query, without)}",
+                f"{counted(np.count_nonzero(without), 'queries')} without: {_paths(query, without)}",
                 "complete the boxes (each query's own image is one of them), or do without any",
             )
         )

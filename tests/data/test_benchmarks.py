@@ -131,7 +131,7 @@ def test_the_rendered_folder_is_the_same_reader_with_a_count(rendered):
     synthetic, real = load("synthetic", rendered), load("market1501", rendered)
     assert synthetic.fingerprint == real.fingerprint
     (rendered / "query" / MINIATURE["query"][0]).unlink()
-    assert "1 images instead of 2" in refusal("synthetic", rendered)
+    assert "1 image instead of 2" in refusal("synthetic", rendered)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"counts": {"query": 1}}'])
@@ -228,6 +228,11 @@ def test_one_is_no_plural(rendered):
         "1 image",
         "1 junk",
     ]
+    assert [counted(1, what) for what in ("queries", "other boxes", "such persons")] == [
+        "1 query",
+        "1 other box",
+        "1 such person",
+    ]
     assert counted(1_000, "identities") == "1,000 identities" and counted(0, "cameras") == "0 cameras"
     (rendered / "query" / "0003_c2s1_000001_00.jpg").unlink()
     text = check("synthetic", rendered, progress=False).text()
@@ -296,19 +301,21 @@ def test_boxes_are_no_part_of_the_fingerprint(boxed):
 def test_a_query_without_a_box_is_named(boxed):
     (boxed / "gt_bbox" / "0003_c2s1_000001_00.jpg").unlink()
     text = refusal("market1501", boxed)
-    assert "1 queries without: " in text and "0003_c2s1_000001_00.jpg" in text
+    assert "1 query without: " in text and "0003_c2s1_000001_00.jpg" in text
     (boxed / "gt_bbox" / "0001.jpg").write_bytes(b"")
     assert "PERSON_cCAMERA" in refusal("market1501", boxed)
 
 
 def test_the_check_counts_and_reads_the_boxes(boxed):
     report = check("market1501", boxed, progress=False)
-    assert "gt_bbox holds 3 boxes of the queries" in report.text()
+    assert (
+        "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images; about 25,259" in report.text()
+    )
     (boxed / "gt_bbox" / "0001_c1s2_038021_00.jpg").write_bytes(b"")
     (boxed / "gt_bbox" / "0003_c2s1_000001_00.jpg").unlink()
     text = check("market1501", boxed, progress=False).text()
     assert "1 unreadable" in text and "0001_c1s2_038021_00.jpg" in text
-    assert "every query has one of its person in its camera; got 1 queries" in text
+    assert "every query has one of its person in its camera; got 1 query" in text
     (boxed / "gt_bbox" / "0001.jpg").write_bytes(b"")
     assert "PERSON_cCAMERA" in check("market1501", boxed, progress=False).text()
 
@@ -450,3 +457,87 @@ def test_a_nested_extra_folder_is_found(market):
     moved = outer / "Market-1501" / "Market-1501-v15.09.15"
     market.rename(moved)
     assert f"two levels too high: give {moved}" in refusal("market1501", outer)
+
+
+def test_all_folders_that_may_be_meant_are_named(rendered, tmp_path):
+    both = tmp_path / "both"
+    shutil.copytree(rendered, both / "rendered")
+    shutil.copytree(rendered, both / "DukeMTMC-reID")
+    (both / "DukeMTMC-reID" / "rendering.json").unlink()
+    one_of = f"one level too high: give one of {both / 'DukeMTMC-reID'}, {both / 'rendered'}"
+    assert check("market1501", both, progress=False).text().count(one_of) == 1
+    # A rendering is known by its own file.
+    (problem,) = check("synthetic", both, progress=False).problems
+    assert problem.endswith(f"one level too high: give {both / 'rendered'}")
+    shutil.rmtree(both / "rendered")
+    (problem,) = check("synthetic", both, progress=False).problems
+    assert "reidlib render SIZE FOLDER" in problem and "DukeMTMC" not in problem
+    with pytest.raises(InputError, match="exists"):
+        check("synthetic", tmp_path / "nowhere", progress=False)
+    for number in range(7):
+        shutil.copytree(both / "DukeMTMC-reID", both / f"copy{number}")
+    assert "copy3 and 3 more" in refusal("market1501", both)
+
+
+def test_what_lacks_is_mended_once(market, rendered):
+    whole = "unpack or copy the archive again, completely"
+    problems = check("market1501", market, progress=False).problems
+    assert [problem for problem in problems if whole in problem] == [
+        f"bounding_box_train holds 5 images, 12,931 fewer than belong there; {whole}"
+    ]
+    assert not any(whole in difference for difference in differences("market1501", market))
+    write_image(rendered / "query" / "0003_c2s1_000002_00.jpg")
+    write_image(rendered / "query" / "0001_c3s1_000002_00.jpg")
+    (rendered / "bounding_box_train" / MINIATURE["bounding_box_train"][0]).unlink()
+    assert check("synthetic", rendered, progress=False).problems == (
+        "bounding_box_train holds 4 images, 1 fewer than belong there; remove the folder and render it again:"
+        " reidlib render SIZE FOLDER",
+        "query holds 4 images, 2 more than belong there; take out what does not belong there",
+        "query holds 3 cameras, 1 more than belong there",
+    )
+
+
+def test_an_emptied_folder_is_named_by_the_check(market):
+    for path in (market / "bounding_box_test").iterdir():
+        path.unlink()
+    text = check("market1501", market, progress=False).text()
+    assert text.count(f"got none in {market / 'bounding_box_test'}; unpack the archive completely") == 1
+    assert "an empty gallery split" not in text
+    write_image(market / "bounding_box_test" / "portrait.jpg")
+    text = check("market1501", market, progress=False).text()
+    assert "portrait.jpg" in text and "got none in" not in text
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmc", "cuhk01", "cuhk03", "grid", "viper", "folder"])
+def test_an_archive_that_lies_in_the_folder_is_named(tmp_path, name):
+    root = tmp_path / "far" / "packed"
+    root.mkdir(parents=True)
+    (root / "some.tar.gz").write_bytes(b"")
+    (root / "._some.zip").write_bytes(b"")
+    report = check(name, root, progress=False)
+    assert "; unpack some.tar.gz" in report.problems[0]
+    # Nothing is there to be counted.
+    assert not report.counts and "identities" not in report.text()
+    (root / "other.ZIP").write_bytes(b"")
+    assert (
+        "; unpack the one that is meant: other.ZIP, some.tar.gz" in check(name, root, progress=False).text()
+    )
+
+
+def test_distractors_and_boxes_are_counted_against_what_belongs_there(boxed):
+    folder = boxed / "distractors_500k"
+    folder.mkdir()
+    for index in range(2):
+        write_image(folder / f"{index}.jpg", seed=index)
+    remarks = check("market1501", boxed, progress=False, distractors=True).remarks
+    assert "2 further distractors; about 500,000 belong there" in remarks
+    assert (
+        "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images; about 25,259 belong there"
+        in remarks
+    )
+
+
+def test_as_many_as_belong_there_need_no_word(boxed, monkeypatch):
+    monkeypatch.setattr("reidlib.data.readers.market_layout.BOXES_ABOUT", len(BOXES))
+    remarks = check("market1501", boxed, progress=False).remarks
+    assert "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images" in remarks

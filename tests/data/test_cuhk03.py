@@ -394,6 +394,14 @@ def test_the_check_of_a_folder_one_level_off_says_that_alone(release, ready_made
         check("cuhk03", release / "cuhk-03.mat", progress=False)
 
 
+def test_nothing_is_counted_where_there_is_no_archive(tmp_path):
+    (tmp_path / "far" / "campus").mkdir(parents=True)
+    report = check("cuhk03", tmp_path / "far", progress=False, split="new")
+    assert report.counts == ()
+    (problem,) = report.problems
+    assert report.text().splitlines()[2:] == [f"problem: {problem}", "1 problem"]
+
+
 def test_the_check_takes_a_trial(release):
     whole = check("cuhk03", release, progress=False)
     assert check("cuhk03", release, progress=False, trial=2).problems == whole.problems
@@ -430,7 +438,7 @@ def test_unknown_options(release):
         (b"\n<!DOCTYPE html><html><head>", "a web page"),
         (b"PK\x03\x04" + bytes(900), "a ZIP archive"),
         (b"", "an empty file"),
-        (bytes(2000), "no HDF5; download or copy"),
+        (bytes(2000), "no MATLAB 7.3 file (damaged, or of another version); download or copy"),
     ],
 )
 def test_a_file_that_is_no_such_archive(release, content, said):

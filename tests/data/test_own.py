@@ -135,7 +135,7 @@ def test_junk_and_distractors_are_in_the_gallery(own):
     assert sorted(benchmark.gallery.person_ids.tolist())[:3] == [-1, -1, 0]
     assert benchmark.train.person_ids.min() == 1
     remarks = "\n".join(check("folder", own, progress=False).remarks)
-    assert "2 images of junk" in remarks and "1 images of nobody" in remarks
+    assert "2 images of junk" in remarks and "1 image of nobody" in remarks
 
 
 def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
@@ -149,7 +149,7 @@ def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
     assert "no camera is known" in text and "_c1, _c2" in text and "folder,same_camera=true" in text
     put(root, "b/3/more.jpg")
     text = refusal("folder", root)
-    assert "9 cameras are not known" in text and "a/a_c11s1_0.png" in text
+    assert "got 9 images without one in" in text and "a/a_c11s1_0.png" in text
     assert len(load("folder", root, same_camera=True).train)
 
 
@@ -180,7 +180,7 @@ def test_one_camera_is_explained_and_can_be_allowed(tmp_path):
     root = put(tmp_path / "one", *(f"{person}/front/{name}.jpg" for person in "abcd" for name in "xyz"))
     text = refusal("folder", root)
     assert "images of the query's own person from its own camera are ignored" in text
-    assert "none of 4 persons (1 cameras, 12 images)" in text
+    assert "none of 4 persons (1 camera, 12 images)" in text
     assert "folder,same_camera=true (same_camera=True in a notebook)" in text
     benchmark = load_specified("folder,same_camera=true", root)
     assert benchmark.options == {"same_camera": True}
@@ -227,7 +227,9 @@ def test_a_parted_folder_stays_parted(tmp_path):
     assert benchmark.num_queries_without_match == 1  # person 5, counted and not refused
     report = check("folder", root, progress=False)
     assert report.ok
-    assert any(remark.startswith("1 of 2 queries have no match: a_c1.jpg") for remark in report.remarks)
+    assert any(
+        remark.startswith("1 of 2 queries have no match: query/5/a_c1.jpg") for remark in report.remarks
+    )
     assert "leave test_persons out" in refusal("folder", root, test_persons=1)
     assert "folder has trial 0 only; got trial 1" in refusal("folder", root, trial=1)
 
@@ -235,12 +237,12 @@ def test_a_parted_folder_stays_parted(tmp_path):
 def test_a_parted_folder_without_any_match_is_explained(tmp_path):
     root = put(tmp_path / "parted", *(name for name in PARTED if name != "gallery/3/b_c2.jpg"))
     text = refusal("folder", root)
-    assert "none of 2 queries; of their 2 persons 1 are in the gallery; put images from other cameras" in text
+    assert "none of 2 queries; 1 of their 2 persons in the gallery; put images from other cameras" in text
     assert "folder,same_camera=true" in text
     assert load("folder", root, same_camera=True).num_queries_without_match == 1
     (root / "gallery/3/c_c1.jpg").unlink()
     text = refusal("folder", root, same_camera=True)
-    assert "0 are in the gallery; list images of the same persons in query and gallery" in text
+    assert "0 of their 2 persons in the gallery; list images of the same persons in query and gallery" in text
     (root / "gallery/-1/d_c2.jpg").unlink()
     report = check("folder", root, progress=False)
     assert len(report.problems) == 1 and "with one camera no query can have a match" in report.problems[0]
@@ -313,10 +315,25 @@ def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
     assert f"one level too low: give {tmp_path / 'flat'}" in refusal("folder", tmp_path / "flat" / "anna")
 
 
+def test_cameras_read_as_persons_are_led_one_level_up(own, tmp_path):
+    up = f"or give {own} if the folders in anna are cameras of one person"
+    assert up in refusal("folder", own / "anna")
+    alone = put(tmp_path / "far" / "anna", "door/1.jpg", "yard/1.jpg")
+    assert "cameras of one person" not in refusal("folder", alone)
+
+
+def test_a_level_is_named_only_where_most_folders_beside_hold_images(tmp_path):
+    home = put(tmp_path / "home", "flat/1.jpg", "shots/1.jpg", "more/1.jpg")
+    assert f"too low: give {home}" in refusal("folder", home / "flat")
+    for name in ("code", "notes", "music"):
+        (home / name).mkdir()
+    assert "too low" not in refusal("folder", home / "flat")
+
+
 def test_loose_images_and_nothing_at_all(own, tmp_path):
     put(own, "stray.jpg")
     text = refusal("folder", own)
-    assert "1 images in" in text and "stray.jpg" in text and "move each into the folder of its person" in text
+    assert "1 image in" in text and "stray.jpg" in text and "move each into the folder of its person" in text
     (tmp_path / "far" / "empty").mkdir(parents=True)
     assert "no image (.jpg, .jpeg, .png, .bmp)" in refusal("folder", tmp_path / "far" / "empty")
     assert "did you mean" in refusal("folder", tmp_path / "owm")
@@ -339,7 +356,7 @@ def test_the_check_lists_all_that_is_unreadable_at_once(own):
     report = check("folder", own, progress=False)
     assert len(report.problems) == 1 and "2 unreadable" in report.problems[0]
     assert str(own / "anna/door/1.jpg") in report.problems[0] and "2.JPG" in report.problems[0]
-    assert any("1 folders in" in remark and "eve" in remark for remark in report.remarks)
+    assert any("1 folder in" in remark and "eve" in remark for remark in report.remarks)
     # Also where the folders are wrong.
     put(own, "stray.jpg")
     assert len(check("folder", own, progress=False).problems) == 2
@@ -438,7 +455,7 @@ def test_an_image_never_matches_itself(tmp_path):
         ("path,person,split\na.png,1,query\na.png,2,gallery\n", ["shows one person", "lines 2 and 3: a.png"]),
         (
             "path,person,split\na.png,1,query\na.png,1,gallery\na.png,1,query\n",
-            ["1 otherwise", "lines 2 and 4: a.png"],
+            ["1 faulty row in ", "lines 2 and 4: a.png"],
         ),
         ("path,person,split\na.png,1,test\n", ["split is one of: train, query, gallery", "line 2: test"]),
         ('path,person\n"a.png,1\nb.png,2\n', ["unexpected end of data from line 2"]),
@@ -458,6 +475,17 @@ def test_a_wrong_csv_says_file_line_and_mend(tmp_path, text, said):
     for words in said:
         assert words in message
     assert not check("csv", file, progress=False).ok
+
+
+def test_queries_of_a_list_are_named_by_their_paths(tmp_path):
+    lines = ["a/1.png,1,1,query", "b/1.png,2,1,query", "c/1.png,1,2,gallery", "d/1.png,9,1,train"]
+    text = "\n".join(["path,person,camera,split", *lines])
+    file = listed(tmp_path, text, *(line.split(",")[0] for line in lines))
+    report = check("csv", file, progress=False)
+    assert "1 of 2 queries have no match: b/1.png" in report.remarks
+    assert any(
+        "1 person in 1 training image, 2 in 2 queries, 1 in 1 gallery image" in r for r in report.remarks
+    )
 
 
 def test_all_kinds_of_fault_are_checked_at_once(tmp_path):
@@ -532,7 +560,7 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
         ("nothing", "there is no nothing in"),
         ("readme.txt", "an image file, a folder of them, or a CSV"),
         ("deep", "deeper than that"),
-        ("mixed", "1 images in"),
+        ("mixed", "1 image in"),
         ("empty", "no image"),
         ("parted", "give one of them, such as"),
         ("wrong.csv", "lacks path"),

@@ -87,7 +87,7 @@ def test_a_sound_benchmark_counts_queries_without_match(make, tmp_path):
     [
         ({"train": [(3, 1), (1, 2)]}, "no person is in both training and test; got 1 in both: 3"),
         ({"query": [(3, 1)], "gallery": [(3, 1), (4, 1)]}, "with one camera no query can have a match"),
-        ({"query": [(4, 2)]}, "1 queries, none with a match"),
+        ({"query": [(4, 2)]}, "1 query, none with a match"),
         ({"gallery": []}, "an empty gallery split"),
         ({"train": []}, "an empty train split"),
         ({"train": [(0, 1), (1, 1)]}, "train split are at least 1; got 0"),
@@ -117,13 +117,13 @@ def test_boxes_may_be_images_of_query_and_gallery(make, tmp_path):
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([(3, 1)], "every query has one of its person in its camera; got 1 queries without: .*1_4_2.jpg"),
+        ([(3, 1)], "every query has one of its person in its camera; got 1 query without: .*1_4_2.jpg"),
         ([], "every query has one of its person in its camera; got 2 queries without"),
         (
             [(3, 1), (4, 2), (4, 1)],
-            "shows a query's person in that query's camera; got 1 others: .*2_4_1.jpg",
+            "shows a query's person in that query's camera; got 1 other box: .*2_4_1.jpg",
         ),
-        ([(3, 1), (4, 2), (-1, 1)], "shows a query's person in that query's camera; got 1 others"),
+        ([(3, 1), (4, 2), (-1, 1)], "shows a query's person in that query's camera; got 1 other box"),
     ],
 )
 def test_boxes_fit_the_queries(make, tmp_path, rows, words):

@@ -10,7 +10,6 @@ from reidlib.data.readers.cuhk03_archive import Extraction, extract
 from reidlib.data.readers.cuhk03_config import CONFIG_SOURCE, Config, config_files, find_config, read_config
 from reidlib.data.readers.cuhk03_mat import ARCHIVE, KINDS
 from reidlib.data.readers.folders import (
-    ARCHIVE_ENDINGS,
     Misplaced,
     changed_options,
     counted,
@@ -19,6 +18,7 @@ from reidlib.data.readers.folders import (
     near_miss,
     one_of,
     require_folder,
+    unpacking,
 )
 from reidlib.data.readers.market_layout import (
     MARKET_FOLDERS,
@@ -208,8 +208,8 @@ def _instead(root: Path, split: str, boxes: str, files: list[str]) -> str:
         if split == "new":
             return f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
         return "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
-    if zipped := [name for name in files if name.lower().endswith(ARCHIVE_ENDINGS)]:
-        return f"unpack {zipped[0]}"
+    if mend := unpacking(root):
+        return mend
     mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
     return near_miss(ARCHIVE, mats, rename=True) or "unpack cuhk03_release.zip and give its folder"
 

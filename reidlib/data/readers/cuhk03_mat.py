@@ -57,7 +57,7 @@ def _check_format(archive: Path) -> None:
     elif not head:
         found, mend = "an empty file", _AGAIN
     else:
-        found, mend = "no HDF5", _AGAIN
+        found, mend = "no MATLAB 7.3 file (damaged, or of another version)", _AGAIN
     raise InputError(f"{ARCHIVE} is in MATLAB's version 7.3, which is HDF5", f"{archive}, {found}", mend)
 
 

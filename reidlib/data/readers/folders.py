@@ -12,7 +12,7 @@ from reidlib.errors import InputError, shorten
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-_IRREGULAR = {"identities": "identity", "boxes": "box"}
+_IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query"}
 
 
 class Misplaced(InputError):
@@ -21,8 +21,10 @@ class Misplaced(InputError):
 
 def counted(number: int, plural: str) -> str:
     """A number and its noun, as in "1 identity" or "3,884 images"."""
-    noun = _IRREGULAR.get(plural, plural.removesuffix("s")) if number == 1 else plural
-    return f"{number:,} {noun}"
+    *adjectives, noun = plural.split(" ")
+    if number == 1:
+        noun = _IRREGULAR.get(noun, noun.removesuffix("s"))
+    return " ".join([f"{number:,}", *adjectives, noun])
 
 
 def list_images(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> list[str]:
@@ -55,6 +57,24 @@ def folder_names(folder: Path) -> set[str]:
         return set()
 
 
+def unpacking(folder: Path) -> str:
+    """The mend that names the archives lying in a folder; empty where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            packed = sorted(
+                entry.name
+                for entry in entries
+                if entry.name.lower().endswith(ARCHIVE_ENDINGS)
+                and not entry.name.startswith(".")
+                and entry.is_file()
+            )
+    except OSError:
+        return ""
+    if len(packed) > 1:
+        return f"unpack the one that is meant: {shorten(packed)}"
+    return f"unpack {packed[0]}" if packed else ""
+
+
 def require_folder(root: Path) -> None:
     """Raise ``InputError`` unless ``root`` is a folder, with what lies nearest to it."""
     if root.is_dir():
@@ -77,18 +97,20 @@ def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
     """Where the folder that was meant lies, as a mend; empty where nothing near ``holds`` it.
 
     Looked at are the parent (the folder given is one level too low), the folders in it (one too high) and
-    those in them, as an archive unpacked into a folder of its own leaves them.
+    those in them, as an archive unpacked into a folder of its own leaves them. All that fit are named: one
+    of them may be another benchmark of the same layout.
     """
     if holds(root.parent):
         return f"that is one level too low: give {root.parent}"
-    for child in sorted(folder_names(root)):
-        if holds(root / child):
-            return f"that is one level too high: give {root / child}"
-    for child in sorted(folder_names(root)):
-        for grandchild in sorted(folder_names(root / child)):
-            if holds(root / child / grandchild):
-                return f"that is two levels too high: give {root / child / grandchild}"
-    return ""
+    children = [root / name for name in sorted(folder_names(root))]
+    if fitting := [child for child in children if holds(child)]:
+        level = "one level"
+    else:
+        grandchildren = [child / name for child in children for name in sorted(folder_names(child))]
+        fitting, level = [place for place in grandchildren if holds(place)], "two levels"
+    if not fitting:
+        return ""
+    return f"that is {level} too high: give {'one of ' if len(fitting) > 1 else ''}{shorten(fitting)}"
 
 
 def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputError | None:
@@ -108,8 +130,17 @@ def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputErro
     # A folder that rightly bears its name is nobody's misspelling, however near (…_train and …_test are).
     spare = [name for name in there if name not in wanted]
     hints = [near_miss(folder, spare, rename=True) for folder in missing]
-    mend = "; ".join(hint for hint in hints if hint) or "unpack the archive completely, or give its folder"
-    return InputError(rule, value, mend)
+    mend = "; ".join(hint for hint in hints if hint) or unpacking(root)
+    return InputError(rule, value, mend or "unpack the archive completely, or give its folder")
+
+
+def empty_error(folder: Path) -> InputError:
+    """The error for a folder without any image."""
+    return InputError(
+        f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})",
+        f"none in {folder}",
+        "unpack the archive completely",
+    )
 
 
 def near_miss(wanted: str, known: Iterable[str], *, prefix: Path | None = None, rename: bool = False) -> str:

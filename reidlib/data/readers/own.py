@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.folders import changed_options, near_miss
+from reidlib.data.readers.folders import changed_options, counted, near_miss
 from reidlib.data.readers.own_csv import find_csv, list_csv
 from reidlib.data.readers.own_folder import Listing, is_flat, list_flat, list_persons, list_single
 from reidlib.data.readers.own_parting import (
@@ -199,7 +199,7 @@ def _survey(name: str, listing: Listing, same_camera: bool, test_persons: int) -
         found.problems.append(str(error))
         return found
     found.parts = {"train": parted.train, "query": parted.query, "gallery": parted.gallery}
-    found.remarks += _parting_described(parted, same_camera)
+    found.remarks += _parting_described(listing.root, parted, same_camera)
     own = [*match_errors(name, parted, same_camera), *_on_both_sides(listing, parted)]
     rules = {error.rule for error in own}
     others = rule_violations(parted.train, parted.query, parted.gallery)
@@ -212,33 +212,36 @@ def _described(listing: Listing, same_camera: bool) -> list[str]:
     ids = images.person_ids
     persons = np.unique(ids[ids > 0])
     cameras = {row.camera for row in listing.rows} - {""}
-    known = f"{len(cameras)} cameras" if cameras else "cameras unknown"
-    said = [f"{len(persons):,} persons, {known}, {len(set(images.paths)):,} images"]
+    known = counted(len(cameras), "cameras") if cameras else "cameras unknown"
+    said = [f"{counted(len(persons), 'persons')}, {known}, {counted(len(set(images.paths)), 'images')}"]
     if number := np.count_nonzero(ids == JUNK):
-        said.append(f"{number:,} images of junk (person -1), which count for nothing")
+        said.append(f"{counted(number, 'images')} of junk (person -1), which count for nothing")
     if number := np.count_nonzero(ids == DISTRACTOR):
-        said.append(f"{number:,} images of nobody (person 0): number persons from 1 if 0 is one of them")
+        said.append(
+            f"{counted(number, 'images')} of nobody (person 0): number persons from 1 if 0 is one of them"
+        )
     # Without cameras nobody knows who is seen by one only.
     cameras_known = same_camera or all(row.camera for row in listing.rows)
     if cameras_known and (alone := sorted({*persons.tolist()} - {*searchable_persons(images, same_camera)})):
         why = "one image" if same_camera else "one camera"
         names = {number: row.person for number, row in zip(ids.tolist(), listing.rows, strict=True)}
         named = shorten([names[number] for number in alone])
-        said.append(f"{len(alone):,} persons with {why} only, who cannot be searched for: {named}")
+        said.append(f"{counted(len(alone), 'persons')} with {why} only, who cannot be searched for: {named}")
     return said
 
 
-def _parting_described(parted: Parted, same_camera: bool) -> list[str]:
+def _parting_described(root: Path, parted: Parted, same_camera: bool) -> list[str]:
     train, query, gallery = (len(np.unique(one.person_ids[one.person_ids > 0])) for one in parted[:3])
     how = "as train, query and gallery say"
     if parted.num_trials == NUM_TRIALS:
         how = f"by a fixed rule, trial 0 of {NUM_TRIALS}"
     said = [
-        f"parted {how}: {train:,} persons in {len(parted.train):,} training images, {query:,} in"
-        f" {len(parted.query):,} queries, {gallery:,} in {len(parted.gallery):,} gallery images"
+        f"parted {how}: {counted(train, 'persons')} in {counted(len(parted.train), 'training images')},"
+        f" {query:,} in {counted(len(parted.query), 'queries')},"
+        f" {gallery:,} in {counted(len(parted.gallery), 'gallery images')}"
     ]
     if unmatched := np.flatnonzero(~queries_with_match(parted.query, parted.gallery)).tolist():
-        names = [parted.query.paths[index].name for index in unmatched]
+        names = [parted.query.paths[index].relative_to(root).as_posix() for index in unmatched]
         said.append(f"{len(unmatched):,} of {len(parted.query):,} queries have no match: {shorten(names)}")
     if same_camera:
         said.append(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from reidlib.data.readers.folders import folder_names, near_miss, require_folder
+from reidlib.data.readers.folders import counted, folder_names, near_miss, require_folder
 from reidlib.data.readers.own_folder import PARTS, Listing, Row
 from reidlib.errors import InputError, shorten
 
@@ -157,7 +157,9 @@ def _rows(
         else:
             faults[row.kind].append(row.place)
     problems = [
-        InputError(rule, f"{len(faults[kind])} otherwise in {file}: {shorten(faults[kind])}", mend)
+        InputError(
+            rule, f"{counted(len(faults[kind]), 'faulty rows')} in {file}: {shorten(faults[kind])}", mend
+        )
         for kind, (rule, mend) in _FAULTS.items()
         if faults[kind]
     ]

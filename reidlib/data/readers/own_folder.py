@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from reidlib.data.readers.folders import IMAGE_ENDINGS, folder_names, list_images, misplaced, require_folder
+from reidlib.data.readers.folders import (
+    IMAGE_ENDINGS,
+    counted,
+    folder_names,
+    list_images,
+    misplaced,
+    require_folder,
+    unpacking,
+)
 from reidlib.data.readers.market_layout import MARKET_FOLDERS
 from reidlib.errors import InputError, shorten
 
@@ -152,20 +161,22 @@ def _scan_persons(folder: Path, prefix: str) -> tuple[list[Row], list[InputError
         mend = "move each into the folder of its person"
         if not rows:
             mend = _SORT
-        if not rows and _holds_persons(folder.parent):
+        if not rows and _mostly(_shows_images, folder.parent):
             above = folder.parent.parent
             level, also = "one level too low", ""
-            if _holds_persons(above):
+            if among_persons(folder.parent):
                 level, also = "too low", f", or {above} if {folder.parent.name} is a person"
             mend += f"; or that is {level}: give {folder.parent}{also}"
-        value = f"{len(loose)} images in {folder} itself: {shorten(loose)}"
+        value = f"{counted(len(loose), 'images')} in {folder} itself: {shorten(loose)}"
         problems.append(InputError(LAYOUT, value, mend))
     if not (rows or problems):
-        hint = misplaced(folder, _holds_persons)
+        hint = misplaced(folder, _holds_persons) or unpacking(folder)
         value = f"no image ({', '.join(IMAGE_ENDINGS)}) in {folder}"
         problems.append(InputError(LAYOUT, value, hint or "put the images there, or give their folder"))
     remarks = (
-        [f"{len(empty)} folders in {folder} without an image: {shorten(empty)}"] if empty and rows else []
+        [f"{counted(len(empty), 'folders')} in {folder} without an image: {shorten(empty)}"]
+        if empty and rows
+        else []
     )
     return rows, problems, remarks
 
@@ -203,11 +214,30 @@ def _holds_persons(folder: Path) -> bool:
     names = _folders(folder)
     if set(PARTS) <= set(names):
         return True
+    return sum(_shows_a_person(folder / name) for name in names) > 1
 
-    def near(place: Path) -> bool:
-        return bool(list_images(place)) or any(list_images(place / name) for name in _folders(place))
 
-    return sum(near(folder / name) for name in names) > 1
+def among_persons(folder: Path) -> bool:
+    """Do most of the folders beside this one look like persons, too: with images in them or one below?"""
+    return _mostly(_shows_a_person, folder.parent)
+
+
+def _mostly(holds: Callable[[Path], bool], folder: Path) -> bool:
+    # A set's folders hold images nearly all; where anything else lies, only a few happen to.
+    names = _folders(folder)
+    number = sum(holds(folder / name) for name in names)
+    return number > 1 and 2 * number > len(names)
+
+
+def _shows_a_person(folder: Path) -> bool:
+    return _shows_images(folder) or any(_shows_images(folder / name) for name in _folders(folder))
+
+
+def _shows_images(folder: Path) -> bool:
+    try:
+        return bool(list_images(folder))
+    except InputError:  # a stranger's folder, looked into for a hint alone
+        return False
 
 
 def _refused(root: Path, rule: str, value: str, mend: str) -> Listing:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.readers.own_folder import PARTS, Row
+from reidlib.data.readers.folders import counted
+from reidlib.data.readers.own_folder import PARTS, Row, among_persons
 from reidlib.data.records import Split
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match
 from reidlib.errors import InputError, shorten
@@ -93,12 +94,16 @@ def part(
     left to ``match_errors``.
     """
     if not same_camera and (unknown := [row for row in rows if not row.camera]):
-        known = "no camera is known" if len(unknown) == len(rows) else f"{len(unknown)} cameras are not known"
-        named = f": {shorten([row.name for row in unknown])}" if len(unknown) < len(rows) else ""
+        known, named, above = "no camera is known", "", ""
+        if len(unknown) < len(rows):
+            known = f"{counted(len(unknown), 'images')} without one"
+            named = f": {shorten([row.name for row in unknown])}"
+        elif name == "folder" and not rows[0].part and among_persons(root):
+            above = f", or give {root.parent} if the folders in {root.name} are cameras of one person"
         raise InputError(
             f"the camera of every image is known, {_WHY_CAMERAS}",
             f"{known} in {root}{named}",
-            f"{_TELL[name]}, or {_within(name)}",
+            f"{_TELL[name]}{above}, or {_within(name)}",
         )
     images = to_split(root, rows, unknown_camera=1)
     if any(row.part for row in rows):
@@ -150,7 +155,8 @@ def match_errors(name: str, parted: Parted, same_camera: bool) -> list[InputErro
     return [
         InputError(
             "at least one query has a match: its person in the gallery from another camera",
-            f"none of {len(query)} queries; of their {len(persons)} persons {there} are in the gallery",
+            f"none of {counted(len(query), 'queries')};"
+            f" {there} of their {counted(len(persons), 'persons')} in the gallery",
             mend,
         )
     ]
@@ -165,15 +171,16 @@ def _by_rule(
     mend = "add images of them" if same_camera else f"add images from other cameras, or {_within(name)}"
     if not searchable:
         why = "" if same_camera else f", {_WHY_CAMERAS}"
-        cameras = f"{len(np.unique(images.camera_ids))} cameras, {len(images)} images"
-        value = f"none of {len(persons)} persons ({cameras})"
+        cameras = counted(len(np.unique(images.camera_ids)), "cameras")
+        value = f"none of {counted(len(persons), 'persons')} ({cameras}, {counted(len(images), 'images')})"
         raise InputError(f"there are persons to search for: those {how}{why}", value, mend)
     count = test_persons or max(1, len(searchable) // 2)
     if not 0 < count <= min(len(searchable), len(persons) - 1):
         largest = min(len(searchable), len(persons) - 1)
         raise InputError(
             f"test persons are some of those {how}, and leave at least one person for training",
-            f"{count} of {len(searchable)} such persons, {len(persons)} persons in all",
+            f"{count} of {counted(len(searchable), 'such persons')},"
+            f" {counted(len(persons), 'persons')} in all",
             f"use test_persons={largest} or fewer"
             if largest and count > 0
             else "add images of other persons",

@@ -10,13 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlib.data.partitions import choose_partitions
-from reidlib.data.readers.folders import (
-    IMAGE_ENDINGS,
-    changed_options,
-    counted,
-    list_images,
-    missing_folders,
-)
+from reidlib.data.readers.folders import changed_options, counted, empty_error, list_images, missing_folders
 from reidlib.data.readers.survey import Counts, Survey
 from reidlib.data.records import Benchmark, Protocol, Split, check_trial
 from reidlib.data.rules import DISTRACTOR
@@ -74,11 +68,7 @@ def find(root: Path, folders: Sequence[str], layout: str, naming: Naming) -> Fou
             )
         )
     problems += [
-        InputError(
-            f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})",
-            f"none in {root / folder}",
-            "unpack the archive completely",
-        )
+        empty_error(root / folder)
         for folder, split in parts.items()
         if not len(split) and not any(path.parent.name == folder for path in unparsed)
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.folders import misplaced, require_folder
+from reidlib.data.readers.folders import Misplaced, counted, folder_names, misplaced, require_folder
 from reidlib.data.readers.market_layout import (
     MARKET_FOLDERS,
     note_rules,
@@ -20,6 +20,7 @@ from reidlib.data.rules import in_sightings
 from reidlib.errors import InputError
 
 RENDERING_FILE = "rendering.json"
+_AGAIN = "remove the folder and render it again: reidlib render SIZE FOLDER"
 
 
 def synthetic(root: Path, *, trial: int = 0) -> Benchmark:
@@ -48,8 +49,8 @@ def check_rendered_count(folder: Path, split: Split, counts: dict[str, dict[str,
     if len(split) != counts[folder.name]["images"]:
         raise InputError(
             f"a rendered folder holds what its {RENDERING_FILE} says",
-            f"{len(split)} images instead of {counts[folder.name]['images']} in {folder}",
-            "remove the folder and render it again: reidlib render SIZE FOLDER",
+            f"{counted(len(split), 'images')} instead of {counts[folder.name]['images']} in {folder}",
+            _AGAIN,
         )
 
 
@@ -66,7 +67,7 @@ def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> d
     except FileNotFoundError:
         rule, value = f"a rendered folder holds {RENDERING_FILE}, written last", f"no such file in {root}"
         if near := misplaced(root, lambda folder: (folder / RENDERING_FILE).is_file()):
-            raise InputError(rule, value, near) from None
+            raise Misplaced(rule, value, near) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         rule, value = f"{RENDERING_FILE} holds the counts of a rendering", f"{type(error).__name__} in {file}"
     mend = "render the folder: reidlib render SIZE FOLDER; or read it as market1501 if it is a real one"
@@ -75,10 +76,19 @@ def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> d
 
 def survey_synthetic(root: Path) -> Survey:
     """A rendered folder against what the renderer wrote."""
-    found = survey_market_layout(root)
+    require_folder(root)
+    expected, lacking = {}, None
     try:
-        found.expected = rendering_counts(root)
+        expected = rendering_counts(root)
     except InputError as error:
-        found.problems.append(str(error))
+        lacking = error
+    if lacking and not set(MARKET_FOLDERS) & folder_names(root):
+        # The folders of the layout, which may lie near it, are no rendering without that file.
+        found = Survey()
+        found.add(lacking)
+        return found
+    found = survey_market_layout(root)
+    found.expected, found.again = expected, _AGAIN
+    found.problems += [str(lacking)] if lacking else []
     note_rules(found)
     return found

@@ -23,7 +23,7 @@ class Survey:
     ``parts``: images found, by folder or list; all of them are to be decoded. ``expected``: the official
     counts of these and other parts ("images", "identities", "cameras", "junk", "distractors"). ``problems``
     make a check fail, ``remarks`` do not. ``misplaced``: the problem that another folder was meant, beside
-    which nothing else is worth saying; empty where there is none.
+    which nothing else is worth saying; empty where there is none. ``again``: the mend where something lacks.
     """
 
     parts: dict[str, Split] = field(default_factory=dict)
@@ -31,6 +31,7 @@ class Survey:
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     misplaced: str = ""
+    again: str = "unpack or copy the archive again, completely"
 
     def add(self, *problems: InputError) -> None:
         """Note what a reader would raise, each message once."""
