@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from reidlib.data.readers.folders import counted
 from reidlib.plots import BLUE, GREEN, GREY, INK, RED, STATUS
 from reidlib.verification import PairHistogram, Threshold
 
@@ -129,7 +131,7 @@ def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int
                 f"{100 * rate:.3g} % ", (threshold.distance, 100 * rate), ha="right", va="bottom", fontsize=9
             )
     handles = [plt.Line2D([], [], color=colour, linestyle=style) for _, _, colour, style in kinds]
-    labels = [f"{label}: {counts.sum():,} pairs" for label, counts, *_ in kinds]
+    labels = [f"{label}: {counted(counts.sum(), 'pairs')}" for label, counts, *_ in kinds]
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
@@ -141,16 +143,22 @@ def _font(weight: str) -> ImageFont.FreeTypeFont:
 
 
 def _wrapped(label: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A label in at most three lines; of a longer one the end, in which file names differ."""
-    folder, slash, name = label.rpartition("/")
-    lines: list[str] = []
-    for part in filter(None, (folder + slash, name)):
-        while part:  # a folder begins a line of its own, and so does the name behind it
+    """A label in at most three lines; of a longer one the end, in which file names differ.
+
+    Lines break behind a slash, and within a folder's or file's name only where it is wider than a line.
+    """
+    lines = [""]
+    for part in re.split("(?<=/)", label):
+        if font.getlength(lines[-1] + part) <= _BOX[0]:
+            lines[-1] += part
+            continue
+        while part:
             length = len(part)
             while length > 1 and font.getlength(part[:length]) > _BOX[0]:
                 length -= 1
             lines.append(part[:length])
             part = part[length:]
+    lines = [line for line in lines if line]
     return lines if len(lines) <= 3 else ["…" + lines[-3][1:], *lines[-2:]]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from reidlib.data.images import decode
+from reidlib.data.readers.folders import counted
 from reidlib.data.rules import JUNK
 from reidlib.feature_sets import FeatureSet
 from reidlib.files import write_json, write_whole
@@ -65,6 +66,16 @@ class Searched:
             within = None if self.calibration is None else distance <= self.calibration.threshold.distance
             yield index, distance, match, within
 
+    def images_of_others(self) -> tuple[float, bool]:
+        """How many images of other people there are for a query, on average, and is that an upper bound?
+
+        It is where some person is unknown: whoever is not known to be the query's person counts.
+        """
+        asked, there = self.queries.person_ids, self.images.person_ids
+        own = np.bincount(there + 1, minlength=asked.max() + 2)
+        own[JUNK + 1] = 0
+        return len(there) - float(own[asked + 1].mean()), bool(JUNK in asked or JUNK in there)
+
 
 def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
     """The contact sheet of the first ``count`` queries; where images are missing none, and why."""
@@ -90,7 +101,7 @@ def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
         ]
         rows.append(SheetRow(picture(query, row), query.names[row], found))
     if missing:
-        why = f"no contact sheet: {len(missing):,} of its images are not there, such as {missing[0]}"
+        why = f"no contact sheet: it lacks {counted(len(missing), 'images')}, such as {missing[0]}"
         return None, f"{why}; search with the images instead of their features"
     return contact_sheet(rows, lines=_sheet_lines(searched, len(rows))), ""
 
@@ -115,17 +126,19 @@ def write_search(searched: Searched, out: Path, sheet: Image.Image | None) -> tu
 def described(searched: Searched, top: int) -> list[str]:
     """What was searched and found, in a few sentences, one a line."""
     query, gallery = searched.query, searched.gallery
-    said = [f"{len(query):,} queries, {len(gallery):,} images to search, run {query.information['run']}"]
+    sizes = f"{counted(len(query), 'query images')}, {counted(len(gallery), 'images')} to search"
+    said = [f"{sizes}, run {query.information['run']}"]
     lengths = (searched.nearest.gallery_indices >= 0).sum(1)
     if lengths.min() < top:
-        said.append(f"lists end after {lengths.min():,} images: there are no more, and none finds itself")
+        shortest = counted(lengths.min(), "images")
+        said.append(f"lists end after {shortest}: there are no more, and none finds itself")
     first = [match for row in range(len(query)) for _, _, match, _ in list(searched.list_of(row))[:1]]
     if known := [match for match in first if match is not None]:
         said.append(
-            f"nearest image: the query's person for {sum(known):,} of the {len(known):,} queries "
+            f"nearest image: the query's person for {sum(known):,} of {counted(len(known), 'query images')} "
             "where both persons are known" + _camera_note(searched)
         )
-    return said + _threshold_described(searched.calibration, len(gallery))
+    return said + _threshold_described(searched)
 
 
 def _camera_note(searched: Searched) -> str:
@@ -137,8 +150,12 @@ def _camera_note(searched: Searched) -> str:
 
 def _sheet_lines(searched: Searched, shown: int) -> list[str]:
     total = len(searched.query)
-    part = f"All {total:,}" if shown == total else f"The first {shown:,} of {total:,}"
-    lines = [f"{part} queries, in the order of their names and not chosen by how well they went"]
+    if total == 1:
+        lines = ["The one query image"]
+    else:
+        first = "The first" if shown == 1 else f"The first {shown:,}"
+        part = f"All {total:,}" if shown == total else f"{first} of {total:,}"
+        lines = [f"{part} query images, in the order of their names and not chosen by how well they went"]
     lines.append("Nearest image first; the number below an image is its distance from the query.")
     if all((side.person_ids != JUNK).any() for side in (searched.queries, searched.images)):
         lines.append("✓ match: the query's person.  ✗ other: somebody else.")
@@ -187,6 +204,7 @@ def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
         calibration.false_matches,
         searched.query.information,
     )
+    others, upper_bound = searched.images_of_others()
     return {
         "threshold": threshold.distance,
         "distance": "Euclidean",
@@ -200,15 +218,16 @@ def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
             "of_pairs_of_persons": people.num_possible_pairs,
         },
         "false_matches_per_query": {
-            "images_of_other_people": len(searched.gallery),
-            "expected": len(searched.gallery) * threshold.false_match_rate,
+            "images_of_other_people": others,
+            "expected": others * threshold.false_match_rate,
+            "upper_bound": upper_bound,
         },
         "calibrated_on": {
             "images_from": calibration.where,
             "images": calibration.num_images,
             "persons": calibration.num_persons,
             "cameras": calibration.num_cameras or None,
-            "pairs_within_a_camera": calibration.same_camera,
+            "same_person_pairs_within_a_camera": calibration.same_camera,
         },
         "network": information["network"],
         "run": information["run"],
@@ -216,20 +235,24 @@ def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
     }
 
 
-def _threshold_described(calibration: Calibration | None, searched_images: int) -> list[str]:
+def _threshold_described(searched: Searched) -> list[str]:
+    calibration = searched.calibration
     if calibration is None:
         return []
     threshold, people = calibration.threshold, calibration.false_matches
-    cameras = f"{calibration.num_cameras} cameras" if calibration.num_cameras else "cameras unknown"
+    others, upper_bound = searched.images_of_others()
+    expected, at_most = others * threshold.false_match_rate, "at most " if upper_bound else ""
+    expected = f"{expected:,.0f}" if expected >= 10 else f"{expected:.2g}"
+    cameras = counted(calibration.num_cameras, "cameras") if calibration.num_cameras else "cameras unknown"
     said = [
         f"same person up to distance {threshold.distance:.3f}: that takes {threshold.num_false_matches:,} of "
-        f"{threshold.num_different:,} pairs of different people for one "
+        f"{counted(threshold.num_different, 'pairs')} of different people for one "
         f"({100 * threshold.false_match_rate:.3g} %, asked {100 * threshold.asked_rate:.3g} %) and finds "
-        f"{100 * threshold.true_match_rate:.1f} % of {threshold.num_same:,} pairs of one person",
-        f"among {searched_images:,} gallery images of other people expect about "
-        f"{searched_images * threshold.false_match_rate:.2g} false ones for each query",
-        f"measured on {calibration.where}: {calibration.num_persons:,} persons, "
-        f"{calibration.num_images:,} images, {cameras}",
+        f"{100 * threshold.true_match_rate:.1f} % of {counted(threshold.num_same, 'pairs')} of one person",
+        f"a query meets {at_most}{counted(round(others), 'gallery images')} of other people on average: "
+        f"expect {at_most}about {expected} false ones among them",
+        f"measured on {calibration.where}: {counted(calibration.num_persons, 'persons')}, "
+        f"{counted(calibration.num_images, 'images')}, {cameras}",
         _NOTE,
     ]
     if threshold.num_false_matches:
@@ -237,7 +260,7 @@ def _threshold_described(calibration: Calibration | None, searched_images: int) 
         said.append(
             f"the false matches are of {people.num_persons:,} persons: the threshold "
             + ("rests on" if rests else "is measured on")
-            + f" {people.num_person_pairs:,} of {people.num_possible_pairs:,} pairs of people"
+            + f" {people.num_person_pairs:,} of {counted(people.num_possible_pairs, 'pairs')} of people"
             + ("; calibrate on more persons" if rests else "")
         )
     if threshold.num_different * threshold.asked_rate < 3:

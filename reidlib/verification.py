@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reidlib.data.readers.folders import counted
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.distances import float64_device, full_float32, rows, spans, squared_by_product
 from reidlib.errors import InputError
@@ -245,7 +246,7 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
         raise InputError(
             f"a false-match rate of {false_match_rate:g} is measured on {math.ceil(1 / false_match_rate):,} "
             "pairs of different people or more",
-            f"{num_different:,} pairs",
+            counted(num_different, "pairs"),
             mend,
         )
     false_matches = histogram.different.cumsum()
@@ -253,7 +254,7 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     if not len(within):
         raise InputError(
             "different people have different features",
-            f"{false_matches[0]:,} of {num_different:,} pairs at distance 0",
+            f"{false_matches[0]:,} of {counted(num_different, 'pairs')} at distance 0",
             "look for copies of an image under two persons' names, or train the model longer",
         )
     place = within[-1]

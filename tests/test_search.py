@@ -17,7 +17,7 @@ from reidlib.errors import InputError
 from reidlib.feature_sets import FeatureSet, save_features, write_features
 from reidlib.nearest import nearest_images
 from reidlib.search import same_images, search
-from reidlib.search_plots import Found, SheetRow, contact_sheet, distance_figure
+from reidlib.search_plots import Found, SheetRow, _font, _wrapped, contact_sheet, distance_figure
 from reidlib.verification import PairHistogram, threshold_for
 
 QUIET = {"device": "cpu", "progress": False}
@@ -162,7 +162,7 @@ def test_images_in_folders_are_ranked_judged_and_shown(run, tmp_path):
     assert "other cameras" in threshold["note"]
     with Image.open(tmp_path / "out" / "contact_sheet.jpg") as sheet:
         assert sheet.height > 8 * 200
-    assert "8 queries, 10 images to search" in result.text
+    assert "8 query images, 10 images to search" in result.text
     assert "12 of 64 pairs of different people" in result.text
     assert "need one of their own" in result.text
 
@@ -237,18 +237,77 @@ def test_verdicts_by_hand(tmp_path):
         ("g2.jpg", "20.000000", "no", "no"),
     ]
     assert "few pairs for this rate: had none matched, up to 30 %" in result.text
-    assert "no contact sheet: 4 of its images are not there" in result.text
-    assert "nearest image: the query's person for 0 of the 1 queries" in result.text
+    assert "no contact sheet: it lacks 4 images, such as g1.jpg" in result.text
+    assert "nearest image: the query's person for 0 of 1 query image where" in result.text
     assert "both persons are known (images of the same camera included)" in result.text
     assert f"up to distance {found.distance:.3f}:" in result.text
-    # One of ten strangers matches, and eleven images are searched.
-    assert "among 11 gallery images of other people expect about 1.1 false ones" in result.text
+    # One of ten strangers matches, and ten of the eleven images are of strangers.
+    said = "a query meets 10 gallery images of other people on average: expect about 1 false ones"
+    assert said in result.text
     assert "the false matches are of 2 persons: the threshold rests on 1 of 10 pairs of people" in result.text
     content = json.loads((tmp_path / "out" / "threshold.json").read_text())
     assert content["false_matches_per_query"] == {
-        "images_of_other_people": 11, "expected": pytest.approx(1.1)
+        "images_of_other_people": 10, "expected": pytest.approx(1), "upper_bound": False
     }  # fmt: skip
     assert content["false_matches_from"] == {"persons": 2, "pairs_of_persons": 1, "of_pairs_of_persons": 10}
+
+
+def per_query(out):
+    return json.loads((out / "threshold.json").read_text())["false_matches_per_query"]
+
+
+def test_a_querys_own_images_are_not_counted_as_other_peoples(tmp_path):
+    """Three images of a, two of b, one of c: a query meets 3, 4 or 5 of others, 22 of 6 on average."""
+    images = saved(tmp_path / "f.npz", [0.0, 1, 2, 10, 11, 30], persons=[*"aaabbc"])
+    options = {"out": tmp_path / "out", "false_match_rate": 0.5, **QUIET}
+    found = search(images, images, **options).searched.calibration.threshold
+    # As often as a query really meets a false one: each false pair is met from both sides.
+    assert per_query(tmp_path / "out") == {
+        "images_of_other_people": pytest.approx(22 / 6),
+        "expected": pytest.approx(2 * found.num_false_matches / 6),
+        "upper_bound": False,
+    }
+
+
+def test_images_of_unknown_persons_make_the_number_of_other_peoples_an_upper_bound(tmp_path):
+    known = saved(tmp_path / "known.npz", [0.0, 1, 10, 11], persons=[*"aabb"])
+    mixed = saved(tmp_path / "mixed.npz", [0.0, 10, 50, 60, 70], persons=["a", "b", "", "", ""])
+    unknown = saved(tmp_path / "unknown.npz", [0.0, 50, 60])
+    options = {"out": tmp_path / "out", "false_match_rate": 0.5, "calibrate": known, **QUIET}
+    for query, gallery, others in (
+        (known, mixed, 4),  # one image is the query's own, three may be anybody's
+        (mixed, known, (2 + 2 + 4 + 4 + 4) / 5),
+        (unknown, unknown, 3),
+        (unknown, known, 4),
+    ):
+        text = search(query, gallery, **options).text
+        found = per_query(tmp_path / "out")
+        assert (found["images_of_other_people"], found["upper_bound"]) == (pytest.approx(others), True)
+        assert (
+            f"meets at most {round(others)} gallery images of other people on average: expect at most" in text
+        )
+
+
+def test_many_expected_false_ones_are_a_plain_number(tmp_path):
+    query = saved(tmp_path / "q.npz", [0.0], persons=["a"])
+    gallery = saved(tmp_path / "g.npz", [1.0, *range(2, 3002)], persons=["a", *["b"] * 3000])
+    result = search(query, gallery, out=tmp_path / "out", top=1, false_match_rate=0.5, **QUIET)
+    assert "a query meets 3,000 gallery images of other people on average: expect about 1,500 " in result.text
+
+
+def test_one_of_anything_is_no_plural(tmp_path):
+    query = saved(tmp_path / "q.npz", [0.0], persons=["a"], cameras=["1"])
+    gallery = saved(tmp_path / "g.npz", [1.0, 9.0], persons=["a", "b"], cameras=["1", "1"])
+    options = {"out": tmp_path / "out", "same_camera": True, **QUIET}
+    text = search(query, gallery, false_match_rate=0.9999999999, top=1, **options).text
+    for words in (
+        "1 query image, 2 images to search", "takes 1 of 1 pair of different people",
+        "100.0 % of 1 pair of one person", "a query meets 1 gallery image of other people", "1 camera\n",
+    ):  # fmt: skip
+        assert words in text
+    text = search(query, saved(tmp_path / "one.npz", [1.0]), **options).text
+    assert "1 query image, 1 image to search" in text
+    assert "lists end after 1 image: there are no more" in text
 
 
 def test_many_pairs_of_people_are_not_called_few(tmp_path):
@@ -328,7 +387,7 @@ def test_one_camera_is_explained_and_allowed_when_asked_for(tmp_path):
     found = search(features, features, **options, **QUIET).searched.calibration
     assert found.threshold.num_same == 2
     assert json.loads((tmp_path / "new" / "threshold.json").read_text())["calibrated_on"][
-        "pairs_within_a_camera"
+        "same_person_pairs_within_a_camera"
     ]
 
 
@@ -426,6 +485,45 @@ def test_the_sheet_says_what_its_words_mean(run, tmp_path, monkeypatch):
     assert drawn.count("not sure") == listed.sum() - within.sum() > 0
     assert "different" not in drawn
     assert {f"{distance:.3f}" for distance in found.nearest.distances[listed]} <= set(drawn)
+
+
+@pytest.mark.parametrize(
+    ("count", "sheet", "title"),
+    [
+        (3, 3, "All 3 query images, in the order of their names and"),
+        (3, 2, "The first 2 of 3 query images, in the order of their names and"),
+        (3, 1, "The first of 3 query images, in the order of their names and"),
+        (1, 3, "The one query image"),
+    ],
+)
+def test_the_sheets_title_says_which_queries_it_shows(tmp_path, monkeypatch, count, sheet, title):
+    from reidlib import search_plots
+
+    said, original = [], search_plots.contact_sheet
+    monkeypatch.setattr(
+        search_plots,
+        "contact_sheet",
+        lambda rows, lines: (said.extend(lines), original(rows, lines=lines))[1],
+    )
+    for index in range(count):
+        write_image(tmp_path / f"q{index}.jpg", seed=index)
+    query = saved(tmp_path / "q.npz", [float(index) for index in range(count)], root=tmp_path)
+    search(query, query, out=tmp_path / "out", sheet=sheet, **QUIET)
+    assert said[0].startswith(title)
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("img0.JPG", ["img0.JPG"]),
+        ("a/b/c.jpg", ["a/b/c.jpg"]),
+        ("person00/camA/img0.JPG", ["person00/", "camA/img0.JPG"]),
+        ("0001/0001_c1s1_001051_00.jpg", ["0001/", "0001_c1s1_001", "051_00.jpg"]),
+        ("folder/with/many/parts/person00/camA/img0.JPG", ["…any/parts/", "person00/", "camA/img0.JPG"]),
+    ],
+)
+def test_a_label_breaks_behind_slashes(label, lines):
+    assert _wrapped(label, _font("normal")) == lines
 
 
 def coloured(colour, size=(40, 20)):

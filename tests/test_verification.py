@@ -200,7 +200,7 @@ def test_the_threshold_is_the_largest_that_keeps_the_rate(seed, rate):
     found = threshold_for(histogram, rate)
     same, different = naive(query, query, same_camera=True, within=True)
     below = np.mean(different <= found.distance)
-    assert below == found.false_match_rate <= rate
+    assert below == found.false_match_rate <= rate + 1e-9  # as much as a product's rounding needs
     assert found.true_match_rate == np.mean(same <= found.distance)
     assert np.mean(different <= found.distance + histogram.width) > rate
 
