@@ -78,7 +78,7 @@ def test_more_identities_a_batch_than_the_data_have_are_refused(market, tiny, mo
     monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", replace(profile, recipe=recipe))
     arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
     arguments[1] = "pyramid"
-    assert "at most all" in refused(capsys, *arguments)
+    assert "6, and 3 persons; got 5 images of 2 persons" in refused(capsys, *arguments)
     assert not list(tmp_path.glob("runs/*/*"))
 
 
