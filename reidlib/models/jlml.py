@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
-from reidlib.models.parts import PartLinear
+from reidlib.models.parts import FeaturePart, PartLinear
 from reidlib.models.residual import Stages, Stem, TrunkShape, initialise, repeat_streams
 from reidlib.models.weights import imagenet_weights
 
@@ -34,6 +34,7 @@ from reidlib.models.weights import imagenet_weights
 # stem + 3·(3+4+2+3) + feature + classifier).
 _RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=(1, 2, 2, 2))
 _RESNET39_STEM = 64
+_LOW_LEVEL_STRIDE = 4  # input rows for a row of the shared low-level map
 # Behind torchvision's ResNet-50 stem and layer1, which are shared.
 _RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", strides=(1,))
 _RESNET50 = TrunkShape((4, 6, 3), (128, 256, 512), expansion=4, stride_on="second", strides=(2, 2, 2))
@@ -195,6 +196,24 @@ class JLML(nn.Module):
         """
         embeddings = self(images_bchw).embeddings
         return torch.cat([F.normalize(x.float(), dim=1) for x in embeddings], dim=1)
+
+    def feature_parts(self, input_height: int) -> tuple[FeaturePart, ...]:
+        """The streams: the global one and, from top to bottom, the local ones, for images of that height."""
+        low_level_rows = -(-input_height // _LOW_LEVEL_STRIDE)
+        stripes = stripe_rows(low_level_rows, self.parts)
+        begin, size = self.branches["local"].start, self.local_feature.weight.shape[1]
+        return (
+            FeaturePart("global", "global", self.branches["global"], (0.0, 1.0)),
+            *(
+                FeaturePart(
+                    f"local {index + 1}",
+                    "local",
+                    slice(begin + index * size, begin + (index + 1) * size),
+                    (first / low_level_rows, last / low_level_rows),
+                )
+                for index, (first, last) in enumerate(stripes)
+            ),
+        )
 
     def feature_weights(self) -> tuple[Tensor, Tensor]:
         """Weights of the feature layers, on which selective feature learning acts.

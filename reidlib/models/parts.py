@@ -1,12 +1,27 @@
-"""Layers for all parts of the body at once: pooling, and a linear layer for each part."""
+"""Layers for all parts of the body at once: pooling, and a linear layer for each part; what a part is."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
+
+
+class FeaturePart(NamedTuple):
+    """A part of the body and its columns of the matching feature.
+
+    The parts of a network share out the columns, so that the squared distances of two images' parts add up
+    to that of their whole features.
+    """
+
+    name: str  # "local 2", "stripes 2–4"
+    kind: str  # parts of one kind are alike but for their place: "local", "level 3"
+    columns: slice
+    rows: tuple[float, float]  # where the part begins and ends, as shares of the image's height
 
 
 class PartLinear(nn.Module):

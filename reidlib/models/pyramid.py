@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
-from reidlib.models.parts import PartLinear, PartPooling
+from reidlib.models.parts import FeaturePart, PartLinear, PartPooling
 from reidlib.models.residual import Stages, Stem, TrunkShape, initialise
 from reidlib.models.weights import imagenet_weights
 
@@ -247,6 +247,23 @@ class Pyramid(nn.Module):
             embeddings_bpd = F.normalize(embeddings_bpd, dim=2)
         features_bd = embeddings_bpd.flatten(1)
         return F.normalize(features_bd, dim=1) if self.normalisation == "whole" else features_bd
+
+    def feature_parts(self, input_height: int) -> tuple[FeaturePart, ...]:
+        """The parts, fine to coarse and top to bottom; they cover the same shares of images of any height.
+
+        Raises InputError where the stripes do not divide the map of images of that height.
+        """
+        check_input_height(input_height, self.stripes)
+        size = self.embedding.weight.shape[1]
+        return tuple(
+            FeaturePart(
+                f"stripe {first + 1}" if stop == first + 1 else f"stripes {first + 1}–{stop}",
+                f"level {stop - first}",
+                slice(index * size, (index + 1) * size),
+                (first / self.stripes, stop / self.stripes),
+            )
+            for index, (first, stop) in enumerate(self.parts)
+        )
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Parameters before the parts: what a recipe may train at a lower rate than the rest."""
