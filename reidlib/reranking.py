@@ -30,7 +30,8 @@ from reidlib.distances import (
 from reidlib.errors import InputError
 from reidlib.ranking import Embeddings, check_pair, chosen_device
 
-_TILE = {"cpu": 2**23, "cuda": 2**27}  # distances held at once while neighbours are sought
+_TILE = {"cpu": 1024, "cuda": 8192}  # images whose distances to as many are held at once
+_WAITING = 2**24  # candidates kept for later images
 _QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
 _SHARED = 2**17  # pairs of overlapping entries looked at together, so that they stay in a cache
 _ROUNDING = torch.finfo(torch.float32).eps / 2
@@ -173,47 +174,91 @@ def _checked(features: Features) -> Embeddings:
 def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.ndarray, np.ndarray]:
     """The nearest images of each (N, places), itself first, and its largest squared distance (N,) or 1.
 
-    A float32 product of features moved to their centre finds candidates: all that lie within its rounding
-    of the last place. Those are measured. The allowed rounding is that of ``distances.count_within``.
+    Products of features moved to their centre find candidates: all that lie within float32's rounding of
+    the last place. Those are measured. A tile, small enough for a cache, holds the distances of a block to
+    a later one and serves both; what it says of the later waits for its turn, unless too much does (of
+    images that are nearly all alike), and then every block is held against all.
     """
-    num_images, length = images_nd.shape
-    device = images_nd.device
-    centred_nd = (images_nd - images_nd.mean(0, dtype=torch.float64).to(images_nd.dtype)).float()
-    squares_n = (centred_nd * centred_nd).sum(1)
-    norms_n = squares_n.sqrt()
-    roundings = 2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)
-    # The least of every group, of which there are more than places, bounds the last place from above.
-    group = max(1, num_images // (32 * num_places))
-    num_groups = num_images // group
+    num_images, device = len(images_nd), images_nd.device
+    search = _Search(images_nd, num_places)
     neighbours_nk = np.empty((num_images, num_places), np.int32)
-    farthest_n = np.empty(num_images, np.int64)
-    size = max(1, _TILE.get(device.type, _TILE["cuda"]) // num_images)
-    tile = torch.empty(min(size, num_images) * num_images, device=device)
-    blocks = list(spans(num_images, size))
-    for block in tqdm(blocks, desc="neighbours", unit="block", disable=not progress, leave=False):
-        features_bd = centred_nd[block]
-        tile_bn = tile[: len(features_bd) * num_images].view(len(features_bd), num_images)
-        torch.addmm(squares_n / 2, features_bd, centred_nd.T, alpha=-1, out=tile_bn)  # orders like d²
-        farthest_n[block] = tile_bn.argmax(1).cpu().numpy()
-        least_bm = tile_bn[:, : group * num_groups].unflatten(1, (group, num_groups)).amin(1)
-        last_b = least_bm.topk(num_places, dim=1, largest=False).values.amax(1)
-        radius_b = (2 * last_b + squares_n[block]).clamp(min=0).sqrt()
-        reach_b = torch.minimum(norms_n.max(), 2 * (norms_n[block] + radius_b))
-        limit_b = last_b + roundings * _ROUNDING * (norms_n[block] + reach_b) ** 2 + _TINY
-        places = np.flatnonzero((tile_bn <= limit_b[:, None]).cpu().numpy())
-        row_p, image_p = np.divmod(places, num_images)
-        own_b = np.arange(len(features_bd))
-        others = image_p != row_p + block.start
-        row_p, image_p = row_p[others], image_p[others]
-        squared_p = pair_distances(images_nd, images_nd, block.start + row_p, image_p, device).cpu().numpy()
-        # The image itself goes in front of its copies, and of all that lie no farther than rounding.
-        row_p, image_p = np.concatenate([own_b, row_p]), np.concatenate([own_b + block.start, image_p])
-        order = np.lexsort((image_p, np.concatenate([np.full(len(own_b), -1.0), squared_p]), row_p))
-        row_p, image_p = row_p[order], image_p[order]
-        first_b = np.searchsorted(row_p, own_b)
-        neighbours_nk[block] = image_p[first_b[:, None] + np.arange(num_places)]
-    largest_n = pair_distances(images_nd, images_nd, np.arange(num_images), farthest_n, device).cpu().numpy()
+    blocks = list(spans(num_images, _TILE.get(device.type, _TILE["cuda"])))
+    waiting: list[list[tuple[np.ndarray, ...]]] = [[] for _ in blocks]
+    crowded = False
+    for number, block in enumerate(tqdm(blocks, desc="neighbours", disable=not progress, leave=False)):
+        for other in range(0 if crowded else number, len(blocks)):
+            tile_bo = search.tile(block, blocks[other])
+            waiting[number].append(search.candidates(tile_bo, block, blocks[other]))
+            if other != number and not crowded:
+                waiting[other].append(search.candidates(tile_bo.T, blocks[other], block))
+        if not crowded and sum(len(part[0]) for parts in waiting for part in parts) > _WAITING:
+            crowded, waiting[number + 1 :] = True, [[] for _ in blocks[number + 1 :]]
+        image_p, other_p, half_p = map(np.concatenate, zip(*waiting[number], strict=True))
+        waiting[number] = []
+        kept = (half_p <= search.limits(block).cpu().numpy()[image_p - block.start]) & (image_p != other_p)
+        image_p, other_p = image_p[kept], other_p[kept]
+        squared_p = pair_distances(images_nd, images_nd, image_p, other_p, device).cpu().numpy()
+        # The image itself goes in front of its copies.
+        own_b = np.arange(block.start, block.stop)
+        image_p, other_p = np.concatenate([own_b, image_p]), np.concatenate([own_b, other_p])
+        order = np.lexsort((other_p, np.concatenate([np.full(len(own_b), -1.0), squared_p]), image_p))
+        first_b = np.searchsorted(image_p[order], own_b)
+        neighbours_nk[block] = other_p[order][first_b[:, None] + np.arange(num_places)]
+    everyone, farthest_n = np.arange(num_images), search.farthest_n.cpu().numpy()
+    largest_n = pair_distances(images_nd, images_nd, everyone, farthest_n, device).cpu().numpy()
     return neighbours_nk, np.where(largest_n > 0, largest_n, 1.0)
+
+
+class _Search:
+    """Halved squared distances by float32 products, and how far each image's last place can be."""
+
+    def __init__(self, images_nd: Tensor, num_places: int):
+        num_images, length = images_nd.shape
+        centre_d = images_nd.mean(0, dtype=torch.float64).to(images_nd.dtype)
+        centred_nd = (images_nd - centre_d).float()
+        halves_n1 = (centred_nd * centred_nd).sum(1, keepdim=True) / 2
+        ones_n1 = torch.ones_like(halves_n1)
+        # A row of one times a row of the other is ½‖a − b‖² = ½‖a‖² + ½‖b‖² − a·b.
+        self.left_nd = torch.cat([-centred_nd, halves_n1, ones_n1], dim=1)
+        self.right_nd = torch.cat([centred_nd, ones_n1, halves_n1], dim=1)
+        self.norms_n = (2 * halves_n1[:, 0]).sqrt()
+        self.longest = self.norms_n.max()
+        # Twice the rounding that ``distances.count_within`` allows for: the place's and the candidate's.
+        self.rounding = (2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)) * _ROUNDING
+        # The least of each of several groups: the largest of them bounds the last place from above.
+        self.least_nk = images_nd.new_full((num_images, num_places), math.inf, dtype=torch.float32)
+        self.largest_n = torch.full_like(self.norms_n, -math.inf)
+        self.farthest_n = torch.zeros(num_images, dtype=torch.int64, device=images_nd.device)
+
+    def tile(self, block: slice, other: slice) -> Tensor:
+        return self.left_nd[block] @ self.right_nd[other].T
+
+    def limits(self, block: slice) -> Tensor:
+        """Up to which halved squared distance an image may be among the nearest, as far as is known."""
+        last_b, norms_b = self.least_nk[block, -1], self.norms_n[block]
+        reach_b = torch.minimum(self.longest, 2 * (norms_b + (2 * last_b).clamp(min=0).sqrt()))
+        return last_b + self.rounding * (norms_b + reach_b) ** 2 + _TINY
+
+    def candidates(self, tile_bo: Tensor, block: slice, other: slice) -> tuple[np.ndarray, ...]:
+        """Images of a block, those of another that may be near them, and how far; learns from the tile."""
+        least_bm = tile_bo
+        while least_bm.shape[1] >= 4 * self.least_nk.shape[1]:  # so that groups outnumber the places
+            half = least_bm.shape[1] // 2
+            least_bm = torch.minimum(least_bm[:, :half], least_bm[:, half : 2 * half])
+        least_bm = torch.cat([self.least_nk[block], least_bm], dim=1)
+        self.least_nk[block] = least_bm.topk(self.least_nk.shape[1], dim=1, largest=False).values
+        largest_b = tile_bo.amax(1)
+        farther_f = (largest_b > self.largest_n[block]).nonzero()[:, 0]
+        self.largest_n[block.start + farther_f] = largest_b[farther_f]
+        self.farthest_n[block.start + farther_f] = tile_bo[farther_f].argmax(1) + other.start
+        near_bo = (tile_bo <= self.limits(block)[:, None]).cpu().numpy()
+        near_bo, flipped = (near_bo, False) if near_bo.flags.c_contiguous else (near_bo.T, True)
+        places_p = np.flatnonzero(near_bo)
+        row_p, column_p = np.divmod(places_p, near_bo.shape[1])
+        if flipped:
+            row_p, column_p = column_p, row_p
+        half_p = tile_bo[torch.from_numpy(row_p), torch.from_numpy(column_p)].cpu().numpy()
+        return row_p + block.start, column_p + other.start, half_p
 
 
 def _encodings(

@@ -92,7 +92,7 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
 
 
 def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch):
-    monkeypatch.setitem(reranking._TILE, "cpu", 7 * 300)
+    monkeypatch.setitem(reranking._TILE, "cpu", 37)
     monkeypatch.setattr(reranking, "_SHARED", 100)
     monkeypatch.setattr(reranking, "_GALLERY", 37)
     query, gallery = clustered(30, 270, 8)
@@ -147,7 +147,7 @@ def test_by_hand():
 
 
 def test_the_smaller_sets_are_those_of_the_python_form(monkeypatch):
-    # round(k1/2) + 1, a half to even; MATLAB's round((k1 + 1)/2) would be 11 for 20, but 10 for 19 and 2 for 3.
+    # round(k1/2) + 1, a half to even; MATLAB's round((k1 + 1)/2) is 11 for 20 too, but 10 for 19 and 2 for 3.
     sizes = []
     real = reranking._reciprocal
     monkeypatch.setattr(
