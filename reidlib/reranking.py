@@ -25,7 +25,6 @@ from reidlib.distances import (
     pair_distances,
     rows,
     spans,
-    squared_by_product,
 )
 from reidlib.errors import InputError
 from reidlib.ranking import Embeddings, check_pair, chosen_device
@@ -33,7 +32,7 @@ from reidlib.ranking import Embeddings, check_pair, chosen_device
 _TILE = {"cpu": 1024, "cuda": 8192}  # images whose distances to as many are held at once
 _WAITING = 2**24  # candidates kept for later images
 _QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
-_SHARED = 2**17  # pairs of overlapping entries looked at together, so that they stay in a cache
+_SHARED = 2**15  # pairs of overlapping entries looked at together, so that they stay in a cache
 _ROUNDING = torch.finfo(torch.float32).eps / 2
 _TINY = 1e-30
 
@@ -73,7 +72,7 @@ class KReciprocal:
     O(G·D), about ten milliseconds at Market-1501's size.
     """
 
-    images_nd: Tensor  # the queries, then the gallery; float32, or float64 if either is
+    images_nd: Tensor  # (N, D + 2) float32: queries, then gallery, about their centre; 1; half the square
     num_queries: int
     largest_q: np.ndarray  # float64, each query's largest squared distance to any image, or 1 if that is 0
     query_encodings: sparse.csr_array  # (Q, N) float32, rows sum to 1
@@ -124,13 +123,14 @@ class KReciprocal:
             for start, features in ((0, query.features), (num_queries, gallery.features)):
                 for span in spans(len(features), 4096):
                     images_nd[start + span.start : start + span.stop] = rows(features, span)
-            neighbours_nk, largest_n = _neighbours(images_nd, min(max(k1 + 1, k2), num_images), progress)
+            num_places = min(max(k1 + 1, k2), num_images)
+            neighbours_nk, largest_n, centred_nd = _neighbours(images_nd, num_places, progress)
             encodings_nn = _encodings(images_nd, neighbours_nk, largest_n, k1)
         if k2 > 1:
             nearest_nk = neighbours_nk[:, :k2]
             encodings_nn = _relation(nearest_nk, np.float32(1 / nearest_nk.shape[1])) @ encodings_nn
         return cls(
-            images_nd=images_nd,
+            images_nd=centred_nd,
             num_queries=num_queries,
             largest_q=largest_n[:num_queries],
             query_encodings=encodings_nn[:num_queries],
@@ -154,14 +154,12 @@ class KReciprocal:
         device = self.images_nd.device
         distances_qg = torch.from_numpy(_jaccard(self.query_encodings[wanted], self.gallery_encodings))
         distances_qg *= 1 - self.weight
-        scale_q = torch.from_numpy(self.weight / self.largest_q[wanted])[:, None]
+        scale_q = torch.from_numpy(2 * self.weight / self.largest_q[wanted]).to(device, torch.float32)
         with torch.inference_mode(), full_float32(device):
-            # In float64, since a product in float32 is coarse just where it matters, between near images.
-            queries_qd = rows(self.images_nd, wanted).double()
+            queries_qd = _partners(rows(self.images_nd, wanted)) * scale_q[:, None]
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
-                squared_qg = squared_by_product(queries_qd, self.images_nd[images].double())
-                distances_qg[:, span] += squared_qg.cpu() * scale_q
+                distances_qg[:, span] += (queries_qd @ self.images_nd[images].T).cpu()
         return distances_qg.clamp_(0, 1)  # above 1 by rounding alone
 
 
@@ -171,8 +169,8 @@ def _checked(features: Features) -> Embeddings:
     return Embeddings(features, nobody_n, nobody_n)
 
 
-def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest images of each (N, places), itself first, and its largest squared distance (N,) or 1.
+def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """The nearest images of each (N, places), itself first; its largest squared distance (N,) or 1; products.
 
     Products of features moved to their centre find candidates: all that lie within float32's rounding of
     the last place. Those are measured. A tile, small enough for a cache, holds the distances of a block to
@@ -180,9 +178,10 @@ def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.
     images that are nearly all alike), and then every block is held against all.
     """
     num_images, device = len(images_nd), images_nd.device
-    search = _Search(images_nd, num_places)
+    tile_size = _TILE.get(device.type, _TILE["cuda"])
+    search = _Search(images_nd, num_places, tile_size)
     neighbours_nk = np.empty((num_images, num_places), np.int32)
-    blocks = list(spans(num_images, _TILE.get(device.type, _TILE["cuda"])))
+    blocks = list(spans(num_images, tile_size))
     waiting: list[list[tuple[np.ndarray, ...]]] = [[] for _ in blocks]
     crowded = False
     for number, block in enumerate(tqdm(blocks, desc="neighbours", disable=not progress, leave=False)):
@@ -206,20 +205,18 @@ def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.
         neighbours_nk[block] = other_p[order][first_b[:, None] + np.arange(num_places)]
     everyone, farthest_n = np.arange(num_images), search.farthest_n.cpu().numpy()
     largest_n = pair_distances(images_nd, images_nd, everyone, farthest_n, device).cpu().numpy()
-    return neighbours_nk, np.where(largest_n > 0, largest_n, 1.0)
+    return neighbours_nk, np.where(largest_n > 0, largest_n, 1.0), search.right_nd
 
 
 class _Search:
     """Halved squared distances by float32 products, and how far each image's last place can be."""
 
-    def __init__(self, images_nd: Tensor, num_places: int):
+    def __init__(self, images_nd: Tensor, num_places: int, tile_size: int):
         num_images, length = images_nd.shape
         centre_d = images_nd.mean(0, dtype=torch.float64).to(images_nd.dtype)
         centred_nd = (images_nd - centre_d).float()
         halves_n1 = (centred_nd * centred_nd).sum(1, keepdim=True) / 2
         ones_n1 = torch.ones_like(halves_n1)
-        # A row of one times a row of the other is ½‖a − b‖² = ½‖a‖² + ½‖b‖² − a·b.
-        self.left_nd = torch.cat([-centred_nd, halves_n1, ones_n1], dim=1)
         self.right_nd = torch.cat([centred_nd, ones_n1, halves_n1], dim=1)
         self.norms_n = (2 * halves_n1[:, 0]).sqrt()
         self.longest = self.norms_n.max()
@@ -228,10 +225,14 @@ class _Search:
         # The least of each of several groups: the largest of them bounds the last place from above.
         self.least_nk = images_nd.new_full((num_images, num_places), math.inf, dtype=torch.float32)
         self.largest_n = torch.full_like(self.norms_n, -math.inf)
+        self.memory = self.norms_n.new_empty(min(num_images, tile_size) ** 2)
         self.farthest_n = torch.zeros(num_images, dtype=torch.int64, device=images_nd.device)
 
     def tile(self, block: slice, other: slice) -> Tensor:
-        return self.left_nd[block] @ self.right_nd[other].T
+        """Halved squared distances (B, O) of two blocks, in memory that the next tile overwrites."""
+        first_bd, second_od = self.right_nd[block], self.right_nd[other]
+        tile_bo = self.memory[: len(first_bd) * len(second_od)].view(len(first_bd), len(second_od))
+        return torch.mm(_partners(first_bd), second_od.T, out=tile_bo)
 
     def limits(self, block: slice) -> Tensor:
         """Up to which halved squared distance an image may be among the nearest, as far as is known."""
@@ -259,6 +260,11 @@ class _Search:
             row_p, column_p = column_p, row_p
         half_p = tile_bo[torch.from_numpy(row_p), torch.from_numpy(column_p)].cpu().numpy()
         return row_p + block.start, column_p + other.start, half_p
+
+
+def _partners(images_nd: Tensor) -> Tensor:
+    """Rows (−a, ½‖a‖², 1) for rows (a, 1, ½‖a‖²): one times another's is ½‖a − b‖² = ½‖a‖² + ½‖b‖² − a·b."""
+    return torch.cat([-images_nd[:, :-2], images_nd[:, -1:], images_nd[:, -2:-1]], dim=1)
 
 
 def _encodings(

@@ -120,7 +120,7 @@ def test_equals_a_dense_reference_on_a_coarse_grid(seed, k1, k2, weight):
 
 def test_an_image_stands_before_its_copies():
     features = np.zeros((5, 2), np.float32)
-    neighbours, largest = reranking._neighbours(torch.from_numpy(features), 3, False)
+    neighbours, largest, _ = reranking._neighbours(torch.from_numpy(features), 3, False)
     assert neighbours.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
     assert largest.tolist() == [1] * 5
 
@@ -177,7 +177,8 @@ def test_weight_1_keeps_the_order_of_plain_distances(seed):
     query, gallery = clustered(6, 50, 12, seed=seed)
     found = k_reciprocal(query.features, gallery.features, weight=1).double().numpy()
     squared = ((query.features[:, None].astype(float) - gallery.features) ** 2).sum(2)
-    np.testing.assert_array_less(-1e-9, np.diff(np.take_along_axis(found, squared.argsort(1), 1)))
+    # Distances are float32, and so are products.
+    np.testing.assert_array_less(-5e-7, np.diff(np.take_along_axis(found, squared.argsort(1), 1)))
 
 
 def test_re_ranking_raises_mean_average_precision_of_clustered_features():
