@@ -66,10 +66,11 @@ def k_reciprocal(
 class KReciprocal:
     """A query set and a gallery, encoded; gives re-ranked distances of any queries on demand.
 
-    Holds a copy of all N = Q + G features on the device and some dozens of entries (8 bytes each) an image
-    for their encodings. ``fit`` needs as much again and a tile of a few ten MB; its time is that of one
-    product of all features with each other, O(N²·D), and some O(N·k1²). One query's distances then take
-    O(G·D), about ten milliseconds at Market-1501's size.
+    Holds a float32 copy of all N = Q + G features on the device and some dozens of entries (8 bytes each)
+    an image for their encodings. ``fit`` needs two such copies more and candidates, some hundred an image.
+    It takes half a product of all features with each other, O(N²·D), and O(N·k1²) for the sets; features
+    that are all nearly equal (a collapsed model) take minutes and up to 2 GB at Market-1501's size. One
+    query's distances then take O(G·D), about five milliseconds at that size.
     """
 
     images_nd: Tensor  # (N, D + 2) float32: queries, then gallery, about their centre; 1; half the square
@@ -145,7 +146,8 @@ class KReciprocal:
     def distances(self, query_indices: int | Sequence[int] | np.ndarray) -> Tensor:
         """Re-ranked distances (n, G) of n queries to the whole gallery, float32 on the CPU, from 0 to 1.
 
-        Raises InputError for an index that no query has.
+        Plain distances are products of float32 about the features' centre, whose rounding is that of the
+        result. Raises InputError for an index that no query has.
         """
         wanted = np.atleast_1d(np.asarray(query_indices, np.int64))
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < self.num_queries):
@@ -170,12 +172,13 @@ def _checked(features: Features) -> Embeddings:
 
 
 def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """The nearest images of each (N, places), itself first; its largest squared distance (N,) or 1; products.
+    """The nearest images of each (N, places), itself first; its largest squared distance (N,) or 1.
 
-    Products of features moved to their centre find candidates: all that lie within float32's rounding of
-    the last place. Those are measured. A tile, small enough for a cache, holds the distances of a block to
-    a later one and serves both; what it says of the later waits for its turn, unless too much does (of
-    images that are nearly all alike), and then every block is held against all.
+    Also returns the features as ``KReciprocal.images_nd``. Products of them find candidates: all that lie
+    within float32's rounding of the last place. Those are measured. A tile of products, small enough for
+    a cache, holds the distances of a block to a later one and serves both; what it says of the later waits
+    for its turn, unless too much does (of images that are nearly all alike), and then every block is held
+    against all.
     """
     num_images, device = len(images_nd), images_nd.device
     tile_size = _TILE.get(device.type, _TILE["cuda"])
@@ -222,7 +225,7 @@ class _Search:
         self.longest = self.norms_n.max()
         # Twice the rounding that ``distances.count_within`` allows for: the place's and the candidate's.
         self.rounding = (2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)) * _ROUNDING
-        # The least of each of several groups: the largest of them bounds the last place from above.
+        # The least of each of several groups of images: the largest of them bounds the last place from above.
         self.least_nk = images_nd.new_full((num_images, num_places), math.inf, dtype=torch.float32)
         self.largest_n = torch.full_like(self.norms_n, -math.inf)
         self.memory = self.norms_n.new_empty(min(num_images, tile_size) ** 2)

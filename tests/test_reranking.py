@@ -91,7 +91,9 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
     assert_equals_reference(query.features + shift, gallery.features + shift, weight=weight)
 
 
-def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch):
+@pytest.mark.parametrize("waiting", [2**24, 200])  # as many as come, or soon too many
+def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch, waiting):
+    monkeypatch.setattr(reranking, "_WAITING", waiting)
     monkeypatch.setitem(reranking._TILE, "cpu", 37)
     monkeypatch.setattr(reranking, "_SHARED", 100)
     monkeypatch.setattr(reranking, "_GALLERY", 37)
