@@ -58,7 +58,7 @@ def k_reciprocal(
     distances_qg = torch.empty(fitted.num_queries, fitted.num_gallery)
     blocks = list(spans(fitted.num_queries, _QUERIES))
     for block in tqdm(blocks, desc="re-ranking", unit="block", disable=not progress, leave=False):
-        distances_qg[block] = fitted.distances(np.arange(block.start, block.stop))
+        fitted._measure(np.arange(block.start, block.stop), distances_qg[block])
     return distances_qg
 
 
@@ -153,8 +153,13 @@ class KReciprocal:
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < self.num_queries):
             rule = f"query indices run from 0 to {self.num_queries - 1}"
             raise InputError(rule, query_indices, "choose others")
+        distances_qg = torch.empty(len(wanted), self.num_gallery)
+        self._measure(wanted, distances_qg)
+        return distances_qg
+
+    def _measure(self, wanted: np.ndarray, distances_qg: Tensor) -> None:
         device = self.images_nd.device
-        distances_qg = torch.from_numpy(_jaccard(self.query_encodings[wanted], self.gallery_encodings))
+        _jaccard(self.query_encodings[wanted], self.gallery_encodings, distances_qg.numpy())
         distances_qg *= 1 - self.weight
         scale_q = torch.from_numpy(2 * self.weight / self.largest_q[wanted]).to(device, torch.float32)
         with torch.inference_mode(), full_float32(device):
@@ -162,7 +167,7 @@ class KReciprocal:
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
                 distances_qg[:, span] += (queries_qd @ self.images_nd[images].T).cpu()
-        return distances_qg.clamp_(0, 1)  # above 1 by rounding alone
+        distances_qg.clamp_(0, 1)  # above 1 by rounding alone
 
 
 def _checked(features: Features) -> Embeddings:
@@ -188,13 +193,15 @@ def _neighbours(images_nd: Tensor, num_places: int, progress: bool) -> tuple[np.
     waiting: list[list[tuple[np.ndarray, ...]]] = [[] for _ in blocks]
     crowded = False
     for number, block in enumerate(tqdm(blocks, desc="neighbours", disable=not progress, leave=False)):
+        partners_bd = _partners(search.right_nd[block])
         for other in range(0 if crowded else number, len(blocks)):
-            tile_bo = search.tile(block, blocks[other])
+            tile_bo = search.tile(partners_bd, blocks[other])
             waiting[number].append(search.candidates(tile_bo, block, blocks[other]))
             if other != number and not crowded:
                 waiting[other].append(search.candidates(tile_bo.T, blocks[other], block))
         if not crowded and sum(len(part[0]) for parts in waiting for part in parts) > _WAITING:
             crowded, waiting[number + 1 :] = True, [[] for _ in blocks[number + 1 :]]
+            search.least_nk[block.stop :] = math.inf  # later blocks begin anew, and nothing may count twice
         image_p, other_p, half_p = map(np.concatenate, zip(*waiting[number], strict=True))
         waiting[number] = []
         kept = (half_p <= search.limits(block).cpu().numpy()[image_p - block.start]) & (image_p != other_p)
@@ -231,11 +238,11 @@ class _Search:
         self.memory = self.norms_n.new_empty(min(num_images, tile_size) ** 2)
         self.farthest_n = torch.zeros(num_images, dtype=torch.int64, device=images_nd.device)
 
-    def tile(self, block: slice, other: slice) -> Tensor:
+    def tile(self, partners_bd: Tensor, other: slice) -> Tensor:
         """Halved squared distances (B, O) of two blocks, in memory that the next tile overwrites."""
-        first_bd, second_od = self.right_nd[block], self.right_nd[other]
-        tile_bo = self.memory[: len(first_bd) * len(second_od)].view(len(first_bd), len(second_od))
-        return torch.mm(_partners(first_bd), second_od.T, out=tile_bo)
+        shape = len(partners_bd), other.stop - other.start
+        tile_bo = self.memory[: math.prod(shape)].view(shape)
+        return torch.mm(partners_bd, self.right_nd[other].T, out=tile_bo)
 
     def limits(self, block: slice) -> Tensor:
         """Up to which halved squared distance an image may be among the nearest, as far as is known."""
@@ -305,13 +312,12 @@ def _reciprocal(neighbours_nk: np.ndarray) -> sparse.csr_array:
     return listed_nn.multiply(listed_nn.T.tocsr()).tocsr()
 
 
-def _jaccard(query_qn: sparse.csr_array, gallery_gn: sparse.csc_array) -> np.ndarray:
-    """Jaccard distances (Q, G) float32 of encodings that sum to 1: 1 − S/(2 − S), S their common part."""
+def _jaccard(query_qn: sparse.csr_array, gallery_gn: sparse.csc_array, distances_qg: np.ndarray) -> None:
+    """Write Jaccard distances of encodings that sum to 1: 1 − S/(2 − S), where S is their common part."""
     num_queries, num_gallery = query_qn.shape[0], gallery_gn.shape[0]
     # Each entry of a query meets all gallery entries of its column; a few queries' meetings at a time.
     length_e = np.diff(gallery_gn.indptr)[query_qn.indices].astype(np.int64)
     ends_e = length_e.cumsum()
-    distances_qg = np.empty((num_queries, num_gallery), np.float32)
     before_q = np.concatenate([[0], ends_e])[query_qn.indptr]
     start = 0
     while start < num_queries:
@@ -327,4 +333,3 @@ def _jaccard(query_qn: sparse.csr_array, gallery_gn: sparse.csc_array) -> np.nda
         common_qg = common_qg.reshape(stop - start, num_gallery)
         distances_qg[start:stop] = 1 - common_qg / (2 - common_qg)
         start = stop
-    return distances_qg
