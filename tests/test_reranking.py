@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib import reranking
+from reidlib import neighbours, reranking
 from reidlib.distance_scores import evaluate_distances
 from reidlib.distances import pair_distances
 from reidlib.errors import InputError
@@ -93,8 +93,8 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
 
 @pytest.mark.parametrize("waiting", [2**24, 200])  # as many as come, or soon too many
 def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch, waiting):
-    monkeypatch.setattr(reranking, "_WAITING", waiting)
-    monkeypatch.setitem(reranking._TILE, "cpu", 37)
+    monkeypatch.setattr(neighbours, "_WAITING", waiting)
+    monkeypatch.setitem(neighbours._TILE, "cpu", 37)
     monkeypatch.setattr(reranking, "_SHARED", 100)
     monkeypatch.setattr(reranking, "_GALLERY", 37)
     query, gallery = clustered(30, 270, 8)
@@ -122,9 +122,10 @@ def test_equals_a_dense_reference_on_a_coarse_grid(seed, k1, k2, weight):
 
 def test_an_image_stands_before_its_copies():
     features = np.zeros((5, 2), np.float32)
-    neighbours, largest, _ = reranking._neighbours(torch.from_numpy(features), 3, False)
-    assert neighbours.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
-    assert largest.tolist() == [1] * 5
+    found = neighbours.nearest_neighbours(torch.from_numpy(features), 3, False)
+    assert found.images_nk.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
+    assert found.squared_nk.tolist() == [[0] * 3] * 5
+    assert found.largest_n.tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e14, 1e-22])
