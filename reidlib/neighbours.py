@@ -53,10 +53,7 @@ def nearest_neighbours(images_nd: Tensor, num_places: int, progress: bool) -> Ne
                 crowded = True
                 search.begin_anew(number + 1)
         list(map(_called, finish))
-    everyone, farthest_n = np.arange(len(images_nd)), search.farthest_n.cpu().numpy()
-    largest_n = pair_distances(images_nd, images_nd, everyone, farthest_n, images_nd.device).cpu().numpy()
-    largest_n = np.where(largest_n > 0, largest_n, 1.0)
-    return Neighbours(search.neighbours_nk, search.squared_nk, largest_n, search.right_nd)
+    return Neighbours(search.neighbours_nk, search.squared_nk, search.squared_n, search.right_nd)
 
 
 def as_partners(images_nd: Tensor) -> Tensor:
@@ -95,6 +92,7 @@ class _Search:
         self.memories: list[Tensor] = []  # for tiles: fresh memory would cost page faults
         self.neighbours_nk = np.empty((num_images, num_places), np.int32)
         self.squared_nk = np.empty((num_images, num_places))
+        self.squared_n = np.empty(num_images)  # of the farthest
 
     def look(self, number: int, other: int, at_both: bool) -> None:
         """Compute the tile of two blocks; keep candidates of the first, and maybe of the other."""
@@ -156,17 +154,18 @@ class _Search:
             self.least_nk[self.blocks[later]] = math.inf
 
     def finish(self, number: int) -> None:
-        """Measure a block's candidates and put them in order."""
+        """Measure a block's candidates and farthest images, and put the candidates in order."""
         block, device, num_places = self.blocks[number], self.images_nd.device, self.least_nk.shape[1]
         image_p, other_p, half_p = map(np.concatenate, zip(*self.waiting[number], strict=True))
         self.waiting[number] = []
         kept = (half_p <= self._limits(block).cpu().numpy()[image_p - block.start]) & (image_p != other_p)
-        image_p, other_p = image_p[kept], other_p[kept]
+        own_b, farthest_b = np.arange(block.start, block.stop), self.farthest_n[block].cpu().numpy()
+        image_p = np.concatenate([own_b, image_p[kept]])
+        other_p = np.concatenate([farthest_b, other_p[kept]])
         squared_p = pair_distances(self.images_nd, self.images_nd, image_p, other_p, device).cpu().numpy()
-        # The image itself goes in front of its copies.
-        own_b = np.arange(block.start, block.stop)
-        image_p, other_p = np.concatenate([own_b, image_p]), np.concatenate([own_b, other_p])
-        squared_p = np.concatenate([np.full(len(own_b), -1.0), squared_p])
+        largest_b, squared_p[: len(own_b)] = squared_p[: len(own_b)].copy(), -1
+        self.squared_n[block] = np.where(largest_b > 0, largest_b, 1)
+        other_p[: len(own_b)] = own_b  # the image itself goes in front of its copies
         order = np.lexsort((other_p, squared_p, image_p))
         first_b = np.searchsorted(image_p[order], own_b)
         order_bk = order[first_b[:, None] + np.arange(num_places)]

@@ -31,6 +31,7 @@ from reidlib.ranking import Embeddings, check_pair, chosen_device
 from reidlib.threads import side_by_side
 
 _QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
+_MEASURED = 2**16  # pairs of images that a thread measures at once
 _SHARED = 2**15  # pairs of overlapping entries looked at together, so that they stay in a cache
 
 
@@ -191,8 +192,15 @@ def _encodings(images_nd: Tensor, neighbours: Neighbours, k1: int) -> sparse.csr
     shared_nn.eliminate_zeros()
     expanded_nn = (reciprocal_nn + shared_nn @ halves_nn).tocsr()
     image_p = np.repeat(np.arange(len(images_nd)), np.diff(expanded_nn.indptr))
-    squared_p = pair_distances(images_nd, images_nd, image_p, expanded_nn.indices, images_nd.device)
-    entries_p = np.exp(-squared_p.cpu().numpy() / neighbours.largest_n[image_p])
+
+    def measured(span: slice) -> np.ndarray:
+        pair = image_p[span], expanded_nn.indices[span]
+        with torch.inference_mode():
+            return pair_distances(images_nd, images_nd, *pair, images_nd.device).cpu().numpy()
+
+    with side_by_side(images_nd.device) as each:
+        squared_p = np.concatenate(list(each(measured, spans(len(image_p), _MEASURED))))
+    entries_p = np.exp(-squared_p / neighbours.largest_n[image_p])
     entries_p /= np.bincount(image_p, entries_p)[image_p]  # no set is empty: it holds the image itself
     return sparse.csr_array(
         (entries_p.astype(np.float32), expanded_nn.indices, expanded_nn.indptr), expanded_nn.shape
