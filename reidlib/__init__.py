@@ -12,6 +12,7 @@ runs             a trained run, found again by the hash of its configuration
 embedding        a model and a split to features
 ranking          features to ranked lists and scores: CMC, mAP, mINP, multi-query
 protocols        single-shot and multi-shot scores: one entry for each person, drawn or averaged
+reranking        lists reordered by who is near whom (neighbours); distance_scores: any matrix scored
 distances        distances that are the same on every device, and how many lie within them
 descriptors      what an image says without any training: stripe colour histograms
 configuration    what a run depends on, as frozen dataclasses
@@ -42,6 +43,7 @@ commands         what each command of the command line does
 reproduce        the notebooks, run headless; reporting: their processes, pages and index
 cluster          the workers of a Dask cluster, where notebooks and trainings can run
 locations        where generated files are kept; files: written whole; errors: how bad input is refused
+threads          work side by side in threads that do not wait for each other
 """
 
 __version__ = "0.1.0"

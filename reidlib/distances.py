@@ -210,7 +210,7 @@ def _count_tile(
     keys_bg.copy_(tile_bg)
     columns_g = torch.arange(tile_bg.shape[1], dtype=torch.int32, device=tile_bg.device)
     torch.add(columns_g, keys_bg, alpha=_COLUMNS, out=keys_bg)
-    keys_bg = _sorted_rows(keys_bg)
+    keys_bg = sorted_rows(keys_bg)
     # One level of slack on either side of a doubtful band, for the rounding of the scaling itself.
     first_bm = (((lower_bm - origin_b) * scale_b.to(dtype)).floor() - 1).clamp(0, _LEVELS - 1)
     last_bm = (((upper_bm - origin_b) * scale_b.to(dtype)).floor() + 2).clamp(0, _LEVELS - 1)
@@ -239,9 +239,10 @@ def _count_exactly(block: _QueryBlock, query, gallery, block_rows: Tensor, colum
     return bins.view(num_rows, num_thresholds + 1)[:, :-1].cumsum(1)
 
 
-def _sorted_rows(keys_bg: Tensor) -> Tensor:
+def sorted_rows(keys_bg: Tensor) -> Tensor:
+    """Rows of int32 or float32 in ascending order; on the CPU sorted in place."""
     if keys_bg.device.type == "cpu":
-        keys_bg.numpy().sort(axis=1)  # numpy sorts int32 with vector instructions, torch ten times slower
+        keys_bg.numpy().sort(axis=1)  # numpy sorts these with vector instructions, torch ten times slower
         return keys_bg
     return keys_bg.sort(dim=1).values
 

@@ -68,9 +68,8 @@ class Embeddings:
             if refused_n.any():
                 row = int(refused_n.nonzero()[0, 0])
                 rule = f"features are finite and at most {_LARGEST:g}"
-                raise InputError(
-                    rule, f"{largest_n[row]:g} in row {span.start + row}", "embed that image again"
-                )
+                found = f"{largest_n[row]:g} in row {span.start + row}"
+                raise InputError(rule, found, "embed that image again")
 
     def __len__(self) -> int:
         return len(self.person_ids)
@@ -161,21 +160,16 @@ def evaluate_each(
 
     The distances are what takes time, and the definitions share them. Raises InputError like ``evaluate``.
     """
-    for kind in average_precisions:
-        if kind not in ("step", "trapezoid"):
-            raise InputError('average_precision is "step" or "trapezoid"', repr(kind), "choose one")
-    if not ranks or min(ranks) < 1:
-        raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
+    check_scoring(average_precisions, ranks)
     if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):
         raise InputError("blocks have from 1 query and 1 to 2048 gallery images", block_sizes, "change them")
     check_pair(query, gallery)
     device = chosen_device(device, query, gallery)
-    pair_queries, pair_gallery = _same_person_pairs(query, gallery)
+    pair_queries, pair_gallery = same_person_pairs(query, gallery)
     matching = query.camera_ids[pair_queries] != gallery.camera_ids[pair_gallery]
     with torch.inference_mode(), full_float32(device):
-        thresholds_qm = _match_distances(
-            query, gallery, pair_queries[matching], pair_gallery[matching], device
-        )
+        matches = pair_queries[matching], pair_gallery[matching]
+        thresholds_qm = _match_distances(query, gallery, *matches, device)
         wrong_qm = count_within(
             query.features,
             gallery.features,
@@ -186,17 +180,17 @@ def evaluate_each(
             block_sizes=block_sizes,
         )
     is_match_qm = thresholds_qm.isfinite().cpu().numpy()
-    if not is_match_qm.any():
-        rule = "a query needs a gallery image of its person from another camera"
-        raise InputError(rule, f"none for any of {len(query)} queries", "check the person and camera ids")
     rank_qm = wrong_qm.cpu().numpy() + np.arange(1, is_match_qm.shape[1] + 1)
-    return {kind: _scores(rank_qm, is_match_qm, kind, ranks) for kind in average_precisions}
+    return {kind: scores_from_ranks(rank_qm, is_match_qm, kind, ranks) for kind in average_precisions}
 
 
-def _scores(
+def scores_from_ranks(
     rank_qm: np.ndarray, is_match_qm: np.ndarray, average_precision: str, ranks: Sequence[int]
 ) -> Scores:
-    """Scores from the rank of each query's matches, which fill the rows from the left."""
+    """Scores from the ranks of each query's matches, in order from the left. Raises InputError for none."""
+    if not is_match_qm.any():
+        rule = "a query needs a gallery image of its person from another camera"
+        raise InputError(rule, f"none for any of {len(rank_qm)} queries", "check the person and camera ids")
     num_queries, num_places = rank_qm.shape
     num_matches_q = is_match_qm.sum(1)
     valid = num_matches_q > 0
@@ -243,8 +237,7 @@ def pool_multi_query(
         boxes_nd = rows(boxes.features, np.array(groups[person, camera]))
         boxes_nd = normalize(boxes_nd.to(torch.promote_types(boxes_nd.dtype, torch.float32)))
         pooled.append(boxes_nd.mean(0) if how == "mean" else boxes_nd.amax(0))
-    features_qd = normalize(torch.stack(pooled))
-    return Embeddings(features_qd, query.person_ids, query.camera_ids)
+    return Embeddings(normalize(torch.stack(pooled)), query.person_ids, query.camera_ids)
 
 
 def ranked_list(
@@ -302,13 +295,20 @@ def ranked_list(
     return lists
 
 
+def check_scoring(average_precisions: Sequence[str], ranks: Sequence[int]) -> None:
+    """Raise InputError for other definitions of average precision than ``evaluate`` knows, and bad ranks."""
+    if wrong := set(average_precisions) - {"step", "trapezoid"}:
+        raise InputError('average_precision is "step" or "trapezoid"', repr(wrong.pop()), "choose one")
+    if not ranks or min(ranks) < 1:
+        raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
+
+
 def check_pair(query: Embeddings, gallery: Embeddings) -> None:
     """Raise InputError where feature lengths differ or a query is junk or a distractor."""
     if query.features.shape[1] != gallery.features.shape[1]:
         lengths = f"{query.features.shape[1]} and {gallery.features.shape[1]}"
         raise InputError("query and gallery features are equally long", lengths, "use one model for both")
-    if (query.person_ids <= DISTRACTOR).any():
-        row = int(np.flatnonzero(query.person_ids <= DISTRACTOR)[0])
+    for row in np.flatnonzero(query.person_ids <= DISTRACTOR):
         found = f"{query.person_ids[row]} in row {row}"
         raise InputError("a query shows a person, whose id is positive", found, "leave it out of the queries")
 
@@ -320,7 +320,7 @@ def chosen_device(device: torch.device | str | None, query: Embeddings, gallery:
     return torch.device("cpu") if chosen.type == "mps" else chosen
 
 
-def _same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarray, np.ndarray]:
+def same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarray, np.ndarray]:
     """Indices (P,) of queries and of gallery images, of all pairs that show one person."""
     order = np.argsort(gallery.person_ids, kind="stable")
     persons = gallery.person_ids[order]
@@ -338,7 +338,7 @@ def _match_distances(
     squared_p = pair_distances(query.features, gallery.features, queries, matches, device)
     length_q = np.bincount(queries, minlength=len(query))
     slots_p = np.arange(len(queries)) - (length_q.cumsum() - length_q)[queries]
-    shape = (len(query), max(1, int(length_q.max())))
+    shape = len(query), max(1, int(length_q.max()))
     squared_qm = torch.full(shape, math.inf, dtype=torch.float64, device=device)
     squared_qm[torch.from_numpy(queries).to(device), torch.from_numpy(slots_p).to(device)] = squared_p
     return squared_qm.sort(dim=1).values
