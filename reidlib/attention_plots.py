@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -11,12 +11,15 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from reidlib.attention import pixel_rows
+from reidlib.attention_pairs import Pairs
+from reidlib.deletion import Deletion
 from reidlib.errors import InputError
 from reidlib.model_plots import level_colours
 from reidlib.models.parts import FeaturePart
-from reidlib.plots import BLUE, GREEN, INK
+from reidlib.plots import GREEN, GREY, INK, ORANGE
 
 # A line holds as many parts; a kind of parts is never broken.
 _LONGEST = 11
@@ -54,9 +57,7 @@ def pair_figure(
     All maps have one scale, which the bar at the foot explains. What a part does not see is pale.
     Raises InputError where shapes do not fit.
     """
-    captions = (
-        () if similarities_p is None else [f"{value:.2f}".replace("-", "−") for value in similarities_p]
-    )
+    captions = () if similarities_p is None else [_number(value) for value in similarities_p]
     rows = (Row("query", query_hwc, query_maps_phw), Row("gallery", gallery_hwc, gallery_maps_phw, captions))
     return sheet(rows, parts, title=title)
 
@@ -77,9 +78,11 @@ def sheet(
     lines = _lines(parts)
     inch = width / _WIDTH  # pixels of an image for an inch
     gap, name, level, caption = 0.05 * inch, 0.17 * inch, 0.2 * inch, 0.19 * inch
-    margin = (0.075 * max(len(row.label) for row in rows) + 0.1) * inch
-    below = caption if any(row.captions for row in rows) else 0
-    tall = level + name + len(rows) * (height + gap) + below
+    longest = max(len(words) for row in rows for words in row.label.split("\n"))
+    margin = (0.075 * longest + 0.1) * inch
+    # Of each row and of the end, below the names.
+    tops = np.cumsum([0, *(height + gap + (caption if row.captions else 0) for row in rows)])
+    tall = level + name + tops[-1]
     columns = 1 + max(len(line) for line in lines)
     breaks = max(len({parts[place].kind for place in line}) for line in lines)
     size = (round(margin + columns * (width + gap) + breaks * 3 * gap), round(len(lines) * tall))
@@ -101,11 +104,11 @@ def sheet(
             if words != kind:
                 texts.append((left + width / 2, top - 0.02 * inch, words, {"ha": "center"}))
             for index, row in enumerate(rows):
-                y = round(top + index * (height + gap))
+                y = round(top + tops[index])
                 shown = row.image_hwc if place is None else painted[index][place]
                 canvas[y : y + height, round(left) : round(left) + width] = shown
                 if place is None:
-                    side = {"ha": "right", "va": "center", "fontsize": 9}
+                    side = {"ha": "right", "va": "center", "fontsize": 9, "linespacing": 1.1}
                     texts.append((left - 2 * gap, y + height / 2, row.label, side))
                 elif row.captions:
                     under = {"ha": "center", "va": "top", "color": INK}
@@ -114,9 +117,109 @@ def sheet(
     return _draw(canvas, texts, inch, scale, title, label)
 
 
+def averages(
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    parts: Sequence[FeaturePart],
+    *,
+    similarities: Mapping[str, Sequence[float]] | None = None,
+    title: str = "",
+) -> Figure:
+    """Average maps of groups of images, such as right and wrong matches, each on the group's average image.
+
+    groups: name -> images uint8 ``(N, H, W, 3)`` and their maps ``(N, P, H, W)``. similarities: name -> the
+    average of each part, written under it. All groups have one scale.
+    """
+    rows = []
+    for name, (images_nhwc, maps_nphw) in groups.items():
+        numbers = [] if similarities is None else [_number(value) for value in similarities[name]]
+        image_hwc = images_nhwc.mean(0).round().astype(np.uint8)
+        # What speaks against the similarity is no support, in single maps or in their average.
+        rows.append(Row(name, image_hwc, np.maximum(maps_nphw, 0).mean(0), numbers))
+    return sheet(rows, parts, title=title)
+
+
+def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str = "") -> Figure:
+    """A query with its wrong answer, and the same query with its right one, for the parts of some kinds."""
+    places = [index for index, part in enumerate(found.parts) if part.kind in kinds]
+    rows = []
+    for answer, word in (("other", "wrong"), ("match", "right")):
+        numbers = [_number(value) for value in found.similarities("query", answer)[place, places]]
+        for role, other, label, captions in (
+            ("query", answer, f"query, beside\nthe {word} answer", ()),
+            (answer, "query", f"{word} answer", numbers),
+        ):
+            maps_phw = found.maps(role, other, at=place)[0, places]
+            rows.append(Row(label, found.array(role)[place], maps_phw, captions))
+    return sheet(rows, [found.parts[index] for index in places], title=title)
+
+
+def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Figure:
+    """A panel for each kind of parts: similarity over the share blanked, by attention and at random."""
+    columns = min(3, len(deletions))
+    lines = -(-len(deletions) // columns)
+    size = (3.3 * columns + 0.3, 2.7 * lines + 0.6)
+    figure, panels = plt.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for unused in panels.flat[len(deletions) :]:
+        unused.remove()
+    for axes, (kind, one) in zip(panels.flat, deletions.items(), strict=False):
+        shares = 100 * one.shares_s
+        curves = (
+            (one.random_ns, GREY, "--", "random"),
+            (one.attended_ns, kind_colour(kind), "-", "attended"),
+        )
+        for (curves_ns, colour, style, name), area in zip(curves, reversed(one.areas), strict=True):
+            label = f"{name}: area {_number(area)}"
+            axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
+        axes.fill_between(
+            shares, *(curve[0].mean(0) for curve in curves), color=kind_colour(kind), alpha=0.12
+        )
+        axes.set_title(kind, color=kind_colour(kind), loc="left")
+        axes.legend(frameon=False, loc="upper right", handlelength=1.6, borderaxespad=0.1)
+        axes.tick_params(labelbottom=True)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("similarity of the part")
+    for axes in figure.axes:
+        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
+    for axes in panels[-1]:
+        if axes.figure is not None:
+            axes.set_xlabel("patches of the part blanked (%)")
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
+    return figure
+
+
+def area_figure(networks: Mapping[str, Mapping[str, Deletion]]) -> Figure:
+    """For each network and kind of parts by how much the attended area is smaller, with its interval."""
+    rows = [(name, kind, one) for name, kinds in networks.items() for kind, one in kinds.items()]
+    figure, axes = plt.subplots(figsize=(7.4, 0.36 * len(rows) + 1.3))
+    ends = [0.0]
+    for place, (_, kind, one) in enumerate(rows):
+        gain, colour = one.gain, kind_colour(kind)
+        face = colour if gain.clear else "white"
+        axes.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
+        axes.plot(gain.mean, place, "o", color=colour, markerfacecolor=face, markersize=7)
+        ends += [gain.low, gain.high]
+    low, high = min(ends), max(ends)
+    width = max(high - low, 1e-6)
+    for place, (*_, one) in enumerate(rows):
+        axes.text(high + 0.05 * width, place, str(one.gain), va="center", fontsize=9)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(rows)), [f"{name}, {kind}" for name, kind, _ in rows])
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low - 0.05 * width, high + 0.5 * width))
+    axes.set_xticks([tick for tick in axes.get_xticks() if low - 0.05 * width <= tick <= high])
+    axes.set_xlabel("area at random − area by attention, in hundredths of similarity")
+    axes.set_title("What blanking by attention takes away beyond blanking at random", loc="left")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
 def kind_colour(kind: str | None) -> str:
     """The colour of a kind of parts in every figure."""
-    own = {"global": BLUE, "local": GREEN}
+    own = {"global": GREEN, "local": ORANGE}  # as the CMC curves of notebook 20 have them
     if kind is not None and kind.startswith("level "):
         own = level_colours([int(kind.removeprefix("level "))])
     return own.get(kind or "", INK)
@@ -127,7 +230,8 @@ def _draw(canvas: np.ndarray, texts: Sequence, inch: float, scale: float, title:
     wide, tall = canvas.shape[1] / inch, canvas.shape[0] / inch
     head, foot, edge = (0.3 if title else 0.05), 0.62, 0.05
     size = (wide + 2 * edge, tall + head + foot)
-    figure = plt.figure(figsize=size, layout="none")
+    # layout="none" would be lost on saving (matplotlib 3.11): the style's layout would come back.
+    figure = plt.figure(figsize=size, layout=PlaceHolderLayoutEngine(True, False))
     axes = figure.add_axes((edge / size[0], foot / size[1], wide / size[0], tall / size[1]))
     axes.imshow(canvas, interpolation="bilinear", aspect="auto")
     axes.set_axis_off()

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.attention import DEFAULT_STRIDE, part_attention, pixel_rows
+from reidlib.attention import DEFAULT_STRIDE, pixel_rows
+from reidlib.attention_pairs import attention_in_batches
 from reidlib.data.augmentation import normalise
 from reidlib.distances import full_float32
 from reidlib.errors import InputError
@@ -148,6 +149,36 @@ def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
     return patches_hw
 
 
+def sentence(name: str, found: Mapping[str, Deletion]) -> str:
+    """For which kinds of a network's parts the maps beat random ones, in words."""
+    beaten = [kind for kind, one in found.items() if one.gain.low > 0]
+    others = [f"{kind} ({one.gain})" for kind, one in found.items() if kind not in beaten]
+    if not others:
+        return f"{name}: the maps beat random ones for every kind of parts ({', '.join(beaten)})."
+    begin = f"for {', '.join(beaten)}" if beaten else "for no kind of parts"
+    return f"{name}: the maps beat random ones {begin}; **not clearly for {', '.join(others)}**."
+
+
+def better_than_random(found: Mapping[str, Deletion]) -> str:
+    """For how many kinds of parts the whole interval lies above 0, as "5 of 6"."""
+    return f"{sum(one.gain.low > 0 for one in found.values())} of {len(found)}"
+
+
+def score_rows(name: str, found: Mapping[str, Deletion]) -> list[dict]:
+    """The areas of a network's kinds of parts as rows of a table."""
+    return [
+        {
+            "network": name,
+            "parts": kind,
+            "area, attended": f"{one.areas[0]:.3f}",
+            "area, random": f"{one.areas[1]:.3f}",
+            "random − attended, × 100 [95 %]": str(one.gain),
+            "better than random": "yes" if one.gain.low > 0 else "not clearly",
+        }
+        for kind, one in found.items()
+    ]
+
+
 def deletion_by_kind(
     model: nn.Module,
     images_nchw: Tensor,
@@ -184,20 +215,6 @@ def deletion_by_kind(
             seed=seed,
         )
     return found
-
-
-def attention_in_batches(
-    model: nn.Module,
-    images_nchw: Tensor,
-    others_nd: Tensor,
-    *,
-    signed: bool = True,
-    stride: int = DEFAULT_STRIDE,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """``part_attention`` of many images: ``(N, P, H, W)``; by default signed, as orders need it."""
-    batches = zip(images_nchw.split(batch_size), others_nd.split(batch_size), strict=True)
-    return np.concatenate([part_attention(model, *batch, signed=signed, stride=stride) for batch in batches])
 
 
 def part_similarity(
