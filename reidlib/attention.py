@@ -54,14 +54,14 @@ def part_attention(
     model: JLML or Pyramid; its mode, gradients and hooks are afterwards what they were.
     images_bchw: uint8, as ``ImageStore.batch`` gives them.
     others_bd: the matching features (``model.embed``) of the images that they are compared with.
-    parts: of ``model.feature_parts(H)``, all of them by default.
+    parts: of ``model.feature_parts(H)``, all of them by default. stride, errors: as ``attention_grids``.
     signed: keep what speaks against the similarity as negative values; else it is clipped at zero.
-    stride, errors: as ``attention_grids``.
     A pixel has its cell's value, interpolated between cells of the part (bilinear), and is zero outside the
     part's rows. All maps are on one scale: that of the similarity.
     """
     grids = attention_grids(model, images_bchw, others_bd, parts=parts, stride=stride)
     height, width = images_bchw.shape[2:]
+    cell = stride if isinstance(model, JLML) else min(stride, 16)  # pixels; Pyramid has no coarser
     parts = model.feature_parts(height) if parts is None else parts
     maps_bphw = np.zeros((len(images_bchw), len(parts), height, width), np.float32)
     for place, (part, grid_bhw) in enumerate(zip(parts, grids, strict=True)):
@@ -69,9 +69,10 @@ def part_attention(
         kept_b1hw = torch.from_numpy(grid_bhw if signed else np.maximum(grid_bhw, 0))[:, None]
         # What a cell sees is centred on the first of its pixels, as every strided layer here on its first
         # input: interpolated from the middle of its square, heat would lie half a cell right and down.
-        padded, size = F.pad(kept_b1hw, (0, 1, 0, 1), mode="replicate"), (stop - first + 1, width + 1)
+        size = [cells * cell + 1 for cells in grid_bhw.shape[1:]]
+        padded = F.pad(kept_b1hw, (0, 1, 0, 1), mode="replicate")
         scaled = F.interpolate(padded, size, mode="bilinear", align_corners=True)
-        maps_bphw[:, place, first:stop] = scaled[:, 0, :-1, :-1].numpy()
+        maps_bphw[:, place, first:stop] = scaled[:, 0, : stop - first, :width].numpy()
     return maps_bphw
 
 
@@ -89,7 +90,6 @@ def attention_grids(
     The trunk runs once, without a gradient; a part then costs a pass forth and back through what follows the
     map, and all local streams of JLML share one. Memory beyond a forward pass of B images: three such maps
     (activation, gradient, product) and the activations behind the map. B of 16 to 32 is fastest on a CPU.
-
     Raises InputError for another kind of network, other shapes, and parts that are not the model's there.
     """
     all_parts = _checked_parts(model, images_bchw, others_bd)

@@ -105,7 +105,7 @@ def deletion_curves(
         which_b = torch.tensor(pairs, device=images_nchw.device)
         blank_b1hw = torch.from_numpy(np.stack(masks))[:, None].to(images_nchw.device)
         images_bchw = torch.where(blank_b1hw, fill_nc11[which_b], images_nchw[which_b])
-        values.append(similarity(images_bchw, which_b).double().cpu().numpy())
+        values.append(similarity(images_bchw, which_b).cpu().double().numpy())
         masks.clear()
         pairs.clear()
 
