@@ -7,7 +7,7 @@ from torch import nn
 
 from reidlib import deletion
 from reidlib.attention import part_attention, pixel_rows
-from reidlib.attention_pairs import first_answers, part_similarities
+from reidlib.attention_pairs import part_similarities
 from reidlib.data.augmentation import normalise
 from reidlib.deletion import Deletion, deletion_by_kind, deletion_curves, part_similarity
 from reidlib.errors import InputError
@@ -180,22 +180,6 @@ def test_what_is_said_follows_the_intervals():
     rows = deletion.score_rows("net", {"a": better, "b": even})
     assert [row["better than random"] for row in rows] == ["yes", "not clearly"]
     assert rows[0]["area, attended"] == "0.500"
-
-
-def test_first_answers_are_the_first_right_and_the_first_wrong_ones():
-    lists = {
-        "query_indices": np.array([7, 8, 9, 10]),
-        "gallery_indices": np.array([[1, 2, 3], [4, 5, 6], [7, 8, -1], [1, 2, 3]]),
-        "statuses": np.array([[0, 0, 2], [1, 0, 1], [0, 0, 4], [3, 2, 0]], np.int8),
-    }
-    found = first_answers(lists)
-    assert found.query_indices.tolist() == [7, 8, 10]  # 9 has no wrong one
-    assert found.match_indices.tolist() == [1, 5, 3]
-    assert found.other_indices.tolist() == [3, 4, 2]
-    assert found.wrong_first.tolist() == [False, True, True]
-    assert found.spread(2).query_indices.tolist() == [7, 10]
-    with pytest.raises(InputError, match="a right and a wrong answer"):
-        first_answers({**lists, "statuses": np.zeros((4, 3), np.int8)})
 
 
 def test_bad_input_is_refused():
