@@ -23,7 +23,8 @@ from reidlib.plots import GREEN, GREY, INK, ORANGE
 
 # A line holds as many parts; a kind of parts is never broken.
 _LONGEST = 11
-_WIDTH = 0.66  # of an image, in inches, so that a part's name fits over it
+# Of an image, at least, in inches: a part's name fits over it, and a square one is not a stamp.
+_WIDTH, _HEIGHT = 0.66, 1.3
 _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in grey
 # Small values count: a wide part spreads its similarity over many cells.
 _ROOT = 0.5
@@ -76,7 +77,7 @@ def sheet(
     _check(rows, parts)
     height, width = rows[0].image_hwc.shape[:2]
     lines = _lines(parts)
-    inch = width / _WIDTH  # pixels of an image for an inch
+    inch = min(width / _WIDTH, height / _HEIGHT)  # pixels of an image for an inch
     gap, name, level, caption = 0.05 * inch, 0.17 * inch, 0.2 * inch, 0.19 * inch
     longest = max(len(words) for row in rows for words in row.label.split("\n"))
     margin = (0.075 * longest + 0.1) * inch

@@ -90,6 +90,18 @@ def test_every_part_has_its_name_its_kind_and_its_similarity(parts):
     check_nothing_is_clipped(figure)
 
 
+def test_square_images_are_not_drawn_smaller_than_upright_ones():
+    square = np.zeros((64, 64, 3), np.uint8)
+    maps_phw = np.ones((5, 64, 64), np.float32)
+    figure = pair_figure(square, square, maps_phw, maps_phw, STREAMS)
+    axes = figure.axes[0]
+    pixels_per_inch = axes.images[0].get_array().shape[0] / (
+        axes.get_position().height * figure.get_figheight()
+    )
+    assert 64 / pixels_per_inch == pytest.approx(1.3)
+    check_nothing_is_clipped(figure)
+
+
 def test_what_a_part_does_not_see_is_pale_and_the_scale_is_common():
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     low, high = maps_of(STREAMS, 0), maps_of(STREAMS, 0)
