@@ -155,7 +155,7 @@ def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str =
 
 
 def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Figure:
-    """A panel for each kind of parts: similarity over the share blanked, by attention and at random."""
+    """A panel for each kind of parts: similarity while blanked by attention, a foreign map, at random."""
     columns = min(3, len(deletions))
     lines = -(-len(deletions) // columns)
     size = (3.3 * columns + 0.3, 2.7 * lines + 0.6)
@@ -164,16 +164,17 @@ def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Fi
         unused.remove()
     for axes, (kind, one) in zip(panels.flat, deletions.items(), strict=False):
         shares = 100 * one.shares_s
-        curves = (
+        curves = [
             (one.random_ns, GREY, "--", "random"),
             (one.attended_ns, kind_colour(kind), "-", "attended"),
-        )
-        for (curves_ns, colour, style, name), area in zip(curves, reversed(one.areas), strict=True):
-            label = f"{name}: area {_number(area)}"
+        ]
+        if one.foreign_ns is not None:
+            curves.insert(1, (one.foreign_ns, INK, ":", "another query's"))
+        for curves_ns, colour, style, name in curves:
+            label = f"{name}: area {_number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
             axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
-        axes.fill_between(
-            shares, *(curve[0].mean(0) for curve in curves), color=kind_colour(kind), alpha=0.12
-        )
+        ends = one.random_ns.mean(0), one.attended_ns.mean(0)
+        axes.fill_between(shares, *ends, color=kind_colour(kind), alpha=0.12)
         axes.set_title(kind, color=kind_colour(kind), loc="left")
         axes.legend(frameon=False, loc="upper right", handlelength=1.6, borderaxespad=0.1)
         axes.tick_params(labelbottom=True)

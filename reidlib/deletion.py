@@ -3,6 +3,8 @@
 Patches of an image are blanked one after the other, from the most attended on, and the similarity to the
 other image is measured on the way; the same in random orders among the same patches. A map that means
 something loses the similarity sooner: the area under its curve is smaller. Curves begin and end alike.
+A map that always points at the middle beats random ones, too. That it has seen the image is shown only by
+beating another image's map of the same part, a foreign one.
 
 A blanked patch gets the image's mean colour: that says least about clothes and keeps exposure and tint, while
 black or grey would be a new edge and look like clothing. It still is an image such as no training showed.
@@ -42,6 +44,7 @@ class Deletion(NamedTuple):
     attended_ns: np.ndarray  # from the most attended patch on
     random_ns: np.ndarray  # in random orders, their mean
     persons_n: np.ndarray  # whom each pair's image shows
+    foreign_ns: np.ndarray | None = None  # in the order of another pair's map
 
     @property
     def areas(self) -> tuple[float, float]:
@@ -54,7 +57,15 @@ class Deletion(NamedTuple):
 
         The 95 % interval is over pairs, all of a person drawn together (``intervals.paired``).
         """
-        differences_n = self._areas(self.random_ns) - self._areas(self.attended_ns)
+        return self._gain(self.random_ns)
+
+    @property
+    def gain_over_foreign(self) -> Interval | None:
+        """The same against the foreign map's area: above 0, the attention has seen the image."""
+        return None if self.foreign_ns is None else self._gain(self.foreign_ns)
+
+    def _gain(self, curves_ns: np.ndarray) -> Interval:
+        differences_n = self._areas(curves_ns) - self._areas(self.attended_ns)
         return paired(100 * differences_n[None], self.persons_n)
 
     def _areas(self, curves_ns: np.ndarray) -> np.ndarray:
@@ -68,6 +79,7 @@ def deletion_curves(
     rows_n: Sequence[tuple[int, int]],
     persons_n: np.ndarray,
     *,
+    foreign_nhw: np.ndarray | None = None,
     steps: int = 8,
     orders: int = 3,
     seed: int = 0,
@@ -76,10 +88,12 @@ def deletion_curves(
 
     similarity: blanked images uint8 (B, 3, H, W) and which of the pairs each is of (B,) -> (B,) float.
     maps_nhw: attention on each pair's image. rows_n: of each, the rows ``(first, past the last)`` that are
-    blanked. steps: shares 0, 1/steps … 1. orders: random ones for each pair; the same seed gives the same.
+    blanked. foreign_nhw: of each, another image's map. steps: shares 0, 1/steps … 1. orders: random ones for
+    each pair; the same seed gives the same.
 
-    Cost: N · (2 + (steps − 1) · (1 + orders)) images through ``similarity``, at most 128 at once; nothing
-    else is kept. Raises InputError for shapes that do not fit, and less than one step or order.
+    Cost: N · (2 + (steps − 1) · (1 + orders)) images through ``similarity``, N · (steps − 1) more with
+    foreign maps; at most 128 are made at once. Raises InputError for shapes that do not fit, and less than
+    one step or order.
     """
     if not 0 < len(images_nchw) == len(maps_nhw) == len(rows_n) == len(persons_n):
         raise InputError(
@@ -112,11 +126,13 @@ def deletion_curves(
     for pair, (map_hw, rows) in enumerate(zip(maps_nhw, rows_n, strict=True)):
         patches_hw = _patches(map_hw.shape, rows)
         of_rows = patches_hw[slice(*rows)].ravel()
-        scores = np.bincount(of_rows, map_hw[slice(*rows)].ravel()) / np.bincount(of_rows)
-        count = len(scores)
+        maps = [map_hw] if foreign_nhw is None else [map_hw, foreign_nhw[pair]]
+        sums = [np.bincount(of_rows, one[slice(*rows)].ravel()) for one in maps]
+        count = len(sums[0])
         # Ties, as of all that is clipped at zero, in random order too: no patch is preferred for its place.
         chance = generator.permutation(count)
-        ranked = [np.lexsort((chance, -scores)), *(generator.permutation(count) for _ in range(orders))]
+        ranked = [np.lexsort((chance, -of_map / np.bincount(of_rows))) for of_map in sums]
+        ranked += [generator.permutation(count) for _ in range(orders)]
         for order in ranked:
             place = np.empty(count + 1, np.int64)
             place[order], place[count] = np.arange(count), count  # the last: pixels outside the rows
@@ -128,12 +144,17 @@ def deletion_curves(
                     flush()
     if masks:
         flush()
-    # Of each pair the attended order with both ends, then the random ones without.
+    # Of each pair the attended order with both ends, then the foreign and the random ones without.
     all_values = np.concatenate(values).reshape(len(images_nchw), -1)
     attended_ns = all_values[:, : steps + 1]
-    inner_ns = all_values[:, steps + 1 :].reshape(len(images_nchw), orders, steps - 1).mean(1)
-    random_ns = np.concatenate([attended_ns[:, :1], inner_ns, attended_ns[:, -1:]], axis=1)
-    return Deletion(shares_s, attended_ns, random_ns, np.asarray(persons_n))
+    inner_nos = all_values[:, steps + 1 :].reshape(len(images_nchw), len(ranked) - 1, steps - 1)  # o: orders
+
+    def with_ends(inner_ns: np.ndarray) -> np.ndarray:
+        return np.concatenate([attended_ns[:, :1], inner_ns, attended_ns[:, -1:]], axis=1)
+
+    random_ns = with_ends(inner_nos[:, -orders:].mean(1))
+    foreign_ns = None if foreign_nhw is None else with_ends(inner_nos[:, 0])
+    return Deletion(shares_s, attended_ns, random_ns, np.asarray(persons_n), foreign_ns)
 
 
 def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
@@ -150,13 +171,20 @@ def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
 
 
 def sentence(name: str, found: Mapping[str, Deletion]) -> str:
-    """For which kinds of a network's parts the maps beat random ones, in words."""
-    beaten = [kind for kind, one in found.items() if one.gain.low > 0]
-    others = [f"{kind} ({one.gain})" for kind, one in found.items() if kind not in beaten]
-    if not others:
-        return f"{name}: the maps beat random ones for every kind of parts ({', '.join(beaten)})."
-    begin = f"for {', '.join(beaten)}" if beaten else "for no kind of parts"
-    return f"{name}: the maps beat random ones {begin}; **not clearly for {', '.join(others)}**."
+    """For which kinds of a network's parts the maps beat random ones, and foreign ones, in words."""
+    against = {"random ones": {kind: one.gain for kind, one in found.items()}}
+    if foreign := {kind: gain for kind, one in found.items() if (gain := one.gain_over_foreign) is not None}:
+        against["another query's"] = foreign
+    said = []
+    for other, gains in against.items():
+        beaten = [kind for kind, gain in gains.items() if gain.low > 0]
+        left = [f"{kind} ({gain})" for kind, gain in gains.items() if kind not in beaten]
+        if not left:
+            said.append(f"the maps beat {other} for every kind of parts ({', '.join(beaten)})")
+        else:
+            begin = f"for {', '.join(beaten)}" if beaten else "for no kind of parts"
+            said.append(f"the maps beat {other} {begin}, **not clearly for {', '.join(left)}**")
+    return f"{name}: {'; '.join(said)}."
 
 
 def better_than_random(found: Mapping[str, Deletion]) -> str:
@@ -174,6 +202,7 @@ def score_rows(name: str, found: Mapping[str, Deletion]) -> list[dict]:
             "area, random": f"{one.areas[1]:.3f}",
             "random − attended, × 100 [95 %]": str(one.gain),
             "better than random": "yes" if one.gain.low > 0 else "not clearly",
+            "another query's − attended, × 100 [95 %]": str(one.gain_over_foreign or "–"),
         }
         for kind, one in found.items()
     ]
@@ -194,8 +223,8 @@ def deletion_by_kind(
 
     images_nchw: uint8, on the model's device; others_nd: the matching feature each is compared with;
     persons_n: whom each image shows. Of every kind each pair tests one part, in turn from top to bottom, so
-    that kinds of many parts cost what others do. steps, orders, seed and cost as in ``deletion_curves``, for
-    each kind. Raises InputError like it and ``part_attention``.
+    that kinds of many parts cost what others do. The foreign map is that of the pair before. steps, orders,
+    seed and cost as in ``deletion_curves``, for each kind. Raises InputError like it and ``part_attention``.
     """
     height = images_nchw.shape[2]
     parts = model.feature_parts(height)
@@ -210,6 +239,7 @@ def deletion_by_kind(
             maps_nphw[np.arange(len(places_n)), places_n],
             [pixel_rows(parts[place], height) for place in places_n],
             persons_n,
+            foreign_nhw=np.roll(maps_nphw, 1, axis=0)[np.arange(len(places_n)), places_n],
             steps=steps,
             orders=orders,
             seed=seed,

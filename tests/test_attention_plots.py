@@ -169,7 +169,8 @@ def deletions_of(kinds):
     shares_s = np.linspace(0, 1, 5)
     random_ns = np.tile(1 - shares_s, (6, 1))
     attended_ns = random_ns**2 + 0.01 * RANDOM.random((6, 5))
-    return {kind: Deletion(shares_s, attended_ns, random_ns, np.arange(6)) for kind in kinds}
+    foreign_ns = 0.5 * (attended_ns + random_ns)
+    return {kind: Deletion(shares_s, attended_ns, random_ns, np.arange(6), foreign_ns) for kind in kinds}
 
 
 @pytest.mark.parametrize("kinds", [["global", "local"], [f"level {n}" for n in range(1, 7)], ["level 1"]])
@@ -178,12 +179,15 @@ def test_deletion_panels_have_both_curves_with_their_areas(kinds):
     figure = attention_plots.deletion_figure(found, title="Deletion")
     assert [axes.get_title(loc="left") for axes in figure.axes] == kinds
     for axes, one in zip(figure.axes, found.values(), strict=True):
-        chance, attended = axes.lines
+        chance, foreign, attended = axes.lines
+        assert foreign.get_ydata() == pytest.approx(one.foreign_ns.mean(0))
         assert chance.get_ydata() == pytest.approx(one.random_ns.mean(0))
         assert attended.get_ydata() == pytest.approx(one.attended_ns.mean(0))
         assert attended.get_xdata().tolist() == [0, 25, 50, 75, 100]
         texts = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert texts == [f"random: area {one.areas[1]:.2f}", f"attended: area {one.areas[0]:.2f}"]
+        assert texts[0] == f"random: area {one.areas[1]:.2f}"
+        assert texts[1].startswith("another query's: area")
+        assert texts[2] == f"attended: area {one.areas[0]:.2f}"
 
 
 def test_areas_are_drawn_with_their_intervals_and_what_is_unclear_is_hollow():

@@ -66,6 +66,21 @@ def test_random_attention_is_no_better_than_random():
     assert not nothing.gain.clear  # ties are broken at random, not from the top
 
 
+def test_attention_that_saw_another_image_is_told_from_attention_that_saw_this_one():
+    images = pictures()
+    own, elsewhere = pointing(*PATCH), pointing(slice(40, 56), slice(8, 16))
+    same = deletion_curves(oracle(images), images, own, ROWS, PERSONS, foreign_nhw=own)
+    assert (same.foreign_ns == same.attended_ns).all()
+    assert same.gain_over_foreign.mean == 0
+    found = deletion_curves(oracle(images), images, own, ROWS, PERSONS, foreign_nhw=elsewhere)
+    assert found.gain_over_foreign.low > 30
+    alone = deletion_curves(oracle(images), images, own, ROWS, PERSONS)
+    assert alone.gain_over_foreign is alone.foreign_ns is None
+    assert (alone.random_ns == found.random_ns).all()
+    text = deletion.sentence("net", {"a": same})
+    assert "beat random ones for every kind of parts (a); the maps beat another query's for no kind" in text
+
+
 def test_only_the_parts_rows_are_blanked_and_by_the_images_mean_colour():
     images = pictures()
     seen = []
@@ -174,7 +189,7 @@ def test_what_is_said_follows_the_intervals():
         == "net: the maps beat random ones for every kind of parts (a)."
     )
     text = deletion.sentence("net", {"a": better, "b": even})
-    assert text.startswith("net: the maps beat random ones for a; **not clearly for b (0.0 [")
+    assert text.startswith("net: the maps beat random ones for a, **not clearly for b (0.0 [")
     assert "for no kind of parts" in deletion.sentence("net", {"b": even})
     assert deletion.better_than_random({"a": better, "b": even}) == "1 of 2"
     rows = deletion.score_rows("net", {"a": better, "b": even})
