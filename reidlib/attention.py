@@ -33,11 +33,10 @@ from reidlib.models.jlml import stripe_rows
 from reidlib.models.parts import FeaturePart
 from reidlib.models.residual import Stages
 
-_STEM_STRIDE = 4
-STRIDES = (4, 8, 16, 32)
-# What the deletion test chose on training images of the embedded benchmark (`quick`): notebook 51 repeats it.
-# It is Pyramid's last map, and the last but one of JLML's streams, whose last has 4×2 cells there.
-DEFAULT_STRIDE = 16
+_STEM_STRIDE, STRIDES = 4, (4, 8, 16, 32)
+# What the deletion test chose on training images of the embedded benchmark (`quick`); notebook 51 repeats it.
+# 16: Pyramid's last map, and one of JLML's global stream; in a local stream's only two cells would count.
+DEFAULT_STRIDE, LOCAL_STRIDE = 16, 4
 
 
 def part_attention(
@@ -47,7 +46,7 @@ def part_attention(
     *,
     parts: Sequence[FeaturePart] | None = None,
     signed: bool = False,
-    stride: int = DEFAULT_STRIDE,
+    stride: int | None = None,
 ) -> np.ndarray:
     """Maps of what supports each part's similarity to another image: float32 ``(B, P, H, W)``, raw.
 
@@ -56,22 +55,22 @@ def part_attention(
     others_bd: the matching features (``model.embed``) of the images that they are compared with.
     parts: of ``model.feature_parts(H)``, all of them by default. stride, errors: as ``attention_grids``.
     signed: keep what speaks against the similarity as negative values; else it is clipped at zero.
-    A pixel has its cell's value, interpolated between cells of the part (bilinear), and is zero outside the
-    part's rows. All maps are on one scale: that of the similarity.
+    Pixels have their cell's value, bilinear between the part's cells, and zero outside its rows.
     """
     grids = attention_grids(model, images_bchw, others_bd, parts=parts, stride=stride)
     height, width = images_bchw.shape[2:]
-    cell = stride if isinstance(model, JLML) else min(stride, 16)  # pixels; Pyramid has no coarser
     parts = model.feature_parts(height) if parts is None else parts
     maps_bphw = np.zeros((len(images_bchw), len(parts), height, width), np.float32)
     for place, (part, grid_bhw) in enumerate(zip(parts, grids, strict=True)):
         first, stop = pixel_rows(part, height)
+        cell = stride or (LOCAL_STRIDE if part.kind == "local" else DEFAULT_STRIDE)
+        cell = min(cell, 32 if isinstance(model, JLML) else 16)  # what Pyramid's maps reach
         kept_b1hw = torch.from_numpy(grid_bhw if signed else np.maximum(grid_bhw, 0))[:, None]
         # What a cell sees is centred on the first of its pixels, as every strided layer here on its first
         # input: interpolated from the middle of its square, heat would lie half a cell right and down.
         size = [cells * cell + 1 for cells in grid_bhw.shape[1:]]
-        padded = F.pad(kept_b1hw, (0, 1, 0, 1), mode="replicate")
-        scaled = F.interpolate(padded, size, mode="bilinear", align_corners=True)
+        kept_b1hw = F.pad(kept_b1hw, (0, 1, 0, 1), mode="replicate")
+        scaled = F.interpolate(kept_b1hw, size, mode="bilinear", align_corners=True)
         maps_bphw[:, place, first:stop] = scaled[:, 0, : stop - first, :width].numpy()
     return maps_bphw
 
@@ -82,11 +81,11 @@ def attention_grids(
     others_bd: Tensor,
     *,
     parts: Sequence[FeaturePart] | None = None,
-    stride: int = DEFAULT_STRIDE,
+    stride: int | None = None,
 ) -> list[np.ndarray]:
     """Each part's cells as they come: float32 ``(B, h, w)``, signed, covering the part's rows.
 
-    stride: 4, 8, 16 or 32; attributed is the network's last map with at most so many image rows for a row.
+    stride: 4, 8, 16 or 32: attributed is the last map of at most so many image rows for a row. None: default.
     The trunk runs once, without a gradient; a part then costs a pass forth and back through what follows the
     map, and all local streams of JLML share one. Memory beyond a forward pass of B images: three such maps
     (activation, gradient, product) and the activations behind the map. B of 16 to 32 is fastest on a CPU.
@@ -98,7 +97,7 @@ def attention_grids(
         rule = f"parts are those of model.feature_parts({images_bchw.shape[2]})"
         named = shorten(getattr(part, "name", part) for part in foreign)
         raise InputError(rule, named, "ask the model for its parts at the images' height")
-    if stride not in STRIDES:
+    if stride not in (None, *STRIDES):
         raise InputError(f"stride is one of {', '.join(map(str, STRIDES))}", repr(stride), "choose one")
     wanted = tuple(all_parts.index(part) for part in parts)
     device = next(model.parameters()).device
@@ -130,11 +129,11 @@ class _Cut(NamedTuple):
 
 
 @torch.no_grad()
-def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride: int) -> list[_Cut]:
+def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride: int | None) -> list[_Cut]:
     shared = model.shared(images_bchw)
     cuts = []
     if 0 in wanted:
-        before, after = _split(model.global_stream, stride)
+        before, after = _split(model.global_stream, stride or DEFAULT_STRIDE)
         maps_bchw = before(shared)
 
         def rest(maps_bchw: Tensor) -> Tensor:
@@ -145,7 +144,7 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
         low_level = shared if model.local_stem is None else model.local_stem(images_bchw)
         rows = stripe_rows(low_level.shape[2], model.parts)
         stripes = torch.cat([low_level[:, :, first:stop] for first, stop in rows], dim=1)  # (B, P·C, h, w)
-        local_before, local_after = _split(model.local_streams, stride)
+        local_before, local_after = _split(model.local_streams, stride or LOCAL_STRIDE)
         maps_rchw = local_before(stripes).unflatten(1, (model.parts, -1)).flatten(0, 1)  # (B·P, C, h, w)
 
         def local_rest(maps_rchw: Tensor) -> Tensor:
@@ -153,14 +152,15 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
             pooled_bpc = maps.mean((2, 3)).unflatten(1, (model.parts, -1))
             return model.local_norm(model.local_feature(pooled_bpc).flatten(1)).view(len(maps_rchw), -1)
 
-        # All, whichever are wanted: their streams are one grouped operation.
         cuts.append(_Cut(maps_rchw, local_rest, tuple(range(1, 1 + model.parts)), (0, maps_rchw.shape[2])))
     return cuts
 
 
 @torch.no_grad()
-def _pyramid_cuts(model: Pyramid, images_bchw: Tensor, wanted: tuple[int, ...], stride: int) -> list[_Cut]:
-    before, after = _split(model.stages, stride)
+def _pyramid_cuts(
+    model: Pyramid, images_bchw: Tensor, wanted: tuple[int, ...], stride: int | None
+) -> list[_Cut]:
+    before, after = _split(model.stages, stride or DEFAULT_STRIDE)
     maps_bchw = before(model.stem(images_bchw))
 
     def cut(place: int) -> _Cut:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.attention import DEFAULT_STRIDE, part_attention
+from reidlib.attention import part_attention
 from reidlib.configuration import RunConfiguration
 from reidlib.data.images import ImageStore
 from reidlib.data.records import Benchmark, Split
@@ -154,7 +154,7 @@ def attention_in_batches(
     others_nd: Tensor,
     *,
     signed: bool = True,
-    stride: int = DEFAULT_STRIDE,
+    stride: int | None = None,
     batch_size: int = 32,
 ) -> np.ndarray:
     """``part_attention`` of many images: ``(N, P, H, W)``; by default signed, as orders need it."""

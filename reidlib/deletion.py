@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.attention import DEFAULT_STRIDE, pixel_rows
+from reidlib.attention import pixel_rows
 from reidlib.attention_pairs import attention_in_batches
 from reidlib.data.augmentation import normalise
 from reidlib.distances import full_float32
@@ -217,7 +217,7 @@ def deletion_by_kind(
     steps: int = 8,
     orders: int = 3,
     seed: int = 0,
-    stride: int = DEFAULT_STRIDE,
+    stride: int | None = None,
 ) -> Mapping[str, Deletion]:
     """The deletion test of a network's attention, for each kind of its parts ("global", "level 2").
 

@@ -136,9 +136,9 @@ def test_what_follows_the_cut_is_the_networks_own_rest(model, stride):
 def test_a_cell_lies_on_its_first_pixel(model):
     images = pictures()
     others = features_of(model, images.flip(0))
-    grids = attention_grids(model, images, others)
-    maps_bphw = part_attention(model, images, others, signed=True)
-    clipped_bphw = part_attention(model, images, others)
+    grids = attention_grids(model, images, others, stride=16)
+    maps_bphw = part_attention(model, images, others, signed=True, stride=16)
+    clipped_bphw = part_attention(model, images, others, stride=16)
     for place, (part, grid_bhw) in enumerate(zip(model.feature_parts(HEIGHT), grids, strict=True)):
         first, stop = pixel_rows(part, HEIGHT)
         torch.testing.assert_close(
@@ -148,8 +148,18 @@ def test_a_cell_lies_on_its_first_pixel(model):
             torch.from_numpy(clipped_bphw[:, place, first:stop:16, ::16]),
             torch.from_numpy(grid_bhw).clamp_min(0),
         )
-    against_bphw = part_attention(model, images, -others, signed=True)
+    against_bphw = part_attention(model, images, -others, signed=True, stride=16)
     torch.testing.assert_close(torch.from_numpy(against_bphw), -torch.from_numpy(maps_bphw))
+
+
+def test_the_defaults_are_those_of_each_kind_of_parts(model):
+    images = pictures()
+    others = features_of(model, images.flip(0))
+    chosen = part_attention(model, images, others)
+    for place, part in enumerate(model.feature_parts(HEIGHT)):
+        stride = attention.LOCAL_STRIDE if part.kind == "local" else attention.DEFAULT_STRIDE
+        asked = part_attention(model, images, others, parts=[part], stride=stride)
+        assert (asked[:, 0] == chosen[:, place]).all()
 
 
 def test_a_batch_is_as_its_images_alone(model):
