@@ -50,12 +50,11 @@ def part_attention(
 ) -> np.ndarray:
     """Maps of what supports each part's similarity to another image: float32 ``(B, P, H, W)``, raw.
 
-    model: JLML or Pyramid; its mode, gradients and hooks are afterwards what they were.
-    images_bchw: uint8, as ``ImageStore.batch`` gives them.
+    model: JLML or Pyramid, left as it was. images_bchw: uint8, as ``ImageStore.batch`` gives them.
     others_bd: the matching features (``model.embed``) of the images that they are compared with.
     parts: of ``model.feature_parts(H)``, all of them by default. stride, errors: as ``attention_grids``.
     signed: keep what speaks against the similarity as negative values; else it is clipped at zero.
-    Pixels have their cell's value, bilinear between the part's cells, and zero outside its rows.
+    Pixels have their cell's share for 16×16 pixels, bilinear between cells, and zero outside the part's rows.
     """
     grids = attention_grids(model, images_bchw, others_bd, parts=parts, stride=stride)
     height, width = images_bchw.shape[2:]
@@ -71,6 +70,7 @@ def part_attention(
         size = [cells * cell + 1 for cells in grid_bhw.shape[1:]]
         kept_b1hw = F.pad(kept_b1hw, (0, 1, 0, 1), mode="replicate")
         scaled = F.interpolate(kept_b1hw, size, mode="bilinear", align_corners=True)
+        scaled *= (DEFAULT_STRIDE / cell) ** 2  # cells of all sizes on one scale
         maps_bphw[:, place, first:stop] = scaled[:, 0, : stop - first, :width].numpy()
     return maps_bphw
 

@@ -29,7 +29,7 @@ _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in g
 # Small values count: a wide part spreads its similarity over many cells.
 _ROOT = 0.5
 _COLOURS = colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
-SCALE_LABEL = "similarity that a cell of the network's map supports (root scale, the same for all maps)"
+SCALE_LABEL = "similarity that 16×16 pixels support (root scale, the same for all maps)"
 
 
 class Row(NamedTuple):
@@ -178,6 +178,8 @@ def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Fi
         axes.set_title(kind, color=kind_colour(kind), loc="left")
         axes.legend(frameon=False, loc="upper right", handlelength=1.6, borderaxespad=0.1)
         axes.tick_params(labelbottom=True)
+    low, high = panels[0, 0].get_ylim()
+    panels[0, 0].set_ylim(low, high + 0.4 * (high - low))  # room for the legends
     for axes in panels[:, 0]:
         axes.set_ylabel("similarity of the part")
     for axes in figure.axes:
