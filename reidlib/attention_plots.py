@@ -29,7 +29,7 @@ _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in g
 # Small values count: a wide part spreads its similarity over many cells.
 _ROOT = 0.5
 _COLOURS = colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
-SCALE_LABEL = "similarity that 16×16 pixels support (root scale, the same for all maps)"
+SCALE_LABEL = "similarity that 16×16 pixels support (root scale, the same for all maps; at its end: or more)"
 
 
 class Row(NamedTuple):
@@ -88,7 +88,9 @@ def sheet(
     breaks = max(len({parts[place].kind for place in line}) for line in lines)
     size = (round(margin + columns * (width + gap) + breaks * 3 * gap), round(len(lines) * tall))
     canvas = np.full((size[1], size[0], 3), 255, np.uint8)
-    scale = max(float(np.max([row.maps_phw.max() for row in rows])), 1e-9)
+    supporting = np.concatenate([row.maps_phw[row.maps_phw > 0] for row in rows])
+    # Single peaks of a fine map would leave all else dark: the brightest hundredth has one colour.
+    scale = float(np.quantile(supporting, 0.99)) if supporting.size else 1e-9
     painted = [_painted(row, parts, scale) for row in rows]
     texts = []  # x, y, words, alignment, and more
     for number, line in enumerate(lines):
