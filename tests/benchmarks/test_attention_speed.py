@@ -1,0 +1,61 @@
+"""Seconds for sixteen attention maps at 256×128, of each network in its larger size.
+
+Run with `pytest tests/benchmarks -s`. The trunk's pass over the sixteen images is part of it. A map is one
+image's for one part; "all parts" are as many maps for each image as the network has parts.
+"""
+
+import statistics
+import time
+
+import pytest
+import torch
+
+from reidlib.attention import part_attention
+from reidlib.data.augmentation import normalise
+from reidlib.execution import Execution
+from reidlib.models import JLML, Pyramid
+
+IMAGES, HEIGHT, WIDTH, IDENTITIES, ROUNDS = 16, 256, 128, 751, 5
+
+
+def networks():
+    """JLML as in its paper, and a Pyramid whose stripes divide the map of sixteen rows."""
+    return {
+        "JLML": JLML(IDENTITIES),
+        "Pyramid": Pyramid(IDENTITIES, stripes=4, trunk="resnet50", weights=None, normalisation="part"),
+    }
+
+
+@pytest.mark.parametrize("name", ["JLML", "Pyramid"])
+def test_sixteen_maps(name):
+    execution = Execution(progress=False)
+    device = execution.torch_device
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    model = networks()[name].eval().to(device, memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (IMAGES, HEIGHT, WIDTH, 3), dtype=torch.uint8, device=device)
+    images = images.permute(0, 3, 1, 2)
+    parts = model.feature_parts(HEIGHT)
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            others = model.embed(normalise(images)).roll(1, 0)
+
+        def seconds(wanted) -> list[float]:
+            found = []
+            for _ in range(ROUNDS + 1):
+                start = time.perf_counter()
+                maps = part_attention(model, images, others, parts=wanted)
+                found.append(time.perf_counter() - start)
+                assert maps.shape == (IMAGES, len(wanted), HEIGHT, WIDTH)
+            return found[1:]  # the first round warms up
+
+        one, every = seconds(parts[:1]), seconds(parts)
+    finally:
+        torch.set_num_threads(threads)
+    print(
+        f"\n{name}, two threads, {execution.describe()}: {IMAGES} images of {HEIGHT}×{WIDTH}, "
+        f"one part each {statistics.median(one):.2f} s ({min(one):.2f} to {max(one):.2f}), "
+        f"all {len(parts)} parts {statistics.median(every):.2f} s ({min(every):.2f} to {max(every):.2f})"
+    )
+    assert statistics.median(one) <= 2
