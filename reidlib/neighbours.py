@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -28,19 +29,27 @@ _TINY = 1e-30
 
 class Neighbours(NamedTuple):
     images_nk: np.ndarray  # (N, K) int32: itself, then the nearest, equally near ones by index
-    squared_nk: np.ndarray  # float64, their squared distances
     largest_n: np.ndarray  # float64, the largest squared distance to any image, or 1 if that is 0
     centred_nd: Tensor  # (N, D + 2) float32 on the device: about their centre; 1; half the square
 
 
-def nearest_neighbours(images_nd: Tensor, num_places: int, progress: bool) -> Neighbours:
+# Is given a tile of halved squared distances, and which images its rows and its columns are.
+Keeper = Callable[[Tensor, slice, slice], None]
+
+
+def nearest_neighbours(
+    images_nd: Tensor, num_places: int, *, progress: bool = False, keep: Keeper | None = None
+) -> Neighbours:
     """The nearest images of each of (N, D), itself included; needs ``inference_mode`` and ``full_float32``.
+
+    keep: gets every tile, by float32 products, for whoever needs distances once more; each pair of images
+    comes at least once, the earlier one in the rows, and the tile's memory is used again.
 
     What a tile says of the later block waits for its turn, unless too much does (of images that are nearly
     all alike), and then every block is held against all. Holds two float32 copies of the features and some
     hundred candidates an image.
     """
-    search = _Search(images_nd, num_places)
+    search = _Search(images_nd, num_places, keep)
     numbers, crowded, finish = range(len(search.blocks)), False, []
     with side_by_side(images_nd.device) as each:
         for number in tqdm(numbers, desc="neighbours", disable=not progress, leave=False):
@@ -53,7 +62,7 @@ def nearest_neighbours(images_nd: Tensor, num_places: int, progress: bool) -> Ne
                 crowded = True
                 search.begin_anew(number + 1)
         list(map(_called, finish))
-    return Neighbours(search.neighbours_nk, search.squared_nk, search.squared_n, search.right_nd)
+    return Neighbours(search.neighbours_nk, search.squared_n, search.right_nd)
 
 
 def as_partners(images_nd: Tensor) -> Tensor:
@@ -69,9 +78,9 @@ def _called(task) -> None:
 class _Search:
     """Halved squared distances by float32 products, and how far each image's last place can be."""
 
-    def __init__(self, images_nd: Tensor, num_places: int):
+    def __init__(self, images_nd: Tensor, num_places: int, keep: Keeper | None):
         num_images, length = images_nd.shape
-        self.images_nd = images_nd
+        self.images_nd, self.keep = images_nd, keep
         tile_size = _TILE.get(images_nd.device.type, _TILE["cuda"])
         self.blocks = list(spans(num_images, tile_size))
         centre_d = images_nd.mean(0, dtype=torch.float64).to(images_nd.dtype)
@@ -91,7 +100,6 @@ class _Search:
         self.locks = [threading.Lock() for _ in self.blocks]  # two tiles may tell of one block at once
         self.memories: list[Tensor] = []  # for tiles: fresh memory would cost page faults
         self.neighbours_nk = np.empty((num_images, num_places), np.int32)
-        self.squared_nk = np.empty((num_images, num_places))
         self.squared_n = np.empty(num_images)  # of the farthest
 
     def look(self, number: int, other: int, at_both: bool) -> None:
@@ -104,6 +112,8 @@ class _Search:
         shape = block.stop - block.start, other_block.stop - other_block.start
         tile_bo = memory[: math.prod(shape)].view(shape)
         torch.mm(as_partners(self.right_nd[block]), self.right_nd[other_block].T, out=tile_bo)
+        if self.keep is not None:
+            self.keep(tile_bo, block, other_block)
         self._learn(tile_bo, number, other_block)
         if at_both and other != number:
             self._learn(tile_bo.T, other, block)
@@ -170,4 +180,3 @@ class _Search:
         first_b = np.searchsorted(image_p[order], own_b)
         order_bk = order[first_b[:, None] + np.arange(num_places)]
         self.neighbours_nk[block] = other_p[order_bk]
-        self.squared_nk[block] = squared_p[order_bk].clip(0)

@@ -50,17 +50,17 @@ def k_reciprocal(
     See ``KReciprocal.fit`` for the arguments and errors, and ``KReciprocal`` for what it costs; the result
     takes 4·Q·G bytes more.
     """
-    fitted = KReciprocal.fit(
-        query_features, gallery_features, k1=k1, k2=k2, weight=weight, device=device, progress=progress
+    # The search for neighbours measures every query and gallery image; here its products are not done twice.
+    fitted, distances_qg = KReciprocal._fit(
+        query_features, gallery_features, k1, k2, weight, device, progress, halves=True
     )
-    distances_qg = torch.empty(fitted.num_queries, fitted.num_gallery)
     blocks = list(spans(fitted.num_queries, _QUERIES))
-    device = fitted.images_nd.device
 
     def measure(block: slice) -> None:
-        fitted._measure(np.arange(block.start, block.stop), distances_qg[block])
+        distances_qg[block] *= torch.from_numpy(fitted._scales(block))[:, None]
+        fitted._add_jaccard(block, distances_qg[block])
 
-    with full_float32(device), side_by_side(device) as each:
+    with side_by_side(torch.device("cpu")) as each:
         done = each(measure, blocks)
         list(tqdm(done, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False))
     return distances_qg
@@ -71,7 +71,8 @@ class KReciprocal:
     """A query set and a gallery, encoded; gives re-ranked distances of any queries on demand.
 
     Holds a float32 copy of all N = Q + G features on the device and some dozens of entries (8 bytes each)
-    an image for their encodings. ``fit`` needs two such copies more and candidates, some hundred an image.
+    an image for their encodings. ``fit`` needs two such copies more, candidates, some hundred an image, and
+    for each thread a tile of 4 MB.
     It takes half a product of all features with each other, O(N²·D), and O(N·k1²) for the sets; features
     that are all nearly equal (a collapsed model) take minutes and up to 2 GB at Market-1501's size. One
     query's distances then take O(G·D), about five milliseconds at that size.
@@ -113,6 +114,21 @@ class KReciprocal:
         ``device``: see ``ranking.evaluate``; sets are made on the CPU. Raises InputError for features as
         ``ranking.Embeddings`` does, for unequal lengths, k1 or k2 below 1 and a weight outside 0 to 1.
         """
+        return cls._fit(query_features, gallery_features, k1, k2, weight, device, progress)[0]
+
+    @classmethod
+    def _fit(
+        cls,
+        query_features: Features,
+        gallery_features: Features,
+        k1: int,
+        k2: int,
+        weight: float,
+        device: torch.device | str | None,
+        progress: bool,
+        halves: bool = False,
+    ) -> tuple[KReciprocal, Tensor]:
+        """See ``fit``; with ``halves`` also halved squared distances (Q, G), else none of them."""
         for name, value in (("k1", k1), ("k2", k2)):
             if value < 1:
                 raise InputError(f"{name}, a number of neighbours, is at least 1", value, "ask for more")
@@ -123,18 +139,29 @@ class KReciprocal:
         device = chosen_device(device, query, gallery)
         dtype = common_dtype(query.features, gallery.features)
         num_queries, num_images = len(query), len(query) + len(gallery)
+        halved_qg = torch.empty(num_queries if halves else 0, len(gallery))
+
+        def keep(tile_bo: Tensor, block: slice, other: slice) -> None:
+            last, first = min(block.stop, num_queries), max(other.start, num_queries)
+            if block.start < last and first < other.stop:
+                columns = slice(first - num_queries, other.stop - num_queries)
+                part = tile_bo[: last - block.start, first - other.start :]
+                halved_qg[block.start : last, columns] = part.cpu()
+
         with torch.inference_mode(), full_float32(device):
             images_nd = torch.empty(num_images, query.features.shape[1], dtype=dtype, device=device)
             for start, features in ((0, query.features), (num_queries, gallery.features)):
                 for span in spans(len(features), 4096):
                     images_nd[start + span.start : start + span.stop] = rows(features, span)
             num_places = min(max(k1 + 1, k2), num_images)
-            neighbours = nearest_neighbours(images_nd, num_places, progress)
+            neighbours = nearest_neighbours(
+                images_nd, num_places, progress=progress, keep=keep if halves else None
+            )
             encodings_nn = _encodings(images_nd, neighbours, k1)
         if k2 > 1:
             nearest_nk = neighbours.images_nk[:, :k2]
             encodings_nn = _relation(nearest_nk, np.float32(1 / nearest_nk.shape[1])) @ encodings_nn
-        return cls(
+        fitted = cls(
             images_nd=neighbours.centred_nd,
             num_queries=num_queries,
             largest_q=neighbours.largest_n[:num_queries],
@@ -142,6 +169,7 @@ class KReciprocal:
             gallery_encodings=encodings_nn[num_queries:].tocsc(),
             weight=float(weight),
         )
+        return fitted, halved_qg
 
     @property
     def num_gallery(self) -> int:
@@ -158,21 +186,24 @@ class KReciprocal:
             rule = f"query indices run from 0 to {self.num_queries - 1}"
             raise InputError(rule, query_indices, "choose others")
         distances_qg = torch.empty(len(wanted), self.num_gallery)
-        with full_float32(self.images_nd.device):
-            self._measure(wanted, distances_qg)
-        return distances_qg
-
-    def _measure(self, wanted: np.ndarray, distances_qg: Tensor) -> None:
         device = self.images_nd.device
-        _jaccard(self.query_encodings[wanted], self.gallery_encodings, distances_qg.numpy())
-        distances_qg *= 1 - self.weight
-        scale_q = torch.from_numpy(2 * self.weight / self.largest_q[wanted]).to(device, torch.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32(device):
+            scale_q = torch.from_numpy(self._scales(wanted)).to(device)
             queries_qd = as_partners(rows(self.images_nd, wanted)) * scale_q[:, None]
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
-                distances_qg[:, span] += (queries_qd @ self.images_nd[images].T).cpu()
-        distances_qg.clamp_(0, 1)  # above 1 by rounding alone
+                distances_qg[:, span] = (queries_qd @ self.images_nd[images].T).cpu()
+        self._add_jaccard(wanted, distances_qg)
+        return distances_qg
+
+    def _scales(self, wanted: slice | np.ndarray) -> np.ndarray:
+        """What a query's halved squared distances are multiplied by, float32."""
+        return (2 * self.weight / self.largest_q[wanted]).astype(np.float32)
+
+    def _add_jaccard(self, wanted: slice | np.ndarray, distances_qg: Tensor) -> None:
+        encodings = self.query_encodings[wanted]
+        _add_jaccard(encodings, self.gallery_encodings, 1 - self.weight, distances_qg.numpy())
+        distances_qg.clamp_(0, 1)  # above 1, and below 0, by rounding alone
 
 
 def _checked(features: Features) -> Embeddings:
@@ -221,8 +252,10 @@ def _reciprocal(neighbours_nk: np.ndarray) -> sparse.csr_array:
     return listed_nn.multiply(listed_nn.T.tocsr()).tocsr()
 
 
-def _jaccard(query_qn: sparse.csr_array, gallery_gn: sparse.csc_array, distances_qg: np.ndarray) -> None:
-    """Write Jaccard distances of encodings that sum to 1: 1 − S/(2 − S), where S is their common part."""
+def _add_jaccard(
+    query_qn: sparse.csr_array, gallery_gn: sparse.csc_array, share: float, distances_qg: np.ndarray
+) -> None:
+    """Add a share of the Jaccard distances 1 − S/(2 − S) of encodings that sum to 1; S is what they share."""
     num_queries, num_gallery = query_qn.shape[0], gallery_gn.shape[0]
     # Each entry of a query meets all gallery entries of its column; a few queries' meetings at a time.
     length_e = np.diff(gallery_gn.indptr)[query_qn.indices].astype(np.int64)
@@ -240,5 +273,5 @@ def _jaccard(query_qn: sparse.csr_array, gallery_gn: sparse.csc_array, distances
         cells_s = (row * num_gallery).repeat(length) + gallery_gn.indices[places_s]
         common_qg = np.bincount(cells_s, common_s, minlength=(stop - start) * num_gallery)
         common_qg = common_qg.reshape(stop - start, num_gallery)
-        distances_qg[start:stop] = 1 - common_qg / (2 - common_qg)
+        distances_qg[start:stop] += share * (1 - common_qg / (2 - common_qg))
         start = stop
