@@ -177,29 +177,12 @@ def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a trained run again. Returns the exit status."""
-    from reidlib.data import load
-    from reidlib.data.benchmarks import parse
-    from reidlib.evaluation import evaluate_run
+    from reidlib.evaluation import benchmark_of, evaluate_run
     from reidlib.execution import Execution
     from reidlib.runs import Run
 
     run = Run.open(arguments.run)
-    root = arguments.data_root or run.information.get("data_root", "")
-    if not (root and Path(root).exists()):
-        raise InputError(
-            "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
-        )
-    specification = run.configuration["benchmark"]
-    if "+" in specification:
-        raise InputError(
-            "a run on one benchmark is evaluated again",
-            f"one on {specification} together",
-            "evaluate a run that starts from it",
-        )
-    name, options = parse(specification)
-    if arguments.distractors and name != "market1501":
-        raise InputError("--distractors is for runs on market1501", f"one on {specification}", "leave it out")
-    benchmark = load(name, Path(root), **options, **({"distractors": True} if arguments.distractors else {}))
+    benchmark = benchmark_of(run, arguments.data_root or "", distractors=arguments.distractors)
     print(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
     execution = Execution(device=arguments.device)
     print(_score_table(evaluate_run(run, benchmark, execution=execution)))

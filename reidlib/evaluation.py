@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from reidlib.configuration import RunConfiguration
+from reidlib.data.benchmarks import load, parse
 from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
 from reidlib.data.records import Benchmark, Split
 from reidlib.embedding import embed, embed_split
@@ -64,6 +65,30 @@ def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Modu
             "copy the right file there, or remove the run's folder to train again",
         ) from error
     return model.eval().to(device, memory_format=torch.channels_last)
+
+
+def benchmark_of(run: Run, data_root: str | Path = "", *, distractors: bool = False) -> Benchmark:
+    """The benchmark that a run was trained on, from ``data_root`` or else from where it lay then.
+
+    distractors: with half a million more gallery images, where it has them. Raises InputError where the
+    folder is not there, and for a run on several benchmarks together.
+    """
+    root = data_root or run.information.get("data_root", "")
+    specification = run.configuration["benchmark"]
+    if not (root and Path(root).exists()):
+        raise InputError(
+            "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
+        )
+    if "+" in specification:
+        raise InputError(
+            "a run on one benchmark is evaluated again",
+            f"one on {specification} together",
+            "evaluate a run that starts from it",
+        )
+    name, options = parse(specification)
+    if distractors and name != "market1501":
+        raise InputError("--distractors is for runs on market1501", f"one on {specification}", "leave it out")
+    return load(name, Path(root), **options, **({"distractors": True} if distractors else {}))
 
 
 def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
