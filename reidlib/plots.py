@@ -111,22 +111,6 @@ def image_grid(
     return figure
 
 
-def bars(groups: Mapping[str, Mapping[str, float]], *, xlabel: str, ylabel: str, title: str = "") -> Figure:
-    """Grouped bars: an outer entry is a colour, an inner one a place on the axis."""
-    places = list(dict.fromkeys(place for values in groups.values() for place in values))
-    figure, axes = plt.subplots(figsize=(max(4.5, 0.5 * len(places) * len(groups) + 2), 3.2))
-    width = 0.8 / len(groups)
-    for index, ((label, values), colour) in enumerate(zip(groups.items(), PALETTE, strict=False)):
-        positions = np.arange(len(places)) + (index - (len(groups) - 1) / 2) * width
-        axes.bar(positions, [values.get(place, 0) for place in places], width, label=label, color=colour)
-    axes.set_xticks(np.arange(len(places)), places)
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axes.grid(axis="x", visible=False)
-    if len(groups) > 1:
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
-
-
 def heatmap(
     values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, label: str
 ) -> Figure:
@@ -242,52 +226,93 @@ def score_bars(
 
 
 def ranked_lists(
-    queries: Sequence[np.ndarray],
+    queries: Sequence[np.ndarray | None],
     lists: Sequence[Sequence[np.ndarray]],
     statuses: Sequence[Sequence[str]],
     *,
     labels: Sequence[str],
     captions: Sequence[Sequence[str]] | None = None,
+    ranks: Sequence[Sequence[str]] | None = None,
+    bars: Sequence[Sequence[np.ndarray]] | None = None,
+    bar_names: Sequence[str] = (),
+    bar_colours: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
     """Queries at the left, their ranked gallery images at the right, each framed by what it is.
 
-    queries: images (H, W, 3); lists: of each query, the ranked images; statuses: "match", "other",
-    "distractor" or "ignored" for each, drawn as colour, sign and word; labels: beside each query;
-    captions: below each image (distance, camera).
+    queries: images (H, W, 3), None where the row before is continued; lists: of each row, the ranked
+    images; statuses: "match", "other", "distractor" or "ignored" for each, drawn as colour, sign and word;
+    labels: beside each query; captions: below each image (distance, camera); ranks: above each, its place
+    where that is not its rank; bars: below each, values (P,) of as many names and colours, all on one scale.
     """
-    wide = max(map(len, lists))
+    wide = max(1, *map(len, lists))
     ratio = queries[0].shape[1] / queries[0].shape[0]
     height = 1.5
+    bar_height = 0 if bars is None else max(0.5, 0.075 * len(bar_names))
+    lines = 1 if bars is None else 2
     figure, grid = plt.subplots(
-        len(queries),
+        lines * len(queries),
         wide + 1,
-        figsize=((wide + 1.4) * max(height * ratio, 0.92) + 1.2, len(queries) * (height + 0.55) + 0.4),
+        figsize=(
+            (wide + 1.4) * max(height * ratio, 0.92) + 1.2,
+            len(queries) * (height + 0.55 + bar_height) + 0.4,
+        ),
         squeeze=False,
-        gridspec_kw={"width_ratios": [1.25] + [1] * wide},
+        width_ratios=[1.25] + [1] * wide,
+        height_ratios=[height, bar_height][:lines] * len(queries),
+        layout="constrained",
     )
-    for line, query, row, states in zip(grid, queries, lists, statuses, strict=True):
-        show_image(line[0], query)
-        for rank, (axes, image, state) in enumerate(zip(line[1:], row, states, strict=False), start=1):
+    longest = max((float(np.max(values)) for row in bars or () for values in row), default=0) or 1
+    for number, (line, query, row, states) in enumerate(
+        zip(grid[::lines], queries, lists, statuses, strict=True)
+    ):
+        if query is None:
+            line[0].set_visible(False)
+        else:
+            show_image(line[0], query)
+        places = ranks[number] if ranks else [str(rank) for rank in range(1, len(row) + 1)]
+        for axes, image, state, place in zip(line[1:], row, states, places, strict=False):
             colour, words = STATUS[state]
             show_image(axes, image)
             frame = Rectangle(
                 (0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=colour, clip_on=False
             )
             axes.add_patch(frame)
-            axes.set_title(f"{rank}", fontsize=9, fontweight="normal", pad=3)
+            axes.set_title(place, fontsize=9, fontweight="normal", pad=3)
             axes.set_xlabel(words, fontsize=8, color=colour, fontweight="bold", labelpad=3)
         for axes in line[1 + len(row) :]:
             axes.set_visible(False)
-    for line, label in zip(grid, labels, strict=True):
+    for line, label in zip(grid[::lines], labels, strict=True):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    for line, texts in zip(grid, captions or [[]] * len(queries), strict=True):
+    for line, texts in zip(grid[::lines], captions or [[]] * len(queries), strict=True):
         for axes, text in zip(line[1:], texts, strict=False):
             axes.set_xlabel(f"{axes.get_xlabel()}\n{text}", fontsize=8, labelpad=3)
+    for line, values in zip(grid[1::2] if bars is not None else (), bars or (), strict=True):
+        _bars_below(line, values, longest, bar_names, bar_colours)
     grid[0][0].set_title("query", fontsize=9, pad=3)
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
+
+
+def _bars_below(
+    line: Sequence[Axes],
+    values: Sequence[np.ndarray],
+    longest: float,
+    names: Sequence[str],
+    colours: Sequence[str],
+) -> None:
+    """A row of bar charts under a row of images, with names at the left of the first."""
+    for place, axes in enumerate(line):
+        if not 1 <= place <= len(values):
+            axes.set_visible(False)
+            continue
+        axes.barh(range(len(names)), values[place - 1], 0.8, color=list(colours))
+        axes.set(xlim=(0, longest), xticks=[], ylim=(len(names) - 0.4, -0.6))
+        axes.spines["bottom"].set_visible(False)
+        axes.set_yticks(range(len(names)), names if place == 1 else [""] * len(names), fontsize=7)
+        axes.tick_params(axis="y", length=0, pad=2)
+        axes.grid(visible=False)
 
 
 def ranked_lists_at(
