@@ -1,0 +1,322 @@
+"""The ranking browser: controls of ipywidgets over ``ranking_views``, for JupyterLab and voila.
+
+    from reidlib.browser import RankingBrowser
+    RankingBrowser("reports/runs/NAME")
+
+Every control is a trait of the browser (``order``, ``top``, ``feature`` …), so that a program can turn it as
+a hand does; ``shown`` is the view that is displayed and ``said`` the message above it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+import traitlets
+from IPython import get_ipython
+
+from reidlib import browser_cards as cards
+from reidlib import locations
+from reidlib.browser_cards import Card
+from reidlib.browser_comparison import Comparison, png
+from reidlib.browser_controls import ALL, Controls
+from reidlib.browser_source import RunChooser
+from reidlib.collection import Collection
+from reidlib.errors import InputError, shorten
+from reidlib.files import write_whole
+from reidlib.ranking_figures import view_figure
+from reidlib.ranking_views import METRICS, ORDERS, Options, View, query_order, reranker, view, write_csv
+from reidlib.reranking import KReciprocal
+
+
+def front_end_present() -> bool:
+    """Is there somebody to turn controls: does JupyterLab or voila run this cell, and not papermill?"""
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+        return True
+    kernel = getattr(get_ipython(), "kernel", None)
+    metadata = kernel.get_parent("shell").get("metadata", {}) if kernel is not None else {}
+    return "cellId" in metadata  # which front ends with cells send, and papermill does not
+
+
+class RankingBrowser(widgets.VBox):
+    """Looks through the ranked galleries of a run.
+
+    run: a run's folder, or None to choose one in the browser. benchmark, data_root: what is searched, by
+    default what the run was trained on. collection, model: opened already, instead of a run; without the
+    model there is no part attention. runs: the folder of runs to choose from. out: where pictures and lists
+    are saved. device: of the network.
+
+    Bad input becomes ``said``, a line above the list, and never an exception.
+    """
+
+    order = traitlets.Enum(list(ORDERS), "worst")
+    position = traitlets.Int(0)  # in the list of queries, from 0
+    query_person = traitlets.Unicode("")  # person ids, separated by commas; empty for all
+    query_camera = traitlets.Any(ALL)  # a camera id, or "all"
+    feature = traitlets.Unicode("full")
+    metric = traitlets.Enum(list(METRICS), "euclidean")
+    reranked = traitlets.Bool(False)
+    top = traitlets.Int(10)
+    cameras = traitlets.Tuple()  # of the gallery images that are shown; empty for all
+    persons = traitlets.Unicode("")  # of these, as query_person
+    show_ignored = traitlets.Bool(False)
+    chosen = traitlets.Int(-1)  # the gallery image that is compared with the query; −1 for none
+    shown = traitlets.Any(None)  # a View, or None
+    said = traitlets.Unicode("")
+
+    def __init__(
+        self,
+        run: str | Path | None = None,
+        *,
+        benchmark: str | None = None,
+        data_root: str | Path | None = None,
+        collection: Collection | None = None,
+        model: torch.nn.Module | None = None,
+        runs: str | Path | None = None,
+        out: str | Path | None = None,
+        device: str = "auto",
+    ):
+        self._out = Path(out) if out else locations.home() / "explored" / "50_ranking_browser"
+        self._collection: Collection | None = None
+        self._model: torch.nn.Module | None = None
+        self._queries = np.empty(0, np.int64)
+        self._reranking: tuple[tuple[str, str], KReciprocal] | None = None
+        self._quiet = False
+        self._cards: list[Card] = []
+        super().__init__()
+        self._controls = Controls(self, step=self._step, go_to=self._go_to, turned=self._turned)
+        folder = Path(runs) if runs else locations.runs()
+        self._chooser = RunChooser(folder, device, opened=self.browse, say=self._say)
+        self._message, self._statement, self._saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._query = Card("the query", lambda: None)
+        self._query.button.disabled = True
+        self._gallery = widgets.HBox(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self._comparison = Comparison()
+        self.children = [
+            widgets.HTML(cards.STYLE),
+            self._chooser,
+            self._controls,
+            self._message,
+            self._statement,
+            widgets.HBox([self._query, self._gallery], layout={"align_items": "flex-start"}),
+            self._comparison,
+            widgets.HBox([*self._saving_buttons(), self._saved]),
+        ]
+        self.add_class("reid-browser")
+        self.observe(self._queries_wanted, ["order", "query_person", "query_camera"])
+        listed = ["position", "feature", "metric", "reranked", "top", "cameras", "persons", "show_ignored"]
+        self.observe(self._view_wanted, listed)
+        self.observe(self._comparison_wanted, ["chosen"])
+        if collection is not None:
+            self.browse(collection, model)
+        else:
+            self._chooser.start(run, benchmark, data_root)
+
+    def _saving_buttons(self) -> list[widgets.Button]:
+        picture = widgets.Button(description="save picture (PNG)")
+        listed = widgets.Button(description="save list (CSV)")
+        picture.on_click(lambda _: self.save_picture())
+        listed.on_click(lambda _: self.save_list())
+        return [picture, listed]
+
+    def browse(self, collection: Collection, model: torch.nn.Module | None = None) -> None:
+        """Show a collection; the controls keep what they say where the collection has it."""
+        self._collection, self._model, self._reranking = collection, model, None
+        self._query_thumbnails = cards.Thumbnails(collection.query_paths)
+        self._gallery_thumbnails = cards.Thumbnails(collection.gallery_paths)
+        self._chooser.named(collection.title)
+        with self._quietly():
+            self._controls.fit(collection, self)
+        self._queries_wanted()
+
+    def save_picture(self) -> Path | None:
+        """Write the list that is shown as PNG to ``out``, and return the file; None if that is impossible."""
+
+        def write(path: Path) -> None:
+            title = f"{self._collection.title}\n{self.shown.options.described}"
+            content = png(view_figure([self.shown], self._collection, title=title), 110)
+            write_whole(path, lambda partial: partial.write_bytes(content))
+
+        return self._save(".png", write)
+
+    def save_list(self) -> Path | None:
+        """Write the list that is shown as CSV to ``out``, and return the file; None if that is impossible."""
+
+        def write(path: Path) -> None:
+            # A file's name need not be Unicode.
+            content = write_csv(self.shown, self._collection).encode("utf-8", "surrogateescape")
+            write_whole(path, lambda partial: partial.write_bytes(content))
+
+        return self._save(".csv", write)
+
+    def _save(self, ending: str, write: Callable[[Path], None]) -> Path | None:
+        with self._telling():
+            if self.shown is None or not self.shown.entries:
+                raise InputError("a list is saved that shows some image", "none", "choose a query first")
+            options = self.shown.options
+            words = [f"query{self.shown.query_index}", options.feature.replace(" ", "-"), options.metric]
+            words += ["reranked"] if options.reranked else []
+            path = self._out / f"{'-'.join(words)}-top{len(self.shown.entries)}{ending}"
+            write(path)
+            self._saved.value = cards.note(f"written to {path}")
+            return path
+
+    # What follows when a control is turned.
+
+    def _turned(self, name: str, value: object) -> None:
+        if not self._quiet:
+            setattr(self, name, value)
+
+    def _step(self, by: int) -> None:
+        if len(self._queries):
+            self.position = min(max(self.position + by, 0), len(self._queries) - 1)
+
+    def _go_to(self, query: int) -> None:
+        if self._quiet or self._collection is None:
+            return
+        with self._telling():
+            found = np.flatnonzero(self._queries == query)
+            if not len(found):
+                rule = "a query is chosen among those that the filters let through"
+                raise InputError(rule, f"query {query}", "widen the filters of the queries")
+            self.position = int(found[0])
+
+    def _queries_wanted(self, _=None) -> None:
+        """The queries are others, or in another order: begin with the first."""
+        if self._collection is None or self._quiet:
+            return
+        with self._telling():
+            persons = _numbers(self.query_person)
+            camera = () if self.query_camera == ALL else (self.query_camera,)
+            queries = query_order(self._collection, self.order, persons=persons, cameras=camera)
+            if not len(queries):
+                asked = [f"person {shorten(persons)}"] if persons else []
+                asked += [f"camera {self.query_camera}"] if camera else []
+                rule = "a query is among those that the filters let through"
+                raise InputError(rule, f"none of {' and '.join(asked)}", "widen the filters of the queries")
+            self._queries = queries
+            with self._quietly():
+                self.position = 0
+                self._controls.place.value, self._controls.place.max = 1, len(queries)
+            self._view_wanted()
+
+    def _view_wanted(self, _=None) -> None:
+        """Rank, and show what is found."""
+        if self._collection is None or self._quiet or not len(self._queries):
+            return
+        with self._telling():
+            options = Options(
+                self.feature,
+                self.metric,
+                self.reranked,
+                self.top,
+                tuple(self.cameras),
+                _numbers(self.persons),
+                self.show_ignored,
+            )
+            query = int(self._queries[min(max(self.position, 0), len(self._queries) - 1)])
+            ranking = self._fitted(options) if options.reranked else None
+            self.shown = view(self._collection, query, options, reranking=ranking)
+            with self._quietly():
+                self._controls.place.value, self._controls.index.value = self.position + 1, query
+                self.chosen = -1
+            self._comparison.hide()
+            self._display(self.shown)
+
+    def _fitted(self, options: Options) -> KReciprocal:
+        """The re-ranking of what is compared; the last one is kept, because it takes a while."""
+        wanted = options.feature, options.metric
+        if self._reranking is None or self._reranking[0] != wanted:
+            images = len(self._collection.query) + len(self._collection.gallery)
+            self._statement.value = cards.note(f"comparing the neighbours of {images:,} images, once …")
+            self._reranking = wanted, reranker(self._collection, options)
+        return self._reranking[1]
+
+    def _display(self, shown: View) -> None:
+        collection, missing = self._collection, []
+
+        def picture(thumbnails: cards.Thumbnails, paths: Sequence[Path], index: int) -> bytes:
+            jpeg = thumbnails(index)
+            if jpeg is None:
+                missing.append(paths[index].name)
+            return jpeg or cards.blank()
+
+        jpeg = picture(self._query_thumbnails, collection.query_paths, shown.query_index)
+        self._query.show(jpeg, cards.query_caption(shown, collection), "query")
+        while len(self._cards) < len(shown.entries):
+            place = len(self._cards)
+            told = f"compare the parts of image {place + 1} with the query's"
+            self._cards.append(Card(told, lambda place=place: self._pick(place)))
+        longest = max((float(entry.contributions.max()) for entry in shown.entries), default=0.0)
+        for card, entry in zip(self._cards, shown.entries, strict=False):
+            jpeg = picture(self._gallery_thumbnails, collection.gallery_paths, entry.gallery_index)
+            caption = cards.entry_caption(entry, shown, collection, longest=longest)
+            card.show(jpeg, caption, entry.status.name.lower())
+        if len(self._gallery.children) != len(shown.entries):
+            self._gallery.children = self._cards[: len(shown.entries)]
+        self._statement.value = cards.note(self._stated(shown))
+        faults = [shown.message] if shown.message else []
+        if missing:
+            rule = "an image that is shown is a file that can be decoded"
+            faults.append(str(InputError(rule, f"none in {shorten(missing, 3)}", "put the files back")))
+        self._say(" · ".join(faults))
+
+    def _stated(self, shown: View) -> str:
+        by = "" if self.order in ("index", "random") else " (of the full feature, Euclidean distance)"
+        moves = "; ▲ ▼ places that re-ranking moved an image" if shown.options.reranked else ""
+        return (
+            f"Query {self.position + 1:,} of {len(self._queries):,}, {ORDERS[self.order]}{by}. "
+            f"{len(shown.entries):,} of {shown.num_fitting:,} images by {shown.options.described}{moves}. "
+            "Bars: what each part adds to the squared distance, on one scale."
+        )
+
+    def _pick(self, place: int) -> None:
+        if self.shown is not None and place < len(self.shown.entries):
+            self.chosen = self.shown.entries[place].gallery_index
+
+    def _comparison_wanted(self, _=None) -> None:
+        """Show the chosen image beside the query, or put that away."""
+        if self._quiet or self.shown is None:
+            return
+        self._comparison.hide()
+        with self._telling():
+            for card, entry in zip(self._cards, self.shown.entries, strict=False):
+                card.mark(entry.gallery_index == self.chosen)
+                if entry.gallery_index == self.chosen:
+                    self._comparison.show(self._collection, self._model, self.shown, entry)
+
+    def _say(self, text: str) -> None:
+        self.said = text
+        self._message.value = cards.message(text)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Bad input becomes a line above the list, not a traceback below the cell."""
+        try:
+            yield
+        except InputError as error:
+            self._say(str(error))
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Controls are set here, and nothing follows from it."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Person ids from what somebody typed. Raises InputError for anything else."""
+    words = text.replace(",", " ").split()
+    try:
+        return tuple(int(word) for word in words)
+    except ValueError as error:
+        rule = "persons are whole numbers, separated by commas"
+        raise InputError(rule, repr(text), "write 12, 57, or nothing for all") from error
