@@ -42,6 +42,7 @@ TRAININGS: dict[str, tuple[str, ...]] = {
         *_ALIGNMENT[0],
     ),
     "42_benchmarks": comparisons.OWN,
+    "50_ranking_browser": ("jlml",),
     "51_part_attention": ("jlml", "pyramid"),
     "90_claims": claims.wanted()[0],
 }
