@@ -1,0 +1,14 @@
+"""One Chromium and one JupyterLab for all of these tests."""
+
+from pathlib import Path
+
+import pytest
+from screens import CHROMIUM, WITHOUT_CHROMIUM, chromium, home, lab, served  # noqa: F401 (fixtures)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(item.fspath).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason=WITHOUT_CHROMIUM))

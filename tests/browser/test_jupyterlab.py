@@ -1,0 +1,175 @@
+"""Notebooks 50 and 51 in JupyterLab under Chromium, used as somebody at the screen uses them."""
+
+import re
+
+import pytest
+from screens import Notebook, free_port, put, screenshot, server
+
+
+@pytest.fixture(scope="module")
+def browser_notebook(chromium, lab, served):
+    notebook = Notebook(chromium, lab, put("50_ranking_browser", served, profile="smoke"))
+    notebook.run_all(300)
+    notebook.page.wait_for_selector(".reid-card.reid-query")
+    return notebook
+
+
+def gallery(page):
+    return page.locator(".reid-card:not(.reid-query):visible")
+
+
+def statement(page) -> str:
+    return page.locator(".reid-browser .reid-note").filter(has_text="Query").first.inner_text()
+
+
+def wait_for_statement(page, words: str) -> None:
+    page.locator(".reid-browser .reid-note").filter(has_text=words).first.wait_for()
+
+
+def slider(page, description: str):
+    row = page.locator(".reid-browser .widget-slider").filter(has_text=description)
+    return row.locator(".noUi-handle")
+
+
+def ranks(page) -> list[str]:
+    return [text.splitlines()[0] for text in gallery(page).locator(".reid-caption").all_inner_texts()]
+
+
+def test_all_cells_run_and_the_browser_shows_a_list(browser_notebook):
+    page = browser_notebook.page
+    browser_notebook.check_sound()
+    page.locator(".reid-browser").scroll_into_view_if_needed()
+    page.wait_for_function(
+        "() => document.querySelectorAll('.reid-card .reid-caption').length == 11"
+        " && [...document.querySelectorAll('.reid-card img')].every(image => image.naturalWidth > 0)"
+    )
+    assert gallery(page).count() == 10
+    assert ranks(page) == [f"rank {rank}" for rank in range(1, 11)]
+    assert "Query 1 of" in statement(page)
+    assert "lowest average precision first" in statement(page)
+    pictures = page.locator(".reid-card img")
+    sources = pictures.evaluate_all("images => images.map(image => image.src.slice(0, 5))")
+    assert set(sources) == {"blob:"}  # pictures, not pages of base64
+    browser_notebook.picture("50-browser", ".reid-browser")
+
+
+def test_another_query(browser_notebook):
+    page = browser_notebook.page
+    before = page.locator(".reid-query .reid-caption").inner_text()
+    page.get_by_role("button", name="next ▶").click()
+    wait_for_statement(page, "Query 2 of")
+    assert page.locator(".reid-query .reid-caption").inner_text() != before
+    order = page.locator(".reid-browser .widget-dropdown").filter(has_text="queries").locator("select")
+    order.select_option(label="in a random order, drawn once")
+    wait_for_statement(page, "in a random order")
+    number = page.locator(".reid-browser input[type=number]").first
+    order.select_option(label="in the benchmark's order")
+    wait_for_statement(page, "in the benchmark's order")
+    number.fill("3")
+    number.press("Enter")
+    wait_for_statement(page, "Query 4 of")
+    assert page.locator(".reid-query .reid-caption").inner_text().startswith("query 3")
+    browser_notebook.check_sound()
+
+
+def test_more_images(browser_notebook):
+    page = browser_notebook.page
+    handle = slider(page, "images")
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    wait_for_statement(page, "13 of")
+    assert gallery(page).count() == 13
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    wait_for_statement(page, " 10 of")
+    assert gallery(page).count() == 10
+    browser_notebook.check_sound()
+
+
+def test_a_camera_and_an_identity_alone(browser_notebook):
+    page = browser_notebook.page
+    cameras = page.locator(".reid-browser select[multiple]")
+    cameras.select_option(label="2")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.reid-card:not(.reid-query) .reid-caption')]"
+        ".every(caption => /, c2\\n/.test(caption.innerText))"
+    )
+    identity = page.locator(".reid-browser .widget-text").filter(has_text="only person").locator("input")
+    identity.fill("99999")
+    identity.press("Enter")
+    message = page.locator(".reid-message")
+    message.wait_for()
+    assert "got none of camera 2 and person 99999; widen the filters" in message.inner_text()
+    browser_notebook.picture("50-empty-filter", ".reid-browser")
+    identity.fill("")
+    identity.press("Enter")
+    cameras.select_option([])
+    message.wait_for(state="detached")
+    assert gallery(page).count() == 10
+    browser_notebook.check_sound()
+
+
+def test_re_ranking_shows_what_moved(browser_notebook):
+    page = browser_notebook.page
+    page.locator(".reid-browser label").filter(has_text="re-rank").click()
+    wait_for_statement(page, "re-ranked by k-reciprocal neighbours; ▲ ▼")
+    assert all(re.fullmatch(r"rank \d+ (=|[▲▼]\d+)", text) for text in ranks(page))
+    browser_notebook.picture("50-re-ranked", ".reid-browser")
+    page.locator(".reid-browser label").filter(has_text="re-rank").click()
+    wait_for_statement(page, "Euclidean distance. Bars")
+    browser_notebook.check_sound()
+
+
+def test_part_attention_by_mouse_and_by_keyboard(browser_notebook):
+    page = browser_notebook.page
+    picture = page.locator(".reid-comparison img")
+    gallery(page).nth(1).locator(".reid-pick").click()
+    picture.wait_for()
+    first = picture.get_attribute("src")
+    assert gallery(page).nth(1).evaluate("card => card.classList.contains('reid-chosen')")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+    # Tab goes from one image to the next, and Enter picks it.
+    gallery(page).nth(1).locator(".reid-pick").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "before => document.querySelector('.reid-comparison img').src !== before", arg=first
+    )
+    assert gallery(page).nth(2).evaluate("card => card.classList.contains('reid-chosen')")
+    browser_notebook.picture("50-part-attention", ".reid-comparison")
+    browser_notebook.check_sound()
+
+
+def test_a_view_is_saved(browser_notebook, home):
+    page = browser_notebook.page
+    page.get_by_role("button", name="save picture (PNG)").click()
+    page.locator(".reid-note").filter(has_text=".png").wait_for()
+    page.get_by_role("button", name="save list (CSV)").click()
+    page.locator(".reid-note").filter(has_text=".csv").wait_for()
+    saved = sorted(path.suffix for path in (home / "explored" / "50_ranking_browser").glob("query3-*"))
+    assert saved == [".csv", ".png"]
+    browser_notebook.check_sound()
+
+
+def test_part_attention_notebook(chromium, lab, served):
+    notebook = Notebook(chromium, lab, put("51_part_attention", served, profile="smoke"))
+    notebook.run_all(300)
+    notebook.check_sound()
+    pictures = notebook.page.locator(".jp-OutputArea-output img")
+    assert pictures.count() >= 3
+    notebook.picture("51-part-attention")
+
+
+def test_voila_serves_the_browser_as_a_page(chromium, browser_notebook, home, served):
+    port = free_port()
+    settings = [str(served / "50_ranking_browser.ipynb"), "--no-browser", f"--port={port}"]
+    address = f"http://127.0.0.1:{port}/"
+    page = chromium.new_page()
+    with server(["voila", *settings], home, f"{address}voila/static/voila.js", home / "voila.log"):
+        page.goto(address, timeout=120_000)
+        page.wait_for_selector(".reid-card.reid-query", timeout=120_000)
+        page.get_by_role("button", name="next ▶").click()
+        wait_for_statement(page, "Query 2 of")
+        screenshot(page, "50-voila")
+    page.close()

@@ -1,0 +1,188 @@
+"""A real JupyterLab and a real Chromium on this machine, and pictures of what they show.
+
+Screenshots are kept in ``$REIDLIB_SCREENSHOTS``, by default ``reports/screenshots`` of the clone.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+TOKEN = "reidlib"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+WITHOUT_CHROMIUM = "needs Chromium (on Debian: apt-get install chromium)"
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """A browser's context with a profile of its own."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"),
+            executable_path=CHROMIUM,
+            args=ARGUMENTS,
+            viewport={"width": 1500, "height": 1100},
+        )
+        context.set_default_timeout(60_000)
+        yield context
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """Where everything generated goes."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def served(home, tmp_path_factory):
+    """The folder that JupyterLab and voila serve; notebooks are put there by ``smoke``."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def lab(home, served):
+    """The address of a JupyterLab that serves the folder."""
+    disable = ["labextension", "disable", "@jupyterlab/apputils-extension:announcements", "--level=user"]
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", *disable], env=environment(home), check=True, capture_output=True
+    )
+    port = free_port()
+    settings = [
+        "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={served}", f"--IdentityProvider.token={TOKEN}", "--allow-root",
+    ]  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    with server(["jupyterlab", *settings], home, f"{address}/api?token={TOKEN}", home / "lab.log"):
+        yield address
+
+
+def environment(home: Path) -> dict[str, str]:
+    return os.environ | {
+        "REIDLIB_HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(home / "jupyter"),
+        "JUPYTER_DATA_DIR": str(home / "jupyter-data"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
+@contextmanager
+def server(arguments: list[str], home: Path, ready: str, log: Path):
+    """A server that is ended afterwards with all that it started."""
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env=environment(home),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(ready, timeout=5).read()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+                time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def put(notebook: str, served: Path, **parameters) -> str:
+    """Copy a notebook of the suite to where it is served, with other parameters; returns its name."""
+    content = nbformat.read(PROJECT / "notebooks" / f"{notebook}.ipynb", as_version=4)
+    (cell,) = (cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
+    nbformat.write(content, served / f"{notebook}.ipynb")
+    return f"{notebook}.ipynb"
+
+
+class Notebook:
+    """A notebook in JupyterLab, as somebody at the screen has it."""
+
+    def __init__(self, context, address: str, name: str):
+        self.address, self.name, self.errors = address, name, []
+        self.page = context.new_page()
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(f"{address}/lab/tree/{name}?token={TOKEN}&reset")
+        self.page.wait_for_selector(".jp-Notebook")
+        self._until_idle()
+
+    def _until_idle(self):
+        # The page's own sign of an idle kernel comes too early.
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            with urllib.request.urlopen(f"{self.address}/api/sessions?token={TOKEN}") as answer:
+                sessions = [session for session in json.load(answer) if session["path"] == self.name]
+            if sessions and sessions[0]["kernel"]["execution_state"] == "idle":
+                time.sleep(0.5)
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"no idle kernel for {self.name}: {sessions}")
+
+    def run_all(self, seconds: float):
+        """Run all cells and wait until the last one has run."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.5)
+            content = self._saved()
+            codes = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+            if all(cell["execution_count"] for cell in codes):
+                self._until_idle()
+                return content
+        raise AssertionError(f"{self.name} did not finish within {seconds} s")
+
+    def _saved(self) -> dict:
+        self.page.keyboard.press("Control+s")
+        time.sleep(0.5)
+        with urllib.request.urlopen(f"{self.address}/api/contents/{self.name}?token={TOKEN}") as answer:
+            return json.load(answer)["content"]
+
+    def check_sound(self):
+        """No cell failed, and nothing of the page."""
+        failed = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]')
+        assert failed.count() == 0, failed.first.inner_text()
+        assert not self.errors, self.errors
+
+    def picture(self, name: str, selector: str | None = None):
+        screenshot(self.page, name, selector)
+
+
+def screenshot(page, name: str, selector: str | None = None):
+    folder = Path(os.environ.get("REIDLIB_SCREENSHOTS") or PROJECT / "reports" / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = page.locator(selector).first if selector else page
+    target.screenshot(path=folder / f"{name}.png")
