@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.distances import (
+    block_rows,
     common_dtype,
     count_within,
     full_float32,
@@ -266,7 +267,7 @@ def ranked_list(
     dtype = common_dtype(query.features, gallery.features)
     best = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8)) for _ in wanted]
     queries_qd = rows(query.features, wanted).to(device, dtype)
-    for span in spans(len(gallery), 4096):
+    for span in spans(len(gallery), block_rows(queries_qd.shape[1], device)):
         rows_gd = rows(gallery.features, span).to(device, dtype)
         persons, cameras = gallery.person_ids[span], gallery.camera_ids[span]
         for place, index in enumerate(wanted):
