@@ -27,7 +27,7 @@ ARGUMENTS = [
 WITHOUT_CHROMIUM = "needs Chromium (on Debian: apt-get install chromium)"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # ended before other tests need the memory
 def chromium(tmp_path_factory):
     """A browser's context with a profile of its own."""
     playwright = pytest.importorskip("playwright.sync_api")
@@ -43,19 +43,19 @@ def chromium(tmp_path_factory):
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # ended before other tests need the memory
 def home(tmp_path_factory):
     """Where everything generated goes."""
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # ended before other tests need the memory
 def served(home, tmp_path_factory):
     """The folder that JupyterLab and voila serve; notebooks are put there by ``smoke``."""
     return tmp_path_factory.mktemp("served")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # ended before other tests need the memory
 def lab(home, served):
     """The address of a JupyterLab that serves the folder."""
     disable = ["labextension", "disable", "@jupyterlab/apputils-extension:announcements", "--level=user"]
