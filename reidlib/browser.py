@@ -10,7 +10,8 @@ a hand does; ``shown`` is the view that is displayed and ``said`` the message ab
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,15 +23,14 @@ from IPython import get_ipython
 
 from reidlib import browser_cards as cards
 from reidlib import locations
-from reidlib.browser_cards import Card
-from reidlib.browser_comparison import Comparison, png
-from reidlib.browser_controls import ALL, Controls
+from reidlib.browser_cards import Card, in_a_line
+from reidlib.browser_comparison import Comparison
+from reidlib.browser_controls import ALL, MOST_SHOWN, Controls
+from reidlib.browser_saving import Saving
 from reidlib.browser_source import RunChooser
 from reidlib.collection import Collection
 from reidlib.errors import InputError, shorten
-from reidlib.files import write_whole
-from reidlib.ranking_figures import view_figure
-from reidlib.ranking_views import METRICS, ORDERS, Options, View, query_order, reranker, view, write_csv
+from reidlib.ranking_views import METRICS, ORDERS, Options, View, query_order, reranker, view
 from reidlib.reranking import KReciprocal
 
 
@@ -81,10 +81,11 @@ class RankingBrowser(widgets.VBox):
         out: str | Path | None = None,
         device: str = "auto",
     ):
-        self._out = Path(out) if out else locations.home() / "explored" / "50_ranking_browser"
         self._collection: Collection | None = None
         self._model: torch.nn.Module | None = None
         self._queries = np.empty(0, np.int64)
+        self._persons: tuple[int, ...] = ()
+        self._refused: dict[str, str] = {}  # what is wrong with a filter; the last good one holds meanwhile
         self._reranking: tuple[tuple[str, str], KReciprocal] | None = None
         self._quiet = False
         self._cards: list[Card] = []
@@ -92,89 +93,84 @@ class RankingBrowser(widgets.VBox):
         self._controls = Controls(self, step=self._step, go_to=self._go_to, turned=self._turned)
         folder = Path(runs) if runs else locations.runs()
         self._chooser = RunChooser(folder, device, opened=self.browse, say=self._say)
-        self._message, self._statement, self._saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self._query = Card("the query", lambda: None)
-        self._query.button.disabled = True
+        self._message, self._statement = widgets.HTML(), widgets.HTML()
+        self._query = Card()
         self._gallery = widgets.HBox(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self._lists = widgets.HBox([self._query, self._gallery], layout={"align_items": "flex-start"})
         self._comparison = Comparison()
+        folder = Path(out) if out else locations.home() / "explored" / "50_ranking_browser"
+        self._saving = Saving(folder, save_picture=self.save_picture, save_list=self.save_list)
         self.children = [
             widgets.HTML(cards.STYLE),
             self._chooser,
             self._controls,
             self._message,
             self._statement,
-            widgets.HBox([self._query, self._gallery], layout={"align_items": "flex-start"}),
+            self._lists,
             self._comparison,
-            widgets.HBox([*self._saving_buttons(), self._saved]),
+            self._saving,
         ]
+        self._clear()
         self.add_class("reid-browser")
         self.observe(self._queries_wanted, ["order", "query_person", "query_camera"])
-        listed = ["position", "feature", "metric", "reranked", "top", "cameras", "persons", "show_ignored"]
+        listed = ["position", "feature", "metric", "reranked", "top", "cameras", "show_ignored"]
         self.observe(self._view_wanted, listed)
+        self.observe(self._persons_wanted, ["persons"])
         self.observe(self._comparison_wanted, ["chosen"])
         if collection is not None:
             self.browse(collection, model)
         else:
             self._chooser.start(run, benchmark, data_root)
 
-    def _saving_buttons(self) -> list[widgets.Button]:
-        picture = widgets.Button(description="save picture (PNG)")
-        listed = widgets.Button(description="save list (CSV)")
-        picture.on_click(lambda _: self.save_picture())
-        listed.on_click(lambda _: self.save_list())
-        return [picture, listed]
-
     def browse(self, collection: Collection, model: torch.nn.Module | None = None) -> None:
-        """Show a collection; the controls keep what they say where the collection has it."""
+        """Show another collection, without any filter: its persons and cameras are others."""
         self._collection, self._model, self._reranking = collection, model, None
         self._query_thumbnails = cards.Thumbnails(collection.query_paths)
         self._gallery_thumbnails = cards.Thumbnails(collection.gallery_paths)
-        self._chooser.named(collection.title)
-        with self._quietly():
-            self._controls.fit(collection, self)
-        self._queries_wanted()
+        self._clear()
+        with self._telling():
+            with self._quietly():
+                self._controls.fit(collection)
+                self.query_person, self.query_camera, self.persons, self.cameras = "", ALL, "", ()
+                if self.feature not in collection.branches:
+                    self.feature = "full"
+            self._chooser.named(collection.title)
+            self._queries_wanted()
+
+    def _clear(self) -> None:
+        """Nothing of one collection is shown, or saved, under the name of another."""
+        self._queries, self._persons, self._refused, self.shown = np.empty(0, np.int64), (), {}, None
+        self._comparison.hide()
+        self._lists.layout.display = self._saving.layout.display = "none"
+        self._statement.value = ""
+        self._saving.forget()
 
     def save_picture(self) -> Path | None:
         """Write the list that is shown as PNG to ``out``, and return the file; None if that is impossible."""
-
-        def write(path: Path) -> None:
-            title = f"{self._collection.title}\n{self.shown.options.described}"
-            content = png(view_figure([self.shown], self._collection, title=title), 110)
-            write_whole(path, lambda partial: partial.write_bytes(content))
-
-        return self._save(".png", write)
+        with self._telling():
+            return self._saving.picture(self._collection, self.shown)
 
     def save_list(self) -> Path | None:
         """Write the list that is shown as CSV to ``out``, and return the file; None if that is impossible."""
-
-        def write(path: Path) -> None:
-            # A file's name need not be Unicode.
-            content = write_csv(self.shown, self._collection).encode("utf-8", "surrogateescape")
-            write_whole(path, lambda partial: partial.write_bytes(content))
-
-        return self._save(".csv", write)
-
-    def _save(self, ending: str, write: Callable[[Path], None]) -> Path | None:
         with self._telling():
-            if self.shown is None or not self.shown.entries:
-                raise InputError("a list is saved that shows some image", "none", "choose a query first")
-            options = self.shown.options
-            words = [f"query{self.shown.query_index}", options.feature.replace(" ", "-"), options.metric]
-            words += ["reranked"] if options.reranked else []
-            path = self._out / f"{'-'.join(words)}-top{len(self.shown.entries)}{ending}"
-            write(path)
-            self._saved.value = cards.note(f"written to {path}")
-            return path
+            return self._saving.listing(self._collection, self.shown)
 
     # What follows when a control is turned.
+
+    @traitlets.validate("position")
+    def _existing(self, proposal) -> int:
+        return min(max(proposal.value, 0), max(len(self._queries) - 1, 0))
+
+    @traitlets.validate("top")
+    def _showable(self, proposal) -> int:
+        return min(max(proposal.value, 1), MOST_SHOWN)
 
     def _turned(self, name: str, value: object) -> None:
         if not self._quiet:
             setattr(self, name, value)
 
     def _step(self, by: int) -> None:
-        if len(self._queries):
-            self.position = min(max(self.position + by, 0), len(self._queries) - 1)
+        self.position += by
 
     def _go_to(self, query: int) -> None:
         if self._quiet or self._collection is None:
@@ -190,7 +186,8 @@ class RankingBrowser(widgets.VBox):
         """The queries are others, or in another order: begin with the first."""
         if self._collection is None or self._quiet:
             return
-        with self._telling():
+        self._statement.value = cards.note("working …")
+        with self._telling("queries"):
             persons = _numbers(self.query_person)
             camera = () if self.query_camera == ALL else (self.query_camera,)
             queries = query_order(self._collection, self.order, persons=persons, cameras=camera)
@@ -203,29 +200,41 @@ class RankingBrowser(widgets.VBox):
             with self._quietly():
                 self.position = 0
                 self._controls.place.value, self._controls.place.max = 1, len(queries)
+        self._view_wanted()
+
+    def _persons_wanted(self, _=None) -> None:
+        """Other persons of the gallery are wanted."""
+        if not self._quiet:
+            with self._telling("persons"):
+                self._persons = _numbers(self.persons)
             self._view_wanted()
 
-    def _view_wanted(self, _=None) -> None:
+    def _view_wanted(self, change: traitlets.Bunch | None = None) -> None:
         """Rank, and show what is found."""
         if self._collection is None or self._quiet or not len(self._queries):
             return
+        if change is not None and change.name in ("feature", "metric", "reranked"):
+            self._statement.value = cards.note("working …")  # the first of its kind takes seconds
         with self._telling():
+            with self._quietly():
+                self._controls.follow(self)
             options = Options(
                 self.feature,
                 self.metric,
                 self.reranked,
                 self.top,
                 tuple(self.cameras),
-                _numbers(self.persons),
+                self._persons,
                 self.show_ignored,
             )
-            query = int(self._queries[min(max(self.position, 0), len(self._queries) - 1)])
+            query = int(self._queries[self.position])
             ranking = self._fitted(options) if options.reranked else None
             self.shown = view(self._collection, query, options, reranking=ranking)
             with self._quietly():
                 self._controls.place.value, self._controls.index.value = self.position + 1, query
                 self.chosen = -1
             self._comparison.hide()
+            self._saving.forget()
             self._display(self.shown)
 
     def _fitted(self, options: Options) -> KReciprocal:
@@ -247,20 +256,20 @@ class RankingBrowser(widgets.VBox):
             return jpeg or cards.blank()
 
         jpeg = picture(self._query_thumbnails, collection.query_paths, shown.query_index)
-        self._query.show(jpeg, cards.query_caption(shown, collection), "query")
+        self._query.show(jpeg, cards.query_caption(shown, collection), "query", f"query {shown.query_index}")
         while len(self._cards) < len(shown.entries):
             place = len(self._cards)
-            told = f"compare the parts of image {place + 1} with the query's"
-            self._cards.append(Card(told, lambda place=place: self._pick(place)))
+            self._cards.append(Card(lambda place=place: self._pick(place)))
         longest = max((float(entry.contributions.max()) for entry in shown.entries), default=0.0)
         for card, entry in zip(self._cards, shown.entries, strict=False):
             jpeg = picture(self._gallery_thumbnails, collection.gallery_paths, entry.gallery_index)
             caption = cards.entry_caption(entry, shown, collection, longest=longest)
-            card.show(jpeg, caption, entry.status.name.lower())
+            card.show(jpeg, caption, entry.status.name.lower(), cards.entry_words(entry))
         if len(self._gallery.children) != len(shown.entries):
             self._gallery.children = self._cards[: len(shown.entries)]
+        self._lists.layout.display = self._saving.layout.display = ""
         self._statement.value = cards.note(self._stated(shown))
-        faults = [shown.message] if shown.message else []
+        faults = [*self._refused.values(), *([shown.message] if shown.message else [])]
         if missing:
             rule = "an image that is shown is a file that can be decoded"
             faults.append(str(InputError(rule, f"none in {shorten(missing, 3)}", "put the files back")))
@@ -272,7 +281,8 @@ class RankingBrowser(widgets.VBox):
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, {ORDERS[self.order]}{by}. "
             f"{len(shown.entries):,} of {shown.num_fitting:,} images by {shown.options.described}{moves}. "
-            "Bars: what each part adds to the squared distance, on one scale."
+            "Bars: what each part adds to the squared distance, on one scale; a click on an image shows "
+            "below the list what supports each part."
         )
 
     def _pick(self, place: int) -> None:
@@ -295,12 +305,18 @@ class RankingBrowser(widgets.VBox):
         self._message.value = cards.message(text)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Bad input becomes a line above the list, not a traceback below the cell."""
+    def _telling(self, filters: str = "") -> Iterator[None]:
+        """What goes wrong becomes a line above the list, since JupyterLab hides what a callback raises.
+
+        filters: whose; then the line stays until these are right.
+        """
         try:
             yield
-        except InputError as error:
-            self._say(str(error))
+            self._refused.pop(filters, None)
+        except Exception as error:
+            if filters:
+                self._refused[filters] = in_a_line(error)
+            self._say(in_a_line(error))
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -315,8 +331,7 @@ class RankingBrowser(widgets.VBox):
 def _numbers(text: str) -> tuple[int, ...]:
     """Person ids from what somebody typed. Raises InputError for anything else."""
     words = text.replace(",", " ").split()
-    try:
-        return tuple(int(word) for word in words)
-    except ValueError as error:
+    if not all(re.fullmatch(r"-?[0-9]{1,18}", word) for word in words):
         rule = "persons are whole numbers, separated by commas"
-        raise InputError(rule, repr(text), "write 12, 57, or nothing for all") from error
+        raise InputError(rule, repr(text), "write 12, 57, or nothing for all")
+    return tuple(map(int, words))

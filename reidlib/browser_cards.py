@@ -15,12 +15,12 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
-from reidlib.attention_plots import kind_colour
 from reidlib.collection import Collection
 from reidlib.data.images import Unreadable, decode
+from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
 from reidlib.plots import GREY, INK, STATUS
-from reidlib.ranking_views import Entry, View, moved
+from reidlib.ranking_views import Entry, View, bar_colours, moved
 from reidlib.results import percent
 
 # Pixels: of a thumbnail at most, and of a bar chart in a card.
@@ -31,7 +31,7 @@ _KEPT = 4096
 
 STYLE = f"""<style>
 .reid-browser button:focus-visible, .reid-browser input:focus-visible, .reid-browser select:focus-visible
-  {{ outline: 3px solid {INK}; outline-offset: 1px; }}
+  {{ outline: 3px solid {INK} !important; outline-offset: 1px; }}
 .reid-card {{ position: relative; border-radius: 4px; padding: 3px; }}
 .reid-card img {{ border: 5px solid transparent; object-fit: contain; background: #f4f4f4; }}
 .reid-chosen {{ background: #e3e3e3; }}
@@ -50,21 +50,23 @@ STYLE = f"""<style>
 class Card(widgets.VBox):
     """A picture that can be picked, with a caption."""
 
-    def __init__(self, told: str, picked: Callable[[], None]):
+    def __init__(self, picked: Callable[[], None] | None = None):
         size = {"width": "112px", "height": "176px"}
         self.image = widgets.Image(format="jpeg", layout=size)
         # A button over the picture: it can be reached by keyboard, which a picture cannot.
-        self.button = widgets.Button(description=told, tooltip=told, layout=size)
+        self.button = widgets.Button(layout=size, disabled=picked is None)
         self.button.add_class("reid-pick")
-        self.button.on_click(lambda _: picked())
+        self.button.on_click(lambda _: picked and picked())
         self.caption = widgets.HTML()
         self._status = ""
         super().__init__(
-            [self.image, self.button, self.caption], layout={"width": "124px", "flex": "0 0 auto"}
+            [self.image, self.button, self.caption], layout={"width": "120px", "flex": "0 0 auto"}
         )
 
-    def show(self, jpeg: bytes, caption: str, status: str) -> None:
+    def show(self, jpeg: bytes, caption: str, status: str, told: str) -> None:
+        """``told`` is what the picture is, for those who hear it and do not see it."""
         self.image.value, self.caption.value, self._status = jpeg, caption, status
+        self.button.description = told
         self.mark(False)
 
     def mark(self, chosen: bool) -> None:
@@ -108,6 +110,12 @@ def blank() -> bytes:
     return buffer.getvalue()
 
 
+def in_a_line(error: BaseException) -> str:
+    """An error as one line; with its type where it is no ``InputError``, whose text alone says little."""
+    told = str(error).partition("\n")[0]
+    return told if isinstance(error, InputError) else f"{type(error).__name__}: {told}"
+
+
 def message(text: str) -> str:
     """A message in the form of an error; nothing for no text."""
     return f'<div class="reid-message" role="status">{escape(text)}</div>' if text else ""
@@ -134,6 +142,14 @@ def query_caption(shown: View, collection: Collection) -> str:
     return f'<div class="reid-caption">{"<br>".join(map(escape, lines))}</div>'
 
 
+def entry_words(entry: Entry) -> str:
+    """What an image is, in words alone."""
+    rank = "no rank" if entry.rank is None else f"rank {entry.rank}"
+    person = f"person {entry.person}, " if entry.person > 0 else ""
+    told = f"{rank}, {entry.status.name.lower()}, {person}camera {entry.camera}"
+    return f"{told}: compare its parts with the query's"
+
+
 def entry_caption(entry: Entry, shown: View, collection: Collection, *, longest: float) -> str:
     """What an image is, its distance, and the bars of its parts; ``longest`` is the bars' common scale."""
     status = entry.status.name.lower()
@@ -141,13 +157,13 @@ def entry_caption(entry: Entry, shown: View, collection: Collection, *, longest:
     rank = "no rank" if entry.rank is None else f"rank {entry.rank}"
     if entry.moved is not None:
         rank += f" {moved(entry.moved)}"
-    person = {-1: "junk", 0: "nobody"}.get(entry.person, f"person {entry.person}")
+    person = f"person {entry.person}, " if entry.person > 0 else ""
     name = collection.gallery_paths[entry.gallery_index].name
     lines = [
         f"<b>{escape(rank)}</b>",
         f'<b style="color:{colour}">{escape(words)}</b>',
         f"{entry.distance:.3f}",
-        escape(f"{person}, c{entry.camera}"),
+        escape(f"{person}c{entry.camera}"),
     ]
     return (
         f'<div class="reid-caption" title="{escape(name)}">{"<br>".join(lines)}'
@@ -162,7 +178,7 @@ def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: 
     room = _BARS_WIDTH - label
     total = max(float(contributions_p.sum()), 1e-12)
     shapes, y, kind = [], 2, None
-    for part, value in zip(parts, contributions_p.tolist(), strict=True):
+    for part, value, colour in zip(parts, contributions_p.tolist(), bar_colours(parts), strict=True):
         if part.kind != kind:
             y += 0 if kind is None or few else 4
             if not few:  # a level has one label, before its first bar
@@ -177,7 +193,7 @@ def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: 
         width = room * min(1.0, value / longest) if longest > 0 else 0.0
         shapes.append(
             f'<rect x="{label}" y="{y}" width="{width:.1f}" height="{height - 2 if few else height - 1}" '
-            f'fill="{kind_colour(part.kind)}"><title>{escape(told)}</title></rect>'
+            f'fill="{colour}"><title>{escape(told)}</title></rect>'
         )
         y += height
     if not parts:

@@ -41,7 +41,7 @@ class Comparison(widgets.VBox):
         """
         self._told.value = cards.note(
             f"Query {shown.query_index} and gallery image {entry.gallery_index}: what in each of the two "
-            "supports their similarity, part by part; beside it what each part adds to the squared distance."
+            "supports their similarity, part by part. The table: what each part adds to the squared distance."
         )
         self._table.value = cards.contribution_table(entry, shown.parts)
         self._picture.layout.display = "none"

@@ -9,13 +9,14 @@ import numpy as np
 import traitlets
 
 from reidlib.collection import Collection
+from reidlib.errors import InputError, shorten
 from reidlib.ranking_views import METRICS, ORDERS
 
 MOST_SHOWN = 50
 # The choice of every camera; None would show as no choice at all.
 ALL = "all"
 # The controls whose choices depend on nothing that is opened, by the browser's trait that they turn.
-_LINKED = ("order", "query_person", "query_camera", "metric", "reranked", "top", "persons", "show_ignored")
+_LINKED = ("order", "query_person", "metric", "reranked", "top", "persons", "show_ignored")
 
 
 class Controls(widgets.VBox):
@@ -59,8 +60,8 @@ class Controls(widgets.VBox):
         self.reranked.layout.width, self.show_ignored.layout.width = "260px", "180px"
         for name in _LINKED:
             traitlets.link((browser, name), (getattr(self, name), "value"))
-        self.feature.observe(lambda change: turned("feature", change.new), "value")
-        self.cameras.observe(lambda change: turned("cameras", change.new), "value")
+        for name in ("feature", "cameras", "query_camera"):
+            getattr(self, name).observe(lambda change, name=name: turned(name, change.new), "value")
         self.place.observe(lambda change: turned("position", change.new - 1), "value")
         self.index.observe(lambda change: go_to(change.new), "value")
         self.previous.on_click(lambda _: step(-1))
@@ -79,22 +80,27 @@ class Controls(widgets.VBox):
         for control in self._all:
             control.disabled = not enabled
 
-    def fit(self, collection: Collection, browser: traitlets.HasTraits) -> None:
-        """Offer what a collection has; the browser's traits keep what they say where it has that."""
-        features = sorted(collection.branches, key=lambda name: name != "full")
-        feature = browser.feature if browser.feature in features else "full"
-        self.feature.options = features
-        self.feature.value = browser.feature = feature
+    def fit(self, collection: Collection) -> None:
+        """Offer what a collection has."""
+        self.feature.options = sorted(collection.branches, key=lambda name: name != "full")
         there = np.unique(collection.gallery.camera_ids).tolist()
-        cameras = tuple(camera for camera in browser.cameras if camera in there)
         self.cameras.options = [(str(camera), camera) for camera in there]
-        self.cameras.value = browser.cameras = cameras
         there = np.unique(collection.query.camera_ids).tolist()
-        camera = browser.query_camera if browser.query_camera in there else ALL
         self.query_camera.options = [(ALL, ALL), *((str(camera), camera) for camera in there)]
-        self.query_camera.value = browser.query_camera = camera
-        most = min(MOST_SHOWN, len(collection.gallery))
-        browser.top = min(browser.top, most)
-        self.top.max = most
         self.index.max = len(collection.query) - 1
         self.enable(True)
+
+    def follow(self, browser: traitlets.HasTraits) -> None:
+        """Show what the browser's traits say. Raises InputError for what the collection does not have."""
+        for name in ("feature", "query_camera"):
+            control, value = getattr(self, name), getattr(browser, name)
+            choices = [choice[1] if isinstance(choice, tuple) else choice for choice in control.options]
+            if value not in choices:
+                rule = f"{name} is one of {shorten(choices, 12)}"
+                raise InputError(rule, repr(value), "choose one of those")
+            control.value = value
+        choices = [camera for _, camera in self.cameras.options]
+        if unknown := [camera for camera in browser.cameras if camera not in choices]:
+            rule = f"the cameras of gallery images are {shorten(choices, 12)}"
+            raise InputError(rule, shorten(unknown), "choose some of those")
+        self.cameras.value = browser.cameras

@@ -9,8 +9,8 @@ import ipywidgets as widgets
 import torch
 
 from reidlib import experiments
+from reidlib.browser_cards import in_a_line
 from reidlib.collection import Collection, open_collection
-from reidlib.data import load_specified
 from reidlib.errors import InputError
 from reidlib.evaluation import benchmark_of
 from reidlib.execution import Execution
@@ -25,7 +25,7 @@ _NO_RUN = InputError(
 )
 
 
-class RunChooser(widgets.Accordion):
+class RunChooser(widgets.VBox):
     """Controls that choose a run and what it searches, or train one.
 
     runs: the folder of runs. device: of the network. opened: called with a collection and the network.
@@ -61,9 +61,19 @@ class RunChooser(widgets.Accordion):
             buttons.append(button)
         self._output = widgets.Output()
         controls = [self._known, self._folder, self._benchmark, self._data_root, widgets.HBox(buttons)]
-        super().__init__([widgets.VBox([*controls, self._output])])
-        self.set_title(0, "Run")
+        # A button, which a keyboard reaches, folds the controls away.
+        self._unfolded = widgets.ToggleButton(description="Run", layout={"width": "auto"})
+        self._controls = widgets.VBox(controls)
+        self._unfolded.observe(lambda change: self._fold(not change.new), "value")
+        # Of the two ways to name a run the last one that was used holds.
+        self._known.observe(lambda change: change.new and setattr(self._folder, "value", ""), "value")
+        super().__init__([self._unfolded, self._controls, self._output])
+        self._fold(True)
         self._list_runs()
+
+    def _fold(self, folded: bool) -> None:
+        self._unfolded.value = not folded
+        self._controls.layout.display = "none" if folded else ""
 
     def _list_runs(self) -> None:
         found = sorted(
@@ -75,7 +85,7 @@ class RunChooser(widgets.Accordion):
         """Load a run at once, or ask for one."""
         self._benchmark.value, self._data_root.value = benchmark or "", str(data_root or "")
         if run is None:
-            self.selected_index = 0
+            self._fold(False)
             self._say(str(_NO_RUN))
         else:
             self._folder.value = str(run)
@@ -83,8 +93,8 @@ class RunChooser(widgets.Accordion):
 
     def named(self, title: str) -> None:
         """Say what is open, and fold the controls away."""
-        self.set_title(0, f"Run: {title}")
-        self.selected_index = None
+        self._unfolded.description = f"Run: {title}"
+        self._fold(True)
 
     def load(self) -> None:
         """Open the run that the controls name; a folder that was typed comes before one of the list."""
@@ -114,14 +124,8 @@ class RunChooser(widgets.Accordion):
             raise _NO_RUN
         run = Run.open(folder)
         run.weights()  # before any image is read: says so where they are missing
-        root, specification = self._data_root.value.strip(), self._benchmark.value.strip()
-        if specification and specification != run.configuration["benchmark"]:
-            if not root:
-                rule = "another benchmark than the one that a run was trained on is read from its folder"
-                raise InputError(rule, f"{specification} and no folder", "name the data folder")
-            self._show(run, load_specified(specification, Path(root)))
-        else:
-            self._show(run, benchmark_of(run, root))
+        root, benchmark = self._data_root.value.strip(), self._benchmark.value.strip()
+        self._show(run, benchmark_of(run, root, benchmark=benchmark))
 
     def _show(self, run: Run, benchmark) -> None:
         collection, model = open_collection(run, benchmark, execution=self._execution)
@@ -137,9 +141,9 @@ class RunChooser(widgets.Accordion):
                 print("loading …")
                 try:
                     task()
-                except (InputError, OSError) as error:
-                    self.selected_index = 0
-                    self._say(str(error))
+                except (Exception, KeyboardInterrupt) as error:  # JupyterLab hides what a callback raises
+                    self._fold(False)
+                    self._say(in_a_line(error))
             self._output.clear_output()
         finally:
             self._load.disabled = False

@@ -59,7 +59,7 @@ def evaluate_distances(
     rank_qm = np.ones(is_match_qm.shape, np.int64)
     junk_g = torch.from_numpy(gallery.person_ids == JUNK)
     for block in spans(len(query), max(1, _BLOCK // len(gallery))):
-        block_bg = rows(distances_qg, block).to("cpu", copy=True)
+        block_bg = rows(distances_qg, block).to("cpu", copy=True).contiguous()
         refused_bg = ~block_bg.isfinite()
         if refused_bg.any():
             row, column = refused_bg.nonzero()[0].tolist()

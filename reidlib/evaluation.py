@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from reidlib.configuration import RunConfiguration
-from reidlib.data.benchmarks import load, parse
+from reidlib.data.benchmarks import load, load_specified, parse
 from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
 from reidlib.data.records import Benchmark, Split
 from reidlib.embedding import embed, embed_split
@@ -67,14 +67,22 @@ def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Modu
     return model.eval().to(device, memory_format=torch.channels_last)
 
 
-def benchmark_of(run: Run, data_root: str | Path = "", *, distractors: bool = False) -> Benchmark:
+def benchmark_of(
+    run: Run, data_root: str | Path = "", *, benchmark: str = "", distractors: bool = False
+) -> Benchmark:
     """The benchmark that a run was trained on, from ``data_root`` or else from where it lay then.
 
-    distractors: with half a million more gallery images, where it has them. Raises InputError where the
-    folder is not there, and for a run on several benchmarks together.
+    benchmark: another one instead, with its options, from ``data_root``. distractors: with half a million
+    more gallery images, where it has them. Raises InputError where the folder is not there, and for a run on
+    several benchmarks together.
     """
     root = data_root or run.information.get("data_root", "")
     specification = run.configuration["benchmark"]
+    if benchmark and benchmark != specification:
+        if not data_root:
+            rule = "another benchmark than the one that a run was trained on is read from its folder"
+            raise InputError(rule, f"{benchmark} and no folder", "name the data folder")
+        return load_specified(benchmark, Path(data_root))
     if not (root and Path(root).exists()):
         raise InputError(
             "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"

@@ -291,7 +291,7 @@ def ranked_lists(
         _bars_below(line, values, longest, bar_names, bar_colours)
     grid[0][0].set_title("query", fontsize=9, pad=3)
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(title, fontsize=11, fontweight="bold", parse_math=False)  # a folder's name may hold $
     return figure
 
 
@@ -309,7 +309,8 @@ def _bars_below(
             continue
         axes.barh(range(len(names)), values[place - 1], 0.8, color=list(colours))
         axes.set(xlim=(0, longest), xticks=[], ylim=(len(names) - 0.4, -0.6))
-        axes.spines["bottom"].set_visible(False)
+        for side in ("top", "right", "bottom"):
+            axes.spines[side].set_visible(False)
         axes.set_yticks(range(len(names)), names if place == 1 else [""] * len(names), fontsize=7)
         axes.tick_params(axis="y", length=0, pad=2)
         axes.grid(visible=False)

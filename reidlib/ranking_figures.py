@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from reidlib.attention_plots import kind_colour
 from reidlib.collection import Collection
 from reidlib.data.images import decode
 from reidlib.models.parts import FeaturePart
 from reidlib.plots import ranked_lists
-from reidlib.ranking_views import Entry, View, moved
+from reidlib.ranking_views import Entry, View, bar_colours, moved
 from reidlib.results import percent
 
 _WIDE = 10  # images of a row
@@ -38,13 +37,18 @@ def view_figure(views: Sequence[View], collection: Collection, *, title: str = "
         [[_image(collection.gallery_paths[entry.gallery_index]) for entry in row] for row in rows],
         [[entry.status.name.lower() for entry in row] for row in rows],
         labels=labels,
-        captions=[[f"{entry.distance:.3f} · c{entry.camera}" for entry in row] for row in rows],
+        captions=[[_caption(entry) for entry in row] for row in rows],
         ranks=[[_place(entry) for entry in row] for row in rows],
         bars=[[entry.contributions for entry in row] for row in rows],
         bar_names=_bar_names(parts),
-        bar_colours=[kind_colour(part.kind) for part in parts],
+        bar_colours=bar_colours(parts),
         title=title,
     )
+
+
+def _caption(entry: Entry) -> str:
+    person = f"person {entry.person}, " if entry.person > 0 else ""
+    return f"{entry.distance:.3f}\n{person}c{entry.camera}"
 
 
 def _place(entry: Entry) -> str:

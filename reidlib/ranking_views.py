@@ -57,6 +57,16 @@ class Options:
             raise InputError("a ranked list shows at least one image", f"top={self.top}", "ask for more")
 
     @property
+    def filters(self) -> str:
+        """What of the list is shown, in words; empty for all that has a rank."""
+        chosen = [
+            f"{name} {', '.join(map(str, wanted))}"
+            for name, wanted in (("camera", self.cameras), ("person", self.persons))
+            if wanted
+        ]
+        return "; ".join([*chosen, *(["ignored images too"] if self.show_ignored else [])])
+
+    @property
     def described(self) -> str:
         """The ranking in words, as in "full feature, Euclidean distance, re-ranked"."""
         words = f"{self.feature} feature, {METRICS[self.metric]} distance"
@@ -222,15 +232,11 @@ def _fitting(gallery: Embeddings, options: Options) -> np.ndarray:
 
 def _message(num_matches: int, num_fitting: int, person: int, camera: int, options: Options) -> str:
     if not num_fitting:
-        asked = [
-            f"{name} {', '.join(map(str, wanted))}"
-            for name, wanted in (("camera", options.cameras), ("person", options.persons))
-            if wanted
-        ]
+        asked = replace(options, show_ignored=False).filters.replace("; ", " and ")
         return str(
             InputError(
                 "a list shows gallery images that the filters let through",
-                f"none of {' and '.join(asked)}" if asked else "a gallery of ignored images only",
+                f"none of {asked}" if asked else "a gallery of ignored images only",
                 "widen the filters, or show the ignored ones",
             )
         )
@@ -278,6 +284,12 @@ def query_order(
     return indices[np.argsort(keys[order][indices], kind="stable")]  # NaN last
 
 
+def bar_colours(parts: Sequence[FeaturePart]) -> list[str]:
+    """Two dark tones in turn, kind by kind: a frame's colours have a meaning that no part has."""
+    kinds = list(dict.fromkeys(part.kind for part in parts))
+    return [("#333333", "#8C8C8C")[kinds.index(part.kind) % 2] for part in parts]
+
+
 def moved(places: int) -> str:
     """How far re-ranking moved an image: a sign and the number of places."""
     return "=" if places == 0 else f"{'▲' if places > 0 else '▼'}{abs(places)}"
@@ -288,9 +300,8 @@ def write_csv(shown: View, collection: Collection) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     part_names = [f"squared distance of {part.name}" for part in shown.parts]
-    writer.writerow(
-        ["query", "rank", "image", "status", "distance", "person", "camera", "moved", "ranking", *part_names]
-    )
+    names = ["query", "rank", "image", "status", "distance", "person", "camera", "moved", "ranking"]
+    writer.writerow([*names, "filters", "of", *part_names])
     for entry in shown.entries:
         writer.writerow(
             [
@@ -303,6 +314,8 @@ def write_csv(shown: View, collection: Collection) -> str:
                 entry.camera,
                 "" if entry.moved is None else entry.moved,
                 shown.options.described,
+                shown.options.filters,
+                collection.title,
                 *(f"{value:.6g}" for value in entry.contributions),
             ]
         )

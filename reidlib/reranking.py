@@ -75,7 +75,8 @@ class KReciprocal:
     for each thread a tile of 4 MB.
     It takes half a product of all features with each other, O(N²·D), and O(N·k1²) for the sets; features
     that are all nearly equal (a collapsed model) take minutes and up to 2 GB at Market-1501's size. One
-    query's distances then take O(G·D), about five milliseconds at that size.
+    query's distances then take O(G·D), some milliseconds at that size and D = 512. A larger k1 takes memory
+    as its square.
     """
 
     images_nd: Tensor  # (N, D + 2) float32: queries, then gallery, about their centre; 1; half the square
@@ -130,8 +131,9 @@ class KReciprocal:
     ) -> tuple[KReciprocal, Tensor]:
         """See ``fit``; with ``halves`` also halved squared distances (Q, G), else none of them."""
         for name, value in (("k1", k1), ("k2", k2)):
-            if value < 1:
-                raise InputError(f"{name}, a number of neighbours, is at least 1", value, "ask for more")
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                rule = f"{name}, a whole number of neighbours, is at least 1"
+                raise InputError(rule, repr(value), "change it")
         if not 0 <= weight <= 1:
             raise InputError("weight, the share of the plain distance, is from 0 to 1", weight, "change it")
         query, gallery = _checked(query_features), _checked(gallery_features)

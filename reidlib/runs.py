@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from reidlib import __version__
+from reidlib import __version__, locations
 from reidlib.errors import InputError
 from reidlib.files import read_json, write_json, write_whole
 
@@ -51,8 +51,14 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """A run from its folder. Raises InputError where there is none, or an unfinished one."""
-        folder = Path(folder)
+        """A run from its folder. Raises InputError where there is none, or an unfinished one.
+
+        A relative path is looked for here, in the clone and among ``locations.runs()``, because JupyterLab
+        starts a notebook in another folder than the one from which its reader counts.
+        """
+        given = Path(folder).expanduser()
+        places = [base / given for base in (Path.cwd(), locations.project(), locations.runs())]
+        folder = next((place for place in places if (place / "config.json").is_file()), places[0])
         if not (folder / "config.json").is_file():
             raise InputError(
                 "a run's folder holds config.json", folder, "name a folder that `reidlib train` made"

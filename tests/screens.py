@@ -30,8 +30,10 @@ WITHOUT_CHROMIUM = "needs Chromium (on Debian: apt-get install chromium)"
 @pytest.fixture(scope="module")  # ended before other tests need the memory
 def chromium(tmp_path_factory):
     """A browser's context with a profile of its own."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright  # needed by nothing else in the tests
+
+    assert CHROMIUM is not None, WITHOUT_CHROMIUM
+    with sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("profile"),
             executable_path=CHROMIUM,
@@ -160,6 +162,8 @@ class Notebook:
             time.sleep(0.5)
             content = self._saved()
             codes = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+            for output in (output for cell in codes for output in cell["outputs"]):
+                assert output["output_type"] != "error", output["traceback"]
             if all(cell["execution_count"] for cell in codes):
                 self._until_idle()
                 return content

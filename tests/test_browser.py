@@ -118,9 +118,15 @@ def test_bad_input_becomes_a_line_and_leaves_the_list(browser):
         shown = browser.shown
         setattr(browser, trait, value)
         assert words in browser.said
-        assert browser.shown is shown
+        assert browser.shown.query_index == shown.query_index
+        assert browser._statement.value != cards.note("working …")
         assert "<b>" not in browser._message.value
+        browser._controls.next.click()
+        assert words in browser.said  # as long as it stands there
+        assert browser.position == 1
         setattr(browser, trait, "")
+        assert browser.said == ""
+        browser.position = 0
     shown = browser.shown
     browser.query_camera = int(np.setdiff1d(browser._collection.query.camera_ids, [shown.camera])[0])
     browser._controls.index.value = shown.query_index
@@ -151,7 +157,7 @@ def test_a_gallery_of_one(pictured, tmp_path):
     browser = RankingBrowser(collection=made, runs=tmp_path)
     browser.show_ignored = True
     assert len(gallery(browser)) == 1
-    assert (browser.top, browser._controls.top.max) == (1, 1)
+    assert "1 of 1 images" in browser._statement.value
     browser.reranked = True
     assert len(gallery(browser)) == 1
 
@@ -220,6 +226,78 @@ def test_without_a_network_there_is_a_table_and_a_word(browser):
     assert browser._comparison._picture.layout.display == "none"
 
 
+def test_nothing_of_one_run_is_shown_under_the_name_of_another(browser, pictured):
+    browser.query_person, browser.persons = str(browser.shown.person), "four"
+    browser._cards[0].button.click()
+    strangers = Embeddings(pictured.query.features[:4], np.full(4, 77), pictured.query.camera_ids[:4])
+    other = replace(pictured, title="other", query=strangers, query_paths=pictured.query_paths[:4])
+    browser.browse(other)
+    assert (browser.shown.person, browser.query_person, browser.persons) == (77, "", "")
+    assert "Query 1 of 4" in browser._statement.value
+    assert browser._comparison.layout.display == "none"
+    lines = list(csv.DictReader(browser.save_list().open()))
+    assert {line["of"] for line in lines} == {"other"}
+    broken = replace(other, query=None)
+    browser.browse(broken)
+    assert browser.shown is None
+    assert browser._lists.layout.display == browser._saving.layout.display == "none"
+    assert browser.save_list() is None
+
+
+def test_what_a_program_sets_is_shown_or_refused(browser):
+    browser.feature, browser.cameras = "local", (2,)
+    assert (browser._controls.feature.value, browser._controls.cameras.value) == ("local", (2,))
+    browser.position = 500
+    assert (browser.position, browser._controls.place.value) == (11, 12)
+    browser.position = -5
+    assert browser.position == 0
+    browser.top = 1000
+    assert browser.top == browser._controls.top.value == 50
+    browser.top = 0
+    assert browser.top == browser._controls.top.value == 1
+    for trait, value in (("feature", "level 9"), ("cameras", (99,))):
+        shown, before = browser.shown, getattr(browser, trait)
+        setattr(browser, trait, value)
+        assert "got" in browser.said
+        assert browser.shown is shown
+        setattr(browser, trait, before)
+    browser.query_camera = 99
+    assert "got 99; choose one of those" in browser.said
+
+
+def test_any_error_is_told(browser, monkeypatch):
+    def fail(*arguments, **settings):
+        raise MemoryError("no room for\nthis")
+
+    monkeypatch.setattr("reidlib.browser.view", fail)
+    browser.position = 3
+    assert browser.said == "MemoryError: no room for"
+    monkeypatch.setattr("reidlib.browser_source.Run.open", fail)
+    browser._chooser._folder.value = "anything"
+    browser._chooser.load()
+    assert browser.said == "MemoryError: no room for"
+    assert not browser._chooser._load.disabled
+
+
+def test_lists_that_differ_are_other_files(browser):
+    browser.cameras = (1,)
+    first = browser.save_list()
+    browser.cameras = (2,)
+    second = browser.save_list()
+    assert first != second
+    assert {line["camera"] for line in csv.DictReader(first.open())} == {"1"}
+    assert {line["filters"] for line in csv.DictReader(second.open())} == {"camera 2"}
+    browser.position = 1
+    assert browser._saving._told.value == ""
+
+
+def test_a_title_is_no_formula(pictured, tmp_path):
+    browser = RankingBrowser(
+        collection=replace(pictured, title=r"cost$\alhpa$5"), out=tmp_path / "out", runs=tmp_path
+    )
+    assert browser.save_picture().is_file()
+
+
 def test_saved_views(browser, tmp_path):
     browser.top = 14
     picture, listed = browser.save_picture(), browser.save_list()
@@ -229,7 +307,7 @@ def test_saved_views(browser, tmp_path):
     assert [Path(line["image"]).name for line in lines] == [
         f"g{entry.gallery_index}.jpg" for entry in browser.shown.entries
     ]
-    assert str(listed) in browser._saved.value
+    assert str(listed) in browser._saving._told.value
 
 
 def test_a_folder_that_cannot_be_written_is_said(browser, tmp_path):
@@ -244,7 +322,7 @@ def test_no_run_yet_offers_to_choose_or_train(tmp_path):
         "a ranking is that of a trained run; got none; choose one above and press load, or press train: "
         "about two minutes on two cores"
     )
-    assert browser._chooser.selected_index == 0
+    assert browser._chooser._controls.layout.display == ""
     assert browser._controls.order.disabled
     browser._chooser.load()
     assert "got none; choose one" in browser.said
@@ -259,14 +337,14 @@ def test_a_run_is_loaded_and_refused(market, tmp_path, monkeypatch):
     browser = RankingBrowser(tmp_path / "nowhere", runs=tmp_path / "runs")
     assert "a run's folder holds config.json" in browser.said
     chooser = browser._chooser
-    chooser._folder.value = ""
-    chooser._known.value = run.folder
+    chooser._known.value = run.folder  # empties what was typed
+    assert chooser._folder.value == ""
     chooser.load()
     assert "a run is evaluated on the folder it was trained on; got no folder" in browser.said
     chooser._data_root.value = str(market)
     chooser.load()
     assert browser.said == ""
-    assert browser._chooser.get_title(0) == f"Run: {run.folder.name} on market1501"
+    assert browser._chooser._unfolded.description == f"Run: {run.folder.name} on market1501"
     assert not browser._controls.order.disabled
     assert len(gallery(browser)) > 0
     (run.folder / "weights.pt").unlink()

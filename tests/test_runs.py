@@ -184,3 +184,16 @@ def test_every_setting_is_part_of_the_identity(change):
 def test_a_configuration_of_another_version_is_refused(damage):
     with pytest.raises(InputError, match="of this version"):
         RunConfiguration.from_json({**configuration().to_json(), **damage})
+
+
+def test_a_run_is_found_by_its_name_wherever_a_notebook_is_started(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "runs" / "some-run"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "run.json"):
+        (folder / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert Run.open("some-run").folder == folder
+    assert Run.open("home/runs/some-run").folder == folder
+    with pytest.raises(InputError, match=f"got {tmp_path}/other"):
+        Run.open("other")

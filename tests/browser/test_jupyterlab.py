@@ -1,5 +1,6 @@
 """Notebooks 50 and 51 in JupyterLab under Chromium, used as somebody at the screen uses them."""
 
+import json
 import re
 
 import pytest
@@ -152,12 +153,14 @@ def test_a_view_is_saved(browser_notebook, home):
     browser_notebook.check_sound()
 
 
-def test_part_attention_notebook(chromium, lab, served):
+def test_part_attention_notebook(chromium, lab, served, home):
     notebook = Notebook(chromium, lab, put("51_part_attention", served, profile="smoke"))
-    notebook.run_all(300)
+    content = notebook.run_all(300)
     notebook.check_sound()
-    pictures = notebook.page.locator(".jp-OutputArea-output img")
-    assert pictures.count() >= 3
+    result = json.loads((home / "explored" / "51_part_attention" / "result.json").read_text())
+    outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if {"image/png", "image/jpeg"} & output.get("data", {}).keys()]
+    assert len(pictures) == len(result["figures"]) >= 8
     notebook.picture("51-part-attention")
 
 
