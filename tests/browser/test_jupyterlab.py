@@ -94,7 +94,7 @@ def test_a_camera_and_an_identity_alone(browser_notebook):
     cameras.select_option(label="2")
     page.wait_for_function(
         "() => [...document.querySelectorAll('.reid-card:not(.reid-query) .reid-caption')]"
-        ".every(caption => /, c2\\n/.test(caption.innerText))"
+        ".every(caption => /\\bc2\\b/.test(caption.innerText))"
     )
     identity = page.locator(".reid-browser .widget-text").filter(has_text="only person").locator("input")
     identity.fill("99999")
@@ -139,6 +139,28 @@ def test_part_attention_by_mouse_and_by_keyboard(browser_notebook):
     )
     assert gallery(page).nth(2).evaluate("card => card.classList.contains('reid-chosen')")
     browser_notebook.picture("50-part-attention", ".reid-comparison")
+    browser_notebook.check_sound()
+
+
+def test_the_run_is_changed_by_keyboard(browser_notebook):
+    page = browser_notebook.page
+    panel = page.get_by_role("button", name=re.compile("^Run: jlml-smoke"))
+    panel.focus()
+    assert panel.evaluate("button => getComputedStyle(button).outlineWidth") == "3px"
+    load = page.locator(".reid-load")
+    assert not load.is_visible()
+    page.keyboard.press("Enter")
+    load.wait_for()
+    page.locator(".reid-browser .widget-text").filter(has_text="or a folder").locator("input").fill("nowhere")
+    load.focus()
+    page.keyboard.press("Enter")
+    message = page.locator(".reid-message").filter(has_text="a run's folder holds config.json")
+    message.wait_for()
+    assert "nowhere" in message.inner_text()
+    page.locator(".reid-browser .widget-text").filter(has_text="or a folder").locator("input").fill("")
+    panel.focus()
+    page.keyboard.press("Enter")
+    load.wait_for(state="hidden")
     browser_notebook.check_sound()
 
 
