@@ -35,7 +35,7 @@ feature_sets     features of own images with their names
 verification     same or different person, and from what distance on
 search           own images ranked (nearest), the lists and the sheet (search_report, search_plots)
 collection       a run's features of a benchmark; ranking_views: one query's list, explained (ranking_figures)
-browser          the ranking browser of ipywidgets (browser_cards, _comparison, _controls, _source)
+browser          the ranking browser of ipywidgets (browser_cards, _comparison, _controls, _saving, _source)
 attention        what supports the similarity of two images, part by part (attention_pairs, attention_plots)
 deletion         whether such maps mean anything: blank what they point at, and something at random
 claims           the ledger: each claim, the test that decides it, the verdict
