@@ -99,11 +99,16 @@ class Pairs(NamedTuple):
     def sums_of_shares(self, role: str, compared_with: str) -> np.ndarray:
         """The sum of all cells' signed shares of each part's similarity, ``(L, P)``.
 
-        It is the similarity where the shares are exact but for what is the same for every image.
+        Where all behind the map is linear, without biases or shifts, it is the similarity.
         """
         images, others = self.images[role].split(_AT_ONCE), self.features[compared_with].split(_AT_ONCE)
         found = [attention_grids(self.model, *batch) for batch in zip(images, others, strict=True)]
         return np.concatenate([np.stack([g.shares_bhw.sum((1, 2)) for g in grids], 1) for grids in found])
+
+    def cells(self) -> Mapping[str, int]:
+        """Of each kind of parts how many image rows a cell of its maps stands for."""
+        grids = attention_grids(self.model, self.images["query"][:1], self.features["query"][:1])
+        return {part.kind: grid.cell for part, grid in zip(self.parts, grids, strict=True)}
 
     def array(self, role: str) -> np.ndarray:
         """The images as figures want them, ``(L, H, W, 3)``."""
@@ -210,11 +215,15 @@ def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw:
 
 def accounted(name: str, found: Pairs) -> str:
     """For how much of the similarity to the right answers the shares account, in words: medians by kind."""
-    shares_np = found.sums_of_shares("query", "match") / found.similarities("query", "match")
+    sums_np, similarities_np = found.sums_of_shares("query", "match"), found.similarities("query", "match")
     said = []
     for kind in dict.fromkeys(part.kind for part in found.parts):
         own = [place for place, part in enumerate(found.parts) if part.kind == kind]
-        said.append(f"{kind} {100 * np.median(shares_np[:, own]):.0f} %".replace("-", "−"))
+        similar = similarities_np[:, own] != 0  # a part may find nothing at all
+        shares = sums_np[:, own][similar] / similarities_np[:, own][similar]
+        said.append(
+            f"{kind} " + (f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–")
+        )
     return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(said)}."
 
 
@@ -225,6 +234,6 @@ def preference(name: str, found: Pairs, place: int) -> str:
     ends = [signed(100 * gap) for gap in (gaps_p.max(), gaps_p.min())]
     return (
         f"{name}: {(gaps_p > 0).sum()} of {len(gaps_p)} parts find the wrong answer more similar than "
-        f"the right one, **{most}** by most ({ends[0]} hundredths of similarity); **{least}** is at the other "
-        f"end ({ends[1]})."
+        f"the right one, **{most}** by most ({ends[0]} hundredths of similarity); **{least}** is at the "
+        f"other end ({ends[1]})."
     )

@@ -187,7 +187,7 @@ def deletion_by_kind(
     others_nd: Tensor,
     persons_n: np.ndarray,
     *,
-    steps: int = 8,
+    steps: int = 6,
     orders: int = 3,
     seed: int = 0,
     stride: int | None = None,

@@ -45,18 +45,33 @@ def score_rows(name: str, found: Mapping[str, Deletion]) -> list[dict]:
     ]
 
 
-def stride_sentence(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> str:
-    """Which stride's maps gain most for each kind of a network's parts, over random orders and foreign maps.
+def stride_rows(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> list[dict]:
+    """What ``deletion_by_kind`` found with maps of each stride, as rows: over random · over foreign maps."""
+    return [
+        {
+            "network": name,
+            "stride": stride,
+            **{kind: f"{one.gain} · {one.gain_over_foreign or '–'}" for kind, one in kinds.items()},
+        }
+        for stride, kinds in by_stride.items()
+    ]
 
-    by_stride: what ``deletion_by_kind`` found with each. The criterion of a choice is the gain over random.
+
+def stride_sentence(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> str:
+    """Which stride's maps gain most over random orders, and over foreign maps, for each kind of parts.
+
+    Strides whose difference to random orders lies in the best one's interval are named with it.
     """
     said = []
     for kind in next(iter(by_stride.values())):
-        tests = {stride: kinds[kind] for stride, kinds in by_stride.items()}
-        best = max(tests, key=lambda stride: tests[stride].gain.mean)
-        words = f"{kind}: stride **{best}** against random orders"
-        foreign = {stride: one.gain_over_foreign for stride, one in tests.items()}
-        if all(foreign.values()):
-            words += f", {max(foreign, key=lambda stride: foreign[stride].mean)} against another query's map"
+        gains = {stride: kinds[kind].gain for stride, kinds in by_stride.items()}
+        best = max(gains, key=lambda stride: gains[stride].mean)
+        close = [
+            str(other) for other, gain in gains.items() if other != best and gain.mean >= gains[best].low
+        ]
+        words = f"{kind}: **{best}**" + (f" (not told apart from {', '.join(close)})" if close else "")
+        foreign = {stride: kinds[kind].gain_over_foreign for stride, kinds in by_stride.items()}
+        if None not in foreign.values():
+            words += f", against another query's map {max(foreign, key=lambda stride: foreign[stride].mean)}"
         said.append(words)
-    return f"{name}: largest differences for {'; '.join(said)}."
+    return f"{name}, stride of the largest difference to random orders: {'; '.join(said)}."
