@@ -35,8 +35,8 @@ from reidlib.models.residual import Stages
 
 _STEM_STRIDE, STRIDES = 4, (4, 8, 16, 32)
 # What the deletion test chose on training images of the embedded benchmark (`quick`); notebook 51 repeats it.
-# 16: Pyramid's last map. In JLML's global stream it does as well as the last, 32, against random orders and
-# better against another person's map; in a local stream's only two cells would count.
+# The finest that it did not tell from the best. 16: Pyramid's last map, and one of JLML's global stream; in
+# a local stream's only two cells would count.
 DEFAULT_STRIDE, LOCAL_STRIDE = 16, 4
 
 
@@ -79,14 +79,12 @@ def drawn(shares_bhw: np.ndarray, cell: int) -> np.ndarray:
     """Cells as pixels, ``(B, h·cell, w·cell)``, in shares for 16×16 pixels: cells of all sizes on one scale.
 
     What a cell sees is centred on the first of its pixels, as every strided layer here on its first input:
-    interpolated from the middle of its square, heat would lie half a cell right and down. Behind the last
-    cell's first pixel none is centred, and maps fade to their line's mean there. With the last cell's own
-    value it would be drawn over three times the room of the first, and right and lower edges would glow.
+    interpolated from the middle of its square, heat would lie half a cell right and down. So half of what a
+    first cell sees lies beyond the image, and behind the last cell's pixel none is centred. There maps fade
+    from the last cell to the first, and each is given the same room; with the last one's value it would have
+    three times the first one's, and right and lower edges would glow.
     """
-    shares_b1hw = torch.from_numpy(shares_bhw)[:, None]
-    for dimension in (2, 3):
-        end = shares_b1hw.mean(dimension, keepdim=True)
-        shares_b1hw = torch.cat([shares_b1hw, end], dimension)
+    shares_b1hw = F.pad(torch.from_numpy(shares_bhw)[:, None], (0, 1, 0, 1), mode="circular")
     size = [cells * cell + 1 for cells in shares_bhw.shape[1:]]
     scaled = F.interpolate(shares_b1hw, size, mode="bilinear", align_corners=True)
     return scaled[:, 0, :-1, :-1].numpy() * (DEFAULT_STRIDE / cell) ** 2
