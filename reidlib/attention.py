@@ -80,11 +80,13 @@ def drawn(shares_bhw: np.ndarray, cell: int) -> np.ndarray:
 
     What a cell sees is centred on the first of its pixels, as every strided layer here on its first input:
     interpolated from the middle of its square, heat would lie half a cell right and down. So half of what a
-    first cell sees lies beyond the image, and behind the last cell's pixel none is centred. There maps fade
-    from the last cell to the first, and each is given the same room; with the last one's value it would have
-    three times the first one's, and right and lower edges would glow.
+    first cell sees lies beyond the image, and behind the last cell's pixel none is centred. With the last
+    one's value there it would have three times the room of the first, and right and lower edges would glow.
+    Maps fade instead: rightwards to the first column, as both sides are alike, so that all have the same
+    room; downwards to the column's mean, as the first row's heat would be a ghost of heads at the feet.
     """
-    shares_b1hw = F.pad(torch.from_numpy(shares_bhw)[:, None], (0, 1, 0, 1), mode="circular")
+    shares_b1hw = F.pad(torch.from_numpy(shares_bhw)[:, None], (0, 1, 0, 0), mode="circular")
+    shares_b1hw = torch.cat([shares_b1hw, shares_b1hw.mean(2, keepdim=True)], 2)
     size = [cells * cell + 1 for cells in shares_bhw.shape[1:]]
     scaled = F.interpolate(shares_b1hw, size, mode="bilinear", align_corners=True)
     return scaled[:, 0, :-1, :-1].numpy() * (DEFAULT_STRIDE / cell) ** 2

@@ -190,11 +190,15 @@ def test_an_even_grid_is_an_even_map_and_no_edge_is_favoured(cell):
     even = drawn(np.full((1, 4, 5), 0.5, np.float32), cell)
     assert even.shape == (1, 4 * cell, 5 * cell)
     assert even == pytest.approx(0.5 * (16 / cell) ** 2)
-    for place in np.ndindex(4, 5):
-        alone = np.zeros((1, 4, 5), np.float32)
-        alone[0, *place] = 1
-        # In the middle as at every edge: a cell's share, for 16×16 pixels, on as many pixels as a cell has.
-        assert drawn(alone, cell).sum() / 256 == pytest.approx(1, rel=1e-5)
+    columns_nhw = np.eye(5, dtype=np.float32)[:, None].repeat(4, axis=1)  # one after the other
+    rows_nhw = np.eye(4, dtype=np.float32)[:, :, None].repeat(5, axis=2)
+    # In shares: what a column of 4 cells and a row of 5 are given.
+    of_columns = drawn(columns_nhw, cell).sum((1, 2)) / 256
+    of_rows = drawn(rows_nhw, cell).sum((1, 2)) / 256
+    assert of_columns == pytest.approx(4, rel=1e-5)
+    assert of_rows.sum() == pytest.approx(20, rel=1e-5)
+    assert of_rows[1:] == pytest.approx(of_rows[1], rel=1e-5)  # the lowest as the middle
+    assert of_rows[0] < of_rows[1]  # half of what it sees lies above
 
 
 def test_the_defaults_are_those_of_each_kind_of_parts(model):
