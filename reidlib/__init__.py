@@ -37,7 +37,7 @@ search           own images ranked (nearest), the lists and the sheet (search_re
 collection       a run's features of a benchmark; ranking_views: one query's list, explained (ranking_figures)
 browser          the ranking browser of ipywidgets (browser_cards, _comparison, _controls, _saving, _source)
 attention        what supports the similarity of two images, part by part (attention_pairs, attention_plots)
-deletion         whether such maps mean anything: blank what they point at, and something at random
+deletion         do such maps mean anything: blank them, and something at random (deletion_tables, _plots)
 claims           the ledger: each claim, the test that decides it, the verdict
 plots            arrays in, figure out; model_plots, balancing_plots, evidence_plots, benchmark_plots
 results          what a notebook hands to the report

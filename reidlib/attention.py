@@ -35,8 +35,16 @@ from reidlib.models.residual import Stages
 
 _STEM_STRIDE, STRIDES = 4, (4, 8, 16, 32)
 # What the deletion test chose on training images of the embedded benchmark (`quick`); notebook 51 repeats it.
-# 16: Pyramid's last map, and one of JLML's global stream; in a local stream's only two cells would count.
+# The finest that it did not tell from the best. 16: Pyramid's last map, and one of JLML's global stream; in
+# a local stream's only two cells would count.
 DEFAULT_STRIDE, LOCAL_STRIDE = 16, 4
+
+
+class Grid(NamedTuple):
+    """What each cell of a map contributes to a part's similarity, on each of B images."""
+
+    shares_bhw: np.ndarray  # float32, signed
+    cell: int  # image rows for a row, as columns for a column
 
 
 def part_attention(
@@ -54,25 +62,34 @@ def part_attention(
     others_bd: the matching features (``model.embed``) of the images that they are compared with.
     parts: of ``model.feature_parts(H)``, all of them by default. stride, errors: as ``attention_grids``.
     signed: keep what speaks against the similarity as negative values; else it is clipped at zero.
-    Pixels have their cell's share for 16×16 pixels, bilinear between cells, and zero outside the part's rows.
+    Pixels have their cell's share for 16×16 pixels (``drawn``), and zero outside the part's rows.
     """
     grids = attention_grids(model, images_bchw, others_bd, parts=parts, stride=stride)
     height, width = images_bchw.shape[2:]
     parts = model.feature_parts(height) if parts is None else parts
     maps_bphw = np.zeros((len(images_bchw), len(parts), height, width), np.float32)
-    for place, (part, grid_bhw) in enumerate(zip(parts, grids, strict=True)):
+    for place, (part, grid) in enumerate(zip(parts, grids, strict=True)):
         first, stop = pixel_rows(part, height)
-        cell = stride or (LOCAL_STRIDE if part.kind == "local" else DEFAULT_STRIDE)
-        cell = min(cell, 32 if isinstance(model, JLML) else 16)  # what Pyramid's maps reach
-        kept_b1hw = torch.from_numpy(grid_bhw if signed else np.maximum(grid_bhw, 0))[:, None]
-        # What a cell sees is centred on the first of its pixels, as every strided layer here on its first
-        # input: interpolated from the middle of its square, heat would lie half a cell right and down.
-        size = [cells * cell + 1 for cells in grid_bhw.shape[1:]]
-        kept_b1hw = F.pad(kept_b1hw, (0, 1, 0, 1), mode="replicate")
-        scaled = F.interpolate(kept_b1hw, size, mode="bilinear", align_corners=True)
-        scaled *= (DEFAULT_STRIDE / cell) ** 2  # cells of all sizes on one scale
-        maps_bphw[:, place, first:stop] = scaled[:, 0, : stop - first, :width].numpy()
+        shares_bhw = grid.shares_bhw if signed else np.maximum(grid.shares_bhw, 0)
+        maps_bphw[:, place, first:stop] = drawn(shares_bhw, grid.cell)[:, : stop - first, :width]
     return maps_bphw
+
+
+def drawn(shares_bhw: np.ndarray, cell: int) -> np.ndarray:
+    """Cells as pixels, ``(B, h·cell, w·cell)``, in shares for 16×16 pixels: cells of all sizes on one scale.
+
+    What a cell sees is centred on the first of its pixels, as every strided layer here on its first input:
+    interpolated from the middle of its square, heat would lie half a cell right and down. So half of what a
+    first cell sees lies beyond the image, and behind the last cell's pixel none is centred. With the last
+    one's value there it would have three times the room of the first, and right and lower edges would glow.
+    Maps fade instead: rightwards to the first column, as both sides are alike, so that all have the same
+    room; downwards to the column's mean, as the first row's heat would be a ghost of heads at the feet.
+    """
+    shares_b1hw = F.pad(torch.from_numpy(shares_bhw)[:, None], (0, 1, 0, 0), mode="circular")
+    shares_b1hw = torch.cat([shares_b1hw, shares_b1hw.mean(2, keepdim=True)], 2)
+    size = [cells * cell + 1 for cells in shares_bhw.shape[1:]]
+    scaled = F.interpolate(shares_b1hw, size, mode="bilinear", align_corners=True)
+    return scaled[:, 0, :-1, :-1].numpy() * (DEFAULT_STRIDE / cell) ** 2
 
 
 def attention_grids(
@@ -82,10 +99,11 @@ def attention_grids(
     *,
     parts: Sequence[FeaturePart] | None = None,
     stride: int | None = None,
-) -> list[np.ndarray]:
-    """Each part's cells as they come: float32 ``(B, h, w)``, signed, covering the part's rows.
+) -> list[Grid]:
+    """Each part's cells as they come, signed, covering the part's rows.
 
     stride: 4, 8, 16 or 32: attributed is the last map of at most so many image rows for a row. None: default.
+    Where the next layer takes every second row and column only, as JLML's, a cell is twice as large.
     The trunk runs once, without a gradient; a part then costs a pass forth and back through what follows the
     map, and all local streams of JLML share one. Memory beyond a forward pass of B images: three such maps
     (activation, gradient, product) and the activations behind the map. B of 16 to 32 is fastest on a CPU.
@@ -101,16 +119,18 @@ def attention_grids(
         raise InputError(f"stride is one of {', '.join(map(str, STRIDES))}", repr(stride), "choose one")
     wanted = tuple(all_parts.index(part) for part in parts)
     device = next(model.parameters()).device
-    grids: dict[int, np.ndarray] = {}
+    grids: dict[int, Grid] = {}
     # Also where the caller is inside inference_mode, whose tensors take part in no gradient unless copied.
     with torch.inference_mode(False), torch.enable_grad(), full_float32(device), _frozen(model):
         others_bd = others_bd.detach().to(device, torch.float32, copy=True)
         cut_at = _jlml_cuts if isinstance(model, JLML) else _pyramid_cuts
         for cut in cut_at(model, normalise(images_bchw.to(device)), wanted, stride):
             others_bpd = torch.stack([others_bd[:, all_parts[place].columns] for place in cut.parts], 1)
-            shares_rhw = _shares(cut, F.normalize(others_bpd, dim=2).flatten(0, 1))[:, slice(*cut.rows)]
+            shares_rhw = _shares(cut, F.normalize(others_bpd, dim=2).flatten(0, 1))
+            counted_rhw = shares_rhw[:, :: cut.step, :: cut.step][:, slice(*cut.rows)]
             for index, place in enumerate(cut.parts):
-                grids[place] = np.ascontiguousarray(shares_rhw[index :: len(cut.parts)])
+                shares_bhw = np.ascontiguousarray(counted_rhw[index :: len(cut.parts)])
+                grids[place] = Grid(shares_bhw, cut.cell)
     return [grids[place] for place in wanted]
 
 
@@ -125,7 +145,9 @@ class _Cut(NamedTuple):
     maps_rchw: Tensor
     rest: Callable[[Tensor], Tensor]  # (R, C, h, w) -> a part's feature for each entry, (R, d)
     parts: tuple[int, ...]  # those of each image, which follow one another
-    rows: tuple[int, int]  # of the map, that the parts cover
+    rows: tuple[int, int]  # of the cells that count, those that the parts cover
+    step: int  # cells from one that counts to the next
+    cell: int  # image rows from one that counts to the next
 
 
 @torch.no_grad()
@@ -133,18 +155,18 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
     shared = model.shared(images_bchw)
     cuts = []
     if 0 in wanted:
-        before, after = _split(model.global_stream, stride or DEFAULT_STRIDE)
+        before, after, *sizes = _split(model.global_stream, stride or DEFAULT_STRIDE)
         maps_bchw = before(shared)
 
         def rest(maps_bchw: Tensor) -> Tensor:
             return model.global_norm(model.global_feature(after(maps_bchw).mean((2, 3))))
 
-        cuts.append(_Cut(maps_bchw, rest, (0,), (0, maps_bchw.shape[2])))
+        cuts.append(_Cut(maps_bchw, rest, (0,), (0, maps_bchw.shape[2]), *sizes))
     if any(wanted):
         low_level = shared if model.local_stem is None else model.local_stem(images_bchw)
         rows = stripe_rows(low_level.shape[2], model.parts)
         stripes = torch.cat([low_level[:, :, first:stop] for first, stop in rows], dim=1)  # (B, P·C, h, w)
-        local_before, local_after = _split(model.local_streams, stride or LOCAL_STRIDE)
+        local_before, local_after, *local_sizes = _split(model.local_streams, stride or LOCAL_STRIDE)
         maps_rchw = local_before(stripes).unflatten(1, (model.parts, -1)).flatten(0, 1)  # (B·P, C, h, w)
 
         def local_rest(maps_rchw: Tensor) -> Tensor:
@@ -152,7 +174,8 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
             pooled_bpc = maps.mean((2, 3)).unflatten(1, (model.parts, -1))
             return model.local_norm(model.local_feature(pooled_bpc).flatten(1)).view(len(maps_rchw), -1)
 
-        cuts.append(_Cut(maps_rchw, local_rest, tuple(range(1, 1 + model.parts)), (0, maps_rchw.shape[2])))
+        places = tuple(range(1, 1 + model.parts))
+        cuts.append(_Cut(maps_rchw, local_rest, places, (0, maps_rchw.shape[2]), *local_sizes))
     return cuts
 
 
@@ -160,24 +183,30 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
 def _pyramid_cuts(
     model: Pyramid, images_bchw: Tensor, wanted: tuple[int, ...], stride: int | None
 ) -> list[_Cut]:
-    before, after = _split(model.stages, stride or DEFAULT_STRIDE)
+    before, after, step, cell = _split(model.stages, stride or DEFAULT_STRIDE)
     maps_bchw = before(model.stem(images_bchw))
+    height = -(-maps_bchw.shape[2] // step)
 
     def cut(place: int) -> _Cut:
-        first, stop = (round(edge * maps_bchw.shape[2] / model.stripes) for edge in model.parts[place])
-        return _Cut(maps_bchw, lambda maps: model.head(after(maps))[1][:, place], (place,), (first, stop))
+        rows = tuple(round(edge * height / model.stripes) for edge in model.parts[place])
+        return _Cut(maps_bchw, lambda maps: model.head(after(maps))[1][:, place], (place,), rows, step, cell)
 
     return [cut(place) for place in dict.fromkeys(wanted)]
 
 
-def _split(stages: Stages, stride: int) -> tuple[nn.Module, nn.Module]:
-    """The stages up to the last map of at most ``stride``, and those behind it."""
+def _split(stages: Stages, stride: int) -> tuple[nn.Module, nn.Module, int, int]:
+    """The stages up to the last map of at most ``stride``, those behind it, and ``step`` and ``cell`` there.
+
+    Where the next stage begins with a strided 1×1 convolution, only every second row and column of the map
+    goes on: the others' shares are nought, and the cells that count are twice as far apart.
+    """
     layers, reached = list(stages), _STEM_STRIDE  # a list: a slice of Stages would call its constructor
     for count, stage in enumerate(layers):
-        reached *= stage[0].conv1.stride[0] * stage[0].conv2.stride[0]
-        if reached > stride:
-            return nn.Sequential(*layers[:count]), nn.Sequential(*layers[count:])
-    return stages, nn.Identity()
+        step, later = stage[0].conv1.stride[0], stage[0].conv2.stride[0]
+        if reached * step * later > stride:
+            return nn.Sequential(*layers[:count]), nn.Sequential(*layers[count:]), step, reached * step
+        reached *= step * later
+    return stages, nn.Identity(), 1, reached
 
 
 class _FromMap(nn.Module):

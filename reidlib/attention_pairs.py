@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.attention import part_attention
+from reidlib.attention import attention_grids, part_attention
 from reidlib.configuration import RunConfiguration
 from reidlib.data.images import ImageStore
 from reidlib.data.records import Benchmark, Split
@@ -18,9 +18,12 @@ from reidlib.embedding import embed
 from reidlib.errors import InputError
 from reidlib.evaluation import open_images, ranked_lists_of, trained_model
 from reidlib.execution import Execution
+from reidlib.intervals import signed
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking import Status
 from reidlib.runs import Run
+
+_AT_ONCE = 32  # images whose maps are made together
 
 
 class Answers(NamedTuple):
@@ -93,6 +96,20 @@ class Pairs(NamedTuple):
         """Of each part, ``(L, P)``."""
         return part_similarities(self.features[role], self.features[compared_with], self.parts)
 
+    def sums_of_shares(self, role: str, compared_with: str) -> np.ndarray:
+        """The sum of all cells' signed shares of each part's similarity, ``(L, P)``.
+
+        Where all behind the map is linear, without biases or shifts, it is the similarity.
+        """
+        images, others = self.images[role].split(_AT_ONCE), self.features[compared_with].split(_AT_ONCE)
+        found = [attention_grids(self.model, *batch) for batch in zip(images, others, strict=True)]
+        return np.concatenate([np.stack([g.shares_bhw.sum((1, 2)) for g in grids], 1) for grids in found])
+
+    def cells(self) -> Mapping[str, int]:
+        """Of each kind of parts how many image rows a cell of its maps stands for."""
+        grids = attention_grids(self.model, self.images["query"][:1], self.features["query"][:1])
+        return {part.kind: grid.cell for part, grid in zip(self.parts, grids, strict=True)}
+
     def array(self, role: str) -> np.ndarray:
         """The images as figures want them, ``(L, H, W, 3)``."""
         return self.images[role].permute(0, 2, 3, 1).cpu().numpy()
@@ -102,8 +119,9 @@ def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Executio
     """At most ``count`` of a run's kept queries with their first right and their first wrong answer.
 
     Kept are the worst, the middle and the best queries by average precision; the choice is spread over them.
-    Raises InputError like ``first_answers``, and where the run's weights are not there.
+    Raises InputError like ``first_answers``, for less than one, and where the run's weights are not there.
     """
+    _check(count)
     answers = first_answers(ranked_lists_of(run)).spread(count)
     images = {
         "query": (benchmark.query, answers.query_indices),
@@ -117,7 +135,9 @@ def training_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execut
     """An image of each of at most ``count`` training persons, compared with another camera's of the person.
 
     For choices that must not be made on test images. The same arguments give the same pairs.
+    Raises InputError for less than one, and where no person is seen by two cameras.
     """
+    _check(count)
     generator = np.random.default_rng(0)
     persons_n, cameras_n = benchmark.train.person_ids, benchmark.train.camera_ids
     found = []
@@ -131,6 +151,11 @@ def training_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execut
     queries, matches = np.array(found).T
     images = {"query": (benchmark.train, queries), "match": (benchmark.train, matches)}
     return _pairs(run, images, np.zeros(len(found), bool), execution)
+
+
+def _check(count: int) -> None:
+    if count < 1:
+        raise InputError("one pair or more is looked at", f"pairs = {count}", "ask for 1 at least")
 
 
 def _pairs(
@@ -155,7 +180,7 @@ def attention_in_batches(
     *,
     signed: bool = True,
     stride: int | None = None,
-    batch_size: int = 32,
+    batch_size: int = _AT_ONCE,
 ) -> np.ndarray:
     """``part_attention`` of many images: ``(N, P, H, W)``; by default signed, as orders need it."""
     batches = zip(images_nchw.split(batch_size), others_nd.split(batch_size), strict=True)
@@ -166,7 +191,9 @@ def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw:
     """For each kind of a network's parts, how queries compare with right and with wrong answers.
 
     right_nphw, wrong_nphw: the queries' maps. Overlap is the cosine between the two maps of a query's part.
+    Sums of the shares are over all cells, signed, of the right answers' maps.
     """
+    sums_np = found.sums_of_shares("query", "match")
     similarity = {
         "right": found.similarities("query", "match"),
         "wrong": found.similarities("query", "other"),
@@ -179,19 +206,34 @@ def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw:
         own = [place for place, part in enumerate(found.parts) if part.kind == kind]
         means = {answer: float(values_np[:, own].mean()) for answer, values_np in similarity.items()}
         cells = {f"similarity, {answer}": f"{mean:.3f}" for answer, mean in means.items()}
-        difference = f"{means['right'] - means['wrong']:+.3f}".replace("-", "−")
-        overlap = f"{overlap_np[:, own].mean():.2f}"
         row = {"network": name, "parts": kind, **cells}
-        rows.append({**row, "right − wrong": difference, "overlap of the two maps": overlap})
+        row["sum of the shares, right"] = f"{sums_np[:, own].mean():.3f}".replace("-", "−")
+        row["right − wrong, × 100"] = signed(100 * (means["right"] - means["wrong"]))
+        rows.append({**row, "overlap of the two maps": f"{overlap_np[:, own].mean():.2f}"})
     return rows
+
+
+def accounted(name: str, found: Pairs) -> str:
+    """For how much of the similarity to the right answers the shares account, in words: medians by kind."""
+    sums_np, similarities_np = found.sums_of_shares("query", "match"), found.similarities("query", "match")
+    said = []
+    for kind in dict.fromkeys(part.kind for part in found.parts):
+        own = [place for place, part in enumerate(found.parts) if part.kind == kind]
+        similar = similarities_np[:, own] != 0  # a part may find nothing at all
+        shares = sums_np[:, own][similar] / similarities_np[:, own][similar]
+        said.append(
+            f"{kind} " + (f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–")
+        )
+    return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(said)}."
 
 
 def preference(name: str, found: Pairs, place: int) -> str:
     """Which parts of the query at ``place`` find its wrong answer the more similar one, in words."""
     gaps_p = (found.similarities("query", "other") - found.similarities("query", "match"))[place]
     most, least = (found.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin()))
-    ends = [f"{gap:+.2f}".replace("-", "−") for gap in (gaps_p.max(), gaps_p.min())]
+    ends = [signed(100 * gap) for gap in (gaps_p.max(), gaps_p.min())]
     return (
         f"{name}: {(gaps_p > 0).sum()} of {len(gaps_p)} parts find the wrong answer more similar than "
-        f"the right one, **{most}** by most ({ends[0]}); **{least}** is at the other end ({ends[1]})."
+        f"the right one, **{most}** by most ({ends[0]} hundredths of similarity); **{least}** is at the "
+        f"other end ({ends[1]})."
     )

@@ -1,4 +1,4 @@
-"""Pictures of part-wise attention: maps on images, all parts on one scale; what the deletion test showed."""
+"""Pictures of part-wise attention: maps on images, all parts on one scale."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from reidlib.attention import pixel_rows
 from reidlib.attention_pairs import Pairs
-from reidlib.deletion import Deletion
 from reidlib.errors import InputError
 from reidlib.model_plots import level_colours
 from reidlib.models.parts import FeaturePart
-from reidlib.plots import GREEN, GREY, INK, ORANGE
+from reidlib.plots import GREEN, INK, ORANGE
 
 # A line holds as many parts; a kind of parts is never broken.
 _LONGEST = 11
@@ -29,7 +28,8 @@ _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in g
 # Small values count: a wide part spreads its similarity over many cells.
 _ROOT = 0.5
 _COLOURS = colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
-SCALE_LABEL = "similarity that 16×16 pixels support (root scale, the same for all maps; at its end: or more)"
+# A density: cells of all sizes have one scale, and a small spot may have more than 1.
+SCALE_LABEL = "similarity per 256 pixels (root scale, the same for all maps; at its end: or more)"
 
 
 class Row(NamedTuple):
@@ -58,7 +58,7 @@ def pair_figure(
     All maps have one scale, which the bar at the foot explains. What a part does not see is pale.
     Raises InputError where shapes do not fit.
     """
-    captions = () if similarities_p is None else [_number(value) for value in similarities_p]
+    captions = () if similarities_p is None else [number(value) for value in similarities_p]
     rows = (Row("query", query_hwc, query_maps_phw), Row("gallery", gallery_hwc, gallery_maps_phw, captions))
     return sheet(rows, parts, title=title)
 
@@ -134,7 +134,7 @@ def averages(
     """
     rows = []
     for name, (images_nhwc, maps_nphw) in groups.items():
-        numbers = [] if similarities is None else [_number(value) for value in similarities[name]]
+        numbers = [] if similarities is None else [number(value) for value in similarities[name]]
         image_hwc = images_nhwc.mean(0).round().astype(np.uint8)
         # What speaks against the similarity is no support, in single maps or in their average.
         rows.append(Row(name, image_hwc, np.maximum(maps_nphw, 0).mean(0), numbers))
@@ -146,7 +146,7 @@ def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str =
     places = [index for index, part in enumerate(found.parts) if part.kind in kinds]
     rows = []
     for answer, word in (("other", "wrong"), ("match", "right")):
-        numbers = [_number(value) for value in found.similarities("query", answer)[place, places]]
+        numbers = [number(value) for value in found.similarities("query", answer)[place, places]]
         for role, other, label, captions in (
             ("query", answer, f"query, beside\nthe {word} answer", ()),
             (answer, "query", f"{word} answer", numbers),
@@ -156,70 +156,8 @@ def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str =
     return sheet(rows, [found.parts[index] for index in places], title=title)
 
 
-def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Figure:
-    """A panel for each kind of parts: similarity while blanked by attention, a foreign map, at random."""
-    columns = min(3, len(deletions))
-    lines = -(-len(deletions) // columns)
-    size = (3.3 * columns + 0.3, 2.7 * lines + 0.6)
-    figure, panels = plt.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
-    for unused in panels.flat[len(deletions) :]:
-        unused.remove()
-    for axes, (kind, one) in zip(panels.flat, deletions.items(), strict=False):
-        shares = 100 * one.shares_s
-        curves = [
-            (one.random_ns, GREY, "--", "random"),
-            (one.attended_ns, kind_colour(kind), "-", "attended"),
-        ]
-        if one.foreign_ns is not None:
-            curves.insert(1, (one.foreign_ns, INK, ":", "another query's"))
-        for curves_ns, colour, style, name in curves:
-            label = f"{name}: area {_number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
-            axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
-        ends = one.random_ns.mean(0), one.attended_ns.mean(0)
-        axes.fill_between(shares, *ends, color=kind_colour(kind), alpha=0.12)
-        axes.set_title(kind, color=kind_colour(kind), loc="left")
-        axes.legend(frameon=False, loc="upper right", handlelength=1.6, borderaxespad=0.1)
-        axes.tick_params(labelbottom=True)
-    low, high = panels[0, 0].get_ylim()
-    panels[0, 0].set_ylim(low, high + 0.4 * (high - low))  # room for the legends
-    for axes in panels[:, 0]:
-        axes.set_ylabel("similarity of the part")
-    for axes in figure.axes:
-        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
-    for axes in panels[-1]:
-        if axes.figure is not None:
-            axes.set_xlabel("patches of the part blanked (%)")
-    if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
-    return figure
-
-
-def area_figure(networks: Mapping[str, Mapping[str, Deletion]]) -> Figure:
-    """For each network and kind of parts by how much the attended area is smaller, with its interval."""
-    rows = [(name, kind, one) for name, kinds in networks.items() for kind, one in kinds.items()]
-    figure, axes = plt.subplots(figsize=(7.4, 0.36 * len(rows) + 1.3))
-    ends = [0.0]
-    for place, (_, kind, one) in enumerate(rows):
-        gain, colour = one.gain, kind_colour(kind)
-        face = colour if gain.clear else "white"
-        axes.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
-        axes.plot(gain.mean, place, "o", color=colour, markerfacecolor=face, markersize=7)
-        ends += [gain.low, gain.high]
-    low, high = min(ends), max(ends)
-    width = max(high - low, 1e-6)
-    for place, (*_, one) in enumerate(rows):
-        axes.text(high + 0.05 * width, place, str(one.gain), va="center", fontsize=9)
-    axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{name}, {kind}" for name, kind, _ in rows])
-    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low - 0.05 * width, high + 0.5 * width))
-    axes.set_xticks([tick for tick in axes.get_xticks() if low - 0.05 * width <= tick <= high])
-    axes.set_xlabel("area at random − area by attention, in hundredths of similarity")
-    axes.set_title("What blanking by attention takes away beyond blanking at random", loc="left")
-    axes.grid(axis="y", visible=False)
-    return figure
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A similarity or an area as figures have it."""
     return f"{value:.2f}".replace("-", "−")
 
 

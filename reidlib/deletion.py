@@ -15,7 +15,8 @@ Source: Petsiuk, Das, Saenko, "RISE: Randomized Input Sampling for Explanation o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -111,50 +112,60 @@ def deletion_curves(
         raise InputError("one step and one random order at least", f"{steps} and {orders}", "ask for more")
     generator = np.random.default_rng(seed)
     shares_s = np.linspace(0, 1, steps + 1)
-    masks, pairs = [], []  # of the blanked pixels, and whose
-    values: list[np.ndarray] = []
+    foreign_nhw = [None] * len(maps_nhw) if foreign_nhw is None else foreign_nhw
     fill_nc11 = images_nchw.float().mean((2, 3), keepdim=True).round().to(torch.uint8)
-
-    def flush() -> None:
+    blanked = (
+        (pair, mask_hw)
+        for pair, maps in enumerate(zip(maps_nhw, foreign_nhw, strict=True))
+        for mask_hw in _masks(maps, rows_n[pair], shares_s, orders, generator)
+    )
+    values: list[np.ndarray] = []
+    while batch := list(islice(blanked, _AT_ONCE)):
+        pairs, masks = zip(*batch, strict=True)
         which_b = torch.tensor(pairs, device=images_nchw.device)
         blank_b1hw = torch.from_numpy(np.stack(masks))[:, None].to(images_nchw.device)
         images_bchw = torch.where(blank_b1hw, fill_nc11[which_b], images_nchw[which_b])
         values.append(similarity(images_bchw, which_b).cpu().double().numpy())
-        masks.clear()
-        pairs.clear()
-
-    for pair, (map_hw, rows) in enumerate(zip(maps_nhw, rows_n, strict=True)):
-        patches_hw = _patches(map_hw.shape, rows)
-        of_rows = patches_hw[slice(*rows)].ravel()
-        maps = [map_hw] if foreign_nhw is None else [map_hw, foreign_nhw[pair]]
-        sums = [np.bincount(of_rows, one[slice(*rows)].ravel()) for one in maps]
-        count = len(sums[0])
-        # Ties, as of all that is clipped at zero, in random order too: no patch is preferred for its place.
-        chance = generator.permutation(count)
-        ranked = [np.lexsort((chance, -of_map / np.bincount(of_rows))) for of_map in sums]
-        ranked += [generator.permutation(count) for _ in range(orders)]
-        for order in ranked:
-            place = np.empty(count + 1, np.int64)
-            place[order], place[count] = np.arange(count), count  # the last: pixels outside the rows
-            inner = shares_s[1:-1] if order is not ranked[0] else shares_s  # the ends are alike
-            for share in inner:
-                masks.append(place[patches_hw] < round(share * count))
-                pairs.append(pair)
-                if len(masks) == _AT_ONCE:
-                    flush()
-    if masks:
-        flush()
     # Of each pair the attended order with both ends, then the foreign and the random ones without.
     all_values = np.concatenate(values).reshape(len(images_nchw), -1)
     attended_ns = all_values[:, : steps + 1]
-    inner_nos = all_values[:, steps + 1 :].reshape(len(images_nchw), len(ranked) - 1, steps - 1)  # o: orders
+    inner_nos = all_values[:, steps + 1 :].reshape(len(images_nchw), -1, steps - 1)  # o: orders
 
     def with_ends(inner_ns: np.ndarray) -> np.ndarray:
         return np.concatenate([attended_ns[:, :1], inner_ns, attended_ns[:, -1:]], axis=1)
 
     random_ns = with_ends(inner_nos[:, -orders:].mean(1))
-    foreign_ns = None if foreign_nhw is None else with_ends(inner_nos[:, 0])
+    foreign_ns = None if foreign_nhw[0] is None else with_ends(inner_nos[:, 0])
     return Deletion(shares_s, attended_ns, random_ns, np.asarray(persons_n), foreign_ns)
+
+
+def _masks(
+    maps: tuple[np.ndarray, np.ndarray | None],
+    rows: tuple[int, int],
+    shares_s: np.ndarray,
+    orders: int,
+    generator: np.random.Generator,
+) -> Iterator[np.ndarray]:
+    """What is blanked of one image, bool ``(H, W)``: by its own map with both ends, which are alike for all,
+    then the shares between by the foreign map, where there is one, and in random orders."""
+    own_hw, foreign_hw = maps
+    patches_hw = _patches(own_hw.shape, rows)
+    of_rows = patches_hw[slice(*rows)].ravel()
+    sizes = np.bincount(of_rows)
+    count = len(sizes)
+    # Ties, as of all that is clipped at zero, in random order too: no patch is preferred for its place.
+    chance = generator.permutation(count)
+    ranked = [
+        np.lexsort((chance, -np.bincount(of_rows, map_hw[slice(*rows)].ravel()) / sizes))
+        for map_hw in (own_hw, foreign_hw)
+        if map_hw is not None
+    ]
+    ranked += [generator.permutation(count) for _ in range(orders)]
+    for number, order in enumerate(ranked):
+        place = np.empty(count + 1, np.int64)
+        place[order], place[count] = np.arange(count), count  # the last: pixels outside the rows
+        for share in shares_s[1:-1] if number else shares_s:
+            yield place[patches_hw] < round(share * count)
 
 
 def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
@@ -170,51 +181,13 @@ def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
     return patches_hw
 
 
-def sentence(name: str, found: Mapping[str, Deletion]) -> str:
-    """For which kinds of a network's parts the maps beat random ones, and foreign ones, in words."""
-    against = {"random ones": {kind: one.gain for kind, one in found.items()}}
-    if foreign := {kind: gain for kind, one in found.items() if (gain := one.gain_over_foreign) is not None}:
-        against["another query's"] = foreign
-    said = []
-    for other, gains in against.items():
-        beaten = [kind for kind, gain in gains.items() if gain.low > 0]
-        left = [f"{kind} ({gain})" for kind, gain in gains.items() if kind not in beaten]
-        if not left:
-            said.append(f"the maps beat {other} for every kind of parts ({', '.join(beaten)})")
-        else:
-            begin = f"for {', '.join(beaten)}" if beaten else "for no kind of parts"
-            said.append(f"the maps beat {other} {begin}, **not clearly for {', '.join(left)}**")
-    return f"{name}: {'; '.join(said)}."
-
-
-def better_than_random(found: Mapping[str, Deletion]) -> str:
-    """For how many kinds of parts the whole interval lies above 0, as "5 of 6"."""
-    return f"{sum(one.gain.low > 0 for one in found.values())} of {len(found)}"
-
-
-def score_rows(name: str, found: Mapping[str, Deletion]) -> list[dict]:
-    """The areas of a network's kinds of parts as rows of a table."""
-    return [
-        {
-            "network": name,
-            "parts": kind,
-            "area, attended": f"{one.areas[0]:.3f}",
-            "area, random": f"{one.areas[1]:.3f}",
-            "random − attended, × 100 [95 %]": str(one.gain),
-            "better than random": "yes" if one.gain.low > 0 else "not clearly",
-            "another query's − attended, × 100 [95 %]": str(one.gain_over_foreign or "–"),
-        }
-        for kind, one in found.items()
-    ]
-
-
 def deletion_by_kind(
     model: nn.Module,
     images_nchw: Tensor,
     others_nd: Tensor,
     persons_n: np.ndarray,
     *,
-    steps: int = 8,
+    steps: int = 6,
     orders: int = 3,
     seed: int = 0,
     stride: int | None = None,
@@ -223,12 +196,14 @@ def deletion_by_kind(
 
     images_nchw: uint8, on the model's device; others_nd: the matching feature each is compared with;
     persons_n: whom each image shows. Of every kind each pair tests one part, in turn from top to bottom, so
-    that kinds of many parts cost what others do. The foreign map is that of the pair before. steps, orders,
-    seed and cost as in ``deletion_curves``, for each kind. Raises InputError like it and ``part_attention``.
+    that kinds of many parts cost what others do. The foreign map is another pair's, of another person
+    where there is one; a pair alone has none. steps, orders, seed and cost as in ``deletion_curves``, for
+    each kind. Raises InputError like it and ``part_attention``.
     """
     height = images_nchw.shape[2]
     parts = model.feature_parts(height)
     maps_nphw = attention_in_batches(model, images_nchw, others_nd, stride=stride)
+    other_n = _another(persons_n)
     found = {}
     for kind in dict.fromkeys(part.kind for part in parts):
         of_kind = [place for place, part in enumerate(parts) if part.kind == kind]
@@ -239,12 +214,22 @@ def deletion_by_kind(
             maps_nphw[np.arange(len(places_n)), places_n],
             [pixel_rows(parts[place], height) for place in places_n],
             persons_n,
-            foreign_nhw=np.roll(maps_nphw, 1, axis=0)[np.arange(len(places_n)), places_n],
+            foreign_nhw=None if other_n is None else maps_nphw[other_n, places_n],
             steps=steps,
             orders=orders,
             seed=seed,
         )
     return found
+
+
+def _another(persons_n: np.ndarray) -> np.ndarray | None:
+    """For each pair another one, the nearest before it (in a circle) of another person; None for one pair."""
+    count = len(persons_n)
+    if count < 2:
+        return None
+    before_nn = (np.arange(count)[:, None] - np.arange(1, count)) % count
+    differs_nn = np.asarray(persons_n)[before_nn] != np.asarray(persons_n)[:, None]
+    return before_nn[np.arange(count), differs_nn.argmax(1)]  # where none differs: the one before
 
 
 def part_similarity(

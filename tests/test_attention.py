@@ -1,17 +1,22 @@
 """Attention maps against sums worked out by hand, and that a model comes out of it as it went in."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from reidlib import attention
-from reidlib.attention import STRIDES, attention_grids, part_attention, pixel_rows
+from reidlib.attention import STRIDES, attention_grids, drawn, part_attention, pixel_rows
 from reidlib.data.augmentation import normalise
 from reidlib.errors import InputError
 from reidlib.models import JLML, Pyramid
+from reidlib.models.residual import Stages, TrunkShape
 
 HEIGHT, WIDTH = 96, 32
+SHAPE = TrunkShape((1, 1, 1), (2, 2, 2), expansion=2, stride_on="first", strides=(1, 2, 2))
 NAMES = ["jlml", "separate", "overlapping", "pyramid"]
 
 
@@ -83,8 +88,9 @@ def test_shares_of_the_last_map_add_up_to_the_similarity(name, stride):
     images = pictures()
     others = features_of(model, pictures(seed=2))
     grids = attention_grids(model, images, others, stride=stride)
-    for grid_bhw, cosine_b in zip(grids, cosines(model, images, others), strict=True):
-        torch.testing.assert_close(torch.from_numpy(grid_bhw).sum((1, 2)), cosine_b, rtol=1e-4, atol=1e-5)
+    for (shares_bhw, cell), cosine_b in zip(grids, cosines(model, images, others), strict=True):
+        assert cell == stride
+        torch.testing.assert_close(torch.from_numpy(shares_bhw).sum((1, 2)), cosine_b, rtol=1e-4, atol=1e-5)
 
 
 def linear_cut(images=2, channels=4, size=3):
@@ -92,7 +98,7 @@ def linear_cut(images=2, channels=4, size=3):
     torch.manual_seed(0)
     maps_bchw = torch.randn(images, channels, 5, 2)
     weight_dc = torch.randn(size, channels)
-    cut = attention._Cut(maps_bchw, lambda maps: maps.mean((2, 3)) @ weight_dc.T, (0,), (0, 5))
+    cut = attention._Cut(maps_bchw, lambda maps: maps.mean((2, 3)) @ weight_dc.T, (0,), (0, 5), 1, 32)
     return cut, weight_dc, torch.randn(images, size)
 
 
@@ -133,23 +139,66 @@ def test_what_follows_the_cut_is_the_networks_own_rest(model, stride):
     assert sorted(seen) == list(range(len(parts)))
 
 
+@pytest.mark.parametrize("stride", STRIDES)
+def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(model, stride):
+    images = pictures()
+    others = features_of(model, images.flip(0))
+    parts = model.feature_parts(HEIGHT)
+    cut_at = attention._jlml_cuts if isinstance(model, JLML) else attention._pyramid_cuts
+    last = 32 if isinstance(model, JLML) else 16
+    cell = min(2 * stride, last)  # these trunks stride the first 1×1 of a stage
+    grids = attention_grids(model, images, others, stride=stride)
+    assert {grid.cell for grid in grids} == {cell}
+    for part, grid in zip(parts, grids, strict=True):
+        first, stop = pixel_rows(part, HEIGHT)
+        assert grid.shares_bhw.shape[1:] == (-(-(stop - first) // cell), WIDTH // cell)
+    for cut in cut_at(model, normalise(images), tuple(range(len(parts))), stride):
+        shares_rhw = attention._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))
+        counted = shares_rhw[:, :: cut.step, :: cut.step]
+        assert counted.any()
+        assert np.count_nonzero(shares_rhw) == np.count_nonzero(counted)  # the others are nought
+
+
+def test_a_trunk_that_strides_its_3x3_drops_no_cell():
+    stages = Stages(replace(SHAPE, stride_on="second"), inputs=4)
+    *_, step, cell = attention._split(stages, 8)
+    assert (step, cell) == (1, 8)
+    *_, step, cell = attention._split(Stages(SHAPE, inputs=4), 8)
+    assert (step, cell) == (2, 16)
+
+
 def test_a_cell_lies_on_its_first_pixel(model):
     images = pictures()
     others = features_of(model, images.flip(0))
-    grids = attention_grids(model, images, others, stride=16)
-    maps_bphw = part_attention(model, images, others, signed=True, stride=16)
-    clipped_bphw = part_attention(model, images, others, stride=16)
-    for place, (part, grid_bhw) in enumerate(zip(model.feature_parts(HEIGHT), grids, strict=True)):
+    grids = attention_grids(model, images, others, stride=8)
+    maps_bphw = part_attention(model, images, others, signed=True, stride=8)
+    clipped_bphw = part_attention(model, images, others, stride=8)
+    for place, (part, grid) in enumerate(zip(model.feature_parts(HEIGHT), grids, strict=True)):
         first, stop = pixel_rows(part, HEIGHT)
+        assert grid.cell == 16  # so that a share is a pixel's value
+        shares_bhw = torch.from_numpy(grid.shares_bhw)
+        torch.testing.assert_close(torch.from_numpy(maps_bphw[:, place, first:stop:16, ::16]), shares_bhw)
         torch.testing.assert_close(
-            torch.from_numpy(maps_bphw[:, place, first:stop:16, ::16]), torch.from_numpy(grid_bhw)
+            torch.from_numpy(clipped_bphw[:, place, first:stop:16, ::16]), shares_bhw.clamp_min(0)
         )
-        torch.testing.assert_close(
-            torch.from_numpy(clipped_bphw[:, place, first:stop:16, ::16]),
-            torch.from_numpy(grid_bhw).clamp_min(0),
-        )
-    against_bphw = part_attention(model, images, -others, signed=True, stride=16)
+    against_bphw = part_attention(model, images, -others, signed=True, stride=8)
     torch.testing.assert_close(torch.from_numpy(against_bphw), -torch.from_numpy(maps_bphw))
+
+
+@pytest.mark.parametrize("cell", [8, 16, 32])
+def test_an_even_grid_is_an_even_map_and_no_edge_is_favoured(cell):
+    even = drawn(np.full((1, 4, 5), 0.5, np.float32), cell)
+    assert even.shape == (1, 4 * cell, 5 * cell)
+    assert even == pytest.approx(0.5 * (16 / cell) ** 2)
+    columns_nhw = np.eye(5, dtype=np.float32)[:, None].repeat(4, axis=1)  # one after the other
+    rows_nhw = np.eye(4, dtype=np.float32)[:, :, None].repeat(5, axis=2)
+    # In shares: what a column of 4 cells and a row of 5 are given.
+    of_columns = drawn(columns_nhw, cell).sum((1, 2)) / 256
+    of_rows = drawn(rows_nhw, cell).sum((1, 2)) / 256
+    assert of_columns == pytest.approx(4, rel=1e-5)
+    assert of_rows.sum() == pytest.approx(20, rel=1e-5)
+    assert of_rows[1:] == pytest.approx(of_rows[1], rel=1e-5)  # the lowest as the middle
+    assert of_rows[0] < of_rows[1]  # half of what it sees lies above
 
 
 def test_the_defaults_are_those_of_each_kind_of_parts(model):

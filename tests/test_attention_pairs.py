@@ -5,7 +5,9 @@ import pytest
 import torch
 from untrained import JLML, PYRAMID, QUIET, untrained
 
+from reidlib.attention import attention_grids
 from reidlib.attention_pairs import (
+    accounted,
     answer_pairs,
     comparison_rows,
     first_answers,
@@ -114,6 +116,9 @@ def test_rows_and_words_follow_the_similarities(evaluated):
         assert row["similarity, right"] == f"{similarities_np[:, own].mean():.3f}"
         alive = right_nphw[:, own].any(axis=(2, 3)).mean()  # a map with itself, or nothing with nothing
         assert row["overlap of the two maps"] == f"{alive:.2f}"
+        sums = found.sums_of_shares("query", "match")[:, own].mean()
+        assert row["sum of the shares, right"] == f"{sums:.3f}".replace("-", "−")
+        assert set(row) >= {"right − wrong, × 100", "similarity, wrong"}
     gaps_p = (found.similarities("query", "other") - similarities_np)[0]
     text = preference("net", found, 0)
     assert text.startswith(
@@ -131,3 +136,32 @@ def test_similarities_are_the_cosines_of_the_parts_columns(evaluated):
     for place, part in enumerate(found.parts):
         a, b = one[2, part.columns], two[2, part.columns]
         assert values_np[2, place] == pytest.approx(float(a @ b / (a.norm() * b.norm())), abs=1e-6)
+
+
+def test_the_shares_and_their_part_of_the_similarity(evaluated):
+    run, benchmark = evaluated
+    found = answer_pairs(run, benchmark, 5, QUIET)
+    sums_np = found.sums_of_shares("query", "match")
+    grids = attention_grids(found.model, found.images["query"][1:], found.features["match"][1:])
+    assert sums_np.shape == (2, len(found.parts))
+    assert sums_np[1] == pytest.approx([grid.shares_bhw.sum() for grid in grids], abs=1e-5)
+    cells = found.cells()
+    assert cells == {part.kind: grid.cell for part, grid in zip(found.parts, grids, strict=True)}
+    similarities_np = found.similarities("query", "match")
+    first = [place for place, part in enumerate(found.parts) if part.kind == found.parts[0].kind]
+    ratios = [
+        sums_np[pair, place] / similarities_np[pair, place]
+        for pair in range(2)
+        for place in first
+        if similarities_np[pair, place] != 0
+    ]
+    median = f"{100 * np.median(ratios):.0f} %".replace("-", "−") if ratios else "–"
+    assert f"{found.parts[0].kind} {median}" in accounted("net", found)
+
+
+@pytest.mark.parametrize("pairs", [answer_pairs, training_pairs])
+@pytest.mark.parametrize("count", [0, -1])
+def test_less_than_a_pair_is_refused_in_a_line(pairs, count, market, tmp_path):
+    with pytest.raises(InputError, match=f"one pair or more.*pairs = {count}") as error:
+        pairs(None, load("market1501", market), count, QUIET)
+    assert "\n" not in str(error.value)

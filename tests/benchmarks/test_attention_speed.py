@@ -1,4 +1,4 @@
-"""Seconds for sixteen attention maps at 256×128, of each network in its larger size.
+"""Seconds for sixteen attention maps at 256×128, of each network in its larger size, and for a pair's figure.
 
 Run with `pytest tests/benchmarks -s`. The trunk's pass over the sixteen images is part of it. A map is one
 image's for one part; "all parts" are as many maps for each image as the network has parts.
@@ -7,13 +7,20 @@ image's for one part; "all parts" are as many maps for each image as the network
 import statistics
 import time
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
+from reidlib import plots
 from reidlib.attention import part_attention
+from reidlib.attention_plots import pair_figure
 from reidlib.data.augmentation import normalise
 from reidlib.execution import Execution
 from reidlib.models import JLML, Pyramid
+from reidlib.models.parts import FeaturePart
+from reidlib.models.pyramid import pyramid_parts
 
 IMAGES, HEIGHT, WIDTH, IDENTITIES, ROUNDS = 16, 256, 128, 751, 5
 
@@ -59,3 +66,24 @@ def test_sixteen_maps(name):
         f"all {len(parts)} parts {statistics.median(every):.2f} s ({min(every):.2f} to {max(every):.2f})"
     )
     assert statistics.median(one) <= 2
+
+
+def test_the_largest_pairs_figure():
+    height, width = 96, 32
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    parts = [
+        FeaturePart(f"{first + 1}–{stop}", f"level {stop - first}", slice(i, i + 1), (first / 6, stop / 6))
+        for i, (first, stop) in enumerate(pyramid_parts(6))
+    ]
+    maps_phw = np.ones((len(parts), height, width), np.float32)
+    found = []
+    with mpl.rc_context(), plt.ioff():
+        plt.switch_backend("agg")
+        plots.set_style()
+        for _ in range(ROUNDS + 1):
+            start = time.perf_counter()
+            pair_figure(*images, maps_phw, maps_phw, parts, similarities_p=[0.5] * len(parts))
+            found.append(time.perf_counter() - start)
+        plt.close("all")
+    print(f"\nfigure of a pair with {len(parts)} parts: {statistics.median(found[1:]):.2f} s")
+    assert min(found) < 0.5
