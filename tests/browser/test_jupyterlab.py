@@ -39,10 +39,12 @@ def ranks(page) -> list[str]:
 def test_all_cells_run_and_the_browser_shows_a_list(browser_notebook):
     page = browser_notebook.page
     browser_notebook.check_sound()
-    page.locator(".reid-browser").scroll_into_view_if_needed()
+    # JupyterLab hides cells out of sight, and goes to the last one while all are run.
     page.wait_for_function(
-        "() => document.querySelectorAll('.reid-card .reid-caption').length == 11"
-        " && [...document.querySelectorAll('.reid-card img')].every(image => image.naturalWidth > 0)"
+        "() => { document.querySelector('.reid-browser').scrollIntoView();"
+        " const captions = [...document.querySelectorAll('.reid-card .reid-caption')];"
+        " return captions.length == 11 && captions.every(caption => caption.innerText)"
+        " && [...document.querySelectorAll('.reid-card img')].every(image => image.naturalWidth > 0) }"
     )
     assert gallery(page).count() == 10
     assert ranks(page) == [f"rank {rank}" for rank in range(1, 11)]
