@@ -153,7 +153,7 @@ def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(mode
         first, stop = pixel_rows(part, HEIGHT)
         assert grid.shares_bhw.shape[1:] == (-(-(stop - first) // cell), WIDTH // cell)
     for cut in cut_at(model, normalise(images), tuple(range(len(parts))), stride):
-        # As in use: with gradients of the weights, torch 2.15 damages its memory here (narrow grouped layers).
+        # As in use: with gradients of the weights, torch 2.15 damages its memory here (narrow grouped maps).
         with attention._frozen(model):
             shares_rhw = attention._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))
         counted = shares_rhw[:, :: cut.step, :: cut.step]
