@@ -21,3 +21,18 @@ def market(tmp_path):
             write_image(root / folder / name, seed=100 * number + index)
     (root / "readme.txt").write_text("hello")
     return root
+
+
+@pytest.fixture
+def styled_figures():
+    """Figures are drawn in the suite's style, without a screen, and closed."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from reidlib import plots
+
+    with mpl.rc_context(), plt.ioff():
+        plt.switch_backend("agg")
+        plots.set_style()
+        yield
+    plt.close("all")

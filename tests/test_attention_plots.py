@@ -1,16 +1,17 @@
 """What the figures of attention show, read back from their axes and pixels."""
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.transforms import Bbox
 
-from reidlib import attention_plots, plots
+from reidlib import attention_plots
 from reidlib.attention_plots import Row, averages, pair_figure, sheet
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
 from reidlib.models.pyramid import pyramid_parts
+
+pytestmark = pytest.mark.usefixtures("styled_figures")
 
 HEIGHT, WIDTH = 96, 32
 RANDOM = np.random.default_rng(0)
@@ -27,15 +28,6 @@ PYRAMID = tuple(
     for i, (first, stop) in enumerate(pyramid_parts(6))
 )  # fmt: skip
 BOTH = pytest.mark.parametrize("parts", [STREAMS, PYRAMID], ids=["streams", "pyramid"])
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    with mpl.rc_context(), plt.ioff():
-        plt.switch_backend("agg")
-        plots.set_style()
-        yield
-    plt.close("all")
 
 
 def maps_of(parts, value=1.0):

@@ -1,23 +1,14 @@
 """What the figures of the deletion test show, read back from their axes."""
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from reidlib import deletion_plots, plots
+from reidlib import deletion_plots
 from reidlib.deletion import Deletion
 
+pytestmark = pytest.mark.usefixtures("styled_figures")
+
 RANDOM = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    with mpl.rc_context(), plt.ioff():
-        plt.switch_backend("agg")
-        plots.set_style()
-        yield
-    plt.close("all")
 
 
 def deletions_of(kinds):

@@ -1,7 +1,5 @@
 """What the figures of models and trainings draw, read back from their axes."""
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -10,16 +8,9 @@ from reidlib import balancing_plots, model_plots, plots
 from reidlib.models.pyramid import pyramid_parts
 from reidlib.tables import Spread, triplet_in_use
 
+pytestmark = pytest.mark.usefixtures("styled_figures")
+
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 32, 3), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    with mpl.rc_context(), plt.ioff():
-        plt.switch_backend("agg")
-        plots.set_style()
-        yield
-    plt.close("all")
 
 
 def steps_of(count, balanced=None, weight=1.0):
