@@ -1,8 +1,10 @@
-"""The one form in which bad input is refused."""
+"""The one form in which bad input is refused, and its words for lists and numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+_IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query"}
 
 
 class InputError(ValueError):
@@ -22,3 +24,11 @@ def shorten(values: Iterable[object], limit: int = 5) -> str:
     values = list(values)
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(str(value) for value in values[:limit]) + more
+
+
+def counted(number: int, plural: str) -> str:
+    """A number and its noun, as in "1 identity" or "3,884 images"."""
+    *adjectives, noun = plural.split(" ")
+    if number == 1:
+        noun = _IRREGULAR.get(noun, noun.removesuffix("s"))
+    return " ".join([f"{number:,}", *adjectives, noun])

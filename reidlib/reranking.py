@@ -17,7 +17,8 @@ from scipy import sparse
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from reidlib.distances import (
+from reidlib.errors import InputError
+from reidlib.ranking.distances import (
     Features,
     common_dtype,
     full_float32,
@@ -25,10 +26,9 @@ from reidlib.distances import (
     rows,
     spans,
 )
-from reidlib.errors import InputError
-from reidlib.neighbours import Neighbours, as_partners, nearest_neighbours
-from reidlib.ranking import Embeddings, check_pair, chosen_device
-from reidlib.threads import side_by_side
+from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
+from reidlib.ranking.neighbours import Neighbours, as_partners, nearest_neighbours
+from reidlib.ranking.threads import side_by_side
 
 _QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
 _MEASURED = 2**16  # pairs of images that a thread measures at once
@@ -106,7 +106,7 @@ class KReciprocal:
         smaller set of a neighbour has round(k1/2) + 1 images, itself included, a half rounded to even, as
         in the authors' Python; their MATLAB's round((k1+1)/2) is one less for k1 = 3, 7, 11, …
 
-        Neighbours stand by the distances of ``reidlib.distances``, the same on every device, equal ones by
+        Neighbours stand by the distances of ``ranking.distances``, the same on every device, equal ones by
         index, the image itself before its copies. No label is used. Junk and distractor images in the
         gallery are neighbours like others unless the caller leaves them out: the authors' MATLAB keeps
         junk, users of the Python form mostly drop it, and results differ a little. Features (the Pyramid's,

@@ -29,7 +29,7 @@ def styled_figures():
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    from reidlib import plots
+    from reidlib.visual.figures import plots
 
     with mpl.rc_context(), plt.ioff():
         plt.switch_backend("agg")

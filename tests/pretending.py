@@ -15,7 +15,10 @@ _EPOCH = 0.1  # seconds
 
 def train(name: str, epochs: int) -> None:
     """A run found or trained as a real one is: with a checkpoint behind each epoch, from which it goes on."""
-    from reidlib.runs import CHECKPOINT, find_or_train  # imports torch: seconds that only this one needs
+    from reidlib.training.runs import (  # imports torch: seconds that only this one needs
+        CHECKPOINT,
+        find_or_train,
+    )
 
     def take_time(run_folder: Path) -> dict:
         checkpoint = run_folder / CHECKPOINT
@@ -83,8 +86,8 @@ def check_trained_once(home: Path, **epochs: int) -> None:
 def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments: str) -> subprocess.Popen:
     """A process that reproduces all notebooks after these trainings of so many epochs."""
     program = (
-        "import pretending\nfrom pathlib import Path\nfrom reidlib.cluster import connected\n"
-        "from reidlib.reproduce import *\n"
+        "import pretending\nfrom pathlib import Path\nfrom reidlib.reports.cluster import connected\n"
+        "from reidlib.reports.reproduce import *\n"
         f"home, tasks = Path({str(home)!r}), {tasks!r}\n"
         "tasks = [Task(name, pretending.train, (name, n)) for name, n in tasks.items()]\n"
         f"plan = Plan(select([], Path({str(notebooks)!r})), 'smoke', home / 'out', jobs=2)\n"

@@ -6,8 +6,8 @@ from cuhk03_miniature import write_archive
 from small_miniatures import write_cuhk01, write_grid, write_viper
 
 from reidlib.data import load
-from reidlib.protocols import evaluate_protocol
-from reidlib.ranking import Embeddings, evaluate
+from reidlib.ranking.metrics import Embeddings, evaluate
+from reidlib.ranking.protocols import evaluate_protocol
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib import experiments, sizes
-from reidlib.__main__ import main
-from reidlib.configuration import RunConfiguration
+from reidlib.cli.arguments import main
 from reidlib.data import load
 from reidlib.data.augmentation import Augmentation
-from reidlib.profiles import PROFILE_NAMES
-from reidlib.recipe import Recipe
-from reidlib.runs import Run
+from reidlib.experiments import obtain as experiments
+from reidlib.experiments import profiles as sizes
+from reidlib.experiments.profile_names import PROFILE_NAMES
+from reidlib.training.config import RunConfiguration
+from reidlib.training.recipe import Recipe
+from reidlib.training.runs import Run
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from reidlib import sweeps
-from reidlib.__main__ import main
-from reidlib.experiments import EXPERIMENTS
+from reidlib.cli.arguments import main
+from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.reports import tasks as sweeps
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -204,8 +204,9 @@ def test_conda_installs_what_pyproject_names():
 
 def test_training_and_ranking_import_without_the_notebook_packages():
     code = (
-        "import sys; import reidlib.experiments, reidlib.__main__, reidlib.descriptors, reidlib.complexity; "
-        "import reidlib.trainings; "
+        "import sys; import reidlib.experiments.obtain, reidlib.cli.arguments; "
+        "import reidlib.descriptors, reidlib.models.complexity; "
+        "import reidlib.reports.trainings; "
         "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "
         "if m in sys.modules])"
     )

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib import neighbours, reranking
-from reidlib.distance_scores import evaluate_distances
-from reidlib.distances import pair_distances
+from reidlib import reranking
 from reidlib.errors import InputError
-from reidlib.ranking import Embeddings, evaluate
+from reidlib.ranking import neighbours
+from reidlib.ranking.distance_scores import evaluate_distances
+from reidlib.ranking.distances import pair_distances
+from reidlib.ranking.metrics import Embeddings, evaluate
 from reidlib.reranking import KReciprocal, k_reciprocal
 
 

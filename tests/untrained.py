@@ -1,10 +1,10 @@
 """Runs with random weights, for tests of what is done with a finished run."""
 
-from reidlib.configuration import JLMLConfiguration, PyramidConfiguration, RunConfiguration
-from reidlib.data.records import training_labels
-from reidlib.execution import Execution
-from reidlib.recipe import Recipe
-from reidlib.runs import find_or_train, save_tensors
+from reidlib.data.splits import training_labels
+from reidlib.training.config import JLMLConfiguration, PyramidConfiguration, RunConfiguration
+from reidlib.training.device import Execution
+from reidlib.training.recipe import Recipe
+from reidlib.training.runs import find_or_train, save_tensors
 
 QUIET = Execution(device="cpu", progress=False)
 JLML = JLMLConfiguration(width=0.125, feature_size=16, parts=2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reidlib.evidence import Evidence, Lack, Missing
-from reidlib.runs import Run
+from reidlib.analysis.evidence import Evidence, Lack, Missing
+from reidlib.training.runs import Run
 
 QUERIES, PERSONS = 60, 20
 

@@ -8,7 +8,8 @@ What is imported here needs no torch, so that reading a folder stays quick; the 
 by their names.
 """
 
-from reidlib.data.benchmarks import BENCHMARKS, load, load_specified
-from reidlib.data.records import Benchmark, Split
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.registry import BENCHMARKS, load, load_specified
+from reidlib.data.splits import Split
 
 __all__ = ["BENCHMARKS", "Benchmark", "Split", "load", "load_specified"]

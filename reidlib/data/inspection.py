@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reidlib.data.records import Benchmark, Split
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.splits import Split
 
 
 def counts_by_identity(split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reidlib.data.readers.folders import counted
-from reidlib.errors import InputError, shorten
-
-if TYPE_CHECKING:  # records builds on this module
-    from reidlib.data.records import Split
+from reidlib.data.splits import Split
+from reidlib.errors import InputError, counted, shorten
 
 JUNK = -1
 DISTRACTOR = 0

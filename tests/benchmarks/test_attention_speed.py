@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib import plots
-from reidlib.attention import part_attention
-from reidlib.attention_plots import pair_figure
 from reidlib.data.augmentation import normalise
-from reidlib.execution import Execution
 from reidlib.models import JLML, Pyramid
 from reidlib.models.parts import FeaturePart
 from reidlib.models.pyramid import pyramid_parts
+from reidlib.training.device import Execution
+from reidlib.visual.attention.figures import pair_figure
+from reidlib.visual.attention.maps import part_attention
+from reidlib.visual.figures import plots
 
 IMAGES, HEIGHT, WIDTH, IDENTITIES, ROUNDS = 16, 256, 128, 751, 5
 

@@ -16,11 +16,11 @@ import os
 from pathlib import Path
 import numpy as np, torch
 from reidlib import locations
-from reidlib.browser import RankingBrowser
-from reidlib.collection import Collection
-from reidlib.data.synthetic import render
+from reidlib.visual.browser.app import RankingBrowser
+from reidlib.experiments.features import Collection
+from reidlib.data.synthetic.render import render
 from reidlib.models.pyramid import Pyramid
-from reidlib.ranking import Embeddings
+from reidlib.ranking.metrics import Embeddings
 
 torch.set_num_threads(2)
 QUERIES, GALLERY, PERSONS = 3368, 19732, 750

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.execution import Execution
-from reidlib.losses import batch_hard_triplet, multi_branch_cross_entropy
 from reidlib.models.pyramid import Part, Pyramid
+from reidlib.training.device import Execution
+from reidlib.training.losses import batch_hard_triplet, multi_branch_cross_entropy
 
 PERSONS, IMAGES, IDENTITIES = 8, 8, 751
 CHANNELS, HEIGHT, WIDTH = 2048, 24, 8

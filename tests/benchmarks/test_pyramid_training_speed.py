@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from reidlib.balancing import Balancing
-from reidlib.configuration import PyramidConfiguration
 from reidlib.data.augmentation import augment
-from reidlib.execution import Execution
-from reidlib.experiments import PYRAMID_PROFILES
+from reidlib.experiments.obtain import PYRAMID_PROFILES
 from reidlib.models.pyramid import Pyramid
+from reidlib.training.config import PyramidConfiguration
+from reidlib.training.device import Execution
+from reidlib.training.dynamic import Balancing
 
 IDENTITIES = 751
 

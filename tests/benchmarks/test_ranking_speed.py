@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.ranking import Embeddings, evaluate
+from reidlib.ranking.metrics import Embeddings, evaluate
 
 QUERIES, JUNK, DISTRACTORS, TRUE, LENGTH = 3368, 3819, 2798, 13115, 1024
 REPETITIONS = 9
@@ -61,7 +61,7 @@ def peak_memory(query: Embeddings, gallery: Embeddings, folder: Path) -> float:
         import sys, threading
         from pathlib import Path
         import numpy as np
-        from reidlib.ranking import Embeddings, evaluate
+        from reidlib.ranking.metrics import Embeddings, evaluate
 
         def memory():
             lines = Path("/proc/self/status").read_text().splitlines()

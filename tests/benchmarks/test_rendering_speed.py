@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 
-from reidlib.data.rendering.factors import Factors
-from reidlib.data.rendering.photographs import Studio, photograph, single_threaded
-from reidlib.data.rendering.plans import SIZES, plan
-from reidlib.data.rendering.scenes import compose
-from reidlib.data.synthetic import SHAPE, render
+from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
+from reidlib.data.synthetic.plans import SIZES, plan
+from reidlib.data.synthetic.render import SHAPE, render
+from reidlib.data.synthetic.scenes import compose
 
 
 def test_rendering_speed(tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.distance_scores import evaluate_distances
-from reidlib.ranking import Embeddings, evaluate
+from reidlib.ranking.distance_scores import evaluate_distances
+from reidlib.ranking.metrics import Embeddings, evaluate
 
 QUERIES, GALLERY, LENGTH, PERSONS, CAMERAS = 3368, 15913, 512, 751, 6
 THREADS = "2"

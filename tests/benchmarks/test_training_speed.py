@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.execution import Execution
-from reidlib.experiments import EXPERIMENTS, JLML_PROFILES
-from reidlib.losses import exclusive_sparsity, group_sparsity
+from reidlib.experiments.obtain import EXPERIMENTS, JLML_PROFILES
 from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, stripe_rows
 from reidlib.models.residual import Stages, Stem
+from reidlib.training.device import Execution
+from reidlib.training.losses import exclusive_sparsity, group_sparsity
 
 IDENTITIES, ROUNDS, STEPS = 130, 7, 3
 

@@ -7,13 +7,13 @@ import shutil
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib.data import BENCHMARKS, checking, load, load_specified
-from reidlib.data.benchmarks import SURVEYS, parse
-from reidlib.data.checking import check, differences
+from reidlib.data import BENCHMARKS, load, load_specified
+from reidlib.data import check as checking
+from reidlib.data.check import check, differences
 from reidlib.data.obtaining import GUIDES
-from reidlib.data.readers.folders import counted
-from reidlib.data.readers.market_layout import MARKET_COUNTS
-from reidlib.errors import InputError
+from reidlib.data.readers.market import MARKET_COUNTS
+from reidlib.data.registry import SURVEYS, parse
+from reidlib.errors import InputError, counted
 
 COUNTS = {
     "bounding_box_train": {"images": 5, "identities": 2, "cameras": 3},
@@ -538,6 +538,6 @@ def test_distractors_and_boxes_are_counted_against_what_belongs_there(boxed):
 
 
 def test_as_many_as_belong_there_need_no_word(boxed, monkeypatch):
-    monkeypatch.setattr("reidlib.data.readers.market_layout.BOXES_ABOUT", len(BOXES))
+    monkeypatch.setattr("reidlib.data.readers.market.BOXES_ABOUT", len(BOXES))
     remarks = check("market1501", boxed, progress=False).remarks
     assert "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images" in remarks

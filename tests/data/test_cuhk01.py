@@ -3,10 +3,10 @@ import pytest
 from miniature import write_image
 from small_miniatures import CUHK01_NAMES, write_cuhk01
 
-from reidlib.data.partitions import Partitions, write_partitions
+from reidlib.data.benchmark import Protocol
 from reidlib.data.readers.cuhk01 import cuhk01, survey_cuhk01
+from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.data.readers.survey import counts_of
-from reidlib.data.records import Protocol
 from reidlib.errors import InputError
 
 

@@ -25,12 +25,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from reidlib import locations
-from reidlib.data.checking import check
-from reidlib.data.readers import cuhk03_archive
-from reidlib.data.readers.cuhk03 import _archive_counts, _new_counts, cuhk03, survey_cuhk03
-from reidlib.data.readers.cuhk03_archive import extract, identity
+from reidlib.data.benchmark import Protocol
+from reidlib.data.check import check
+from reidlib.data.readers.cuhk03 import archive as cuhk03_archive
+from reidlib.data.readers.cuhk03.archive import extract, identity
+from reidlib.data.readers.cuhk03.protocols import _archive_counts, _new_counts, cuhk03, survey_cuhk03
 from reidlib.data.readers.survey import counts_of
-from reidlib.data.records import Protocol
 from reidlib.errors import InputError
 
 # By hand: 8 persons of 10 slots, less 3 + 4 + 5 empty cells, and less 2 + 7.
@@ -246,7 +246,7 @@ def test_the_ready_made_folders_need_no_archive(ready_made):
 _DYING = """
 import os, signal, sys
 from pathlib import Path
-from reidlib.data.readers import cuhk03_archive
+from reidlib.data.readers.cuhk03 import archive as cuhk03_archive
 replace, moved = Path.replace, []
 def dying(self, target):
     if len(moved) == 20:

@@ -4,10 +4,10 @@ from miniature import write_image
 from scipy.io import savemat
 from small_miniatures import GRID_TRAINING, write_grid, write_grid_mat
 
-from reidlib.data.checking import check
+from reidlib.data.benchmark import Protocol
+from reidlib.data.check import check
 from reidlib.data.readers.grid import grid, survey_grid, training_persons
 from reidlib.data.readers.survey import counts_of
-from reidlib.data.records import Protocol
 from reidlib.errors import InputError
 
 MAT = "features_and_partitions.mat"

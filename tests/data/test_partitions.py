@@ -3,8 +3,14 @@ from importlib.resources import files
 
 import pytest
 
-from reidlib.data import partitions as module
-from reidlib.data.partitions import Partitions, draw, partitions_for, read_partitions, write_partitions
+from reidlib.data.readers import partitions as module
+from reidlib.data.readers.partitions import (
+    Partitions,
+    draw,
+    partitions_for,
+    read_partitions,
+    write_partitions,
+)
 from reidlib.errors import InputError
 
 OFFICIAL = [("cuhk01", 971, 486), ("cuhk01", 971, 100), ("viper", 632, 316)]

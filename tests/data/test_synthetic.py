@@ -15,16 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
-from reidlib.data import load, synthetic
-from reidlib.data.rendering.bodies import Parts, Surface, join
-from reidlib.data.rendering.factors import Factors, largest_value
-from reidlib.data.rendering.photographs import Studio, photograph
-from reidlib.data.rendering.plans import GALLERY, QUERY, SIZES, TRAIN, Size, plan
-from reidlib.data.rendering.raycasting import Views
-from reidlib.data.rendering.repeatable import Draws, cosine, fold, sine
-from reidlib.data.rendering.scenes import PERSON, Orders, compose
-from reidlib.data.rendering.shading import cast, cloth
-from reidlib.data.synthetic import TEST_SPLITS, fingerprint, preview, render
+from reidlib.data import load
+from reidlib.data.synthetic import render as synthetic
+from reidlib.data.synthetic.bodies import Parts, Surface, join
+from reidlib.data.synthetic.factors import Factors, largest_value
+from reidlib.data.synthetic.photographs import Studio, photograph
+from reidlib.data.synthetic.plans import GALLERY, QUERY, SIZES, TRAIN, Size, plan
+from reidlib.data.synthetic.raycasting import Views
+from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
+from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
+from reidlib.data.synthetic.scenes import PERSON, Orders, compose
+from reidlib.data.synthetic.shading import cast, cloth
 from reidlib.errors import InputError
 
 TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
@@ -33,8 +34,8 @@ COMMITTED = "81d855c9e8a190a1e2cc153981cad452f9d968465e9958a3cc810bddc85becc2"
 RENDER_AND_HASH = """
 import hashlib, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from reidlib.data.rendering.factors import Factors, largest_value
-from reidlib.data.synthetic import preview
+from reidlib.data.synthetic.factors import Factors, largest_value
+from reidlib.data.synthetic.render import preview
 pictures = [preview(1, camera, Factors(num_cameras=2), count=8) for camera in (1, 2)]
 print(hashlib.sha256(b"".join(p.tobytes() for p in pictures)).hexdigest())
 """

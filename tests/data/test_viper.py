@@ -5,10 +5,10 @@ import pytest
 from miniature import write_image
 from small_miniatures import VIPER_NAMES, write_viper
 
-from reidlib.data.partitions import Partitions, write_partitions
+from reidlib.data.benchmark import Protocol
+from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.data.readers.survey import counts_of
 from reidlib.data.readers.viper import survey_viper, viper
-from reidlib.data.records import Protocol
 from reidlib.errors import InputError
 
 

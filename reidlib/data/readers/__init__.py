@@ -1,4 +1,4 @@
 """Readers of public layouts, one module a layout: a folder in, a ``Benchmark`` out.
 
-Each module also has a ``survey``: what ``reidlib.data.checking`` compares with what belongs there.
+Each module also has a ``survey``: what ``reidlib.data.check`` compares with what belongs there.
 """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reidlib.data.readers.folders import counted, list_images
-from reidlib.data.readers.paired import Found, Naming, find, partitioned, survey_of, unpaired_error
+from reidlib.data.benchmark import Benchmark, Protocol
+from reidlib.data.readers.layout import list_images
 from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.records import Benchmark, Protocol, Split
-from reidlib.errors import InputError
+from reidlib.data.readers.two_view import Found, Naming, find, partitioned, survey_of, unpaired_error
+from reidlib.data.splits import Split
+from reidlib.errors import InputError, counted
 
 FOLDER = "campus"
 TEST_PERSONS = 486
@@ -30,7 +31,7 @@ def cuhk01(
     Query are the camera-1 images of the test persons, gallery those of camera 2; everybody else is for
     training. There is no official partition: of the persons that are there, ``test_persons`` are drawn in
     ten ways (``trial``), the same on every machine; the papers test 486 or 100 of 971. ``partitions`` is a
-    file of other ones (see ``reidlib.data.partitions``), its path relative to ``root``.
+    file of other ones (see ``reidlib.data.readers.partitions``), its path relative to ``root``.
 
     Protocols: ``single-shot`` (a random camera-2 image of each person, ten draws) and ``multi-shot`` (one
     entry a person and camera, the mean over pairs of images).

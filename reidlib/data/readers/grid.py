@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.folders import counted
-from reidlib.data.readers.paired import Found, Naming, divide, find, survey_of, unpaired_error
+from reidlib.data.benchmark import Benchmark, Protocol, check_trial
 from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.records import Benchmark, Protocol, Split, check_trial
+from reidlib.data.readers.two_view import Found, Naming, divide, find, survey_of, unpaired_error
 from reidlib.data.rules import queries_with_match
-from reidlib.errors import InputError, shorten
+from reidlib.data.splits import Split
+from reidlib.errors import InputError, counted, shorten
 
 FOLDERS = ("gallery", "probe")
 PARTITIONS = "features_and_partitions.mat"

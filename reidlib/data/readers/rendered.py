@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.folders import Misplaced, counted, folder_names, misplaced, require_folder
-from reidlib.data.readers.market_layout import (
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.readers.layout import Misplaced, folder_names, misplaced, require_folder
+from reidlib.data.readers.market import (
     MARKET_FOLDERS,
     note_rules,
     read_market_layout,
     survey_market_layout,
 )
 from reidlib.data.readers.survey import Survey
-from reidlib.data.records import Benchmark, Split
 from reidlib.data.rules import in_sightings
-from reidlib.errors import InputError
+from reidlib.data.splits import Split
+from reidlib.errors import InputError, counted
 
 RENDERING_FILE = "rendering.json"
 _AGAIN = "remove the folder and render it again: reidlib render SIZE FOLDER"

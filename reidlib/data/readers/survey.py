@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from reidlib.data.readers.folders import Misplaced
-from reidlib.data.records import Split
+from reidlib.data.readers.layout import Misplaced
 from reidlib.data.rules import DISTRACTOR, JUNK
+from reidlib.data.splits import Split
 from reidlib.errors import InputError
 
 # Of each part of a benchmark: what is counted -> how many belong there.

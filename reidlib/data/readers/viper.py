@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reidlib.data.readers.paired import Found, Naming, find, partitioned, survey_of, unpaired_error
+from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.records import Benchmark, Protocol
+from reidlib.data.readers.two_view import Found, Naming, find, partitioned, survey_of, unpaired_error
 
 CAMERAS = {"cam_a": 1, "cam_b": 2}
 TEST_PERSONS = 316
@@ -27,7 +27,7 @@ def viper(root: Path, *, trial: int = 0, test_persons: int = TEST_PERSONS, parti
     images of ``cam_a`` (camera 1) that show test persons, gallery those of ``cam_b`` (camera 2); everybody
     else is for training. There is no official partition: of the persons that are there, ``test_persons``
     are drawn in ten ways (``trial``), the same on every machine; the papers test 316 of 632. ``partitions``
-    is a file of other ones (see ``reidlib.data.partitions``), its path relative to ``root``.
+    is a file of other ones (see ``reidlib.data.readers.partitions``), its path relative to ``root``.
 
     Protocol: ``single-shot``. Raises ``InputError`` for a folder one level too high or too low, names of
     another form, persons whom only one camera shows, and partitions that do not fit.

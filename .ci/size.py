@@ -1,0 +1,71 @@
+"""How large the package is, against what it may be: ``python .ci/size.py`` prints the counts, exits 1 over one.
+
+Lines of code are those that are neither blank nor comment nor docstring. The core's lines are all its lines.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import tokenize
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "reidlib"
+CORE = ("models", "training", "ranking", "reranking.py")
+LARGEST = {
+    "lines of code": 14_800,
+    "files": 105,
+    "lines of the core": 4_000,
+    "entries in a folder below the top": 12,
+}
+_NOT_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+    tokenize.ENCODING,
+}
+
+
+def lines_of_code(text: str) -> int:
+    """Lines of a module that hold a token of code; a text over several lines counts with all of them."""
+    code: set[int] = set()
+    for token in tokenize.tokenize(io.BytesIO(text.encode()).readline):
+        if token.type not in _NOT_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            code.difference_update(range(docstring.lineno, docstring.end_lineno + 1))
+    return len(code)
+
+
+def counts(package: Path) -> dict[str, int]:
+    """The package's numbers, named as in ``LARGEST``."""
+    files = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    core = [text for path, text in files.items() if path.relative_to(package).parts[0] in CORE]
+    folders = {path.parent for path in files if path.parent != package}
+    return {
+        "lines of code": sum(map(lines_of_code, files.values())),
+        "files": len(files),
+        "lines of the core": sum(len(text.splitlines()) for text in core),
+        "entries in a folder below the top": max(
+            sum(not entry.name.startswith("__py") for entry in folder.iterdir()) for folder in folders
+        ),
+    }
+
+
+def main(package: Path = PACKAGE) -> int:
+    """Print each number beside its bound; 1 where one is exceeded."""
+    found = counts(package)
+    for name, number in found.items():
+        print(f"{name}: {number:,} of {LARGEST[name]:,}{'  TOO MANY' if number > LARGEST[name] else ''}")
+    return int(any(number > LARGEST[name] for name, number in found.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:])))

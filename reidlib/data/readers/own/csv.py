@@ -1,0 +1,277 @@
+"""A user's own crops in a CSV: path, and as far as they are known person, camera and split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import posixpath
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+
+from reidlib.data.readers.layout import folder_names, near_miss, require_folder
+from reidlib.data.readers.own.folder import PARTS, Listing, Row
+from reidlib.errors import InputError, counted, shorten
+
+COLUMNS = ("path", "person", "camera", "split")
+
+
+def find_csv(root: Path) -> Path:
+    """The CSV file that is meant: ``root`` itself, or the only one in that folder.
+
+    Raises ``InputError`` where there is none or more than one.
+    """
+    if root.is_file():
+        return root
+    require_folder(root)
+    there = sorted(path for path in root.iterdir() if _is_csv(path))
+    if len(there) != 1:
+        raise InputError(
+            "a list of own images is a CSV file, or a folder that holds exactly one",
+            f"{len(there)} in {root}" + (f": {shorten([path.name for path in there])}" if there else ""),
+            "give the file itself",
+        )
+    return there[0]
+
+
+def list_csv(file: Path, *, labelled: bool = True) -> Listing:
+    """The images that a CSV lists, and everything that is wrong with the list, each kind in one line.
+
+    Columns are ``path``, ``person``, ``camera`` and ``split`` (train, query or gallery), in any order and
+    case, separated by commas, semicolons or tabs; further ones are not read. The text is UTF-8. Paths are
+    relative to the CSV's folder, with / or \\, so that list and images can be moved together.
+    With ``labelled=False`` only paths are needed. An image may be listed twice only as query and as gallery.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            "a CSV can be read", f"{file}: {error.strerror}", "check its access rights"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        value = f"byte {error.object[error.start]:#04x} in line {line} of {file}"
+        mend = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+        return _refused(file, "a CSV of own images is UTF-8 text", value, mend)
+    try:
+        header, *records = _records(text)
+    except _Malformed as error:
+        mend = "close each quotation mark, and double those within quotes"
+        return _refused(
+            file, "a CSV's quotes are in pairs", f"{error} from line {error.line} of {file}", mend
+        )
+    except ValueError:
+        return _refused(file, "a CSV begins with its columns' names", f"nothing in {file}", "write them")
+    names = [name.strip().lower() for name in header.cells]
+    if error := _column_error(file, names, COLUMNS[: 2 if labelled else 1]):
+        return Listing(file.parent, (), (error,))
+    rows, faulty = _rows(file, records, names, labelled)
+    rows, missing = _existing(file, rows)
+    problems = [*faulty, *missing]
+    if not (rows or problems):
+        value, mend = f"only column names in {file}", "write a line for each image"
+        problems = [InputError("a CSV of own images lists images", value, mend)]
+    extra = [name for name in names if name and name not in COLUMNS]
+    remarks = (f"columns that are not read: {shorten([*map(_shown, extra)])}",) if extra else ()
+    return Listing(file.parent, tuple(rows), tuple(problems), remarks)
+
+
+class _Record(NamedTuple):
+    line: int
+    cells: list[str]
+
+
+class _Malformed(Exception):
+    def __init__(self, reason: object, line: int):
+        super().__init__(reason)
+        self.line = line
+
+
+def _records(text: str) -> Iterator[_Record]:
+    first = next(io.StringIO(text.lstrip(), newline=""), "").lower()
+    # The separator is the one that makes most of the header known names; a Sniffer guesses from the data.
+    known = {s: len({c.strip(' "\r\n') for c in first.split(s)} & {*COLUMNS}) for s in (",", ";", "\t")}
+    separator = max(known, key=lambda one: (known[one], first.count(one)))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _Malformed(error, line) from None
+        if any(cell.strip() for cell in cells):
+            yield _Record(line, cells)
+        line = reader.line_num + 1
+
+
+def _column_error(file: Path, names: list[str], wanted: tuple[str, ...]) -> InputError | None:
+    rule = f"a CSV of own images has the columns {', '.join(wanted)} (and may have camera, split)"
+    if missing := [name for name in wanted if name not in names]:
+        value = f"{file}, which lacks {', '.join(missing)} and has {shorten([repr(n) for n in names], 10)}"
+        spare = [name for name in names if name not in COLUMNS]
+        hints = [hint for name in missing if (hint := near_miss(name, spare, rename=True))]
+        return InputError(rule, value, "; ".join(hints) or "write the columns' names in the first line")
+    if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
+        return InputError(rule, f"{', '.join(twice)} twice in line 1 of {file}", "remove one of the two")
+    return None
+
+
+# Kinds of faulty rows, in the order in which they are reported: the rule that they break, and the mend.
+_FAULTS = {
+    "cells": ("a CSV's rows have a cell for each column", "quote cells that hold the separator"),
+    "empty": ("no cell of a listed image is empty", "fill in these cells, or take out their rows or column"),
+    "absolute": (
+        "a list names its images relative to its own folder, so that both can be moved together",
+        "shorten these paths to what follows the CSV's folder",
+    ),
+    "escaping": (
+        "a list's images lie in the CSV's folder or below, so that both can be moved together",
+        "move the CSV up to a folder that holds all its images",
+    ),
+    "split": (f"split is one of: {', '.join(PARTS)}", "write one of these, or take the column out"),
+    "twice": ("an image is listed once (or once each as query and gallery)", "remove the second row"),
+    "contradiction": ("an image shows one person, seen by one camera", "write the same in both rows"),
+}
+
+
+def _rows(
+    file: Path, records: list[_Record], names: list[str], labelled: bool
+) -> tuple[list[Row], list[InputError]]:
+    """The rows without a fault, and one error for each kind of fault with all the lines that have it."""
+    rows: list[Row] = []
+    faults: dict[str, list[str]] = {kind: [] for kind in _FAULTS}
+    listed: dict[str, list[Row]] = {}
+    for record in records:
+        row = _row(record, names, labelled)
+        if isinstance(row, Row):
+            earlier = listed.setdefault(unicodedata.normalize("NFC", row.name), [])
+            if fault := _against(earlier, row):
+                row = fault
+        if isinstance(row, Row):
+            earlier.append(row)
+            rows.append(row)
+        else:
+            faults[row.kind].append(row.place)
+    problems = [
+        InputError(
+            rule, f"{counted(len(faults[kind]), 'faulty rows')} in {file}: {shorten(faults[kind])}", mend
+        )
+        for kind, (rule, mend) in _FAULTS.items()
+        if faults[kind]
+    ]
+    return rows, problems
+
+
+class _Fault(NamedTuple):
+    kind: str
+    place: str
+
+
+def _row(record: _Record, names: list[str], labelled: bool) -> Row | _Fault:
+    line, cells = record
+    if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
+        return _Fault("cells", f"line {line} has {len(cells)} of {len(names)}")
+    cell = {name: cells[names.index(name)].strip() for name in COLUMNS if name in names}
+    if lacks := [name for name in (cell if labelled else ("path",)) if not cell[name]]:
+        return _Fault("empty", f"line {line} ({', '.join(lacks)})")
+    place = f"line {line}: {_shown(cell['path'])}"
+    path = posixpath.normpath(cell["path"].replace("\\", "/"))
+    # A drive makes a Windows path absolute on every machine, so that the same list is refused on all.
+    if path.startswith("/") or PureWindowsPath(path).drive:
+        return _Fault("absolute", place)
+    if path.split("/")[0] == "..":
+        return _Fault("escaping", place)
+    part = cell.get("split", "").lower()
+    if part and part not in PARTS:
+        return _Fault("split", f"line {line}: {_shown(cell['split'])}")
+    return Row(path, cell.get("person", ""), cell.get("camera", ""), part, line)
+
+
+def _against(earlier: list[Row], row: Row) -> _Fault | None:
+    """What makes a row impossible after the rows of the same path before it."""
+    if not earlier:
+        return None
+    place = f"lines {earlier[0].line} and {row.line}: {_shown(row.name)}"
+    # A query may be in the gallery, too: an image is never counted as its own match.
+    if {row.part, *(one.part for one in earlier)} != {"query", "gallery"} or len(earlier) > 1:
+        return _Fault("twice", place)
+    if (earlier[0].person, earlier[0].camera) != (row.person, row.camera):
+        return _Fault("contradiction", place)
+    return None
+
+
+class _Folders:
+    """The files of folders, each folder listed once: one question a file is slow on a network drive.
+
+    Listing also tells A.JPG from a.jpg where the file system does not, so that a list that is wrong
+    elsewhere is wrong here.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._names: dict[str, set[str]] = {}
+
+    def names(self, folder: str) -> set[str]:
+        """What lies in a folder, relative to the root; nothing where there is no such folder."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(self.root / folder))  # noqa: PTH208
+            except (OSError, ValueError):
+                self._names[folder] = set()
+        return self._names[folder]
+
+    def find(self, name: str) -> str | None:
+        """The name under which a file exists, which may spell é as one character or as two."""
+        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+        for form in forms:
+            folder, _, last = form.rpartition("/")
+            if last in self.names(folder):
+                return form
+        return None
+
+
+def _existing(file: Path, rows: list[Row]) -> tuple[list[Row], list[InputError]]:
+    folders = _Folders(file.parent)
+    found = [folders.find(row.name) for row in rows]
+    missing = [row for row, name in zip(rows, found, strict=True) if name is None]
+    rows = [row._replace(name=name) for row, name in zip(rows, found, strict=True) if name is not None]
+    if not missing:
+        return rows, []
+    named = shorten([f"line {row.line}: {_shown(row.name)}" for row in missing])
+    return rows, [
+        InputError(
+            "every listed image exists, its path counting from the CSV's folder",
+            f"{len(missing)} of {len(missing) + len(rows)} missing in {file}: {named}",
+            _where_they_are(file, missing[0].name, folders),
+        )
+    ]
+
+
+def _where_they_are(file: Path, name: str, folders: _Folders) -> str:
+    """The mend for missing files, judged by the first of them."""
+    folder, _, last = name.rpartition("/")
+    if same := [other for other in sorted(folders.names(folder)) if other.lower() == last.lower()]:
+        return f"write names with their capital letters: there is {posixpath.join(folder, same[0])}"
+    above, below = file.parent.parent, [file.parent / one for one in sorted(folder_names(file.parent))]
+    for place in (above, *below, Path.cwd()):
+        if _Folders(place).find(name):
+            there = f"{_shown(last)} lies in {place / folder}"
+            return f"{there}: write the paths from {file.parent}, or move the CSV to {place}"
+    return "put the files back or take them off the list"
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith(".csv") and not path.name.startswith(".") and path.is_file()
+
+
+def _refused(file: Path, rule: str, value: str, mend: str) -> Listing:
+    return Listing(file.parent, (), (InputError(rule, value, mend),))
+
+
+def _shown(text: str) -> str:
+    """A cell in one line."""
+    return text if text.isprintable() else repr(text)

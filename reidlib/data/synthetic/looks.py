@@ -1,0 +1,140 @@
+"""What stays the same about a person: proportions, skin, hair, garments, bag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.repeatable import Draws
+
+# Colour and odds: unequal, as in the street, so that many people share black, navy and white.
+_TOPS = (
+    ((0.09, 0.09, 0.10), 20), ((0.25, 0.25, 0.27), 10), ((0.58, 0.58, 0.58), 9), ((0.88, 0.87, 0.85), 13),
+    ((0.11, 0.14, 0.31), 13), ((0.24, 0.40, 0.68), 9), ((0.64, 0.12, 0.14), 8), ((0.15, 0.31, 0.20), 5),
+    ((0.47, 0.42, 0.27), 6), ((0.84, 0.51, 0.60), 4), ((0.84, 0.68, 0.24), 3),
+)  # fmt: skip
+_BOTTOMS = (
+    ((0.08, 0.08, 0.09), 28), ((0.15, 0.20, 0.35), 22), ((0.33, 0.44, 0.62), 13), ((0.36, 0.36, 0.37), 12),
+    ((0.63, 0.55, 0.40), 10), ((0.34, 0.23, 0.16), 6), ((0.80, 0.79, 0.76), 4), ((0.30, 0.32, 0.20), 3),
+    ((0.55, 0.14, 0.18), 2),
+)  # fmt: skip
+_SHOES = (
+    ((0.07, 0.07, 0.07), 40), ((0.86, 0.86, 0.86), 25), ((0.33, 0.22, 0.14), 18), ((0.40, 0.41, 0.43), 8),
+    ((0.62, 0.14, 0.14), 4), ((0.18, 0.30, 0.60), 5),
+)  # fmt: skip
+_BAGS = (
+    ((0.09, 0.09, 0.09), 35), ((0.40, 0.25, 0.15), 18), ((0.14, 0.20, 0.42), 14), ((0.60, 0.14, 0.16), 9),
+    ((0.45, 0.46, 0.47), 12), ((0.20, 0.38, 0.26), 6), ((0.78, 0.66, 0.42), 6),
+)  # fmt: skip
+_SKINS = (
+    ((0.86, 0.66, 0.54), 42), ((0.77, 0.56, 0.42), 26), ((0.58, 0.40, 0.28), 18), ((0.36, 0.24, 0.17), 14),
+)  # fmt: skip
+_HAIRS = (
+    ((0.06, 0.05, 0.05), 42), ((0.20, 0.13, 0.09), 28), ((0.38, 0.25, 0.14), 14), ((0.68, 0.53, 0.31), 9),
+    ((0.52, 0.51, 0.50), 7),
+)  # fmt: skip
+
+PLAIN, HOOPS, LINES, CHECKS, PRINT, OPEN, YOKE = range(7)
+BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE = range(7)
+TROUSERS, SHORTS, SKIRT = range(3)
+NO_BAG, BACKPACK, SHOULDER_BAG, HANDBAG = range(4)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stays the same in all images of an identity; (N,) or (N, 3) arrays."""
+
+    height: np.ndarray
+    girth: np.ndarray
+    shoulders: np.ndarray
+    hips: np.ndarray
+    leg_share: np.ndarray
+    skin: np.ndarray
+    hair: np.ndarray
+    style: np.ndarray
+    top: np.ndarray
+    trim: np.ndarray
+    pattern: np.ndarray
+    frequency: np.ndarray
+    stripe_share: np.ndarray
+    print_side: np.ndarray
+    print_half: np.ndarray
+    sleeve: np.ndarray
+    hem: np.ndarray
+    coat: np.ndarray
+    hood: np.ndarray
+    bottom: np.ndarray
+    bottom_kind: np.ndarray
+    bottom_length: np.ndarray
+    tights: np.ndarray
+    shoes: np.ndarray
+    bag: np.ndarray
+    bag_colour: np.ndarray
+    bag_size: np.ndarray
+    bag_side: np.ndarray
+    offset: np.ndarray
+
+
+def _colour(draws: Draws, name: str, palette, spread: float) -> np.ndarray:
+    chosen = draws.pick(name, [odds for _, odds in palette])
+    base = np.asarray([colour for colour, _ in palette])[chosen]
+    tone = draws.bell(f"{name}/tone")[:, None]
+    tint = np.stack([draws.bell(f"{name}/{channel}") for channel in ("red", "green", "blue")], -1)
+    return np.clip(base * (1 + 0.16 * spread * tone) + 0.03 * spread * tint, 0.03, 0.96)
+
+
+def look(draws: Draws, factors: Factors) -> Look:
+    """Looks of N identities, ``draws`` being keyed by identity."""
+    variety, spread = factors.body_variety, factors.palette_spread
+    womanly = draws.uniform("figure")
+    dressed = womanly > 0.5
+    skirt_odds = np.where(dressed, 0.30, 0.0)
+    kind_draw = draws.uniform("bottom kind")
+    kind = np.where(kind_draw < skirt_odds, SKIRT, np.where(kind_draw > 0.84, SHORTS, TROUSERS))
+    style = np.where(
+        dressed,
+        draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6)),
+        draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6)),
+    )
+    top = _colour(draws, "top", _TOPS, spread)
+    trim = _colour(draws, "trim", _TOPS, spread)
+    # A pattern in nearly the garment's own colour would be no pattern.
+    close = np.abs(trim - top).max(-1) < 0.18
+    luminous = top.max(-1) > 0.45
+    trim = np.where(close[:, None], np.where(luminous[:, None], top * 0.35, top * 0.6 + 0.4), trim)
+    trim = top + (trim - top) * factors.pattern
+    skin = _colour(draws, "skin", _SKINS, 0.6)
+    bag = draws.pick("bag kind", (45, 30, 25)) + 1
+    return Look(
+        height=1.72 + variety * (0.075 * draws.bell("height") + 0.05 * (0.5 - womanly)),
+        girth=np.clip(1 + variety * 0.13 * (draws.bell("girth") + 0.2), 0.78, 1.5),
+        shoulders=1 + variety * (0.05 * draws.bell("shoulders") + 0.10 * (0.5 - womanly)),
+        hips=1 + variety * (0.05 * draws.bell("hips") - 0.10 * (0.5 - womanly)),
+        leg_share=0.50 + variety * 0.012 * draws.bell("legs"),
+        skin=skin,
+        hair=_colour(draws, "hair", _HAIRS, 0.8),
+        style=style,
+        top=top,
+        trim=trim,
+        pattern=draws.pick("pattern", (36, 15, 7, 9, 16, 10, 7)),
+        frequency=1.0 / draws.uniform("stripe period", 0.07, 0.17),
+        stripe_share=draws.uniform("stripe share", 0.3, 0.6),
+        print_side=draws.uniform("print width", 0.05, 0.11),
+        print_half=draws.uniform("print height", 0.04, 0.10),
+        sleeve=draws.pick("sleeve", (52, 8, 30, 10)),
+        hem=draws.uniform("hem", 0.02, 0.15),
+        coat=draws.chance("coat", 0.14),
+        hood=draws.chance("hood", 0.14),
+        bottom=_colour(draws, "bottom", _BOTTOMS, spread),
+        bottom_kind=kind,
+        bottom_length=draws.uniform("bottom length"),
+        tights=draws.chance("tights", 0.4),
+        shoes=_colour(draws, "shoes", _SHOES, spread),
+        bag=np.where(draws.chance("bag", factors.bag_share), bag, NO_BAG),
+        bag_colour=_colour(draws, "bag colour", _BAGS, spread),
+        bag_size=draws.uniform("bag size", 0.85, 1.2),
+        bag_side=np.where(draws.chance("bag side", 0.5), 1.0, -1.0),
+        offset=np.floor(draws.uniform("cloth", 0.0, 64.0)),
+    )

@@ -1,0 +1,234 @@
+"""Which capsule a ray meets first: orthographic rays, closed-form intersection, culled by tiles.
+
+On samples only IEEE-exact elementwise operations are used, each as its own call, so that nothing is fused
+into a multiply-add and CPU and GPU of any kind give the same bits. The capsule is a sphere swept along a
+segment whose radius changes linearly; the intersection follows Quilez, "Rounded cone – intersection",
+2019, rearranged so that everything that is constant over a capsule's rays is computed once a capsule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from reidlib.data.synthetic.bodies import Capsules
+from reidlib.data.synthetic.repeatable import cross, dot, normalise
+
+TILE = 8
+FAR = 1.0e4
+
+
+@dataclass(frozen=True)
+class Views:
+    """N orthographic cameras: pitch downwards, box in the image plane (metres), light."""
+
+    sine: np.ndarray  # (N,) of the pitch
+    cosine: np.ndarray  # (N,)
+    left: np.ndarray  # (N,) metres along the right vector
+    top: np.ndarray  # (N,) metres along the up vector
+    width: np.ndarray  # (N,)
+    height: np.ndarray  # (N,)
+    light: np.ndarray  # (N, 3) unit vector to the light
+    sun: np.ndarray  # (N,) share of directed light, 0 to 1
+    shadow: np.ndarray  # (N,) darkness of shadows, 0 to 1
+
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Right, up and ray direction, (N, 3) each."""
+        zero, one = np.zeros_like(self.sine), np.ones_like(self.sine)
+        right = np.stack([one, zero, zero], -1)
+        up = np.stack([zero, self.cosine, -self.sine], -1)
+        return right, up, np.stack([zero, -self.sine, -self.cosine], -1)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What is constant over the rays that meet a capsule, for M capsules."""
+
+    cast: np.ndarray  # (23, M) for the intersection
+    shade: np.ndarray  # (52, M) for shading, the surface last
+    bounds: np.ndarray  # (M, 4) left, top, right, bottom
+
+
+def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geometry:
+    """Bring each capsule into a frame in which it is round and every ray runs along the third axis."""
+    right, up, ray = (axis[capsules.image] for axis in views.axes())
+    of_image = capsules.image
+    step_x = (views.width / columns)[of_image]
+    step_y = (views.height / rows)[of_image]
+    first_x = views.left[of_image] + 0.5 * step_x
+    first_y = views.top[of_image] - 0.5 * step_y
+
+    span = capsules.end - capsules.start
+    length = np.sqrt(dot(span, span))
+    fallback = np.where(np.abs(capsules.front[:, 1:2]) < 0.9, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
+    along = np.where(length[:, None] > 1e-9, normalise(span), fallback)
+    front = capsules.front - along * dot(capsules.front, along)[:, None]
+    # A front along the axis says nothing: any direction across the axis does, here from the least aligned.
+    aligned = dot(front, front) < 1e-6
+    spare = np.eye(3)[np.argmin(np.abs(along), 1)]
+    front = np.where(aligned[:, None], spare - along * dot(spare, along)[:, None], front)
+    front = normalise(front)
+    side = cross(along, front)
+
+    def local(vector: np.ndarray) -> np.ndarray:
+        coordinates = [dot(along, vector), dot(side, vector), dot(front, vector) / capsules.flatness]
+        return np.stack(coordinates, -1)
+
+    ray_local = local(ray)
+    speed = np.sqrt(dot(ray_local, ray_local))
+    ray_local = ray_local / speed[:, None]
+    right_local, up_local, start_local = local(right), local(up), local(capsules.start)
+    pole = np.where(np.abs(ray_local[:, :1]) < 0.9999, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    p_axis = normalise(pole - ray_local * dot(pole, ray_local)[:, None])
+    q_axis = cross(ray_local, p_axis)
+
+    def affine(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        by_x, by_y = dot(axis, right_local), dot(axis, up_local)
+        constant = by_x * first_x + by_y * first_y - dot(axis, start_local)
+        return constant, by_x * step_x, -(by_y * step_y)
+
+    p = affine(p_axis)
+    q = affine(q_axis)
+    depth = tuple(-(value / speed) for value in affine(ray_local))
+
+    ra, rb = capsules.radius[:, 0], capsules.radius[:, 1]
+    taper = ra - rb
+    slope = length * p_axis[:, 0]
+    drift = length * ray_local[:, 0]
+    d2 = length * length - taper * taper
+    k2 = d2 - drift * drift
+    # Seen nearly along the axis one end hides the side, and the quadratic is no longer that of a cone.
+    sided = (d2 > 1e-8) & (k2 > 1e-7)
+    safe_k2, safe_d2 = np.where(sided, k2, 1.0), np.where(sided, d2, 1.0)
+    bend = drift * taper * ra
+    scale = 1.0 / (safe_k2 * safe_k2)
+    h0 = np.where(sided, (bend * bend + k2 * length * length * ra * ra) * scale, -1.0)
+    h1 = np.where(sided, -2.0 * slope * (bend * drift + k2 * taper * ra) * scale, 0.0)
+    h2 = np.where(sided, (drift * drift * slope * slope - k2 * (d2 - slope * slope)) * scale, 0.0)
+    h3 = np.where(sided, d2 / safe_k2, 0.0)
+    cast = np.stack(
+        [
+            *p, *q, *depth, 1.0 / speed,
+            h0, h1, h2, h3,
+            -bend / safe_k2, drift * slope / safe_k2,
+            -(ra * taper) / safe_d2, slope / safe_d2, drift / safe_d2,
+            ra * ra, np.where(capsules.hollow, -1.0, rb * rb), slope, drift,
+        ]
+    )  # fmt: skip
+    light = views.light[of_image]
+    shade = np.stack(
+        [
+            *p, *q, *depth, speed,
+            *p_axis.T, *q_axis.T, *ray_local.T,
+            np.where(sided, -(ra * taper) / safe_d2, 0.0), np.where(sided, length / safe_d2, 0.0),
+            length, 1.0 / capsules.flatness,
+            dot(along, light), dot(side, light), dot(front, light),
+            along[:, 1], side[:, 1], front[:, 1],
+            *capsules.surface.T,
+        ]
+    )  # fmt: skip
+
+    x = np.stack([dot(capsules.start, right), dot(capsules.end, right)], -1)
+    y = np.stack([dot(capsules.start, up), dot(capsules.end, up)], -1)
+    bounds = np.stack(
+        [
+            ((x - capsules.radius).min(-1) - first_x) / step_x,
+            (first_y - (y + capsules.radius).max(-1)) / step_y,
+            ((x + capsules.radius).max(-1) - first_x) / step_x,
+            (first_y - (y - capsules.radius).min(-1)) / step_y,
+        ],
+        -1,
+    )
+    return Geometry(cast.astype(np.float32), shade.astype(np.float32), bounds)
+
+
+def _tiles(capsules: Capsules, bounds: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, ...]:
+    """Pairs (capsule, tile) whose bounds meet, ordered by the capsule's rank in its image, and the ranks."""
+    high, wide = rows // TILE, columns // TILE
+    left, top = (np.floor(bounds[:, i] / TILE).astype(np.int64) for i in (0, 1))
+    right, bottom = (np.floor(np.ceil(bounds[:, i]) / TILE).astype(np.int64) for i in (2, 3))
+    left, top = np.maximum(left, 0), np.maximum(top, 0)
+    across = np.maximum(np.minimum(right, wide - 1) - left + 1, 0)
+    down = np.maximum(np.minimum(bottom, high - 1) - top + 1, 0)
+    count = across * down
+
+    first_of_image = np.searchsorted(capsules.image, capsules.image)
+    rank = np.arange(len(count)) - first_of_image
+    order = np.argsort(rank, kind="stable")
+    order = order[count[order] > 0]
+    capsule = np.repeat(order, count[order])
+    within = np.arange(len(capsule)) - np.repeat(np.cumsum(count[order]) - count[order], count[order])
+    row = top[capsule] + within // across[capsule]
+    column = left[capsule] + within % across[capsule]
+    return capsule, row, column, rank[capsule]
+
+
+def nearest(
+    geometry: Geometry, capsules: Capsules, images: int, rows: int, columns: int, block: int, device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Depth and capsule of the first hit of each sample, (N, rows, columns) each; no hit is FAR, 0."""
+    high, wide = rows // TILE, columns // TILE
+    capsule, tile_row, tile_column, rank = _tiles(capsules, geometry.bounds, rows, columns)
+    place = (capsules.image[capsule] * high + tile_row) * wide + tile_column
+    table = torch.from_numpy(geometry.cast).to(device)
+    depth_tl = torch.full((images * high * wide, TILE * TILE), FAR, device=device)
+    owner_tl = torch.zeros((images * high * wide, TILE * TILE), dtype=torch.int32, device=device)
+    lane = torch.arange(TILE * TILE, device=device)
+    lane_row, lane_column = (lane // TILE).float(), (lane % TILE).float()
+    pair_capsule, pair_place = (torch.from_numpy(array).to(device) for array in (capsule, place))
+    pair_row = torch.from_numpy(tile_row * TILE).to(device).float()
+    pair_column = torch.from_numpy(tile_column * TILE).to(device).float()
+
+    # Pairs of one rank touch every tile at most once, so that writing back needs no atomic operation.
+    edges = np.flatnonzero(np.diff(rank, prepend=-1, append=-1))
+    for begin, end in pairwise(edges):
+        for first in range(begin, end, block):
+            here = slice(first, min(first + block, end))
+            tau = _intersect(
+                table.index_select(1, pair_capsule[here]),
+                pair_row[here],
+                pair_column[here],
+                lane_row,
+                lane_column,
+            )
+            where = pair_place[here]
+            before = depth_tl.index_select(0, where)
+            nearer = tau < before
+            owner = torch.where(nearer, pair_capsule[here, None].int(), owner_tl.index_select(0, where))
+            depth_tl.index_copy_(0, where, torch.minimum(tau, before))
+            owner_tl.index_copy_(0, where, owner)
+
+    def unfold(values_tl: torch.Tensor) -> torch.Tensor:
+        tiles = values_tl.view(images, high, wide, TILE, TILE)
+        return tiles.permute(0, 1, 3, 2, 4).reshape(images, rows, columns)
+
+    return unfold(depth_tl), unfold(owner_tl)
+
+
+def _intersect(table, row, column, lane_row, lane_column) -> torch.Tensor:
+    """Depth of the hit of T capsules with the 64 rays of a tile each, (T, 64); FAR where there is none."""
+    (
+        p0, pc, pr, q0, qc, qr, t0, tc, tr, pace, h0, h1, h2, h3, b0, b1, c0, c1, c2, ra, rb, slope, drift,
+    ) = table.unsqueeze(-1).unbind(0)  # fmt: skip
+    row, column = row.unsqueeze(-1), column.unsqueeze(-1)
+
+    def affine(constant, by_column, by_row):
+        corner = constant + by_column * column + by_row * row
+        return corner + by_column * lane_column + by_row * lane_row
+
+    p, q = affine(p0, pc, pr), affine(q0, qc, qr)
+    q_square = q * q
+    inside_a = ra - p * p - q_square
+    beyond = p - slope
+    inside_b = rb - beyond * beyond - q_square
+    inside_side = h0 + p * (h1 + p * h2) - h3 * q_square
+    t_side = b0 + b1 * p - inside_side.clamp(min=0).sqrt()
+    part = c0 + c1 * p + c2 * t_side
+    on_side = (inside_side > 0) & (part > 0) & (part < 1)
+    t_a = torch.where(inside_a > 0, -(inside_a.clamp(min=0).sqrt()), FAR)
+    t_b = torch.where(inside_b > 0, drift - inside_b.clamp(min=0).sqrt(), FAR)
+    t = torch.minimum(torch.minimum(t_a, t_b), torch.where(on_side, t_side, FAR))
+    return torch.where(t < FAR, t * pace + affine(t0, tc, tr), FAR)

@@ -1,0 +1,301 @@
+"""The embedded benchmark: rendered pedestrians, written in Market-1501's layout."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from tqdm import tqdm
+
+from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
+from reidlib.data.synthetic.plans import GALLERY, QUERY, SIZES, TRAIN, Plan, Size, plan
+from reidlib.data.synthetic.scenes import BACKGROUND, PERSON, Orders, compose
+from reidlib.errors import InputError
+
+__all__ = ["SIZES", "TEST_SPLITS", "Factors", "Size", "fingerprint", "preview", "render"]
+
+SHAPE = (128, 64)
+"""Height and width of every image, as in Market-1501."""
+
+TEST_SPLITS = (QUERY, GALLERY)
+"""The folders of a rendering that serves for testing alone."""
+
+_SPLITS = (TRAIN, QUERY, GALLERY)
+_FORMAT = 1
+_QUALITY = 95
+_CHUNK = 64  # images rendered at once: enough to spread the calls' overhead, few enough for the cache
+_RECORD = "rendering.json"
+_TRUTH = "factors.csv"
+
+
+def render(
+    size: str,
+    folder: str | os.PathLike,
+    *,
+    seed: int = 0,
+    factors: Factors | None = None,
+    splits: tuple[str, ...] = _SPLITS,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Path:
+    """Render a benchmark of a size in ``SIZES`` into ``folder``, unless it is there already.
+
+    ``splits``: which of its folders to write, all or ``TEST_SPLITS``; the images are the same either way.
+
+    Writes ``bounding_box_train``, ``query`` and ``bounding_box_test`` with Market-1501's file names
+    (128 × 64 pixels), ``factors.csv`` (the truth about every image; yaw and pitch in radians, lengths in
+    metres) and, last, ``rendering.json``. The folder appears only when it is complete. The same arguments
+    give the same pixels on every machine.
+
+    Raises InputError for an unknown size, a folder with something else in it, a device that is not there,
+    or when the disk is full or not writable.
+    """
+    factors = Factors() if factors is None else factors
+    folder = Path(folder).expanduser().absolute()
+    _check(size, seed, device)
+    if (splits := tuple(splits)) not in (_SPLITS, TEST_SPLITS):
+        raise InputError("a rendering has all splits, or those for testing", splits, "use TEST_SPLITS")
+    asked = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
+    if splits != _SPLITS:
+        asked["splits"] = list(splits)
+    with _disk_errors(folder):
+        if _finished(folder, asked):
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass  # a lock waits for ever where no file can be made
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if _finished(folder, asked):
+                return folder
+            # Only the holder of the lock writes, so that any other partial folder is from a killed process.
+            for stale in folder.parent.glob(f".{folder.name}.partial-*"):
+                shutil.rmtree(stale)
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+            try:
+                images = plan(SIZES[size], factors.num_cameras, seed).of(splits)
+                _write(partial, images, asked, factors, device, progress)
+                partial.chmod(0o755)
+                partial.replace(folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    return folder
+
+
+def fingerprint(size: str, factors: Factors, *, seed: int = 0) -> str:
+    """16 hexadecimal digits that tell one rendering's images from any other's, without rendering them."""
+    asked = {"format": _FORMAT, "size": asdict(SIZES[size]), "seed": seed, "factors": asdict(factors)}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def preview(
+    identity: int,
+    camera: int,
+    factors: Factors | None = None,
+    *,
+    seed: int = 0,
+    count: int = 1,
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """The first ``count`` images of an identity by a camera (from 1), (N, 3, 128, 64) uint8, no file written.
+
+    With another value of one factor the same images return with that one thing changed.
+    """
+    factors = Factors() if factors is None else factors
+    if not 1 <= camera <= factors.num_cameras:
+        raise InputError(
+            "camera is a number from 1 to num_cameras", camera, f"choose one from 1 to {factors.num_cameras}"
+        )
+    if count < 1:
+        raise InputError("count is the number of images to show", count, "choose 1 or more")
+    column = np.ones(count, np.int64)
+    orders = Orders(column * identity, column * (camera - 1), np.arange(count), column * PERSON)
+    studio = Studio.build(factors, seed, device)
+
+    def develop(first: int) -> np.ndarray:
+        return photograph(compose(orders[first : first + _CHUNK], factors, seed), studio, SHAPE).cpu().numpy()
+
+    with single_threaded(1) as pool:
+        return np.concatenate(list(pool.map(develop, range(0, count, _CHUNK))))
+
+
+def _check(size: str, seed: int, device: str | torch.device) -> None:
+    if size not in SIZES:
+        near = difflib.get_close_matches(str(size), SIZES, 1, 0.0)
+        raise InputError(
+            f"the size of a rendered benchmark is one of {', '.join(SIZES)}",
+            repr(size),
+            f"did you mean {near[0]}?",
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise InputError("a seed is a whole number from 0 to 2147483647", repr(seed), "choose for example 0")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("the device has to be there", f"{str(device)!r} ({reason})", "choose cpu") from error
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            "the folder of a rendered benchmark must be writable and have room",
+            f"{folder} ({error.strerror or error})",
+            "free some space or name another folder",
+        ) from error
+
+
+def _finished(folder: Path, asked: dict) -> bool:
+    """Whether exactly this is there already; InputError where something else is."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise InputError("a benchmark is rendered into a folder", f"the file {folder}", "name another folder")
+    record = folder / _RECORD
+    if not record.exists():
+        if any(folder.iterdir()):
+            raise InputError(
+                "a benchmark is rendered into a folder of its own",
+                f"{folder}, which holds other files",
+                "name a new or an empty folder",
+            )
+        return False
+    try:
+        found = json.loads(record.read_text())
+        # A rendering of all its splits does not name them, and one of some must not pass for it.
+        asked = {"splits": list(_SPLITS), **asked}
+        found = {"splits": list(_SPLITS), **found}
+        same = {name: found.get(name) for name in asked} == asked
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{_RECORD} says what a folder holds",
+            f"{record}, which is damaged",
+            "remove the folder, render again",
+        ) from error
+    if not same:
+        theirs = [
+            _difference(name, found.get(name), asked[name])
+            for name in asked
+            if found.get(name) != asked[name]
+        ]
+        raise InputError(
+            "a folder holds one rendering",
+            f"{folder} with {'; '.join(theirs)}",
+            "name another folder, or remove this one",
+        )
+    return True
+
+
+def _difference(name: str, found: object, asked: object) -> str:
+    if isinstance(found, dict) and isinstance(asked, dict):
+        names = [key for key in asked if found.get(key) != asked[key]]
+        return ", ".join(_difference(key, found.get(key), asked[key]) for key in names)
+    return f"{name} {found} where {asked} was asked for"
+
+
+def _write(
+    folder: Path, images: Plan, asked: dict, factors: Factors, device: str | torch.device, progress: bool
+) -> None:
+    for split in asked.get("splits", _SPLITS):
+        (folder / split).mkdir()
+    studio = Studio.build(factors, asked["seed"], device)
+    on_gpu = studio.volume.device.type != "cpu"
+    chunk = 8 * _CHUNK if on_gpu else _CHUNK
+    # A GPU is fed by one thread; on a CPU every core renders chunks of its own.
+    threads = os.cpu_count() or 1
+    renderers = 1 if on_gpu else min(threads, torch.get_num_threads())
+
+    def develop(first: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        orders = images.orders[first : first + chunk]
+        scenes = compose(orders, factors, asked["seed"])
+        return photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy(), scenes.truth
+
+    def save(path: Path, picture_hwc: np.ndarray) -> None:
+        Image.fromarray(picture_hwc).save(path, "JPEG", quality=_QUALITY)
+
+    truths = []
+    bar = tqdm(total=len(images), unit="image", desc=f"rendering {asked['size']}", disable=not progress)
+    with bar, single_threaded(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
+        for first, (pictures, truth) in _ahead(
+            render_pool, develop, range(0, len(images), chunk), renderers + 2
+        ):
+            here = slice(first, first + len(pictures))
+            paths = [folder / s / n for s, n in zip(images.split[here], images.name[here], strict=True)]
+            list(disk_pool.map(save, paths, pictures))
+            truths.append(truth)
+            bar.update(len(pictures))
+    truth = {name: np.concatenate([part[name] for part in truths]) for name in truths[0]}
+    _write_truth(folder / _TRUTH, images, truth)
+    record = {**asked, "counts": _counts(images)}
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, window: int) -> Iterator[tuple]:
+    """(item, result) in order, at most ``window`` results ahead, so that pictures do not pile up."""
+    pending: deque[tuple[object, Future]] = deque()
+    try:
+        for item in items:
+            pending.append((item, pool.submit(work, item)))
+            if len(pending) >= window:
+                ready, future = pending.popleft()
+                yield ready, future.result()
+        while pending:
+            ready, future = pending.popleft()
+            yield ready, future.result()
+    finally:
+        for _, future in pending:
+            future.cancel()
+
+
+def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None:
+    kind = np.where(
+        images.orders.kind == BACKGROUND, "background", np.where(images.person < 0, "junk", "person")
+    )
+    columns = {
+        "split": images.split,
+        "file": images.name,
+        "person_id": images.person,
+        "identity": images.orders.identity,
+        "camera_id": images.orders.camera + 1,
+        "kind": kind,
+    }
+    for name, values in truth.items():
+        columns[name] = values.astype(int) if values.dtype == bool else np.round(values, 5)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+
+
+def _counts(images: Plan) -> dict[str, dict[str, int]]:
+    counts = {}
+    for split in [name for name in _SPLITS if name in images.split]:
+        here = images.split == split
+        person = images.person[here]
+        counts[split] = {
+            "images": int(here.sum()),
+            "identities": len(np.unique(person[person > 0])),
+            "cameras": len(np.unique(images.orders.camera[here])),
+        }
+    person = images.person[images.split == GALLERY]
+    counts[GALLERY] |= {"junk": int((person == -1).sum()), "distractors": int((person == 0).sum())}
+    return counts

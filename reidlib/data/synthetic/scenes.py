@@ -1,0 +1,275 @@
+"""Who stands where before which camera, and what the detector cuts out: everything but the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reidlib.data.synthetic.bodies import Parts, join
+from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.looks import look
+from reidlib.data.synthetic.pedestrians import pedestrian, pose
+from reidlib.data.synthetic.places import Place, place
+from reidlib.data.synthetic.props import KINDS, prop
+from reidlib.data.synthetic.raycasting import Capsules, Views
+from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
+
+PERSON, JUNK, BACKGROUND = 0, 1, 2
+"""Kinds of boxes: a person, a person's badly placed box, a box on nobody."""
+
+_PI = 3.141592653589793
+_STREAMS = {"identity": 1, "camera": 2, "image": 3}
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What N images are to show; identity numbers are keys of looks, not the labels in file names."""
+
+    identity: np.ndarray  # (N,) int64
+    camera: np.ndarray  # (N,) int64 from 0
+    shot: np.ndarray  # (N,) int64 number of the image of this identity by this camera
+    kind: np.ndarray  # (N,) PERSON, JUNK or BACKGROUND
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> Orders:
+        return Orders(self.identity[chosen], self.camera[chosen], self.shot[chosen], self.kind[chosen])
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """How N images are exposed; one row an image, because light changes between images of one camera."""
+
+    matrix: np.ndarray  # (N, 3, 3) exposure, white balance and crosstalk
+    bend: np.ndarray  # (N,) of the tone curve, 0 is straight
+    blur: np.ndarray  # (N,) share that a pixel gives to each neighbour, twice a direction
+    noise: np.ndarray  # (N,) deviation
+    grain: np.ndarray  # (N,) int64 where in the noise table the image begins
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """N images ready to be rendered, with the truth about each in ``truth`` (columns of length N)."""
+
+    capsules: Capsules
+    views: Views
+    sensor: Sensor
+    camera: np.ndarray  # (N,) which place
+    column: np.ndarray  # (N,) of the feet in the place's picture
+    row: np.ndarray  # (N,)
+    metre: np.ndarray  # (N,) columns of the place's picture a metre
+    behind: np.ndarray  # (N,) metres from the feet to the wall
+    truth: dict[str, np.ndarray]
+
+
+def places(factors: Factors, seed: int) -> list[Place]:
+    """Geometry of every camera."""
+    return [place(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
+
+
+def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
+    """Everything about N images but their pixels, from the seed and the factors alone."""
+    key = fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind)
+    draws = Draws(seed, key)
+    person = Draws(seed, fold(_STREAMS["identity"], orders.identity))
+    lens = Draws(seed, fold(_STREAMS["camera"], orders.camera))
+    geometry = places(factors, seed)
+    eye, focal, near, far, wall = (
+        np.asarray([getattr(item, name) for item in geometry])[orders.camera]
+        for name in ("eye", "focal", "near", "far", "wall")
+    )
+    distance = near + (far - near) * draws.uniform("distance")
+    tangent = (eye - 0.9) / distance
+    pitch_cosine = 1.0 / np.sqrt(1.0 + tangent * tangent)
+    pitch_sine = tangent * pitch_cosine
+
+    yaw = _heading(orders.camera, draws, factors, seed)
+    accompanied = draws.chance("company", factors.other_people_share)
+    people = _people(person, draws, yaw, np.flatnonzero(accompanied), factors)
+    light, sun = _light(lens, draws, factors)
+    views = Views(
+        sine=pitch_sine,
+        cosine=pitch_cosine,
+        **_box(people, draws, orders.kind, factors, pitch_sine, pitch_cosine),
+        light=light,
+        sun=sun,
+        shadow=np.full(len(orders), factors.shadow),
+    )
+    nobody = orders.kind == BACKGROUND
+    people.remove(np.concatenate([nobody, np.zeros(len(people.image) - len(nobody), bool)]))
+    occluders, occluded = _occluders(draws, factors)
+    things = _put_up([*occluders, *_clutter(draws, orders.kind, factors)], seed, factors)
+    capsules = join([people, *things])
+    metre = focal / distance
+    truth = {
+        "yaw": yaw,
+        "pitch": tangent,
+        "distance": distance,
+        "occluded": occluded,
+        "accompanied": accompanied,
+        "box_left": views.left,
+        "box_top": views.top,
+        "box_width": views.width,
+        "box_height": views.height,
+    }
+    return Scenes(
+        capsules=capsules,
+        views=views,
+        sensor=_sensor(lens, draws, factors),
+        camera=orders.camera,
+        column=340.0 * draws.uniform("place", -1.0, 1.0),
+        row=focal * eye / distance,
+        metre=metre,
+        behind=wall - distance,
+        truth=truth,
+    )
+
+
+def _heading(camera: np.ndarray, draws: Draws, factors: Factors, seed: int) -> np.ndarray:
+    """Yaw in radians, 0 is towards the camera: the street's direction, turned round, and spread about it."""
+    first = Draws(seed, fold(0)).uniform("street")
+    # Steps of the golden ratio: any number of cameras look at people from evenly different sides.
+    street = (first + camera * 0.6180339887498949) * 2 * _PI
+    turned = draws.chance("turned", factors.turned_share)
+    yaw = street + turned * _PI + factors.yaw_spread * draws.bell("yaw")
+    return yaw - 2 * _PI * np.floor(yaw / (2 * _PI) + 0.5)
+
+
+def _light(lens: Draws, draws: Draws, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
+    azimuth = lens.uniform("sun azimuth", -1.9, 1.9)
+    elevation = lens.uniform("sun elevation", 0.65, 1.15)
+    level = cosine(elevation)
+    light = np.stack([level * sine(azimuth), sine(elevation), level * cosine(azimuth)], -1)
+    strength = lens.uniform("sun strength", 0.25, 0.85) * (1 - 0.5 * draws.uniform("clouds"))
+    return light, np.minimum(strength * factors.sun, 1.0)
+
+
+def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, sine_, cosine_) -> dict:
+    """The detector's box in the image plane: twice as high as wide, a little off, or for junk far off."""
+    zero, one = np.zeros_like(sine_), np.ones_like(sine_)
+    axes = np.stack([one, zero, zero], -1), np.stack([zero, cosine_, -sine_], -1)
+    left, right, low, high = people.extent(len(zero), *axes)
+    height = (high - low) * 1.07
+    centre_x, centre_y = 0.5 * (left + right), 0.5 * (low + high)
+    error, jitter = factors.box_scale_error, factors.box_jitter
+    size = height * np.clip(1 + error * draws.bell("box height"), 0.6, 1.6)
+    width = 0.5 * height * np.clip(1 + error * 1.2 * draws.bell("box width"), 0.6, 1.6)
+    shift_x = 0.5 * jitter * draws.bell("box across") * height
+    shift_y = 0.6 * jitter * draws.bell("box down") * height
+    # A bad detection shows a part of a body, or lies beside the body, or takes in too much.
+    junk = kind == JUNK
+    way = draws.pick("junk", (4, 4, 2))
+    zoom = np.choose(way, [draws.uniform("part", 0.30, 0.55), one, draws.uniform("wide", 1.5, 2.1)])
+    side = np.where(draws.chance("junk side", 0.5), 1.0, -1.0)
+    across = np.choose(
+        way, [draws.uniform("off", -0.08, 0.08), side * draws.uniform("beside", 0.22, 0.36), zero]
+    )
+    down = np.choose(way, [draws.uniform("down", -0.32, 0.32), draws.uniform("low", -0.3, 0.3), 0.1 * side])
+    size, width = np.where(junk, size * zoom, size), np.where(junk, width * zoom, width)
+    centre_x = centre_x + shift_x + np.where(junk, across * height, 0.0)
+    centre_y = centre_y + shift_y + np.where(junk, down * height, 0.0)
+    return {"left": centre_x - 0.5 * width, "top": centre_y + 0.5 * size, "width": width, "height": size}
+
+
+def _occluders(draws: Draws, factors: Factors) -> tuple[list[_Things], np.ndarray]:
+    occluded = draws.chance("occluded", factors.occlusion_share)
+    kind = draws.pick("occluder", (22, 20, 20, 18, 8, 12))
+    side = np.where(draws.chance("occluder side", 0.5), 1.0, -1.0)
+    across = side * draws.uniform("occluder across", 0.08, 0.45)
+    across = np.where((kind == 2) | (kind == 5), across * 1.2, across)
+    spot = np.stack([across, np.zeros_like(across), draws.uniform("occluder depth", 0.5, 1.0)], -1)
+    return [_things(draws, "occluder", kind, spot, occluded)], occluded
+
+
+def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[_Things]:
+    """Things behind the person; a box on nobody was drawn to something, so that it holds more of them."""
+    groups = []
+    for number in range(3):
+        name = f"clutter {number}"
+        share = np.where(box == BACKGROUND, 0.6, 0.22) * factors.clutter
+        present = draws.chance(name, share)
+        kind = draws.pick(f"{name} kind", (16, 16, 22, 22, 10, 14))
+        across, depth = draws.uniform(f"{name} across", -0.8, 0.8), draws.uniform(f"{name} depth", -2.6, -0.7)
+        near = np.where(box == BACKGROUND, 0.5, 1.0)
+        spot = np.stack([across * near, np.zeros_like(across), depth * near], -1)
+        groups.append(_things(draws, name, kind, spot, present))
+    return groups
+
+
+@dataclass(frozen=True)
+class _Things:
+    """Things to be put up: image, stream key, kind and place of each."""
+
+    image: np.ndarray
+    keys: np.ndarray
+    kind: np.ndarray
+    spot: np.ndarray
+
+
+def _things(draws: Draws, name: str, kind: np.ndarray, spot: np.ndarray, present: np.ndarray) -> _Things:
+    image = np.flatnonzero(present)
+    return _Things(image, draws.child(name, image).keys, kind[image], spot[image])
+
+
+def _put_up(groups: list[_Things], seed: int, factors: Factors) -> list[Parts]:
+    """Capsules of all things, all of a kind at once, because each call has its price."""
+    image, keys, kind, spot = (
+        np.concatenate([getattr(group, name) for group in groups])
+        for name in ("image", "keys", "kind", "spot")
+    )
+    parts = []
+    for number, label in enumerate(KINDS):
+        chosen = np.flatnonzero(kind == number)
+        if len(chosen):
+            own = Draws(seed, keys[chosen])
+            parts.append(prop(label, own, spot[chosen], image[chosen], factors.texture))
+    return parts
+
+
+def _people(person: Draws, draws: Draws, yaw: np.ndarray, accompanied: np.ndarray, factors: Factors) -> Parts:
+    """The N people themselves, then those of no identity who come along in the images ``accompanied``.
+
+    Company is partly in the box, beside and behind more often than in front.
+    """
+    own = draws.child("company", accompanied)
+    looks = Draws(draws.seed, np.concatenate([person.keys, own.keys]))
+    poses = Draws(draws.seed, np.concatenate([draws.keys, own.keys]))
+    side = np.where(own.chance("side", 0.5), 1.0, -1.0)
+    nearer, behind = own.uniform("nearer", 0.35, 0.7), own.uniform("behind", -1.8, -0.4)
+    depth = np.where(own.chance("before", 0.25), nearer, behind)
+    across = side * own.uniform("across", 0.32, 0.62)
+    across = np.where(depth > 0, side * 0.5 + 0.3 * across, across)
+    heading = yaw[accompanied] + 0.4 * own.bell("heading") + _PI * own.chance("contrary", 0.35)
+    heading = np.concatenate([yaw, heading])
+    spot = np.zeros((len(heading), 3))
+    spot[len(yaw) :, 0], spot[len(yaw) :, 2] = across, depth
+    image = np.concatenate([np.arange(len(yaw)), accompanied])
+    people = pedestrian(look(looks, factors), pose(poses, factors), factors, image)
+    people.stand(sine(heading), cosine(heading), spot)
+    return people
+
+
+def _sensor(lens: Draws, draws: Draws, factors: Factors) -> Sensor:
+    count = len(draws.keys)
+    exposure = 1 + np.clip(0.17 * lens.bell("gain"), -0.35, 0.40) * factors.camera_gain
+    weather = 1 + 0.07 * factors.light_change * draws.bell("light")
+    rows = []
+    for i, target in enumerate("rgb"):
+        row = []
+        for j, source in enumerate("rgb"):
+            if i == j:
+                own = 1 + 0.085 * factors.camera_colour * lens.bell(f"white {target}")
+                row.append(own * (1 + 0.02 * factors.light_change * draws.bell(f"tint {target}")))
+            else:
+                row.append(0.045 * factors.camera_colour * lens.bell(f"crosstalk {target}{source}"))
+        rows.append(np.stack(row, -1))
+    matrix = np.stack(rows, 1) * np.maximum(exposure * weather, 0.15)[:, None, None] * 1.08
+    return Sensor(
+        matrix=matrix,
+        bend=np.clip(lens.uniform("tone", -0.40, 0.55) * factors.camera_gamma, -0.8, 3.0),
+        blur=np.minimum(lens.uniform("blur", 0.02, 0.17) * factors.camera_blur, 0.30),
+        noise=lens.uniform("noise", 0.008, 0.026) * factors.camera_noise,
+        grain=np.floor(draws.uniform("grain", 0.0, 2.0**16)).astype(np.int64).reshape(count),
+    )

@@ -1,0 +1,284 @@
+"""Trained runs on the embedded benchmark's test images with one cause of variation turned.
+
+The training images stay as they are, and so do the persons, poses, cameras and file names of the test
+images: only the one thing changes from image to image, so that scores pair query by query.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from reidlib import locations
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.readers.market import index_folder
+from reidlib.data.readers.rendered import RENDERING_FILE, check_rendered_count, rendering_counts
+from reidlib.data.splits import Split
+from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Factors, fingerprint, render
+from reidlib.errors import InputError
+from reidlib.experiments.evaluate import (
+    AVERAGE_PRECISIONS,
+    TABLE_RANKS,
+    branch_of,
+    check_data_of,
+    embed_streamed,
+    evaluate_run,
+    trained_model,
+    usable,
+)
+from reidlib.files import read_json, write_json
+from reidlib.ranking.metrics import evaluate_each
+from reidlib.training.config import RunConfiguration
+from reidlib.training.device import Execution
+from reidlib.training.runs import Run
+
+# The factors that a condition may turn, and the values that are compared; one of each is the benchmark's own.
+CONDITIONS: dict[str, tuple[float, ...]] = {
+    "box_jitter": (0.0, 0.06, 0.12, 0.24),
+    "box_scale_error": (0.0, 0.06, 0.12, 0.24),
+    "occlusion_share": (0.0, 0.15, 0.4, 0.8),
+}
+# A Pyramid's levels are left out.
+BRANCHES = ("full", "global", "local")
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One factor of the embedded benchmark at one value, the others as they are by default.
+
+    Raises InputError for a factor that is not in ``CONDITIONS`` and a value out of the factor's range.
+    """
+
+    factor: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.factor not in CONDITIONS:
+            raise InputError(
+                f"a condition turns one of {', '.join(CONDITIONS)}", repr(self.factor), "name one of them"
+            )
+        Factors(**{self.factor: self.value})  # refuses a value out of range
+        object.__setattr__(self, "value", float(self.value))
+
+    @property
+    def name(self) -> str:
+        """As in "box_jitter 0.12"."""
+        return f"{self.factor} {self.value:g}"
+
+    @property
+    def factors(self) -> Factors:
+        return Factors(**{self.factor: self.value})
+
+    @property
+    def is_default(self) -> bool:
+        """Is this the benchmark as it is?"""
+        return self.factors == Factors()
+
+
+def all_conditions() -> tuple[Condition, ...]:
+    """Every value of every factor in ``CONDITIONS``."""
+    return tuple(Condition(factor, value) for factor, values in CONDITIONS.items() for value in values)
+
+
+class TestSplits(NamedTuple):
+    """Test images under a condition; ``fingerprint`` names them and is known without rendering."""
+
+    __test__ = False  # pytest takes the name for a test's
+
+    query: Split
+    gallery: Split
+    fingerprint: str
+
+
+def open_condition(
+    condition: Condition,
+    size: str,
+    folder: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> TestSplits:
+    """The embedded benchmark's test images under a condition, rendered unless they are there.
+
+    size: of ``synthetic.SIZES``. folder: where to render to, by default one of the condition's own under
+    ``locations.data()`` (about 20 MB at the size quick), which may be removed at any time. The default
+    value is the benchmark itself, which lies there in any case and is not rendered a second time.
+    Raises InputError like ``synthetic.render``, and for a folder that has lost some of its images.
+    """
+    splits = {} if condition.is_default else {"splits": TEST_SPLITS}
+    root = render(
+        size,
+        folder or _folder(condition, size),
+        factors=condition.factors,
+        device=device,
+        progress=progress,
+        **splits,
+    )
+    counts = rendering_counts(root, TEST_SPLITS)
+    found = []
+    for name in TEST_SPLITS:
+        split = index_folder(root / name).split
+        check_rendered_count(root / name, split, counts)
+        found.append(split)
+    return TestSplits(*found, fingerprint(size, condition.factors))
+
+
+def is_rendered(condition: Condition, size: str) -> bool:
+    """Whether ``open_condition`` would find its images and not render them."""
+    return (_folder(condition, size) / RENDERING_FILE).is_file()
+
+
+def _folder(condition: Condition, size: str) -> Path:
+    own = f"synthetic-{size}" if condition.is_default else f"synthetic-{size}-{_file_name(condition)}"
+    return locations.data() / own
+
+
+def found(run: Run, condition: Condition) -> dict | None:
+    """What ``evaluate_under`` kept of a run, or None; it needs no weights, no images and no rendering.
+
+    Scores of images that would be rendered in another way today, or of another training, are not found, nor
+    are those in a damaged file: evaluating again mends it. Nothing is found for a run on another benchmark.
+    """
+    if run.configuration["benchmark"] != "synthetic":
+        return None
+    if condition.is_default:
+        if not usable(run) or "query_person_ids" not in (kept := run.scores):
+            return None
+        return _as_condition(kept, condition, kept["query_person_ids"])
+    path = _path(run, condition)
+    if not path.is_file():
+        return None
+    try:
+        kept = read_json(path)
+    except InputError:
+        return None
+    expected = {
+        "format": _FORMAT,
+        "condition": asdict(condition),
+        "run_data": run.configuration["data"],
+        "data": fingerprint(kept["size"], condition.factors) if kept.get("size") in SIZES else "",
+    }
+    return kept if {name: kept.get(name) for name in expected} == expected else None
+
+
+def evaluate_under(
+    run: Run, condition: Condition, benchmark: Benchmark, *, execution: Execution | None = None
+) -> dict:
+    """A run's scores under one condition; see ``evaluate_under_all``."""
+    return evaluate_under_all(run, (condition,), benchmark, execution=execution)[condition]
+
+
+def evaluate_under_all(
+    run: Run, conditions: Sequence[Condition], benchmark: Benchmark, *, execution: Execution | None = None
+) -> dict[Condition, dict]:
+    """A run's scores under each condition; what is missing is rendered and evaluated.
+
+    The network is loaded once for all of them, and not at all where nothing is missing.
+
+    benchmark: the embedded one that the run was trained on. Each condition's scores are
+    ``{"condition": {"factor", "value"}, "data": a fingerprint, "query_person_ids", "branches": {name:
+    {"step": …, "trapezoid": …}}}`` with the branches of ``BRANCHES`` that the network has and, of each
+    definition of average precision, what ``scores.json`` holds, the ``cmc`` at ``TABLE_RANKS``. They
+    are kept as ``conditions/FACTOR-VALUE.json`` in the run's folder as each is done, and found there again
+    (``found``). The default value takes the run's own scores.
+
+    Decoded images are not kept on disk: they pass through memory a few hundred at a time, beside the
+    features of all test images.
+
+    Raises InputError for a run trained on other data, another benchmark or other factors than the default
+    ones, and where something is missing and the run was carried here without its weights.
+    """
+    execution = execution or Execution()
+    scores = {condition: found(run, condition) for condition in conditions}
+    missing = [condition for condition, kept in scores.items() if kept is None]
+    if not missing:
+        return scores
+    check_data_of(RunConfiguration.from_json(run.configuration), benchmark)
+    size = size_of(benchmark)
+    changed = [condition for condition in missing if not condition.is_default]
+    for condition in set(missing) - set(changed):
+        if not usable(run):
+            evaluate_run(run, benchmark, execution=execution)
+        persons = benchmark.query.person_ids.tolist()  # scores of an older format lack them
+        scores[condition] = _as_condition(run.scores, condition, persons)
+    if not changed:
+        return scores
+    model = trained_model(run, execution.torch_device)
+    # Metal lacks 64-bit integers, which the renderer draws its random numbers with.
+    rendering_device = "cpu" if execution.torch_device.type == "mps" else execution.torch_device
+    for condition in changed:
+        tests = open_condition(condition, size, device=rendering_device, progress=execution.progress)
+        scores[condition] = {
+            "format": _FORMAT,
+            "condition": asdict(condition),
+            "size": size,
+            "run_data": benchmark.fingerprint,
+            "data": tests.fingerprint,
+            "query_person_ids": tests.query.person_ids.tolist(),
+            "branches": _scores(model, tests, RunConfiguration.from_json(run.configuration), execution),
+        }
+        write_json(_path(run, condition), scores[condition])
+    return scores
+
+
+def _scores(
+    model: torch.nn.Module, tests: TestSplits, wanted: RunConfiguration, execution: Execution
+) -> dict[str, dict]:
+    query, gallery = (
+        embed_streamed(model, split, wanted.input_size, execution) for split in (tests.query, tests.gallery)
+    )
+    branches = {}
+    for name in BRANCHES:
+        if name in model.branches:
+            sides = [branch_of(s, model.branches[name], execution.torch_device) for s in (query, gallery)]
+            branches[name] = {
+                kind: scores.to_dict() for kind, scores in evaluate_each(*sides, ranks=TABLE_RANKS).items()
+            }
+    return branches
+
+
+def _as_condition(scores: dict, condition: Condition, query_person_ids: list[int]) -> dict:
+    """A run's own scores in the form of a condition's."""
+
+    def shortened(kept: dict) -> dict:
+        return {**kept, "cmc": {str(rank): kept["cmc"][str(rank)] for rank in TABLE_RANKS}}
+
+    branches = {name: scores["branches"][name] for name in BRANCHES if name in scores["branches"]}
+    return {
+        "condition": asdict(condition),
+        "data": scores["data"],
+        "query_person_ids": query_person_ids,
+        "branches": {
+            name: {kind: shortened(branch[kind]) for kind in AVERAGE_PRECISIONS}
+            for name, branch in branches.items()
+        },
+    }
+
+
+def size_of(benchmark: Benchmark) -> str:
+    """The size of a rendered benchmark with the default factors; InputError for any other benchmark."""
+    asked = {"seed": 0, "factors": asdict(Factors())}
+    rendering = {}
+    if benchmark.name == "synthetic":  # whose reader has found the record sound
+        rendering = json.loads((benchmark.root / RENDERING_FILE).read_text())
+    if {name: rendering.get(name) for name in asked} != asked or rendering.get("size") not in SIZES:
+        raise InputError(
+            "conditions are changed in the embedded benchmark, rendered with the default factors and seed 0",
+            f"{benchmark.name} in {benchmark.root}",
+            "train and evaluate on benchmark='synthetic'",
+        )
+    return rendering["size"]
+
+
+def _path(run: Run, condition: Condition) -> Path:
+    return run.folder / "conditions" / f"{_file_name(condition)}.json"
+
+
+def _file_name(condition: Condition) -> str:
+    return f"{condition.factor}-{condition.value:g}"

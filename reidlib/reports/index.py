@@ -1,0 +1,221 @@
+"""The report over all notebooks: what it is made from, and its index page."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment
+
+from reidlib.files import write_text
+from reidlib.reports.display import clock
+from reidlib.reports.style import POLICY, STYLE
+
+_INDEX_FIGURES = 2
+
+_WORDS = {
+    "done": ("✓", "done", "good"),
+    "failed": ("✗", "failed", "bad"),
+    "blocked": ("✗", "not run", "bad"),
+    "interrupted": ("…", "interrupted", "bad"),
+    "running": ("…", "not finished", "quiet"),
+    "waiting": ("…", "not run yet", "quiet"),
+}
+
+_INDEX_STYLE = """
+.facts { display: flex; flex-wrap: wrap; gap: .3rem 2rem; margin: .8rem 0 1.6rem; padding: 0; }
+.facts div { min-width: 7rem; } .facts dt { color: var(--quiet); font-size: .82rem; } .facts dd { margin: 0; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 1.4rem 0;
+  padding: .4rem clamp(.8rem, 3vw, 1.6rem) 1.2rem; } .figures { display: grid; gap: 1.2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); align-items: start; }
+figure { margin: .6rem 0; } figure img { background: #fff; border-radius: 4px; } td.wide { min-width: 9rem; }
+@media (max-width: 36rem) { .summary th:first-child, .summary td:first-child, .summary th:nth-child(4),
+  .summary td:nth-child(4) { display: none; } td.wide { min-width: 0; } }
+figcaption { color: var(--quiet); font-size: .88rem; } .headline span { margin-right: 1rem; }
+"""
+
+_INDEX = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy | safe }}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>reidlib: {{ facts.profile }} report</title><style>{{ style | safe }}</style></head><body>
+<h1>Person re-identification: what helps, and by how much</h1>
+<p>{{ counts }}</p>
+<dl class="facts">{% for name, value in facts.items() %}{% if value %}
+<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endif %}{% endfor %}</dl>
+<div class="scroll"><table class="summary">
+<thead><tr><th>notebook</th><th>title</th><th>state</th><th>time</th>
+<th>scores</th></tr></thead><tbody>{% for row in rows %}
+<tr><td>{{ row.number }}</td>
+<td class="wide">{% if row.page %}<a href="{{ row.page }}">{{ row.title }}</a>
+{%- else %}{{ row.title }}{% endif %}</td>
+<td><span class="{{ row.tone }}">{{ row.sign }}&nbsp;{{ row.word }}</span></td><td>{{ row.duration }}</td>
+<td class="wide headline">{% if row.error %}{{ row.error }}{% endif %}
+{%- if row.missing %}<span class="bad">{{ row.missing }} run{{ "s" if row.missing > 1 }} missing</span>
+{%- endif %}
+{%- for label, value in row.headline.items() %}<span>{{ label }}&nbsp;<strong>{{ value }}</strong></span>
+{%- endfor %}</td>
+</tr>{% endfor %}</tbody></table></div>
+{% for row in rows %}<section id="{{ row.name }}"><h2>{{ row.number }} · {{ row.title }}</h2>
+{% if row.question %}<p>{{ row.question }}</p>{% endif %}
+{% if row.error %}<p class="banner"><span class="{{ row.tone }}">{{ row.sign }} {{ row.word }}</span>
+ — {{ row.error }}</p>{% elif row.state != "done" %}
+<p class="{{ row.tone }}">{{ row.sign }} {{ row.word }}</p>{% endif %}
+{% if row.figures %}<div class="figures">{% for figure in row.figures %}<figure><a href="{{ figure.source }}">
+<img src="{{ figure.source }}" alt="{{ figure.alt }}" loading="lazy"></a>
+<figcaption>{{ figure.caption }}</figcaption></figure>{% endfor %}</div>{% endif %}
+{% if row.scores %}<div class="scroll"><table><thead><tr>
+{% for column in row.columns %}<th>{{ column }}</th>{% endfor %}</tr></thead><tbody>
+{% for score in row.scores %}<tr>{% for column in row.columns %}<td>{{ score.get(column, "") | cell }}</td>
+{%- endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
+{% if row.page %}<p><a href="{{ row.page }}">{% if row.state == "done" %}The whole notebook
+{%- if row.more %}, with {{ row.more }} more figure{{ "s" if row.more > 1 }}{% endif %}
+{%- else %}What was executed until then{% endif %} →</a></p>{% endif %}
+</section>{% endfor %}
+</body></html>
+"""
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; empty when the file is missing, damaged or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_page(folder: Path, *, title: str, error: str | None) -> Path:
+    """See `reidlib.reports.page.write_page`; nbconvert is imported only when there is a page to make."""
+    from reidlib.reports import page
+
+    return page.write_page(folder, title=title, error=error)
+
+
+def write_index(out: Path) -> Path:
+    """Write ``out / "index.html"`` from the notebooks' folders; left alone when nothing has changed."""
+    rows, facts = report_rows(out), facts_of(out)
+    environment = Environment(autoescape=True, trim_blocks=False)
+    environment.filters["cell"] = cell
+    counts = ", ".join(
+        f"{number} {_WORDS[state][1]}"
+        for state in _WORDS
+        if (number := sum(row["state"] == state for row in rows))
+    )
+    text = environment.from_string(_INDEX).render(
+        rows=rows, facts=facts, counts=counts, style=STYLE + _INDEX_STYLE, policy=POLICY
+    )
+    path = out / "index.html"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return path
+
+
+def _folders(out: Path) -> list[Path]:
+    found = [path.parent for path in out.glob("*/status.json") if re.match(r"\d+_", path.parent.name)]
+    return sorted(found, key=lambda folder: (int(folder.name.split("_")[0]), folder.name))
+
+
+def report_rows(out: Path) -> list[dict]:
+    """What the index says of each notebook; results count only where the status says done."""
+    rows = []
+    for folder in _folders(out):
+        status = read_json(folder / "status.json")
+        state = str(status.get("state"))
+        state = state if state in _WORDS else "running"
+        result = read_json(folder / "result.json") if state == "done" else {}
+        sign, word, tone = _WORDS[state]
+        figures = _figures(folder, result)
+        scores = [row for row in result.get("scores") or [] if isinstance(row, dict)]
+        rows.append(
+            {
+                "name": folder.name,
+                "number": folder.name.split("_")[0],
+                "title": result.get("title") or status.get("title") or folder.name,
+                "question": result.get("question") or "",
+                "state": state,
+                "sign": sign,
+                "word": word,
+                "tone": tone,
+                "error": status.get("error"),
+                "duration": _duration(status),
+                "headline": dict(result.get("headline") or {}),
+                "figures": figures[:_INDEX_FIGURES],
+                "summary_figures": [figure for figure in figures if figure["summary"]],
+                "ledger": [row for row in result.get("ledger") or [] if isinstance(row, dict)],
+                "runs": [run for run in result.get("runs") or [] if isinstance(run, dict)],
+                "seeds": len(result.get("seeds") or []),
+                "command": str(status.get("command") or ""),
+                "missing": sum("missing" in run for run in result.get("runs") or [] if isinstance(run, dict)),
+                "more": len(figures[_INDEX_FIGURES:]),
+                "scores": scores,
+                "columns": list(dict.fromkeys(column for row in scores for column in row)),
+                "page": f"{quote(folder.name)}/index.html" if (folder / "index.html").is_file() else "",
+            }
+        )
+    return rows
+
+
+def _figures(folder: Path, result: dict) -> list[dict]:
+    """Figures that a result names and that are there, within the notebook's own folder."""
+    figures = []
+    for figure in result.get("figures") or []:
+        file = str(figure.get("file", ""))
+        if file and Path(file).name == file and (folder / file).is_file():
+            caption = str(figure.get("caption", ""))
+            figures.append(
+                {
+                    "path": folder / file,
+                    "source": f"{quote(folder.name)}/{quote(file)}",
+                    "caption": caption,
+                    "alt": str(figure.get("alt") or caption),
+                    "summary": bool(figure.get("summary")),
+                }
+            )
+    return figures
+
+
+def _duration(status: dict) -> str:
+    return clock(status["duration"]) if status.get("duration") is not None else ""
+
+
+def cell(value: object) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def facts_of(out: Path) -> dict[str, str]:
+    """How the report came about; several values where its notebooks differ."""
+    folders = _folders(out)
+    statuses = [read_json(folder / "status.json") for folder in folders]
+    results = [
+        read_json(folder / "result.json")
+        for folder, status in zip(folders, statuses, strict=True)
+        if status.get("state") == "done"
+    ]
+
+    def every(values: list) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in values if value))
+
+    latest = max((status["started"] for status in statuses if status.get("started")), default="")
+    benchmarks = [(result.get("configuration") or {}).get("benchmark") for result in results]
+    versions = every(
+        [" · ".join(f"{k} {v}" for k, v in (result.get("versions") or {}).items()) for result in results]
+    )
+    seconds = sum(status.get("duration") or 0 for status in statuses)
+    return {
+        "profile": every([status.get("profile") for status in statuses]),
+        "benchmark": every(benchmarks),
+        "when": datetime.fromisoformat(latest).strftime("%Y-%m-%d %H:%M") if latest else "",
+        "device": every([result.get("device") for result in results]),
+        "time of all notebooks": clock(seconds) if seconds else "",
+        "commit": every([result.get("commit") for result in results]),
+        "versions": versions,
+    }

@@ -1,0 +1,207 @@
+"""One notebook: what it declares, what it depends on, and its execution in a kernel of its own."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import default
+
+from reidlib.errors import InputError
+from reidlib.reports.processes import Failure, one_line
+
+# The executed copy while it grows; it gets its final name only when the kernel has ended.
+PARTIAL = "notebook.partial.ipynb"
+# What long work inside a notebook says of itself while it runs.
+PROGRESS = "progress.txt"
+_REQUIRED = ("profile", "out")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A notebook as it stands in the repository, without its outputs.
+
+    name: the file name without its ending. declared: names of the parameters cell. depends_on: names of
+    the notebooks that must have succeeded before this one runs. content: everything that can change
+    what the notebook does.
+    """
+
+    path: Path
+    name: str
+    title: str
+    declared: frozenset[str]
+    depends_on: tuple[str, ...]
+    content: str
+
+
+def read_source(path: Path) -> Source:
+    """Read a notebook's declarations.
+
+    Raises InputError when the file is no notebook, when it has no cell tagged ``parameters``, or when
+    that cell does not declare ``profile`` and ``out``.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except OSError as error:
+        raise InputError(
+            "a notebook must be readable", f"{path} ({error.strerror})", "check the path"
+        ) from error
+    except (ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise InputError(
+            "a notebook must be valid Jupyter JSON", f"{path} ({reason})", "restore it from git"
+        ) from error
+    tagged = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+    ]
+    if len(tagged) != 1:
+        raise InputError(
+            "a notebook must have exactly one code cell tagged `parameters`",
+            f"{len(tagged)} of them in {path.name}",
+            "tag its second cell, with literals only",
+        )
+    declared = _assigned_names(tagged[0].source, path)
+    if missing := [name for name in _REQUIRED if name not in declared]:
+        raise InputError(
+            "the parameters cell must declare `profile` and `out`",
+            f"{path.name} without {' and '.join(missing)}",
+            f'add the line {missing[0]} = ""',
+        )
+    return Source(
+        path=path,
+        name=path.stem,
+        title=_title(notebook) or path.stem,
+        declared=declared,
+        depends_on=tuple(notebook.metadata.get("reidlib", {}).get("depends_on", ())),
+        content=json.dumps(
+            [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
+        ),
+    )
+
+
+def _assigned_names(code: str, path: Path) -> frozenset[str]:
+    """Names that a parameters cell assigns at its top level."""
+    try:
+        statements = ast.parse(code).body
+    except SyntaxError as error:
+        raise InputError(
+            "the parameters cell must hold plain assignments",
+            f"line {error.lineno} of it in {path.name}",
+            "write `name = literal`",
+        ) from error
+    targets: list[ast.expr] = []
+    for statement in statements:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    return frozenset(target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _title(notebook: nbformat.NotebookNode) -> str:
+    """First Markdown heading, as plain text."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"^#+\s+(.+)$", cell.source, re.MULTILINE)):
+            return found.group(1).strip().rstrip("#").strip()
+    return ""
+
+
+def environment_digest() -> str:
+    """Hash of what every notebook stands on: this package's files and the versions below it.
+
+    Versions are read from the installed metadata, because importing torch takes seconds that an
+    unchanged report does not have.
+    """
+    package = Path(__file__).resolve().parent.parent
+    state = hashlib.sha256()
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.csv")]):
+        state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for distribution in ("torch", "torchvision", "numpy"):
+        state.update(f"{distribution} {version(distribution)}\0".encode())
+    state.update(sys.version.encode())
+    return state.hexdigest()
+
+
+class _ThisPython(KernelSpecManager):
+    """The running interpreter as the only kernel, whatever kernelspecs are installed or shadow it."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        # Without these: a warning about TCP in every page, and kernels that wait for each other's
+        # history database.
+        quiet = ["--log-level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
+        return KernelSpec(argv=command + quiet, display_name=kernel_name, language="python")
+
+
+class _Manager(AsyncKernelManager):
+    @default("kernel_spec_manager")
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return _ThisPython(parent=self)
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier execution left: nothing of it may pass for the next one's."""
+    for stale in ("result.json", "index.html", "notebook.ipynb", PARTIAL, PROGRESS):
+        (folder / stale).unlink(missing_ok=True)
+
+
+def execute(path: Path, folder: Path, parameters: dict) -> None:
+    """Execute a notebook with its injected parameters; the copy grows as ``folder / PARTIAL``.
+
+    Runs in a process of its own, because papermill changes the working directory. Raises Failure with the
+    notebook's exception in one line.
+    """
+    import papermill
+
+    # A cluster starts the notebook of a lost worker again while that worker's kernel may still be ending.
+    with FileLock(folder / ".lock"):
+        clear(folder)
+        try:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(folder / PARTIAL),
+                parameters,
+                kernel_name="reidlib",
+                language="python",
+                cwd=path.parent,
+                progress_bar=False,
+                log_output=False,
+                start_timeout=120,
+                store_widget_state=False,
+                kernel_manager_class=_Manager,
+                # A large figure on a busy machine takes longer than the default of four seconds.
+                iopub_timeout=60,
+            )
+        except papermill.PapermillExecutionError as error:
+            raise Failure(one_line(error.ename, error.evalue)) from error
+        except Exception as error:  # any failure, a dead kernel's above all, must reach the report
+            raise Failure(one_line(type(error).__name__, str(error))) from error
+
+
+def _literal(path: Path) -> str:
+    """papermill takes braces in a path for placeholders."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def progress(folder: Path) -> tuple[int, int] | None:
+    """Code cells finished and code cells in all, from the growing copy; None if it cannot be read now."""
+    try:
+        cells = json.loads((folder / PARTIAL).read_text())["cells"]
+    except (OSError, ValueError, KeyError):
+        return None  # not there yet, or caught while it is written
+    states = [
+        cell["metadata"].get("papermill", {}).get("status") for cell in cells if cell["cell_type"] == "code"
+    ]
+    return states.count("completed"), len(states)

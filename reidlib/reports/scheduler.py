@@ -1,0 +1,221 @@
+"""Notebooks, and the tasks some of them wait for, on their way from waiting to done."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from datetime import datetime
+from pathlib import Path
+
+from reidlib import locations
+from reidlib.errors import InputError
+from reidlib.files import write_json
+from reidlib.reports import index as report
+from reidlib.reports import notebook as notebooks
+from reidlib.reports.display import Display, clock
+from reidlib.reports.processes import Work, apart, one_line
+from reidlib.reports.work import Job, Pool, Task
+
+# Seconds between two looks at what is running.
+_LOOK = 0.5
+# Folder of the tasks' logs in the report.
+TASKS = "tasks"
+
+
+class Session:
+    """Runs tasks and notebooks as one pool of work, and records in ``out`` what becomes of each notebook.
+
+    Tasks start first, in their order. A notebook that fails blocks those that depend on it and nothing else;
+    a task that fails blocks nothing: the notebooks find out what is missing.
+    """
+
+    def __init__(self, out: Path, jobs: Sequence[Job], tasks: Sequence[Task], pool: Pool, display: Display):
+        self._out, self._pool, self._display = out, pool, display
+        self._jobs = {job.source.name: job for job in jobs}
+        self._tasks = {task.name: task for task in tasks}
+        if len(self._tasks) < len(tasks) or self._tasks.keys() & self._jobs.keys():
+            raise InputError(
+                "every task has a name of its own", ", ".join(task.name for task in tasks), "rename one"
+            )
+        self._states = dict.fromkeys((*self._tasks, *self._jobs), "waiting")
+        self._running: dict[Future, str] = {}
+        self._started: dict[str, float] = {}
+        self._capacity = 0
+        for name in self._jobs:
+            (out / name).mkdir(exist_ok=True)
+            self._settle(name, "waiting")
+
+    def run(self) -> dict[str, str]:
+        """Run all that is waiting; return the final state of each task and notebook by name."""
+        try:
+            while self._waiting() or self._running:
+                self._capacity = self._pool.capacity()
+                self._start_ready()
+                self._collect()
+                self._display.live(self._lines)
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(
+                    f"interrupted with {', '.join(self._running.values()) or 'nothing'} running; finished "
+                    "notebooks are kept; run the same command again to go on"
+                ) from error
+            raise
+        report.write_index(self._out)
+        with contextlib.suppress(OSError):  # logs of failed tasks stay
+            (self._out / TASKS).rmdir()
+        return self._states
+
+    def _waiting(self) -> list[str]:
+        return [name for name, state in self._states.items() if state == "waiting"]
+
+    def _start_ready(self) -> None:
+        progressed = True
+        while progressed:  # a notebook blocked now may block one seen earlier
+            progressed = False
+            for name in self._waiting():
+                needed = self._jobs[name].source.depends_on if name in self._jobs else ()
+                lost = [other for other in needed if self._states.get(other) in ("failed", "blocked")]
+                if lost:
+                    self._settle(name, "blocked", error=f"not run, because {', '.join(lost)} failed")
+                    progressed = True
+                elif self._ready(name, needed) and len(self._running) < self._capacity:
+                    self._running[self._submit(name)] = name
+
+    def _ready(self, name: str, needed: Sequence[str]) -> bool:
+        tasks = [task.name for task in self._tasks.values() if name in task.notebooks]
+        return all(self._states.get(other, "done") == "done" for other in needed) and all(
+            self._states[task] in ("done", "failed") for task in tasks
+        )
+
+    def _submit(self, name: str) -> Future:
+        self._started[name] = time.time()
+        self._log(name).unlink(missing_ok=True)
+        self._progress(name).unlink(missing_ok=True)
+        if name in self._jobs:
+            folder, job = self._out / name, self._jobs[name]
+            notebooks.clear(folder)
+            function, arguments = notebooks.execute, (job.source.path, folder, job.parameters)
+        else:
+            function, arguments = self._tasks[name].function, self._tasks[name].arguments
+            (self._out / TASKS).mkdir(exist_ok=True)
+        self._settle(name, "running")
+        report.write_index(self._out)
+        environment = {
+            # What is found through `locations` is this command's, whoever does the work.
+            "REIDLIB_HOME": str(locations.home()),
+            "REIDLIB_PROGRESS": str(self._progress(name)),
+        }
+        threads = self._pool.threads
+        work = Work(name, pickle.dumps((function, arguments)), environment, threads, self._log(name))
+        return self._pool.executor.submit(apart, work)
+
+    def _collect(self) -> None:
+        """Wait a moment for what ends, and drop its futures before returning.
+
+        A cluster does finished work again if its future is still held when a worker dies.
+        """
+        if not self._running:
+            if self._waiting():  # a cluster without workers
+                time.sleep(_LOOK)
+            return
+        finished, _ = wait(self._running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        for future in finished:
+            name = self._running.pop(future)
+            try:
+                failure = future.exception()
+            except CancelledError:  # the cluster lost it, and may have found itself again
+                self._display.line(f"{name}  lost with the connection to the scheduler; it starts again")
+                self._settle(name, "waiting")
+                continue
+            error = one_line(type(failure).__name__, str(failure)) if failure else future.result()
+            self._progress(name).unlink(missing_ok=True)
+            if name in self._jobs:
+                self._finish(name, error)
+            else:
+                where = f" (see {self._log(name)})" if self._log(name).is_file() else ""
+                self._settle(name, "failed" if error else "done", error=error and error + where)
+
+    def _finish(self, name: str, error: str | None) -> None:
+        """Make a notebook's page and settle what became of it."""
+        folder = self._out / name
+        if error is None and not report.read_json(folder / "result.json"):
+            error = "it ended without writing result.json, which its last cell must write"
+        if (folder / notebooks.PARTIAL).is_file():
+            (folder / notebooks.PARTIAL).replace(folder / "notebook.ipynb")
+            try:
+                report.write_page(folder, title=self._jobs[name].source.title, error=error)
+            except OSError:  # a full disk stops all
+                raise
+            except Exception as problem:  # a page that cannot be made must not stop the other notebooks
+                error = error or f"its page could not be made: {type(problem).__name__}: {problem}"
+        elif error is None:
+            error = "its executed copy is missing"
+        self._settle(name, "failed" if error else "done", error=error)
+        report.write_index(self._out)
+
+    def _settle(self, name: str, state: str, *, error: str | None = None) -> None:
+        """Record and show a state; a notebook's status is the last of its files that is written."""
+        self._states[name] = state
+        started = self._started.get(name) if state != "waiting" else None
+        duration = round(time.time() - started, 1) if started and state != "running" else None
+        when = datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds") if started else None
+        if name in self._jobs:
+            status = {
+                "notebook": name,
+                "title": self._jobs[name].source.title,
+                "state": state,
+                "error": error,
+                "profile": self._jobs[name].parameters["profile"],
+                "parameters": self._jobs[name].parameters,
+                "digest": self._jobs[name].digest,
+                "command": self._jobs[name].command,
+                "started": when,
+                "duration": duration,
+            }
+            write_json(self._out / name / "status.json", status)
+        if state != "waiting":
+            self._display.state(name, state, duration, error)
+
+    def _stop(self) -> None:
+        """End what is running and say so, as far as the disk lets it."""
+        for future in self._running:
+            future.cancel()
+        self._pool.stop()
+        with contextlib.suppress(OSError, InputError):
+            for name in self._running.values():
+                self._progress(name).unlink(missing_ok=True)
+                self._settle(name, "interrupted")
+            report.write_index(self._out)
+            self._display.line("")
+
+    def _progress(self, name: str) -> Path:
+        """The file in which long work says how far it is."""
+        if name in self._jobs:
+            return self._out / name / notebooks.PROGRESS
+        return self._out / TASKS / f"{name}.progress"
+
+    def _log(self, name: str) -> Path:
+        if name in self._jobs:
+            return self._out / name / "process.log"
+        return self._out / TASKS / f"{name}.log"
+
+    def _lines(self) -> list[str]:
+        """How much there is, then each that is running."""
+        running, waiting = list(self._running.values()), len(self._waiting())
+        counts = [f"{len(running)} running, {waiting} waiting"] if waiting else []
+        if not self._capacity:
+            counts.append("no worker is there")
+        return counts + [self._running_line(name) for name in running]
+
+    def _running_line(self, name: str) -> str:
+        cells = notebooks.progress(self._out / name) if name in self._jobs else None
+        cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
+        try:
+            inside = f"  ({self._progress(name).read_text()})"
+        except OSError:
+            inside = ""
+        return f"{name}{cell}  {clock(time.time() - self._started[name])}{inside}"

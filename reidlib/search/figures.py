@@ -1,0 +1,176 @@
+"""What a search shows: queries with what was found for them, and the distances behind its verdicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from reidlib.errors import counted
+from reidlib.search.verification import PairHistogram, Threshold
+from reidlib.visual.figures.plots import BLUE, GREEN, GREY, INK, RED, STATUS
+
+_BOX = (104, 208)  # width and height of the room for one image, in pixels; crops of persons are upright
+_GAP, _FRAME, _LINE = 14, 5, 17
+VERDICTS = {True: "same", False: "not sure"}  # at most as far away as the threshold, and farther
+_COLOURS = {True: GREEN, False: GREY}
+
+
+class Found(NamedTuple):
+    """One image that was found."""
+
+    image_hwc: np.ndarray  # uint8
+    distance: float
+    match: bool | None = None  # is it the query's person? None: unknown
+    verdict: bool | None = None  # is it near enough to be taken for the same person? None: no threshold
+
+
+class SheetRow(NamedTuple):
+    """A query and what was found for it, nearest first."""
+
+    image_hwc: np.ndarray  # uint8
+    label: str
+    found: Sequence[Found]
+
+
+def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Image:
+    """Queries at the left, what was found at their right, under some lines of text.
+
+    A frame's colour says what the words below say: whether it is the query's person where that is known,
+    else whether the distance is below the threshold. Drawn by Pillow: matplotlib takes minutes for
+    hundreds of images.
+    """
+    text, bold = (_font(weight) for weight in ("normal", "bold"))
+    wide = 1 + max(len(row.found) for row in rows)
+    row_height = _BOX[1] + 3 * _LINE + 2 * _GAP
+    top = _GAP + (len(lines) + 1) * (_LINE + 3)
+    width = max(
+        (wide + 0.3) * (_BOX[0] + _GAP) + _GAP, 2 * _GAP + max(text.getlength(line) for line in lines)
+    )
+    sheet = Image.new("RGB", (round(width), top + len(rows) * row_height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        draw.text((_GAP, _GAP + number * (_LINE + 3)), line, INK, bold if number == 0 else text)
+    columns = [_GAP, *(round(_GAP + (column + 0.3) * (_BOX[0] + _GAP)) for column in range(1, wide))]
+    for column, heading in zip(columns, ["query", *map(str, range(1, wide))], strict=True):
+        _centred(draw, column, top - _LINE - 4, heading, INK, text)
+    for number, row in enumerate(rows):
+        y = top + number * row_height
+        _paste(sheet, row.image_hwc, columns[0], y)
+        for place, part in enumerate(_wrapped(row.label, text)):
+            _centred(draw, columns[0], y + _BOX[1] + 6 + place * _LINE, part, INK, text)
+        for x, found in zip(columns[1:], row.found, strict=False):
+            box = _paste(sheet, found.image_hwc, x, y)
+            words = [] if found.match is None else [STATUS["match" if found.match else "other"]]
+            if found.verdict is not None:
+                words.append((_COLOURS[found.verdict], VERDICTS[found.verdict]))
+            if words:
+                left, upper, right, lower = box
+                outer = (left - _FRAME, upper - _FRAME, right + _FRAME - 1, lower + _FRAME - 1)
+                draw.rectangle(outer, outline=words[0][0], width=_FRAME)
+            below = y + _BOX[1] + 6
+            _centred(draw, x, below, f"{found.distance:.3f}", INK, text)
+            for place, (colour, word) in enumerate(words, 1):
+                _centred(draw, x, below + place * _LINE, word, colour, bold if place == 1 else text)
+    return sheet
+
+
+def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int = 80) -> Figure:
+    """Distances of pairs of the same person and of different people, and the threshold between.
+
+    Left: how they are spread; right: how many lie at or below a distance, on a logarithmic scale, from
+    which thresholds for other rates can be read.
+    """
+    kinds = (
+        ("same person", histogram.same, BLUE, "-"),
+        ("different people", histogram.different, RED, "--"),
+    )
+    kinds = tuple(kind for kind in kinds if kind[1].any())
+    filled = np.flatnonzero(histogram.same + histogram.different)
+    # Bars are whole fine bins, as many in each, so that none gets more for being wider.
+    step = max(1, -(-(filled[-1] - filled[0] + 1) // bars))
+    begins = np.arange(filled[0], filled[-1] + 1, step)
+    edges = histogram.width * (np.append(begins, begins[-1] + step) - 1)
+    figure, (spread, shares) = plt.subplots(1, 2, figsize=(10, 3.6))
+    for label, counts, colour, style in kinds:
+        total = counts.sum()
+        bars_n = np.add.reduceat(counts, begins) / total * 100
+        spread.stairs(bars_n, edges, fill=True, color=colour, alpha=0.25)
+        spread.stairs(bars_n, edges, color=colour, linestyle=style, linewidth=1.5, label=label)
+        below = counts.cumsum() / total * 100
+        shown = slice(max(filled[0] - 1, 0), filled[-1] + 1)
+        shares.plot(histogram.edges[shown], below[shown], color=colour, linestyle=style, label=label)
+    for axes in (spread, shares):
+        axes.axvline(threshold.distance, color=INK, linewidth=1.2, linestyle=":")
+        axes.set_xlabel("Euclidean distance of two images' features")
+        axes.set_xlim(edges[0], edges[-1])
+    spread.set_ylim(bottom=0)
+    spread.set(ylabel="share of the pairs of its kind (%)", title="How distances are spread")
+    spread.annotate(
+        f" threshold {threshold.distance:.3f}",
+        (threshold.distance, 0.98),
+        xycoords=("data", "axes fraction"),
+        va="top",
+        fontsize=9,
+        color=INK,
+    )
+    shares.set_yscale("log")
+    shares.yaxis.set_major_formatter("{x:g}")
+    shares.set_ylim(50 / threshold.num_different, 160)
+    shares.set(ylabel="pairs at or below the distance (%)", title="What a threshold lets through")
+    for rate in (threshold.false_match_rate, threshold.true_match_rate):
+        if rate > 0:
+            shares.plot(threshold.distance, 100 * rate, "o", color=INK, markersize=4)
+            shares.annotate(
+                f"{100 * rate:.3g} % ", (threshold.distance, 100 * rate), ha="right", va="bottom", fontsize=9
+            )
+    handles = [plt.Line2D([], [], color=colour, linestyle=style) for _, _, colour, style in kinds]
+    labels = [f"{label}: {counted(counts.sum(), 'pairs')}" for label, counts, *_ in kinds]
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def _font(weight: str) -> ImageFont.FreeTypeFont:
+    # matplotlib brings this one along on every machine, and it has the signs ✓ and ✗.
+    path = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
+    return ImageFont.truetype(path, 13)
+
+
+def _wrapped(label: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """A label in at most three lines; of a longer one the end, in which file names differ.
+
+    Lines break behind a slash, and within a folder's or file's name only where it is wider than a line.
+    """
+    lines = [""]
+    for part in re.split("(?<=/)", label):
+        if font.getlength(lines[-1] + part) <= _BOX[0]:
+            lines[-1] += part
+            continue
+        while part:
+            length = len(part)
+            while length > 1 and font.getlength(part[:length]) > _BOX[0]:
+                length -= 1
+            lines.append(part[:length])
+            part = part[length:]
+    lines = [line for line in lines if line]
+    return lines if len(lines) <= 3 else ["…" + lines[-3][1:], *lines[-2:]]
+
+
+def _centred(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, font) -> None:
+    draw.text((x + _BOX[0] / 2, y), text, colour, font, anchor="ma")
+
+
+def _paste(sheet: Image.Image, image_hwc: np.ndarray, x: int, y: int) -> tuple[int, int, int, int]:
+    """Put an image in the middle of its room, as large as fits with its proportions; returns its edges."""
+    height, width = image_hwc.shape[:2]
+    scale = min((_BOX[0] - 2 * _FRAME) / width, (_BOX[1] - 2 * _FRAME) / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    left, upper = x + (_BOX[0] - size[0]) // 2, y + (_BOX[1] - size[1]) // 2
+    sheet.paste(Image.fromarray(image_hwc).resize(size, Image.Resampling.LANCZOS), (left, upper))
+    return left, upper, left + size[0], upper + size[1]

@@ -1,0 +1,281 @@
+"""A trained run, found again by the hash of its configuration instead of trained again.
+
+A run is a folder that can be carried to another machine: ``config.json``, ``history.jsonl``,
+``steps.npz``, ``scores.json``, ``rankings.npz``, ``run.json`` (versions, device,
+duration) and ``weights.pt``.
+Everything but the weights is small, and tables and figures need only the small files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from reidlib import __version__, locations
+from reidlib.errors import InputError
+from reidlib.files import read_json, write_json, write_whole
+
+# A run counts as finished once this file is there: it is written last.
+_FINISHED = "run.json"
+# Why the last training failed; a later one removes it.
+_FAILURE = "failure.txt"
+# Where a training goes on from.
+CHECKPOINT = "checkpoint.pt"
+
+
+def configuration_hash(configuration: dict) -> str:
+    """Twelve hexadecimal digits that name a configuration, the same on every machine."""
+    text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run's folder, read lazily."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """A run from its folder. Raises InputError where there is none, or an unfinished one.
+
+        A relative path is looked for here, in the clone and among ``locations.runs()``, because JupyterLab
+        starts a notebook in another folder than the one from which its reader counts.
+        """
+        given = Path(folder).expanduser()
+        places = [base / given for base in (Path.cwd(), locations.project(), locations.runs())]
+        folder = next((place for place in places if (place / "config.json").is_file()), places[0])
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                "a run's folder holds config.json", folder, "name a folder that `reidlib train` made"
+            )
+        if not (folder / _FINISHED).is_file():
+            raise InputError(
+                "a run is evaluated after its training has finished",
+                f"{folder}, which has no {_FINISHED}",
+                "run the same training again: it goes on from its checkpoint",
+            )
+        return cls(folder)
+
+    @cached_property
+    def configuration(self) -> dict:
+        return read_json(self.folder / "config.json")
+
+    @cached_property
+    def information(self) -> dict:
+        """Versions, device, precision, duration in seconds, time of finishing."""
+        return read_json(self.folder / _FINISHED)
+
+    @cached_property
+    def history(self) -> list[dict]:
+        """One dict for each epoch."""
+        return [json.loads(line) for line in (self.folder / "history.jsonl").read_text().splitlines()]
+
+    @cached_property
+    def steps(self) -> dict[str, np.ndarray]:
+        """Each quantity over the training's steps, float32; not a number where a step did not measure it.
+
+        The loss terms by name and ``accuracy``. Where losses were balanced also ``weight_…``, by which a
+        loss was multiplied, and ``focal_…``, its focal weight after the step. Where batches could be
+        identity-balanced ``balanced_batches``, 1 in the steps whose batch was.
+        """
+        with np.load(self.folder / "steps.npz") as file:
+            return dict(file)
+
+    @property
+    def scores(self) -> dict | None:
+        """What ``scores.json`` holds, or None before the run is evaluated."""
+        path = self.folder / "scores.json"
+        return read_json(path) if path.is_file() else None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the trained weights are there; a run may be carried without them."""
+        return (self.folder / "weights.pt").is_file()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained state. Raises InputError where the run was carried here without its weights."""
+        path = self.folder / "weights.pt"
+        if not path.is_file():
+            raise InputError(
+                "this needs the run's weights",
+                f"no {path.name} in {self.folder}",
+                "copy weights.pt from the machine that trained it, or remove the folder to train again",
+            )
+        return load_tensors(path, "copy it again, or remove the run's folder to train again")
+
+
+def save_tensors(path: Path, content: dict) -> None:
+    """Write tensors whole or not at all; takes their size in memory once more.
+
+    torch.save into a file reports a full disk as an internal error of its archive, so it fills a buffer.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+
+
+def load_tensors(path: Path, mend: str) -> dict:
+    """A file of tensors, read without running any code in it. A damaged one is an InputError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch reports damage as any of half a dozen types
+        raise InputError(
+            "a checkpoint is readable by torch.load(weights_only=True)",
+            f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}",
+            mend,
+        ) from error
+
+
+def find(configuration: dict, folder: Path) -> Run | None:
+    """The finished run of ``configuration`` in a folder of runs; None if there is none.
+
+    It may have been trained on another machine and copied here: its folder's name ends in the configuration's
+    hash, whatever stands before. Raises InputError if a folder with its
+    hash holds another configuration.
+    """
+    run = find_hash(configuration_hash(configuration), folder)
+    return None if run is None else _checked(run.folder, configuration)
+
+
+def find_hash(wanted: str, folder: Path) -> Run | None:
+    """The finished run whose configuration has this hash in a folder of runs; None if there is none."""
+    for existing in sorted(folder.glob(f"*-{wanted}")):
+        if (existing / _FINISHED).is_file():
+            return Run(existing)
+    return None
+
+
+def failure_of(configuration: dict, folder: Path) -> str | None:
+    """Why the last training of ``configuration`` failed, in a line; None where none did."""
+    for path in sorted(folder.glob(f"*-{configuration_hash(configuration)}/{_FAILURE}")):
+        return path.read_text().strip()
+    return None
+
+
+def find_or_train(
+    configuration: dict,
+    train: Callable[[Path], dict],
+    *,
+    name: str,
+    folder: Path,
+    report: Callable[[str], None] = print,
+    since: float | None = None,
+) -> Run:
+    """The run of ``configuration``: loaded if it is there, else trained by ``train``.
+
+    configuration: everything that the result depends on, as JSON types; its hash names the folder.
+    train: called with the run's folder, returns what to keep in ``run.json``. It resumes from a
+        checkpoint in the folder if there is one.
+    name: readable beginning of the folder's name; not part of the identity.
+    folder: where runs are kept.
+    since: seconds since 1970; a training that failed later than this is not tried again, so that of many
+        that want it one tries.
+
+    Safe when several processes want the same run: one trains, the others wait and load it.
+    Raises InputError if the folder holds another configuration, and for a failure after ``since``.
+    """
+    if (present := find(configuration, folder)) is not None:
+        return present
+    digest = configuration_hash(configuration)
+    existing = sorted(folder.glob(f"*-{digest}"))
+    run_folder = existing[0] if existing else folder / f"{name}-{digest}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".{digest}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            report(f"{run_folder.name}: another process is training this run; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise InputError(
+            "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
+        ) from error
+    try:
+        if not (run_folder / _FINISHED).is_file():
+            if (run_folder / "config.json").is_file():
+                _checked(run_folder, configuration)
+            for stale in run_folder.glob(".*.partial"):
+                stale.unlink()  # the lock is ours, so a killed process left it
+            failure = run_folder / _FAILURE
+            if since is not None and failure.is_file() and failure.stat().st_mtime > since:
+                raise InputError(
+                    "a training that has failed is not tried again at once",
+                    f"{run_folder.name}: {failure.read_text().strip()}",
+                    "mend what is wrong and give the command again",
+                )
+            write_json(run_folder / "config.json", configuration)
+            (run_folder / _FAILURE).unlink(missing_ok=True)
+            try:
+                information = train(run_folder)
+            except Exception as error:
+                with contextlib.suppress(OSError):  # a full disk may be why
+                    (run_folder / _FAILURE).write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
+                if isinstance(error, InputError):
+                    _remove_if_untouched(run_folder)
+                raise
+            write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
+            # Not before: a kill between the two would train all of it again.
+            (run_folder / CHECKPOINT).unlink(missing_ok=True)
+        return _checked(run_folder, configuration)
+    finally:
+        lock.release()
+
+
+def _remove_if_untouched(run_folder: Path) -> None:
+    """A training that was refused before its first epoch leaves nothing behind."""
+    history = run_folder / "history.jsonl"
+    begun = history.is_file() and history.stat().st_size > 0
+    if not begun and not (run_folder / CHECKPOINT).exists():
+        shutil.rmtree(run_folder)
+
+
+def _checked(run_folder: Path, configuration: dict) -> Run:
+    found = read_json(run_folder / "config.json")
+    if found != json.loads(json.dumps(configuration)):
+        changed = sorted(key for key in {*found, *configuration} if found.get(key) != configuration.get(key))
+        raise InputError(
+            "a run's folder holds the configuration that its name says",
+            f"{run_folder}, whose {', '.join(changed)} differ",
+            "move the folder away; the run will be trained again",
+        )
+    return Run(run_folder)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "reidlib": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torchvision", "numpy")},
+    }
+
+
+def commit() -> str | None:
+    """The clone's commit, with "+" where files differ from it; None outside a clone."""
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(("git", "-C", here, *arguments), capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,191 @@
+"""Pictures of how the losses of a training were balanced, step by step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from reidlib.visual.figures.plots import BLUE, GREEN, GREY, INK, ORANGE
+
+# A loss, or what concerns it, keeps its colour.
+LOSSES = {"identity": BLUE, "triplet": ORANGE}
+_BALANCED, _IN_USE = GREEN, ORANGE
+# From a random batch to a balanced one.
+_STRIP = LinearSegmentedColormap.from_list("samplers", ["#CCCCCC", _BALANCED])
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the finite values among the ``window`` around each; NaN where there is none. Ends see fewer."""
+    padded = np.pad(np.asarray(values, float), (window // 2, (window - 1) // 2), constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.nanmean(windows, axis=1)
+
+
+def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, threshold: float) -> Figure:
+    """Losses, ratio of the focal weights, weights, and samplers, stacked over the steps of one training.
+
+    steps, in_use: ``tables.trace(run)`` and its ``tables.triplet_in_use``. threshold: δ, below which the gate
+    closes. Dots: every step; lines: running means over a fiftieth of the training for the losses, over a
+    twentieth for the rest.
+    """
+    step = steps["step"]
+    figure, panels = plt.subplots(4, 1, sharex=True, figsize=(9.6, 9.2), height_ratios=(2.8, 2.6, 2, 1.8))
+    losses, ratio, weights, batches = panels
+    for name, colour in LOSSES.items():
+        if name in steps:
+            _smoothed(losses, step, steps[name], colour, f"{name} loss")
+        if f"weight_{name}" in steps:
+            values = steps[f"weight_{name}"]
+            _smoothed(weights, step, values, colour, f"weight of the {name} loss", parts=20, strong=True)
+            weights.lines[-1].set_linestyle("-" if name == "identity" else "--")  # both may be 1
+    highest = max(np.nanmax(steps[name]) for name in LOSSES if name in steps)
+    losses.set(ylabel="sum over the parts", ylim=(0, 1.05 * highest))
+    weights.set(ylabel="weight")
+    if weights.lines:
+        _scale_weights(weights, np.concatenate([steps[f"weight_{name}"] for name in LOSSES]))
+    else:
+        _say(weights, "no triplet loss, so nothing to balance: the identity loss alone, weight 1")
+    if "focal_triplet" in steps:
+        _ratio_panel(ratio, steps, threshold)
+    elif weights.lines:
+        _say(ratio, "no focal weights and no gate: the plain sum of both losses")
+    else:
+        _say(ratio, "no focal weights and no gate: the identity loss alone")
+    _batches_panel(batches, step, steps["balanced_batches"], in_use)
+    batches.set(xlabel="step", xlim=(0.5, step[-1] + 0.5))
+    batches.xaxis.set_major_locator(MaxNLocator(integer=True))
+    titles = (
+        "Losses, before their weights",
+        "FL(triplet) / FL(identity)",
+        "Weights of the losses",
+        "Batches (strip: green balanced, grey random)",
+    )
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, loc="left")
+        if axes.lines:
+            axes.legend(
+                frameon=False,
+                loc="lower right",
+                bbox_to_anchor=(1, 0.97),
+                ncols=3,
+                fontsize=9,
+                markerscale=1 if len(step) < 2000 else 3,
+            )
+    return figure
+
+
+def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]]) -> Figure:
+    """A column for each training: above its identity loss, below which batches and losses it had.
+
+    traces: name -> (``tables.trace(run)``, its ``tables.triplet_in_use``). All share both scales.
+    """
+    figure, panels = plt.subplots(
+        2, len(traces), sharex=True, sharey="row", squeeze=False,
+        figsize=(2.3 * len(traces), 4.3), height_ratios=(1.2, 1),
+    )  # fmt: skip
+    for index, ((above, below), (name, (steps, in_use))) in enumerate(
+        zip(panels.T, traces.items(), strict=True)
+    ):
+        _smoothed(above, steps["step"], steps["identity"], LOSSES["identity"], "identity loss")
+        above.set_title(name, fontsize=10)
+        _batches_panel(below, steps["step"], steps["balanced_batches"], in_use)
+        below.set_xlabel("step")
+        below.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        if index:
+            below.set_ylabel("")
+    last = max(steps["step"][-1] for steps, _ in traces.values())
+    highest = max(steps["identity"].max() for steps, _ in traces.values())
+    panels[0][0].set(ylabel="identity loss", ylim=(0, 1.05 * highest), xlim=(0.5, last + 0.5))
+    handles, labels = panels[1][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _smoothed(
+    axes: Axes,
+    step: np.ndarray,
+    values: np.ndarray,
+    colour: str,
+    label: str,
+    parts: int = 50,
+    strong: bool = False,
+) -> None:
+    window = max(1, len(step) // parts)
+    if window > 1:  # dots, since a line would not show a value between two that were not measured
+        alpha, area = (0.5, 80) if strong else (0.25, 55)
+        axes.plot(step, values, "o", color=colour, alpha=alpha, ms=max(1.0, area / len(step) ** 0.5), mew=0)
+    axes.plot(step, running_mean(values, window), color=colour, label=label, linewidth=1.8)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    axes.set_yticks([])
+
+
+def _ratio_panel(axes: Axes, steps: Mapping[str, np.ndarray], threshold: float) -> None:
+    """The ratio that the gate compares with its threshold, a point a step; ∞ and 0 as marks at the edges."""
+    step, balanced = steps["step"], steps["balanced_batches"] > 0
+    identity, triplet = (steps[f"focal_{name}"].astype(float) for name in ("identity", "triplet"))
+    endless, nought = identity == 0, (identity > 0) & (triplet == 0)
+    inside = ~endless & ~nought
+    ratio = np.divide(triplet, identity, out=np.ones(len(step)), where=inside)
+    low, high = np.quantile(ratio[inside], (0.02, 0.98)) if inside.any() else (1, 1)
+    # Decades that hold nearly all points and the threshold; a point beyond them stands at their end.
+    low, high = np.floor(np.log10(min(low, threshold / 2))), np.ceil(np.log10(max(high, 10 * threshold)))
+    margin = 0.13 * (high - low)
+    axes.set(yscale="log", ylim=(10 ** (low - margin), 10 ** (high + margin)), ylabel="ratio")
+    size = float(np.clip(80 / len(step) ** 0.5, 1.2, 6))
+    for kind, colour, name in ((balanced, _BALANCED, "balanced batch"), (~balanced, GREY, "random batch")):
+        drawn = kind & inside
+        if drawn.any():
+            shown = np.clip(ratio[drawn], 10**low, 10**high)
+            label = f"after a {name}"
+            axes.plot(step[drawn], shown, "o", color=colour, alpha=0.6, ms=size, mew=0, label=label)
+    axes.axhline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"δ = {threshold:g}")
+    rug = {"ls": "", "color": INK, "ms": 5, "alpha": float(np.clip(300 / len(step), 0.05, 0.8)), "mew": 0.8}
+    for marked, edge, words in (
+        (endless, high + margin / 2, "∞: identity does not fall"),
+        (nought, low - margin / 2, "0: triplet does not fall"),
+    ):
+        axes.plot(step[marked], np.full(marked.sum(), 10**edge), marker="|", **rug)
+        axes.text(
+            1.005, 10**edge, words.replace(": ", ":\n"), transform=axes.get_yaxis_transform(),
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axes.yaxis.set_major_locator(FixedLocator(10.0 ** np.arange(low, high + 1, max(1, (high - low) // 5))))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
+    """A logarithmic scale where weights are as small as unscaled focal weights are, else one from 0."""
+    positive = weights[np.isfinite(weights) & (weights > 0)]
+    if len(positive) and np.median(positive) < 0.01:
+        low = 10 ** np.floor(np.log10(np.quantile(positive, 0.02)))
+        axes.set_yscale("log", nonpositive="mask")
+        axes.set_ylim(max(low, 1e-12), None)
+    else:
+        axes.set_ylim(-0.05, 1.3 * max(1.0, np.nanmax(weights)))
+
+
+def _batches_panel(axes: Axes, step: np.ndarray, balanced: np.ndarray, in_use: np.ndarray) -> None:
+    """Running shares of balanced batches and of the triplet loss, over a strip with a mark for each batch."""
+    # More marks than pixels would be aliased: a cell of the strip is the share of its batches.
+    cells = [part.mean() for part in np.array_split(balanced, min(len(balanced), 600))]
+    extent = (0.5, step[-1] + 0.5, -28, -12)
+    axes.imshow(np.array(cells)[None], aspect="auto", extent=extent, cmap=_STRIP, vmin=0, vmax=1, zorder=2)
+    window = max(1, len(step) // 20)
+    for values, colour, style, name in (
+        (balanced, _BALANCED, "-", "balanced batches"),
+        (in_use, _IN_USE, "--", "triplet loss in use"),
+    ):
+        axes.plot(step, 100 * running_mean(values, window), color=colour, ls=style, label=name, lw=1.8)
+    axes.set(ylim=(-28, 106), yticks=(0, 50, 100), ylabel="% of steps")

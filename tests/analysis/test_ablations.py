@@ -1,0 +1,112 @@
+"""The ablations' rows, and what is read off their evidence."""
+
+import pytest
+from written import evidence
+
+from reidlib.analysis import ablations, published
+from reidlib.analysis.ablations import Ablation, Row
+from reidlib.analysis.evidence import Cell
+from reidlib.errors import InputError
+from reidlib.experiments.obtain import EXPERIMENTS
+
+ALL = [value for value in vars(ablations).values() if isinstance(value, Ablation)]
+SHARED = ablations.SHARED_FEATURES
+
+
+def test_there_are_seven_tables():
+    assert len(ALL) == 7
+
+
+@pytest.mark.parametrize("ablation", ALL, ids=lambda ablation: ablation.heading)
+def test_every_row_is_an_experiment_with_its_printed_row(ablation):
+    for label, row in ablation.rows.items():
+        assert row.cell.experiment in EXPERIMENTS
+        if row.printed:
+            assert ablation.printed(label).rank1 > 20
+    if ablation.table:  # every row of the paper's table is one of ours
+        rows = [line["row"] for line in published.table("jlml_ablations") if line["table"] == ablation.table]
+        assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
+
+
+def test_two_trainings_fill_the_six_rows_of_the_losses():
+    assert set(ablations.LOSSES.experiments) == {"jlml", "jlml-uniloss"}
+    assert len(ablations.LOSSES.rows) == 6
+
+
+def test_part_counts_are_the_papers():
+    models = [EXPERIMENTS[name].model for name in ablations.PART_COUNTS.experiments]
+    assert [model.parts for model in models] == [2, 4, 6, 8, 10]
+
+
+def test_scores_with_the_papers_row_beside(tmp_path):
+    found = evidence(
+        tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.62}], "jlml-separate": [{"full": 0.5}, None]}
+    )
+    without, shared = ablations.score_rows(SHARED, found)
+    assert without == {
+        "low-level layers": "without shared features",
+        "R1": "50.0 (1 of 2 seeds)",
+        "mAP (trapezoid)": "50.0 (1 of 2 seeds)",
+        "paper: R1 / mAP": "83.2 / 63.1",
+        "paper: MQ": "88.3 / 72.1",
+    }
+    assert shared["mAP (trapezoid)"] == "61.0 ± 12.7"  # 1.414 / √2 · 12.706
+
+
+def test_differences_pair_what_both_have(tmp_path):
+    found = evidence(
+        tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.9}], "jlml-separate": [{"full": 0.5}, None]}
+    )
+    (line,) = ablations.difference_rows(SHARED, found)
+    assert line == {
+        "low-level layers, against without shared features": "with shared features",
+        "Δ R1 [95 %]": "0.0 [0.0, 0.0] (1 of 2 seeds)",
+        "Δ mAP (trapezoid) [95 %]": "+10.0 [+10.0, +10.0] (1 of 2 seeds)",
+        "paper: Δ R1 / Δ mAP": "+1.9 / +2.4",
+    }
+    base, other = ablations.report_rows(SHARED, found)
+    assert base["Δ R1 [95 %]"] == "baseline"
+    assert other["Δ mAP (trapezoid) [95 %]"] == line["Δ mAP (trapezoid) [95 %]"]
+
+
+@pytest.mark.parametrize(
+    ("shared", "separate", "words"),
+    [
+        (0.6, 0.5, ["is above", "+10.0", "mAP +2.4", "the paper's direction holds here"]),
+        (0.5, 0.6, ["is below", "−10.0", "it is reversed here"]),
+        (0.5, 0.5, ["cannot be told from", "its direction is not decided here"]),
+        (None, 0.5, ["missing here"]),
+    ],
+)
+def test_the_reading_follows_the_interval(tmp_path, shared, separate, words):
+    rows = {
+        name: [None if value is None else {"full": value}]
+        for name, value in (("jlml", shared), ("jlml-separate", separate))
+    }
+    (sentence,) = ablations.readings(SHARED, evidence(tmp_path, rows))
+    assert all(word in sentence for word in words), sentence
+
+
+def test_figures_get_what_is_here_and_what_is_printed(tmp_path):
+    found = evidence(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
+    here, printed = ablations.panels(SHARED, found)
+    assert here == {name: {"with shared features": None} for name in ("R1", "mAP (trapezoid)")}
+    assert printed["R1"]["with shared features"] == pytest.approx(1.9)
+    assert printed["mAP (trapezoid)"]["with shared features"] == pytest.approx(2.4)
+
+
+def test_the_number_of_seeds_is_said(tmp_path):
+    assert "over queries alone" in ablations.basis(evidence(tmp_path / "1", {"jlml": [{"full": 0.6}]}))
+    wanted = {"2": [{"full": 0.6}, {"full": 0.7}], "mixed": [{"full": 0.6}, None], "none": [None, None]}
+    two, mixed, none = (
+        evidence(tmp_path / name, {"jlml": seeds, "jlml-2": wanted["2"] if name != "none" else seeds})
+        for name, seeds in wanted.items()
+    )
+    assert ablations.basis(two).startswith("2 seeds") and "almost nothing" in ablations.basis(two)
+    assert ablations.basis(mixed).startswith("1 to 2 seeds")
+    assert ablations.basis(none) == "no runs"
+
+
+def test_a_baseline_has_to_be_a_row():
+    with pytest.raises(InputError, match=r"baseline is one of the rows.*'b'"):
+        Ablation("row", {"a": Row(Cell("jlml"))}, "b", "step")

@@ -1,0 +1,384 @@
+"""The papers' tables with this suite's rows: on miniatures of the public layouts, trained for two steps."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cuhk03_miniature import write_archive
+from miniature import write_image
+from small_miniatures import write_cuhk01, write_grid, write_grid_mat
+
+from reidlib.analysis import benchmark_runs as comparisons
+from reidlib.analysis import table_folders
+from reidlib.analysis.benchmark_tables import TABLES, notes
+from reidlib.cli.arguments import _named_folder, main
+from reidlib.data import BENCHMARKS, load
+from reidlib.data.augmentation import Augmentation
+from reidlib.data.obtaining import GUIDES
+from reidlib.errors import InputError
+from reidlib.experiments import profiles as sizes
+from reidlib.reports import tasks as sweeps
+from reidlib.training.device import Execution
+from reidlib.training.recipe import Recipe
+from reidlib.training.runs import Run, configuration_hash
+
+QUIET = Execution(device="cpu", progress=False)
+BY_TITLE = {table.title: table for table in TABLES}
+GRID = next(table for table in TABLES if table.specification == "grid")
+MARKET = next(table for table in TABLES if table.specification == "market1501")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
+    monkeypatch.setitem(
+        sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125, "feature_size": 16}, recipe)
+    )
+    scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
+    recipe = Recipe(steps=2, batch_size=4, images_per_identity=2, augmentation=Augmentation(pad=1))
+    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", sizes.Profile((32, 16), scaled, recipe))
+
+
+@pytest.fixture
+def folders(market, tmp_path):
+    grid = write_grid(tmp_path / "underground_reid")
+    cuhk03 = tmp_path / "cuhk03_release"
+    cuhk03.mkdir()
+    write_archive(cuhk03 / "cuhk-03.mat")
+    return {"grid": str(grid), "cuhk03": str(cuhk03), "market1501": str(market)}
+
+
+def obtained(specification, folders, **more):
+    return comparisons.obtain(
+        specification, folders, "smoke", execution=QUIET, report=lambda text: None, **more
+    )
+
+
+def test_every_table_is_printed_and_can_be_read():
+    for table in TABLES:
+        rows = table.printed()
+        assert rows, table.title
+        assert all(row.keys() == {"method", *table.columns} for row in rows)
+        assert table.benchmark in BENCHMARKS
+        assert table.benchmark in GUIDES
+        found = notes([table])
+        assert found
+        assert all(note[0].isalnum() for note in found), found  # an empty cell is no row's name
+    printed_alike = "Rank-1 78.9 is printed for the labelled and for the detected boxes alike"
+    with_note = {table.title for table in TABLES if printed_alike in " ".join(notes([table]))}
+    assert with_note == {"CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"}
+    assert len(BY_TITLE) == len(TABLES)
+    assert {table.benchmark for table in TABLES} == set(GUIDES)
+    jlml = BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed()
+    assert jlml == [{"method": "JLML", "R1": "91.2", "R5": "98.4", "R10": "99.2", "R20": "99.8"}]
+    new = BY_TITLE["CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"].printed()
+    assert new == [{"method": "Pyramid", "R1": "78.9", "R5": "90.7", "R10": "94.5", "mAP (step)": "74.8"}]
+
+
+def test_a_benchmark_that_is_not_given_has_no_rows():
+    assert comparisons.obtain("grid", {}, "smoke") is None
+    assert comparisons.rows(GRID, None) == GRID.printed()
+
+
+def test_rows_are_means_over_the_partitions(folders):
+    own = obtained("grid", {"grid": folders["grid"]})
+    assert own.num_trials == 3
+    assert not own.pretrained
+    assert own.missing() == []
+    assert own.incomplete.startswith("probe holds 4 images, 246 fewer than belong there")
+    rows = comparisons.own_rows(GRID, own)
+    assert [row["method"] for row in rows] == [
+        "this suite: jlml, profile smoke, not the whole benchmark",
+        "this suite: pyramid, profile smoke, not the whole benchmark",
+    ]
+    for name, row in zip(comparisons.OWN, rows, strict=True):
+        shares = [
+            run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"]
+            for (run,) in own.runs[name]
+        ]
+        assert len({run.folder for (run,) in own.runs[name]}) == 3
+        mean = 100 * sum(shares) / 3
+        spread = math.sqrt(sum((100 * share - mean) ** 2 for share in shares) / 2)
+        # Student's t of two degrees of freedom, 4.303, over the root of three.
+        assert row["R1"] == f"{mean:.1f} ± {4.302653 * spread / math.sqrt(3):.1f}"
+    # All partitions, or the first ones; and the runs of those are found again.
+    assert len(obtained("grid", folders | {"cuhk03": ""}, trials=2, may_train=False).runs["jlml"]) == 2
+
+
+def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
+    own = obtained("grid", folders, trials=1)
+    assert own.pretrained
+    ((run,),) = own.runs["jlml"]
+    before = table_folders.pretraining(folders)
+    assert before.specification == "cuhk03+market1501"
+    assert before.train.person_ids.min() > 0
+    parts = [load("cuhk03", folders["cuhk03"]), load("market1501", folders["market1501"])]
+    assert len(before.train) == sum(len(part.train) for part in parts)
+    start = run.configuration["start"]
+    assert start
+    (first,) = run.folder.parent.glob(f"jlml-*-{start}")
+    assert configuration_hash(Run(first).configuration) == start
+    assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
+    rows = comparisons.own_rows(GRID, own)
+    assert rows[0]["method"] == (
+        "this suite: jlml, profile smoke, not the whole benchmark, pre-trained, 1 of 3 partitions"
+    )
+    # The large sets do not, and neither do the small ones without both folders.
+    assert table_folders.before("market1501", folders) == ()
+    assert table_folders.before("grid", {**folders, "cuhk03": ""}) == ()
+
+
+def test_market_has_its_own_measures(folders):
+    own = obtained("market1501", folders)
+    row = comparisons.own_rows(MARKET, own)[0]
+    ((run,),) = own.runs["jlml"]
+    single = run.scores["branches"]["full"]["trapezoid"]
+    assert row["R1"] == f"{100 * single['cmc']['1']:.1f}"
+    assert row["mAP (trapezoid)"] == f"{100 * single['mean_average_precision']:.1f}"
+    assert row["MQ R1"] == "–"  # the miniature has no gt_bbox
+
+
+def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
+    root = write_cuhk01(tmp_path / "CUHK01")
+    own = obtained("cuhk01", {"cuhk01": root})
+    assert "unpack" in own.missing()[0]
+    table = TABLES[0]
+    assert comparisons.rows(table, own)[-1] == {
+        "method": "this suite: pyramid, profile smoke",
+        **dict.fromkeys(table.columns, "missing"),
+    }
+    own = obtained("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
+    assert [line.split(":")[0] for line in own.missing()] == [
+        "jlml, grid, trial 0, seed 0",
+        "pyramid, grid, trial 0, seed 0",
+    ]
+    assert comparisons.own_rows(GRID, own)[0]["R1"] == "missing"
+
+
+def test_one_missing_partition_is_counted(folders):
+    own = obtained("grid", {"grid": folders["grid"]}, trials=2)
+    ((first,), _) = own.runs["jlml"]
+    lost = comparisons.Missing("lost")
+    own = comparisons.OwnRuns("grid", "smoke", 2, {"jlml": ((first,), (lost,))})
+    assert comparisons.own_rows(GRID, own)[0]["R1"].endswith("(1 of 2 trials)")
+
+
+def test_rank1_of_a_figure(folders):
+    own = obtained("grid", {"grid": folders["grid"]}, trials=2)
+    found = comparisons.rank1_rows(GRID, own)
+    assert found["JLML"] == (37.5, "paper")
+    assert found["GOG"] == (24.7, "other")
+    assert [kind for name, (_, kind) in found.items() if "2 of 3 partitions" in name] == [
+        "jlml (not comparable)",
+        "pyramid (not comparable)",
+    ]
+    whole = replace(own, profile="paper", differences=())
+    assert [kind for _, kind in comparisons.rank1_rows(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
+    gone = comparisons.rank1_rows(GRID, comparisons.OwnRuns("grid", "smoke", lack="gone"))
+    assert gone.keys() == {row["method"] for row in GRID.printed()}
+
+
+def test_trainings_are_tasks_that_others_can_share(folders):
+    tasks = sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")
+    names = [task.name for task in tasks]
+    assert names[:2] == [
+        "jlml-smoke-cuhk03+market1501-seed0",
+        "pyramid-smoke-cuhk03+market1501-seed0",
+    ]
+    assert names[2:] == [
+        f"{row}-smoke-{specification}-seed0{ending}"
+        for specification, ending in (
+            ("cuhk03", ""),
+            ("cuhk03,boxes=detected", ""),
+            ("grid", "-pretrained"),
+            ("market1501", ""),
+        )
+        for row in ("jlml", "pyramid")
+    ]
+    for task in tasks:
+        if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
+            task.function(*task.arguments)
+    left = [task.name for task in sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")]
+    assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
+
+
+def test_folders_are_checked(tmp_path):
+    with pytest.raises(InputError, match=r"the papers' tables are about.*'folder'"):
+        table_folders.check_folders({"folder": str(tmp_path)})
+    with pytest.raises(InputError, match="the folder of grid exists"):
+        table_folders.check_folders({"grid": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match="did you mean grid"):
+        table_folders.check_folders({"gird": str(tmp_path)})
+    for name in ("viper,test_persons=20", "market1501,distractors=true", "cuhk03,trial=2", "grid,trial=0"):
+        with pytest.raises(InputError, match=f"'{name}'; write {name.partition(',')[0]}"):
+            table_folders.check_folders({name: str(tmp_path)})
+    with pytest.raises(InputError, match="is given once"):
+        table_folders.check_folders(
+            dict.fromkeys(
+                ("cuhk03,boxes=detected,split=new", "cuhk03,split=new,boxes=detected"), str(tmp_path)
+            )
+        )
+    assert table_folders.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
+    assert table_folders.given({}, "synthetic", "b") == {}
+
+
+def test_a_folder_is_found_however_its_options_are_ordered(folders):
+    ordered = {"cuhk03,split=new,boxes=detected": folders["cuhk03"]}
+    table_folders.check_folders(ordered)
+    found = table_folders.folder_of("cuhk03,boxes=detected,split=new", ordered)
+    assert found == Path(folders["cuhk03"])
+    assert table_folders.folder_of("cuhk03", ordered) is None
+    assert table_folders.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
+    assert table_folders.folders_of("grid", ordered) == []
+    with pytest.raises(InputError):  # this archive's new protocol lacks its files: asked for, so refused
+        table_folders.unread(ordered)
+
+
+def test_the_command_trains_a_chain(folders, tmp_path, capsys):
+    arguments = ["train", "jlml", "--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path / "runs")]
+    arguments += ["--benchmark", "grid,trial=2", "--data-root", folders["grid"]]
+    for name in ("cuhk03", "market1501"):
+        arguments += ["--pretrain", f"{name}={folders[name]}"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "training jlml on cuhk03+market1501" in said
+    assert "note: this is not the whole of grid" in said
+    assert "single-shot (the benchmark's own protocol): R1 " in said
+    (run,) = (tmp_path / "runs").glob("jlml-smoke-grid,trial=2-seed0-pretrained-*")
+    configuration = json.loads((run / "config.json").read_text())
+    assert configuration["benchmark"] == "grid,trial=2"
+    # Evaluated again it is read with the same options; the run before it is on no single benchmark.
+    (run / "scores.json").unlink()
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert "on grid,trial=2 in" in capsys.readouterr().out
+    (before,) = (tmp_path / "runs").glob("jlml-smoke-cuhk03+market1501-*")
+    assert main(["evaluate", str(before), "--device", "cpu"]) == 2
+    # The same command finds the run, even if the one before it is gone.
+    for path in before.iterdir():
+        path.unlink()
+    before.rmdir()
+    assert main(arguments) == 0
+    assert not before.exists()
+
+
+def test_what_is_missing_is_recorded(folders, tmp_path):
+    own = obtained("grid", {"grid": folders["grid"]}, trials=1)
+    assert [set(row) >= {"run", "folder"} for row in own.records()] == [True, True]
+    own = obtained("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
+    records = own.records()
+    assert [(row["experiment"], "missing" in row) for row in records] == [
+        ("jlml, grid, trial 0", False),
+        ("jlml, grid, trial 1", True),
+        ("pyramid, grid, trial 0", False),
+        ("pyramid, grid, trial 1", True),
+    ]
+    assert "missing" in comparisons.OwnRuns("grid", "smoke", lack="gone").records()[0]
+
+
+def test_the_state_changes_with_whatever_the_tables_show(folders, market):
+    state = table_folders.state(folders)
+    assert table_folders.state(folders) == state
+    assert len(state["grid"]) > 3
+    (market / "gt_bbox").mkdir()
+    for name in ("0001_c1s1_001051_00.jpg", "0003_c2s1_000001_00.jpg"):
+        write_image(market / "gt_bbox" / name)
+    changed = table_folders.state(folders)
+    assert changed["market1501"] != state["market1501"]
+    write_grid_mat(Path(folders["grid"]) / "features_and_partitions.mat", ((1, 3), (2, 4), (1, 4)))
+    assert table_folders.state(folders)["grid"] != changed["grid"]
+    assert table_folders.state(folders, trials=1)["grid"][0] == changed["grid"][0]
+
+
+def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
+    market = folders["market1501"]
+    command = ["reproduce", "42", "--profile", "smoke", "--folder", f"grid={folders['grid']}"]
+    assert main([*command, "--folder", f"market1501={market}/query"]) == 2
+    assert f"one level too low: give {market}" in capsys.readouterr().err
+    assert main([*command, "--folder", f"grid={folders['grid']}"]) == 2
+    assert "given once" in capsys.readouterr().err
+    # A part of what the tables want of a folder may be missing: said, and gone on without it.
+    assert table_folders.unread({"cuhk03": folders["cuhk03"]}).keys() == {
+        "cuhk03,split=new",
+        "cuhk03,boxes=detected,split=new",
+    }
+
+
+def test_pre_training_that_cannot_be_read_is_named(folders):
+    own = obtained("grid", {**folders, "market1501": folders["market1501"] + "/query"})
+    assert own.lack.startswith("pre-training: a folder in Market-1501's layout")
+
+
+def test_the_benchmark_at_hand_may_be_one_of_the_tables(tmp_path, capsys):
+    """Both ask for its trainings; and a page with a training that failed is made again."""
+    root = tmp_path / "market"
+    assert main(["render", "smoke", str(root)]) == 0
+    capsys.readouterr()
+    command = ["reproduce", "42", "--profile", "smoke", "--device", "cpu", "--jobs", "1"]
+    command += ["--benchmark", "market1501", "--data-root", str(root)]
+    environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "elsewhere")}
+    done = subprocess.run(
+        [sys.executable, "-m", "reidlib", *command], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("jlml-smoke-market1501-seed0  done") == 1
+    page = (tmp_path / "elsewhere" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
+    assert "this suite: jlml, profile smoke, not the whole benchmark" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "folder"),
+    [
+        ("grid=data", "grid", "data"),
+        ("grid=data/a=b/grid", "grid", "data/a=b/grid"),
+        ("cuhk03,boxes=detected,split=new=/data/x=y", "cuhk03,boxes=detected,split=new", "/data/x=y"),
+    ],
+)
+def test_an_equals_sign_in_a_folder(text, name, folder):
+    assert _named_folder(text) == (name, folder)
+
+
+def test_a_run_on_a_list_is_evaluated_again(tmp_path, market, capsys):
+    listed = tmp_path / "own" / "list.csv"
+    listed.parent.mkdir()
+    lines = ["path,person,camera,split"]
+    for split, of in (("train", "bounding_box_train"), ("query", "query"), ("gallery", "bounding_box_test")):
+        for path in sorted((market / of).glob("[0-9]*.jpg")):
+            person, camera = path.name.split("_c")[0], path.name.split("_c")[1][0]
+            (listed.parent / f"{split}-{path.name}").write_bytes(path.read_bytes())
+            lines.append(f"{split}-{path.name},{person},{camera},{split}")
+    listed.write_text("\n".join(lines))
+    arguments = ["train", "jlml", "--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path / "runs")]
+    assert main([*arguments, "--benchmark", "csv", "--data-root", str(listed)]) == 0
+    (run,) = (tmp_path / "runs").glob("jlml-smoke-csv-*")
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert main(["evaluate", str(run), "--device", "cpu", "--distractors"]) == 2
+    assert "--distractors is for runs on market1501" in capsys.readouterr().err
+
+
+def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_path):
+    command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "paper", "--no-train"]
+    environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "elsewhere")}
+    given = ["--folder", f"grid={folders['grid']}"]
+    done = subprocess.run([*command, "42", *given], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "elsewhere" / "paper" / "42_benchmarks" / "index.html").read_text()
+    assert "this suite: jlml, profile paper, not the whole benchmark" in page
+    assert "this needs Market-1501 or DukeMTMC-reID" in page
+    for more in (["42"], ["30", "42", *given]):  # else one is needed
+        refused = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert "give --benchmark and --data-root" in refused.stderr
+
+
+def test_where_protocols_are_compared():
+    at_hand = table_folders.at_hand
+    assert at_hand("quick", {"market1501": "m"}) == ("synthetic", "")
+    assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")
+    assert at_hand("paper", {"grid": "g", "dukemtmc": "d"}) == ("dukemtmc", "d")
+    assert at_hand("paper", {"grid": "g"}) is None

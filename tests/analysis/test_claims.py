@@ -1,0 +1,169 @@
+"""The ledger: what its tests are made of, and that verdicts follow from intervals alone."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from written import evidence, scores
+
+from reidlib.analysis import ablations, claims
+from reidlib.analysis.claims import CLAIMS, FAILS, HOLDS, UNDECIDED, Claim, Contrast, decide
+from reidlib.analysis.evidence import Cell
+from reidlib.experiments.obtain import EXPERIMENTS
+
+NOTEBOOKS = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
+ABOVE = Contrast("a − b", (Cell("jlml"),), (Cell("jlml-2"),))
+ALSO = Contrast("a − c", (Cell("jlml"),), (Cell("jlml-6"),))
+
+
+def claim(*contrasts, **keywords):
+    return Claim("name", "JLML", "It helps.", "", "a above b", "step", contrasts, **keywords)
+
+
+def found(folder, a, b, c=None):
+    wanted = {"jlml": a, "jlml-2": b} | ({} if c is None else {"jlml-6": c})
+    return evidence(
+        folder, {name: [v if v is None else {"full": v} for v in vs] for name, vs in wanted.items()}
+    )
+
+
+def test_every_claim_of_the_issue_is_there():
+    assert [one.name for one in CLAIMS] == [
+        "branch independence",
+        "complementary branches",
+        "shared low-level features",
+        "selective feature learning",
+        "four parts",
+        "generic metric",
+        "small for its strength",
+        "relaxed alignment",
+        "dynamic training",
+        "two losses",
+        "complementary levels",
+    ]
+
+
+@pytest.mark.parametrize("one", CLAIMS, ids=lambda one: one.name)
+def test_a_claim_can_be_decided_or_says_why_not(one):
+    assert bool(one.contrasts) != bool(one.impossible)
+    assert one.notebook in NOTEBOOKS or not one.notebook
+    assert one.test
+    for cell in one.cells:
+        assert cell.experiment in EXPERIMENTS
+    # JLML's tables use the official rule, Pyramid's the one of its code.
+    assert one.average_precision == ("trapezoid" if one.paper == "JLML" else "step")
+
+
+def test_all_other_part_counts_are_asked():
+    (four,) = [one for one in CLAIMS if one.name == "four parts"]
+    assert {cell.experiment for contrast in four.contrasts for cell in contrast.minus} == {
+        "jlml-2", "jlml-6", "jlml-8", "jlml-10",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "word"),
+    [
+        ([0.6, 0.61, 0.62], [0.5, 0.5, 0.5], HOLDS),
+        ([0.5, 0.5, 0.5], [0.6, 0.61, 0.62], FAILS),
+        ([0.503, 0.503, 0.503], [0.5, 0.5, 0.5], FAILS),  # sure, and less than half a point
+        ([0.506, 0.506, 0.506], [0.5, 0.5, 0.5], HOLDS),
+        ([0.5, 0.502, 0.501], [0.5, 0.5, 0.5], FAILS),  # 0.1 ± 0.25: surely less than half a point
+        ([0.5, 0.6, 0.55], [0.5, 0.5, 0.5], UNDECIDED),
+        ([0.6], [0.5], HOLDS),
+        ([0.5], [0.6], FAILS),
+        ([0.5], [0.5], UNDECIDED),  # with one seed, "less than half a point" is not enough
+        ([None], [0.5], UNDECIDED),
+        ([0.6, None, 0.61], [0.5, 0.5, None], HOLDS),  # one seed that both have
+    ],
+)
+def test_the_verdict_follows_from_the_interval(tmp_path, a, b, word):
+    verdict = decide(claim(ABOVE), found(tmp_path, a, b))
+    assert verdict.word == word, verdict
+    assert ("one seed" in verdict.reason) == (verdict.found[0] is not None and verdict.found[0].seeds == 1)
+
+
+def test_all_contrasts_have_to_be_clear(tmp_path):
+    one = found(tmp_path, [0.6], [0.5], [0.6])
+    verdict = decide(claim(ABOVE, ALSO), one)
+    assert verdict.word == UNDECIDED
+    assert "a − c" in verdict.reason
+    assert "a − b" not in verdict.reason
+
+
+def test_one_contrast_against_is_enough_whatever_is_missing(tmp_path):
+    verdict = decide(claim(ABOVE, ALSO), found(tmp_path, [0.5], [0.6], [None]))
+    assert verdict.word == FAILS
+    verdict = decide(claim(ABOVE, ALSO), found(tmp_path / "2", [0.6], [0.5], [None]))
+    assert verdict.word == UNDECIDED
+    assert "missing" in verdict.reason
+
+
+def test_the_fewest_seeds_of_all_contrasts_are_named(tmp_path):
+    one = found(tmp_path, [0.6, 0.6, 0.6], [0.5, 0.5, 0.5], [0.5, None, None])
+    assert "one seed" in decide(claim(ABOVE, ALSO), one).reason
+
+
+def test_nothing_to_decide_by_is_undecided(tmp_path):
+    verdict = decide(claim(impossible="no metric yet"), found(tmp_path, [0.6], [0.5]))
+    assert (verdict.word, verdict.reason) == (UNDECIDED, "no metric yet")
+
+
+def test_a_smoke_run_decides_nothing(tmp_path):
+    smoke = replace(found(tmp_path, [0.6], [0.5]), profile="smoke")
+    assert decide(claim(ABOVE), smoke).word == UNDECIDED
+
+
+def test_two_seeds_are_too_few_to_be_sure(tmp_path):
+    verdict = decide(claim(ABOVE), found(tmp_path, [0.6, 0.55], [0.5, 0.5]))
+    assert verdict.word == UNDECIDED
+
+
+def test_an_undecided_sentence_never_holds(tmp_path):
+    missing = claims.sentence(decide(claim(ABOVE), found(tmp_path, [None], [0.5])))
+    assert "a − b: missing" in missing
+    assert "? undecided here" in missing
+    assert not re.search(r"[+−]\d", missing)
+
+
+def test_the_ledger_has_a_row_for_each_claim(tmp_path):
+    everything = {name: [{"full": 0.6, "global": 0.5, "local": 0.5}] for name in claims.wanted()[0]}
+    gathered = evidence(tmp_path, everything)
+    verdicts = [decide(one, gathered) for one in CLAIMS]
+    rows = claims.ledger_rows(verdicts)
+    assert [row["claim"] for row in rows] == [f"{one.paper}: {one.statement}" for one in CLAIMS]
+    by_name = {verdict.claim.name: verdict.word for verdict in verdicts}
+    assert by_name["complementary branches"] == HOLDS
+    assert by_name["relaxed alignment"] == UNDECIDED  # its conditions were not evaluated
+    assert "missing" in rows[7]["found (points of mAP, 95 %)"]
+    intervals, ends = claims.forest(verdicts)
+    assert len(intervals) == sum(len(one.contrasts) for one in CLAIMS)
+    assert ends == sorted(ends)
+    assert ends[-1] < len(intervals)
+
+
+def test_what_has_to_be_gathered():
+    names, under = claims.wanted()
+    assert set(names) >= {"jlml", "jlml-10", "pyramid", "pyramid-off", "pyramid-stripes-same-rate"}
+    assert set(under) == {"pyramid", "pyramid-stripes", "pyramid-stripes-same-rate"}
+    assert {condition.factor for condition in under["pyramid"]} == {"box_jitter", "box_scale_error"}
+    assert claims.of_notebook("33_ablation_part_counts")[0].name == "four parts"
+
+
+def test_a_smaller_loss_is_what_relaxes(tmp_path):
+    """Pyramid 60 → 50, stripes 70 → 40: it loses 20 points less."""
+    (one,) = [one for one in CLAIMS if one.name == "relaxed alignment"]
+    stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
+    gathered = evidence(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
+    for cell in {cell for cell in one.cells if cell.condition}:
+        assert gathered.group(cell) == [None]
+        value = 0.5 if cell.experiment == "pyramid" else 0.4
+        gathered._scores[cell] = [scores({"full": value})["branches"]["full"]]
+    verdict = decide(one, gathered)
+    assert verdict.word == HOLDS
+    assert [interval.mean for interval in verdict.found] == pytest.approx([20] * 4)
+
+
+def test_labels_of_the_parts_come_from_the_table():
+    assert ablations.PART_COUNTS.rows["10 parts"].cell.experiment == "jlml-10"

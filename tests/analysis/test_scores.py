@@ -1,0 +1,172 @@
+"""Rows of score tables, counted by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from reidlib.analysis.scores import (
+    SINGLE_QUERY,
+    batch_rows,
+    difference,
+    differences,
+    score_rows,
+    spreads,
+    trace,
+    triplet_in_use,
+)
+from reidlib.errors import InputError
+from reidlib.training.runs import Run
+
+
+def scored(rank1, step, trapezoid=0.5, inp=0.25, first=(1, 2, 1, 0), precision=(1.0, 0.5, 0.25, None)):
+    cmc = {"1": rank1, "5": 0.75, "10": 0.8, "20": 0.9}
+    queries = {"first_match_rank": list(first), "average_precision": list(precision)}
+    return {
+        "step": {"cmc": cmc, "mean_average_precision": step, "mean_inp": inp, **queries},
+        "trapezoid": {"cmc": cmc, "mean_average_precision": trapezoid, "mean_inp": inp, **queries},
+        "query_person_ids": [1, 1, 2, 3],
+    }
+
+
+def pooled(rank1, precision):
+    scores = {"cmc": {"1": rank1}, "mean_average_precision": precision}
+    return {how: {"step": scores, "trapezoid": scores} for how in ("mean", "max")}
+
+
+GROUPS = {"plain": [scored(0.5, 0.4), scored(0.7, 0.4)], "better": [scored(0.6, 0.3), scored(0.84, 0.32)]}
+
+
+def written(folder, history, **steps):
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"steps": 4}))
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    if steps:
+        np.savez(
+            folder / "steps.npz", **{name: np.array(values, np.float32) for name, values in steps.items()}
+        )
+    return Run(folder)
+
+
+def test_each_measure_is_read_off_its_own_place():
+    (row,) = score_rows({"all": [scored(0.5, 0.4, trapezoid=0.45, inp=0.3)]})
+    values = ("50.0", "75.0", "80.0", "90.0", "40.0", "45.0", "30.0")
+    assert row == {"feature": "all", **dict(zip(SINGLE_QUERY, values, strict=True))}
+
+
+def test_multi_query_stands_where_there_is_any():
+    measures = ("R1", "MQ R1", "MQ mAP (trapezoid)", "MQ (max) R1")
+    without = {"one": [scored(0.5, 0.4)]}
+    assert score_rows(without, measures=measures) == [{"feature": "one", "R1": "50.0"}]
+    one, two = score_rows(
+        {**without, "two": [{**scored(0.5, 0.4), "multi_query": pooled(0.75, 0.625)}]}, measures=measures
+    )
+    assert one == {"feature": "one", "R1": "50.0", **dict.fromkeys(measures[1:], "–")}
+    assert two == {
+        "feature": "two",
+        "R1": "50.0",
+        **dict(zip(measures[1:], ("75.0", "62.5", "75.0"), strict=True)),
+    }
+
+
+def test_means_and_intervals_over_seeds():
+    cells = spreads(GROUPS, ("R1",))["plain"]["R1"]
+    assert cells.mean == pytest.approx(60)
+    # Of 50 and 70: deviation 14.14, divided by √2, times Student's t with one degree of freedom.
+    assert cells.half_width == pytest.approx(12.7062 * 10, rel=1e-4)
+    assert score_rows(GROUPS, measures=("R1",))[0] == {"feature": "plain", "R1": "60.0 ± 127.1"}
+
+
+def test_a_missing_run_is_marked():
+    groups = {"none": [None, None], "half": [None, scored(0.7, 0.4)], "both": GROUPS["plain"]}
+    table = score_rows(groups, measures=("R1",), baseline="both", compared=("R1",))
+    assert [row["R1"] for row in table] == ["missing", "70.0 (1 of 2 seeds)", "60.0 ± 127.1"]
+    assert table[0]["Δ R1"] == "missing"
+    # Paired over the seed that both have, which differ in no query.
+    assert table[1]["Δ R1"] == "0.0 [0.0, 0.0] (1 of 2 seeds)"
+    assert table[2]["Δ R1"] == "baseline"
+
+
+def test_a_difference_is_paired_query_by_query():
+    base = [scored(0, 0, first=(1, 2, 2, 0), precision=(0.5, 0.5, 0.5, None))]
+    more = [scored(0, 0, first=(1, 1, 2, 0), precision=(0.6, 0.8, 0.4, None))]
+    found = differences({"base": base, "more": more}, "base", ("R1", "mAP (step)"))
+    assert found.keys() == {"more"}
+    assert found["more"]["R1"].mean == pytest.approx(100 / 3)  # one of the three queries with a match
+    assert found["more"]["R1"].queries == 3
+    assert found["more"]["mAP (step)"].mean == pytest.approx(10)
+    # Persons 1 and 2 are drawn: person 1 alone gives +20, person 2 alone −10.
+    assert found["more"]["mAP (step)"].low == pytest.approx(-10)
+    assert found["more"]["mAP (step)"].high == pytest.approx(20)
+
+
+def test_a_difference_of_differences_needs_all_four_rows():
+    rows = [[scored(0, 0, precision=(value, value, value, None))] for value in (0.9, 0.5, 0.6, 0.4)]
+    found = difference([rows[0], rows[3]], [rows[1], rows[2]], "mAP (step)")
+    assert found.mean == pytest.approx(100 * (0.9 + 0.4 - 0.5 - 0.6))
+    assert difference([rows[0], [None]], [rows[1], rows[2]], "mAP (step)") is None
+
+
+def test_without_persons_queries_stand_for_themselves():
+    first, second = ({k: v for k, v in scored(0, 0).items() if k != "query_person_ids"} for _ in range(2))
+    assert difference([[first]], [[second]], "R1").queries == 3
+
+
+def test_a_score_without_any_match_is_a_dash():
+    lost = scored(0.5, None)
+    assert score_rows({"all": [lost]}, measures=("mAP (step)",)) == [{"feature": "all", "mAP (step)": "–"}]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: spreads(GROUPS, ("R2",)), "a measure is one of R1, .*'R2'"),
+        (lambda: spreads({"plain": []}), "one seed at least.*'plain'"),
+        (lambda: differences(GROUPS, "none", ("R1",)), "baseline is one of the rows.*'none'"),
+        (lambda: differences(GROUPS, "plain", ("mINP",)), "a value for each query.*mINP"),
+        (
+            lambda: differences({**GROUPS, "one": GROUPS["plain"][:1]}, "plain", ("R1",)),
+            "same seeds.*1, 2 seeds",
+        ),
+        (
+            lambda: difference([[scored(0, 0)]], [[scored(0, 0, first=(1,))]], "R1"),
+            "same queries.*4, 1 queries",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
+    balanced = written(
+        tmp_path / "paper",
+        [{"epoch": 1, "step": 4, "identity": 2.0, "accuracy": 0.5}],
+        identity=[4, 3, 2, 1],
+        triplet=[2, math.nan, 2, 1],
+        weight_identity=[1, 1, 1, 1],
+        weight_triplet=[
+            1,
+            math.nan,
+            0,
+            0.5,
+        ],  # a random batch, and a balanced one whose triplet weighs nothing
+        balanced_batches=[1, 0, 1, 1],
+    )
+    alone = written(
+        tmp_path / "identity",
+        [{"epoch": 1, "step": 4, "identity": 3.5, "accuracy": 0.5}],
+        identity=[5, 4, 3, 2],
+        balanced_batches=[0, 0, 0, 0],
+    )
+    assert trace(balanced)["step"].tolist() == [1, 2, 3, 4]
+    assert triplet_in_use(trace(balanced)).tolist() == [1, 0, 0, 1]
+    assert trace(alone)["step"].tolist() == [1, 2, 3, 4]
+    assert trace(alone)["identity"].tolist() == [5, 4, 3, 2]
+    assert batch_rows({"paper": [balanced], "alone": [None, alone], "lost": [None]}, heading="mode") == [
+        {"mode": "paper", "steps": "4", "balanced batches": "75.0", "triplet loss in use": "50.0"},
+        {"mode": "alone", "steps": "4", "balanced batches": "0.0", "triplet loss in use": "0.0"},
+        {"mode": "lost", "steps": "missing", "balanced batches": "missing", "triplet loss in use": "missing"},
+    ]

@@ -1,0 +1,99 @@
+"""Prefetched batches of two samplers: nothing is lost by switching, and a checkpoint goes on exactly."""
+
+import io
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reidlib.data.images import ImageStore
+from reidlib.data.prefetch import Feeds
+from reidlib.data.samplers import IdentityBatches, RandomBatches
+from reidlib.errors import InputError
+
+COUNT = 24
+LABELS = torch.arange(COUNT) % 6
+
+
+def store():
+    """Images whose pixels are their number."""
+    numbers = np.arange(COUNT, dtype=np.uint8)[:, None, None, None]
+    return ImageStore(np.broadcast_to(numbers, (COUNT, 2, 2, 3)).copy(), torch.device("cpu"))
+
+
+def samplers():
+    return {
+        "random": RandomBatches(COUNT, 4, torch.Generator().manual_seed(1)),
+        "identity": IdentityBatches(LABELS, 2, 2, torch.Generator().manual_seed(2)),
+    }
+
+
+def taken(feeds, names):
+    batches = []
+    for name in names:
+        indices, images = feeds.next(name)
+        assert images[:, 0, 0, 0].tolist() == indices.tolist()  # the pictures belong to the numbers
+        batches.append(indices.tolist())
+    return batches
+
+
+def alone(name, count):
+    """What a sampler gives to whoever reads it without prefetching or switching."""
+    sampler, batches = samplers()[name], []
+    while len(batches) < count:
+        batches += [batch.tolist() for batch in sampler]
+    return batches[:count]
+
+
+choices = st.lists(st.sampled_from(["random", "identity"]), max_size=40)
+
+
+@settings(deadline=None)
+@given(choices)
+def test_switching_at_any_step_loses_and_repeats_nothing(names):
+    with Feeds(store(), samplers()) as feeds:
+        batches = taken(feeds, names)
+    for name in ("random", "identity"):
+        own = [batch for batch, of in zip(batches, names, strict=True) if of == name]
+        assert own == alone(name, len(own))
+
+
+@settings(deadline=None)
+@given(before=choices, after=choices)
+def test_resuming_anywhere_goes_on_exactly(before, after):
+    with Feeds(store(), samplers()) as feeds:
+        taken(feeds, before)
+        stored = io.BytesIO()
+        torch.save(feeds.state_dict(), stored)
+        rest = taken(feeds, after)
+    stored.seek(0)
+    state = torch.load(stored, weights_only=True)
+    with Feeds(store(), samplers()) as resumed:
+        taken(resumed, ["random", "identity", "identity"])  # whatever it did before is forgotten
+        resumed.load_state_dict(state)
+        again = Feeds(store(), samplers())
+        again.load_state_dict(resumed.state_dict())  # saved again before another step
+        assert taken(resumed, after) == rest
+    with again:
+        assert taken(again, after) == rest
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_each_batch_without_overlap(processes):
+    names = ["identity", "random", "random", "identity"] * 3
+    with Feeds(store(), samplers()) as feeds:
+        whole = taken(feeds, names)
+    parts = []
+    for rank in range(processes):
+        with Feeds(store(), samplers(), (rank, processes)) as feeds:
+            parts.append(taken(feeds, names))
+    assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
+
+
+def test_a_state_of_other_samplers_is_refused():
+    one = Feeds(store(), {"random": samplers()["random"]})
+    with pytest.raises(InputError, match="random, identity instead of random"):
+        one.load_state_dict(Feeds(store(), samplers()).state_dict())

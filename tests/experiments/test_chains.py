@@ -1,0 +1,194 @@
+"""Runs that start from another run's weights."""
+
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from miniature import write_image
+
+from reidlib.data import load
+from reidlib.data.augmentation import Augmentation
+from reidlib.data.benchmark import joined
+from reidlib.errors import InputError
+from reidlib.experiments import obtain as experiments
+from reidlib.experiments import profiles as sizes
+from reidlib.training.config import RunConfiguration
+from reidlib.training.device import Execution
+from reidlib.training.recipe import Recipe
+
+QUIET = Execution(device="cpu", progress=False)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    # A rate so low that what training changes is far below what a new network would differ by.
+    recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-7, augmentation=Augmentation(pad=1))
+    small = {"width": 0.125, "feature_size": 16}
+    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), small, recipe))
+
+
+@pytest.fixture
+def benchmarks(market, tmp_path):
+    other = tmp_path / "other"
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (other / folder).mkdir(parents=True)
+    for index, name in enumerate(
+        ("0012_c1s1_1_1.jpg", "0012_c2s1_1_1.jpg", "0014_c1s1_1_1.jpg", "0016_c2s1_1_1.jpg")
+    ):
+        write_image(other / "bounding_box_train" / name, seed=700 + index)
+    write_image(other / "query" / "0021_c1s1_1_1.jpg", seed=1)
+    write_image(other / "bounding_box_test" / "0021_c2s1_1_1.jpg", seed=2)
+    return load("market1501", market), load("market1501", other)
+
+
+def chain(benchmark, *before, seed=0):
+    return experiments.chain("jlml", "smoke", benchmark, before=before, seed=seed)
+
+
+def obtain(links, **more):
+    return experiments.obtain_chain(links, execution=QUIET, report=lambda text: None, **more)
+
+
+def test_a_chain_of_one_is_the_plain_run(benchmarks):
+    (link,) = chain(benchmarks[0])
+    assert link.wanted == experiments.configuration("jlml", "smoke", benchmarks[0])
+    assert "start" not in link.wanted.to_json()  # so that its hash is what it always was
+
+
+def test_the_second_run_starts_from_the_first_ones_weights(benchmarks):
+    target, before = benchmarks
+    links = chain(target, before)
+    first = obtain(links[:1])
+    # Trained for one small step it is all but a new network, which has the same seed: made another one here.
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: tensor + 0.1 * torch.rand(tensor.shape, generator=generator)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in first.weights().items()
+    }
+    torch.save(weights, first.folder / "weights.pt")
+    run = obtain(links)
+    assert RunConfiguration.from_json(run.configuration) == links[-1].wanted
+    started = run.weights()
+    assert weights.keys() == started.keys()
+    new = links[-1].wanted.model.build(2, links[-1].wanted.seed).state_dict()
+    compared = 0
+    for name, tensor in started.items():
+        if "num_batches" in name or "running" in name:
+            continue
+        if name.startswith("classifiers."):
+            assert len(tensor) == 2  # the target's two persons, and not the three of before
+            assert torch.allclose(tensor, new[name], atol=1e-5)
+        else:
+            assert torch.allclose(tensor, weights[name], atol=1e-5)
+            compared += not torch.allclose(tensor, new[name], atol=1e-3)
+    assert compared > 20
+    # Another start is another run, and so is none.
+    assert len({link.wanted.start for link in (*links, *chain(target, before, seed=1))}) == 3
+
+
+def test_classifiers_are_new_even_where_they_would_fit(benchmarks, tmp_path):
+    target, _ = benchmarks
+    shutil.copytree(target.root, tmp_path / "copy")
+    links = chain(target, load("market1501", tmp_path / "copy"))
+    first = obtain(links[:1])
+    weights = first.weights()
+    weights["classifiers.0.bias"] += 100
+    torch.save(weights, first.folder / "weights.pt")
+    assert obtain(links).weights()["classifiers.0.bias"].abs().max() < 1
+
+
+def test_a_finished_run_needs_none_before_it(benchmarks, tmp_path):
+    target, before = benchmarks
+    links = chain(target, before)
+    run = obtain(links)
+    (first,) = (path for path in run.folder.parent.iterdir() if path.is_dir() and path != run.folder)
+    moved = first.rename(tmp_path / "moved")
+    assert obtain(links).folder == run.folder
+    assert obtain(links, may_train=False).folder == run.folder
+    # Where it is to be trained again it does, and says so where it cannot be had.
+    (run.folder / "run.json").unlink()
+    with pytest.raises(InputError, match="needs that run"):
+        experiments.obtain(links[1].wanted, target, name="second", execution=QUIET)
+    moved.rename(first)
+    assert obtain(links).folder == run.folder
+
+
+def test_a_start_from_another_network_is_refused(benchmarks, monkeypatch):
+    target, before = benchmarks
+    links = chain(target, before)
+    obtain(links[:1])
+    other = replace(links[1].wanted, model=replace(links[1].wanted.model, parts=2))
+    with pytest.raises(InputError, match="starts from a run of the same network"):
+        experiments.obtain(other, target, name="other", execution=QUIET)
+
+
+def test_three_in_a_row(benchmarks):
+    target, before = benchmarks
+    run = obtain(chain(target, before, joined((target, before))))
+    assert run.scores is not None
+    assert len([path for path in run.folder.parent.iterdir() if (path / "run.json").exists()]) == 3
+
+
+def test_test_images_are_not_trained_on_before(benchmarks):
+    target, before = benchmarks
+    turned = replace(before, query=target.query, gallery=target.gallery, train=before.train)
+    assert chain(turned, before)  # its training images may be trained on twice
+    leaking = replace(before, train=target.gallery.select(target.gallery.person_ids > 0))
+    with pytest.raises(InputError, match="no test image is trained on before; got 4 of market1501"):
+        chain(target, leaking)
+
+
+def test_one_of_many_tries_a_training_that_fails(benchmarks, monkeypatch):
+    target, before = benchmarks
+    links = chain(target, before)
+    tried = []
+
+    def fail(*_, **__):
+        tried.append(1)
+        raise FloatingPointError("identity is nan at step 7")
+
+    monkeypatch.setattr(experiments, "train", fail)
+    since = time.time() - 1
+    with pytest.raises(FloatingPointError):
+        obtain(links[:1], since=since)
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"not tried again at once.*identity is nan at step 7"):
+            obtain(links, since=since)
+    assert len(tried) == 1
+    with pytest.raises(FloatingPointError):  # the next command tries
+        obtain(links, since=time.time() + 1)
+    assert len(tried) == 2
+
+
+def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_trained(benchmarks, monkeypatch, tmp_path):
+    market, other = benchmarks  # 4 training images in the other
+    recipe = Recipe(steps=1, batch_size=5)
+    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125}, recipe))
+    with pytest.raises(
+        InputError, match=r"the images of one batch, 5; got 4 images of 3 persons in market1501"
+    ):
+        obtain(chain(other, market), runs=tmp_path / "runs")
+    with pytest.raises(InputError, match="one batch, 5"):
+        wanted = experiments.configuration("jlml", "smoke", other)
+        experiments.obtain(wanted, other, name="a", runs=tmp_path / "runs", execution=QUIET)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_unreadable_images_of_all_splits_are_named_at_once(benchmarks):
+    target, _ = benchmarks
+    damaged = [split.paths[0] for split in (target.train, target.query, target.gallery)]
+    box = target.root / "gt_bbox" / "0001_c1s1_001051_00.jpg"
+    box.parent.mkdir()
+    write_image(box.with_name("0003_c2s1_000001_00.jpg"), seed=5)
+    box.write_bytes(b"")
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:40])
+    benchmark = load("market1501", target.root)
+    with pytest.raises(InputError, match="4 unreadable") as caught:
+        obtain(chain(benchmark))
+    assert all(str(path) in str(caught.value) for path in (*damaged, box))

@@ -1,0 +1,102 @@
+"""Scores with further distractors: streamed, and the same as with everything in memory."""
+
+import json
+
+import numpy as np
+import pytest
+from miniature import write_image
+from untrained import QUIET, untrained
+
+from reidlib.cli.arguments import main
+from reidlib.data import load
+from reidlib.data.splits import concatenated
+from reidlib.errors import InputError
+from reidlib.experiments import distractors as distractor_scores
+from reidlib.experiments.distractors import evaluate_with_distractors
+from reidlib.experiments.evaluate import embed_streamed, trained_model
+from reidlib.ranking.metrics import evaluate
+
+SIZE = (32, 16)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def crowded(market):
+    folder = market / "distractors_500k" / "images"
+    folder.mkdir(parents=True)
+    for index in range(20):
+        # As in the archive, and with a name that says nothing: both are nobody.
+        name = f"0000_c{1 + index % 6}s1_{index:06d}_00.jpg" if index % 2 else f"{index:06d}.JPG"
+        write_image(folder / name, seed=3000 + index)
+    (folder / "Thumbs.db").write_bytes(b"not an image")
+    return market
+
+
+def test_distractors_are_read_when_asked_for(crowded):
+    assert load("market1501", crowded).distractors is None
+    benchmark = load("market1501", crowded, distractors=True)
+    assert len(benchmark.distractors) == 20
+    assert not benchmark.distractors.person_ids.any()
+    assert benchmark.distractors.camera_ids.tolist() == [0] * 10 + [2] * 4 + [4] * 3 + [6] * 3
+    # They change no training and no other score.
+    assert benchmark.fingerprint == load("market1501", crowded).fingerprint
+    assert benchmark.specification == "market1501"
+
+
+@pytest.mark.parametrize("place", ["distractors_500k", "images"])
+def test_distractors_are_found_where_archives_leave_them(crowded, place):
+    images = crowded / "distractors_500k" / "images"
+    images.rename(crowded / "moved")
+    (crowded / "distractors_500k").rmdir()
+    (crowded / "moved").rename(crowded / place)
+    assert len(load("market1501", crowded, distractors=True).distractors) == 20
+
+
+def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
+    benchmark = load("market1501", crowded, distractors=True)
+    run = untrained(benchmark, tmp_path / "runs")
+    scores = evaluate_with_distractors(run, benchmark, execution=QUIET)
+    assert json.loads((run.folder / "distractors.json").read_text()) == scores
+    model = trained_model(run)
+    gallery = embed_streamed(model, concatenated((benchmark.gallery, benchmark.distractors)), SIZE, QUIET)
+    query = embed_streamed(model, benchmark.query, SIZE, QUIET)
+    for kind in ("step", "trapezoid"):
+        expected = evaluate(query, gallery, average_precision=kind)
+        assert scores[kind]["mean_average_precision"] == expected.mean_average_precision
+        assert scores[kind]["first_match_rank"] == expected.first_match_rank.tolist()
+    without = evaluate(query, embed_streamed(model, benchmark.gallery, SIZE, QUIET))
+    assert scores["step"]["mean_average_precision"] < without.mean_average_precision
+    assert (scores["num_gallery"], scores["num_distractors"]) == (7, 20)
+
+
+def test_the_features_are_read_from_disk_and_found_again(crowded, tmp_path, monkeypatch):
+    benchmark = load("market1501", crowded, distractors=True)
+    run = untrained(benchmark, tmp_path / "runs")
+    seen = []
+    real = distractor_scores.evaluate_each
+    monkeypatch.setattr(
+        distractor_scores, "evaluate_each", lambda q, g, **more: seen.append(g.features) or real(q, g, **more)
+    )
+    first = evaluate_with_distractors(run, benchmark, execution=QUIET)
+    assert isinstance(seen[0], np.memmap)
+    monkeypatch.setattr("reidlib.experiments.feature_files.decode_blocks", None)  # nothing is decoded again
+    assert evaluate_with_distractors(run, benchmark, execution=QUIET) == first
+
+
+def test_the_command_scores_with_distractors(crowded, tmp_path, capsys):
+    run = untrained(load("market1501", crowded), tmp_path / "runs")
+    (run.folder / "run.json").write_text(json.dumps({"data_root": str(crowded)}))
+    assert main(["evaluate", str(run.folder), "--distractors", "--device", "cpu"]) == 0
+    assert "with 20 further distractors: R1 " in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_named(market, tmp_path):
+    with pytest.raises(InputError, match="unpack distractors_500k"):
+        load("market1501", market, distractors=True)
+    benchmark = load("market1501", market)
+    with pytest.raises(InputError, match="distractors=True"):
+        evaluate_with_distractors(untrained(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)

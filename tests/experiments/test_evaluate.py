@@ -1,0 +1,301 @@
+"""Scores of a run: multi-query against a plain loop, what is kept, and when it has to be found anew."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from miniature import write_image
+from untrained import JLML, PYRAMID, QUIET, untrained
+
+from reidlib.cli.commands import _score_table
+from reidlib.data import load
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.images import decode
+from reidlib.data.splits import Split
+from reidlib.errors import InputError
+from reidlib.experiments import evaluate as evaluation
+from reidlib.experiments.embedding import embed_split
+from reidlib.experiments.evaluate import (
+    current,
+    embed_streamed,
+    evaluate_run,
+    multi_query_scores,
+    open_images,
+    trained_model,
+    usable,
+)
+from reidlib.ranking.metrics import Embeddings
+from reidlib.training.runs import Run
+
+SIZE = (32, 16)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def boxed(market):
+    """The miniature with hand-drawn boxes: two of the first query's sighting, one of the second's."""
+    (market / "gt_bbox").mkdir()
+    names = ("0001_c1s1_001051_00", "0001_c1s2_038021_00", "0003_c2s1_000001_00", "0002_c1s1_000451_00")
+    for index, name in enumerate(names):
+        write_image(market / "gt_bbox" / f"{name}.jpg", seed=900 + index)
+    return market
+
+
+# --- multi-query --------------------------------------------------------------------------------------------
+
+
+def unit(vector):
+    return vector / math.sqrt(sum(value * value for value in vector))
+
+
+def naive_multi_query(query, gallery, boxes, how, kind):
+    """The protocol as it is told: box by box, query by query, image by image."""
+    precisions, penalties, firsts = [], [], []
+    for person, camera in zip(query.person_ids, query.camera_ids, strict=True):
+        own = [
+            unit(boxes.features[i].double().numpy())
+            for i in range(len(boxes))
+            if boxes.person_ids[i] == person and boxes.camera_ids[i] == camera
+        ]
+        pooled = unit(np.mean(own, 0) if how == "mean" else np.max(own, 0))
+        order = []
+        for i in range(len(gallery)):
+            match = gallery.person_ids[i] == person
+            if gallery.person_ids[i] == -1 or (match and gallery.camera_ids[i] == camera):
+                continue
+            order.append((((pooled - unit(gallery.features[i].double().numpy())) ** 2).sum(), match))
+        ranks = [rank for rank, (_, match) in enumerate(sorted(order), 1) if match]
+        if not ranks:
+            continue
+        total = 0
+        for found, rank in enumerate(ranks, 1):
+            before = 1 if rank == 1 else (found - 1) / (rank - 1)
+            total += found / rank if kind == "step" else (found / rank + before) / 2
+        precisions.append(total / len(ranks))
+        penalties.append(len(ranks) / ranks[-1])
+        firsts.append(ranks[0])
+    return {
+        "cmc": {str(r): np.mean([first <= r for first in firsts]) for r in (1, 5, 10, 20)},
+        "mean_average_precision": np.mean(precisions),
+        "mean_inp": np.mean(penalties),
+        "num_valid_queries": len(precisions),
+    }
+
+
+def drawn(generator, person_ids, camera_ids):
+    """Features of different lengths, about which the protocol must not care."""
+    features = generator.normal(size=(len(person_ids), 6)) + np.array(person_ids)[:, None] % 3
+    features *= generator.uniform(0.1, 5, (len(person_ids), 1))
+    return Embeddings(
+        torch.from_numpy(features.astype(np.float32)), np.array(person_ids), np.array(camera_ids)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_multi_query_agrees_with_a_plain_loop(seed):
+    generator = np.random.default_rng(seed)
+    query = drawn(generator, [1, 1, 2, 3, 4], [1, 2, 1, 3, 1])  # 4 is without a match
+    boxes = drawn(generator, [3, 1, 1, 2, 1, 4, 2, 2], [3, 1, 2, 1, 1, 1, 1, 1])
+    gallery = drawn(generator, [1, 2, 3, -1, 0, *generator.integers(-1, 4, 40)], [3, 2, 1, *[1, 2] * 21])
+    features = gallery.features.clone()
+    scores = multi_query_scores(query, gallery, boxes)
+    assert torch.equal(gallery.features, features)
+    kinds = {"step", "trapezoid"}
+    assert {how: set(found) for how, found in scores.items()} == {"mean": kinds, "max": kinds}
+    for how, kinds in scores.items():
+        for kind, found in kinds.items():
+            expected = naive_multi_query(query, gallery, boxes, how, kind)
+            assert found.keys() == expected.keys()
+            assert found["cmc"] == pytest.approx(expected["cmc"])
+            for name in ("mean_average_precision", "mean_inp", "num_valid_queries"):
+                assert found[name] == pytest.approx(expected[name])
+    assert scores["mean"] != scores["max"]
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [JLML, PYRAMID])
+def test_what_evaluation_keeps(boxed, tmp_path, model):
+    benchmark = load("market1501", boxed)
+    run = untrained(benchmark, tmp_path / "runs", model)
+    scores = evaluate_run(run, benchmark, execution=QUIET)
+    assert json.loads((run.folder / "scores.json").read_text()) == scores == run.scores
+    assert {name: value for name, value in scores.items() if name != "branches"} == {
+        "format": evaluation.FORMAT,
+        "benchmark": "market1501",
+        "data": benchmark.fingerprint,
+        "protocols": {},
+        "num_boxes": 3,
+        "query_person_ids": [1, 3],
+    }
+    network = trained_model(run)
+    assert scores["branches"].keys() == network.branches.keys()
+    # Each branch once more by hand, from features that are found in another way.
+    query, gallery, boxes = (
+        embed_streamed(network, split, SIZE, QUIET)
+        for split in (benchmark.query, benchmark.gallery, benchmark.boxes)
+    )
+    for name, branch in scores["branches"].items():
+        assert branch.keys() == {"step", "trapezoid", "multi_query"}
+        assert len(branch["step"]["average_precision"]) == len(branch["trapezoid"]["first_match_rank"]) == 2
+        columns = network.branches[name]
+        sides = [replace(side, features=side.features[:, columns]) for side in (query, gallery, boxes)]
+        for how in ("mean", "max"):
+            expected = naive_multi_query(*sides, how, "step")
+            assert branch["multi_query"][how]["step"]["mean_average_precision"] == pytest.approx(
+                expected["mean_average_precision"]
+            )
+    shown = _score_table(scores)
+    for how in ("mean", "max"):
+        kinds = scores["branches"]["full"]["multi_query"][how]
+        assert (
+            f"multi-query ({how} of its boxes): R1 {100 * kinds['step']['cmc']['1']:.1f}, "
+            f"mAP {100 * kinds['trapezoid']['mean_average_precision']:.1f} (trapezoid)"
+        ) in shown
+    assert set(evaluation.ranked_lists_of(run)) == {
+        "query_indices",
+        "gallery_indices",
+        "distances",
+        "statuses",
+    }
+
+
+def test_without_boxes_there_is_no_multi_query(market, tmp_path):
+    benchmark = load("market1501", market)
+    scores = evaluate_run(untrained(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
+    assert scores["num_boxes"] is None
+    assert all(branch.keys() == {"step", "trapezoid"} for branch in scores["branches"].values())
+
+
+def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, monkeypatch):
+    """One box is a query image, one a gallery image of its camera, one is new: only that is decoded."""
+    plain = load("market1501", market)
+    new = market / "0003_c2_new.jpg"
+    write_image(new, seed=77)
+    gallery_row = [path.name for path in plain.gallery.paths].index("0001_c1s1_001051_02.jpg")
+    boxes = Split(
+        (new, plain.gallery.paths[gallery_row], plain.query.paths[1], plain.query.paths[0]),
+        [3, 1, 3, 1],
+        [2, 1, 2, 1],
+    )
+    benchmark = Benchmark("market1501", market, plain.train, plain.query, plain.gallery, boxes=boxes)
+    run = untrained(benchmark, tmp_path / "runs")
+    streamed, pooled_over = [], []
+
+    def watched(model, split, *arguments):
+        streamed.extend(split.paths)
+        return embed_streamed(model, split, *arguments)
+
+    monkeypatch.setattr(evaluation, "embed_streamed", watched)
+    monkeypatch.setattr(
+        evaluation,
+        "multi_query_scores",
+        lambda query, gallery, boxes: pooled_over.append(boxes) or multi_query_scores(query, gallery, boxes),
+    )
+    evaluate_run(run, benchmark, execution=QUIET)
+    assert streamed == [new]
+    expected = embed_streamed(trained_model(run), boxes, SIZE, QUIET)
+    whole = pooled_over[-1]  # of the branch "full"
+    torch.testing.assert_close(whole.features, expected.features)
+    assert whole.person_ids.tolist() == [3, 1, 3, 1]
+
+
+def test_streamed_features_are_those_of_a_store(market, tmp_path):
+    benchmark = load("market1501", market)
+    model = trained_model(untrained(benchmark, tmp_path / "runs"))
+    stored = embed_split(model, benchmark.gallery, open_images(benchmark.gallery, SIZE, QUIET))
+    kept = list((tmp_path / "home").rglob("*.npy"))
+    streamed = embed_streamed(model, benchmark.gallery, SIZE, QUIET)
+    assert torch.equal(streamed.features, stored.features)
+    assert streamed.camera_ids.tolist() == stored.camera_ids.tolist()
+    assert list((tmp_path / "home").rglob("*.npy")) == kept
+    benchmark.gallery.paths[2].write_bytes(b"")
+    with pytest.raises(InputError, match=benchmark.gallery.paths[2].name):
+        embed_streamed(model, benchmark.gallery, SIZE, QUIET)
+
+
+def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):
+    benchmark = load("market1501", boxed)
+    run = untrained(benchmark, tmp_path / "runs")
+    scores = evaluate_run(run, benchmark, execution=QUIET)
+    broken = boxed / "gt_bbox" / "0001_c1s2_038021_00.jpg"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    assert not isinstance(decode(broken), np.ndarray)
+    with pytest.raises(InputError, match=broken.name):
+        evaluate_run(run, benchmark, execution=QUIET)
+    assert run.scores == scores
+
+
+# --- when scores are found anew -----------------------------------------------------------------------------
+
+
+def rewritten(run, **change):
+    """The run's scores with some fields changed, or taken out where the new value is None."""
+    scores = {name: value for name, value in {**run.scores, **change}.items() if value is not None}
+    (run.folder / "scores.json").write_text(json.dumps(scores))
+
+
+def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
+    benchmark = load("market1501", boxed)
+    run = untrained(benchmark, tmp_path / "runs")
+    assert not current(run, benchmark) and not usable(run)
+    scores = evaluate_run(run, benchmark, execution=QUIET)
+    assert current(run, benchmark) and usable(run)
+
+    rewritten(run, format=None, query_person_ids=None)  # as they were written before multi-query
+    assert not current(run, benchmark) and usable(run)
+    rewritten(run, **scores)
+    rewritten(run, data="0" * 16)
+    assert not current(run, benchmark) and not usable(run)  # scores of other data are nobody's
+    rewritten(run, **scores)
+    short = {kind: {**scores["branches"]["full"][kind], "cmc": None} for kind in ("step", "trapezoid")}
+    del short["trapezoid"]["average_precision"]
+    rewritten(run, branches={**scores["branches"], "full": short})
+    assert not current(run, benchmark) and not usable(run)
+    rewritten(run, branches={"global": scores["branches"]["global"]})
+    assert not usable(run)
+    rewritten(run, branches=None)
+    assert not usable(run)
+
+    rewritten(run, **scores)
+    assert current(run, benchmark)
+    write_image(boxed / "gt_bbox" / "0003_c2s1_000777_00.jpg")
+    assert not current(run, load("market1501", boxed))  # one box more
+    shutil.rmtree(boxed / "gt_bbox")
+    assert current(run, load("market1501", boxed))  # nothing is missing for what is here
+
+
+def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_path):
+    benchmark = load("market1501", boxed)
+    run = untrained(benchmark, tmp_path / "runs")
+    evaluate_run(run, replace(benchmark, boxes=None), execution=QUIET)
+    assert current(run, replace(benchmark, boxes=None))
+    assert not current(run, benchmark) and usable(run)
+    evaluate_run(run, benchmark, execution=QUIET)
+    assert current(run, benchmark)
+
+
+def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path):
+    benchmark = load("market1501", market)
+    run = untrained(benchmark, tmp_path / "runs")
+    (run.folder / "weights.pt").unlink()
+    assert not usable(run)
+    with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
+        evaluate_run(run, benchmark, execution=QUIET)
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(market, tmp_path):
+    run = untrained(load("market1501", market), tmp_path / "runs")
+    write_image(market / "query" / "0001_c2s1_001051_00.jpg")
+    with pytest.raises(InputError, match="belongs to the data"):
+        evaluate_run(Run(run.folder), load("market1501", market), execution=QUIET)
+    assert not (run.folder / "scores.json").exists()

@@ -1,0 +1,365 @@
+"""Runs under changed test images: one thing changes, and what was found once is found again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from untrained import JLML, PYRAMID, QUIET, untrained
+
+from reidlib.data import load
+from reidlib.data.synthetic import render as synthetic
+from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Size, render
+from reidlib.errors import InputError
+from reidlib.experiments import evaluate as evaluation
+from reidlib.experiments import perturbations as conditions
+from reidlib.experiments.evaluate import evaluate_run
+from reidlib.experiments.perturbations import (
+    CONDITIONS,
+    Condition,
+    all_conditions,
+    evaluate_under,
+    evaluate_under_all,
+    found,
+    open_condition,
+)
+from reidlib.training.runs import Run
+
+TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
+DEFAULT, FAR = Condition("box_jitter", 0.06), Condition("box_jitter", 0.24)
+HIDDEN = Condition("occlusion_share", 0.8)
+
+
+@pytest.fixture(scope="module")
+def tiny_home(tmp_path_factory):
+    """A home with the tiny benchmark in it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", TINY)
+        render("tiny", home / "data" / "synthetic-tiny", progress=False)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def home(tiny_home, monkeypatch):
+    """Short operations split over busy cores wait for one another, hence one thread."""
+    monkeypatch.setenv("REIDLIB_HOME", str(tiny_home))
+    monkeypatch.setitem(SIZES, "tiny", TINY)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tiny_home
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def benchmark(home):
+    return load("synthetic", home / "data" / "synthetic-tiny")
+
+
+@pytest.fixture
+def run(benchmark, tmp_path):
+    return untrained(benchmark, tmp_path / "runs")
+
+
+def never(*arguments, **options):
+    raise AssertionError("done a second time")
+
+
+# --- what a condition is ------------------------------------------------------------------------------------
+
+
+def test_each_factor_goes_from_nothing_over_the_default_upward():
+    for factor, values in CONDITIONS.items():
+        assert len(values) == 4 and values[0] == 0 and list(values) == sorted(set(values))
+        assert getattr(Factors(), factor) in values
+    assert len(all_conditions()) == 12
+    assert sum(condition.is_default for condition in all_conditions()) == 3
+
+
+def test_a_condition_has_a_name_and_turns_one_factor():
+    condition = Condition("box_jitter", 0.12)
+    assert condition.name == "box_jitter 0.12"
+    assert condition.factors == replace(Factors(), box_jitter=0.12)
+    assert Condition("occlusion_share", 0) == Condition("occlusion_share", 0.0)
+    assert asdict(Condition("occlusion_share", 1)) == {"factor": "occlusion_share", "value": 1.0}
+
+
+@pytest.mark.parametrize(
+    "factor, value, words",
+    [
+        ("gait", 0.5, "box_jitter, box_scale_error, occlusion_share; got 'gait'"),
+        ("box_jitter", 0.6, "box_jitter is a number from 0 to 0.5; got 0.6"),
+        ("box_jitter", -0.1, "from 0 to 0.5"),
+        ("occlusion_share", float("nan"), "from 0 to 1; got nan"),
+        ("box_scale_error", "0.1", "got '0.1'"),
+    ],
+)
+def test_other_factors_and_values_are_refused(factor, value, words):
+    with pytest.raises(InputError, match=words):
+        Condition(factor, value)
+
+
+# --- the images ---------------------------------------------------------------------------------------------
+
+
+def names(split):
+    return [path.name for path in split.paths]
+
+
+@pytest.mark.parametrize("condition", [FAR, Condition("box_scale_error", 0.24), HIDDEN])
+def test_only_the_one_thing_changes(benchmark, condition, home):
+    """Same names, order and labels; other pixels, in as many images as the factor has to do with."""
+    tests = open_condition(condition, "tiny", progress=False)
+    folder = tests.query.paths[0].parent.parent
+    assert folder == home / "data" / f"synthetic-tiny-{condition.factor}-{condition.value:g}"
+    assert not (folder / "bounding_box_train").exists()
+    changed = []
+    for mine, theirs in ((tests.query, benchmark.query), (tests.gallery, benchmark.gallery)):
+        assert names(mine) == names(theirs)
+        assert mine.person_ids.tolist() == theirs.person_ids.tolist()
+        assert mine.camera_ids.tolist() == theirs.camera_ids.tolist()
+        changed += [a.read_bytes() != b.read_bytes() for a, b in zip(mine.paths, theirs.paths, strict=True)]
+    if condition is HIDDEN:
+        assert 0.4 < sum(changed) / len(changed) < 0.9  # 0.8 of them are occluded, 0.15 were before
+    else:
+        assert all(changed)
+    truths = [(root / "factors.csv").read_text().splitlines() for root in (folder, benchmark.root)]
+    rows = [
+        {row.split(",")[1]: row.split(",") for row in truth if not row.startswith("bounding_box_train")}
+        for truth in truths
+    ]
+    columns = rows[0]["file"]
+    own = {"occluded"} if condition is HIDDEN else {column for column in columns if column.startswith("box_")}
+    for name, row in rows[0].items():
+        differing = {column for column, a, b in zip(columns, row, rows[1][name], strict=True) if a != b}
+        assert differing <= own
+
+
+def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypatch):
+    rendered = render("tiny", tmp_path / "again", factors=DEFAULT.factors, splits=TEST_SPLITS, progress=False)
+    monkeypatch.setattr(synthetic, "_write", never)
+    for condition in (DEFAULT, Condition("occlusion_share", 0.15)):
+        tests = open_condition(condition, "tiny", progress=False)
+        assert tests.query.paths == benchmark.query.paths and tests.gallery.paths == benchmark.gallery.paths
+    for path in (*tests.query.paths, *tests.gallery.paths):
+        assert path.read_bytes() == (rendered / path.parent.name / path.name).read_bytes()
+
+
+def test_fingerprints_tell_conditions_apart(monkeypatch):
+    prints = [open_condition(condition, "tiny", progress=False).fingerprint for condition in (DEFAULT, FAR)]
+    prints.append(open_condition(Condition("occlusion_share", 0.15), "tiny", progress=False).fingerprint)
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_a_folder_that_lost_an_image_is_refused(tmp_path):
+    folder = tmp_path / "far"
+    tests = open_condition(FAR, "tiny", folder, progress=False)
+    assert tests.query.paths[0].parent.parent == folder
+    tests.gallery.paths[3].unlink()
+    with pytest.raises(InputError, match="render it again"):
+        open_condition(FAR, "tiny", folder, progress=False)
+    with pytest.raises(InputError, match=r"one rendering.*box_jitter 0.24 where 0.06"):
+        open_condition(HIDDEN, "tiny", folder, progress=False)
+
+
+def test_a_killed_rendering_leaves_nothing_half(tmp_path):
+    """A real kill -9 of a real process in the middle of its images; the next call renders them all."""
+    script = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from PIL import Image
+        from reidlib.experiments.perturbations import Condition, open_condition
+        save = Image.Image.save
+        def slow(self, path, *arguments, **options):
+            save(self, path, *arguments, **options)
+            time.sleep(0.2)
+        Image.Image.save = slow
+        print("ready", flush=True)
+        open_condition(Condition("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
+    """)
+    folder = tmp_path / "data" / "condition"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", script, folder], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("data/.condition.partial-*/*/*.jpg")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not folder.exists()
+    tests = open_condition(Condition("box_jitter", 0.12), "smoke", folder, progress=False)
+    assert (len(tests.query), len(tests.gallery)) == (60, 118)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".condition.lock", "condition"]
+
+
+# --- the scores ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model, branches", [(JLML, {"full", "global", "local"}), (PYRAMID, {"full"})], ids=["jlml", "pyramid"]
+)
+def test_scores_under_conditions(benchmark, tmp_path, model, branches):
+    run = untrained(benchmark, tmp_path / "runs", model)
+    own = evaluate_run(run, benchmark, execution=QUIET)
+    scores = evaluate_under_all(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
+    assert list(scores) == [DEFAULT, FAR, HIDDEN]
+    for condition, under in scores.items():
+        assert under["condition"] == {"factor": condition.factor, "value": condition.value}
+        assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
+        assert under["branches"].keys() == branches
+        for branch in under["branches"].values():
+            assert branch.keys() == {"step", "trapezoid"}
+            for kept in branch.values():
+                assert kept.keys() == own["branches"]["full"]["step"].keys()
+                assert list(kept["cmc"]) == ["1", "5", "10", "20"]
+                assert len(kept["average_precision"]) == len(kept["first_match_rank"]) == len(benchmark.query)
+    full = own["branches"]["full"]["step"]
+    assert scores[DEFAULT]["branches"]["full"]["step"]["average_precision"] == full["average_precision"]
+    assert scores[FAR]["branches"]["full"]["step"]["average_precision"] != full["average_precision"]
+    assert len({under["data"] for under in scores.values()}) == 3
+    kept = sorted((run.folder / "conditions").iterdir())
+    assert [path.name for path in kept] == ["box_jitter-0.24.json", "occlusion_share-0.8.json"]
+    assert json.loads(kept[0].read_text()) == scores[FAR]
+
+
+def test_the_changed_images_are_scored_as_a_run_is(benchmark, run, tmp_path):
+    """The same network on a benchmark of the changed images gives the same scores."""
+    under = evaluate_under(run, FAR, benchmark, execution=QUIET)
+    tests = open_condition(FAR, "tiny", progress=False)
+    changed = replace(benchmark, query=tests.query, gallery=tests.gallery, boxes=None)
+    other = untrained(changed, tmp_path / "other")
+    scores = evaluate_run(other, changed, execution=QUIET)
+    for name, branch in under["branches"].items():
+        for kind in ("step", "trapezoid"):
+            expected = scores["branches"][name][kind]
+            assert branch[kind] == {
+                **expected,
+                "cmc": {r: expected["cmc"][r] for r in ("1", "5", "10", "20")},
+            }
+
+
+def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_path, monkeypatch):
+    evaluate_run(run, benchmark, execution=QUIET)
+    scores = evaluate_under_all(run, (DEFAULT, FAR), benchmark, execution=QUIET)
+    (run.folder / "weights.pt").unlink()
+    carried = run.folder.rename(tmp_path / "carried")
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "empty"))
+    for name in ("open_condition", "trained_model", "evaluate_run"):
+        monkeypatch.setattr(conditions, name, never)
+    carried = Run(carried)
+    assert {condition: found(carried, condition) for condition in scores} == scores
+    assert evaluate_under_all(carried, (DEFAULT, FAR), None) == scores
+    assert found(carried, HIDDEN) is None
+    assert not (tmp_path / "empty").exists()
+
+
+def test_without_weights_what_is_missing_is_refused(benchmark, run):
+    (run.folder / "weights.pt").unlink()
+    for condition in (DEFAULT, HIDDEN):
+        with pytest.raises(InputError, match="needs the run's weights"):
+            evaluate_under(run, condition, benchmark, execution=QUIET)
+    assert not (run.folder / "conditions").exists()
+
+
+def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run):
+    scores = evaluate_run(run, benchmark, execution=QUIET)
+    del scores["format"], scores["query_person_ids"]
+    (run.folder / "scores.json").write_text(json.dumps(scores))
+    (run.folder / "weights.pt").unlink()
+    assert found(run, DEFAULT) is None  # whose persons these are is known from the data alone
+    under = evaluate_under(run, DEFAULT, benchmark, execution=QUIET)
+    assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
+    assert under["data"] == benchmark.fingerprint
+
+
+def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
+    under = evaluate_under(run, DEFAULT, benchmark, execution=QUIET)
+    assert evaluation.current(run, benchmark)
+    assert under == found(run, DEFAULT)
+
+
+def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeypatch):
+    loaded, real = [], conditions.trained_model
+    monkeypatch.setattr(conditions, "trained_model", lambda *a: loaded.append(1) or real(*a))
+    evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
+    assert loaded == [1]
+    monkeypatch.setattr(conditions, "embed_streamed", never)
+    evaluate_under_all(run, (HIDDEN, FAR), benchmark, execution=QUIET)
+    assert loaded == [1]
+
+
+def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
+    real = conditions.open_condition
+
+    def failing(condition, *arguments, **options):
+        if condition == HIDDEN:
+            raise KeyboardInterrupt
+        return real(condition, *arguments, **options)
+
+    monkeypatch.setattr(conditions, "open_condition", failing)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
+    assert [path.name for path in (run.folder / "conditions").iterdir()] == ["box_jitter-0.24.json"]
+    assert found(run, FAR) and not found(run, HIDDEN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run_data": "of another training"},
+        {"data": "of another rendering"},
+        {"size": "huge"},
+        {"format": 0},
+        {"condition": {"factor": "box_jitter", "value": 0.12}},
+    ],
+)
+def test_scores_of_something_else_are_not_found(benchmark, run, change):
+    scores = evaluate_under(run, FAR, benchmark, execution=QUIET)
+    path = run.folder / "conditions" / "box_jitter-0.24.json"
+    path.write_text(json.dumps({**scores, **change}))
+    assert found(run, FAR) is None
+    assert evaluate_under(run, FAR, benchmark, execution=QUIET) == scores
+    assert json.loads(path.read_text()) == scores
+
+
+def test_scores_of_a_former_renderer_are_not_found(benchmark, run, monkeypatch):
+    evaluate_under(run, FAR, benchmark, execution=QUIET)
+    monkeypatch.setattr(synthetic, "_FORMAT", synthetic._FORMAT + 1)
+    assert found(run, FAR) is None
+
+
+def test_a_damaged_file_is_made_again(benchmark, run):
+    whole = evaluate_under(run, FAR, benchmark, execution=QUIET)
+    path = run.folder / "conditions" / "box_jitter-0.24.json"
+    path.write_text(path.read_text()[:100])
+    assert found(run, FAR) is None
+    assert evaluate_under(run, FAR, benchmark, execution=QUIET) == whole
+    assert found(run, FAR) == whole
+
+
+def test_decoded_images_are_not_kept(benchmark, run, home):
+    before = set(home.rglob("*.npy"))
+    evaluate_under(run, Condition("box_scale_error", 0.12), benchmark, execution=QUIET)
+    assert set(home.rglob("*.npy")) == before
+
+
+def test_other_benchmarks_are_refused(benchmark, run, tmp_path):
+    real = replace(benchmark, name="market1501")
+    with pytest.raises(InputError, match=r"embedded benchmark.*got market1501"):
+        evaluate_under(run, FAR, real, execution=QUIET)
+    other = load("synthetic", render("tiny", tmp_path / "other", factors=Factors(gait=0.5), progress=False))
+    with pytest.raises(InputError, match="belongs to the data"):
+        evaluate_under(run, FAR, other, execution=QUIET)
+    with pytest.raises(InputError, match="with the default factors and seed 0"):
+        evaluate_under(untrained(other, tmp_path / "runs"), FAR, other, execution=QUIET)
+    assert not list(Path(tmp_path).glob("runs/*/conditions"))

@@ -1,0 +1,223 @@
+"""Reproduction on a Dask cluster: a real scheduler and two workers in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pretending
+import pytest
+from pretending import alive, check_trained_once, notes, processes, until
+from test_reproduce import FINISH, build, meet, status
+
+from reidlib.cli.arguments import main
+from reidlib.errors import InputError
+from reidlib.reports import cluster
+from reidlib.reports.cluster import connected
+from reidlib.reports.processes import Work, apart
+from reidlib.reports.reproduce import Plan, Task, reproduce, select
+
+
+@contextmanager
+def scheduler(folder: Path):
+    """A scheduler's address, and a function that starts workers for it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, started = f"tcp://127.0.0.1:{port}", []
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            map(str, (*Path(__file__).parents[:2], os.environ.get("PYTHONPATH", "")))
+        ),
+        # What the command finds, its workers must find, whatever they were started with.
+        "REIDLIB_HOME": str(folder / "elsewhere"),
+        "DASK_TEMPORARY_DIRECTORY": str(folder),
+    }
+
+    def start(part: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{part}", *arguments, "--no-dashboard"]
+        with (folder / f"{part}{len(started)}.log").open("w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+            started.append(process)
+
+    def start_workers(number: int, threads: int = 1) -> None:
+        start("worker", address, "--nworkers", str(number), "--nthreads", str(threads), "--host", "127.0.0.1")
+
+    start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+    try:
+        yield address, start_workers
+    finally:
+        for process in reversed(started):
+            os.killpg(process.pid, signal.SIGKILL)  # an orderly end takes seconds
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with scheduler(tmp_path_factory.mktemp("cluster")) as (found, start_workers):
+        start_workers(2)
+        yield found
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def workers(address, home):
+    return connected(address, out=home / "out", shared=(home,), timeout=30)
+
+
+def plan(home: Path) -> Plan:
+    return Plan(select([], home / "notebooks"), "smoke", home / "out")
+
+
+def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
+    build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
+    build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
+    there = "from reidlib import locations\nassert len(list(locations.runs().glob('one-*/run.json'))) == 1"
+    build(home / "notebooks", "20_waits", there, FINISH)
+    tasks = [
+        Task("one", pretending.train, ("one", 6), notebooks=("20_waits",)),
+        Task("two", pretending.fail, ("two",)),
+    ]
+    asked = []
+    outcome = reproduce(plan(home), prepare=lambda names: asked.append(names) or tasks, cluster=workers)
+    assert asked == [("10_left", "11_right", "20_waits")]
+    assert outcome.done == asked[0]
+    assert outcome.failed_tasks == ("two",)
+    printed, complaints = capfd.readouterr()
+    log = home / "out" / "tasks" / "two.log"
+    assert f"ValueError: two cannot be (see {log})" in printed
+    assert "a word before two fails" in log.read_text()
+    assert complaints == ""
+    assert not (home.parent / "elsewhere").exists()
+    assert not list(home.glob(".cluster-*")) + list((home / "out").glob(".cluster-*"))
+    assert reproduce(plan(home), cluster=workers, progress=False).skipped == outcome.done  # not connected
+
+
+def test_a_killed_worker_costs_nothing_that_was_finished(home, workers):
+    """One dies in the middle of a training, having finished another; then one in the middle of a notebook."""
+    # A first attempt leaves what a second must not take for its own.
+    code = """
+import psutil, time
+from reidlib import locations
+notes = locations.home() / "notes"
+with notes.open("a") as file:
+    file.write(f"notebook begins 0 {psutil.Process().parent().parent().pid}\\n")
+if notes.read_text().count("notebook begins") == 1:
+    Path(out, "result.json").write_text("{}")
+    time.sleep(60)
+"""
+    build(home / "notebooks", "10_dies", "from pathlib import Path" + code, FINISH)
+    tasks = [Task(name, pretending.train, (name, n)) for name, n in {"a": 1, "b": 30, "c": 20}.items()]
+    killed = []
+
+    def kill(name: str, mark: str) -> None:
+        until(lambda: notes(home, mark), mark)
+        killed.append(processes(home, name)[1])
+        os.kill(killed[-1], signal.SIGKILL)
+
+    def kill_both() -> None:
+        kill("c", "c epoch 3")
+        kill("notebook", "notebook begins")
+
+    killer = threading.Thread(target=kill_both)
+    killer.start()
+    outcome = reproduce(plan(home), prepare=lambda _: tasks, cluster=workers, progress=False)
+    killer.join()
+    assert len(killed) == 2
+    assert outcome.done == ("10_dies",)
+    assert outcome.failed_tasks == ()
+    check_trained_once(home, a=1, b=30, c=20)
+    begun = {name: len(notes(home, f"{name} begins")) for name in ("a", "b", "c", "notebook")}
+    assert begun == {"a": 1, "b": 1, "c": 2, "notebook": 2}
+    assert notes(home, "a found") == [""]  # nobody even asked for it again
+    assert status(plan(home), "10_dies")["state"] == "done"
+
+
+def test_a_killed_command_leaves_no_work_and_goes_on(home, address):
+    build(home / "notebooks", "10_after", FINISH)
+    arguments = f"cluster=connected({address!r}, out=home / 'out', shared=(home,), timeout=30)"
+    trainings = {"a": 1, "b": 50, "c": 10}
+    command = pretending.start_command(home, home / "notebooks", trainings, arguments)
+    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
+    left = processes(home, "b")[0]
+    command.kill()
+    command.communicate(timeout=40)
+    until(lambda: not alive(left), "the cluster to stop")
+    assert not notes(home, "b found")
+    again = pretending.start_command(home, home / "notebooks", trainings, arguments)
+    printed, complaints = again.communicate(timeout=60)
+    assert again.returncode == 0, complaints
+    assert "done=('10_after',)" in printed
+    check_trained_once(home, **trainings)
+    assert len(notes(home, "a begins")) == 1
+    assert not list((home / "out").glob(".cluster-*"))
+
+
+def test_workers_come_and_those_of_several_threads_are_refused(tmp_path):
+    with scheduler(tmp_path) as (address, start_workers):
+        said = []
+        with (
+            pytest.raises(InputError, match=r"a cluster has workers.*dask worker"),
+            connected(address, out=tmp_path, timeout=30, patience=1, say=said.append),
+        ):
+            pass
+        assert said == [f"waiting up to 1 s for a worker of {address}"]
+        start_workers(1)
+        with connected(address, out=tmp_path, say=said.append) as (_, capacity):
+            assert capacity() == 1
+            start_workers(1, threads=3)
+            until(lambda: capacity() == 4, "another worker")
+        with (
+            pytest.raises(InputError, match=r"one thing at a time; got .* with 3 threads; .*--nthreads 1"),
+            connected(address, out=tmp_path),
+        ):
+            pass
+
+
+def refusal(address: str, home: Path, **more) -> str:
+    with pytest.raises(InputError) as refused, connected(address, out=home / "out", **more):
+        pass
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_workers_with_other_files_or_versions_are_refused(home, address, monkeypatch):
+    (home / "out").mkdir()
+    absent = home / "notebooks" / "10_absent.ipynb"
+    assert f"which does not see {absent}; " in refusal(address, home, files=(absent,))
+    monkeypatch.setattr(cluster, "environment_digest", lambda: "another")
+    assert "another version of reidlib" in refusal(address, home)
+    assert not list((home / "out").iterdir())
+
+
+def test_a_worker_that_comes_late_is_checked_too(home, workers):
+    (home / "out").mkdir()
+    work = Work("late", b"", {}, None, home / "late.log")
+    with workers as (executor, _):
+        next((home / "out").glob(".cluster-*")).unlink()
+        assert "which does not see" in executor.submit(apart, work).result()
+
+
+def test_no_scheduler_and_no_library(home, monkeypatch, capsys):
+    (home / "out").mkdir()
+    assert "scheduler answers" in refusal("tcp://127.0.0.1:1", home, timeout=0.5)
+    assert "scheduler answers" in refusal("no address at all", home, timeout=0.5)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    command = ["reproduce", "00", "--profile", "smoke", "--device", "cpu", "--scheduler", "tcp://127.0.0.1:1"]
+    assert main(command) == 2
+    assert "pip install 'reidlib[cluster]'" in capsys.readouterr().err
+    assert not list(home.glob("smoke/*/status.json"))

@@ -1,0 +1,567 @@
+"""Reproduction, on notebooks of a few lines that run in real kernels."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pretending
+import pytest
+from filelock import FileLock
+from pretending import alive, check_trained_once, notes, processes, until
+
+from reidlib.cli.arguments import main
+from reidlib.errors import InputError
+from reidlib.reports import index as report
+from reidlib.reports import notebook
+from reidlib.reports.display import Display, clock
+from reidlib.reports.processes import STOPPED, Work, apart
+from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, select
+from reidlib.reports.work import pool_here
+from reidlib.training.device import Execution
+
+PARAMETERS = 'profile = "quick"\nout = ""\nseeds = 1\ndata_root = ""'
+# A one-pixel PNG.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+FINISH = f"""
+import base64, json, os, sys
+from pathlib import Path
+Path(out, "curve 1.png").write_bytes(base64.b64decode("{PIXEL}"))
+Path(out, "result.json").write_text(json.dumps(dict(
+    title="Finished <img src=x onerror=alert(1)>",
+    question="Does it work?",
+    headline={{"R1": "82.8", "<b>mAP</b>": "67.4"}},
+    scores=[{{"branch": "full", "R1": 82.8123, "valid": True}}, {{"branch": "<i>local</i>", "mAP": None}}],
+    figures=[{{"file": "curve 1.png", "caption": "A curve", "alt": "one pixel"}},
+             {{"file": "../outside.png", "caption": "not mine", "alt": ""}}],
+    configuration=dict(benchmark="tiny", executable=sys.executable, data_root=data_root, seeds=seeds,
+                       threads=os.environ.get("OMP_NUM_THREADS"), folder=os.getcwd()),
+    versions={{"python": "3"}}, commit="abc1234", device="2 cores", duration=0.1)))
+"""
+
+
+def build(folder: Path, name: str, *cells: str, parameters: str | None = PARAMETERS, depends_on=()) -> Path:
+    """A notebook of one heading, a parameters cell and the given code cells."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells.append(
+        nbformat.v4.new_markdown_cell(
+            f"# About {name}\n\nThe loss $\\sum_i \\alpha_i x^2$ of [the other](10_good.ipynb)."
+            "\n\n<script src='https://example.org/x.js'></script> ![far](https://example.org/far.png)"
+        )
+    )
+    if parameters is not None:
+        cell = nbformat.v4.new_code_cell(parameters)
+        cell.metadata["tags"] = ["parameters"]
+        notebook.cells.append(cell)
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in cells]
+    if depends_on:
+        notebook.metadata["reidlib"] = {"depends_on": list(depends_on)}
+    folder.mkdir(exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def meet(mine: str, other: str) -> str:
+    """Code that ends only if the other notebook runs at the same time."""
+    return f"""
+import time
+from pathlib import Path
+(Path(out).parent / "{mine}").touch()
+end = time.time() + 60
+while not (Path(out).parent / "{other}").exists():
+    assert time.time() < end, "alone"
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Plan, Outcome, str]:
+    """A report with every kind of ending, made two at a time, and what was printed."""
+    root = tmp_path_factory.mktemp("reproduce")
+    folder = root / "notebooks"
+    build(folder, "5_blocked", "raise SystemError('never run')", FINISH, depends_on=["20_fails"])
+    build(
+        folder,
+        "10_good",
+        "import ipywidgets\nfrom IPython.display import display, HTML\nprint('10%\\r100%')\n"
+        "display(ipywidgets.IntSlider())\ndisplay(HTML('<script src=\"https://example.org/y.js\"></script>hi'))",
+        FINISH,
+    )
+    build(folder, "20_fails", "x = 1", "raise ValueError('first line\\nsecond <u>line</u>')", FINISH)
+    build(folder, "30_dies", "import os; os._exit(1)", FINISH)
+    build(folder, "40_silent", "x = 1")
+    build(folder, "50_left", meet("left", "right"), FINISH)
+    build(folder, "51_right", meet("right", "left"), FINISH, depends_on=["10_good"])
+    build(folder, "60_blocked_too", FINISH, depends_on=["5_blocked"])
+    kernels = root / "jupyter" / "kernels" / "python3"
+    kernels.mkdir(parents=True)
+    (kernels / "kernel.json").write_text(
+        json.dumps({"argv": ["/nowhere/python"], "display_name": "x", "language": "python"})
+    )
+    # Braces in the folder's name: papermill would take them for placeholders.
+    plan = Plan(
+        notebooks=select([], folder),
+        profile="smoke",
+        out=root / "report {1}",
+        jobs=2,
+        parameters={"seeds": 3, "data_root": Path("some/data")},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(root / "jupyter"))
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.setattr(sys, "stdout", printed := io.StringIO())
+        outcome = reproduce(plan)
+    return plan, outcome, printed.getvalue()
+
+
+def status(plan: Plan, name: str) -> dict:
+    return json.loads((plan.out / name / "status.json").read_text())
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_ending_is_told_apart(made):
+    plan, outcome, _ = made
+    assert outcome.done == ("10_good", "50_left", "51_right")  # left and right end only side by side
+    assert outcome.failed == ("20_fails", "30_dies", "40_silent")
+    assert outcome.blocked == ("5_blocked", "60_blocked_too")
+    assert outcome.skipped == ()
+    assert status(plan, "20_fails")["error"] == "ValueError: first line"
+    assert status(plan, "30_dies")["error"].startswith("DeadKernelError")
+    assert "result.json" in status(plan, "40_silent")["error"]
+    assert status(plan, "5_blocked")["error"] == "not run, because 20_fails failed"
+    assert not (plan.out / "5_blocked" / "notebook.ipynb").exists()
+
+
+def test_parameters_reach_the_notebook_in_this_python_in_its_own_folder(made):
+    plan, _, _ = made
+    used = report.read_json(plan.out / "10_good" / "result.json")["configuration"]
+    assert used["executable"] == sys.executable
+    assert used["seeds"] == 3
+    assert used["data_root"] == str(Path("some/data").absolute())
+    assert used["folder"] == str(plan.notebooks[0].parent)
+    assert used["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+def test_a_failed_page_shows_the_traceback_and_what_ran(made):
+    plan, _, _ = made
+    page = (plan.out / "20_fails" / "index.html").read_text()
+    assert "second &lt;u&gt;line&lt;/u&gt;" in page and "Traceback" in page
+    assert "failed</span> — ValueError: first line" in page
+    assert 'href="#failure"' in page and 'id="failure"' in page and "not executed" in page
+    dead = (plan.out / "30_dies" / "index.html").read_text()
+    assert "DeadKernelError" in dead and 'href="#failure"' not in dead
+
+
+def test_pages_ask_nothing_of_the_web(made):
+    plan, _, _ = made
+    pages = [plan.out / "index.html", *plan.out.glob("*/index.html")]
+    assert len(pages) == 7
+    for path in pages:
+        text = path.read_text()
+        assert "default-src 'none'" in text
+        assert not re.search(r"<(?:script|link|iframe)\b", text)
+        assert not re.search(r"<img[^>]*src=[\"']?(?:https?:)?//", text)
+        assert not re.search(r"url\(|@import", text)
+
+
+def test_a_page_reads_without_scripts(made):
+    plan, _, _ = made
+    page = (plan.out / "10_good" / "index.html").read_text()
+    assert 'alt="\\sum_i \\alpha_i x^2"' in page and "$\\sum" not in page
+    assert 'href="../10_good/index.html"' in page and 'href="../index.html"' in page
+    assert "open the notebook in JupyterLab" in page and "IntSlider" not in page.split("<main>")[1].replace(
+        'ipywidgets</span><span class="o">.</span><span class="n">IntSlider', ""
+    )
+    assert "100%" in page and not re.search(r">10%", page)
+    assert "<details>" in page
+
+
+def test_the_index_shows_results_and_escapes_everything(made):
+    plan, _, _ = made
+    index = (plan.out / "index.html").read_text()
+    assert "3 done, 3 failed, 2 not run" in index
+    assert "<img src=x" not in index and "Finished &lt;img src=x onerror=alert(1)&gt;" in index
+    assert "&lt;b&gt;mAP&lt;/b&gt;" in index and "&lt;i&gt;local&lt;/i&gt;" in index
+    assert 'src="10_good/curve%201.png" alt="one pixel"' in index and "outside" not in index
+    assert "82.81" in index and "abc1234" in index and "2 cores" in index
+    assert "✗&nbsp;failed" in index and "ValueError: first line" in index
+    names = re.findall(r'<section id="(\w+)"', index)
+    assert names == ["5_blocked", "10_good", "20_fails", "30_dies", "40_silent", "50_left", "51_right",
+                     "60_blocked_too"]  # fmt: skip
+
+
+def test_the_log_has_a_line_for_each_change_and_no_carriage_returns(made):
+    plan, _, printed = made
+    lines = printed.splitlines()
+    assert lines[0] == "8 notebooks, profile smoke: 8 to run, 0 unchanged"
+    assert "20_fails  running" in lines
+    assert any(re.fullmatch(r"20_fails  failed  \d:\d\d  ValueError: first line", line) for line in lines)
+    assert lines[-2] == "3 done, 0 unchanged, 3 failed, 2 not run"
+    assert lines[-1] == f"report: {plan.out / 'index.html'}"
+    assert "\r" not in printed
+
+
+def test_a_second_run_changes_no_file_and_is_quick(made):
+    plan, outcome, _ = made
+    again = replace(plan, notebooks=tuple(p for p in plan.notebooks if p.stem in outcome.done))
+    before, began = stamps(plan.out), time.monotonic()
+    assert reproduce(again, progress=False) == Outcome((), outcome.done, (), ())
+    assert time.monotonic() - began < 10
+    assert stamps(plan.out) == before
+
+
+class Recorder(Executor):
+    """Stands in for kernels where only the decision to run counts: writes what a notebook would."""
+
+    def __init__(self, failing: tuple[str, ...] = ()):
+        self.ran: list[str] = []
+        self.failing = failing
+
+    def submit(self, function, work):
+        _, (path, folder, _) = pickle.loads(work.call)
+        self.ran.append(path.stem)
+        (folder / "notebook.partial.ipynb").write_text(path.read_text())
+        if path.stem not in self.failing:
+            (folder / "result.json").write_text(json.dumps({"title": path.stem}))
+        future = Future()
+        future.set_result(None)
+        return future
+
+
+@pytest.fixture
+def rerun(tmp_path):
+    """Two notebooks, the second depending on the first; a function that tells which of them run."""
+    folder = tmp_path / "notebooks"
+    first = build(folder, "10_first", "1", parameters='profile = "quick"\nout = ""')
+    second = build(folder, "11_second", "2", depends_on=["10_first"])
+
+    def run(*, failing=(), prepare=None, **changes) -> list[str]:
+        plan = {"notebooks": (first, second), "profile": "smoke", "out": tmp_path / "out", **changes}
+        reproduce(Plan(**plan), prepare=prepare, executor=(recorder := Recorder(failing)), progress=False)
+        return recorder.ran
+
+    run.folder, run.first, run.second, run.out = folder, first, second, tmp_path / "out"
+    return run
+
+
+BOTH = ["10_first", "11_second"]
+
+
+def test_what_has_changed_runs_again(rerun):
+    assert rerun() == BOTH
+    assert rerun() == []
+    assert rerun(parameters={"seeds": 2}) == ["11_second"]  # the first does not declare it
+    assert rerun(parameters={"seeds": 2}) == []
+    assert rerun(inputs={"data": "other"}) == BOTH
+    assert rerun(profile="quick") == BOTH
+    assert rerun(profile="quick", force=True) == BOTH
+    (rerun.out / "11_second" / "index.html").unlink()
+    assert rerun(profile="quick") == ["11_second"]
+    build(rerun.folder, "10_first", "1 + 1")
+    assert rerun(profile="quick", notebooks=(rerun.second,)) == ["11_second"]
+    assert rerun(profile="quick") == ["10_first"]
+
+
+def test_outputs_of_a_source_notebook_do_not_count_as_a_change(rerun):
+    rerun()
+    notebook = nbformat.read(rerun.first, as_version=4)
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="ran by hand")]
+    notebook.cells[-1].execution_count = 7
+    nbformat.write(notebook, rerun.first)
+    assert rerun() == []
+
+
+def test_a_failed_notebook_runs_again_and_an_old_result_does_not_count(rerun):
+    rerun()
+    assert rerun(force=True, failing=["10_first"]) == ["10_first"]
+    assert json.loads((rerun.out / "10_first" / "status.json").read_text())["state"] == "failed"
+    assert rerun() == BOTH
+
+
+def test_a_new_version_of_torch_or_of_the_package_counts_as_a_change(rerun, monkeypatch):
+    rerun()
+    monkeypatch.setattr(notebook, "version", lambda name: "99")
+    assert rerun() == BOTH
+    assert rerun() == []
+
+
+def test_deciding_that_nothing_has_changed_imports_nothing_heavy():
+    heavy = "{'torch', 'papermill', 'nbconvert', 'matplotlib', 'pandas'}"
+    code = f"import sys, reidlib.reports.reproduce; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_notebooks_are_chosen_by_number_or_name_in_order(tmp_path):
+    for name in ("00_start", "10_data", "20_train", "9_early"):
+        build(tmp_path, name)
+    (tmp_path / "scratch.ipynb").write_text("")
+
+    def names(*numbers):
+        return [path.stem for path in select(numbers, tmp_path)]
+
+    assert names() == ["00_start", "9_early", "10_data", "20_train"]
+    assert names("20", 0, "10_data") == ["00_start", "10_data", "20_train"]
+    with pytest.raises(InputError, match=r"'2'.*00_start, 9_early, 10_data, 20_train"):
+        names("2")
+    with pytest.raises(InputError, match="none in"):
+        select([], tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        ({}, {"parameters": {"benchmark": "x"}}, "declared by one of the notebooks; got benchmark; choose"),
+        ({}, {"parameters": {"out": "x"}}, "set by the plan"),
+        ({}, {"parameters": {"seeds": object()}}, "parameter seeds must be"),
+        ({}, {"jobs": 0}, "at least one notebook must run at a time"),
+        ({"parameters": None}, {}, "0 of them in 10_one.ipynb"),
+        ({"parameters": "out = 1"}, {}, "10_one.ipynb without profile"),
+        ({"parameters": "out = = 1"}, {}, "line 1 of it in 10_one.ipynb"),
+        ({"depends_on": ["99_none"]}, {}, "99_none in 10_one"),
+        ({"depends_on": ["10_one"]}, {}, "10_one → 10_one"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, make, changes, message):
+    path = build(tmp_path / "notebooks", "10_one", **make)
+    with pytest.raises(InputError) as error:
+        plan = Plan(**{"notebooks": (path,), "profile": "smoke", "out": tmp_path / "out", **changes})
+        reproduce(plan, progress=False)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "10_one.ipynb").write_text("{")
+    with pytest.raises(InputError, match=r"valid Jupyter JSON; got .*10_one\.ipynb"):
+        reproduce(Plan((tmp_path / "10_one.ipynb",), "smoke", tmp_path / "out"), progress=False)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(rerun, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"must be writable.*Not a directory.*--out"):
+        rerun(out=tmp_path / "file" / "out")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"No space left.*free some space"):
+        rerun()
+    assert not list(rerun.out.iterdir())
+
+
+def test_two_commands_do_not_write_one_report(rerun):
+    rerun.out.mkdir()
+    with FileLock(rerun.out / ".lock"), pytest.raises(InputError, match="one command at a time"):
+        rerun()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_command_leaves_no_kernel_and_nothing_that_looks_complete(tmp_path, number):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    busy = "import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(300)"
+    build(folder, "10_busy", busy, FINISH)
+    build(folder, "20_never", FINISH)
+    program = (
+        "from pathlib import Path; from reidlib.reports.reproduce import *\n"
+        f"reproduce(Plan(select([], Path({str(folder)!r})), 'smoke', Path({str(out)!r}), jobs=1))"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    mark = out / "10_busy" / "pid"
+    until(lambda: mark.is_file() and mark.read_text(), "the kernel to start")
+    kernel = int(mark.read_text())
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)  # as a terminal does: the workers get it too
+    else:
+        command.send_signal(number)
+    printed, complaints = command.communicate(timeout=30)
+    until(lambda: not alive(kernel), "the kernel to end")
+    states = [
+        json.loads((out / name / "status.json").read_text())["state"] for name in ("10_busy", "20_never")
+    ]
+    index = (out / "index.html").read_text()
+    assert "1 not run yet" in index and not list(out.rglob("result.json"))
+    if number == signal.SIGINT:
+        assert states == ["interrupted", "waiting"]
+        assert "10_busy  interrupted" in printed and "1 interrupted" in index
+        assert complaints.splitlines()[-1] == (
+            "KeyboardInterrupt: interrupted with 10_busy running; finished notebooks are kept; "
+            "run the same command again to go on"
+        )
+        assert "TCP" not in complaints
+    else:
+        assert states == ["running", "waiting"] and "1 not finished" in index
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
+    there = "from reidlib import locations\nassert bool(list(locations.runs().glob('{}-*/run.json'))) == {}"
+    build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
+    build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
+    build(home / "notebooks", "20_waits", there.format("good", True), FINISH)
+    build(home / "notebooks", "30_finds_nothing", there.format("killed", False), FINISH)
+    tasks = [
+        Task("killed", pretending.train, ("killed", 300), notebooks=("30_finds_nothing",)),
+        Task("bad", pretending.fail, ("bad",), notebooks=("20_waits",)),
+        Task("good", pretending.train, ("good", 10), notebooks=("20_waits", "99_not_in_the_plan")),
+        Task("dies", os._exit, (3,)),
+        Task("unknown", pretending.train, ("too", "many", "arguments")),
+    ]
+
+    def kill() -> None:
+        until(lambda: notes(home, "killed epoch 2"), "the training")
+        os.kill(processes(home, "killed")[0], signal.SIGKILL)
+
+    (killer := threading.Thread(target=kill)).start()
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed := io.StringIO())
+        outcome = reproduce(
+            Plan(select([], home / "notebooks"), "smoke", home / "out", jobs=2),
+            prepare=lambda waiting: asked.append(waiting) or tasks,
+        )
+    killer.join()
+    assert asked == [("10_left", "11_right", "20_waits", "30_finds_nothing")]
+    assert outcome == Outcome(asked[0], (), (), (), ("killed", "bad", "dies", "unknown"))
+    lines = printed.getvalue().splitlines()
+    assert lines[1:4] == ["tasks to be done first: 5; at a time: 2", "killed  running", "bad  running"]
+    logs = home / "out" / "tasks"
+    ends = {line.split()[0]: line.split("  ", 3)[3] for line in lines if "  failed  " in line}
+    assert ends["killed"].startswith("its process was ended by SIGKILL")
+    assert ends["killed"].endswith(f"(see {logs / 'killed.log'})")
+    assert ends["bad"] == f"ValueError: bad cannot be (see {logs / 'bad.log'})"
+    assert ends["dies"] == "its process ended abruptly, with exit status 3"
+    assert ends["unknown"].startswith("TypeError: train() takes 2 positional arguments")
+    assert lines[-2] == "4 done, 0 unchanged, 0 failed, 0 not run, 4 tasks failed"
+    assert "a word before bad fails" in (logs / "bad.log").read_text()
+    assert {path.name for path in logs.iterdir()} == {"bad.log", "killed.log", "unknown.log"}
+    order = [line for line in lines if line.split()[0] in ("good", "20_waits")]
+    assert [line.split()[1] for line in order] == ["running", "done", "running", "done"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_command_goes_on_where_it_was(home, number):
+    build(home / "notebooks", "10_after", FINISH)
+    trainings = {"a": 1, "b": 50, "c": 10}
+    command = pretending.start_command(home, home / "notebooks", trainings, "")
+    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
+    left = processes(home, "b")[0]
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)
+    else:
+        command.send_signal(number)
+    command.communicate(timeout=30)
+    until(lambda: not alive(left), "the trainings to end")
+    assert not notes(home, "b found")
+    again = pretending.start_command(home, home / "notebooks", trainings, "")
+    printed, complaints = again.communicate(timeout=60)
+    assert again.returncode == 0, complaints
+    assert "done=('10_after',)" in printed
+    check_trained_once(home, **trainings)
+    assert len(notes(home, "a begins")) == 1
+
+
+def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
+    """A real training's loop, which listens to Ctrl-C, is asked to stop behind its step."""
+    work = Work("listens", pickle.dumps((pretending.listen, (str(home),))), {}, None, home / "log")
+    stopping = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(apart, work, stopping.is_set)
+        until((home / "listening").is_file, "the process")
+        stopping.set()
+        assert future.result(20) == STOPPED
+    assert (home / "saved").is_file()
+
+
+def test_as_many_at_a_time_as_fit():
+    code = (
+        "import sys; from reidlib.reports.work import pool_here\n"
+        "print([pool_here(pieces, jobs, 'cpu', None).capacity() for pieces, jobs in [(1, None), (9, 3)]], "
+        "'torch' in sys.modules)\n"
+        "print(pool_here(9, None, 'cpu', None).capacity())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[1, 3] False", str(min(4, len(os.sched_getaffinity(0))))]
+
+
+def test_one_at_a_time_on_a_gpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(Execution, "torch_device", property(lambda self: torch.device("cuda")))
+    pool = pool_here(9, None, "auto", None)
+    assert (pool.capacity(), pool.threads) == (1, None)
+    assert pool_here(9, 2, "auto", None).capacity() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("../x", pretending.fail, "a file name too"),
+        ("", pretending.fail, "a file name too"),
+        ("x", lambda: 1, "imported by another process; got test_reproduce.<lambda>"),
+        ("x", pretending.Path.exists, "imported by another process"),
+    ],
+)
+def test_a_task_that_no_process_could_do_is_refused(name, function, message):
+    with pytest.raises(InputError, match=message):
+        Task(name, function)
+
+
+def test_names_of_tasks_are_their_own(rerun):
+    for name in ("10_first", "twice"):
+        tasks = [Task(name, pretending.fail), Task("twice", pretending.fail)]
+        with pytest.raises(InputError, match="every task has a name of its own; got"):
+            rerun(prepare=lambda _, tasks=tasks: tasks)
+
+
+def test_a_failed_task_is_told_by_the_exit_status(monkeypatch, home, capsys):
+    outcomes = [Outcome((), ("00",), (), (), ("training",)), Outcome((), ("00",), (), ())]
+    monkeypatch.setattr("reidlib.reports.reproduce.reproduce", lambda *_, **__: outcomes.pop(0))
+    assert [main(["reproduce", "00", "--profile", "smoke"]) for _ in range(2)] == [1, 0]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_running_notebooks_in_one_line_that_is_cleared():
+    display = Display(stream=(stream := Terminal()))
+    display.live(lambda: ["20_train  cell 1/9  0:02"])
+    display.live(lambda: ["20_train  cell 2/9  0:03"])
+    display.line("20_train  done  0:04")
+    display.live(lambda: [])
+    assert "cell 1/9" in stream.getvalue() and stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("\r20_train  done  0:04\n")
+
+
+def test_durations_read_as_clocks():
+    assert [clock(seconds) for seconds in (0.4, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]

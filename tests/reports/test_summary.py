@@ -1,0 +1,107 @@
+"""The summary that is kept in git: what made it, the ledger, the marked figures, every table."""
+
+import json
+
+import pytest
+
+from reidlib.errors import InputError
+from reidlib.reports.summary import summary_markdown, write_summary
+
+TRAINED = {
+    "experiment": "jlml",
+    "seed": 0,
+    "run": "jlml-1",
+    "device": "a GPU",
+    "seconds": 90.0,
+    "commit": "abc",
+}
+LOST = {"experiment": "jlml", "seed": 1, "missing": "out of memory"}
+
+
+def notebook(out, name, *, state="done", figures=(), **result):
+    folder = out / name
+    folder.mkdir(parents=True)
+    status = {"state": state, "profile": "quick", "duration": 65.0, "started": "2026-01-02T03:04:05+00:00"}
+    status["command"] = "reidlib reproduce 90" if name.startswith("90") else "reidlib reproduce --seeds 2"
+    status["error"] = "ValueError: <b>" if state == "failed" else None
+    (folder / "status.json").write_text(json.dumps(status))
+    for file, *_ in figures:
+        (folder / file).write_bytes(b"picture")
+    result = {
+        "title": f"About {name}",
+        "question": "Does it *work*?",
+        "figures": [
+            {"file": file, "caption": f"Caption of {file}", "alt": "a picture", "summary": marked}
+            for file, marked in figures
+        ],
+        "seeds": [0, 1],
+        "device": "two cores",
+        "commit": "abc",
+        **result,
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "quick"
+    scores = [{"row": "with | bar", "R1": "80.0 ± 1.0"}, {"row": "without", "R1": "missing", "paper": "83.2"}]
+    notebook(
+        folder,
+        "30_one",
+        scores=scores,
+        runs=[TRAINED, LOST],
+        figures=[("a b.png", True), ("unmarked.png", False)],
+        headline={"<b>R1</b>": "80.0"},
+    )
+    ledger = [{"claim": "It helps.", "verdict": "? undecided here: missing"}]
+    notebook(folder, "90_ledger", ledger=ledger, scores=ledger, runs=[TRAINED], figures=[("l.png", True)])
+    notebook(folder, "95_lost", state="failed", scores=[{"row": "never shown"}], figures=[("x.png", True)])
+    return folder
+
+
+def test_how_it_was_made_comes_first(out):
+    head = summary_markdown(out).partition("## ")[0]
+    assert head.startswith("# What holds here: the `quick` report, 2 seeds")
+    assert "- Command: `reidlib reproduce --seeds 2` (notebooks 30, 95)\n" in head
+    assert "- Command: `reidlib reproduce 90` (notebooks 90)\n" in head
+    assert "no number here is a score on a real" in head
+    assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc (+: with changes)" in head  # once
+    assert "**Missing**: jlml, seed 1" in head
+    assert "two cores" not in head  # the device is that of the trainings
+
+
+def test_the_ledger_stands_above_all_tables(out):
+    text = summary_markdown(out)
+    places = [
+        text.index(words) for words in ("## The ledger of claims", "It helps.", "l.png", "## 30 · About")
+    ]
+    assert places == sorted(places)
+    assert text.count("It helps.") == 1
+    assert "| with \\| bar | 80.0 ± 1.0 |  |" in text
+    assert "| without | missing | 83.2 |" in text
+    assert "Does it \\*work\\*? ([notebook 30](../notebooks/30_one.ipynb))" in text
+    assert "&lt;b&gt;R1&lt;/b&gt;: 80.0" in text
+
+
+def test_a_failed_notebook_shows_its_error_and_none_of_its_scores(out):
+    text = summary_markdown(out)
+    assert "✗ failed" in text and "ValueError: &lt;b&gt;" in text
+    assert "never shown" not in text and "x.png" not in text
+
+
+def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
+    kept = tmp_path / "reports"
+    (kept / "figures").mkdir(parents=True)
+    (kept / "figures" / "20_old-scores.png").write_bytes(b"")
+    (kept / "figures" / "drawing.svg").write_bytes(b"")
+    assert write_summary(out, kept).read_text() == summary_markdown(out)
+    names = {path.name for path in (kept / "figures").iterdir()}
+    assert names == {"30_one-a-b.png", "90_ledger-l.png", "drawing.svg"}  # no stale one, nothing foreign lost
+    (out / "90_ledger" / "l.png").write_bytes(bytes(300_000))
+    assert "l.png" not in summary_markdown(out)
+
+
+def test_without_a_report_there_is_no_summary(tmp_path):
+    with pytest.raises(InputError, match=r"made from a report.*reidlib reproduce"):
+        summary_markdown(tmp_path)

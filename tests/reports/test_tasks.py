@@ -1,0 +1,101 @@
+"""Which trainings wait before the notebooks, and that what is done is not done again."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from reidlib import locations
+from reidlib.analysis import claims
+from reidlib.experiments import obtain as experiments
+from reidlib.experiments.perturbations import CONDITIONS
+from reidlib.reports import tasks as sweeps
+from reidlib.training.runs import Run
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REIDLIB_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+def tasks(*notebooks, **keywords):
+    return sweeps.tasks(notebooks, "smoke", device="cpu", **keywords)
+
+
+def names(found):
+    return [task.name for task in found]
+
+
+def test_every_notebook_that_trains_is_known():
+    for path in NOTEBOOKS:
+        code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
+        assert (path.stem in sweeps.TRAININGS) == bool(re.search(r"gather\(|obtain\(", code)), path.stem
+    for wanted in sweeps.TRAININGS.values():
+        assert set(wanted) <= set(experiments.EXPERIMENTS)
+    assert set(sweeps.TRAININGS["90_claims"]) == set(claims.wanted()[0])
+
+
+def test_every_experiment_is_shown_somewhere():
+    shown = {name for wanted in sweeps.TRAININGS.values() for name in wanted}
+    assert shown == set(experiments.EXPERIMENTS)
+
+
+def test_a_training_that_several_notebooks_want_is_one_task(home):
+    found = tasks("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features", seeds=2)
+    assert names(found) == [
+        f"{name}-smoke-synthetic-seed{seed}"
+        for seed in (0, 1)
+        for name in ("jlml", "jlml-uniloss", "jlml-separate")
+    ]
+    assert found[0].notebooks == ("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features")
+    assert found[1].notebooks == ("30_ablation_losses",)
+
+
+def test_conditions_are_rendered_before_the_trainings(home):
+    found = tasks("36_box_misalignment")
+    turned = sum(len(values) - 1 for values in CONDITIONS.values())
+    assert all(name.startswith("rendering ") for name in names(found)[:turned])
+    assert len(found) == turned + 5
+
+
+def test_a_notebook_without_trainings_waits_for_nothing(home):
+    assert tasks("00_start_here", "10_data_inspection") == []
+
+
+def test_what_is_done_is_no_task(home):
+    (task,) = tasks("20_train_jlml")
+    task.function(*task.arguments)
+    assert tasks("20_train_jlml") == []
+    (folder,) = locations.runs().glob("jlml-smoke*")
+    assert names(tasks("30_ablation_losses")) == ["jlml-uniloss-smoke-synthetic-seed0"]
+    trained = (folder / "weights.pt").stat().st_mtime_ns
+    (folder / "scores.json").unlink()  # evaluated again, not trained again
+    (task,) = tasks("20_train_jlml")
+    task.function(*task.arguments)
+    assert (folder / "weights.pt").stat().st_mtime_ns == trained
+    assert Run(folder).scores is not None
+
+
+def test_conditions_of_a_trained_run_are_a_task_of_their_own(home):
+    for task in tasks("20_train_jlml"):
+        task.function(*task.arguments)
+    found = tasks("36_box_misalignment")
+    (jlml,) = [task for task in found if task.name.startswith("jlml")]
+    for task in [*found[:-5], jlml]:
+        task.function(*task.arguments)
+    # What is rendered is no task any more, though the other networks still wait for it.
+    left = names(tasks("36_box_misalignment"))
+    assert [name.partition("-smoke")[0] for name in left] == [
+        "pyramid", "pyramid-global", "pyramid-stripes", "pyramid-stripes-same-rate",
+    ]  # fmt: skip
+    (folder,) = locations.runs().glob("jlml-smoke*")
+    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "conditions").iterdir()}
+    assert len(kept) == 9
+    # Carried to a machine without its weights it is as good as ever.
+    (folder / "weights.pt").unlink()
+    assert not [name for name in names(tasks("36_box_misalignment")) if name.startswith("jlml")]

@@ -1,0 +1,218 @@
+"""Files of features: what went in comes out, and bad ones are refused in a line."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from miniature import write_image
+from untrained import QUIET, untrained
+
+from reidlib.data import load
+from reidlib.data.images import decode
+from reidlib.errors import InputError
+from reidlib.experiments.evaluate import embed_streamed, trained_model
+from reidlib.search import features as feature_sets
+from reidlib.search.features import Embedder, FeatureSet, read_features, save_features, write_features
+
+ENDINGS = (".npz", ".parquet")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(market, tmp_path):
+    return untrained(load("market1501", market), tmp_path / "runs").folder
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Three persons, one of them junk, and a camera folder each."""
+    root = tmp_path / "crops"
+    for seed, name in enumerate(("ann/a/1.jpg", "ann/b/2.JPG", "bérénice/a/3.jpg", "junk/b/4.png")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(root / name, seed=seed)
+    return root
+
+
+def made(count=5, length=3, **changed):
+    names = [f"{index}.jpg" for index in range(count)]
+    content = {
+        "features": np.random.default_rng(0).normal(size=(count, length)).astype(np.float32),
+        "names": tuple(names),
+        "persons": tuple("ab"[index % 2] for index in range(count)),
+        "cameras": ("",) * count,
+        "information": {"format": 1, "network": "abc", "run": "name"},
+    }
+    return FeatureSet(**{**content, **changed})
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_own_images_come_back_with_features_persons_and_cameras(run, crops, tmp_path, ending):
+    out = tmp_path / "new" / f"features{ending}"
+    write_features(run, crops, out, device="cpu", progress=False)
+    found = read_features(out)
+    assert found.names == ("ann/a/1.jpg", "ann/b/2.JPG", "bérénice/a/3.jpg", "junk/b/4.png")
+    assert found.persons == ("ann", "ann", "bérénice", "")  # junk is nobody
+    assert found.cameras == ("a", "b", "a", "b")
+    assert found.root == crops
+    assert decode(found.root / found.names[3]).shape == (16, 8, 3)
+    assert found.information["model"] == "jlml"
+    assert found.information["input_size"] == [32, 16]
+    embedder = Embedder(run, QUIET)
+    expected = embed_streamed(trained_model(embedder.run), split_of(crops, found.names), (32, 16), QUIET)
+    assert np.array_equal(found.features, expected.features.numpy())
+    assert found.information["network"] == embedder.key
+
+
+def split_of(root, names):
+    from reidlib.data.splits import Split
+
+    return Split([root / name for name in names], np.ones(len(names), int), np.ones(len(names), int))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_is_written_and_read_in_blocks(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(feature_sets, "_ROWS", 4)
+    original = made(11, persons=("é",) * 11)
+    save_features(original, tmp_path / f"f{ending}")
+    found = read_features(tmp_path / f"f{ending}")
+    assert np.array_equal(found.features, original.features)
+    assert (found.names, found.persons, found.cameras) == (original.names, original.persons, original.cameras)
+    assert found.information == original.information
+    assert found.root is None
+
+
+def test_npz_is_read_by_plain_numpy_and_here_as_a_map(tmp_path):
+    original = made()
+    save_features(original, tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as content:
+        assert np.array_equal(content["features"], original.features)
+        assert content["names"].tolist() == list(original.names)
+        assert json.loads(str(content["information"]))["network"] == "abc"
+    assert isinstance(read_features(tmp_path / "f.npz").features, np.memmap)
+
+
+def test_parquet_is_read_by_pandas(tmp_path):
+    original = made()
+    save_features(original, tmp_path / "f.parquet")
+    table = pd.read_parquet(tmp_path / "f.parquet")
+    assert list(table) == ["name", "person", "camera", "feature"]
+    assert table.name.tolist() == list(original.names)
+    assert np.array_equal(np.stack(table.feature), original.features)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_features_and_images_may_move_together(run, crops, tmp_path, ending):
+    out = tmp_path / f"f{ending}"
+    write_features(run, crops, out, device="cpu", progress=False)
+    assert str(tmp_path).encode() not in out.read_bytes()
+    (tmp_path / "moved").mkdir()
+    shutil.move(out, tmp_path / "moved" / out.name)
+    shutil.move(crops, tmp_path / "moved" / "crops")
+    assert read_features(tmp_path / "moved" / out.name).root == tmp_path / "moved" / "crops"
+
+
+def test_a_second_time_nothing_is_embedded(run, crops, tmp_path, monkeypatch):
+    first = write_features(run, crops, tmp_path / "a.npz", device="cpu", progress=False)
+    monkeypatch.setattr("reidlib.data.images.decode", None)  # would fail if it were called
+    again = write_features(run, crops, tmp_path / "b.npz", device="cpu", progress=False)
+    assert np.array_equal(first.features, again.features)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["f.csv", "f", "f.npy"])
+def test_another_ending_is_refused_before_any_work(tmp_path, name):
+    with pytest.raises(InputError, match=r"\.npz or \.parquet; got .*; end the name in one of those"):
+        write_features(tmp_path / "no run", tmp_path / "no images", tmp_path / name)
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match=r"\.npz or \.parquet"):
+        read_features(tmp_path / name)
+
+
+def test_a_file_that_is_there_is_not_written_over(run, crops, tmp_path):
+    (tmp_path / "f.npz").write_text("mine")
+    with pytest.raises(InputError, match="which is there; name another, or remove it"):
+        write_features(run, crops, tmp_path / "f.npz")
+    assert (tmp_path / "f.npz").read_text() == "mine"
+
+
+def test_a_run_without_weights_and_no_run(run, crops, tmp_path):
+    with pytest.raises(InputError, match=r"config\.json"):
+        write_features(tmp_path, crops, tmp_path / "f.npz")
+    (run / "weights.pt").unlink()
+    with pytest.raises(InputError, match="needs the run's weights"):
+        write_features(run, crops, tmp_path / "f.npz")
+    assert not (tmp_path / "f.npz").exists()
+
+
+def test_unreadable_images_are_all_named_and_nothing_is_written(run, crops, tmp_path):
+    for name in ("ann/a/1.jpg", "junk/b/4.png"):
+        (crops / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"2 unreadable: .*1\.jpg .*4\.png"):
+        write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)
+    assert not (tmp_path / "f.npz").exists()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_damaged_and_foreign_files_are_refused_in_a_line(tmp_path, ending):
+    file = tmp_path / f"f{ending}"
+    with pytest.raises(InputError, match="no file"):
+        read_features(file)
+    save_features(made(), file)
+    whole = file.read_bytes()
+    for content in (b"", b"not such a file", whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="written whole by `reidlib embed`; got") as refused:
+            read_features(file)
+        assert "\n" not in str(refused.value)
+
+
+def test_files_of_others_with_these_endings(tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.zeros((2, 2), np.float32))
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "f.parquet")
+    np.savez_compressed(tmp_path / "g.npz", **{name: np.zeros((2, 2), np.float32) for name in "ab"})
+    for name in ("f.npz", "f.parquet", "g.npz"):
+        with pytest.raises(InputError, match="written whole by `reidlib embed`"):
+            read_features(tmp_path / name)
+    save_features(made(), tmp_path / "h.npz")
+    with zipfile.ZipFile(tmp_path / "h.npz") as archive, zipfile.ZipFile(tmp_path / "i.npz", "w", 8) as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name))
+    with pytest.raises(InputError, match="compressed"):
+        read_features(tmp_path / "i.npz")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"names": ("a",)}, "5 features, 1 names"),
+        ({"features": np.zeros((5, 3))}, "float64"),
+        ({"features": np.zeros((0, 3), np.float32)}, "non-empty"),
+        ({"information": {}}, "which network"),
+    ],
+)
+def test_contradictions_are_refused(changed, said):
+    with pytest.raises(InputError, match=said):
+        made(**changed)
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"are Unicode; got .*udcff"):
+        save_features(made(1, names=("x\udcff.jpg",)), tmp_path / "f.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pyarrow_is_imported_only_for_parquet():
+    program = (
+        "import sys, reidlib.search.search; sys.exit('pyarrow' in sys.modules or 'IPython' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

@@ -1,0 +1,114 @@
+"""Figures of comparisons: every interval, mark and missing row is drawn, and nothing is clipped."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from reidlib.analysis.scores import Spread
+from reidlib.analysis.statistics import Interval
+from reidlib.visual.figures import scores as evidence_plots
+from reidlib.visual.figures.plots import BLUE, GREY, RED, set_style
+
+UP, DOWN, BOTH = Interval(2, 1, 3, 1, 9), Interval(-2, -3, -1, 1, 9), Interval(0.5, -1, 2, 1, 9)
+
+
+@pytest.fixture(autouse=True)
+def style():
+    set_style()
+    yield
+    plt.close("all")
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def inside(figure):
+    """Every text lies on the figure."""
+    figure.canvas.draw()
+    whole = figure.bbox
+    for axes in figure.axes:
+        (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
+        # A locator makes ticks beyond the axes, too, which are not drawn.
+        shown = [tick for tick in axes.get_xticklabels() if left <= tick.get_position()[0] <= right]
+        shown += [tick for tick in axes.get_yticklabels() if low <= tick.get_position()[1] <= high]
+        for text in [*axes.texts, axes.title, *shown]:
+            if text.get_text():
+                box = text.get_window_extent()
+                assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1, text
+                assert box.y0 >= whole.y0 - 1 and box.y1 <= whole.y1 + 1, text
+
+
+def test_a_side_of_nought_is_a_colour_and_a_mark():
+    rows = {"up": UP, "down": DOWN, "both": BOTH, "lost": None}
+    figure = evidence_plots.differences({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
+    axes = figure.axes[0]
+    points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() in ("o", "X")}
+    assert [(points[row].get_color(), points[row].get_marker()) for row in range(3)] == [
+        (BLUE, "o"),
+        (RED, "X"),
+        (GREY, "o"),
+    ]
+    diamonds = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
+    assert diamonds == [2.5]
+    assert "+2.0 [+1.0, +3.0]" in texts(axes)
+    assert "missing" in texts(axes)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(rows)
+    assert axes.yaxis_inverted()
+    assert "the paper's, elsewhere" in [text.get_text() for text in figure.legends[0].get_texts()]
+    inside(figure)
+
+
+def test_numbers_stand_where_no_interval_is():
+    figure = evidence_plots.differences({"mAP": {"wide": Interval(0, -30, 30, 1, 9), "narrow": UP}})
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    (number,) = [text for text in axes.texts if text.get_text().startswith("0.0 [")]
+    assert number.get_window_extent().x0 > axes.transData.transform((30, 0))[0]
+    inside(figure)
+
+
+def test_only_missing_rows_can_be_drawn():
+    inside(evidence_plots.differences({"R1": {"lost": None}}))
+
+
+def test_scores_over_a_setting():
+    line = [(2, Spread(60.0, 1.0, 3, 3)), (4, Spread(math.nan, None, 0, 3)), (8, Spread(70.0, 2.0, 3, 3))]
+    printed = [(2, Spread(50.0)), (4, Spread(55.0))]
+    figure = evidence_plots.turned(
+        {"R1": {"here": line, "paper": printed}, "mAP": {"here": line}},
+        xlabels="parts", ylabel="per cent", dashed=("paper",), usual={"R1": 4, "mAP": 4}, evenly=True,
+    )  # fmt: skip
+    first, second = figure.axes
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["2", "4", "8"]
+    here = first.containers[0].lines[0]
+    assert here.get_xdata().tolist() == [0, 1, 2]  # at equal distances
+    assert np.isnan(here.get_ydata()[1])
+    assert first.containers[1].lines[0].get_linestyle() == "--"
+    assert second.containers[0].lines[0].get_color() == here.get_color()
+    assert len(figure.legends[0].get_texts()) == 2
+    inside(figure)
+
+
+def test_norms_are_counted_and_sorted():
+    norms = {"strong": np.array([1.0, 0.5, 0.001, 0.0]), "weak": np.ones(4)}
+    figure = evidence_plots.switched_off({"global": norms, "local": norms}, threshold=0.01)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["strong: 2 of 4 off", "weak: 0 of 4 off"]
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [1.0, 0.5, 0.001, 1e-6]
+    inside(figure)
+
+
+def test_every_unit_stands_in_its_place():
+    layers = {
+        "global": {"row": np.array([1.0, 0.001, 0.5])},
+        "local": {"row": np.array([[1.0, 0.5], [0.25, 0.001]])},
+    }
+    figure = evidence_plots.which_switched_off(layers, threshold=0.01)
+    shown = [axes.images[0].get_array() for axes in figure.axes[:2]]
+    assert shown[0].tolist() == [[1.0, 0.001, 0.5]]
+    assert shown[1].tolist() == [[1.0, 0.5, 0.25, 0.001]]
+    assert texts(figure.axes[1]) == ["stripe 1", "stripe 2"]
+    inside(figure)
