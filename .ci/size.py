@@ -1,5 +1,6 @@
-"""How large the package is, against what it may be: ``python .ci/size.py`` prints the counts, exits 1 over one.
+"""How large the package is, against what it may be; exits with 1 where it is larger.
 
+Run as ``python .ci/size.py``.
 Lines of code are those that are neither blank nor comment nor docstring. The core's lines are all its lines.
 """
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with a clear word when they are damaged."""
+"""Where the suite keeps what it generates, and files written whole, built once, read with a clear word."""
 
 from __future__ import annotations
 
@@ -6,10 +6,66 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
 
 from reidlib.errors import InputError
+
+Built = TypeVar("Built")
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Folder of everything generated: ``$REIDLIB_HOME``, else ``reports/`` of the clone.
+
+    It does not depend on the working directory, because JupyterLab starts a notebook in ``notebooks/``
+    and papermill starts the same notebook wherever it was called. Outside a clone (an installed wheel)
+    it is ``~/.cache/reidlib``.
+    """
+    if chosen := os.environ.get("REIDLIB_HOME"):
+        return Path(chosen).expanduser().resolve()
+    if (_PROJECT / "notebooks").is_dir():
+        return _PROJECT / "reports"
+    return Path.home() / ".cache" / "reidlib"
+
+
+def project() -> Path:
+    """The clone's folder."""
+    return _PROJECT
+
+
+def notebooks() -> Path:
+    """Folder of the numbered notebooks: that of the clone."""
+    return _PROJECT / "notebooks"
+
+
+def data() -> Path:
+    """Folder of rendered benchmarks."""
+    return home() / "data"
+
+
+def image_cache() -> Path:
+    """Folder of decoded images."""
+    return home() / "cache"
+
+
+def feature_cache() -> Path:
+    """Folder of features of own images."""
+    return home() / "features"
+
+
+def progress_file() -> Path | None:
+    """Where long work leaves a line on how far it is, for whoever started this process and shows it."""
+    return Path(chosen) if (chosen := os.environ.get("REIDLIB_PROGRESS")) else None
+
+
+def runs() -> Path:
+    """Folder of trained runs."""
+    return home() / "runs"
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
@@ -62,3 +118,55 @@ def read_json(path: Path) -> dict:
             f"{path}: {error}",
             "restore the file, or remove the run's folder to train again",
         ) from error
+
+
+@contextlib.contextmanager
+def alone(
+    lock: Path,
+    *,
+    waiting: Callable[[], object] | None = None,
+    refused: Callable[[OSError], InputError] | None = None,
+) -> Iterator[None]:
+    """Hold the file ``lock``, whose folder is made; other processes that want it wait until this one is done.
+
+    waiting: called once where another process holds it. refused: what is raised in place of the OSError where
+    it cannot be written.
+    """
+    held = FileLock(lock)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=lock.parent):
+            pass  # a lock waits for ever where no file can be made
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            held.acquire()
+    except OSError as error:
+        if refused is None:
+            raise
+        raise refused(error) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def built_once(
+    lock: Path,
+    find: Callable[[], Built | None],
+    build: Callable[[], Built],
+    *,
+    waiting: Callable[[], object] | None = None,
+    refused: Callable[[OSError], InputError] | None = None,
+) -> Built:
+    """What ``find`` finds, else what ``build`` makes; of several processes that want it one builds.
+
+    The others wait for the file ``lock`` and look again. See ``alone`` for the other arguments.
+    """
+    if (there := find()) is not None:
+        return there
+    with alone(lock, waiting=waiting, refused=refused):
+        there = find()
+        return build() if there is None else there

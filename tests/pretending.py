@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from reidlib import locations
+from reidlib import files
 from reidlib.files import write_text
 
 _EPOCH = 0.1  # seconds
@@ -32,7 +32,7 @@ def train(name: str, epochs: int) -> None:
         return {"epochs": epochs}
 
     print(f"{name} is being trained")
-    find_or_train({"pretended": name}, take_time, name=name, folder=locations.runs())
+    find_or_train({"pretended": name}, take_time, name=name, folder=files.runs())
     note(f"{name} found")
 
 
@@ -55,7 +55,7 @@ def listen(folder: str) -> None:
 
 def note(text: str) -> None:
     """A line for the test, from whichever process."""
-    with (locations.home() / "notes").open("a") as file:
+    with (files.home() / "notes").open("a") as file:
         file.write(text + "\n")
 
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run the notebooks and write the report. Returns the exit status."""
-    from reidlib import locations
+    from reidlib import files
     from reidlib.experiments.profile_names import SYNTHETIC_SIZES, check_data, check_profile
     from reidlib.reports.cluster import connected
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
 
-    notebooks = select(arguments.numbers, locations.notebooks())
+    notebooks = select(arguments.numbers, files.notebooks())
     # The papers' tables need no benchmark besides their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
     if tables_alone and arguments.benchmark == "synthetic":
@@ -58,7 +58,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "trials": arguments.trials,
     }
     real = "" if arguments.benchmark == "synthetic" else "-" + re.sub(r"[^\w.=,+-]", "-", arguments.benchmark)
-    out = Path(arguments.out) if arguments.out else locations.home() / f"{arguments.profile}{real}"
+    out = Path(arguments.out) if arguments.out else files.home() / f"{arguments.profile}{real}"
     plan = Plan(
         notebooks=notebooks,
         profile=arguments.profile,
@@ -77,7 +77,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
         # Here and not in the first notebook, where nobody would see its progress.
         size = SYNTHETIC_SIZES[arguments.profile]
-        if size and not arguments.data_root and not (locations.data() / f"synthetic-{size}").exists():
+        if size and not arguments.data_root and not (files.data() / f"synthetic-{size}").exists():
             from reidlib.experiments.obtain import open_benchmark
 
             open_benchmark(
@@ -105,19 +105,19 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
     cluster = None
     if arguments.scheduler is not None:
-        runs = Path(arguments.runs).resolve() if arguments.runs else locations.runs()
+        runs = Path(arguments.runs).resolve() if arguments.runs else files.runs()
         data = [Path(one) for one in (parameters["data_root"], *folders.values()) if one]
         cluster = connected(
             arguments.scheduler,
             out=plan.out,
-            shared=(locations.home(), runs),
+            shared=(files.home(), runs),
             files=(*plan.notebooks, *data),
         )
     outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
     if arguments.summary:
         from reidlib.reports import summary
 
-        summary.write_summary(plan.out, locations.project() / "reports")
+        summary.write_summary(plan.out, files.project() / "reports")
     return 1 if outcome.failed or outcome.failed_tasks else 0
 
 
@@ -283,9 +283,9 @@ def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
     """Which runs and scores are there, where what is shown depends on it."""
     import hashlib
 
-    from reidlib import locations
+    from reidlib import files
 
-    folder = Path(arguments.runs) if arguments.runs else locations.runs()
+    folder = Path(arguments.runs) if arguments.runs else files.runs()
     files = sorted(
         path
         for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")

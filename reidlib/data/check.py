@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
 from reidlib.data.readers.survey import Count, Survey, counts_of
 from reidlib.data.registry import SURVEYS, check_options, load, reader_of
@@ -127,7 +127,7 @@ def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path
     """Where it is noted which images could be read: by root and what is read there."""
     read = sorted((key, value) for key, value in options.items() if key != "trial")
     key = hashlib.sha256(repr((str(root), name, read)).encode("utf-8", "surrogateescape")).hexdigest()
-    return locations.home() / "checked" / f"{key[:16]}.json"
+    return files.home() / "checked" / f"{key[:16]}.json"
 
 
 def _unreadable(

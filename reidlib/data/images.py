@@ -15,12 +15,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from reidlib import locations
+from reidlib import files
 from reidlib.errors import InputError, shorten
 
 # Part of the cache's key: change it with anything that changes a decoded pixel.
@@ -107,7 +106,7 @@ class ImageStore:
     ) -> ImageStore:
         """Decode ``paths`` to ``size`` = (H, W) in pixels, or find them decoded by an earlier call.
 
-        The cache lies in ``cache_folder`` (default: ``locations.image_cache()``), N·H·W·3 bytes under a
+        The cache lies in ``cache_folder`` (default: ``files.image_cache()``), N·H·W·3 bytes under a
         name that depends on the files' relative names, sizes and times, the size and the resize rule; it
         may be deleted at any time. Two processes that want the same images decode them once.
         ``resident``: keep all images on the device; "auto" does so on an accelerator where they take at
@@ -127,7 +126,7 @@ class ImageStore:
         if device.type == "cuda" and device.index is None:
             # The current device belongs to a thread: the prefetching one would take the first instead.
             device = torch.device("cuda", torch.cuda.current_device())
-        folder = Path(cache_folder or locations.image_cache())
+        folder = Path(cache_folder or files.image_cache())
         array_nhwc = _cached(list(map(Path, paths)), (height, width), folder, progress)
         if resident == "auto":
             resident = device.type != "cpu" and array_nhwc.nbytes <= RESIDENT_SHARE * _free_memory(device)
@@ -228,14 +227,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def _cached(paths: list[Path], size: tuple[int, int], folder: Path, progress: bool) -> np.ndarray:
     file = folder / f"{_cache_key(paths, size)}.npy"
     shape = (len(paths), *size, 3)
-    if (array_nhwc := _opened(file, shape)) is not None:
-        return array_nhwc
+
+    def build() -> np.ndarray:
+        _decode_into(file, paths, size, progress)
+        return np.load(file, mmap_mode="r")
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if (array_nhwc := _opened(file, shape)) is None:  # another process may have decoded meanwhile
-                _decode_into(file, paths, size, progress)
-                array_nhwc = np.load(file, mmap_mode="r")
+        return files.built_once(file.with_suffix(".lock"), lambda: _opened(file, shape), build)
     except OSError as error:
         needed = f"{np.prod(shape) / 2**20:.0f} MiB"
         raise InputError(
@@ -243,7 +241,6 @@ def _cached(paths: list[Path], size: tuple[int, int], folder: Path, progress: bo
             f"{error.strerror or error}: {folder}",
             "free space there, or set REIDLIB_HOME to a folder on another disk that you may write to",
         ) from error
-    return array_nhwc
 
 
 def _opened(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:

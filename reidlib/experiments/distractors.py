@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
@@ -23,7 +23,7 @@ def evaluate_with_distractors(
 
     "step" and "trapezoid", each as in ``scores.json`` with the ``cmc`` at ``TABLE_RANKS``, and the numbers of
     images. Gallery and distractors pass through memory a few hundred images at a time; their features lie in
-    one file under ``locations.feature_cache()`` (4·D bytes an image, 2 GB for half a million of JLML's), from
+    one file under ``files.feature_cache()`` (4·D bytes an image, 2 GB for half a million of JLML's), from
     which they are ranked block by block. An interrupted call goes on from there; the file may be removed
     afterwards. Raises InputError for a benchmark read without distractors and a run of other data.
     """
@@ -39,7 +39,7 @@ def evaluate_with_distractors(
     model = trained_model(run, execution.torch_device)
     query = embed_split(model, benchmark.query, open_images(benchmark.query, wanted.input_size, execution))
     together = concatenated((benchmark.gallery, benchmark.distractors))
-    file = locations.feature_cache() / f"{run.folder.name}-distractors.npy"
+    file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
     features_gd = embed_to_disk(model, together, wanted.input_size, execution, file, key=features_key(run))
     gallery = Embeddings(features_gd, together.person_ids, together.camera_ids)
     scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}

@@ -7,13 +7,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from reidlib.data.images import (
     DECODED_AT_ONCE,
@@ -26,7 +24,7 @@ from reidlib.data.images import (
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments.embedding import embed
-from reidlib.files import unwritable, write_json
+from reidlib.files import alone, unwritable, write_json
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
 
@@ -71,9 +69,12 @@ def embed_to_disk(
     if not len(split):
         raise InputError("features are computed of one image or more", "none", "give some images")
     wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(split.paths)}
+
+    def waiting() -> None:
+        print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(file):
+        with alone(file.with_suffix(".lock"), waiting=waiting):
             described = file.with_suffix(".json")
             before = _read_description(described)
             if before is None and (foreign := [path for path in (file, described) if path.exists()]):
@@ -199,17 +200,3 @@ def _block_digests(paths: Sequence[Path]) -> list[str]:
     if missing:
         raise UnreadableError(missing)
     return digests
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    lock = FileLock(file.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

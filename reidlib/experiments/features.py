@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
@@ -86,7 +86,7 @@ def open_collection(
 ) -> tuple[Collection, torch.nn.Module]:
     """A run's features of a benchmark's test images, and its network; the benchmark may be another one.
 
-    Features are computed once and kept in ``locations.feature_cache()``; in memory lie (Q + G)·D·4 bytes,
+    Features are computed once and kept in ``files.feature_cache()``; in memory lie (Q + G)·D·4 bytes,
     a quarter of a GiB for 23,100 images and Pyramid's 2,688 numbers. Raises InputError for a run without
     weights and for images that cannot be decoded.
     """
@@ -114,7 +114,7 @@ def open_collection(
 def _embedded(model, split: Split, size: tuple[int, int], execution: Execution, key: str) -> Embeddings:
     names = "\n".join(map(str, split.paths))
     digest = hashlib.sha256(f"{key} {size} {names}".encode(errors="surrogateescape")).hexdigest()[:32]
-    file = locations.feature_cache() / f"{digest}.npy"
+    file = files.feature_cache() / f"{digest}.npy"
     features_nd = embed_to_disk(model, split, size, execution, file, key=key)
     return Embeddings(torch.from_numpy(np.array(features_nd)), split.person_ids, split.camera_ids)
 

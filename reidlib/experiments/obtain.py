@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data import load_specified
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
@@ -104,13 +104,13 @@ def open_benchmark(
     """The benchmark that a profile trains on.
 
     ``benchmark`` may name options of its reader (``cuhk03,boxes=detected,trial=3``).
-    The embedded one is rendered to ``locations.data()`` if it is not there yet; any other is read from
+    The embedded one is rendered to ``files.data()`` if it is not there yet; any other is read from
     ``data_root``. Raises InputError when a folder is needed and not given.
     """
     check_data(profile, benchmark, data_root)
     if not data_root:
         size = SYNTHETIC_SIZES[profile]
-        data_root = render(size, locations.data() / f"synthetic-{size}", device=rendering_device(device))
+        data_root = render(size, files.data() / f"synthetic-{size}", device=rendering_device(device))
     return load_specified(benchmark, Path(data_root))
 
 
@@ -204,7 +204,7 @@ def obtain(
 ) -> Run:
     """The run of a configuration with its scores: whatever is missing is trained and evaluated.
 
-    name: readable beginning of the run's folder. runs: where runs are kept (``locations.runs()``).
+    name: readable beginning of the run's folder. runs: where runs are kept (``files.runs()``).
     may_train: False refuses (InputError) where the run is not there yet. since: as in ``find_or_train``.
 
     A run that was carried here without its weights is used with the scores that it has. One that starts
@@ -222,7 +222,7 @@ def obtain(
 
     def train_it(folder: Path) -> dict:
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
-        model = _initial_model(wanted, len(identities_k), Path(runs) if runs else locations.runs())
+        model = _initial_model(wanted, len(identities_k), Path(runs) if runs else files.runs())
         images = _all_images(benchmark, wanted.input_size, execution)
         information = train(
             model,
@@ -251,7 +251,7 @@ def obtain(
         distributed.from_first(("train", str(run_folder)))
         return train_it(run_folder)
 
-    folder = Path(runs) if runs else locations.runs()
+    folder = Path(runs) if runs else files.runs()
     if not may_train and find(wanted.to_json(), folder) is None:
         failure = failure_of(wanted.to_json(), folder)
         raise InputError(
@@ -282,7 +282,7 @@ def obtain_chain(
 
     The arguments are those of ``obtain``. Raises InputError like it.
     """
-    folder = Path(runs) if runs else locations.runs()
+    folder = Path(runs) if runs else files.runs()
     needed = 0
     if distributed.world().rank == 0:  # one look for all processes: another command may be training, too
         with distributed.refusing_together():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers.market import index_folder
 from reidlib.data.readers.rendered import RENDERING_FILE, check_rendered_count, rendering_counts
@@ -107,7 +107,7 @@ def open_condition(
     """The embedded benchmark's test images under a condition, rendered unless they are there.
 
     size: of ``synthetic.SIZES``. folder: where to render to, by default one of the condition's own under
-    ``locations.data()`` (about 20 MB at the size quick), which may be removed at any time. The default
+    ``files.data()`` (about 20 MB at the size quick), which may be removed at any time. The default
     value is the benchmark itself, which lies there in any case and is not rendered a second time.
     Raises InputError like ``synthetic.render``, and for a folder that has lost some of its images.
     """
@@ -136,7 +136,7 @@ def is_rendered(condition: Condition, size: str) -> bool:
 
 def _folder(condition: Condition, size: str) -> Path:
     own = f"synthetic-{size}" if condition.is_default else f"synthetic-{size}-{_file_name(condition)}"
-    return locations.data() / own
+    return files.data() / own
 
 
 def found(run: Run, condition: Condition) -> dict | None:

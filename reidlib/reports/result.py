@@ -13,7 +13,7 @@ import numpy as np
 from IPython.display import Image
 from matplotlib.figure import Figure
 
-from reidlib import locations
+from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json, write_whole
 from reidlib.training.runs import commit, versions
@@ -26,12 +26,12 @@ class Result:
     """Collects a notebook's figures while it runs and writes ``result.json`` at its end.
 
     name: the notebook's file name without its ending. out: the folder to write to; "" chooses one under
-    ``locations.home()``. question: what the notebook asks, in one sentence.
+    ``files.home()``. question: what the notebook asks, in one sentence.
     """
 
     def __init__(self, name: str, *, out: str | Path = "", question: str, profile: str):
         self.name, self.question, self.profile = name, question, profile
-        self.out = Path(out) if out else locations.home() / "explored" / name
+        self.out = Path(out) if out else files.home() / "explored" / name
         self._figures: list[dict] = []
         self._started = time.perf_counter()
         # Nothing of an earlier execution may pass for this one's.

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from datetime import datetime
 from pathlib import Path
 
-from reidlib import locations
+from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json
 from reidlib.reports import index as report
@@ -105,8 +105,8 @@ class Session:
         self._settle(name, "running")
         report.write_index(self._out)
         environment = {
-            # What is found through `locations` is this command's, whoever does the work.
-            "REIDLIB_HOME": str(locations.home()),
+            # What is found through `files` is this command's, whoever does the work.
+            "REIDLIB_HOME": str(files.home()),
             "REIDLIB_PROGRESS": str(self._progress(name)),
         }
         threads = self._pool.threads

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reidlib import locations
+from reidlib import files
 from reidlib.analysis import ablations, claims, table_folders
 from reidlib.analysis import benchmark_runs as comparisons
 from reidlib.analysis.evidence import FAILURES
@@ -77,7 +77,7 @@ def tasks(
     if not wanted_by:
         return []
     data = experiments.open_benchmark(profile, benchmark, data_root, device=device)
-    folder = Path(runs) if runs else locations.runs()
+    folder = Path(runs) if runs else files.runs()
     wanted, renderings = [], {}
     for seed in range(seeds):
         for name, waiting in wanted_by.items():
@@ -126,7 +126,7 @@ def benchmark_tasks(
     folders, trials: as the notebook has them. Those that several others start from stand first; a benchmark
     that cannot be read or trained on has none, and the notebook says why.
     """
-    folder = Path(runs) if runs else locations.runs()
+    folder = Path(runs) if runs else files.runs()
     since = time.time()  # of many that start from one training that fails, one is to try it
     first: dict[str, Task] = {}
     then = []

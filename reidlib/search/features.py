@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
 from reidlib.data.readers.own.benchmarks import list_own
@@ -76,7 +76,7 @@ class FeatureSet:
 class Embedder:
     """A run's network on a device, which turns own images into features; loaded when first needed.
 
-    Features are kept in ``locations.feature_cache()``, so that the same images are embedded once.
+    Features are kept in ``files.feature_cache()``, so that the same images are embedded once.
     Raises InputError for a folder that is no finished run or has no weights.
     """
 
@@ -97,7 +97,7 @@ class Embedder:
         size = self._configuration.input_size
         # One file for each source, so that a list that has grown takes the place of what it was before.
         name = hashlib.sha256(f"{self.key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
-        file = locations.feature_cache() / f"{name.hexdigest()[:32]}.npy"
+        file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
         features_nd = embed_to_disk(self._model, own.split, size, self.execution, file, key=self.key)
         known = own.split.person_ids > 0
         return FeatureSet(

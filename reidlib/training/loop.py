@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.augmentation import augment
 from reidlib.data.images import ImageStore, to_device
 from reidlib.training import distributed
@@ -121,7 +121,7 @@ def train(
 
 def _tell(progress: str) -> None:
     """Leave a line for whoever started this process. A full disk must not stop a training over it."""
-    if (file := locations.progress_file()) is not None:
+    if (file := files.progress_file()) is not None:
         with contextlib.suppress(OSError):
             file.write_text(progress)
 

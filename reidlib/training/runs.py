@@ -23,9 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
-from reidlib import __version__, locations
+from reidlib import __version__, files
 from reidlib.errors import InputError
 from reidlib.files import read_json, write_json, write_whole
 
@@ -53,11 +52,11 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """A run from its folder. Raises InputError where there is none, or an unfinished one.
 
-        A relative path is looked for here, in the clone and among ``locations.runs()``, because JupyterLab
+        A relative path is looked for here, in the clone and among ``files.runs()``, because JupyterLab
         starts a notebook in another folder than the one from which its reader counts.
         """
         given = Path(folder).expanduser()
-        places = [base / given for base in (Path.cwd(), locations.project(), locations.runs())]
+        places = [base / given for base in (Path.cwd(), files.project(), files.runs())]
         folder = next((place for place in places if (place / "config.json").is_file()), places[0])
         if not (folder / "config.json").is_file():
             raise InputError(
@@ -194,47 +193,46 @@ def find_or_train(
     digest = configuration_hash(configuration)
     existing = sorted(folder.glob(f"*-{digest}"))
     run_folder = existing[0] if existing else folder / f"{name}-{digest}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{digest}.lock")
+
+    def find_here() -> Run | None:
+        return _checked(run_folder, configuration) if (run_folder / _FINISHED).is_file() else None
+
+    def build() -> Run:
+        if (run_folder / "config.json").is_file():
+            _checked(run_folder, configuration)
+        for stale in run_folder.glob(".*.partial"):
+            stale.unlink()  # the lock is ours, so a killed process left it
+        failure = run_folder / _FAILURE
+        if since is not None and failure.is_file() and failure.stat().st_mtime > since:
+            raise InputError(
+                "a training that has failed is not tried again at once",
+                f"{run_folder.name}: {failure.read_text().strip()}",
+                "mend what is wrong and give the command again",
+            )
+        write_json(run_folder / "config.json", configuration)
+        failure.unlink(missing_ok=True)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            report(f"{run_folder.name}: another process is training this run; waiting for it")
-            lock.acquire()
-    except OSError as error:
-        raise InputError(
-            "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
-        ) from error
-    try:
-        if not (run_folder / _FINISHED).is_file():
-            if (run_folder / "config.json").is_file():
-                _checked(run_folder, configuration)
-            for stale in run_folder.glob(".*.partial"):
-                stale.unlink()  # the lock is ours, so a killed process left it
-            failure = run_folder / _FAILURE
-            if since is not None and failure.is_file() and failure.stat().st_mtime > since:
-                raise InputError(
-                    "a training that has failed is not tried again at once",
-                    f"{run_folder.name}: {failure.read_text().strip()}",
-                    "mend what is wrong and give the command again",
-                )
-            write_json(run_folder / "config.json", configuration)
-            (run_folder / _FAILURE).unlink(missing_ok=True)
-            try:
-                information = train(run_folder)
-            except Exception as error:
-                with contextlib.suppress(OSError):  # a full disk may be why
-                    (run_folder / _FAILURE).write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
-                if isinstance(error, InputError):
-                    _remove_if_untouched(run_folder)
-                raise
-            write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
-            # Not before: a kill between the two would train all of it again.
-            (run_folder / CHECKPOINT).unlink(missing_ok=True)
+            information = train(run_folder)
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a full disk may be why
+                failure.write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
+            if isinstance(error, InputError):
+                _remove_if_untouched(run_folder)
+            raise
+        write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
+        # Not before: a kill between the two would train all of it again.
+        (run_folder / CHECKPOINT).unlink(missing_ok=True)
         return _checked(run_folder, configuration)
-    finally:
-        lock.release()
+
+    return files.built_once(
+        folder / f".{digest}.lock",
+        find_here,
+        build,
+        waiting=lambda: report(f"{run_folder.name}: another process is training this run; waiting for it"),
+        refused=lambda error: InputError(
+            "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
+        ),
+    )
 
 
 def _remove_if_untouched(run_folder: Path) -> None:

@@ -15,7 +15,7 @@ CELL = """
 import os
 from pathlib import Path
 import numpy as np, torch
-from reidlib import locations
+from reidlib import files
 from reidlib.visual.browser.app import RankingBrowser
 from reidlib.experiments.features import Collection
 from reidlib.data.synthetic.render import render
@@ -32,7 +32,7 @@ length = model.branches["full"].stop
 features = torch.randn(PERSONS + 1, length, generator=generator)[persons]
 features += 2 * torch.randn(features.shape, generator=generator)
 cameras = torch.randint(1, 7, persons.shape, generator=generator)
-root = render("smoke", locations.data() / "synthetic-smoke", progress=False)
+root = render("smoke", files.data() / "synthetic-smoke", progress=False)
 rendered = sorted((root / "query").glob("*.jpg"))
 folder = Path("many")
 folder.mkdir(exist_ok=True)

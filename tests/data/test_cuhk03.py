@@ -24,7 +24,7 @@ from miniature import write_image
 from PIL import Image
 from scipy.io import savemat
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.benchmark import Protocol
 from reidlib.data.check import check
 from reidlib.data.readers.cuhk03 import archive as cuhk03_archive
@@ -94,7 +94,7 @@ def refusal(root, **options):
 
 
 def images_of(boxes="labelled"):
-    (folder,) = locations.data().glob(f"cuhk03-*/{boxes}")
+    (folder,) = files.data().glob(f"cuhk03-*/{boxes}")
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.png")}, folder
 
 
@@ -141,7 +141,7 @@ def test_pixels_are_those_that_were_put_in(release, boxes, kind):
 
 def test_only_the_kind_that_was_asked_for_is_extracted(release):
     assert len(cuhk03(release, boxes="detected").train) == NUM_DETECTED - 8 - 3 - 10
-    assert not list(locations.data().glob("cuhk03-*/labelled"))
+    assert not list(files.data().glob("cuhk03-*/labelled"))
     assert cuhk03(release, boxes="detected", trial=2).specification == "cuhk03,boxes=detected,trial=2"
 
 
@@ -424,7 +424,7 @@ def test_unknown_options(release):
     assert "did you mean labelled?" in refusal(release, boxes="labeled")
     assert "the split of cuhk03 is one of: classic, new" in refusal(release, split="old")
     assert "cuhk03 with split=classic has trials 0 to 19; got trial 20" in refusal(release, trial=20)
-    assert not locations.data().exists(), "nothing was extracted for it"
+    assert not files.data().exists(), "nothing was extracted for it"
     assert "cuhk03 has trials 0 to 2; got trial 3" in refusal(release, trial=3)
     with pytest.raises(InputError, match="did you mean labelled"):
         survey_cuhk03(release, boxes="labeled")
@@ -444,7 +444,7 @@ def test_unknown_options(release):
 def test_a_file_that_is_no_such_archive(release, content, said):
     (release / "cuhk-03.mat").write_bytes(content)
     assert said in refusal(release)
-    assert not list(locations.data().glob("cuhk03-*/*.json"))
+    assert not list(files.data().glob("cuhk03-*/*.json"))
 
 
 def test_a_truncated_archive(release):

@@ -86,7 +86,7 @@ def plan(home: Path) -> Plan:
 def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
     build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
     build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
-    there = "from reidlib import locations\nassert len(list(locations.runs().glob('one-*/run.json'))) == 1"
+    there = "from reidlib import files\nassert len(list(files.runs().glob('one-*/run.json'))) == 1"
     build(home / "notebooks", "20_waits", there, FINISH)
     tasks = [
         Task("one", pretending.train, ("one", 6), notebooks=("20_waits",)),
@@ -112,8 +112,8 @@ def test_a_killed_worker_costs_nothing_that_was_finished(home, workers):
     # A first attempt leaves what a second must not take for its own.
     code = """
 import psutil, time
-from reidlib import locations
-notes = locations.home() / "notes"
+from reidlib import files
+notes = files.home() / "notes"
 with notes.open("a") as file:
     file.write(f"notebook begins 0 {psutil.Process().parent().parent().pid}\\n")
 if notes.read_text().count("notebook begins") == 1:

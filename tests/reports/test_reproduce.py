@@ -423,7 +423,7 @@ def home(tmp_path, monkeypatch):
 
 
 def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
-    there = "from reidlib import locations\nassert bool(list(locations.runs().glob('{}-*/run.json'))) == {}"
+    there = "from reidlib import files\nassert bool(list(files.runs().glob('{}-*/run.json'))) == {}"
     build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
     build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
     build(home / "notebooks", "20_waits", there.format("good", True), FINISH)

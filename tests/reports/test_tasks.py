@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from reidlib import locations
+from reidlib import files
 from reidlib.analysis import claims
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments.perturbations import CONDITIONS
@@ -71,7 +71,7 @@ def test_what_is_done_is_no_task(home):
     (task,) = tasks("20_train_jlml")
     task.function(*task.arguments)
     assert tasks("20_train_jlml") == []
-    (folder,) = locations.runs().glob("jlml-smoke*")
+    (folder,) = files.runs().glob("jlml-smoke*")
     assert names(tasks("30_ablation_losses")) == ["jlml-uniloss-smoke-synthetic-seed0"]
     trained = (folder / "weights.pt").stat().st_mtime_ns
     (folder / "scores.json").unlink()  # evaluated again, not trained again
@@ -93,7 +93,7 @@ def test_conditions_of_a_trained_run_are_a_task_of_their_own(home):
     assert [name.partition("-smoke")[0] for name in left] == [
         "pyramid", "pyramid-global", "pyramid-stripes", "pyramid-stripes-same-rate",
     ]  # fmt: skip
-    (folder,) = locations.runs().glob("jlml-smoke*")
+    (folder,) = files.runs().glob("jlml-smoke*")
     kept = {path.name: path.stat().st_mtime_ns for path in (folder / "conditions").iterdir()}
     assert len(kept) == 9
     # Carried to a machine without its weights it is as good as ever.

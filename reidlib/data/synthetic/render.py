@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from reidlib.data.synthetic.photographs import Studio, photograph, single_thread
 from reidlib.data.synthetic.plans import GALLERY, QUERY, SIZES, TRAIN, Plan, Size, plan
 from reidlib.data.synthetic.scenes import BACKGROUND, PERSON, Orders, compose
 from reidlib.errors import InputError
+from reidlib.files import built_once
 
 __all__ = ["SIZES", "TEST_SPLITS", "Factors", "Size", "fingerprint", "preview", "render"]
 
@@ -74,28 +74,27 @@ def render(
     asked = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
     if splits != _SPLITS:
         asked["splits"] = list(splits)
+
+    def build() -> Path:
+        # Only the holder of the lock writes, so that any other partial folder is from a killed process.
+        for stale in folder.parent.glob(f".{folder.name}.partial-*"):
+            shutil.rmtree(stale)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        try:
+            images = plan(SIZES[size], factors.num_cameras, seed).of(splits)
+            _write(partial, images, asked, factors, device, progress)
+            partial.chmod(0o755)
+            return partial.replace(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
     with _disk_errors(folder):
-        if _finished(folder, asked):
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass  # a lock waits for ever where no file can be made
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            if _finished(folder, asked):
-                return folder
-            # Only the holder of the lock writes, so that any other partial folder is from a killed process.
-            for stale in folder.parent.glob(f".{folder.name}.partial-*"):
-                shutil.rmtree(stale)
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-            try:
-                images = plan(SIZES[size], factors.num_cameras, seed).of(splits)
-                _write(partial, images, asked, factors, device, progress)
-                partial.chmod(0o755)
-                partial.replace(folder)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-    return folder
+        return built_once(
+            folder.parent / f".{folder.name}.lock",
+            lambda: folder if _finished(folder, asked) else None,
+            build,
+        )
 
 
 def fingerprint(size: str, factors: Factors, *, seed: int = 0) -> str:

@@ -21,7 +21,7 @@ import torch
 import traitlets
 from IPython import get_ipython
 
-from reidlib import locations
+from reidlib import files
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.features import Collection
 from reidlib.reranking import KReciprocal
@@ -91,14 +91,14 @@ class RankingBrowser(widgets.VBox):
         self._cards: list[Card] = []
         super().__init__()
         self._controls = Controls(self, step=self._step, go_to=self._go_to, turned=self._turned)
-        folder = Path(runs) if runs else locations.runs()
+        folder = Path(runs) if runs else files.runs()
         self._chooser = RunChooser(folder, device, opened=self.browse, say=self._say)
         self._message, self._statement = widgets.HTML(), widgets.HTML()
         self._query = Card()
         self._gallery = widgets.HBox(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
         self._lists = widgets.HBox([self._query, self._gallery], layout={"align_items": "flex-start"})
         self._comparison = Comparison()
-        folder = Path(out) if out else locations.home() / "explored" / "50_ranking_browser"
+        folder = Path(out) if out else files.home() / "explored" / "50_ranking_browser"
         self._saving = Saving(folder, save_picture=self.save_picture, save_list=self.save_list)
         self.children = [
             widgets.HTML(cards.STYLE),

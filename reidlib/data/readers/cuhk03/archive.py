@@ -14,11 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from reidlib import locations
+from reidlib import files
 from reidlib.data.readers.cuhk03.mat import (
     ARCHIVE,
     KINDS,
@@ -32,7 +31,7 @@ from reidlib.data.readers.cuhk03.mat import (
     read_test_sets,
 )
 from reidlib.errors import InputError
-from reidlib.files import unwritable, write_json, write_whole
+from reidlib.files import built_once, unwritable, write_json, write_whole
 
 _NAME = re.compile(r"[a-z]+_(\d+)_(\d+)_([12])_(\d+)\.png")
 # Images kept in memory at most: more would only wait for the encoders.
@@ -95,27 +94,26 @@ def identity(archive: Path) -> str:
 def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
     """Images of ``boxes`` ("labelled" or "detected") as PNG files, written unless they are there already.
 
-    They lie under ``locations.data()`` in a folder named after the archive's ``identity``, each written
+    They lie under ``files.data()`` in a folder named after the archive's ``identity``, each written
     whole, the index last; a killed extraction goes on where it stopped, and images that were lost since are
     written again. Two processes that want the same images write them once.
 
     Raises ``InputError`` for a file that is damaged or no such archive, and for a full disk.
     """
     known = identity(archive)
-    home = locations.data() / f"cuhk03-{known}"
+    home = files.data() / f"cuhk03-{known}"
     index, folder = home / f"{boxes}.json", home / boxes
-    if (found := _complete(known, index, folder)) is not None:
+
+    def build() -> Extraction:
+        folder.mkdir(exist_ok=True)
+        found = _extract(archive, known, boxes, folder, progress)
+        write_json(index, _written(found))
         return found
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / f"{boxes}.lock"):
-            # Another process may have extracted meanwhile.
-            if (found := _complete(known, index, folder)) is None:
-                found = _extract(archive, known, boxes, folder, progress)
-                write_json(index, _written(found))
+        return built_once(home / f"{boxes}.lock", lambda: _complete(known, index, folder), build)
     except OSError as error:
         raise unwritable(folder, error) from error
-    return found
 
 
 def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
