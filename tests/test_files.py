@@ -1,0 +1,81 @@
+"""What several processes want is built once; what cannot be written is refused and leaves nothing behind."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from reidlib.errors import InputError
+from reidlib.files import alone, built_once
+
+
+def test_of_several_processes_one_builds(tmp_path):
+    program = """
+import sys, time
+from pathlib import Path
+from reidlib.files import built_once
+folder = Path(sys.argv[1])
+def find():
+    return (folder / "made").read_text() if (folder / "made").is_file() else None
+def build():
+    (folder / f"builder-{sys.argv[2]}").touch()
+    time.sleep(0.5)
+    (folder / "made").write_text("it")
+    return "it"
+print(built_once(folder / "locks" / "made.lock", find, build))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True) for number in range(3)
+    ]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == ["it"] * 3
+    assert len(list(tmp_path.glob("builder-*"))) == 1
+
+
+def test_what_is_there_needs_no_lock(tmp_path):
+    assert built_once(tmp_path / "absent" / "lock", lambda: 7, lambda: pytest.fail("built again")) == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waits_is_told_so(tmp_path):
+    told, held, done = [], threading.Event(), threading.Event()
+
+    def hold():
+        with alone(tmp_path / "lock"):
+            held.set()
+            done.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+
+    def waiting():
+        told.append("waits")
+        done.set()
+
+    with alone(tmp_path / "lock", waiting=waiting):
+        pass
+    holder.join()
+    assert told == ["waits"]
+
+
+def test_a_failed_build_lets_the_next_one_try(tmp_path):
+    def fail():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        built_once(tmp_path / "lock", lambda: None, fail)
+    begin = time.monotonic()
+    assert built_once(tmp_path / "lock", lambda: None, lambda: 3) == 3
+    assert time.monotonic() - begin < 5
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        built_once(tmp_path / "file" / "lock", lambda: None, lambda: 1)
+    refusal = InputError("the folder can be written", "a file", "name another")
+    with pytest.raises(InputError, match="name another"):
+        built_once(tmp_path / "file" / "lock", lambda: None, lambda: 1, refused=lambda error: refusal)
