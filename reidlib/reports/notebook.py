@@ -126,7 +126,9 @@ def environment_digest() -> str:
     """
     package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *package.rglob("*.csv")]):
+    for path in sorted(
+        path for kind in ("py", "csv", "html", "css", "j2") for path in package.rglob(f"*.{kind}")
+    ):
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for distribution in ("torch", "torchvision", "numpy"):
         state.update(f"{distribution} {version(distribution)}\0".encode())

@@ -147,7 +147,9 @@ class Session:
         if (folder / notebooks.PARTIAL).is_file():
             (folder / notebooks.PARTIAL).replace(folder / "notebook.ipynb")
             try:
-                report.write_page(folder, title=self._jobs[name].source.title, error=error)
+                from reidlib.reports import page  # nbconvert: seconds, only when there is a page to make
+
+                page.write_page(folder, title=self._jobs[name].source.title, error=error)
             except OSError:  # a full disk stops all
                 raise
             except Exception as problem:  # a page that cannot be made must not stop the other notebooks
