@@ -90,7 +90,6 @@ def report_rows(out: Path) -> list[dict]:
                 "missing": sum("missing" in run for run in result.get("runs") or [] if isinstance(run, dict)),
                 "more": len(figures[_INDEX_FIGURES:]),
                 "scores": scores,
-                "columns": list(dict.fromkeys(column for row in scores for column in row)),
                 "page": f"{quote(folder.name)}/index.html" if (folder / "index.html").is_file() else "",
             }
         )
@@ -159,4 +158,9 @@ def facts_of(out: Path) -> dict[str, str]:
     }
 
 
-TEMPLATES.filters["cell"] = cell
+def columns(rows: list[dict]) -> list[str]:
+    """The columns of a table, in the order of their first use."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+TEMPLATES.filters |= {"cell": cell, "clock": clock, "columns": columns}

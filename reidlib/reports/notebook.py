@@ -127,7 +127,7 @@ def environment_digest() -> str:
     package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
     for path in sorted(
-        path for kind in ("py", "csv", "html", "css", "j2") for path in package.rglob(f"*.{kind}")
+        path for kind in ("py", "csv", "html", "css", "j2", "md") for path in package.rglob(f"*.{kind}")
     ):
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for distribution in ("torch", "torchvision", "numpy"):
