@@ -11,7 +11,6 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from reidlib.files import write_text
-from reidlib.reports.display import clock
 
 _INDEX_FIGURES = 2
 
@@ -117,6 +116,13 @@ def _figures(folder: Path, result: dict) -> list[dict]:
 
 def _duration(status: dict) -> str:
     return clock(status["duration"]) if status.get("duration") is not None else ""
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def cell(value: object) -> str:
