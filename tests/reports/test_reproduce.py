@@ -23,7 +23,7 @@ import pytest
 from filelock import FileLock
 from pretending import alive, check_trained_once, notes, processes, until
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import index as report
 from reidlib.reports import notebook
