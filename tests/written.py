@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reidlib.analysis.evidence import Evidence, Lack, Missing
+from reidlib.analysis.evidence import Evidence
+from reidlib.experiments.setup import Lack, Missing
 from reidlib.training.runs import Run
 
 QUERIES, PERSONS = 60, 20

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reidlib.analysis.benchmark_tables import Table
-from reidlib.analysis.evidence import FAILURES, Missing, in_a_line, record
 from reidlib.analysis.scores import MISSING, Spread, branch_scores, spreads
 from reidlib.analysis.table_folders import before, differences_of, folder_of, trials_of
 from reidlib.errors import shorten
 from reidlib.experiments import obtain as experiments
+from reidlib.experiments.setup import FAILURES, Missing, in_a_line, record
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 

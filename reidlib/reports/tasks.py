@@ -9,12 +9,12 @@ from pathlib import Path
 from reidlib import files
 from reidlib.analysis import ablations, claims, table_folders
 from reidlib.analysis import benchmark_runs as comparisons
-from reidlib.analysis.evidence import FAILURES
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations as conditions
 from reidlib.experiments.evaluate import current, usable
 from reidlib.experiments.perturbations import Condition
+from reidlib.experiments.setup import FAILURES
 from reidlib.reports import trainings
 from reidlib.reports.reproduce import Task
 from reidlib.training.runs import find

@@ -5,11 +5,13 @@ import shutil
 import pytest
 from written import evidence
 
-from reidlib.analysis.evidence import Cell, Missing, gather
+from reidlib.analysis.evidence import Cell, gather
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations as conditions
+from reidlib.experiments import setup
 from reidlib.experiments.perturbations import Condition
+from reidlib.experiments.setup import Missing
 from reidlib.training.device import Execution
 
 QUIET = Execution(device="cpu", progress=False)
@@ -74,7 +76,7 @@ def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
             raise FloatingPointError("identity_global is not finite in step 7\nmore")
         return obtain(wanted, *arguments, **keywords)
 
-    monkeypatch.setattr(experiments, "obtain", diverging)
+    monkeypatch.setattr(setup, "obtain", diverging)
     found = again(smoke, folder, ("jlml-2", "jlml"))
     assert (
         str(found.missing[0]) == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
@@ -122,7 +124,7 @@ def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypat
     def broken(*arguments, **keywords):
         raise AttributeError("no such thing")
 
-    monkeypatch.setattr(experiments, "obtain", broken)
+    monkeypatch.setattr(setup, "obtain", broken)
     with pytest.raises(AttributeError):
         again(smoke, tmp_path)
 
