@@ -13,7 +13,9 @@ from reidlib.analysis.scores import MISSING, Spread, branch_scores, spreads
 from reidlib.analysis.table_folders import before, differences_of, folder_of, trials_of
 from reidlib.errors import shorten
 from reidlib.experiments import obtain as experiments
-from reidlib.experiments.setup import FAILURES, Missing, in_a_line, record
+from reidlib.experiments.obtain import FAILURES
+from reidlib.experiments.rows import profile_named
+from reidlib.experiments.setup import Missing, in_a_line, record
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -96,12 +98,10 @@ def chains(
     trials: how many of the benchmark's; 0 for all. Raises InputError like ``load``.
     """
     benchmarks = trials_of(specification, folders, trials)
-    start = before(specification, folders)
+    start, sized = before(specification, folders), profile_named(profile)
     return {
         row: tuple(
-            tuple(
-                experiments.chain(row, profile, benchmark, before=start, seed=seed) for seed in range(seeds)
-            )
+            tuple(experiments.chain(row, sized, benchmark, before=start, seed=seed) for seed in range(seeds))
             for benchmark in benchmarks
         )
         for row in names
@@ -134,7 +134,7 @@ def obtain(
 
     def one(links: Sequence[experiments.Link]) -> Run | Missing:
         try:
-            return experiments.obtain_chain(
+            return experiments.obtain(
                 links, runs=runs, execution=execution, may_train=may_train, report=report
             )
         except FAILURES as error:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from reidlib.analysis.scores import BranchScores, difference
 from reidlib.analysis.statistics import Interval
-from reidlib.data.benchmark import Benchmark
-from reidlib.experiments import perturbations, setup
-from reidlib.experiments.perturbations import Condition
+from reidlib.experiments import perturbations
+from reidlib.experiments.rows import Condition
 from reidlib.experiments.setup import Missing, Runs
 from reidlib.training.runs import Run
 
@@ -26,6 +25,11 @@ class Cell(NamedTuple):
 @dataclass(frozen=True)
 class Evidence(Runs):
     """Gathered runs whose scores are read row by row."""
+
+    @classmethod
+    def of(cls, gathered: Runs) -> Evidence:
+        """The scores of these runs."""
+        return cls(**vars(gathered))
 
     _scores: dict = field(default_factory=dict, repr=False, compare=False)  # each file is read once
 
@@ -51,8 +55,3 @@ class Evidence(Runs):
             return None
         persons = scores.get("query_person_ids") or self.query_person_ids
         return {**scores["branches"][cell.branch], "query_person_ids": persons}
-
-
-def gather(names: Sequence[str], profile: str, benchmark: Benchmark, **settings) -> Evidence:
-    """See ``experiments.setup.gather``."""
-    return Evidence(**vars(setup.gather(names, profile, benchmark, **settings)))

@@ -10,7 +10,7 @@ from reidlib.analysis import scores as tables
 from reidlib.analysis.evidence import Cell, Evidence
 from reidlib.analysis.statistics import Interval
 from reidlib.data.synthetic.render import Factors
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, Condition
 
 TITLES = {factor: factor.replace("_", " ") for factor in CONDITIONS}
 MEANINGS = {

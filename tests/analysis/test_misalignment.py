@@ -5,7 +5,7 @@ from written import evidence, scores
 
 from reidlib.analysis import misalignment
 from reidlib.analysis.evidence import Cell
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, Condition
 
 NETWORKS = {"Pyramid": Cell("pyramid"), "JLML": Cell("jlml")}
 
