@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,10 +16,11 @@ from reidlib import files
 from reidlib.data.augmentation import augment
 from reidlib.data.images import ImageStore, to_device
 from reidlib.training import distributed
+from reidlib.training.checkpoint import save_tensors
+from reidlib.training.config import Recipe
 from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balance
-from reidlib.training.recipe import Recipe
-from reidlib.training.runs import CHECKPOINT, save_tensors
+from reidlib.training.runs import CHECKPOINT
 from reidlib.training.state import Objective, TrainingState
 
 # Steps between two looks at the device's losses: a look waits for the device, so not after every step (an
@@ -67,7 +69,7 @@ def train(
     if execution.compile:
         forward = torch.compile(forward)
     autocast = execution.autocast()
-    augmentation = recipe.augmentation
+    augmentation = asdict(recipe.augmentation)
 
     bar = tqdm(
         total=state.steps, initial=state.step, desc=title, unit="step",
@@ -79,7 +81,7 @@ def train(
                 group["lr"] = group["factor"] * recipe.rate(state.step, state.steps)
             drawn_by = state.sampler
             indices_b, images_bchw = feeds.next(drawn_by)
-            inputs_bchw = augment(images_bchw, augmentation, state.augmentation_generator, share=world)
+            inputs_bchw = augment(images_bchw, state.augmentation_generator, share=world, **augmentation)
             labels_b = to_device(labels_n[indices_b], device)
             with autocast:
                 output = forward(inputs_bchw)

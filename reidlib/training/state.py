@@ -19,10 +19,10 @@ from reidlib.data.samplers import Epochs, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 from reidlib.files import unwritable, write_whole
 from reidlib.training import distributed
+from reidlib.training.checkpoint import load_tensors, save_tensors
+from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 from reidlib.training.losses import Terms
-from reidlib.training.recipe import Recipe
-from reidlib.training.runs import load_tensors, save_tensors
 
 Objective = Callable[[nn.Module, object, Tensor, Balance | None], tuple[Terms, Balance | None]]
 
