@@ -198,7 +198,8 @@ def evaluate_distances(
     For re-ranked distances, or those of a learned metric: ``evaluate`` measures Euclidean distances itself
     and never holds them all. Of ``query`` and ``gallery`` only ``person_ids`` and ``camera_ids`` are used.
     The distances are floats of any width and sign on any device, or a memory map, taken as they are: where
-    they are equal, a wrong image stands before a match. They are copied some queries at a time, and otherwise left alone.
+    they are equal, a wrong image stands before a match. They are copied some queries at a
+    time, and otherwise left alone.
 
     Raises InputError like ``evaluate``, and for distances of another shape or type or not finite.
     """
