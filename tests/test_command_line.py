@@ -13,12 +13,10 @@ from miniature import MINIATURE, write_image
 
 from reidlib.cli.arguments import main
 from reidlib.data import load
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.synthetic import render
 from reidlib.experiments.obtain import configuration
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, Size
-from reidlib.training.config import MODELS, RunConfiguration
-from reidlib.training.recipe import Recipe
+from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
 

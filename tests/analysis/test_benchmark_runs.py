@@ -18,14 +18,13 @@ from reidlib.analysis import table_folders
 from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.cli.arguments import _named_folder, main
 from reidlib.data import BENCHMARKS, load
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.obtaining import GUIDES
 from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, Size
 from reidlib.experiments.setup import Setup
 from reidlib.reports import tasks as sweeps
+from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.device import Execution
-from reidlib.training.recipe import Recipe
 from reidlib.training.runs import Run, configuration_hash
 
 QUIET = Execution(device="cpu", progress=False)
@@ -205,10 +204,7 @@ def test_trainings_are_tasks_that_others_can_share(folders):
     for task in tasks:
         if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
             task.function(*task.arguments)
-    left = [
-        task.name
-        for task in sweeps.benchmark_tasks(folders, setup, trials=1)
-    ]
+    left = [task.name for task in sweeps.benchmark_tasks(folders, setup, trials=1)]
     assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
 
 
