@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.data import load
 from reidlib.data.synthetic import render
 from reidlib.experiments.obtain import link
