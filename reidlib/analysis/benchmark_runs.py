@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlib.analysis.benchmark_tables import Table
-from reidlib.analysis.scores import MISSING, Spread, branch_scores, spreads
-from reidlib.analysis.table_folders import before, differences_of, folder_of, trials_of
+import pandas as pd
+
+from reidlib.analysis import published
+from reidlib.analysis.benchmark_tables import Table, before, differences_of, folder_of, trials_of
+from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments import obtain as experiments
-from reidlib.experiments.setup import FAILURES, Missing, in_a_line, record
+from reidlib.experiments.setup import FAILURES, Lack, Missing, Runs, in_a_line
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -26,7 +27,7 @@ class OwnRuns:
     """This suite's runs on one benchmark: of each row, one tuple a trial with a run for each seed.
 
     ``num_trials``: what the protocol has, of which fewer may have been asked for. ``pretrained``: they start
-    from ``table_folders.pretraining``. ``lack``: why there are none at all, where the folder could not be
+    from ``benchmark_tables.pretraining``. ``lack``: why there are none at all, where the folder could not be
     read. ``differences``: in what the folder is not the official one.
     """
 
@@ -54,32 +55,33 @@ class OwnRuns:
             apart.append(f"{len(self.runs[row])} of {self.num_trials} partitions")
         return "this suite: " + ", ".join(apart)
 
+    @property
+    def cells(self) -> dict[tuple[str, int], Cell]:
+        """(Row, trial) -> under which name its runs are gathered."""
+        return {
+            (row, trial): Cell(f"{row}, {self.specification}, trial {trial}")
+            for row, of_trials in self.runs.items()
+            for trial in range(len(of_trials))
+        }
+
+    @property
+    def gathered(self) -> Runs:
+        """The runs of all rows and trials, and what is missing: a page that lacks something is made again."""
+        runs = {cell.experiment: self.runs[row][trial] for (row, trial), cell in self.cells.items()}
+        lacks = [Lack(self.specification, 0, self.lack)] if self.lack else []
+        lacks += [
+            Lack(name, seed, run.reason)
+            for name, of_seeds in runs.items()
+            for seed, run in enumerate(of_seeds)
+            if isinstance(run, Missing)
+        ]
+        return Runs(runs, len(next(iter(runs.values()), ())), tuple(lacks), self.profile)
+
     def missing(self) -> list[str]:
         """What is not there, each with its reason."""
         if self.lack:
             return [f"{self.specification}: {self.lack}"]
-        return [
-            f"{label}, seed {seed}: {run.reason}"
-            for label, seed, run in self._each()
-            if isinstance(run, Missing)
-        ]
-
-    def records(self) -> list[dict]:
-        """For a result: what is there and what is missing; a page with something missing is made again."""
-        if self.lack:
-            return [{"experiment": self.specification, "seed": 0, "missing": self.lack}]
-        return [
-            record(label, seed, run)
-            if isinstance(run, Run)
-            else {"experiment": label, "seed": seed, "missing": run.reason}
-            for label, seed, run in self._each()
-        ]
-
-    def _each(self) -> Iterator[tuple[str, int, Run | Missing]]:
-        for name, trials in self.runs.items():
-            for trial, seeds in enumerate(trials):
-                for seed, run in enumerate(seeds):
-                    yield f"{name}, {self.specification}, trial {trial}", seed, run
+        return [str(lack) for lack in self.gathered.missing]
 
 
 def chains(
@@ -149,60 +151,54 @@ def obtain(
     return OwnRuns(specification, profile, count, found, len(first) > 1, differences=tuple(lacking))
 
 
-def own_rows(table: Table, own: OwnRuns) -> list[dict[str, str]]:
-    """This suite's rows of a table: each measure's mean ± half its 95 % interval, in per cent.
+def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
+    """Of this suite's rows of a table each measure's mean and half its 95 % interval, in per cent.
 
     A trial's value is the mean over its seeds. The interval is over the trials where a benchmark has several
     (they share identities, which makes it somewhat too narrow), else over seeds.
     """
-    rows = []
-    for name, of_trials in own.runs.items():
-        row = {"method": own.title(name)}
-        for measure in table.columns:
-            trials = [[_value(run, table, measure) for run in seeds] for seeds in of_trials]
-            if len(trials) == 1:
-                row[measure] = str(Spread.of(trials[0]))
-                continue
-            row[measure] = str(Spread.of([_mean(seeds) for seeds in trials])).replace("seeds", "trials")
-        rows.append(row)
     if own.lack:
-        rows = [{"method": own.title(name), **dict.fromkeys(table.columns, MISSING)} for name in OWN]
-    return rows
+        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN}
+    found = Scores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns)).to_dict()
+    return {
+        row: {
+            name: _over_trials([of_cells[row, trial] for trial in range(len(of_trials))])
+            for name, of_cells in found.items()
+        }
+        for row, of_trials in own.runs.items()
+    }
 
 
-def rows(table: Table, own: OwnRuns | None) -> list[dict[str, str]]:
+def _over_trials(trials: Sequence[Spread]) -> Spread:
+    if len(trials) == 1:
+        return trials[0]
+    return Spread.of([trial.mean for trial in trials if trial.seeds], len(trials), over="trials")
+
+
+def rows(table: Table, own: OwnRuns | None) -> pd.DataFrame:
     """The printed rows, and this suite's below them where the benchmark's folder is given."""
-    return table.printed() + ([] if own is None else own_rows(table, own))
+    lines = table.printed()
+    if own is not None:
+        lines += [{"method": own.title(row), **cells} for row, cells in spreads(table, own).items()]
+    return pd.DataFrame(lines, dtype=object)
 
 
-def _value(run: Run | Missing, table: Table, measure: str) -> float | None:
-    if isinstance(run, Missing):
-        return None
-    scores = branch_scores(run)
-    if table.protocol is not None:
-        return 100 * scores["protocols"][table.protocol]["cmc"][measure.removeprefix("R")]
-    return spreads({"": [scores]}, [measure])[""][measure].mean
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None and not math.isnan(value)]
-    return statistics.fmean(there) if there else None
-
-
-def rank1_rows(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
-    """Rank-1 in per cent of each row of a table, and whose it is: see ``benchmark_plots.printed_rank1``.
+def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
+    """Rank-1 in per cent of each row of a table, and whose it is: see the figure ``printed_rank1``.
 
     The paper is the one that the table stands in; rows without a number are left out.
     """
-    found = {row["method"]: (row["R1"], "other") for row in table.printed()}
-    for name in found.keys() & {"JLML", "Pyramid"}:
-        found[name] = (found[name][0], "paper")
+    whose = {"JLML": "paper", "Pyramid": "paper"}
+    found = {
+        line["method"]: (published.number(line["R1"]), whose.get(line["method"], "other"))
+        for line in table.printed()
+    }
     if own is not None:
         aside = "" if own.profile == "paper" and not own.differences else " (not comparable)"
-        rank1 = {row["method"]: row["R1"] for row in own_rows(table, own)}
-        found |= {own.title(name): (rank1[own.title(name)], name + aside) for name in own.runs}
+        for row, of_measures in spreads(table, own).items():
+            found[own.title(row)] = (of_measures["R1"].mean, row + aside)
     return {
-        name: (float(text.split(" ")[0]), whose)
-        for name, (text, whose) in found.items()
-        if text and text not in (MISSING, "–")
+        name: (value, of)
+        for name, (value, of) in found.items()
+        if value is not None and not math.isnan(value)
     }

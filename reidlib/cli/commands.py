@@ -43,7 +43,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
     if folders:
-        from reidlib.analysis.table_folders import unread
+        from reidlib.analysis.benchmark_tables import unread
 
         # Found out now and not after days of training on the others.
         for specification, reason in unread(folders).items():
@@ -88,9 +88,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
         asked = {"seeds": arguments.seeds or 1, "runs": parameters["runs"], "device": arguments.device}
         on_folders: list[Task] = []
         if "42_benchmarks" in waiting:
-            from reidlib.analysis import table_folders
+            from reidlib.analysis import benchmark_tables
 
-            given = table_folders.given(folders, arguments.benchmark, parameters["data_root"])
+            given = benchmark_tables.given(folders, arguments.benchmark, parameters["data_root"])
             on_folders = sweeps.benchmark_tasks(
                 given, arguments.profile, trials=arguments.trials or 0, **asked
             )
@@ -259,9 +259,9 @@ def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
         data = load_specified(arguments.benchmark, Path(arguments.data_root))
         state["data"] = data.fingerprint
     if arguments.folder:
-        from reidlib.analysis import table_folders
+        from reidlib.analysis import benchmark_tables
 
-        found = table_folders.state(_folders(arguments.folder), arguments.trials or 0)
+        found = benchmark_tables.state(_folders(arguments.folder), arguments.trials or 0)
         state["folders"] = json.dumps(found)
     return state
 
@@ -273,9 +273,9 @@ def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
         twice = [name for name, _ in given]
         raise InputError("a benchmark's folder is given once", ", ".join(twice), "leave the others out")
     if folders:
-        from reidlib.analysis import table_folders
+        from reidlib.analysis import benchmark_tables
 
-        table_folders.check_folders(folders)
+        benchmark_tables.check_folders(folders)
     return folders
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reidlib import files
-from reidlib.analysis import ablations, claims, table_folders
-from reidlib.analysis import benchmark_runs as comparisons
+from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations as conditions
@@ -37,7 +36,7 @@ TRAININGS: dict[str, tuple[str, ...]] = {
         *(cell.experiment for cell in ablations.MISALIGNMENT.values()),
         *_ALIGNMENT[0],
     ),
-    "42_benchmarks": comparisons.OWN,
+    "42_benchmarks": benchmark_runs.OWN,
     "50_ranking_browser": ("jlml",),
     "51_part_attention": ("jlml", "pyramid"),
     "90_claims": claims.wanted()[0],
@@ -130,11 +129,11 @@ def benchmark_tasks(
     since = time.time()  # of many that start from one training that fails, one is to try it
     first: dict[str, Task] = {}
     then = []
-    for specification in table_folders.specifications():
-        if table_folders.folder_of(specification, folders) is None:
+    for specification in benchmark_tables.specifications():
+        if benchmark_tables.folder_of(specification, folders) is None:
             continue
         try:
-            wanted = comparisons.chains(specification, folders, profile, trials=trials, seeds=seeds)
+            wanted = benchmark_runs.chains(specification, folders, profile, trials=trials, seeds=seeds)
             for of_trials in wanted.values():
                 for links in (links for of_seeds in of_trials for links in of_seeds):
                     links[-1].check_set()  # else what comes before it would be trained for nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from reidlib.analysis import table_folders
+from reidlib.analysis import benchmark_tables
 from reidlib.data import load
 from reidlib.data.registry import parse
 from reidlib.experiments import obtain as experiments
@@ -45,9 +45,9 @@ def train_chain(
 ) -> None:
     """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
     name, options = parse(specification)
-    benchmark = load(name, table_folders.folder_of(specification, folders), trial=trial, **options)
+    benchmark = load(name, benchmark_tables.folder_of(specification, folders), trial=trial, **options)
     links = experiments.chain(
-        row, profile, benchmark, before=table_folders.before(specification, folders), seed=seed
+        row, profile, benchmark, before=benchmark_tables.before(specification, folders), seed=seed
     )
     execution = Execution(device=device, progress=False)
     experiments.obtain_chain(links, runs=runs, execution=execution, since=since)
@@ -57,7 +57,7 @@ def train_before(
     row: str, seed: int, folders: Mapping[str, str], profile: str, runs: Path, device: str, since: float
 ) -> None:
     """The training that those on small benchmarks start from. since: see ``runs.find_or_train``."""
-    links = experiments.chain(row, profile, table_folders.pretraining(folders), seed=seed)
+    links = experiments.chain(row, profile, benchmark_tables.pretraining(folders), seed=seed)
     execution = Execution(device=device, progress=False)
     experiments.obtain_chain(links, runs=runs, execution=execution, since=since)
 
