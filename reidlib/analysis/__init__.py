@@ -3,15 +3,7 @@
 Nothing here loads torch but ``analysis.benchmark_runs``, which trains and is imported by its own name.
 """
 
-from reidlib.analysis import (
-    ablations,
-    benchmark_tables,
-    claims,
-    feature_selection,
-    misalignment,
-    published,
-    statistics,
-)
+from reidlib.analysis import ablations, benchmark_tables, claims, feature_selection, misalignment, published
 from reidlib.analysis.scores import Cell, Scores, records, styled
 
 __all__ = [
@@ -24,6 +16,5 @@ __all__ = [
     "misalignment",
     "published",
     "records",
-    "statistics",
     "styled",
 ]

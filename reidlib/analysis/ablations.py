@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -58,17 +59,17 @@ class Ablation:
     def measures(self) -> tuple[str, ...]:
         return (*self.compared, *(f"MQ {name}" for name in self.compared))
 
-    def printed(self, label: str) -> published.Scores | None:
-        """The paper's numbers for a row."""
-        name = self.rows[label].printed
-        return published.market1501(self.table, name) if name else None
+    @property
+    def printed(self) -> pd.DataFrame:
+        """The paper's numbers, a line for each row and a column for each measure; not a number: not known."""
+        lines = published.ablation(self.table).reindex([row.printed for row in self.rows.values()])
+        return lines.set_axis(list(self.rows)).set_axis(list(self.measures), axis="columns")
 
-    def printed_difference(self, label: str) -> tuple[float, float] | None:
-        """What the paper's row has more than its baseline in rank-1 and mAP (single query), in points."""
-        row, base = self.printed(label), self.printed(self.baseline)
-        if row is None or base is None or None in (*row[:2], *base[:2]):
-            return None
-        return row.rank1 - base.rank1, row.mean_average_precision - base.mean_average_precision
+    @property
+    def printed_differences(self) -> pd.DataFrame:
+        """What the paper's rows have more than its baseline, in points, in the compared measures."""
+        printed = self.printed[list(self.compared)]
+        return (printed - printed.loc[self.baseline]).drop(self.baseline)
 
 
 def _jlml(rows: dict[str, tuple], **settings) -> Ablation:
@@ -191,14 +192,15 @@ def score_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
     """
     table = scores.table(ablation.cells, ablation.measures, heading=ablation.heading)
     if ablation.table:
-        printed = [ablation.printed(label) or (None,) * 4 for label in ablation.rows]
-        table["paper: R1 / mAP"] = [_pair(*row[:2]) for row in printed]
-        table["paper: MQ"] = [_pair(*row[2:]) for row in printed]
+        table["paper: R1 / mAP"] = _pairs(ablation.printed.iloc[:, :2], "{:.1f}".format)
+        table["paper: MQ"] = _pairs(ablation.printed.iloc[:, 2:], "{:.1f}".format)
     return table
 
 
-def _pair(rank1: float | None, precision: float | None) -> str:
-    return "" if rank1 is None or precision is None else f"{rank1:.1f} / {precision:.1f}"
+def _pairs(printed: pd.DataFrame, write: Callable[[float], str]) -> list[str]:
+    """Rank-1 and mAP of each row in one cell, empty where one is not known."""
+    pairs = printed.itertuples(index=False, name=None)
+    return ["" if math.isnan(sum(pair)) else " / ".join(map(write, pair)) for pair in pairs]
 
 
 def differences(ablation: Ablation, scores: Scores) -> pd.DataFrame:
@@ -222,20 +224,14 @@ def report_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
 def _differences_beside_printed(ablation: Ablation, scores: Scores) -> pd.DataFrame:
     table = differences(ablation, scores).rename(columns="Δ {} [95 %]".format)
     if ablation.table:
-        printed = [ablation.printed_difference(label) for label in table.index]
-        table["paper: Δ R1 / Δ mAP"] = [" / ".join(map(signed, pair or ())) for pair in printed]
+        table["paper: Δ R1 / Δ mAP"] = _pairs(ablation.printed_differences, signed)
     return table
 
 
 def panels(ablation: Ablation, scores: Scores) -> tuple[dict, dict]:
     """For the figure of differences: measure -> row -> interval here, and the paper's difference."""
-    here = differences(ablation, scores)
-    printed = {label: ablation.printed_difference(label) for label in here.index}
-    beside = {
-        name: {label: pair[place] for label, pair in printed.items() if pair}
-        for place, name in enumerate(ablation.compared)
-    }
-    return here.to_dict(), beside
+    printed = {name: known.dropna().to_dict() for name, known in ablation.printed_differences.items()}
+    return differences(ablation, scores).to_dict(), printed
 
 
 def readings(ablation: Ablation, scores: Scores) -> list[str]:
@@ -244,6 +240,7 @@ def readings(ablation: Ablation, scores: Scores) -> list[str]:
     The direction is that of mAP, and it counts only where its interval is clear of nought.
     """
     sentences = []
+    printed = ablation.printed_differences
     for label, rank1, precision in differences(ablation, scores).itertuples(name=None):
         if precision is None:
             sentences.append(f"**{label}**: missing here.")
@@ -252,11 +249,12 @@ def readings(ablation: Ablation, scores: Scores) -> list[str]:
         if precision.clear:
             verb = "is above" if precision.mean > 0 else "is below"
         sentence = f"**{label}** {verb} *{ablation.baseline}*: mAP {precision}, rank-1 {rank1} points"
-        if printed := ablation.printed_difference(label):
-            sentence += f"; the paper: mAP {signed(printed[1])}, rank-1 {signed(printed[0])}"
+        printed_rank1, printed_precision = printed.loc[label]
+        if not math.isnan(printed_precision):
+            sentence += f"; the paper: mAP {signed(printed_precision)}, rank-1 {signed(printed_rank1)}"
             agreement = "its direction is not decided here"
             if precision.clear:
-                same = precision.mean * printed[1] > 0
+                same = precision.mean * printed_precision > 0
                 agreement = "the paper's direction holds here" if same else "it is reversed here"
             sentence += f", so **{agreement}**"
         sentences.append(sentence + ".")

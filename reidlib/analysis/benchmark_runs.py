@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from reidlib.analysis import published
 from reidlib.analysis.benchmark_tables import Table, before, differences_of, folder_of, trials_of
 from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.errors import shorten
@@ -177,10 +175,11 @@ def _over_trials(trials: Sequence[Spread]) -> Spread:
 
 def rows(table: Table, own: OwnRuns | None) -> pd.DataFrame:
     """The printed rows, and this suite's below them where the benchmark's folder is given."""
-    lines = table.printed()
-    if own is not None:
-        lines += [{"method": own.title(row), **cells} for row, cells in spreads(table, own).items()]
-    return pd.DataFrame(lines, dtype=object)
+    printed = table.printed()
+    if own is None:
+        return printed
+    ours = [{"method": own.title(row), **cells} for row, cells in spreads(table, own).items()]
+    return pd.concat([printed, pd.DataFrame(ours, dtype=object)], ignore_index=True)
 
 
 def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
@@ -188,17 +187,15 @@ def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
 
     The paper is the one that the table stands in; rows without a number are left out.
     """
-    whose = {"JLML": "paper", "Pyramid": "paper"}
+    paper = {"JLML": "paper", "Pyramid": "paper"}
     found = {
-        line["method"]: (published.number(line["R1"]), whose.get(line["method"], "other"))
-        for line in table.printed()
+        name: (float(value), paper.get(name, "other"))
+        for name, value in table.printed().set_index("method")["R1"].items()
+        if value
     }
-    if own is not None:
+    if own is not None and not own.lack:
         aside = "" if own.profile == "paper" and not own.differences else " (not comparable)"
         for row, of_measures in spreads(table, own).items():
-            found[own.title(row)] = (of_measures["R1"].mean, row + aside)
-    return {
-        name: (value, of)
-        for name, (value, of) in found.items()
-        if value is not None and not math.isnan(value)
-    }
+            if of_measures["R1"].seeds:
+                found[own.title(row)] = (of_measures["R1"].mean, row + aside)
+    return found

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from reidlib.analysis import published
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, joined
@@ -48,31 +50,22 @@ class Table:
         """The benchmark's name alone."""
         return parse(self.specification)[0]
 
-    def printed(self) -> list[dict[str, str]]:
-        """The table's rows as printed; those with nothing in these columns are left out."""
-        return [
-            {
-                "method": self.renamed.get(line[self.name], line[self.name]),
-                **{own: line[column] for own, column in self.columns.items()},
-            }
-            for line in self.lines()
-        ]
-
-    def lines(self) -> list[dict[str, str]]:
+    @property
+    def lines(self) -> pd.DataFrame:
         """The lines of its file that the table shows, with all that stands in them."""
-        return [
-            line
-            for line in published.table(self.file)
-            if all(line[key] == value for key, value in self.keys.items())
-            and any(line[column] for column in self.columns.values())
-        ]
+        lines = published.table(self.file)
+        chosen = (lines[list(self.keys)] == list(self.keys.values())).all(axis="columns")
+        return lines[chosen & (lines[list(self.columns.values())] != "").any(axis="columns")]
+
+    def printed(self) -> pd.DataFrame:
+        """The table's rows as printed; those with nothing in these columns are left out."""
+        shown = self.lines[[self.name, *self.columns.values()]]
+        return shown.set_axis(["method", *self.columns], axis="columns").replace({"method": self.renamed})
 
 
 def notes(tables: Sequence[Table]) -> tuple[str, ...]:
     """What is odd about the rows that these tables show, all of one file."""
-    return published.notes(
-        tables[0].file, {cell for table in tables for line in table.lines() for cell in line.values()}
-    )
+    return published.notes(tables[0].file, {cell for table in tables for cell in table.lines.to_numpy().flat})
 
 
 def _ranks(prefix: str = "") -> dict[str, str]:

@@ -22,9 +22,9 @@ def test_every_row_is_an_experiment_with_its_printed_row(ablation):
     for label, row in ablation.rows.items():
         assert row.cell.experiment in EXPERIMENTS
         if row.printed:
-            assert ablation.printed(label).rank1 > 20
+            assert ablation.printed.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
-        rows = [line["row"] for line in published.table("jlml_ablations") if line["table"] == ablation.table]
+        rows = published.ablation(ablation.table).index
         assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
 
 
