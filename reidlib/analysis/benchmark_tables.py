@@ -111,14 +111,11 @@ TABLES = (
         "cuhk03,boxes=detected", "cuhk03", _ranks("det_"), protocol="single-shot",
     ),
     _pyramid(
-        "CUHK03, 767/700 identities, labelled boxes",
-        "cuhk03,split=new",
-        "CUHK03 (new protocol, labelled)",
+        "CUHK03, 767/700 identities, labelled boxes", "cuhk03,split=new", "CUHK03 (new protocol, labelled)"
     ),
     _pyramid(
         "CUHK03, 767/700 identities, detected boxes",
-        "cuhk03,boxes=detected,split=new",
-        "CUHK03 (new protocol, detected)",
+        "cuhk03,boxes=detected,split=new", "CUHK03 (new protocol, detected)",
     ),
     Table(
         "GRID, 125/125 identities and 775 distractors (JLML, Table 9)",
@@ -130,14 +127,8 @@ TABLES = (
     ),
     Table(
         "Market-1501, single query and multi-query (JLML, Table 6)",
-        "market1501",
-        "market1501",
-        {
-            "R1": "SQ_R1",
-            "mAP (trapezoid)": "SQ_mAP",
-            "MQ R1": "MQ_R1",
-            "MQ mAP (trapezoid)": "MQ_mAP",
-        },
+        "market1501", "market1501",
+        {"R1": "SQ_R1", "mAP (trapezoid)": "SQ_mAP", "MQ R1": "MQ_R1", "MQ mAP (trapezoid)": "MQ_mAP"},
     ),
     _pyramid("Market-1501, single query", "market1501", "Market-1501"),
     _pyramid("DukeMTMC-reID, single query", "dukemtmc", "DukeMTMC-reID"),

@@ -5,7 +5,7 @@ The tests were written before the trainings that decide them, except where ``see
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -215,7 +215,7 @@ class Verdict(NamedTuple):
     claim: Claim
     word: str  # HOLDS, FAILS or UNDECIDED
     reason: str
-    found: tuple[Interval | None, ...]  # of each contrast, in points of mAP; None where a run is missing
+    found: Mapping[str, Interval | None]  # of each contrast, in points of mAP; None where a run is missing
 
 
 def decide(claim: Claim, scores: Scores) -> Verdict:
@@ -226,14 +226,13 @@ def decide(claim: Claim, scores: Scores) -> Verdict:
     a run is missing that could still change that, it is undecided; so is everything in the profile smoke.
     """
     if not claim.contrasts:
-        return Verdict(claim, UNDECIDED, claim.impossible, ())
-    found = tuple(scores.difference(one.plus, one.minus, claim.measure) for one in claim.contrasts)
-    pairs = list(zip(claim.contrasts, found, strict=True))
+        return Verdict(claim, UNDECIDED, claim.impossible, {})
+    found = {one.label: scores.difference(one.plus, one.minus, claim.measure) for one in claim.contrasts}
     limits = {1: 0.0}
-    against = [c.label for c, i in pairs if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
-    lost = [c.label for c, i in pairs if i is None]
-    unclear = [c.label for c, i in pairs if i and not i.clear]
-    seeds = min((i.seeds for i in found if i), default=0)
+    against = [label for label, i in found.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
+    lost = [label for label, i in found.items() if i is None]
+    unclear = [label for label, i in found.items() if i and not i.clear]
+    seeds = min((i.seeds for i in found.values() if i), default=0)
     basis = f" ({_seeds(seeds)})" if seeds else ""
     if scores.runs.profile == "smoke":
         return Verdict(claim, UNDECIDED, "a smoke run only shows that everything runs", found)
@@ -266,8 +265,8 @@ def sentence(verdict: Verdict) -> str:
 
 def _differences(verdict: Verdict, unit: str = "") -> str:
     return "; ".join(
-        f"{contrast.label}: {MISSING if interval is None else f'{interval}{unit}'}"
-        for contrast, interval in zip(verdict.claim.contrasts, verdict.found, strict=True)
+        f"{label}: {MISSING if interval is None else f'{interval}{unit}'}"
+        for label, interval in verdict.found.items()
     )
 
 
@@ -276,10 +275,9 @@ def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], lis
     intervals: dict[str, Interval | None] = {}
     ends = []
     for verdict in verdicts:
-        if verdict.claim.contrasts:
-            sign = SIGNS[verdict.word]
-            for contrast, interval in zip(verdict.claim.contrasts, verdict.found, strict=True):
-                intervals[f"{sign} {verdict.claim.name}: {contrast.label}"] = interval
+        title = f"{SIGNS[verdict.word]} {verdict.claim.name}"
+        intervals |= {f"{title}: {label}": interval for label, interval in verdict.found.items()}
+        if verdict.found:
             ends.append(len(intervals))
     return intervals, ends[:-1]
 

@@ -79,7 +79,8 @@ def test_all_other_part_counts_are_asked():
 def test_the_verdict_follows_from_the_interval(tmp_path, a, b, word):
     verdict = decide(claim(ABOVE), found(tmp_path, a, b))
     assert verdict.word == word, verdict
-    assert ("one seed" in verdict.reason) == (verdict.found[0] is not None and verdict.found[0].seeds == 1)
+    (interval,) = verdict.found.values()
+    assert ("one seed" in verdict.reason) == (interval is not None and interval.seeds == 1)
 
 
 def test_all_contrasts_have_to_be_clear(tmp_path):
@@ -159,7 +160,7 @@ def test_a_smaller_loss_is_what_relaxes(tmp_path):
         both._scores[cell] = [scores({"full": value})["branches"]["full"]]
     verdict = decide(one, both)
     assert verdict.word == HOLDS
-    assert [interval.mean for interval in verdict.found] == pytest.approx([20] * 4)
+    assert [interval.mean for interval in verdict.found.values()] == pytest.approx([20] * 4)
 
 
 def test_labels_of_the_parts_come_from_the_table():
