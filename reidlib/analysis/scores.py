@@ -83,9 +83,8 @@ def _place(measure: str) -> tuple[str, ...]:
     return _PLACES[measure]
 
 
-def _per_cent(scores: BranchScores, measure: str) -> float:
+def _per_cent(scores: BranchScores, place: Sequence[str]) -> float:
     """A branch's score; not a number where it has none."""
-    place = _place(measure)
     if place[0] == "multi_query" and place[0] not in scores:
         return math.nan
     share = reduce(getitem, place, scores)
@@ -134,12 +133,13 @@ class Scores:
 
         measures: some of ``MEASURES``. A value is not a number where a row has no such score.
         """
+        places = {name: _place(name) for name in measures}
         lines = [
-            (row, *cell, seed, name, _per_cent(scores, name))
+            (row, *cell, seed, name, _per_cent(scores, place))
             for row, cell in cells.items()
             for seed, scores in enumerate(self.of(cell))
             if scores is not None
-            for name in measures
+            for name, place in places.items()
         ]
         return pd.DataFrame(lines, columns=["row", *Cell._fields, "seed", "measure", "value"])
 
