@@ -13,12 +13,10 @@ from miniature import MINIATURE, write_image
 
 from reidlib.cli.arguments import main
 from reidlib.data import load
-from reidlib.data.augmentation import Augmentation
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import profiles as sizes
 from reidlib.experiments.profile_names import PROFILE_NAMES
-from reidlib.training.config import RunConfiguration
-from reidlib.training.recipe import Recipe
+from reidlib.training.config import Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
 

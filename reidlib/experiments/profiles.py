@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reidlib.data.augmentation import Augmentation
-from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
-from reidlib.training.recipe import Recipe
+from reidlib.training.config import Augmentation, JLMLConfiguration, PyramidConfiguration, Recipe
 
 
 @dataclass(frozen=True)

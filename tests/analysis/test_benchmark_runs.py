@@ -18,13 +18,12 @@ from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.analysis.scores import records
 from reidlib.cli.arguments import _named_folder, main
 from reidlib.data import BENCHMARKS, load
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.obtaining import GUIDES
 from reidlib.errors import InputError
 from reidlib.experiments import profiles as sizes
 from reidlib.reports import tasks as sweeps
+from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.device import Execution
-from reidlib.training.recipe import Recipe
 from reidlib.training.runs import Run, configuration_hash
 
 QUIET = Execution(device="cpu", progress=False)

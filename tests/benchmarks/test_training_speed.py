@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.experiments.obtain import EXPERIMENTS, JLML_PROFILES
+from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.experiments.profiles import JLML_PROFILES
 from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, stripe_rows
 from reidlib.models.residual import Stages, Stem
 from reidlib.training.device import Execution

@@ -9,14 +9,12 @@ import torch
 from miniature import write_image
 
 from reidlib.data import load
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.benchmark import joined
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import profiles as sizes
-from reidlib.training.config import RunConfiguration
+from reidlib.training.config import Augmentation, Recipe, RunConfiguration
 from reidlib.training.device import Execution
-from reidlib.training.recipe import Recipe
 
 QUIET = Execution(device="cpu", progress=False)
 

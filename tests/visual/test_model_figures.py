@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from reidlib.analysis.scores import Spread, triplet_in_use
-from reidlib.models.pyramid import pyramid_parts
+from reidlib.models.parts import pyramid_parts
 from reidlib.visual.figures import dynamic as balancing_plots
 from reidlib.visual.figures import models as model_plots
 from reidlib.visual.figures import plots
