@@ -11,9 +11,8 @@ import pandas as pd
 from reidlib.analysis.benchmark_tables import Table, before, differences_of, folder_of, trials_of
 from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.errors import shorten
-from reidlib.experiments import obtain as experiments
-from reidlib.experiments.setup import FAILURES, Lack, Missing, Runs, in_a_line
-from reidlib.training.device import Execution
+from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
+from reidlib.experiments.setup import Lack, Missing, Runs, Setup, in_a_line
 from reidlib.training.runs import Run
 
 # The rows that this suite adds to every table.
@@ -83,59 +82,50 @@ class OwnRuns:
 
 
 def chains(
-    specification: str,
-    folders: Mapping[str, str | Path],
-    profile: str,
-    *,
-    names: Sequence[str] = OWN,
-    trials: int = 0,
-    seeds: int = 1,
-) -> dict[str, tuple[tuple[tuple[experiments.Link, ...], ...], ...]]:
+    specification: str, folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0
+) -> dict[str, tuple[tuple[tuple[Link, ...], ...], ...]]:
     """Of each row, trial and seed: its chain of trainings on a benchmark whose folder is given.
 
-    trials: how many of the benchmark's; 0 for all. Raises InputError like ``load``.
+    setup: for its profile and seeds. trials: how many of the benchmark's; 0 for all. Raises InputError like
+    ``load``.
     """
     benchmarks = trials_of(specification, folders, trials)
     start = before(specification, folders)
     return {
         row: tuple(
             tuple(
-                experiments.chain(row, profile, benchmark, before=start, seed=seed) for seed in range(seeds)
+                chain(row, setup.profile, benchmark, before=start, seed=seed) for seed in range(setup.seeds)
             )
             for benchmark in benchmarks
         )
-        for row in names
+        for row in OWN
     }
 
 
-def obtain(
+def gather(
     specification: str,
     folders: Mapping[str, str | Path],
-    profile: str,
+    setup: Setup,
     *,
     trials: int = 0,
-    seeds: int = 1,
-    runs: str | Path | None = None,
-    execution: Execution | None = None,
-    may_train: bool = True,
     report: Callable[[str], None] = print,
 ) -> OwnRuns | None:
     """This suite's runs on a benchmark; None where its folder is not given.
 
-    A run that is not there is trained, if ``may_train``; one that fails is marked as ``Missing``.
+    A run that is not there is trained, if it may be; one that fails is marked as ``Missing``.
     """
     if folder_of(specification, folders) is None:
         return None
     try:
         lacking = differences_of(specification, folders)
-        wanted = chains(specification, folders, profile, trials=trials, seeds=seeds)
+        wanted = chains(specification, folders, setup, trials=trials)
     except FAILURES as error:
-        return OwnRuns(specification, profile, lack=in_a_line(error))
+        return OwnRuns(specification, setup.profile.name, lack=in_a_line(error))
 
-    def one(links: Sequence[experiments.Link]) -> Run | Missing:
+    def one(links: Sequence[Link]) -> Run | Missing:
         try:
-            return experiments.obtain_chain(
-                links, runs=runs, execution=execution, may_train=may_train, report=report
+            return obtain(
+                links, runs=setup.runs, execution=setup.execution, may_train=setup.may_train, report=report
             )
         except FAILURES as error:
             return Missing(in_a_line(error))
@@ -145,8 +135,14 @@ def obtain(
         for row, of_trials in wanted.items()
     }
     first = wanted[OWN[0]][0][0]
-    count = first[-1].benchmark.num_trials
-    return OwnRuns(specification, profile, count, found, len(first) > 1, differences=tuple(lacking))
+    return OwnRuns(
+        specification,
+        setup.profile.name,
+        first[-1].benchmark.num_trials,
+        found,
+        pretrained=len(first) > 1,
+        differences=tuple(lacking),
+    )
 
 
 def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:

@@ -17,7 +17,7 @@ from reidlib.data.benchmark import Benchmark, joined
 from reidlib.data.check import differences
 from reidlib.data.registry import parse
 from reidlib.errors import InputError
-from reidlib.experiments.profile_names import SYNTHETIC_SIZES
+from reidlib.experiments.rows import profile_named
 
 # What JLML was trained on before it was trained on a set too small for it (sets and order as in the paper;
 # which boxes and which of CUHK03's partitions is not known: we assume these).
@@ -166,7 +166,7 @@ def at_hand(
     The one at hand; where a profile needs a real one and none is, Market-1501 or else DukeMTMC-reID among the
     tables' folders. An empty folder stands for the embedded benchmark.
     """
-    if data_root or SYNTHETIC_SIZES[profile] is not None:
+    if data_root or profile_named(profile).rendered is not None:
         return benchmark, str(data_root)
     found = [(name, str(folders[name])) for name in ("market1501", "dukemtmc") if folders.get(name)]
     return found[0] if found else None

@@ -14,8 +14,7 @@ import pandas as pd
 from reidlib.analysis import ablations
 from reidlib.analysis.scores import MISSING, Cell, Scores
 from reidlib.analysis.statistics import Interval
-from reidlib.experiments import obtain as experiments
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, EXPERIMENTS, Condition
 
 # A gain of less is not worth a claim: where even the upper end of the interval stays below it, the claim
 # does not hold, be the gain ever so sure. In points of mAP.
@@ -299,7 +298,7 @@ def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
 def wanted(claims: Iterable[Claim] = CLAIMS) -> tuple[tuple[str, ...], dict[str, tuple[Condition, ...]]]:
     """What has to be gathered: the trainings, and the conditions of some of them."""
     cells = [cell for claim in claims for cell in claim.cells]
-    names = [name for name in experiments.EXPERIMENTS if name in {cell.experiment for cell in cells}]
+    names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
     under: dict[str, tuple[Condition, ...]] = {}
     for cell in cells:
         if cell.condition is not None and cell.condition not in under.get(cell.experiment, ()):

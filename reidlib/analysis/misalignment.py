@@ -10,8 +10,8 @@ import pandas as pd
 
 from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.analysis.statistics import Interval
-from reidlib.data.synthetic.render import Factors
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.data.synthetic.factors import Factors
+from reidlib.experiments.rows import CONDITIONS, Condition
 
 TITLES = {factor: factor.replace("_", " ") for factor in CONDITIONS}
 MEANINGS = {

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,9 @@ from pandas.io.formats.style import Styler
 
 from reidlib.analysis.statistics import Interval, half_width, paired
 from reidlib.errors import InputError
+from reidlib.experiments.rows import Condition
+from reidlib.experiments.setup import Runs
 from reidlib.training.runs import Run
-
-if TYPE_CHECKING:  # which load torch
-    from reidlib.experiments.perturbations import Condition
-    from reidlib.experiments.setup import Runs
 
 # What a run's scores hold for one branch (see evaluate.evaluate_run), with "query_person_ids" beside it where
 # they are known. None: the run is missing.

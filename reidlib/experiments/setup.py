@@ -1,24 +1,27 @@
-"""The runs behind a comparison: found or trained, and marked as missing where that failed."""
+"""From a notebook's parameters to runs: found or trained, and marked as missing where that failed.
+
+Torch is imported when something is to be read or trained, so that a mistake is answered at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
+from reidlib import files
 from reidlib.data.benchmark import Benchmark
+from reidlib.data.registry import load, parse
 from reidlib.errors import InputError
-from reidlib.experiments.obtain import check_experiment, configuration, obtain, run_name, with_seeds
-from reidlib.experiments.perturbations import Condition, evaluate_under_all
-from reidlib.training.device import Execution
+from reidlib.experiments.rows import Condition, Profile, check_experiment, profile_named
+from reidlib.training.config import RunConfiguration
 from reidlib.training.runs import Run
 
-# What may go wrong with one training and leave the others as they are. Anything else is an error of the
-# program and stops it.
-FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
+if TYPE_CHECKING:
+    from reidlib.experiments.obtain import Link
+    from reidlib.training.device import Execution
 
 
 class Missing(NamedTuple):
@@ -100,55 +103,151 @@ def record(experiment: str, seed: int, run: Run) -> dict:
     return kept | {name: run.information.get(name) for name in names}
 
 
-def gather(
-    names: Iterable[str],
-    profile: str,
-    benchmark: Benchmark,
-    *,
-    seeds: int = 1,
-    runs: str | Path | None = None,
-    execution: Execution | None = None,
-    may_train: bool = True,
-    under: Mapping[str, Sequence[Condition]] | None = None,
-    report: Callable[[str], None] = print,
-) -> Runs:
-    """The runs of some rows of ``EXPERIMENTS`` with the seeds 0 to ``seeds - 1``.
+@dataclass(frozen=True)
+class Setup:
+    """What a notebook's parameters or a command's arguments choose, each looked up once.
 
-    A run that is not there is trained, if ``may_train``; one that fails is marked as ``Missing`` and leaves
-    the others as they are. under: for some of the rows, the conditions to evaluate them under.
-    Raises InputError for unknown names and for less than one seed.
+    profile: given by its name. benchmark: its name and options, as in cuhk03,boxes=detected. data_root: its
+    folder; without one the embedded benchmark is used, and rendered if it is not there yet. seeds: trainings
+    of each row, with the seeds 0 to ``seeds - 1``. device: see ``Execution``. runs: where trained runs are
+    kept (``files.runs()``). may_train: False refuses to train a run that is not there.
+
+    Nothing is read, rendered or trained before it is asked for. Raises InputError for an unknown profile or
+    benchmark and for less than one seed.
     """
-    names = tuple(dict.fromkeys(names))
-    for name in names:
-        check_experiment(name)
-    found: dict[str, tuple[Run | Missing, ...]] = {}
-    missing: list[Lack] = []
-    for name in names:
-        row: list[Run | Missing] = []
-        for one in with_seeds(configuration(name, profile, benchmark), seeds):
-            try:
-                run = obtain(
-                    one,
-                    benchmark,
-                    name=run_name(name, profile, benchmark, one.seed),
-                    runs=runs,
-                    execution=execution,
-                    report=report,
-                    may_train=may_train,
-                )
-                _ = run.information, run.configuration  # damaged files are found here and not in a table
-            except FAILURES as error:
-                run = Missing(in_a_line(error))
-                missing.append(Lack(name, one.seed, run.reason))
-            row.append(run)
-            if isinstance(run, Run) and (wanted := (under or {}).get(name)):
+
+    profile: Profile
+    benchmark: str = "synthetic"
+    data_root: str | Path | None = None
+    _: KW_ONLY
+    seeds: int = 1
+    device: str = "auto"
+    runs: Path | None = None
+    may_train: bool = True
+    progress: bool = True
+    specification: tuple[str, dict] = field(init=False, repr=False)  # the benchmark's name and its options
+
+    def __post_init__(self):
+        if not isinstance(self.profile, Profile):
+            object.__setattr__(self, "profile", profile_named(self.profile))
+        object.__setattr__(self, "specification", parse(self.benchmark))
+        object.__setattr__(self, "runs", Path(self.runs) if self.runs else files.runs())
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise InputError(
+                "a configuration is trained at least once", f"seeds={self.seeds!r}", "use seeds=1 or more"
+            )
+
+    def __getstate__(self) -> dict:
+        """Another process reads the benchmark itself."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    def check_folder(self) -> None:
+        """Raises InputError where a folder is needed and not given."""
+        if self.data_root:
+            return
+        if self.specification[0] != "synthetic":
+            raise InputError(
+                f"benchmark {self.benchmark!r} is read from a folder",
+                "none",
+                "give --data-root (in a notebook: data_root)",
+            )
+        if self.profile.rendered is None:
+            raise InputError(
+                f"profile {self.profile.name!r} trains on a real benchmark's folder",
+                "none",
+                "give --benchmark and --data-root (in a notebook: benchmark and data_root)",
+            )
+
+    @cached_property
+    def execution(self) -> Execution:
+        from reidlib.training.device import Execution
+
+        return Execution(device=self.device, progress=self.progress)
+
+    @cached_property
+    def data(self) -> Benchmark:
+        """The benchmark. Raises InputError like ``load``, and where a folder is needed and not given."""
+        self.check_folder()
+        root = self.data_root
+        if not root:
+            from reidlib.data.synthetic.render import render
+
+            size = self.profile.rendered
+            root = render(size, files.data() / f"synthetic-{size}", device=self.execution.rendering_device)
+        name, options = self.specification
+        return load(name, root, **options)
+
+    def configuration(self, experiment: str, seed: int = 0) -> RunConfiguration:
+        """A row of ``EXPERIMENTS`` in the profile's size, on this benchmark."""
+        from reidlib.experiments.obtain import configuration
+
+        return configuration(experiment, self.profile, self.data, seed=seed)
+
+    def link(self, experiment: str, wanted: RunConfiguration) -> Link:
+        """A training, named after a row: of its configuration, or of one made from that."""
+        from reidlib.experiments.obtain import Link, run_name
+
+        return Link(run_name(experiment, self.profile, self.data, wanted.seed), wanted, self.data)
+
+    def obtain(
+        self,
+        experiment: str,
+        seed: int = 0,
+        *,
+        wanted: RunConfiguration | None = None,
+        report: Callable[[str], None] = print,
+    ) -> Run:
+        """A row's run with its scores, trained where it is not there yet; see ``experiments.obtain``.
+
+        wanted: in place of the row's configuration, one made from it, whose run is named after the row.
+        """
+        from reidlib.experiments.obtain import obtain
+
+        link = self.link(experiment, wanted or self.configuration(experiment, seed))
+        return obtain(
+            [link], runs=self.runs, execution=self.execution, report=report, may_train=self.may_train
+        )
+
+    def gather(
+        self,
+        experiments: Iterable[str],
+        *,
+        under: Mapping[str, Sequence[Condition]] | None = None,
+        report: Callable[[str], None] = print,
+    ) -> Runs:
+        """The runs of some rows, one for each seed.
+
+        A run that is not there is trained, if it may be; one that fails is marked as ``Missing`` and leaves
+        the others as they are. under: for some of the rows, the conditions to evaluate them under.
+        Raises InputError for unknown names.
+        """
+        from reidlib.experiments.obtain import FAILURES
+        from reidlib.experiments.perturbations import evaluate_under_all
+
+        names = tuple(dict.fromkeys(experiments))
+        for name in names:
+            check_experiment(name)
+        found: dict[str, tuple[Run | Missing, ...]] = {}
+        missing: list[Lack] = []
+        for name in names:
+            row: list[Run | Missing] = []
+            for seed in range(self.seeds):
+                configuration = self.configuration(name, seed)
                 try:
-                    evaluate_under_all(run, wanted, benchmark, execution=execution)
-                except FAILURES as error:  # its other scores are as good as ever
-                    missing.append(Lack(name, one.seed, f"changed conditions: {in_a_line(error)}"))
-        found[name] = tuple(row)
-    persons = tuple(benchmark.query.person_ids.tolist())
-    return Runs(found, seeds, tuple(missing), profile, persons)
+                    run = self.obtain(name, wanted=configuration, report=report)
+                    _ = run.information, run.configuration  # damaged files are found here, not in a table
+                except FAILURES as error:
+                    run = Missing(in_a_line(error))
+                    missing.append(Lack(name, seed, run.reason))
+                row.append(run)
+                if isinstance(run, Run) and (wanted := (under or {}).get(name)):
+                    try:
+                        evaluate_under_all(run, wanted, self.data, execution=self.execution)
+                    except FAILURES as error:  # its other scores are as good as ever
+                        missing.append(Lack(name, seed, f"changed conditions: {in_a_line(error)}"))
+            found[name] = tuple(row)
+        persons = tuple(self.data.query.person_ids.tolist())
+        return Runs(found, self.seeds, tuple(missing), self.profile.name, persons)
 
 
 def in_a_line(error: BaseException) -> str:

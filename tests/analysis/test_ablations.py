@@ -7,7 +7,8 @@ from reidlib.analysis import ablations, published
 from reidlib.analysis.ablations import Ablation, Row
 from reidlib.analysis.scores import Cell, records
 from reidlib.errors import InputError
-from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.experiments import EXPERIMENTS
+from reidlib.training.config import MODELS
 
 ALL = [value for value in vars(ablations).values() if isinstance(value, Ablation)]
 SHARED = ablations.SHARED_FEATURES
@@ -34,8 +35,8 @@ def test_two_trainings_fill_the_six_rows_of_the_losses():
 
 
 def test_part_counts_are_the_papers():
-    models = [EXPERIMENTS[name].model for name in ablations.PART_COUNTS.experiments]
-    assert [model.parts for model in models] == [2, 4, 6, 8, 10]
+    rows = [EXPERIMENTS[name] for name in ablations.PART_COUNTS.experiments]
+    assert [MODELS[row.model](**row.changed).parts for row in rows] == [2, 4, 6, 8, 10]
 
 
 def test_scores_with_the_papers_row_beside(tmp_path):

@@ -20,7 +20,8 @@ from reidlib.cli.arguments import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.obtaining import GUIDES
 from reidlib.errors import InputError
-from reidlib.experiments import profiles as sizes
+from reidlib.experiments.rows import PROFILES, Size
+from reidlib.experiments.setup import Setup
 from reidlib.reports import tasks as sweeps
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.device import Execution
@@ -36,12 +37,11 @@ MARKET = next(table for table in TABLES if table.specification == "market1501")
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(
-        sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125, "feature_size": 16}, recipe)
-    )
+    smoke = PROFILES["smoke"].sizes
+    monkeypatch.setitem(smoke, "jlml", Size((32, 16), {"width": 0.125, "feature_size": 16}, recipe))
     scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
     recipe = Recipe(steps=2, batch_size=4, images_per_identity=2, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", sizes.Profile((32, 16), scaled, recipe))
+    monkeypatch.setitem(smoke, "pyramid", Size((32, 16), scaled, recipe))
 
 
 @pytest.fixture
@@ -189,7 +189,8 @@ def test_rank1_of_a_figure(folders):
 
 
 def test_trainings_are_tasks_that_others_can_share(folders):
-    tasks = sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")
+    setup = Setup("smoke", device="cpu", progress=False)
+    tasks = sweeps.benchmark_tasks(folders, setup, trials=1)
     names = [task.name for task in tasks]
     assert names[:2] == [
         "jlml-smoke-cuhk03+market1501-seed0",
@@ -208,7 +209,7 @@ def test_trainings_are_tasks_that_others_can_share(folders):
     for task in tasks:
         if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
             task.function(*task.arguments)
-    left = [task.name for task in sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")]
+    left = [task.name for task in sweeps.benchmark_tasks(folders, setup, trials=1)]
     assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
 
 

@@ -9,7 +9,7 @@ from written import gathered, scores
 from reidlib.analysis import ablations, claims
 from reidlib.analysis.claims import CLAIMS, FAILS, HOLDS, UNDECIDED, Claim, Contrast, decide
 from reidlib.analysis.scores import Cell, records
-from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.experiments import EXPERIMENTS
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
 ABOVE = Contrast("a − b", (Cell("jlml"),), (Cell("jlml-2"),))

@@ -5,7 +5,7 @@ from written import gathered, scores
 
 from reidlib.analysis import misalignment
 from reidlib.analysis.scores import Cell, records
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, Condition
 from reidlib.visual.figures.misalignment import contact_sheet
 
 NETWORKS = {"Pyramid": Cell("pyramid"), "JLML": Cell("jlml")}

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.data.augmentation import augment
-from reidlib.experiments.profiles import PYRAMID_PROFILES
+from reidlib.experiments.rows import PROFILES
 from reidlib.models.pyramid import Pyramid
 from reidlib.training.config import PyramidConfiguration
 from reidlib.training.device import Execution
@@ -50,7 +50,7 @@ def measure(
 ) -> str:
     device = execution.torch_device
     settings = PyramidConfiguration(trunk="resnet50", balancing=Balancing(mode))
-    profile = PYRAMID_PROFILES["full"]
+    profile = PROFILES["full"].sizes["pyramid"]
     model: Pyramid = settings.build(IDENTITIES, seed=0)
     model.to(device, memory_format=torch.channels_last).train()
     forward = torch.compile(model) if execution.compile else model

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from reidlib.data.images import ImageStore
-from reidlib.data.splits import Split
-from reidlib.experiments.embedding import embed, embed_split
+from reidlib.experiments.embedding import embed
 from reidlib.models.jlml import JLML
 
 
@@ -36,10 +35,3 @@ def test_autocast_and_training_mode_around_it_change_nothing():
     expected = embed(model, store())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(embed(model.train(), store()), expected)
-
-
-def test_a_split_keeps_its_identities():
-    split = Split([f"{i}.jpg" for i in range(7)], np.arange(1, 8), np.ones(7, int))
-    embeddings = embed_split(JLML(3, width=0.125, parts=2), split, store())
-    assert embeddings.person_ids.tolist() == list(range(1, 8))
-    assert len(embeddings) == 7

@@ -19,9 +19,9 @@ from reidlib.data import images, load
 from reidlib.data.images import ImageStore, decode
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.experiments import feature_files
-from reidlib.experiments.embedding import embed
-from reidlib.experiments.feature_files import embed_to_disk, features_key
+from reidlib.experiments import embedding
+from reidlib.experiments.embedding import embed, embed_to_disk
+from reidlib.experiments.features import Network
 from reidlib.ranking.metrics import Embeddings, evaluate
 
 SIZE = (16, 8)
@@ -56,7 +56,7 @@ def split(tmp_path):
 @pytest.fixture(autouse=True)
 def blocks_of_four(monkeypatch):
     monkeypatch.setattr(images, "DECODED_AT_ONCE", 4)
-    monkeypatch.setattr(feature_files, "DECODED_AT_ONCE", 4)
+    monkeypatch.setattr(embedding, "DECODED_AT_ONCE", 4)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def decoded(monkeypatch):
 
 
 def to_disk(split, file, *, model=None, key="key"):
-    return embed_to_disk(model or Tiny(), split, SIZE, QUIET, file, key=key)
+    return embed_to_disk(model or Tiny(), split.paths, SIZE, QUIET, file, key=key)
 
 
 def killed_in_block(number, model=None):
@@ -174,14 +174,14 @@ def test_killed_before_the_first_row_of_another_network(split, tmp_path, monkeyp
     other.layer.weight.data.neg_()
     with pytest.raises(Killed):
         to_disk(split, file, model=killed_in_block(4))
-    original = feature_files.write_json
+    original = embedding.write_json
 
     def dying(path, content):
         original(path, content)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_files, "write_json", dying)
+        patch.setattr(embedding, "write_json", dying)
         with pytest.raises(Killed):
             to_disk(split, file, model=other, key="another")
     to_disk(split, file, model=other, key="another")
@@ -282,8 +282,8 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         import numpy as np
         from reidlib.data import images
-        from reidlib.experiments import feature_files
-        images.DECODED_AT_ONCE = feature_files.DECODED_AT_ONCE = 4
+        from reidlib.experiments import embedding
+        images.DECODED_AT_ONCE = embedding.DECODED_AT_ONCE = 4
         from pathlib import Path
         from test_feature_files import Tiny, to_disk
         from reidlib.data.splits import Split
@@ -311,11 +311,11 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
 def test_the_key_tells_trainings_of_one_configuration_apart(market, tmp_path):
     benchmark = load("market1501", market)
     one, other = (untrained(benchmark, tmp_path / place) for place in ("a", "b"))
-    assert features_key(one) == features_key(other)
+    assert Network(one, QUIET).key == Network(other, QUIET).key
     weights = other.weights()
     weights["global_feature.weight"] += 1
     torch.save(weights, other.folder / "weights.pt")
-    assert features_key(one) != features_key(other)
+    assert Network(one, QUIET).key != Network(other, QUIET).key
     (other.folder / "weights.pt").unlink()
     with pytest.raises(InputError, match="needs the run's weights"):
-        features_key(other)
+        _ = Network(other, QUIET).key

@@ -20,17 +20,10 @@ from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Size, render
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
-from reidlib.experiments import perturbations as conditions
+from reidlib.experiments import features, perturbations
 from reidlib.experiments.evaluate import evaluate_run
-from reidlib.experiments.perturbations import (
-    CONDITIONS,
-    Condition,
-    all_conditions,
-    evaluate_under,
-    evaluate_under_all,
-    found,
-    open_condition,
-)
+from reidlib.experiments.perturbations import evaluate_under, evaluate_under_all, found, open_condition
+from reidlib.experiments.rows import CONDITIONS, Condition, all_conditions
 from reidlib.training.runs import Run
 
 TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
@@ -176,7 +169,8 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
         import sys, time
         from pathlib import Path
         from PIL import Image
-        from reidlib.experiments.perturbations import Condition, open_condition
+        from reidlib.experiments.perturbations import open_condition
+        from reidlib.experiments.rows import Condition
         save = Image.Image.save
         def slow(self, path, *arguments, **options):
             save(self, path, *arguments, **options)
@@ -254,8 +248,8 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
     (run.folder / "weights.pt").unlink()
     carried = run.folder.rename(tmp_path / "carried")
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "empty"))
-    for name in ("open_condition", "trained_model", "evaluate_run"):
-        monkeypatch.setattr(conditions, name, never)
+    for name in ("open_condition", "Network", "evaluate_run"):
+        monkeypatch.setattr(perturbations, name, never)
     carried = Run(carried)
     assert {condition: found(carried, condition) for condition in scores} == scores
     assert evaluate_under_all(carried, (DEFAULT, FAR), None) == scores
@@ -289,24 +283,24 @@ def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
 
 
 def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeypatch):
-    loaded, real = [], conditions.trained_model
-    monkeypatch.setattr(conditions, "trained_model", lambda *a: loaded.append(1) or real(*a))
+    loaded, real = [], features.trained_model
+    monkeypatch.setattr(features, "trained_model", lambda *a: loaded.append(1) or real(*a))
     evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert loaded == [1]
-    monkeypatch.setattr(conditions, "embed_streamed", never)
+    monkeypatch.setattr(perturbations, "Network", never)
     evaluate_under_all(run, (HIDDEN, FAR), benchmark, execution=QUIET)
     assert loaded == [1]
 
 
 def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
-    real = conditions.open_condition
+    real = perturbations.open_condition
 
     def failing(condition, *arguments, **options):
         if condition == HIDDEN:
             raise KeyboardInterrupt
         return real(condition, *arguments, **options)
 
-    monkeypatch.setattr(conditions, "open_condition", failing)
+    monkeypatch.setattr(perturbations, "open_condition", failing)
     with pytest.raises(KeyboardInterrupt):
         evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert [path.name for path in (run.folder / "conditions").iterdir()] == ["box_jitter-0.24.json"]

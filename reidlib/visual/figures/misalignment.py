@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from reidlib.analysis.misalignment import TITLES, marked
 from reidlib.data.synthetic.render import preview
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, Condition
 from reidlib.visual.figures import plots
 
 

@@ -8,10 +8,9 @@ from written import gathered
 from reidlib.analysis import Cell, Scores
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
-from reidlib.experiments import perturbations as conditions
-from reidlib.experiments import setup
-from reidlib.experiments.perturbations import Condition
-from reidlib.experiments.setup import Missing, gather
+from reidlib.experiments import perturbations
+from reidlib.experiments.rows import Condition
+from reidlib.experiments.setup import Missing, Setup
 from reidlib.training.device import Execution
 
 QUIET = Execution(device="cpu", progress=False)
@@ -26,17 +25,18 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smoke(home):
-    return experiments.open_benchmark("smoke", device="cpu")
+    return Setup("smoke", device="cpu").data
 
 
 @pytest.fixture(scope="module")
 def trained(smoke, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return folder, gather(["jlml"], "smoke", smoke, seeds=2, runs=folder, execution=QUIET)
+    return folder, again(folder, seeds=2)
 
 
-def again(smoke, folder, names=("jlml",), **keywords):
-    return gather(names, "smoke", smoke, runs=folder, execution=QUIET, report=str, **keywords)
+def again(folder, names=("jlml",), *, under=None, **keywords):
+    setup = Setup("smoke", runs=folder, device="cpu", progress=False, **keywords)
+    return setup.gather(names, under=under, report=str)
 
 
 def test_a_run_for_each_seed(trained):
@@ -56,7 +56,7 @@ def test_a_run_for_each_seed(trained):
 def test_nothing_is_trained_where_it_may_not_be(smoke, trained):
     folder, _ = trained
     before = sorted(folder.iterdir())
-    found = again(smoke, folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
+    found = again(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [False, False, True]
     assert Scores(found).of(Cell("jlml-2")) == [None] * 3
@@ -71,13 +71,13 @@ def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
     shutil.copytree(trained[0], folder)
     obtain = experiments.obtain
 
-    def diverging(wanted, *arguments, **keywords):
-        if wanted.model.parts == 2:
+    def diverging(links, **keywords):
+        if links[0].wanted.model.parts == 2:
             raise FloatingPointError("identity_global is not finite in step 7\nmore")
-        return obtain(wanted, *arguments, **keywords)
+        return obtain(links, **keywords)
 
-    monkeypatch.setattr(setup, "obtain", diverging)
-    found = again(smoke, folder, ("jlml-2", "jlml"))
+    monkeypatch.setattr(experiments, "obtain", diverging)
+    found = again(folder, ("jlml-2", "jlml"))
     assert (
         str(found.missing[0]) == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
     )
@@ -92,12 +92,12 @@ def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "train", diverging)
-        assert "not finite in step 3" in again(smoke, tmp_path).missing[0].reason
-    found = again(smoke, tmp_path, may_train=False)
+        assert "not finite in step 3" in again(tmp_path).missing[0].reason
+    found = again(tmp_path, may_train=False)
     assert "its training failed: FloatingPointError: identity_local is not finite in step 3" in str(
         found.missing[0]
     )
-    assert not again(smoke, tmp_path).missing
+    assert not again(tmp_path).missing
     assert not list(tmp_path.glob("*/failure.txt"))
 
 
@@ -107,7 +107,7 @@ def test_scores_of_other_data_are_nobodys(smoke, trained, tmp_path):
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace(smoke.fingerprint, "0" * 16))
         (path.parent / "weights.pt").unlink()
-    assert isinstance(again(smoke, carried).runs["jlml"][0], Missing)
+    assert isinstance(again(carried).runs["jlml"][0], Missing)
 
 
 def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
@@ -115,7 +115,7 @@ def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*seed0*/run.json"):
         path.write_text("[]")
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
     assert found.device and found.summary() and found.records()
 
@@ -124,9 +124,9 @@ def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypat
     def broken(*arguments, **keywords):
         raise AttributeError("no such thing")
 
-    monkeypatch.setattr(setup, "obtain", broken)
+    monkeypatch.setattr(experiments, "obtain", broken)
     with pytest.raises(AttributeError):
-        again(smoke, tmp_path)
+        again(tmp_path)
 
 
 def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, trained, tmp_path):
@@ -137,7 +137,7 @@ def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, train
     for weights in carried.glob("also*/weights.pt"):
         weights.unlink()
     before = {path: path.stat().st_mtime_ns for path in carried.rglob("*")}
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert [run.folder.name.partition("-seed")[0] for run in found.runs["jlml"]] == ["from-the-gpu", "also"]
     assert Scores(found).of(Cell("jlml")) == Scores(original).of(Cell("jlml"))
     assert {path: path.stat().st_mtime_ns for path in carried.rglob("*")} == before
@@ -153,20 +153,20 @@ def test_scores_of_an_older_version_are_renewed_where_the_weights_are(smoke, tra
         path.write_text(text.replace('"format"', '"formerly"'))
         if number:
             (path.parent / "weights.pt").unlink()
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert found.missing == ()
     assert found.runs["jlml"][0].scores == original.runs["jlml"][0].scores
     assert "formerly" in found.runs["jlml"][1].scores  # nothing to renew them with: the best there is
 
 
-def test_damaged_scores_are_made_again(smoke, trained, tmp_path):
+def test_damaged_scores_are_made_again(trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for number, path in enumerate(sorted(carried.glob("*/scores.json"))):
         path.write_text(path.read_text()[:1000])
         if number:
             (path.parent / "weights.pt").unlink()
-    found = again(smoke, carried, seeds=2, may_train=False)
+    found = again(carried, seeds=2, may_train=False)
     assert found.runs["jlml"][0].scores == trained[1].runs["jlml"][0].scores
     assert isinstance(found.runs["jlml"][1], Missing)  # neither scores nor weights
     assert len(found.missing) == 1
@@ -178,7 +178,7 @@ def test_old_scores_borrow_the_persons_of_the_benchmark(smoke, trained, tmp_path
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace('"query_person_ids"', '"formerly"'))
         (path.parent / "weights.pt").unlink()
-    found = again(smoke, carried)
+    found = again(carried)
     assert list(Scores(found).of(Cell("jlml"))[0]["query_person_ids"]) == smoke.query.person_ids.tolist()
 
 
@@ -188,7 +188,7 @@ def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
     for name in ("weights.pt", "scores.json"):
         for path in carried.glob(f"*seed0*/{name}"):
             path.unlink()
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
     assert "weights" in found.missing[0].reason
 
@@ -199,7 +199,7 @@ def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_p
     for path in carried.glob("*/weights.pt"):
         path.unlink()
     turned = Condition("box_jitter", 0.24)
-    found = again(smoke, carried, under={"jlml": (turned,)})
+    found = again(carried, under={"jlml": (turned,)})
     assert Scores(found).of(Cell("jlml"))[0] is not None
     assert Scores(found).of(Cell("jlml", condition=turned)) == [None]
     assert "changed conditions" in found.missing[0].reason
@@ -210,14 +210,14 @@ def test_conditions_are_evaluated_once(smoke, trained, monkeypatch):
     folder, _ = trained
     turned = Condition("box_jitter", 0.24)
     cell = Cell("jlml", condition=turned)
-    scores = Scores(again(smoke, folder, under={"jlml": (turned,)})).of(cell)
+    scores = Scores(again(folder, under={"jlml": (turned,)})).of(cell)
     assert scores[0]["step"]["average_precision"]
 
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(conditions, "open_condition", never)
-    assert Scores(again(smoke, folder, under={"jlml": (turned,)})).of(cell) == scores
+    monkeypatch.setattr(perturbations, "open_condition", never)
+    assert Scores(again(folder, under={"jlml": (turned,)})).of(cell) == scores
 
 
 def test_each_file_of_scores_is_read_once(tmp_path):
@@ -233,4 +233,4 @@ def test_each_file_of_scores_is_read_once(tmp_path):
 )
 def test_bad_input_is_named(smoke, tmp_path, names, keywords, words):
     with pytest.raises(InputError, match=words):
-        again(smoke, tmp_path, names, **keywords)
+        again(tmp_path, names, **keywords)
