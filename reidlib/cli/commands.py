@@ -52,7 +52,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
     if folders:
-        from reidlib.analysis.table_folders import unread
+        from reidlib.analysis.benchmark_tables import unread
 
         # Found out now and not after days of training on the others.
         for specification, reason in unread(folders).items():
@@ -95,9 +95,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
             return []
         on_folders: list[Task] = []
         if "42_benchmarks" in waiting:
-            from reidlib.analysis import table_folders
+            from reidlib.analysis import benchmark_tables
 
-            given = table_folders.given(folders, arguments.benchmark, parameters["data_root"])
+            given = benchmark_tables.given(folders, arguments.benchmark, parameters["data_root"])
             on_folders = sweeps.benchmark_tasks(given, setup, trials=arguments.trials or 0)
         wanted: list[Task] = []
         if size or setup.data_root:
@@ -260,9 +260,9 @@ def _data_state(setup: Setup, folders: dict[str, str], trials: int | None) -> di
     if setup.data_root:
         state["data"] = setup.data.fingerprint
     if folders:
-        from reidlib.analysis import table_folders
+        from reidlib.analysis import benchmark_tables
 
-        found = table_folders.state(folders, trials or 0)
+        found = benchmark_tables.state(folders, trials or 0)
         state["folders"] = json.dumps(found)
     return state
 
@@ -274,9 +274,9 @@ def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
         twice = [name for name, _ in given]
         raise InputError("a benchmark's folder is given once", ", ".join(twice), "leave the others out")
     if folders:
-        from reidlib.analysis import table_folders
+        from reidlib.analysis import benchmark_tables
 
-        table_folders.check_folders(folders)
+        benchmark_tables.check_folders(folders)
     return folders
 
 

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reidlib.analysis import ablations, claims, table_folders
-from reidlib.analysis import benchmark_runs as comparisons
+from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import scored
@@ -36,7 +35,7 @@ TRAININGS: dict[str, tuple[str, ...]] = {
         *(cell.experiment for cell in ablations.MISALIGNMENT.values()),
         *_ALIGNMENT[0],
     ),
-    "42_benchmarks": comparisons.OWN,
+    "42_benchmarks": benchmark_runs.OWN,
     "50_ranking_browser": ("jlml",),
     "51_part_attention": ("jlml", "pyramid"),
     "90_claims": claims.wanted()[0],
@@ -103,13 +102,11 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
     since = time.time()  # of many that start from one training that fails, one is to try it
     first: dict[str, Task] = {}
     then = []
-    for specification in table_folders.specifications():
-        if table_folders.folder_of(specification, folders) is None:
+    for specification in benchmark_tables.specifications():
+        if benchmark_tables.folder_of(specification, folders) is None:
             continue
         try:
-            wanted = comparisons.chains(
-                specification, folders, setup.profile.name, trials=trials, seeds=setup.seeds
-            )
+            wanted = benchmark_runs.chains(specification, folders, setup, trials=trials)
             for of_trials in wanted.values():
                 for links in (links for of_seeds in of_trials for links in of_seeds):
                     links[-1].check_set()  # else what comes before it would be trained for nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reidlib.analysis import table_folders
+from reidlib.analysis import benchmark_tables
 from reidlib.data import load
 from reidlib.data.registry import parse
 from reidlib.experiments.obtain import chain, obtain
@@ -31,15 +31,15 @@ def train_chain(
 ) -> None:
     """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
     name, options = parse(specification)
-    benchmark = load(name, table_folders.folder_of(specification, folders), trial=trial, **options)
-    before = table_folders.before(specification, folders)
+    benchmark = load(name, benchmark_tables.folder_of(specification, folders), trial=trial, **options)
+    before = benchmark_tables.before(specification, folders)
     links = chain(row, setup.profile, benchmark, before=before, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
 def train_before(setup: Setup, row: str, seed: int, folders: Mapping[str, str], since: float) -> None:
     """The training that those on small benchmarks start from. since: see ``runs.find_or_train``."""
-    links = chain(row, setup.profile, table_folders.pretraining(folders), seed=seed)
+    links = chain(row, setup.profile, benchmark_tables.pretraining(folders), seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
