@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from reidlib.cli import main
-from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.experiments import EXPERIMENTS
 from reidlib.reports import tasks as sweeps
 
 ROOT = Path(__file__).parent.parent
