@@ -27,8 +27,7 @@ from reidlib.ranking.distances import (
     spans,
 )
 from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
-from reidlib.ranking.neighbours import Neighbours, as_partners, nearest_neighbours
-from reidlib.ranking.threads import side_by_side
+from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours, side_by_side
 
 _QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
 _MEASURED = 2**16  # pairs of images that a thread measures at once
@@ -50,9 +49,27 @@ def k_reciprocal(
     See ``KReciprocal.fit`` for the arguments and errors, and ``KReciprocal`` for what it costs; the result
     takes 4·Q·G bytes more.
     """
+    # ``fit`` refuses what has no length.
+    distances_qg = torch.empty(*np.shape(query_features)[:1], *np.shape(gallery_features)[:1])
+
+    def keep(tile_bo: Tensor, block: slice, other: slice) -> None:
+        num_queries = len(distances_qg)
+        last, first = min(block.stop, num_queries), max(other.start, num_queries)
+        if block.start < last and first < other.stop:
+            columns = slice(first - num_queries, other.stop - num_queries)
+            part = tile_bo[: last - block.start, first - other.start :]
+            distances_qg[block.start : last, columns] = part.cpu()
+
     # The search for neighbours measures every query and gallery image; here its products are not done twice.
-    fitted, distances_qg = KReciprocal._fit(
-        query_features, gallery_features, k1, k2, weight, device, progress, halves=True
+    fitted = KReciprocal.fit(
+        query_features,
+        gallery_features,
+        k1=k1,
+        k2=k2,
+        weight=weight,
+        device=device,
+        progress=progress,
+        keep=keep,
     )
     blocks = list(spans(fitted.num_queries, _QUERIES))
 
@@ -97,6 +114,7 @@ class KReciprocal:
         weight: float = 0.3,
         device: torch.device | str | None = None,
         progress: bool = False,
+        keep: Keeper | None = None,
     ) -> KReciprocal:
         """Encode (Q, D) and (G, D) features: tensors on any device, arrays or memory maps, left as they are.
 
@@ -112,24 +130,10 @@ class KReciprocal:
         junk, users of the Python form mostly drop it, and results differ a little. Features (the Pyramid's,
         JLML's) are compared as they are; normalise them first if their model asks for it.
 
-        ``device``: see ``ranking.evaluate``; sets are made on the CPU. Raises InputError for features as
-        ``ranking.Embeddings`` does, for unequal lengths, k1 or k2 below 1 and a weight outside 0 to 1.
+        ``device``: see ``ranking.evaluate``; sets are made on the CPU. ``keep``: see ``nearest_neighbours``.
+        Raises InputError for features as ``ranking.Embeddings`` does, for unequal lengths, k1 or k2
+        below 1 and a weight outside 0 to 1.
         """
-        return cls._fit(query_features, gallery_features, k1, k2, weight, device, progress)[0]
-
-    @classmethod
-    def _fit(
-        cls,
-        query_features: Features,
-        gallery_features: Features,
-        k1: int,
-        k2: int,
-        weight: float,
-        device: torch.device | str | None,
-        progress: bool,
-        halves: bool = False,
-    ) -> tuple[KReciprocal, Tensor]:
-        """See ``fit``; with ``halves`` also halved squared distances (Q, G), else none of them."""
         for name, value in (("k1", k1), ("k2", k2)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 rule = f"{name}, a whole number of neighbours, is at least 1"
@@ -141,29 +145,18 @@ class KReciprocal:
         device = chosen_device(device, query, gallery)
         dtype = common_dtype(query.features, gallery.features)
         num_queries, num_images = len(query), len(query) + len(gallery)
-        halved_qg = torch.empty(num_queries if halves else 0, len(gallery))
-
-        def keep(tile_bo: Tensor, block: slice, other: slice) -> None:
-            last, first = min(block.stop, num_queries), max(other.start, num_queries)
-            if block.start < last and first < other.stop:
-                columns = slice(first - num_queries, other.stop - num_queries)
-                part = tile_bo[: last - block.start, first - other.start :]
-                halved_qg[block.start : last, columns] = part.cpu()
-
         with torch.inference_mode(), full_float32(device):
             images_nd = torch.empty(num_images, query.features.shape[1], dtype=dtype, device=device)
             for start, features in ((0, query.features), (num_queries, gallery.features)):
                 for span in spans(len(features), 4096):
                     images_nd[start + span.start : start + span.stop] = rows(features, span)
             num_places = min(max(k1 + 1, k2), num_images)
-            neighbours = nearest_neighbours(
-                images_nd, num_places, progress=progress, keep=keep if halves else None
-            )
+            neighbours = nearest_neighbours(images_nd, num_places, progress=progress, keep=keep)
             encodings_nn = _encodings(images_nd, neighbours, k1)
         if k2 > 1:
             nearest_nk = neighbours.images_nk[:, :k2]
             encodings_nn = _relation(nearest_nk, np.float32(1 / nearest_nk.shape[1])) @ encodings_nn
-        fitted = cls(
+        return cls(
             images_nd=neighbours.centred_nd,
             num_queries=num_queries,
             largest_q=neighbours.largest_n[:num_queries],
@@ -171,7 +164,6 @@ class KReciprocal:
             gallery_encodings=encodings_nn[num_queries:].tocsc(),
             weight=float(weight),
         )
-        return fitted, halved_qg
 
     @property
     def num_gallery(self) -> int:

@@ -9,16 +9,13 @@ from pathlib import Path
 
 from reidlib import files
 from reidlib.files import write_text
+from reidlib.training.runs import CHECKPOINT, find_or_train
 
 _EPOCH = 0.1  # seconds
 
 
 def train(name: str, epochs: int) -> None:
     """A run found or trained as a real one is: with a checkpoint behind each epoch, from which it goes on."""
-    from reidlib.training.runs import (  # imports torch: seconds that only this one needs
-        CHECKPOINT,
-        find_or_train,
-    )
 
     def take_time(run_folder: Path) -> dict:
         checkpoint = run_folder / CHECKPOINT

@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.data import load
-from reidlib.data.augmentation import Augmentation
-from reidlib.experiments import obtain as experiments
-from reidlib.experiments import profiles as sizes
-from reidlib.experiments.profile_names import PROFILE_NAMES
-from reidlib.training.config import RunConfiguration
-from reidlib.training.recipe import Recipe
+from reidlib.data.synthetic import render
+from reidlib.experiments.obtain import link
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, Size
+from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
 
@@ -32,11 +30,10 @@ def home(tmp_path, monkeypatch):
 def tiny(monkeypatch):
     """Profiles of two steps for the miniature's five training images of two people."""
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
-    profile = sizes.Profile((32, 16), {"width": 0.125}, recipe)
-    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", profile)
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", Size((32, 16), {"width": 0.125}, recipe))
     scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
-    profile = sizes.Profile((32, 16), scaled, replace(recipe, images_per_identity=2))
-    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", profile)
+    size = Size((32, 16), scaled, replace(recipe, images_per_identity=2))
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "pyramid", size)
 
 
 def refused(capsys, *arguments) -> str:
@@ -74,9 +71,9 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
 
 
 def test_more_identities_a_batch_than_the_data_have_are_refused(market, tiny, monkeypatch, capsys, tmp_path):
-    profile = sizes.PYRAMID_PROFILES["smoke"]
-    recipe = replace(profile.recipe, batch_size=6, steps=None, epochs=1)
-    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", replace(profile, recipe=recipe))
+    size = PROFILES["smoke"].sizes["pyramid"]
+    recipe = replace(size.recipe, batch_size=6, steps=None, epochs=1)
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "pyramid", replace(size, recipe=recipe))
     arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
     arguments[1] = "pyramid"
     assert "6, and 3 persons; got 5 images of 2 persons" in refused(capsys, *arguments)
@@ -86,8 +83,8 @@ def test_more_identities_a_batch_than_the_data_have_are_refused(market, tiny, mo
 def test_a_height_that_the_stripes_do_not_divide_is_refused_before_anything_else(
     market, tiny, monkeypatch, capsys
 ):
-    profile = sizes.PYRAMID_PROFILES["smoke"]
-    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", replace(profile, input_size=(48, 16)))
+    size = PROFILES["smoke"].sizes["pyramid"]
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "pyramid", replace(size, input_size=(48, 16)))
     arguments = train(market, "--device", "cpu")
     arguments[1] = "pyramid"
     assert "use a height of 32 or 64" in refused(capsys, *arguments)
@@ -206,7 +203,7 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
 )
 def test_bad_arguments_get_one_line(arguments, words, capsys, monkeypatch, tmp_path, home):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiments, "render", lambda *_, **__: pytest.fail("rendered before checking"))
+    monkeypatch.setattr(render, "_write", lambda *_, **__: pytest.fail("rendered before checking"))
     assert words in refused(capsys, *arguments)
 
 
@@ -296,19 +293,20 @@ def test_an_unwritable_output_is_refused(capsys, tmp_path):
 
 
 def test_every_profile_has_a_name_and_a_size():
-    assert all(tuple(profiles) == PROFILE_NAMES for profiles in sizes.PROFILES.values())
+    assert list(PROFILES) == [profile.name for profile in PROFILES.values()]
+    assert all(profile.sizes.keys() == MODELS.keys() for profile in PROFILES.values())
 
 
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-@pytest.mark.parametrize("profile", PROFILE_NAMES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_row_has_a_configuration_in_every_profile(name, profile, market):
-    wanted = experiments.configuration(name, profile, load("market1501", market))
+    wanted = link(name, PROFILES[profile], load("market1501", market)).wanted
     assert RunConfiguration.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
 
 
 def test_the_papers_recipe_for_pyramid(market):
     """Zheng et al. and their released code: 8 × 8 images of 384 × 128, halved at five epochs of 120."""
-    wanted = experiments.configuration("pyramid", "paper", load("market1501", market))
+    wanted = link("pyramid", PROFILES["paper"], load("market1501", market)).wanted
     recipe, model = wanted.recipe, wanted.model
     assert wanted.input_size == (384, 128)
     assert (model.trunk, model.weights, model.stripes, model.levels) == ("resnet101", "imagenet", 6, None)

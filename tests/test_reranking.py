@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from reidlib import reranking
 from reidlib.errors import InputError
 from reidlib.ranking import neighbours
-from reidlib.ranking.distance_scores import evaluate_distances
 from reidlib.ranking.distances import pair_distances
-from reidlib.ranking.metrics import Embeddings, evaluate
+from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 from reidlib.reranking import KReciprocal, k_reciprocal
 
 

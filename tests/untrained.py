@@ -1,10 +1,10 @@
 """Runs with random weights, for tests of what is done with a finished run."""
 
 from reidlib.data.splits import training_labels
-from reidlib.training.config import JLMLConfiguration, PyramidConfiguration, RunConfiguration
+from reidlib.training.checkpoint import save_tensors
+from reidlib.training.config import JLMLConfiguration, PyramidConfiguration, Recipe, RunConfiguration
 from reidlib.training.device import Execution
-from reidlib.training.recipe import Recipe
-from reidlib.training.runs import find_or_train, save_tensors
+from reidlib.training.runs import find_or_train
 
 QUIET = Execution(device="cpu", progress=False)
 JLML = JLMLConfiguration(width=0.125, feature_size=16, parts=2)

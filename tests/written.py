@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reidlib.analysis.evidence import Evidence, Lack, Missing
+from reidlib.analysis import Scores
+from reidlib.experiments.setup import Lack, Missing, Runs
 from reidlib.training.runs import Run
 
 QUERIES, PERSONS = 60, 20
@@ -40,8 +41,8 @@ def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
     return Run(folder)
 
 
-def evidence(folder: Path, wanted: dict[str, list[dict[str, float] | None]]) -> Evidence:
-    """Experiment -> of each seed the precisions of its branches, or None for a missing run."""
+def gathered(folder: Path, wanted: dict[str, list[dict[str, float] | None]], profile: str = "") -> Scores:
+    """Scores of runs. wanted: experiment -> of each seed its branches' precisions, None for a missing run."""
     runs = {
         name: tuple(
             Missing("not trained") if one is None else run(folder / f"{name}-{seed}", one)
@@ -55,4 +56,4 @@ def evidence(folder: Path, wanted: dict[str, list[dict[str, float] | None]]) -> 
         for seed, one in enumerate(seeds)
         if one is None
     )
-    return Evidence(runs, len(next(iter(wanted.values()))), lines)
+    return Scores(Runs(runs, len(next(iter(wanted.values()))), lines, profile))

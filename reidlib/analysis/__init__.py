@@ -1,0 +1,20 @@
+"""What scores of runs say: the papers' ablations and tables, differences with their intervals, and verdicts.
+
+Nothing here loads torch but ``analysis.benchmark_runs``, which trains and is imported by its own name.
+"""
+
+from reidlib.analysis import ablations, benchmark_tables, claims, feature_selection, misalignment, published
+from reidlib.analysis.scores import Cell, Scores, records, styled
+
+__all__ = [
+    "Cell",
+    "Scores",
+    "ablations",
+    "benchmark_tables",
+    "claims",
+    "feature_selection",
+    "misalignment",
+    "published",
+    "records",
+    "styled",
+]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import pandas as pd
+
 from reidlib.analysis import published
-from reidlib.analysis import scores as tables
-from reidlib.analysis.evidence import Cell, Evidence
-from reidlib.analysis.statistics import Interval, signed
+from reidlib.analysis.scores import Cell, Scores
+from reidlib.analysis.statistics import signed
 from reidlib.errors import InputError
 
 
@@ -57,17 +59,17 @@ class Ablation:
     def measures(self) -> tuple[str, ...]:
         return (*self.compared, *(f"MQ {name}" for name in self.compared))
 
-    def printed(self, label: str) -> published.Scores | None:
-        """The paper's numbers for a row."""
-        name = self.rows[label].printed
-        return published.market1501(self.table, name) if name else None
+    @property
+    def printed(self) -> pd.DataFrame:
+        """The paper's numbers, a line for each row and a column for each measure; not a number: not known."""
+        lines = published.ablation(self.table).reindex([row.printed for row in self.rows.values()])
+        return lines.set_axis(list(self.rows)).set_axis(list(self.measures), axis="columns")
 
-    def printed_difference(self, label: str) -> tuple[float, float] | None:
-        """What the paper's row has more than its baseline in rank-1 and mAP (single query), in points."""
-        row, base = self.printed(label), self.printed(self.baseline)
-        if row is None or base is None or None in (*row[:2], *base[:2]):
-            return None
-        return row.rank1 - base.rank1, row.mean_average_precision - base.mean_average_precision
+    @property
+    def printed_differences(self) -> pd.DataFrame:
+        """What the paper's rows have more than its baseline, in points, in the compared measures."""
+        printed = self.printed[list(self.compared)]
+        return (printed - printed.loc[self.baseline]).drop(self.baseline)
 
 
 def _jlml(rows: dict[str, tuple], **settings) -> Ablation:
@@ -177,127 +179,83 @@ MISALIGNMENT = {
 }
 
 
-def description_rows(ablation: Ablation) -> list[dict[str, str]]:
+def description_table(ablation: Ablation) -> pd.DataFrame:
     """The rows before anything is trained: label, experiment, branch, what differs."""
-    return [
-        {
-            ablation.heading: label,
-            "experiment": row.cell.experiment,
-            "feature": row.cell.branch,
-            "what differs": row.about,
-        }
-        for label, row in ablation.rows.items()
-    ]
+    lines = [(label, row.cell.experiment, row.cell.branch, row.about) for label, row in ablation.rows.items()]
+    return pd.DataFrame(lines, columns=[ablation.heading, "experiment", "feature", "what differs"])
 
 
-def score_rows(ablation: Ablation, evidence: Evidence) -> list[dict[str, str]]:
+def score_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
     """Scores of all rows, single query and, where the benchmark has boxes for it, multi-query (by the mean).
 
     Mean ± half the 95 % interval over the seeds; the paper's row beside, where it is known.
     """
-    found = tables.score_rows(
-        evidence.groups(ablation.cells), heading=ablation.heading, measures=ablation.measures
-    )
-    for line in found:
-        if ablation.table:
-            printed = ablation.printed(line[ablation.heading]) or (None,) * 4
-            line["paper: R1 / mAP"], line["paper: MQ"] = _pair(*printed[:2]), _pair(*printed[2:])
-    return found
+    table = scores.table(ablation.cells, ablation.measures, heading=ablation.heading)
+    if ablation.table:
+        table["paper: R1 / mAP"] = _pairs(ablation.printed.iloc[:, :2], "{:.1f}".format)
+        table["paper: MQ"] = _pairs(ablation.printed.iloc[:, 2:], "{:.1f}".format)
+    return table
 
 
-def _pair(rank1: float | None, precision: float | None) -> str:
-    return "" if rank1 is None or precision is None else f"{rank1:.1f} / {precision:.1f}"
+def _pairs(printed: pd.DataFrame, write: Callable[[float], str]) -> list[str]:
+    """Rank-1 and mAP of each row in one cell, empty where one is not known."""
+    pairs = printed.itertuples(index=False, name=None)
+    return ["" if math.isnan(sum(pair)) else " / ".join(map(write, pair)) for pair in pairs]
 
 
-def differences(ablation: Ablation, evidence: Evidence) -> dict[str, dict[str, Interval | None]]:
-    """Row -> measure -> difference to the baseline row, with its interval (see ``tables.difference``)."""
-    return tables.differences(evidence.groups(ablation.cells), ablation.baseline, ablation.compared)
+def differences(ablation: Ablation, scores: Scores) -> pd.DataFrame:
+    """Each row's differences to the baseline row, with their intervals (see ``Scores.differences``)."""
+    return scores.differences(ablation.cells, ablation.baseline, ablation.compared)
 
 
-def difference_rows(ablation: Ablation, evidence: Evidence) -> list[dict[str, str]]:
+def difference_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
     """The differences as a table, the paper's beside."""
-    found = []
-    for label, cells in differences(ablation, evidence).items():
-        line = {f"{ablation.heading}, against {ablation.baseline}": label}
-        line |= {f"Δ {name} [95 %]": str(cell or tables.MISSING) for name, cell in cells.items()}
-        if ablation.table:
-            printed = ablation.printed_difference(label)
-            line["paper: Δ R1 / Δ mAP"] = " / ".join(map(signed, printed)) if printed else ""
-        found.append(line)
-    return found
+    table = _differences_beside_printed(ablation, scores)
+    return table.rename_axis(f"{ablation.heading}, against {ablation.baseline}").reset_index()
 
 
-def report_rows(ablation: Ablation, evidence: Evidence) -> list[dict[str, str]]:
+def report_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
     """Scores and differences in one table, for the report."""
-    heading = f"{ablation.heading}, against {ablation.baseline}"
-    apart = {line.pop(heading): line for line in difference_rows(ablation, evidence)}
-    baseline = dict.fromkeys(next(iter(apart.values())), "") | dict.fromkeys(
-        [f"Δ {name} [95 %]" for name in ablation.compared], "baseline"
-    )
-    rows = score_rows(ablation, evidence)
-    return [line | apart.get(line[ablation.heading], baseline) for line in rows]
+    apart = _differences_beside_printed(ablation, scores)
+    apart.loc[ablation.baseline] = ["" if name.startswith("paper") else "baseline" for name in apart]
+    return score_table(ablation, scores).join(apart, on=ablation.heading)
 
 
-def panels(ablation: Ablation, evidence: Evidence) -> tuple[dict, dict]:
-    """For ``evidence_plots.differences``: measure -> row -> interval here, and the paper's difference."""
-    found = differences(ablation, evidence)
-    here = {name: {label: cells[name] for label, cells in found.items()} for name in ablation.compared}
-    printed = {label: ablation.printed_difference(label) for label in found}
-    beside = {
-        name: {label: values[place] for label, values in printed.items() if values}
-        for place, name in enumerate(ablation.compared)
-    }
-    return here, beside
+def _differences_beside_printed(ablation: Ablation, scores: Scores) -> pd.DataFrame:
+    table = differences(ablation, scores).rename(columns="Δ {} [95 %]".format)
+    if ablation.table:
+        table["paper: Δ R1 / Δ mAP"] = _pairs(ablation.printed_differences, signed)
+    return table
 
 
-def readings(ablation: Ablation, evidence: Evidence) -> list[str]:
+def panels(ablation: Ablation, scores: Scores) -> tuple[dict, dict]:
+    """For the figure of differences: measure -> row -> interval here, and the paper's difference."""
+    printed = {name: known.dropna().to_dict() for name, known in ablation.printed_differences.items()}
+    return differences(ablation, scores).to_dict(), printed
+
+
+def readings(ablation: Ablation, scores: Scores) -> list[str]:
     """A sentence for each row: which way it differs from the baseline here, and whether the paper agrees.
 
     The direction is that of mAP, and it counts only where its interval is clear of nought.
     """
     sentences = []
-    for label, cells in differences(ablation, evidence).items():
-        rank1, precision = cells.values()
+    printed = ablation.printed_differences
+    for label, rank1, precision in differences(ablation, scores).itertuples(name=None):
         if precision is None:
             sentences.append(f"**{label}**: missing here.")
             continue
-        verb = (
-            "cannot be told from" if not precision.clear else "is above" if precision.mean > 0 else "is below"
-        )
+        verb = "cannot be told from"
+        if precision.clear:
+            verb = "is above" if precision.mean > 0 else "is below"
         sentence = f"**{label}** {verb} *{ablation.baseline}*: mAP {precision}, rank-1 {rank1} points"
-        if printed := ablation.printed_difference(label):
-            sentence += f"; the paper: mAP {signed(printed[1])}, rank-1 {signed(printed[0])}"
-            agree = (
-                "the paper's direction holds here"
-                if precision.mean * printed[1] > 0
-                else "it is reversed here"
-            )
-            sentence += f", so **{agree if precision.clear else 'its direction is not decided here'}**"
+        printed_rank1, printed_precision = printed.loc[label]
+        if not math.isnan(printed_precision):
+            sentence += f"; the paper: mAP {signed(printed_precision)}, rank-1 {signed(printed_rank1)}"
+            agreement = "its direction is not decided here"
+            if precision.clear:
+                same = precision.mean * printed_precision > 0
+                agreement = "the paper's direction holds here" if same else "it is reversed here"
+            sentence += f", so **{agreement}**"
         sentences.append(sentence + ".")
     return sentences
-
-
-def seeds_in_words(evidence: Evidence) -> str:
-    """How many seeds there are of the rows: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
-    counts = sorted(evidence.counts)
-    if counts[-1] == 0:
-        return "no runs"
-    if counts[0] != counts[-1]:
-        return f"{counts[0]} to {counts[-1]} seeds"
-    return "one seed" if counts[0] == 1 else f"{counts[0]} seeds"
-
-
-def basis(evidence: Evidence) -> str:
-    """On what the intervals of a page stand, in words."""
-    words, alone = seeds_in_words(evidence), "over queries alone, and say nothing about other trainings"
-    most = max(evidence.counts)
-    if most == 0:
-        return words
-    if most == 1:
-        return f"{words}: the intervals are {alone} of the same rows"
-    if min(evidence.counts) < most:
-        return (
-            f"{words}: an interval is over the seeds that both rows have and over queries; from one, {alone}"
-        )
-    few = "; two seeds tell almost nothing, three or more are wanted" if most == 2 else ""
-    return f"{words}: the intervals are over seeds and queries{few}"

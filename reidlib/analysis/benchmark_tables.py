@@ -1,12 +1,28 @@
-"""The papers' tables of whole benchmarks: what is printed, and how this suite would score the same."""
+"""The papers' tables of whole benchmarks: what is printed, how this suite would score the same, and where.
+
+The functions at the end find the benchmarks of the tables in the folders that are given for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
 
 from reidlib.analysis import published
+from reidlib.data import load
+from reidlib.data.benchmark import Benchmark, joined
+from reidlib.data.check import differences
 from reidlib.data.registry import parse
+from reidlib.errors import InputError
+from reidlib.experiments.rows import profile_named
+
+# What JLML was trained on before it was trained on a set too small for it (sets and order as in the paper;
+# which boxes and which of CUHK03's partitions is not known: we assume these).
+BEFORE = ("cuhk03", "market1501")
+SMALL = ("cuhk01", "grid", "viper")
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,7 @@ class Table:
     specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. file: in
     ``analysis.published``. keys: columns that choose rows of it, with their values. name: its column with the
     rows' names. columns: measure -> its column. protocol: a title among ``Benchmark.protocols``; None for
-    Market-1501's way, with the measures of ``tables.MEASURES``. renamed: rows whose printed names say
+    Market-1501's way, with the measures of ``scores.MEASURES``. renamed: rows whose printed names say
     nothing outside their table.
     """
 
@@ -34,31 +50,22 @@ class Table:
         """The benchmark's name alone."""
         return parse(self.specification)[0]
 
-    def printed(self) -> list[dict[str, str]]:
-        """The table's rows as printed; those with nothing in these columns are left out."""
-        return [
-            {
-                "method": self.renamed.get(line[self.name], line[self.name]),
-                **{own: line[column] for own, column in self.columns.items()},
-            }
-            for line in self.lines()
-        ]
-
-    def lines(self) -> list[dict[str, str]]:
+    @property
+    def lines(self) -> pd.DataFrame:
         """The lines of its file that the table shows, with all that stands in them."""
-        return [
-            line
-            for line in published.table(self.file)
-            if all(line[key] == value for key, value in self.keys.items())
-            and any(line[column] for column in self.columns.values())
-        ]
+        lines = published.table(self.file)
+        chosen = (lines[list(self.keys)] == list(self.keys.values())).all(axis="columns")
+        return lines[chosen & (lines[list(self.columns.values())] != "").any(axis="columns")]
+
+    def printed(self) -> pd.DataFrame:
+        """The table's rows as printed; those with nothing in these columns are left out."""
+        shown = self.lines[[self.name, *self.columns.values()]]
+        return shown.set_axis(["method", *self.columns], axis="columns").replace({"method": self.renamed})
 
 
 def notes(tables: Sequence[Table]) -> tuple[str, ...]:
     """What is odd about the rows that these tables show, all of one file."""
-    return published.notes(
-        tables[0].file, {cell for table in tables for line in table.lines() for cell in line.values()}
-    )
+    return published.notes(tables[0].file, {cell for table in tables for cell in table.lines.to_numpy().flat})
 
 
 def _ranks(prefix: str = "") -> dict[str, str]:
@@ -104,14 +111,11 @@ TABLES = (
         "cuhk03,boxes=detected", "cuhk03", _ranks("det_"), protocol="single-shot",
     ),
     _pyramid(
-        "CUHK03, 767/700 identities, labelled boxes",
-        "cuhk03,split=new",
-        "CUHK03 (new protocol, labelled)",
+        "CUHK03, 767/700 identities, labelled boxes", "cuhk03,split=new", "CUHK03 (new protocol, labelled)"
     ),
     _pyramid(
         "CUHK03, 767/700 identities, detected boxes",
-        "cuhk03,boxes=detected,split=new",
-        "CUHK03 (new protocol, detected)",
+        "cuhk03,boxes=detected,split=new", "CUHK03 (new protocol, detected)",
     ),
     Table(
         "GRID, 125/125 identities and 775 distractors (JLML, Table 9)",
@@ -123,15 +127,153 @@ TABLES = (
     ),
     Table(
         "Market-1501, single query and multi-query (JLML, Table 6)",
-        "market1501",
-        "market1501",
-        {
-            "R1": "SQ_R1",
-            "mAP (trapezoid)": "SQ_mAP",
-            "MQ R1": "MQ_R1",
-            "MQ mAP (trapezoid)": "MQ_mAP",
-        },
+        "market1501", "market1501",
+        {"R1": "SQ_R1", "mAP (trapezoid)": "SQ_mAP", "MQ R1": "MQ_R1", "MQ mAP (trapezoid)": "MQ_mAP"},
     ),
     _pyramid("Market-1501, single query", "market1501", "Market-1501"),
     _pyramid("DukeMTMC-reID, single query", "dukemtmc", "DukeMTMC-reID"),
 )  # fmt: skip
+
+
+def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | None:
+    """The folder given for a benchmark, by its whole specification or else by its name; None if none is."""
+    by_options = [folder for name, folder in folders.items() if parse(name) == parse(specification)]
+    given = next(filter(None, by_options), None) or folders.get(parse(specification)[0])
+    return Path(given).expanduser().absolute() if given else None
+
+
+def folders_of(benchmark: str, folders: Mapping[str, str | Path]) -> list[str]:
+    """The folders given for tables about a benchmark, each once; ``benchmark`` without options."""
+    found = [str(folder) for name, folder in folders.items() if folder and parse(name)[0] == benchmark]
+    return list(dict.fromkeys(found))
+
+
+def given(
+    folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str | Path | None = None
+) -> dict[str, str]:
+    """The folders given for the tables, and that of the benchmark at hand where a table is about it."""
+    name = parse(benchmark)[0]
+    if not data_root or name not in {table.benchmark for table in TABLES}:
+        return dict(folders)
+    return {name: str(data_root), **folders}
+
+
+def at_hand(
+    profile: str, folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str = ""
+) -> tuple[str, str] | None:
+    """On which benchmark, in which folder, the last section of notebook 42 compares protocols; None: on none.
+
+    The one at hand; where a profile needs a real one and none is, Market-1501 or else DukeMTMC-reID among the
+    tables' folders. An empty folder stands for the embedded benchmark.
+    """
+    if data_root or profile_named(profile).rendered is not None:
+        return benchmark, str(data_root)
+    found = [(name, str(folders[name])) for name in ("market1501", "dukemtmc") if folders.get(name)]
+    return found[0] if found else None
+
+
+def specifications() -> tuple[str, ...]:
+    """What the tables read, each once."""
+    return tuple(dict.fromkeys(table.specification for table in TABLES))
+
+
+def check_folders(folders: Mapping[str, str | Path]) -> None:
+    """Raise InputError for a folder of what no table is about, given twice, or not there."""
+    known = sorted({table.benchmark for table in TABLES})
+    for place, (name, folder) in enumerate(folders.items()):
+        benchmark, options = parse(name)
+        if benchmark not in known:
+            raise InputError(
+                f"the papers' tables are about {', '.join(known)}", repr(name), "name one of them"
+            )
+        read = [one for one in specifications() if parse(one)[0] == benchmark]
+        if options and (benchmark, options) not in map(parse, read):
+            raise InputError(
+                "a folder is given for a benchmark, or with its options for one of the tables about it",
+                repr(name),
+                f"write {' or '.join(dict.fromkeys([benchmark, *read]))}",
+            )
+        if twice := [other for other in [*folders][:place] if parse(other) == (benchmark, options)]:
+            raise InputError("a benchmark's folder is given once", f"{twice[0]} and {name}", "leave one out")
+        if folder and not Path(folder).expanduser().is_dir():
+            raise InputError(f"the folder of {name} exists", folder, "check the path")
+
+
+def state(folders: Mapping[str, str | Path], trials: int = 0) -> dict[str, list[str]]:
+    """Of each benchmark whose folder is given: what in it the tables depend on, or why it cannot be read.
+
+    The fingerprints of the partitions (of the first ``trials``; 0: all), and what is no part of them.
+    """
+    found = {}
+    for specification in specifications():
+        if folder_of(specification, folders) is not None:
+            try:
+                benchmarks = trials_of(specification, folders, trials)
+            except InputError as error:
+                found[specification] = [str(error)]
+                continue
+            boxes = benchmarks[0].boxes
+            found[specification] = [
+                *(benchmark.fingerprint for benchmark in benchmarks),
+                f"{0 if boxes is None else len(boxes)} boxes",
+                repr(benchmarks[0].protocols),
+                *differences_of(specification, folders),
+            ]
+    return found
+
+
+def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
+    """Of the tables whose folders are given, those whose benchmark cannot be read there, with the reason.
+
+    Raises InputError for a folder in which no table's benchmark can be read.
+    """
+    found = {}
+    for name in folders:
+        wanted = [one for one in specifications() if parse(name) in (parse(one), (parse(one)[0], {}))]
+        refusals = {}
+        for specification in wanted:
+            try:
+                _load(specification, folders)
+            except InputError as error:
+                refusals[specification] = error
+        if len(refusals) == len(wanted):
+            raise refusals[wanted[0]]
+        found |= {specification: str(error) for specification, error in refusals.items()}
+    return found
+
+
+def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
+    """CUHK03 and Market-1501 together, or None where the folder of either is not given."""
+    roots = [folder_of(name, folders) for name in BEFORE]
+    if None in roots:
+        return None
+    return joined([load(name, root) for name, root in zip(BEFORE, roots, strict=True)])
+
+
+def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
+    """What is trained on before a benchmark: ``pretraining`` before a small one, else nothing."""
+    if parse(specification)[0] not in SMALL:
+        return ()
+    try:
+        together = pretraining(folders)
+    except InputError as error:
+        raise InputError(f"pre-training: {error.rule}", error.value, error.mend) from error
+    return () if together is None else (together,)
+
+
+def _load(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
+    name, options = parse(specification)
+    return load(name, folder_of(specification, folders), trial=trial, **options)
+
+
+def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int) -> list[Benchmark]:
+    """A benchmark's partitions, all (0) or the first few. Raises InputError like ``load``."""
+    first = _load(specification, folders)
+    count = min(trials, first.num_trials) if trials else first.num_trials
+    return [first, *(_load(specification, folders, trial) for trial in range(1, count))]
+
+
+def differences_of(specification: str, folders: Mapping[str, str | Path]) -> list[str]:
+    """In what the given folder is not the official one."""
+    name, options = parse(specification)
+    return differences(name, folder_of(specification, folders), **options)

@@ -5,15 +5,16 @@ The tests were written before the trainings that decide them, except where ``see
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import pandas as pd
+
 from reidlib.analysis import ablations
-from reidlib.analysis.evidence import Cell, Evidence
+from reidlib.analysis.scores import MISSING, Cell, Scores
 from reidlib.analysis.statistics import Interval
-from reidlib.experiments import obtain as experiments
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, EXPERIMENTS, Condition
 
 # A gain of less is not worth a claim: where even the upper end of the interval stays below it, the claim
 # does not hold, be the gain ever so sure. In points of mAP.
@@ -213,10 +214,10 @@ class Verdict(NamedTuple):
     claim: Claim
     word: str  # HOLDS, FAILS or UNDECIDED
     reason: str
-    found: tuple[Interval | None, ...]  # of each contrast, in points of mAP; None where a run is missing
+    found: Mapping[str, Interval | None]  # of each contrast, in points of mAP; None where a run is missing
 
 
-def decide(claim: Claim, evidence: Evidence) -> Verdict:
+def decide(claim: Claim, scores: Scores) -> Verdict:
     """The verdict on a claim, by its own test.
 
     It does not hold if the upper end of one contrast's 95 % interval lies below ``SMALLEST_GAIN`` (below
@@ -224,16 +225,15 @@ def decide(claim: Claim, evidence: Evidence) -> Verdict:
     a run is missing that could still change that, it is undecided; so is everything in the profile smoke.
     """
     if not claim.contrasts:
-        return Verdict(claim, UNDECIDED, claim.impossible, ())
-    found = tuple(evidence.difference(one.plus, one.minus, claim.measure) for one in claim.contrasts)
-    pairs = list(zip(claim.contrasts, found, strict=True))
+        return Verdict(claim, UNDECIDED, claim.impossible, {})
+    found = {one.label: scores.difference(one.plus, one.minus, claim.measure) for one in claim.contrasts}
     limits = {1: 0.0}
-    against = [c.label for c, i in pairs if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
-    lost = [c.label for c, i in pairs if i is None]
-    unclear = [c.label for c, i in pairs if i and not i.clear]
-    seeds = min((i.seeds for i in found if i), default=0)
+    against = [label for label, i in found.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
+    lost = [label for label, i in found.items() if i is None]
+    unclear = [label for label, i in found.items() if i and not i.clear]
+    seeds = min((i.seeds for i in found.values() if i), default=0)
     basis = f" ({_seeds(seeds)})" if seeds else ""
-    if evidence.profile == "smoke":
+    if scores.runs.profile == "smoke":
         return Verdict(claim, UNDECIDED, "a smoke run only shows that everything runs", found)
     if against:
         return Verdict(claim, FAILS, f"not so: {', '.join(against)}{basis}", found)
@@ -256,53 +256,49 @@ def of_notebook(notebook: str) -> tuple[Claim, ...]:
 
 def sentence(verdict: Verdict) -> str:
     """A verdict as a line of Markdown."""
-    parts = [
-        f"{contrast.label}: {'missing' if interval is None else f'{interval} points'}"
-        for contrast, interval in zip(verdict.claim.contrasts, verdict.found, strict=True)
-    ]
     return (
-        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {'; '.join(parts)}. "
+        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {_differences(verdict, ' points')}. "
         f"**{SIGNS[verdict.word]} {verdict.word}**: {verdict.reason}."
     )
 
 
-def forest(
-    verdicts: Iterable[Verdict],
-) -> tuple[dict[str, Interval | None], list[int]]:
-    """For ``evidence_plots.differences``: every contrast's interval by its label, and the claims' ends."""
+def _differences(verdict: Verdict, unit: str = "") -> str:
+    return "; ".join(
+        f"{label}: {MISSING if interval is None else f'{interval}{unit}'}"
+        for label, interval in verdict.found.items()
+    )
+
+
+def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], list[int]]:
+    """For the figure of differences: every contrast's interval by its label, and the claims' ends."""
     intervals: dict[str, Interval | None] = {}
     ends = []
     for verdict in verdicts:
-        if verdict.claim.contrasts:
-            sign = SIGNS[verdict.word]
-            for contrast, interval in zip(verdict.claim.contrasts, verdict.found, strict=True):
-                intervals[f"{sign} {verdict.claim.name}: {contrast.label}"] = interval
+        title = f"{SIGNS[verdict.word]} {verdict.claim.name}"
+        intervals |= {f"{title}: {label}": interval for label, interval in verdict.found.items()}
+        if verdict.found:
             ends.append(len(intervals))
     return intervals, ends[:-1]
 
 
-def ledger_rows(verdicts: Iterable[Verdict]) -> list[dict[str, str]]:
+def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """The ledger as a table."""
-    return [
+    return pd.DataFrame(
         {
             "claim": f"{verdict.claim.paper}: {verdict.claim.statement}",
             "decided by": verdict.claim.test,
-            "found (points of mAP, 95 %)": "; ".join(
-                f"{contrast.label}: {interval or 'missing'}"
-                for contrast, interval in zip(verdict.claim.contrasts, verdict.found, strict=True)
-            )
-            or "–",
+            "found (points of mAP, 95 %)": _differences(verdict) or "–",
             "verdict": f"{SIGNS[verdict.word]} {verdict.word}: {verdict.reason}",
             "notebook": verdict.claim.notebook.partition("_")[0] or "–",
         }
         for verdict in verdicts
-    ]
+    )
 
 
 def wanted(claims: Iterable[Claim] = CLAIMS) -> tuple[tuple[str, ...], dict[str, tuple[Condition, ...]]]:
-    """What ``evidence.gather`` has to look for: the trainings, and the conditions of some of them."""
+    """What has to be gathered: the trainings, and the conditions of some of them."""
     cells = [cell for claim in claims for cell in claim.cells]
-    names = [name for name in experiments.EXPERIMENTS if name in {cell.experiment for cell in cells}]
+    names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
     under: dict[str, tuple[Condition, ...]] = {}
     for cell in cells:
         if cell.condition is not None and cell.condition not in under.get(cell.experiment, ()):

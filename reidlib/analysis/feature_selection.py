@@ -47,7 +47,7 @@ def described(norms: InputNorms) -> dict[str, str]:
     """The same as cells of a table."""
     return {
         "global units off": _share_off(norms.global_c),
-        "local units off": _share_off(norms.local_pc.ravel()),
+        "local units off": _share_off(norms.local_pc),
         "local weights off": f"{100 * norms.local_weights_off:.1f} %",
         "mean norm, global": f"{norms.global_c.mean():.3g}",
         "mean norm, local": f"{norms.local_pc.mean():.3g}",
@@ -59,11 +59,8 @@ def reading(norms: Mapping[str, InputNorms]) -> str:
     if not norms:
         return "No run with its weights is here."
     sentences = []
-    for name, values in (
-        ("global", {label: found.global_c for label, found in norms.items()}),
-        ("local", {label: found.local_pc.ravel() for label, found in norms.items()}),
-    ):
-        off = {label: _off(found) for label, found in values.items()}
+    for name, field in (("global", "global_c"), ("local", "local_pc")):
+        off = {label: _off(getattr(found, field)) for label, found in norms.items()}
         some = [f"*{label}* {100 * share:.0f} %" for label, share in off.items() if share > 0]
         what = f"switched off in {', '.join(some)}, in no other row" if some else "switched off in no row"
         sentences.append(f"Input units of the {name} layer: {what}.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from reidlib.analysis import scores as tables
-from reidlib.analysis.evidence import Cell, Evidence
+import pandas as pd
+
+from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.analysis.statistics import Interval
-from reidlib.data.synthetic.render import Factors
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.data.synthetic.factors import Factors
+from reidlib.experiments.rows import CONDITIONS, Condition
 
 TITLES = {factor: factor.replace("_", " ") for factor in CONDITIONS}
 MEANINGS = {
@@ -25,43 +26,51 @@ def usual(factor: str) -> float:
     return getattr(Factors(), factor)
 
 
+def marked(factor: str, value: float) -> str:
+    """A value as tables and pictures name it: the usual one says so."""
+    return f"{value:g}" + (" (usual)" if value == usual(factor) else "")
+
+
 def _at(cell: Cell, factor: str, value: float) -> Cell:
     """A network's scores at one value; at the usual one they are its ordinary scores on this benchmark."""
     return cell._replace(condition=Condition(factor, value))
 
 
+def _spreads(
+    networks: Mapping[str, Cell], scores: Scores, measures: Sequence[str]
+) -> dict[str, dict[tuple[str, str, float], Spread]]:
+    """Measure -> (network, factor, value) -> score over the seeds."""
+    cells = {
+        (label, factor, value): _at(cell, factor, value)
+        for label, cell in networks.items()
+        for factor, values in CONDITIONS.items()
+        for value in values
+    }
+    return scores.spreads(cells, measures).to_dict()
+
+
 def curves(
-    networks: Mapping[str, Cell], evidence: Evidence, measure: str
-) -> dict[str, dict[str, list[tuple[float, tables.Spread]]]]:
-    """Title of a factor -> network -> (value, score over the seeds), for ``evidence_plots.turned``."""
+    networks: Mapping[str, Cell], scores: Scores, measure: str
+) -> dict[str, dict[str, list[tuple[float, Spread]]]]:
+    """Title of a factor -> network -> (value, score over the seeds), for the figure ``turned``."""
+    spreads = _spreads(networks, scores, [measure])[measure]
     return {
         TITLES[factor]: {
-            label: [
-                (
-                    value,
-                    tables.spreads({"": evidence.group(_at(cell, factor, value))}, (measure,))[""][measure],
-                )
-                for value in values
-            ]
-            for label, cell in networks.items()
+            label: [(value, spreads[label, factor, value]) for value in values] for label in networks
         }
         for factor, values in CONDITIONS.items()
     }
 
 
-def score_rows(networks: Mapping[str, Cell], evidence: Evidence) -> list[dict[str, str]]:
-    """A row for each value of each factor: every network's rank-1 and mAP (step)."""
-    found = {name: curves(networks, evidence, name) for name in ("R1", "mAP (step)")}
-    return [
-        {"factor": TITLES[factor], "value": f"{value:g}" + (" (usual)" if value == usual(factor) else "")}
-        | {
-            f"{label}: {name}": str(found[name][TITLES[factor]][label][place][1])
-            for label in networks
-            for name in found
-        }
+def condition_table(networks: Mapping[str, Cell], scores: Scores) -> pd.DataFrame:
+    """A line for each value of each factor: every network's rank-1 and mAP (step)."""
+    spreads = _spreads(networks, scores, ("R1", "mAP (step)"))
+    return pd.DataFrame(
+        {"factor": TITLES[factor], "value": marked(factor, value)}
+        | {f"{label}: {name}": spreads[name][label, factor, value] for label in networks for name in spreads}
         for factor, values in CONDITIONS.items()
-        for place, value in enumerate(values)
-    ]
+        for value in values
+    )
 
 
 class Loss(NamedTuple):
@@ -73,41 +82,36 @@ class Loss(NamedTuple):
 
 
 def losses(
-    networks: Mapping[str, Cell], evidence: Evidence, measure: str, *, reference: str
+    networks: Mapping[str, Cell], scores: Scores, measure: str, *, reference: str
 ) -> dict[str, dict[str, Loss]]:
     """Factor -> network -> its loss from the usual to the strongest value, beside the reference network's."""
+    spreads = _spreads(networks, scores, [measure])[measure]
     found = {}
     for factor, values in CONDITIONS.items():
         strong = {label: _at(cell, factor, values[-1]) for label, cell in networks.items()}
         plain = {label: _at(cell, factor, usual(factor)) for label, cell in networks.items()}
         found[factor] = {
             label: Loss(
-                evidence.difference([strong[label]], [plain[label]], measure),
+                scores.difference([strong[label]], [plain[label]], measure),
                 None
                 if label == reference
-                else evidence.difference(
+                else scores.difference(
                     [strong[label], plain[reference]], [plain[label], strong[reference]], measure
                 ),
-                _mean(evidence, strong[label], measure) / _mean(evidence, plain[label], measure),
+                spreads[label, factor, values[-1]].mean / spreads[label, factor, usual(factor)].mean,
             )
             for label in networks
         }
     return found
 
 
-def _mean(evidence: Evidence, cell: Cell, measure: str) -> float:
-    return tables.spreads({"": evidence.group(cell)}, (measure,))[""][measure].mean
-
-
-def loss_rows(found: Mapping[str, Mapping[str, Loss]]) -> list[dict[str, str]]:
+def loss_table(found: Mapping[str, Mapping[str, Loss]]) -> pd.DataFrame:
     """``losses`` as a table: the change in points, and how much of its usual score each network keeps."""
-    rows = []
-    for label in next(iter(found.values())):
-        row = {"network": label}
-        for factor, networks in found.items():
-            loss = networks[label]
-            title = f"{TITLES[factor]} {usual(factor):g} → {CONDITIONS[factor][-1]:g}"
-            row[title] = str(loss.change or tables.MISSING)
-            row[f"{TITLES[factor]}: keeps"] = "–" if math.isnan(loss.kept) else f"{100 * loss.kept:.0f} %"
-        rows.append(row)
-    return rows
+    table = pd.DataFrame({"network": list(next(iter(found.values())))})
+    for factor, of_networks in found.items():
+        title = f"{TITLES[factor]} {usual(factor):g} → {CONDITIONS[factor][-1]:g}"
+        table[title] = pd.Series([loss.change for loss in of_networks.values()], dtype=object)
+        table[f"{TITLES[factor]}: keeps"] = [
+            "–" if math.isnan(loss.kept) else f"{100 * loss.kept:.0f} %" for loss in of_networks.values()
+        ]
+    return table

@@ -1,22 +1,36 @@
-"""Scores of runs as rows of a table: mean and interval over seeds, differences to a baseline row."""
+"""Scores of gathered runs: one tidy table of numbers, what is read off it, and how its cells are written."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
 
 from reidlib.analysis.statistics import Interval, half_width, paired
 from reidlib.errors import InputError
+from reidlib.experiments.rows import Condition
+from reidlib.experiments.setup import Runs
 from reidlib.training.runs import Run
 
-# What a run's scores hold for one branch (see evaluation.evaluate_run), with "query_person_ids" beside it
-# where they are known. None: the run is missing.
+# What a run's scores hold for one branch (see evaluate.evaluate_run), with "query_person_ids" beside it where
+# they are known. None: the run is missing.
 BranchScores = Mapping[str, Mapping]
-Group = Sequence[BranchScores | None]  # a row's scores, one for each seed
+MISSING = "missing"
+
+
+class Cell(NamedTuple):
+    """A row of scores: a training, a branch of its feature, and the condition if it is not the usual one."""
+
+    experiment: str  # a name among the gathered runs
+    branch: str = "full"
+    condition: Condition | None = None
 
 
 class Spread(NamedTuple):
@@ -26,14 +40,15 @@ class Spread(NamedTuple):
     half_width: float | None = None
     seeds: int = 1
     wanted: int = 1  # seeds that were asked for
+    over: str = "seeds"  # or trials: what the mean is over
 
     @classmethod
-    def of(cls, values: Sequence[float | None]) -> Spread:
-        """The spread of one value a seed; None where a seed is missing."""
-        there = [value for value in values if value is not None]
-        if not there:
-            return cls(math.nan, None, 0, len(values))
-        return cls(statistics.fmean(there), half_width(there), len(there), len(values))
+    def of(cls, values: Sequence[float], wanted: int | None = None, over: str = "seeds") -> Spread:
+        """The spread of one value a seed, of which there are fewer than ``wanted`` where some are missing."""
+        wanted = len(values) if wanted is None else wanted
+        if not values:
+            return cls(math.nan, None, 0, wanted, over)
+        return cls(statistics.fmean(values), half_width(values), len(values), wanted, over)
 
     def __str__(self) -> str:
         if not self.seeds:
@@ -41,177 +56,241 @@ class Spread(NamedTuple):
         if math.isnan(self.mean):
             return "–"
         text = f"{self.mean:.1f}" if self.half_width is None else f"{self.mean:.1f} ± {self.half_width:.1f}"
-        return text if self.seeds == self.wanted else f"{text} ({self.seeds} of {self.wanted} seeds)"
+        return text if self.seeds == self.wanted else f"{text} ({self.seeds} of {self.wanted} {self.over})"
 
 
-MISSING = "missing"
-
-
-class _Measure(NamedTuple):
-    """How a measure is read off a branch's scores: its mean, and of each query what it is the mean of."""
-
-    kind: str  # step or trapezoid
-    name: str  # in the scores
-    rank: int | None = None
-    pooling: str | None = None  # of multi-query
-
-    def mean(self, scores: BranchScores) -> float | None:
-        if self.pooling is not None:
-            if "multi_query" not in scores:
-                return None
-            scores = scores["multi_query"][self.pooling]
-        value = scores[self.kind][self.name]
-        return value[str(self.rank)] if self.rank is not None else value
-
-    def of_queries(self, scores: BranchScores) -> np.ndarray | None:
-        if self.pooling is not None or self.name == "mean_inp":
-            return None  # only the means are kept
-        first_q = np.array(scores[self.kind]["first_match_rank"])
-        if self.rank is None:
-            values = [math.nan if v is None else v for v in scores[self.kind]["average_precision"]]
-            return np.array(values)
-        return np.where(first_q == 0, np.nan, (first_q <= self.rank).astype(float))
-
-
-_MEASURES = {
-    **{f"R{rank}": _Measure("step", "cmc", rank) for rank in (1, 5, 10, 20)},
-    "mAP (step)": _Measure("step", "mean_average_precision"),
-    "mAP (trapezoid)": _Measure("trapezoid", "mean_average_precision"),
-    "mINP": _Measure("step", "mean_inp"),
-    # Multi-query, its boxes pooled by their mean or maximum.
-    **{
-        f"MQ{suffix} {name}": _Measure(kind, of, rank, pooling)
-        for suffix, pooling in (("", "mean"), (" (max)", "max"))
-        for name, kind, of, rank in (
-            ("R1", "step", "cmc", 1),
-            ("mAP (step)", "step", "mean_average_precision", None),
-            ("mAP (trapezoid)", "trapezoid", "mean_average_precision", None),
-        )
-    },
+# Where a measure stands in a branch's scores.
+_PLACES: dict[str, tuple[str, ...]] = {
+    **{f"R{rank}": ("step", "cmc", str(rank)) for rank in (1, 5, 10, 20)},
+    "mAP (step)": ("step", "mean_average_precision"),
+    "mAP (trapezoid)": ("trapezoid", "mean_average_precision"),
+    "mINP": ("step", "mean_inp"),
 }
-MEASURES = tuple(_MEASURES)
-SINGLE_QUERY = tuple(name for name in MEASURES if not name.startswith("MQ"))
+SINGLE_QUERY = tuple(_PLACES)
+_PLACES |= {  # multi-query, its boxes pooled by their mean or maximum
+    f"MQ{suffix} {name}": ("multi_query", pooling, *_PLACES[name])
+    for suffix, pooling in (("", "mean"), (" (max)", "max"))
+    for name in ("R1", "mAP (step)", "mAP (trapezoid)")
+}
+MEASURES = tuple(_PLACES)
 
 
-def branch_scores(run: Run, branch: str = "full") -> BranchScores:
-    """A run's scores of one branch, with whom each query shows (where that is known)."""
-    scores = run.scores
-    return {**scores["branches"][branch], "query_person_ids": scores.get("query_person_ids")}
+def _place(measure: str) -> tuple[str, ...]:
+    if measure not in _PLACES:
+        raise InputError(f"a measure is one of {', '.join(MEASURES)}", repr(measure), "name one of them")
+    return _PLACES[measure]
 
 
-def spreads(
-    groups: Mapping[str, Group], measures: Sequence[str] = SINGLE_QUERY
-) -> dict[str, dict[str, Spread]]:
-    """Row -> measure -> spread over the seeds, in per cent.
+def _per_cent(scores: BranchScores, place: Sequence[str]) -> float:
+    """A branch's score; not a number where it has none."""
+    if place[0] == "multi_query" and place[0] not in scores:
+        return math.nan
+    share = reduce(getitem, place, scores)
+    return math.nan if share is None else 100 * share
 
-    groups: of each row, one branch's scores for each seed, None where its run is missing. measures: some of
-    ``MEASURES``. Raises InputError for an unknown one and for a row without seeds.
+
+def _of_queries(scores: BranchScores, measure: str) -> np.ndarray:
+    """What a branch's score is the mean of: a share of each query, not a number where it has no match."""
+    kind, name, *rank = _place(measure)
+    if name == "mean_average_precision":
+        return np.array(scores[kind]["average_precision"], dtype=float)
+    if name != "cmc":  # only the means are kept
+        raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
+    first_q = np.array(scores[kind]["first_match_rank"])
+    return np.where(first_q == 0, np.nan, first_q <= int(rank[0]))
+
+
+class Scores:
+    """The scores of gathered runs, read row by row, each file once.
+
+    Tables have a line for each of some cells, by its label, and keep numbers (``Spread``, ``Interval``, or
+    None where a run is missing) up to ``styled`` and ``records``. protocol: a title among the protocols of
+    the runs' benchmark, whose ranks stand for Market-1501's. Raises InputError for an unknown measure, and
+    for runs without seeds or with different numbers of them.
     """
-    _check(groups, measures)
-    return {
-        row: {name: Spread.of([_percent(one, name) for one in group]) for name in measures}
-        for row, group in groups.items()
-    }
+
+    def __init__(self, runs: Runs, protocol: str | None = None):
+        self.runs, self.protocol = runs, protocol
+        self._scores: dict[Cell, list[BranchScores | None]] = {}
+        counts = [len(of_seeds) for of_seeds in runs.runs.values()]
+        if 0 in counts or len(set(counts)) > 1:
+            raise InputError(
+                "rows are compared over the same seeds, one at least",
+                f"{', '.join(map(str, counts))} seeds",
+                "train them first, and give Missing for a missing one",
+            )
+
+    def of(self, cell: Cell) -> list[BranchScores | None]:
+        """A row's scores, one branch's for each seed, None where they are missing."""
+        if cell not in self._scores:
+            self._scores[cell] = [self._branch(run, cell) for run in self.runs.runs[cell.experiment]]
+        return self._scores[cell]
+
+    def tidy(self, cells: Mapping[str, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
+        """A line for each row, seed that is there and measure; ``value`` is in per cent.
+
+        measures: some of ``MEASURES``. A value is not a number where a row has no such score.
+        """
+        places = {name: _place(name) for name in measures}
+        lines = [
+            (row, *cell, seed, name, _per_cent(scores, place))
+            for row, cell in cells.items()
+            for seed, scores in enumerate(self.of(cell))
+            if scores is not None
+            for name, place in places.items()
+        ]
+        return pd.DataFrame(lines, columns=["row", *Cell._fields, "seed", "measure", "value"])
+
+    def spreads(self, cells: Mapping[str, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
+        """A line for each row, a column for each measure: its ``Spread`` over the seeds."""
+        values = self.tidy(cells, measures).groupby(["row", "measure"])["value"].agg(list).to_dict()
+        return pd.DataFrame(
+            {
+                name: [Spread.of(values.get((row, name), []), self.runs.seeds) for row in cells]
+                for name in measures
+            },
+            index=list(cells),
+        )
+
+    def difference(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Interval | None:
+        """What the rows ``plus`` together have more than the rows ``minus``, seed by seed and query by query.
+
+        One row each for an ordinary difference, two each for a difference of differences. measure: one with a
+        value for each query (rank-k or mAP, single query). None where no seed is there in all rows. See
+        ``statistics.paired``. Raises InputError for rows with different numbers of queries.
+        """
+        signs = [1] * len(plus) + [-1] * len(minus)
+        differences, persons_q = [], None
+        for scores in zip(*(self.of(cell) for cell in (*plus, *minus)), strict=True):
+            if any(one is None for one in scores):
+                continue
+            values = [_of_queries(one, measure) for one in scores]
+            if len({len(value) for value in values}) > 1:
+                counts = ", ".join(str(len(value)) for value in values)
+                raise InputError(
+                    "rows are compared over the same queries", f"{counts} queries", "evaluate again"
+                )
+            differences.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
+            known = (one.get("query_person_ids") for one in scores)
+            persons_q = persons_q or next((ids for ids in known if ids), None)
+        if not differences:
+            return None
+        return paired(np.stack(differences), persons_q)._replace(wanted=self.runs.seeds)
+
+    def differences(self, cells: Mapping[str, Cell], baseline: str, measures: Sequence[str]) -> pd.DataFrame:
+        """A line for each row but the baseline, a column for each measure: row − baseline (``difference``).
+
+        Raises InputError for a baseline that is no row.
+        """
+        if baseline not in cells:
+            raise InputError(
+                "the baseline is one of the rows", repr(baseline), f"use one of {', '.join(cells)}"
+            )
+        rows = [row for row in cells if row != baseline]
+        found = {
+            name: [self.difference([cells[row]], [cells[baseline]], name) for row in rows]
+            for name in measures
+        }
+        return pd.DataFrame(found, index=rows, dtype=object)
+
+    def table(
+        self,
+        cells: Mapping[str, Cell],
+        measures: Sequence[str] = SINGLE_QUERY,
+        *,
+        heading: str = "feature",
+        baseline: str | None = None,
+        compared: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """``spreads`` with the rows' labels under ``heading``.
+
+        A multi-query column is left out where no row has its scores. baseline: the row to which the measures
+        ``compared`` are given as differences in columns of their own (see ``differences``).
+        """
+        spreads = self.spreads(cells, measures)
+        empty = [
+            name
+            for name in measures
+            if name.startswith("MQ") and all(math.isnan(spread.mean) for spread in spreads[name])
+        ]
+        table = spreads.drop(columns=empty).rename_axis(heading).reset_index()
+        if baseline is None:
+            return table
+        apart = self.differences(cells, baseline, compared).rename(columns="Δ {}".format)
+        apart.loc[baseline] = "baseline"
+        return table.join(apart, on=heading)
+
+    def seeds_in_words(self) -> str:
+        """How many seeds there are of the runs: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
+        fewest, most = min(self.runs.counts), max(self.runs.counts)
+        if most == 0:
+            return "no runs"
+        if fewest != most:
+            return f"{fewest} to {most} seeds"
+        return "one seed" if most == 1 else f"{most} seeds"
+
+    def basis(self) -> str:
+        """On what the intervals of a page stand, in words."""
+        words, alone = self.seeds_in_words(), "over queries alone, and say nothing about other trainings"
+        most = max(self.runs.counts)
+        if most == 0:
+            return words
+        if most == 1:
+            return f"{words}: the intervals are {alone} of the same rows"
+        if min(self.runs.counts) < most:
+            both = "an interval is over the seeds that both rows have and over queries"
+            return f"{words}: {both}; from one, {alone}"
+        few = "; two seeds tell almost nothing, three or more are wanted" if most == 2 else ""
+        return f"{words}: the intervals are over seeds and queries{few}"
+
+    def _branch(self, run: object, cell: Cell) -> BranchScores | None:
+        if not isinstance(run, Run):
+            return None
+        if cell.condition is None:
+            scores = run.scores
+        else:
+            from reidlib.experiments.perturbations import found
+
+            scores = found(run, cell.condition)
+        if scores is None or cell.branch not in scores["branches"]:
+            return None
+        persons = scores.get("query_person_ids") or self.runs.query_person_ids
+        branch = scores["branches"][cell.branch]
+        if self.protocol is not None:
+            branch = branch | {"step": branch["protocols"][self.protocol]}
+        return branch | {"query_person_ids": persons}
 
 
-def difference(plus: Sequence[Group], minus: Sequence[Group], measure: str) -> Interval | None:
-    """What the rows ``plus`` together have more than the rows ``minus``, seed by seed and query by query.
-
-    One row each for an ordinary difference, two each for a difference of differences. measure: one with a
-    value for each query (rank-k or mAP, single query). None where no seed is there in all rows. See
-    ``intervals.paired``. Raises InputError for rows with different numbers of seeds or queries.
-    """
-    rows = [*plus, *minus]
-    _check({str(place): group for place, group in enumerate(rows)}, (measure,))
-    if len({len(group) for group in rows}) > 1:
-        counts = ", ".join(str(len(group)) for group in rows)
-        raise InputError("rows are compared over the same seeds", f"{counts} seeds", "give None for missing")
-    signs = [1] * len(plus) + [-1] * len(minus)
-    differences, persons_q = [], None
-    for scores in zip(*rows, strict=True):
-        if any(one is None for one in scores):
-            continue
-        values = [_MEASURES[measure].of_queries(one) for one in scores]
-        if any(value is None for value in values):
-            raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
-        if len({len(value) for value in values}) > 1:
-            counts = ", ".join(str(len(value)) for value in values)
-            raise InputError("rows are compared over the same queries", f"{counts} queries", "evaluate again")
-        differences.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
-        known = (one.get("query_person_ids") for one in scores)
-        persons_q = persons_q or next((ids for ids in known if ids), None)
-    if not differences:
-        return None
-    return paired(np.stack(differences), persons_q)._replace(wanted=len(rows[0]))
+def styled(table: pd.DataFrame) -> Styler:
+    """A table as a notebook shows it."""
+    return table.style.format(_written).hide(axis="index")
 
 
-def differences(
-    groups: Mapping[str, Group], baseline: str, measures: Sequence[str]
-) -> dict[str, dict[str, Interval | None]]:
-    """Row -> measure -> (row − baseline) as ``difference`` gives it; the baseline is left out.
-
-    Raises InputError for a baseline that is no row.
-    """
-    _check(groups, measures)
-    if baseline not in groups:
-        raise InputError("the baseline is one of the rows", repr(baseline), f"use one of {', '.join(groups)}")
-    return {
-        row: {name: difference([group], [groups[baseline]], name) for name in measures}
-        for row, group in groups.items()
-        if row != baseline
-    }
+def records(table: pd.DataFrame) -> list[dict[str, str]]:
+    """The same lines as a result keeps them."""
+    return table.map(_written).to_dict("records")
 
 
-def score_rows(
-    groups: Mapping[str, Group],
-    *,
-    heading: str = "feature",
-    measures: Sequence[str] = SINGLE_QUERY,
-    baseline: str | None = None,
-    compared: Sequence[str] = (),
-) -> list[dict[str, str]]:
-    """Rows of a table, formatted: each measure's mean ± half its interval over the seeds, in per cent.
-
-    heading: the first column's name. A multi-query column is left out where no row has its scores.
-    baseline: the row to which the measures ``compared`` are given as differences in points with their
-    intervals, in columns of their own (see ``differences``).
-    """
-    found = spreads(groups, measures)
-    shown = [
-        name
-        for name in measures
-        if not name.startswith("MQ") or any(not math.isnan(cells[name].mean) for cells in found.values())
-    ]
-    table = [{heading: row, **{name: str(cells[name]) for name in shown}} for row, cells in found.items()]
-    if baseline is not None:
-        apart = differences(groups, baseline, compared)
-        for row in table:
-            cells = apart.get(row[heading])
-            for name in compared:
-                row[f"Δ {name}"] = "baseline" if cells is None else str(cells[name] or MISSING)
-    return table
+def _written(cell: object) -> str:
+    return MISSING if cell is None else str(cell)
 
 
-def batch_rows(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> list[dict[str, str]]:
+def batch_table(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> pd.DataFrame:
     """How often trainings had identity-balanced batches and the triplet loss in use, in per cent of steps.
 
     groups: of each row, its runs; whatever is no ``Run`` stands for a missing one.
     """
-    names = ("balanced batches", "triplet loss in use")
-    table = []
+    lines = []
     for row, wanted in groups.items():
         runs = [run for run in wanted if isinstance(run, Run)]
-        if not runs:
-            table.append({heading: row, "steps": MISSING, **dict.fromkeys(names, MISSING)})
-            continue
         traces = [trace(run) for run in runs]
-        values = [
-            [100 * float(np.mean(found)) for found in map(measure, traces)]
-            for measure in (lambda steps: steps["balanced_batches"], triplet_in_use)
-        ]
-        cells = {name: str(Spread.of(found)) for name, found in zip(names, values, strict=True)}
-        table.append({heading: row, "steps": f"{runs[0].information['steps']:,}", **cells})
-    return table
+        shares = {
+            "balanced batches": [100 * float(np.mean(steps["balanced_batches"])) for steps in traces],
+            "triplet loss in use": [100 * float(np.mean(triplet_in_use(steps))) for steps in traces],
+        }
+        steps = f"{runs[0].information['steps']:,}" if runs else None
+        lines.append({heading: row, "steps": steps} | {name: Spread.of(of) for name, of in shares.items()})
+    return pd.DataFrame(lines, dtype=object)
 
 
 def trace(run: Run) -> dict[str, np.ndarray]:
@@ -224,19 +303,3 @@ def triplet_in_use(steps: Mapping[str, np.ndarray]) -> np.ndarray:
     if "triplet" not in steps:
         return np.zeros(len(steps["step"]))
     return (np.nan_to_num(steps["weight_triplet"]) > 0).astype(float)
-
-
-def _percent(scores: BranchScores | None, measure: str) -> float | None:
-    if scores is None:
-        return None
-    share = _MEASURES[measure].mean(scores)
-    return math.nan if share is None else 100 * share
-
-
-def _check(groups: Mapping[str, Group], measures: Sequence[str]) -> None:
-    for name in measures:
-        if name not in _MEASURES:
-            raise InputError(f"a measure is one of {', '.join(MEASURES)}", repr(name), "name one of them")
-    for row, group in groups.items():
-        if not len(group):
-            raise InputError("every row has one seed at least", repr(row), "train it first")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from reidlib.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from reidlib.data import Benchmark
+    from reidlib.experiments import Setup
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run the notebooks and write the report. Returns the exit status."""
     from reidlib import files
-    from reidlib.experiments.profile_names import SYNTHETIC_SIZES, check_data, check_profile
+    from reidlib.experiments import Setup
     from reidlib.reports.cluster import connected
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
@@ -28,10 +30,17 @@ def reproduce(arguments: argparse.Namespace) -> int:
     notebooks = select(arguments.numbers, files.notebooks())
     # The papers' tables need no benchmark besides their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
-    if tables_alone and arguments.benchmark == "synthetic":
-        check_profile(arguments.profile)
-    else:
-        check_data(arguments.profile, arguments.benchmark, arguments.data_root)
+    setup = Setup(
+        arguments.profile,
+        arguments.benchmark,
+        Path(arguments.data_root).resolve() if arguments.data_root else None,
+        seeds=arguments.seeds or 1,
+        device=arguments.device,
+        runs=Path(arguments.runs).resolve() if arguments.runs else None,
+        progress=False,
+    )
+    if not setup.data_root and not (tables_alone and arguments.benchmark == "synthetic"):
+        setup.check_folder()
     if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
         raise InputError(
             "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
@@ -43,15 +52,21 @@ def reproduce(arguments: argparse.Namespace) -> int:
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
     if folders:
-        from reidlib.analysis.table_folders import unread
+        from reidlib.analysis.benchmark_tables import state, unread
 
         # Found out now and not after days of training on the others.
         for specification, reason in unread(folders).items():
             print(f"note: without {specification}: {reason}")
+    # What the notebooks read besides their parameters.
+    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
+    if folders:
+        inputs["folders"] = json.dumps(state(folders, arguments.trials or 0))
+    if arguments.no_train:
+        inputs |= _runs_state(setup.runs)
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
-        "data_root": str(Path(arguments.data_root).resolve()) if arguments.data_root else None,
-        "runs": str(Path(arguments.runs).resolve()) if arguments.runs else None,
+        "data_root": str(setup.data_root) if setup.data_root else None,
+        "runs": str(setup.runs) if arguments.runs else None,
         "device": arguments.device if arguments.device != "auto" else None,
         "seeds": arguments.seeds,
         "folders": folders or None,
@@ -69,48 +84,40 @@ def reproduce(arguments: argparse.Namespace) -> int:
         command=arguments.line,
         # The tasks have trained what could be: a notebook must not try a failed training again.
         settled={"may_train": False},
-        inputs=_data_state(arguments) | (_runs_state(arguments) if arguments.no_train else {}),
+        inputs=inputs,
     )
 
     def prepare(waiting: tuple[str, ...]) -> list[Task]:
         from reidlib.reports import tasks as sweeps
 
         # Here and not in the first notebook, where nobody would see its progress.
-        size = SYNTHETIC_SIZES[arguments.profile]
-        if size and not arguments.data_root and not (files.data() / f"synthetic-{size}").exists():
-            from reidlib.experiments.obtain import open_benchmark
-
-            open_benchmark(
-                arguments.profile, device="auto" if arguments.scheduler is not None else arguments.device
-            )
+        size = setup.profile.rendered
+        if size and not setup.data_root and not (files.data() / f"synthetic-{size}").exists():
+            # The workers of a scheduler have other devices.
+            here = setup if arguments.scheduler is None else replace(setup, device="auto")
+            _ = here.data
         if arguments.no_train:
             return []
-        asked = {"seeds": arguments.seeds or 1, "runs": parameters["runs"], "device": arguments.device}
         on_folders: list[Task] = []
         if "42_benchmarks" in waiting:
-            from reidlib.analysis import table_folders
+            from reidlib.analysis import benchmark_tables
 
-            given = table_folders.given(folders, arguments.benchmark, parameters["data_root"])
-            on_folders = sweeps.benchmark_tasks(
-                given, arguments.profile, trials=arguments.trials or 0, **asked
-            )
+            given = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
+            on_folders = sweeps.benchmark_tasks(given, setup, trials=arguments.trials or 0)
         wanted: list[Task] = []
-        if size or arguments.data_root:
-            wanted = sweeps.tasks(
-                waiting, arguments.profile, arguments.benchmark, parameters["data_root"], **asked
-            )
+        if size or setup.data_root:
+            wanted = sweeps.tasks(waiting, setup)
         # A training on the benchmark at hand may stand among the tables', too.
         names = {task.name for task in wanted}
         return [task for task in on_folders if task.name not in names] + wanted
 
     cluster = None
     if arguments.scheduler is not None:
-        runs = Path(arguments.runs).resolve() if arguments.runs else files.runs()
         data = [Path(one) for one in (parameters["data_root"], *folders.values()) if one]
         cluster = connected(
             arguments.scheduler,
             out=plan.out,
-            shared=(files.home(), runs),
+            shared=(files.home(), setup.runs),
             files=(*plan.notebooks, *data),
         )
     outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
@@ -123,7 +130,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train a model and evaluate it. Returns the exit status."""
-    from reidlib.experiments.obtain import chain, check_experiment, obtain_chain, open_benchmark
+    from reidlib.experiments import Setup
+    from reidlib.experiments.obtain import chain, obtain
+    from reidlib.experiments.rows import check_experiment
     from reidlib.training import distributed
     from reidlib.training.device import Execution
 
@@ -132,37 +141,37 @@ def train(arguments: argparse.Namespace) -> int:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
         with distributed.first_alone():  # it may have to render
-            benchmark = open_benchmark(
+            setup = Setup(
                 arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
             )
+            benchmark = setup.data
         with distributed.first_alone():  # some readers extract images
             before = _pretraining(arguments.pretrain)
         if first:
-            _say_what_lacks(arguments.benchmark, arguments.data_root)
-        links = chain(arguments.model, arguments.profile, benchmark, before=before, seed=arguments.seed)
+            _say_what_lacks(setup)
+        links = chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
         for data in (*before, benchmark):
             say(
                 f"training {arguments.model} on {data.specification} ({len(data.train)} images) "
                 f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
             )
-        run = obtain_chain(links, runs=arguments.runs, execution=execution)
+        run = obtain(links, runs=arguments.runs, execution=execution)
         say(_score_table(run.scores))
         say(f"run: {run.folder}")
     return 0
 
 
-def _say_what_lacks(specification: str, root: str | None) -> None:
+def _say_what_lacks(setup: Setup) -> None:
     """A part of a benchmark can be trained on, but its scores are not the benchmark's."""
     from reidlib.data.check import differences
-    from reidlib.data.registry import parse
 
-    name, options = parse(specification)
-    if root is None or name == "synthetic":
+    name, options = setup.specification
+    if setup.data_root is None or name == "synthetic":
         return
-    if found := differences(name, root, **options):
+    if found := differences(name, setup.data_root, **options):
         print(
             f"note: this is not the whole of {name}, so that its scores cannot be compared: "
-            f"{shorten(found, 2)} (reidlib check {specification} {root})"
+            f"{shorten(found, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
         )
 
 
@@ -187,7 +196,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     execution = Execution(device=arguments.device)
     print(_score_table(evaluate_run(run, benchmark, execution=execution)))
     if arguments.distractors:
-        from reidlib.experiments.distractors import evaluate_with_distractors
+        from reidlib.experiments.evaluate import evaluate_with_distractors
 
         found = evaluate_with_distractors(run, benchmark, execution=execution)
         print(
@@ -242,28 +251,12 @@ def search(arguments: argparse.Namespace) -> int:
 def render(arguments: argparse.Namespace) -> int:
     """Render the embedded benchmark. Returns the exit status."""
     from reidlib.data.synthetic.render import render as render_benchmark
-    from reidlib.experiments.obtain import rendering_device
+    from reidlib.training.device import Execution
 
-    device = rendering_device(arguments.device)
+    device = Execution(device=arguments.device).rendering_device
     folder = render_benchmark(arguments.size, Path(arguments.folder), seed=arguments.seed, device=device)
     print(f"{arguments.size}: {folder}")
     return 0
-
-
-def _data_state(arguments: argparse.Namespace) -> dict[str, str]:
-    """What the notebooks read besides their parameters: fingerprints of real data, if there are any."""
-    state = {}
-    if arguments.data_root:
-        from reidlib.data import load_specified
-
-        data = load_specified(arguments.benchmark, Path(arguments.data_root))
-        state["data"] = data.fingerprint
-    if arguments.folder:
-        from reidlib.analysis import table_folders
-
-        found = table_folders.state(_folders(arguments.folder), arguments.trials or 0)
-        state["folders"] = json.dumps(found)
-    return state
 
 
 def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
@@ -273,19 +266,16 @@ def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
         twice = [name for name, _ in given]
         raise InputError("a benchmark's folder is given once", ", ".join(twice), "leave the others out")
     if folders:
-        from reidlib.analysis import table_folders
+        from reidlib.analysis import benchmark_tables
 
-        table_folders.check_folders(folders)
+        benchmark_tables.check_folders(folders)
     return folders
 
 
-def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
+def _runs_state(folder: Path) -> dict[str, str]:
     """Which runs and scores are there, where what is shown depends on it."""
     import hashlib
 
-    from reidlib import files
-
-    folder = Path(arguments.runs) if arguments.runs else files.runs()
     files = sorted(
         path
         for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from reidlib.data.images import to_device
-from reidlib.errors import InputError
 
 # Mean and standard deviation per RGB channel of ImageNet, in 0..1: what torchvision's weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,35 +20,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASING_TRIES = 10
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How training images are varied; ``Augmentation(0, 0)`` leaves them as they are."""
-
-    # Share of images mirrored left to right: a person walks either way, no camera sees mirrored text alone.
-    flip: float = 0.5
-    # Largest shift in pixels, both axes: pad by repeating the border and crop again. A detector's box is off
-    # by a few pixels; repeated borders, unlike black ones, show the network no edge that tells the shift.
-    pad: int = 4
-    # Share of images with one rectangle set to the mean colour: the network must not lean on one region.
-    erase: float = 0.0
-    # Largest relative change of brightness, contrast and saturation: cameras differ in exposure and colour.
-    # Off by default, because clothing's colour is evidence and too much jitter unlearns it.
-    colour_jitter: float = 0.0
-
-    def __post_init__(self):
-        for field in ("flip", "erase"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise InputError(
-                    f"{field} is a share of the images, 0 to 1", getattr(self, field), "choose one"
-                )
-        if not (isinstance(self.pad, int) and self.pad >= 0):
-            raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "0 shifts nothing")
-        if not 0 <= self.colour_jitter < 1:
-            raise InputError(
-                "colour_jitter is at least 0 and below 1", self.colour_jitter, "0 changes nothing"
-            )
 
 
 class Draws(NamedTuple):
@@ -63,11 +32,20 @@ class Draws(NamedTuple):
     colour_b3: Tensor  # float32, brightness, contrast, saturation
 
 
-def draw(count: int, size: tuple[int, int], augmentation: Augmentation, generator: torch.Generator) -> Draws:
+def draw(
+    count: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    flip: float = 0.0,
+    pad: int = 0,
+    erase: float = 0.0,
+    colour_jitter: float = 0.0,
+) -> Draws:
     """Draw the variations of ``count`` images of ``size`` = (H, W) from a CPU generator.
 
-    An image takes the same number of random numbers whatever the augmentation, so that turning one
-    variation on leaves the draws of the others as they were.
+    flip, pad, erase, colour_jitter: see ``training.config.Augmentation``. An image takes the same number of
+    random numbers whatever they are, so that turning one on leaves the draws of the others as they were.
     """
     height, width = size
     uniform = torch.rand((count, 9 + 2 * _ERASING_TRIES), generator=generator, dtype=torch.float64)
@@ -86,23 +64,27 @@ def draw(count: int, size: tuple[int, int], augmentation: Augmentation, generato
     edges_b2 = torch.cat([high_bt.gather(1, first_b1), wide_bt.gather(1, first_b1)], dim=1)
     corner_b2 = (place_b2 * (torch.tensor(size) - edges_b2 + 1)).floor().long()
     return Draws(
-        flipped_b=flip_b[:, 0] < augmentation.flip,
-        shift_b2=(shift_b2 * (2 * augmentation.pad + 1)).floor().long() - augmentation.pad,
-        erased_b=(erase_b[:, 0] < augmentation.erase) & fits_bt.any(1),
+        flipped_b=flip_b[:, 0] < flip,
+        shift_b2=(shift_b2 * (2 * pad + 1)).floor().long() - pad,
+        erased_b=(erase_b[:, 0] < erase) & fits_bt.any(1),
         box_b4=torch.cat([corner_b2, corner_b2 + edges_b2], dim=1),
-        colour_b3=(1 + augmentation.colour_jitter * (2 * colour_b3 - 1)).float(),
+        colour_b3=(1 + colour_jitter * (2 * colour_b3 - 1)).float(),
     )
 
 
 def augment(
     images_bchw: Tensor,
-    augmentation: Augmentation,
     generator: torch.Generator,
     *,
+    flip: float = 0.0,
+    pad: int = 0,
+    erase: float = 0.0,
+    colour_jitter: float = 0.0,
     share: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Vary uint8 images (B, 3, H, W) and normalise them: float32 (B, 3, H, W), channels last.
 
+    flip, pad, erase, colour_jitter: how far, see ``training.config.Augmentation``; 0 leaves out.
     share: (rank, processes), where these images are one process's part of a larger batch. Numbers are
     drawn for the whole batch, so that an image varies alike however many processes there are.
     ``generator`` lives on the CPU, so that the same state gives the same variations on any device. Each
@@ -112,18 +94,26 @@ def augment(
     count, _, height, width = images_bchw.shape
     device = images_bchw.device
     rank, processes = share
-    draws = draw(processes * count, (height, width), augmentation, generator)
+    draws = draw(
+        processes * count,
+        (height, width),
+        generator,
+        flip=flip,
+        pad=pad,
+        erase=erase,
+        colour_jitter=colour_jitter,
+    )
     draws = Draws(*(numbers[rank * count : (rank + 1) * count] for numbers in draws))
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
-    if augmentation.pad or augmentation.flip:
+    if pad or flip:
         images_bhwc = _move(
             images_bhwc, to_device(draws.shift_b2, device), to_device(draws.flipped_b, device)
         )
-    if augmentation.colour_jitter:
+    if colour_jitter:
         images_bchw = _jitter(images_bhwc.permute(0, 3, 1, 2), to_device(draws.colour_b3, device))
         images_bhwc = images_bchw.permute(0, 2, 3, 1)
     normalised_bchw = normalise(images_bhwc.permute(0, 3, 1, 2))
-    if augmentation.erase:
+    if erase:
         top, left, bottom, right = to_device(draws.box_b4, device)[:, :, None].unbind(1)  # each (B, 1)
         rows_h, columns_w = torch.arange(height, device=device), torch.arange(width, device=device)
         rows_bh = (rows_h >= top) & (rows_h < bottom) & to_device(draws.erased_b, device)[:, None]

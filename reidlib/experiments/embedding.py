@@ -1,15 +1,35 @@
-"""A model and images to the features that ranking compares."""
+"""A network's features of images: in memory, of images that pass by once, or in a file.
+
+A file is written block by block and continued where a killed process stopped.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reidlib.data.augmentation import normalise
-from reidlib.data.images import ImageStore
-from reidlib.data.splits import Split
+from reidlib.data.images import (
+    DECODED_AT_ONCE,
+    RESIZE_RULE,
+    ImageStore,
+    Unreadable,
+    UnreadableError,
+    decode_blocks,
+)
+from reidlib.errors import InputError
+from reidlib.files import alone, unwritable, write_json
 from reidlib.ranking.distances import full_float32
-from reidlib.ranking.metrics import Embeddings
+from reidlib.training.device import Execution
 
 
 @torch.inference_mode()
@@ -35,6 +55,174 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Ten
         model.train(training)
 
 
-def embed_split(model: nn.Module, split: Split, images: ImageStore) -> Embeddings:
-    """The features of a split with its identities and cameras; ``images`` holds the split's images."""
-    return Embeddings(embed(model, images), split.person_ids, split.camera_ids)
+def embed_blocks(
+    model: nn.Module,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    execution: Execution,
+    *,
+    title: str = "embedding",
+) -> Iterator[Tensor]:
+    """Features of a few hundred images at a time, which are decoded, embedded and forgotten.
+
+    The model lies on ``execution``'s device. Raises InputError for files that cannot be decoded, all of them
+    named once every image was looked at.
+    """
+    unreadable: list[Unreadable] = []
+    for block in decode_blocks(paths, size, title=title, progress=execution.progress):
+        unreadable += [image for image in block if isinstance(image, Unreadable)]
+        if not unreadable:
+            # A whole block at a time, counted from the first image: rounding depends on a batch's size.
+            yield embed(model, ImageStore(np.stack(block), execution.torch_device))
+    if unreadable:
+        raise UnreadableError(unreadable)
+
+
+def embed_to_disk(
+    model: nn.Module,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    execution: Execution,
+    file: Path,
+    *,
+    key: str,
+) -> np.ndarray:
+    """Features of images, float32 (N, D), kept in ``file`` (.npy): a read-only memory map of it.
+
+    Images pass through memory a few hundred at a time, so that memory does not grow with N. The model lies
+    on ``execution``'s device. ``key`` names the network (``features_key``); together with the images'
+    relative names, sizes and times and the input size it tells whether what lies there already is this.
+    A finished file is found again; of an unfinished one, every block of images that is still the same is
+    kept, and the rest continued. The result is the same, byte for byte, however often it was interrupted.
+    Two processes that want the same features compute them once. Beside the file lie ``.json`` (what is in
+    it), ``.lock``, and while it is not finished ``.partial``.
+
+    Raises InputError for images that cannot be decoded (all of them named after one pass), a file there
+    that this function did not make, and a disk that is full or not writable.
+    """
+    file = Path(file)
+    if not paths:
+        raise InputError("features are computed of one image or more", "none", "give some images")
+    wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(paths)}
+
+    def waiting() -> None:
+        print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
+
+    try:
+        with alone(file.with_suffix(".lock"), waiting=waiting):
+            described = file.with_suffix(".json")
+            before = _read_description(described)
+            if before is None and (foreign := [path for path in (file, described) if path.exists()]):
+                raise InputError(
+                    f"{file.name} and {described.name} are new, or were made by this command",
+                    f"another file in {foreign[0]}",
+                    "name another file, or move that one away",
+                )
+            if before != wanted or (features_nd := _opened(file, len(paths))) is None:
+                file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
+                _continue(model, paths, size, execution, file, before, wanted)
+                features_nd = np.load(file, mmap_mode="r")
+    except OSError as error:
+        raise unwritable(file, error) from error
+    return features_nd
+
+
+def _continue(
+    model: nn.Module,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    execution: Execution,
+    file: Path,
+    before: dict | None,
+    wanted: dict,
+) -> None:
+    """Write what ``file`` lacks; the caller holds the lock."""
+    partial = file.with_suffix(".partial")
+    kept, length = _kept_rows(partial, before, wanted, len(paths))
+    if kept:
+        header = _header(len(paths), length)
+        with partial.open("r+b") as stream:
+            stream.write(header)
+            stream.truncate(len(header) + 4 * length * kept)
+    else:
+        partial.unlink(missing_ok=True)
+    # After the rows that it no longer describes are gone, and before new ones come.
+    write_json(file.with_suffix(".json"), wanted)
+    title = f"embedding all but {kept:,} kept" if kept else "embedding"
+    with partial.open("ab" if kept else "wb") as stream:
+        for features_bd in embed_blocks(model, paths[kept:], size, execution, title=title):
+            if not stream.tell():
+                stream.write(_header(len(paths), features_bd.shape[1]))
+            stream.write(np.ascontiguousarray(features_bd.numpy(), np.float32).data)
+            stream.flush()  # what the system has survives the death of this process
+    partial.replace(file)
+
+
+def _kept_rows(partial: Path, before: dict | None, wanted: dict, count: int) -> tuple[int, int]:
+    """How many rows of an unfinished file still hold, always whole blocks, and their length."""
+    if before is None or before["key"] != wanted["key"]:
+        return 0, 0
+    same = 0
+    for old, new in zip(before["blocks"], wanted["blocks"], strict=False):
+        if old != new:
+            break
+        same += 1
+    try:
+        with partial.open("rb") as stream:
+            np.lib.format.read_magic(stream)
+            (_, length), _, _ = np.lib.format.read_array_header_1_0(stream)
+            begin = stream.tell()
+        written = (partial.stat().st_size - begin) // (4 * length)
+    except (OSError, ValueError):
+        return 0, 0
+    if begin != len(_header(count, length)):
+        return 0, 0
+    if written < count or same < len(wanted["blocks"]):
+        same = min(same, written // DECODED_AT_ONCE)
+    return min(same * DECODED_AT_ONCE, count), length
+
+
+def _header(count: int, length: int) -> bytes:
+    buffer = io.BytesIO()
+    form = {"descr": "<f4", "fortran_order": False, "shape": (count, length)}
+    np.lib.format.write_array_header_1_0(buffer, form)
+    return buffer.getvalue()
+
+
+def _opened(file: Path, count: int) -> np.ndarray | None:
+    try:
+        features_nd = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = features_nd.ndim == 2 and len(features_nd) == count and features_nd.dtype == np.float32
+    return features_nd if fits else None
+
+
+def _read_description(path: Path) -> dict | None:
+    try:
+        content = json.loads(path.read_text())
+        return content if content.keys() == {"key", "blocks"} else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _block_digests(paths: Sequence[Path]) -> list[str]:
+    """What tells each block of images from any other: relative names, sizes in bytes and times."""
+    # Relative, so that a folder that was moved with its times keeps its features.
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    digests, missing = [], []
+    for start in range(0, len(paths), DECODED_AT_ONCE):
+        digest = sha256()
+        for path in paths[start : start + DECODED_AT_ONCE]:
+            try:
+                status = os.stat(path)  # noqa: PTH116 (half the time of Path.stat, of half a million)
+            except OSError as error:
+                missing.append(Unreadable(path, error.strerror or str(error)))
+                continue
+            name = str(path)[len(common) :]
+            line = f"{name}|{status.st_size}|{status.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        digests.append(digest.hexdigest()[:16])
+    if missing:
+        raise UnreadableError(missing)
+    return digests

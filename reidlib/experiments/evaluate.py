@@ -1,9 +1,9 @@
-"""A trained run's network on test images: features, scores by branch, ranked lists kept with the run."""
+"""A trained run's network on test images: scores by branch and ranked lists, kept with the run."""
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
 from reidlib.data.registry import load, load_specified, parse
-from reidlib.data.splits import Split
+from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
-from reidlib.experiments.embedding import embed, embed_split
+from reidlib.experiments.features import Network
 from reidlib.files import write_json, write_whole
 from reidlib.ranking.metrics import Embeddings, RankedLists, evaluate_each, pool_multi_query, ranked_list
 from reidlib.ranking.protocols import evaluate_protocol
-from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -34,38 +33,6 @@ TABLE_RANKS = (1, 5, 10, 20)
 # best queries by average precision, this many images.
 LISTED_QUERIES, LISTED_IMAGES = 64, 20
 AVERAGE_PRECISIONS = ("step", "trapezoid")
-
-
-def open_images(split: Split, size: tuple[int, int], execution: Execution) -> ImageStore:
-    """A split's images at the network's input size, decoded once and found again later."""
-    return ImageStore.open(split.paths, size, device=execution.torch_device, progress=execution.progress)
-
-
-def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Module:
-    """A run's network with its trained weights, on a device in evaluation mode.
-
-    Its memory is laid out in one way wherever it is used, because the layout decides how sums are rounded.
-    """
-    wanted = RunConfiguration.from_json(run.configuration)
-    # The run's own weights replace any pretrained ones, which may not be at hand here.
-    architecture = replace(wanted.model, weights=None)
-    weights = run.weights()
-    try:
-        # The classifiers, which tell how many training identities there were, end in one bias each.
-        num_classes = next(
-            bias.shape[-1]
-            for name, bias in weights.items()
-            if re.fullmatch(r"classifiers\.(\d+\.)?bias", name)
-        )
-        model = architecture.build(num_classes, wanted.seed)
-        model.load_state_dict(weights)
-    except (RuntimeError, StopIteration) as error:
-        raise InputError(
-            "a run's weights belong to its configuration",
-            f"{run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
-            "copy the right file there, or remove the run's folder to train again",
-        ) from error
-    return model.eval().to(device, memory_format=torch.channels_last)
 
 
 def benchmark_of(
@@ -110,23 +77,15 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     ``query_person_ids`` stands beside, because intervals draw whole persons.
     Raises InputError if the run was trained on other data.
     """
-    execution = execution or Execution()
-    wanted = RunConfiguration.from_json(run.configuration)
-    check_data_of(wanted, benchmark)
-    device = execution.torch_device
-    model = trained_model(run, device)
-    query, gallery = (
-        embed_split(model, split, open_images(split, wanted.input_size, execution))
-        for split in (benchmark.query, benchmark.gallery)
-    )
-    boxes = _embed_boxes(model, benchmark, query, gallery, wanted.input_size, execution)
+    network = Network(run, execution or Execution())
+    network.check_data(benchmark)
+    device = network.execution.torch_device
+    query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
+    boxes = _embed_boxes(network, benchmark, query, gallery)
     branches = {}
-    for name, columns in model.branches.items():
+    for name, columns in network.model.branches.items():
         branch_query, branch_gallery = (branch_of(side, columns, device) for side in (query, gallery))
-        branches[name] = {
-            kind: scores.to_dict()
-            for kind, scores in evaluate_each(branch_query, branch_gallery, ranks=CMC_RANKS).items()
-        }
+        branches[name] = scores_of(branch_query, branch_gallery, CMC_RANKS)
         if boxes is not None:
             branch_boxes = branch_of(boxes, columns, device)
             branches[name]["multi_query"] = multi_query_scores(branch_query, branch_gallery, branch_boxes)
@@ -165,13 +124,53 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     found = {}
     for how in ("mean", "max"):
         pooled = pool_multi_query(query, boxes, how=how)
-        found[how] = {}
-        for kind, scores in evaluate_each(pooled, gallery, ranks=TABLE_RANKS).items():
-            scores = scores.to_dict()
+        found[how] = scores_of(pooled, gallery, TABLE_RANKS)
+        for scores in found[how].values():
             for name in ("num_queries", "average_precision", "first_match_rank"):
                 del scores[name]
-            found[how][kind] = scores
     return found
+
+
+def evaluate_with_distractors(
+    run: Run, benchmark: Benchmark, *, execution: Execution | None = None
+) -> dict[str, dict]:
+    """Scores of the full feature with ``distractors`` in the gallery, kept as ``distractors.json``.
+
+    "step" and "trapezoid", each as in ``scores.json`` with the ``cmc`` at ``TABLE_RANKS``, and the numbers of
+    images. Gallery and distractors pass through memory a few hundred images at a time; their features lie in
+    one file under ``files.feature_cache()`` (4·D bytes an image, 2 GB for half a million of JLML's), from
+    which they are ranked block by block. An interrupted call goes on from there; the file may be removed
+    afterwards. Raises InputError for a benchmark read without distractors and a run of other data.
+    """
+    if benchmark.distractors is None:
+        raise InputError(
+            "scores with distractors need the benchmark's distractors",
+            f"{benchmark.specification} without",
+            "read it with distractors=True",
+        )
+    network = Network(run, execution or Execution())
+    network.check_data(benchmark)
+    query = network.embed(benchmark.query)
+    together = concatenated((benchmark.gallery, benchmark.distractors))
+    file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
+    gallery = network.embed(together, keep="features", file=file)
+    scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}
+    scores |= scores_of(query, gallery, TABLE_RANKS, device=network.execution.torch_device)
+    write_json(run.folder / "distractors.json", scores)
+    return scores
+
+
+def scores_of(
+    query: Embeddings, gallery: Embeddings, ranks: Sequence[int], *, device: torch.device | None = None
+) -> dict[str, dict]:
+    """ "step" and "trapezoid": the scores by each definition of average precision, as they are written."""
+    found = evaluate_each(query, gallery, ranks=ranks, device=device)
+    return {kind: scores.to_dict() for kind, scores in found.items()}
+
+
+def scored(run: Run, benchmark: Benchmark) -> bool:
+    """Has the run all the scores for this benchmark that it can have, be it without its weights?"""
+    return current(run, benchmark) or (usable(run) and not run.has_weights)
 
 
 def current(run: Run, benchmark: Benchmark) -> bool:
@@ -231,36 +230,13 @@ def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def embed_streamed(
-    model: torch.nn.Module, split: Split, size: tuple[int, int], execution: Execution
-) -> Embeddings:
-    """The features of a split whose decoded images are not kept: for those that are needed once.
-
-    They pass through memory a few hundred at a time, and nothing is written. The model lies on
-    ``execution``'s device. Raises InputError for files that cannot be decoded.
-    """
-    features, unreadable = [], []
-    for block in decode_blocks(split.paths, size, title="embedding", progress=execution.progress):
-        unreadable += [image for image in block if isinstance(image, Unreadable)]
-        if not unreadable:  # else the rest is looked through for others
-            features.append(embed(model, ImageStore(np.stack(block), execution.torch_device)))
-    if unreadable:
-        raise UnreadableError(unreadable)
-    return Embeddings(torch.cat(features), split.person_ids, split.camera_ids)
-
-
 def branch_of(embeddings: Embeddings, columns: slice, device: torch.device) -> Embeddings:
     """One branch's columns of features, on the device."""
     return replace(embeddings, features=embeddings.features[:, columns].to(device))
 
 
 def _embed_boxes(
-    model: torch.nn.Module,
-    benchmark: Benchmark,
-    query: Embeddings,
-    gallery: Embeddings,
-    size: tuple[int, int],
-    execution: Execution,
+    network: Network, benchmark: Benchmark, query: Embeddings, gallery: Embeddings
 ) -> Embeddings | None:
     """Features of a benchmark's boxes; those that are query or gallery images are not computed again."""
     boxes = benchmark.boxes
@@ -274,7 +250,7 @@ def _embed_boxes(
     features_nd[in_query] = query.features[rows_n[in_query]]
     features_nd[in_gallery] = gallery.features[rows_n[in_gallery] - len(query)]
     if new.any():
-        features_nd[new] = embed_streamed(model, boxes.select(new), size, execution).features
+        features_nd[new] = network.embed(boxes.select(new), keep="nothing").features
     return Embeddings(features_nd, boxes.person_ids, boxes.camera_ids)
 
 
@@ -293,13 +269,3 @@ def _listed_queries(average_precision: list[float | None]) -> np.ndarray:
 def _save_lists(path: Path, query_indices: np.ndarray, lists: RankedLists) -> None:
     with path.open("wb") as file:  # a name would be given the ending .npz
         np.savez_compressed(file, query_indices=query_indices, **lists._asdict())
-
-
-def check_data_of(wanted: RunConfiguration, benchmark: Benchmark) -> None:
-    """Raises InputError where a configuration was made for other data than the benchmark's."""
-    if wanted.data != benchmark.fingerprint:
-        raise InputError(
-            "a run belongs to the data that its configuration names",
-            f"data {wanted.data} of {wanted.benchmark!r}, and here {benchmark.fingerprint}",
-            "give the folder that it was trained on, or train again",
-        )

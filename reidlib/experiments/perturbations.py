@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,71 +19,26 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers.market import index_folder
 from reidlib.data.readers.rendered import RENDERING_FILE, check_rendered_count, rendering_counts
 from reidlib.data.splits import Split
-from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Factors, fingerprint, render
+from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, fingerprint, render
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import (
     AVERAGE_PRECISIONS,
     TABLE_RANKS,
     branch_of,
-    check_data_of,
-    embed_streamed,
     evaluate_run,
-    trained_model,
+    scores_of,
     usable,
 )
+from reidlib.experiments.features import Network
+from reidlib.experiments.rows import Condition
 from reidlib.files import read_json, write_json
-from reidlib.ranking.metrics import evaluate_each
-from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
-# The factors that a condition may turn, and the values that are compared; one of each is the benchmark's own.
-CONDITIONS: dict[str, tuple[float, ...]] = {
-    "box_jitter": (0.0, 0.06, 0.12, 0.24),
-    "box_scale_error": (0.0, 0.06, 0.12, 0.24),
-    "occlusion_share": (0.0, 0.15, 0.4, 0.8),
-}
 # A Pyramid's levels are left out.
 BRANCHES = ("full", "global", "local")
 _FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One factor of the embedded benchmark at one value, the others as they are by default.
-
-    Raises InputError for a factor that is not in ``CONDITIONS`` and a value out of the factor's range.
-    """
-
-    factor: str
-    value: float
-
-    def __post_init__(self) -> None:
-        if self.factor not in CONDITIONS:
-            raise InputError(
-                f"a condition turns one of {', '.join(CONDITIONS)}", repr(self.factor), "name one of them"
-            )
-        Factors(**{self.factor: self.value})  # refuses a value out of range
-        object.__setattr__(self, "value", float(self.value))
-
-    @property
-    def name(self) -> str:
-        """As in "box_jitter 0.12"."""
-        return f"{self.factor} {self.value:g}"
-
-    @property
-    def factors(self) -> Factors:
-        return Factors(**{self.factor: self.value})
-
-    @property
-    def is_default(self) -> bool:
-        """Is this the benchmark as it is?"""
-        return self.factors == Factors()
-
-
-def all_conditions() -> tuple[Condition, ...]:
-    """Every value of every factor in ``CONDITIONS``."""
-    return tuple(Condition(factor, value) for factor, values in CONDITIONS.items() for value in values)
 
 
 class TestSplits(NamedTuple):
@@ -140,7 +95,7 @@ def _folder(condition: Condition, size: str) -> Path:
 
 
 def found(run: Run, condition: Condition) -> dict | None:
-    """What ``evaluate_under`` kept of a run, or None; it needs no weights, no images and no rendering.
+    """What ``evaluate_under_all`` kept of a run, or None; it needs no weights, no images and no rendering.
 
     Scores of images that would be rendered in another way today, or of another training, are not found, nor
     are those in a damaged file: evaluating again mends it. Nothing is found for a run on another benchmark.
@@ -165,13 +120,6 @@ def found(run: Run, condition: Condition) -> dict | None:
         "data": fingerprint(kept["size"], condition.factors) if kept.get("size") in SIZES else "",
     }
     return kept if {name: kept.get(name) for name in expected} == expected else None
-
-
-def evaluate_under(
-    run: Run, condition: Condition, benchmark: Benchmark, *, execution: Execution | None = None
-) -> dict:
-    """A run's scores under one condition; see ``evaluate_under_all``."""
-    return evaluate_under_all(run, (condition,), benchmark, execution=execution)[condition]
 
 
 def evaluate_under_all(
@@ -199,7 +147,8 @@ def evaluate_under_all(
     missing = [condition for condition, kept in scores.items() if kept is None]
     if not missing:
         return scores
-    check_data_of(RunConfiguration.from_json(run.configuration), benchmark)
+    network = Network(run, execution)
+    network.check_data(benchmark)
     size = size_of(benchmark)
     changed = [condition for condition in missing if not condition.is_default]
     for condition in set(missing) - set(changed):
@@ -209,11 +158,10 @@ def evaluate_under_all(
         scores[condition] = _as_condition(run.scores, condition, persons)
     if not changed:
         return scores
-    model = trained_model(run, execution.torch_device)
-    # Metal lacks 64-bit integers, which the renderer draws its random numbers with.
-    rendering_device = "cpu" if execution.torch_device.type == "mps" else execution.torch_device
+    _ = network.model  # where the weights are missing nothing is rendered
     for condition in changed:
-        tests = open_condition(condition, size, device=rendering_device, progress=execution.progress)
+        device = execution.rendering_device
+        tests = open_condition(condition, size, device=device, progress=execution.progress)
         scores[condition] = {
             "format": _FORMAT,
             "condition": asdict(condition),
@@ -221,26 +169,20 @@ def evaluate_under_all(
             "run_data": benchmark.fingerprint,
             "data": tests.fingerprint,
             "query_person_ids": tests.query.person_ids.tolist(),
-            "branches": _scores(model, tests, RunConfiguration.from_json(run.configuration), execution),
+            "branches": _scores(network, tests),
         }
         write_json(_path(run, condition), scores[condition])
     return scores
 
 
-def _scores(
-    model: torch.nn.Module, tests: TestSplits, wanted: RunConfiguration, execution: Execution
-) -> dict[str, dict]:
-    query, gallery = (
-        embed_streamed(model, split, wanted.input_size, execution) for split in (tests.query, tests.gallery)
-    )
-    branches = {}
-    for name in BRANCHES:
-        if name in model.branches:
-            sides = [branch_of(s, model.branches[name], execution.torch_device) for s in (query, gallery)]
-            branches[name] = {
-                kind: scores.to_dict() for kind, scores in evaluate_each(*sides, ranks=TABLE_RANKS).items()
-            }
-    return branches
+def _scores(network: Network, tests: TestSplits) -> dict[str, dict]:
+    sides = [network.embed(split, keep="nothing") for split in (tests.query, tests.gallery)]
+    columns, device = network.model.branches, network.execution.torch_device
+    return {
+        name: scores_of(*(branch_of(side, columns[name], device) for side in sides), TABLE_RANKS)
+        for name in BRANCHES
+        if name in columns
+    }
 
 
 def _as_condition(scores: dict, condition: Condition, query_person_ids: list[int]) -> dict:

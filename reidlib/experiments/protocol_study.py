@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark, Protocol
-from reidlib.experiments.embedding import embed_split
-from reidlib.experiments.evaluate import check_data_of, open_images, trained_model
+from reidlib.experiments.features import Network
 from reidlib.ranking.metrics import Embeddings, evaluate, pool_multi_query
 from reidlib.ranking.protocols import evaluate_protocol
-from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -34,14 +32,9 @@ def study(run: Run, benchmark: Benchmark, *, execution: Execution | None = None)
     protocol draws from the same images: only what is compared with what changes. Raises InputError for a
     run without weights or of other data.
     """
-    execution = execution or Execution()
-    wanted = RunConfiguration.from_json(run.configuration)
-    check_data_of(wanted, benchmark)
-    model = trained_model(run, execution.torch_device)
-    query, gallery = (
-        embed_split(model, split, open_images(split, wanted.input_size, execution))
-        for split in (benchmark.query, benchmark.gallery)
-    )
+    network = Network(run, execution or Execution())
+    network.check_data(benchmark)
+    query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     return ways(query, gallery)
 
 

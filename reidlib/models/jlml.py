@@ -26,9 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
-from reidlib.models.parts import FeaturePart, PartLinear
-from reidlib.models.residual import Stages, Stem, TrunkShape, initialise, repeat_streams
-from reidlib.models.weights import imagenet_weights
+from reidlib.models.parts import FeaturePart
+from reidlib.models.residual import (
+    PartLinear,
+    Stages,
+    Stem,
+    TrunkShape,
+    imagenet_weights,
+    initialise,
+    repeat_streams,
+)
 
 # Widths of the 3×3 convolutions in the global stream; a local stream has half of each (facts: 39 layers =
 # stem + 3·(3+4+2+3) + feature + classifier).

@@ -1,14 +1,14 @@
-"""Layers for all parts of the body at once: pooling, and a linear layer for each part; what a part is."""
+"""What a part of the body is, which parts a pyramid has and which settings fit them; without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from reidlib.errors import InputError
+
+PYRAMID_STRIDE = 16  # input rows for a row of the map
+PYRAMID_TRUNKS = ("resnet39", "resnet50", "resnet101")
 
 
 class FeaturePart(NamedTuple):
@@ -24,97 +24,100 @@ class FeaturePart(NamedTuple):
     rows: tuple[float, float]  # where the part begins and ends, as shares of the image's height
 
 
-class PartLinear(nn.Module):
-    """A linear layer for each part, all at once: ``(B, P, C) -> (B, P, D)``.
+class Part(NamedTuple):
+    """A stretch of neighbouring stripes, counted from the top: ``first`` to ``stop - 1``."""
 
-    ``weight`` is ``(P, D, C)``, ``bias`` ``(P, D)`` or None. Whoever builds it sets both: they come
-    uninitialised, since the two papers start them differently.
+    first: int
+    stop: int
+
+    @property
+    def level(self) -> int:
+        """Stripes that the part covers: 1 is the finest level, all stripes are the whole body."""
+        return self.stop - self.first
+
+
+def pyramid_parts(stripes: int, levels: Sequence[int] | None = None) -> tuple[Part, ...]:
+    """The parts of a pyramid over ``stripes`` stripes, fine to coarse and top to bottom.
+
+    levels: the levels to take (1 to ``stripes``), or None for all, which are n(n+1)/2 parts. Level ℓ has
+    the n−ℓ+1 parts of ℓ neighbouring stripes.
+    Raises InputError for levels that select nothing, lie outside the pyramid or repeat.
     """
-
-    def __init__(self, parts: int, inputs: int, outputs: int, *, bias: bool):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(parts, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(parts, outputs)) if bias else None
-
-    def forward(self, inputs_bpc: Tensor) -> Tensor:
-        # The weight comes first, so that its gradient has its own layout and is not copied once more.
-        inputs_pcb = inputs_bpc.permute(1, 2, 0)
-        if self.bias is None:
-            outputs_pdb = torch.bmm(self.weight, inputs_pcb)
-        else:
-            outputs_pdb = torch.baddbmm(self.bias.unsqueeze(2), self.weight, inputs_pcb)
-        return outputs_pdb.permute(2, 0, 1)
-
-
-class _StripePooling(torch.autograd.Function):
-    """Average and maximum of every stripe of ``(B, C, H, W)``: two times ``(B, C, n, 1)``.
-
-    Autograd would write a whole map's gradient for each of them and add the two; one write serves both,
-    and the map itself need not be kept. Sums run in float32 inside and are rounded once to the map's
-    precision, as the product that follows rounds what it gets.
-    """
-
-    @staticmethod
-    def forward(ctx, maps_bchw: Tensor, stripes: int) -> tuple[Tensor, Tensor]:
-        stripe = (maps_bchw.shape[2] // stripes, maps_bchw.shape[3])
-        averages_bcn1 = F.avg_pool2d(maps_bchw, stripe)
-        maxima_bcn1, places_bcn1 = F.max_pool2d(maps_bchw, stripe, return_indices=True)
-        ctx.save_for_backward(places_bcn1)
-        ctx.size, ctx.dtype = maps_bchw.shape, maps_bchw.dtype
-        # Any change of precision is left to the caller: with a ``to`` here that changes nothing,
-        # torch.compile of torch 2.11 gives zero as the map's gradient.
-        return averages_bcn1, maxima_bcn1
-
-    @staticmethod
-    def backward(ctx, averages_bcn1: Tensor, maxima_bcn1: Tensor) -> tuple[Tensor, None]:
-        places_bnc, averages_bnc, maxima_bnc = (
-            pooled_bcn1.squeeze(3).transpose(1, 2)
-            for pooled_bcn1 in (*ctx.saved_tensors, averages_bcn1, maxima_bcn1)
+    if type(stripes) is not int or stripes < 1:
+        raise InputError(
+            "a pyramid stands on at least one whole stripe", f"stripes={stripes!r}", "use 1 or more"
         )
-        batch, channels, height, width = ctx.size
-        pixels, stripe = height * width, height * width // averages_bnc.shape[1]
-        everywhere_bnc = averages_bnc / stripe
-        maps_bnsc = everywhere_bnc.to(ctx.dtype).unsqueeze(2).expand(-1, -1, stripe, -1)  # s: its pixels
-        maps = maps_bnsc.clone(memory_format=torch.contiguous_format).view(-1)
-        # By flat index: scatter_ converts a whole bfloat16 map on the CPU, and put_ may be refused on CUDA.
-        images_b11 = torch.arange(batch, device=maps.device).view(-1, 1, 1)
-        columns_c = torch.arange(channels, device=maps.device)
-        flat_bnc = (images_b11 * pixels + places_bnc) * channels + columns_c
-        maps[flat_bnc.flatten()] = (everywhere_bnc + maxima_bnc).to(ctx.dtype).flatten()
-        return maps.view(batch, height, width, channels).permute(0, 3, 1, 2), None
-
-
-class PartPooling(nn.Module):
-    """Average plus maximum of every part of a pyramid: ``(B, C, H, W) -> (B, P, C)``, float32 at least.
-
-    stripes: equal stripes of the map, which must divide its height. levels: how many neighbouring stripes
-    the parts cover, ascending; the parts come out fine to coarse and top to bottom.
-    The map is read once for the stripes' averages and once for their maxima; wider parts come from those.
-    """
-
-    def __init__(self, stripes: int, levels: tuple[int, ...]):
-        super().__init__()
-        self.stripes, self.levels = stripes, levels
-
-    def forward(self, maps_bchw: Tensor) -> Tensor:
-        height, stripes = maps_bchw.shape[2], self.stripes
-        if height < stripes or height % stripes:
-            below = height - height % stripes
-            raise InputError(
-                "stripes divide the map's height",
-                f"a map of {height} rows for {stripes} stripes",
-                f"use a map of {f'{below} or ' if below else ''}{below + stripes} rows",
-            )
-        precision = torch.promote_types(maps_bchw.dtype, torch.float32)
-        averages_bnc, maxima_bnc = (
-            pooled_bcn1.squeeze(3).transpose(1, 2).to(precision)
-            for pooled_bcn1 in _StripePooling.apply(maps_bchw, self.stripes)
+    if levels is not None and not (
+        isinstance(levels, Sequence) and all(type(level) is int for level in levels)
+    ):
+        raise InputError(
+            "levels are a sequence of whole numbers, how many stripes the parts cover",
+            repr(levels),
+            "write (1, 6), on papermill's command line -y 'levels: [1, 6]'",
         )
-        sums_bpc, maxima_bpc, pooled = averages_bnc, maxima_bnc, []
-        for level in range(1, self.levels[-1] + 1):
-            if level > 1:  # a part is the part one stripe shorter and the stripe below it
-                sums_bpc = sums_bpc[:, :-1] + averages_bnc[:, level - 1 :]
-                maxima_bpc = torch.maximum(maxima_bpc[:, :-1], maxima_bnc[:, level - 1 :])
-            if level in self.levels:
-                pooled.append(sums_bpc / level + maxima_bpc)
-        return torch.cat(pooled, dim=1)
+    chosen = range(1, stripes + 1) if levels is None else sorted(levels)
+    if not chosen:
+        raise InputError(
+            "levels select at least one part", f"levels={levels}", f"name some of 1 to {stripes}"
+        )
+    if chosen[0] < 1 or chosen[-1] > stripes:
+        raise InputError(
+            f"the levels of {stripes} stripes are 1 to {stripes}",
+            f"levels={tuple(levels)}",
+            "leave out those beyond, or use more stripes",
+        )
+    if len(set(chosen)) < len(chosen):
+        raise InputError("each level counts once", f"levels={tuple(levels)}", "leave out the repetition")
+    return tuple(Part(first, first + level) for level in chosen for first in range(stripes - level + 1))
+
+
+def map_height(input_height: int) -> int:
+    """Rows of the trunk's map for images of ``input_height`` rows: every stride rounds up."""
+    return -(-input_height // PYRAMID_STRIDE)
+
+
+def check_input_height(input_height: int, stripes: int) -> None:
+    """Raise InputError where ``stripes`` do not divide the map of images of ``input_height`` rows.
+
+    The message names the nearest heights that fit.
+    """
+    rows = map_height(input_height)
+    if rows >= stripes and rows % stripes == 0:
+        return
+    below = rows - rows % stripes
+    fitting = [str(PYRAMID_STRIDE * height) for height in (below, below + stripes) if height > 0]
+    raise InputError(
+        f"stripes divide the map's height (input height / {PYRAMID_STRIDE})",
+        f"an input height of {input_height}: {rows} rows for {stripes} stripes",
+        f"use a height of {' or '.join(fitting)}",
+    )
+
+
+def check_settings(
+    trunk: str, weights: str | None, width: float, embedding_size: int, dropout: float, normalisation: str
+) -> None:
+    """Raise InputError where settings of a ``Pyramid`` contradict each other or make no sense."""
+    if trunk not in PYRAMID_TRUNKS:
+        raise InputError(f"trunk is one of {', '.join(PYRAMID_TRUNKS)}", repr(trunk), "name one of them")
+    if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
+        raise InputError(
+            "pretrained weights exist for torchvision's trunks as weights='imagenet'",
+            f"trunk={trunk!r}, weights={weights!r}",
+            "use resnet50 or resnet101 with 'imagenet', or weights=None",
+        )
+    if not width > 0 or (trunk != "resnet39" and width != 1):
+        raise InputError(
+            "width is a positive factor on resnet39's channels, and 1 for torchvision's trunks",
+            f"width={width} with trunk={trunk!r}",
+            "change width or trunk",
+        )
+    if embedding_size < 1:
+        raise InputError(
+            "a part's feature has at least one number", f"embedding_size={embedding_size}", "use 1 or more"
+        )
+    if not 0 <= dropout < 1:
+        raise InputError(
+            "dropout is a share from 0 to below 1", f"dropout={dropout}", "use 0.2, or 0 for none"
+        )
+    if normalisation not in ("none", "part", "whole"):
+        raise InputError("normalisation is none, part or whole", repr(normalisation), "name one of them")

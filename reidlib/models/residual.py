@@ -1,4 +1,4 @@
-"""The bottleneck trunk: residual stages that compute several independent streams at once.
+"""Layers of both networks: the bottleneck trunk, whose stages compute several independent streams at once.
 
 A stream is a network of its own, with its own weights. Streams that see maps of equal shape run as one
 grouped convolution: their channels lie side by side, ``(B, S·C, H, W)``, and ``groups=S`` keeps them
@@ -11,12 +11,18 @@ Li, Zhu, Gong, IJCAI 2017 (JLML-ResNet39's depths 3, 4, 2, 3).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from reidlib.errors import InputError
+
+# The first version of each: the later ones come from a longer recipe than either paper had.
+_WEIGHTS = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "resnet101": ResNet101_Weights.IMAGENET1K_V1}
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,28 @@ class Stem(nn.Module):
         return self.maxpool(self.relu(self.bn1(self.conv1(images_bchw))))
 
 
+class PartLinear(nn.Module):
+    """A linear layer for each part, all at once: ``(B, P, C) -> (B, P, D)``.
+
+    ``weight`` is ``(P, D, C)``, ``bias`` ``(P, D)`` or None. Whoever builds it sets both: they come
+    uninitialised, since the two papers start them differently.
+    """
+
+    def __init__(self, parts: int, inputs: int, outputs: int, *, bias: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(parts, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(parts, outputs)) if bias else None
+
+    def forward(self, inputs_bpc: Tensor) -> Tensor:
+        # The weight comes first, so that its gradient has its own layout and is not copied once more.
+        inputs_pcb = inputs_bpc.permute(1, 2, 0)
+        if self.bias is None:
+            outputs_pdb = torch.bmm(self.weight, inputs_pcb)
+        else:
+            outputs_pdb = torch.baddbmm(self.bias.unsqueeze(2), self.weight, inputs_pcb)
+        return outputs_pdb.permute(2, 0, 1)
+
+
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
     """Set every convolution to He's normal initialisation and every batch norm to the identity, in place.
 
@@ -158,3 +186,22 @@ def repeat_streams(state: dict[str, Tensor], streams: int) -> dict[str, Tensor]:
         name: tensor.repeat(streams, *[1] * (tensor.dim() - 1)) if tensor.dim() else tensor.clone()
         for name, tensor in state.items()
     }
+
+
+def imagenet_weights(trunk: Literal["resnet50", "resnet101"]) -> dict[str, Tensor]:
+    """State of torchvision's trunk trained on ImageNet, without its classifier ``fc``.
+
+    It is downloaded once into torch's hub folder (``$TORCH_HOME``). Raises InputError where neither the
+    file nor a connection is there; the message says which file belongs where.
+    """
+    chosen = _WEIGHTS[trunk]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
+    try:
+        state = chosen.get_state_dict(progress=True, map_location="cpu", weights_only=True)
+    except (URLError, OSError) as error:
+        raise InputError(
+            f"weights='imagenet' needs torchvision's {file.name}",
+            f"no such file and no download ({error})",
+            f"fetch it elsewhere and place it as {file}, or train with weights=None",
+        ) from error
+    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}

@@ -1,8 +1,8 @@
 """Features to ranked lists and scores; it never sees a model.
 
-``metrics`` CMC, mAP, mINP, ranked lists, multi-query · ``distances`` the same on every device, and how many
-lie within them · ``protocols`` single-shot and multi-shot scores · ``distance_scores`` any distances scored ·
-``neighbours`` nearest neighbours, for re-ranking.
+``metrics`` CMC, mAP, mINP of features or of any distances, ranked lists, multi-query · ``distances`` the same
+on every device, and how many lie within them · ``protocols`` single-shot and multi-shot scores ·
+``neighbours`` every image's nearest, for re-ranking.
 """
 
 from reidlib.ranking.metrics import Embeddings, Scores, evaluate, pool_multi_query

@@ -22,8 +22,8 @@ Features = Tensor | np.ndarray
 
 _LEVELS = 2**20  # of quantised distances: exact in float32, and leave room for 11 bits of column in an int32
 _COLUMNS = 2**11
-_ROUNDING = torch.finfo(torch.float32).eps / 2
-_TINY = 1e-30  # keeps scales finite where features are all zero
+ROUNDING = torch.finfo(torch.float32).eps / 2
+TINY = 1e-30  # keeps scales finite where features are all zero
 _BLOCK_SIZES = {"cpu": (1152, 2048), "cuda": (8192, 2048)}  # a CPU's tile stays in its cache
 
 
@@ -218,7 +218,7 @@ def _count_tile(
     products_b = block.norms_b[:, None] * norm
     sums_bm = norm**2 / 2 + block.thresholds_bm
     halves = math.ceil(math.log2(length)) + 4
-    error_bm = _ROUNDING * ((2 * math.sqrt(length) + 8) * products_b + halves * sums_bm) + _TINY
+    error_bm = ROUNDING * ((2 * math.sqrt(length) + 8) * products_b + halves * sums_bm) + TINY
     centre_bm = (block.thresholds_bm - block.norms_b[:, None] ** 2) / 2
     lower_bm, upper_bm = centre_bm - error_bm, centre_bm + error_bm
     lower_bm[block.thresholds_bm.isinf()] = math.inf

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from reidlib.data.rules import DISTRACTOR, JUNK
+from reidlib.data.rules import DISTRACTOR, JUNK, is_ignored, is_match
+from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.ranking.distances import (
     block_rows,
     common_dtype,
     count_within,
+    float64_device,
     full_float32,
     pair_distances,
     rows,
@@ -26,6 +28,7 @@ from reidlib.ranking.distances import (
     squared_distances,
 )
 
+_BLOCK = 2**22  # given distances copied at once
 _LARGEST = 1e15  # its square, summed over any real feature length, is still finite in float32
 
 
@@ -161,15 +164,12 @@ def evaluate_each(
 
     The distances are what takes time, and the definitions share them. Raises InputError like ``evaluate``.
     """
-    check_scoring(average_precisions, ranks)
-    if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):
-        raise InputError("blocks have from 1 query and 1 to 2048 gallery images", block_sizes, "change them")
+    check_scoring(ranks, average_precisions, block_sizes)
     check_pair(query, gallery)
     device = chosen_device(device, query, gallery)
-    pair_queries, pair_gallery = same_person_pairs(query, gallery)
-    matching = query.camera_ids[pair_queries] != gallery.camera_ids[pair_gallery]
+    pair_queries, pair_gallery, is_match_p = _same_person_pairs(query, gallery)
     with torch.inference_mode(), full_float32(device):
-        matches = pair_queries[matching], pair_gallery[matching]
+        matches = pair_queries[is_match_p], pair_gallery[is_match_p]
         thresholds_qm = _match_distances(query, gallery, *matches, device)
         wrong_qm = count_within(
             query.features,
@@ -182,16 +182,73 @@ def evaluate_each(
         )
     is_match_qm = thresholds_qm.isfinite().cpu().numpy()
     rank_qm = wrong_qm.cpu().numpy() + np.arange(1, is_match_qm.shape[1] + 1)
-    return {kind: scores_from_ranks(rank_qm, is_match_qm, kind, ranks) for kind in average_precisions}
+    return {kind: _scores(rank_qm, is_match_qm, kind, ranks) for kind in average_precisions}
 
 
-def scores_from_ranks(
+def evaluate_distances(
+    distances_qg: Tensor | np.ndarray,
+    query: Embeddings | Split,
+    gallery: Embeddings | Split,
+    *,
+    average_precision: Literal["step", "trapezoid"] = "step",
+    ranks: Sequence[int] = (1, 5, 10, 20),
+) -> Scores:
+    """Score a ranking of the gallery by given distances (Q, G), under the protocol of ``evaluate``.
+
+    For re-ranked distances, or those of a learned metric: ``evaluate`` measures Euclidean distances itself
+    and never holds them all. Of ``query`` and ``gallery`` only ``person_ids`` and ``camera_ids`` are used.
+    The distances are floats of any width and sign on any device, or a memory map, taken as they are: where
+    they are equal, a wrong image stands before a match. They are copied some queries at a
+    time, and otherwise left alone.
+
+    Raises InputError like ``evaluate``, and for distances of another shape or type or not finite.
+    """
+    check_scoring(ranks, (average_precision,))
+    query, gallery = _identities(query), _identities(gallery)
+    check_pair(query, gallery)
+    shape, dtype = (len(query), len(gallery)), getattr(distances_qg, "dtype", type(distances_qg).__name__)
+    floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    if not (floating or dtype in (np.float16, np.float32, np.float64)) or distances_qg.shape != shape:
+        found = f"{tuple(np.shape(distances_qg))} {dtype}"
+        raise InputError(f"distances are floats of shape {shape}, as there are ids", found, "give all pairs")
+    pair_queries, pair_gallery, is_match_p = _same_person_pairs(query, gallery)
+    length_q = np.bincount(pair_queries[is_match_p], minlength=len(query))
+    is_match_qm = np.arange(max(1, length_q.max())) < length_q[:, None]
+    rank_qm = np.ones(is_match_qm.shape, np.int64)
+    junk_g = torch.from_numpy(gallery.person_ids == JUNK)
+    for block in spans(len(query), max(1, _BLOCK // len(gallery))):
+        block_bg = rows(distances_qg, block).to("cpu", copy=True).contiguous()
+        refused_bg = ~block_bg.isfinite()
+        if refused_bg.any():
+            row, column = refused_bg.nonzero()[0].tolist()
+            found = f"{block_bg[row, column]:g} between query {block.start + row} and image {column}"
+            raise InputError("distances are finite", found, "look at that pair's features")
+        pairs = slice(*np.searchsorted(pair_queries, (block.start, block.stop)))
+        row_p, image_p, of_match_p = pair_queries[pairs] - block.start, pair_gallery[pairs], is_match_p[pairs]
+        matches_bm = torch.full(is_match_qm[block].shape, torch.inf, dtype=block_bg.dtype)
+        filled_bm = torch.from_numpy(is_match_qm[block])
+        matches_bm[filled_bm] = block_bg[row_p[of_match_p], image_p[of_match_p]]  # pairs stand by query
+        matches_bm = matches_bm.sort(dim=1).values
+        # What is left are the wrong images, with infinity in place of the others.
+        block_bg[row_p, image_p] = torch.inf
+        block_bg[:, junk_g] = torch.inf
+        wrong_bm = torch.searchsorted(block_bg.sort(dim=1).values, matches_bm, right=True)
+        rank_bm = wrong_bm.numpy() + np.arange(1, matches_bm.shape[1] + 1)
+        rank_qm[block] = np.where(is_match_qm[block], rank_bm, 1)
+    return _scores(rank_qm, is_match_qm, average_precision, ranks)
+
+
+def _identities(side: Embeddings | Split) -> Embeddings:
+    """The ids alone, checked as those of embeddings are."""
+    return Embeddings(np.zeros((len(side.person_ids), 1), np.float32), side.person_ids, side.camera_ids)
+
+
+def _scores(
     rank_qm: np.ndarray, is_match_qm: np.ndarray, average_precision: str, ranks: Sequence[int]
 ) -> Scores:
     """Scores from the ranks of each query's matches, in order from the left. Raises InputError for none."""
     if not is_match_qm.any():
-        rule = "a query needs a gallery image of its person from another camera"
-        raise InputError(rule, f"none for any of {len(rank_qm)} queries", "check the person and camera ids")
+        raise no_match(len(rank_qm))
     num_queries, num_places = rank_qm.shape
     num_matches_q = is_match_qm.sum(1)
     valid = num_matches_q > 0
@@ -271,10 +328,10 @@ def ranked_list(
         rows_gd = rows(gallery.features, span).to(device, dtype)
         persons, cameras = gallery.person_ids[span], gallery.camera_ids[span]
         for place, index in enumerate(wanted):
-            own = persons == query.person_ids[index]
-            ignored = (persons == JUNK) | (own & (cameras == query.camera_ids[index]))
+            asked = query.person_ids[index], query.camera_ids[index]
+            ignored = is_ignored(*asked, persons, cameras)
             status = np.select(
-                [ignored, own, persons == DISTRACTOR],
+                [ignored, is_match(*asked, persons, cameras), persons == DISTRACTOR],
                 [Status.IGNORED, Status.MATCH, Status.DISTRACTOR],
                 Status.OTHER,
             ).astype(np.int8)
@@ -296,12 +353,24 @@ def ranked_list(
     return lists
 
 
-def check_scoring(average_precisions: Sequence[str], ranks: Sequence[int]) -> None:
-    """Raise InputError for other definitions of average precision than ``evaluate`` knows, and bad ranks."""
+def check_scoring(
+    ranks: Sequence[int],
+    average_precisions: Sequence[str] = (),
+    block_sizes: tuple[int, int] | None = None,
+) -> None:
+    """Raise InputError for arguments of ``evaluate`` that it does not know."""
     if wrong := set(average_precisions) - {"step", "trapezoid"}:
         raise InputError('average_precision is "step" or "trapezoid"', repr(wrong.pop()), "choose one")
     if not ranks or min(ranks) < 1:
         raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
+    if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):
+        raise InputError("blocks have from 1 query and 1 to 2048 gallery images", block_sizes, "change them")
+
+
+def no_match(num_queries: int) -> InputError:
+    """What is raised where no query has a match."""
+    rule = "a query needs a gallery image of its person from another camera"
+    return InputError(rule, f"none for any of {num_queries} queries", "check the person and camera ids")
 
 
 def check_pair(query: Embeddings, gallery: Embeddings) -> None:
@@ -317,19 +386,25 @@ def check_pair(query: Embeddings, gallery: Embeddings) -> None:
 def chosen_device(device: torch.device | str | None, query: Embeddings, gallery: Embeddings) -> torch.device:
     """The device that distances are computed on: the one asked for, or where the features live."""
     lives = [side.features.device for side in (gallery, query) if isinstance(side.features, Tensor)]
-    chosen = torch.device(device or (lives or ["cpu"])[0])
-    return torch.device("cpu") if chosen.type == "mps" else chosen
+    return float64_device(device or (lives or ["cpu"])[0])
 
 
-def same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (P,) of queries and of gallery images, of all pairs that show one person."""
+def _same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all pairs that show one person, by query: indices (P,) of queries and images, which are matches."""
     order = np.argsort(gallery.person_ids, kind="stable")
     persons = gallery.person_ids[order]
     begin_q = np.searchsorted(persons, query.person_ids, "left")
     length_q = np.searchsorted(persons, query.person_ids, "right") - begin_q
     before_q = length_q.cumsum() - length_q
     places_p = np.arange(length_q.sum()) + (begin_q - before_q).repeat(length_q)
-    return np.arange(len(query)).repeat(length_q), order[places_p]
+    queries_p, images_p = np.arange(len(query)).repeat(length_q), order[places_p]
+    is_match_p = is_match(
+        query.person_ids[queries_p],
+        query.camera_ids[queries_p],
+        gallery.person_ids[images_p],
+        gallery.camera_ids[images_p],
+    )
+    return queries_p, images_p, is_match_p
 
 
 def _match_distances(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -18,13 +20,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from reidlib.ranking.distances import pair_distances, sorted_rows, spans
-from reidlib.ranking.threads import side_by_side
+from reidlib.ranking.distances import ROUNDING, TINY, pair_distances, sorted_rows, spans
 
 _TILE = {"cpu": 1024, "cuda": 8192}  # images whose distances to as many are held at once
 _WAITING = 2**24  # candidates kept for later images
-_ROUNDING = torch.finfo(torch.float32).eps / 2
-_TINY = 1e-30
 
 
 class Neighbours(NamedTuple):
@@ -65,6 +64,27 @@ def nearest_neighbours(
     return Neighbours(search.neighbours_nk, search.squared_n, search.right_nd)
 
 
+@contextmanager
+def side_by_side(device: torch.device) -> Iterator[Callable]:
+    """Gives a ``map`` whose calls run in as many threads as torch uses, each with operations of one thread.
+
+    Threads that share an operation wait for the slowest at its end. Where another program uses one of the
+    cores, that happens a thousand times, and two threads become slower than one.
+
+    Results come in order. Threads start in torch's default modes, so the function sets ``inference_mode``
+    itself. On other devices than the CPU, and with one thread, it is Python's ``map``.
+    """
+    count = torch.get_num_threads()
+    if count == 1 or device.type != "cpu":
+        yield map
+        return
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(count)  # what one thread sets holds for all that start later
+
+
 def as_partners(images_nd: Tensor) -> Tensor:
     """Rows (−a, ½‖a‖², 1) for rows (a, 1, ½‖a‖²): one times another's is ½‖a − b‖² = ½‖a‖² + ½‖b‖² − a·b."""
     return torch.cat([-images_nd[:, :-2], images_nd[:, -1:], images_nd[:, -2:-1]], dim=1)
@@ -91,7 +111,7 @@ class _Search:
         self.norms_n = (2 * halves_n1[:, 0]).sqrt()
         self.longest = self.norms_n.max()
         # Twice the rounding that ``distances.count_within`` allows for: the place's and the candidate's.
-        self.rounding = (2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)) * _ROUNDING
+        self.rounding = (2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)) * ROUNDING
         # The least of each of several groups of images: the largest of them bounds the last place from above.
         self.least_nk = images_nd.new_full((num_images, num_places), math.inf, dtype=torch.float32)
         self.largest_n = torch.full_like(self.norms_n, -math.inf)
@@ -152,7 +172,7 @@ class _Search:
         """Up to which halved squared distance an image may be among the nearest, as far as is known."""
         last_b, norms_b = self.least_nk[block, -1], self.norms_n[block]
         reach_b = torch.minimum(self.longest, 2 * (norms_b + (2 * last_b).clamp(min=0).sqrt()))
-        return last_b + self.rounding * (norms_b + reach_b) ** 2 + _TINY
+        return last_b + self.rounding * (norms_b + reach_b) ** 2 + TINY
 
     def num_waiting(self) -> int:
         return sum(len(part[0]) for parts in self.waiting for part in parts)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.rules import DISTRACTOR
+from reidlib.data.rules import DISTRACTOR, is_match
 from reidlib.errors import InputError, shorten
 from reidlib.ranking.distances import (
     common_dtype,
@@ -28,7 +28,7 @@ from reidlib.ranking.distances import (
     spans,
     squared_distances,
 )
-from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
+from reidlib.ranking.metrics import Embeddings, check_pair, check_scoring, chosen_device, no_match
 
 _MEAN_ROUNDING = 1e-12  # relative; well above the rounding of a mean, well below that of a distance
 
@@ -122,12 +122,9 @@ def evaluate_protocol(
     Raises InputError where feature lengths differ, a query is junk or a distractor, the query cameras have
     no query, no query has a match, or an argument is not one of those above.
     """
-    if not ranks or min(ranks) < 1:
-        raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
+    check_scoring(ranks, block_sizes=block_sizes)
     if average_of not in ("distance", "squared"):
         raise InputError('average_of is "distance" or "squared"', repr(average_of), "choose one")
-    if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):
-        raise InputError("blocks have from 1 query and 1 to 2048 gallery images", block_sizes, "change them")
     check_pair(query, gallery)
     asked = np.arange(len(query))
     if protocol.query_cameras is not None:
@@ -148,8 +145,7 @@ def evaluate_protocol(
 def _scores(found: _Ranks, ranks: Sequence[int]) -> ProtocolScores:
     valid_q = found.rank_qr[:, 0] > 0
     if not valid_q.any():
-        rule = "a query needs a gallery image of its person from another camera"
-        raise InputError(rule, f"none for any of {len(valid_q)} queries", "check the person and camera ids")
+        raise no_match(len(valid_q))
     rank_vr, size_v = found.rank_qr[valid_q], found.gallery_size_q[valid_q]
     rank1_q = np.full(len(valid_q), np.nan)
     rank1_q[valid_q] = (rank_vr == 1).mean(1)
@@ -172,15 +168,16 @@ def _single_shot(query, gallery, asked: np.ndarray, protocol: Protocol, seed, de
     cameras_q = query.camera_ids[asked]
     for camera, compared_g in _compared(cameras_q, gallery, protocol.across_cameras):
         places = np.flatnonzero(cameras_q == camera)
-        # A person's other cameras are the same in every draw, and so are the queries with a match.
-        places = places[np.isin(query.person_ids[asked[places]], persons_g[cameras_g != camera])]
+        # A person's matches are the same in every draw, and so are the queries that have one.
+        is_match_g = is_match(persons_g, camera, persons_g, cameras_g)  # of a query of the image's person
+        places = places[np.isin(query.person_ids[asked[places]], persons_g[is_match_g])]
         if not len(places):
             continue
         indices = asked[places]
         features_qd, persons_q = rows(query.features, indices), query.person_ids[indices]
         distractors = np.flatnonzero(compared_g & (persons_g == DISTRACTOR))
         for draw, order in enumerate(orders_rg):
-            matches_k = _first_of_each(persons_g, order[(cameras_g != camera)[order]])
+            matches_k = _first_of_each(persons_g, order[is_match_g[order]])
             match_q = matches_k[np.searchsorted(persons_g[matches_k], persons_q)]
             drawn_k = _first_of_each(persons_g, order[compared_g[order]])
             # The query's own person may be drawn among the others from the query's camera.
@@ -233,12 +230,12 @@ def _multi_shot(
     found = []
     for camera, compared_g in _compared(query.camera_ids[asked], gallery, across):
         compared = np.flatnonzero(compared_g & (gallery.person_ids >= DISTRACTOR))
-        persons, other_camera = gallery.person_ids[compared], gallery.camera_ids[compared] != camera
+        persons, cameras = gallery.person_ids[compared], gallery.camera_ids[compared]
         features_gd = rows(gallery.features, compared).to(device, dtype)
         groups = _groups(persons)
         here = asked[query.camera_ids[asked] == camera]
         for person in np.unique(query.person_ids[here]).tolist():
-            matches = np.flatnonzero(other_camera & (persons == person))
+            matches = np.flatnonzero(is_match(person, camera, persons, cameras))
             rank = int(len(matches) > 0)
             if rank:
                 images_nd = rows(query.features, here[query.person_ids[here] == person]).to(device, dtype)

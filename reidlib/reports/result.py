@@ -84,7 +84,7 @@ class Result:
         """Write ``result.json``.
 
         headline: the few numbers worth the index, already formatted. scores: rows of a table. runs: the
-        trainings behind them (``Evidence.records``). ledger: rows of the ledger of claims, for the summary.
+        trainings behind them (``Runs.records``). ledger: rows of the ledger of claims, for the summary.
         """
         if is_dataclass(configuration):
             configuration = asdict(configuration)

@@ -6,18 +6,16 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reidlib import files
-from reidlib.analysis import ablations, claims, table_folders
-from reidlib.analysis import benchmark_runs as comparisons
-from reidlib.analysis.evidence import FAILURES
+from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
 from reidlib.errors import InputError
-from reidlib.experiments import obtain as experiments
-from reidlib.experiments import perturbations as conditions
-from reidlib.experiments.evaluate import current, usable
-from reidlib.experiments.perturbations import Condition
+from reidlib.experiments import perturbations
+from reidlib.experiments.evaluate import scored
+from reidlib.experiments.obtain import FAILURES, Link, link
+from reidlib.experiments.rows import EXPERIMENTS, Condition, all_conditions
+from reidlib.experiments.setup import Setup
 from reidlib.reports import trainings
 from reidlib.reports.reproduce import Task
-from reidlib.training.runs import find
+from reidlib.training.runs import Run, find
 
 _ALIGNMENT = claims.wanted(claims.of_notebook("36_box_misalignment"))
 # Of each notebook: its trainings.
@@ -37,7 +35,7 @@ TRAININGS: dict[str, tuple[str, ...]] = {
         *(cell.experiment for cell in ablations.MISALIGNMENT.values()),
         *_ALIGNMENT[0],
     ),
-    "42_benchmarks": comparisons.OWN,
+    "42_benchmarks": benchmark_runs.OWN,
     "50_ranking_browser": ("jlml",),
     "51_part_attention": ("jlml", "pyramid"),
     "90_claims": claims.wanted()[0],
@@ -45,96 +43,70 @@ TRAININGS: dict[str, tuple[str, ...]] = {
 # And the conditions under which some of them are evaluated.
 CONDITIONS: dict[str, dict[str, tuple[Condition, ...]]] = {
     "36_box_misalignment": _ALIGNMENT[1]
-    | {cell.experiment: conditions.all_conditions() for cell in ablations.MISALIGNMENT.values()},
+    | {cell.experiment: all_conditions() for cell in ablations.MISALIGNMENT.values()},
     "90_claims": claims.wanted()[1],
 }
 
 
-def tasks(
-    notebooks: Iterable[str],
-    profile: str,
-    benchmark: str = "synthetic",
-    data_root: str | Path | None = None,
-    *,
-    seeds: int = 1,
-    runs: str | Path | None = None,
-    device: str = "auto",
-) -> list[Task]:
+def tasks(notebooks: Iterable[str], setup: Setup) -> list[Task]:
     """The renderings and trainings that these notebooks would do and that are not done yet.
 
     Changed conditions are rendered first, so that no two evaluations wait for the same; then come the
     trainings with their evaluations, those of the first seed before those of the next.
     """
-    wanted_by: dict[str, list[str]] = {name: [] for name in experiments.EXPERIMENTS}
-    under: dict[str, dict[Condition, None]] = {name: {} for name in experiments.EXPERIMENTS}
+    wanted_by: dict[str, list[str]] = {name: [] for name in EXPERIMENTS}
+    under: dict[str, dict[Condition, None]] = {name: {} for name in EXPERIMENTS}
     for notebook in notebooks:
         for name in dict.fromkeys(TRAININGS.get(notebook, ())):
             wanted_by[name].append(notebook)
-        if benchmark == "synthetic":
+        if setup.benchmark == "synthetic":
             for name, turned in CONDITIONS.get(notebook, {}).items():
                 under[name] |= dict.fromkeys(turned)
     wanted_by = {name: waiting for name, waiting in wanted_by.items() if waiting}
     if not wanted_by:
         return []
-    data = experiments.open_benchmark(profile, benchmark, data_root, device=device)
-    folder = Path(runs) if runs else files.runs()
     wanted, renderings = [], {}
-    for seed in range(seeds):
+    for seed in range(setup.seeds):
         for name, waiting in wanted_by.items():
-            one = experiments.configuration(name, profile, data, seed=seed)
-            try:
-                run = find(one.to_json(), folder)
-            except InputError:
-                run = None  # a damaged folder: its own training says so
-            scored = run is not None and (current(run, data) or (usable(run) and not run.has_weights))
-            changed = tuple(c for c in under[name] if run is None or conditions.found(run, c) is None)
+            training = link(name, setup.profile, setup.data, seed=seed)
+            run = _found(training, setup.runs)
+            changed = tuple(c for c in under[name] if run is None or perturbations.found(run, c) is None)
             if run is not None and not run.has_weights:
                 changed = ()  # cannot be evaluated here; its row says so
-            if scored and not changed:
+            if run is not None and scored(run, setup.data) and not changed:
                 continue
             for condition in changed:
                 if not condition.is_default:
                     renderings.setdefault(condition, []).extend(waiting)
-            arguments = (name, seed, profile, benchmark, data_root, folder, device, changed)
-            title = experiments.run_name(name, profile, data, seed)
-            wanted.append(Task(title, trainings.train, arguments, tuple(waiting)))
-    size = conditions.size_of(data) if renderings else ""
+            wanted.append(Task(training.name, trainings.train, (setup, name, seed, changed), tuple(waiting)))
+    size = perturbations.size_of(setup.data) if renderings else ""
     first = [
         Task(
             f"rendering {condition.name}",
             trainings.render_condition,
-            (condition, size, device),
+            (condition, size, setup.device),
             tuple(dict.fromkeys(waiting)),
         )
         for condition, waiting in renderings.items()
-        if not conditions.is_rendered(condition, size)
+        if not perturbations.is_rendered(condition, size)
     ]
     return [*first, *wanted]
 
 
-def benchmark_tasks(
-    folders: Mapping[str, str],
-    profile: str,
-    *,
-    trials: int = 0,
-    seeds: int = 1,
-    runs: str | Path | None = None,
-    device: str = "auto",
-) -> list[Task]:
+def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0) -> list[Task]:
     """The trainings on real benchmarks that 42_benchmarks would do and that are not done yet.
 
     folders, trials: as the notebook has them. Those that several others start from stand first; a benchmark
     that cannot be read or trained on has none, and the notebook says why.
     """
-    folder = Path(runs) if runs else files.runs()
     since = time.time()  # of many that start from one training that fails, one is to try it
     first: dict[str, Task] = {}
     then = []
-    for specification in table_folders.specifications():
-        if table_folders.folder_of(specification, folders) is None:
+    for specification in benchmark_tables.specifications():
+        if benchmark_tables.folder_of(specification, folders) is None:
             continue
         try:
-            wanted = comparisons.chains(specification, folders, profile, trials=trials, seeds=seeds)
+            wanted = benchmark_runs.chains(specification, folders, setup, trials=trials)
             for of_trials in wanted.values():
                 for links in (links for of_seeds in of_trials for links in of_seeds):
                     links[-1].check_set()  # else what comes before it would be trained for nothing
@@ -144,22 +116,26 @@ def benchmark_tasks(
             for trial, of_seeds in enumerate(of_trials):
                 for seed, links in enumerate(of_seeds):
                     *earlier, last = links
-                    if _done(last, folder):
+                    if _done(last, setup.runs):
                         continue
-                    for link in earlier:
-                        if not _done(link, folder):
-                            arguments = (row, seed, folders, profile, folder, device, since)
-                            first[link.name] = Task(
-                                link.name, trainings.train_before, arguments, ("42_benchmarks",)
+                    for one in earlier:
+                        if not _done(one, setup.runs):
+                            arguments = (setup, row, seed, folders, since)
+                            first[one.name] = Task(
+                                one.name, trainings.train_before, arguments, ("42_benchmarks",)
                             )
-                    arguments = (row, specification, trial, seed, folders, profile, folder, device, since)
+                    arguments = (setup, row, specification, trial, seed, folders, since)
                     then.append(Task(last.name, trainings.train_chain, arguments, ("42_benchmarks",)))
     return [*first.values(), *then]
 
 
-def _done(link: experiments.Link, folder: Path) -> bool:
+def _found(training: Link, runs: Path) -> Run | None:
     try:
-        run = find(link.wanted.to_json(), folder)
+        return find(training.wanted.to_json(), runs)
     except InputError:
-        return False  # a damaged folder: its own training says so
-    return run is not None and (current(run, link.benchmark) or (usable(run) and not run.has_weights))
+        return None  # a damaged folder: its own training says so
+
+
+def _done(training: Link, runs: Path) -> bool:
+    run = _found(training, runs)
+    return run is not None and scored(run, training.benchmark)

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
 from reidlib.data.readers.own.benchmarks import list_own
 from reidlib.errors import InputError
-from reidlib.experiments.evaluate import trained_model
-from reidlib.experiments.feature_files import embed_to_disk, features_key
+from reidlib.experiments.features import Network
 from reidlib.files import write_whole
 from reidlib.ranking.distances import spans
-from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, versions
 
@@ -82,40 +79,33 @@ class Embedder:
 
     def __init__(self, run: str | Path, execution: Execution):
         self.run = Run.open(run)
-        self.execution = execution
-        self.key = features_key(self.run)
-        self._configuration = RunConfiguration.from_json(self.run.configuration)
-        self._model: torch.nn.Module | None = None
+        self._network = Network(self.run, execution)
+        self.key = self._network.key
 
     def __call__(self, source: str | Path) -> FeatureSet:
-        """Features of one image, a folder or a CSV; see ``list_own`` and ``embed_to_disk``."""
+        """Features of one image, a folder or a CSV; see ``list_own`` and ``Network.embed``."""
         own = list_own(source)
-        if self._model is None:
-            self._model = trained_model(self.run).to(
-                self.execution.torch_device, memory_format=torch.channels_last
-            )
-        size = self._configuration.input_size
         # One file for each source, so that a list that has grown takes the place of what it was before.
         name = hashlib.sha256(f"{self.key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
         file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
-        features_nd = embed_to_disk(self._model, own.split, size, self.execution, file, key=self.key)
+        embedded = self._network.embed(own.split, keep="features", file=file)
         known = own.split.person_ids > 0
         return FeatureSet(
-            features_nd,
+            embedded.features,
             own.names,
             tuple(person if known else "" for person, known in zip(own.persons, known, strict=True)),
             own.cameras,
-            self._information(size),
+            self._information(),
             own.root,
         )
 
-    def _information(self, size: tuple[int, int]) -> dict:
+    def _information(self) -> dict:
         return {
             "format": _FORMAT,
             "network": self.key,
             "run": self.run.folder.resolve().name,
             "model": self.run.configuration["model"]["kind"],
-            "input_size": list(size),
+            "input_size": list(self._network.input_size),
             "resize": RESIZE_RULE,
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),

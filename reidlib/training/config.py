@@ -1,26 +1,142 @@
-"""What a run depends on, as frozen dataclasses whose fields say why."""
+"""What a run depends on, as frozen dataclasses whose fields say why.
+
+Importing this, and building a configuration, loads no torch: tables and figures read runs without it.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from reidlib.data.augmentation import Augmentation
 from reidlib.errors import InputError
-from reidlib.models import jlml, pyramid
-from reidlib.models.jlml import JLML
-from reidlib.models.pyramid import Pyramid
-from reidlib.training import distributed
+from reidlib.models.parts import check_input_height, check_settings, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
-from reidlib.training.losses import Terms, batch_hard_triplet, jlml_objective, multi_branch_cross_entropy
-from reidlib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reidlib.models import JLML, Pyramid, jlml, pyramid
+    from reidlib.training.losses import Terms
 
 # Raised when the same configuration starts to give another result, so that old runs are not mistaken for new.
 _FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied; ``Augmentation(0, 0)`` leaves them as they are."""
+
+    # Share of images mirrored left to right: a person walks either way, no camera sees mirrored text alone.
+    flip: float = 0.5
+    # Largest shift in pixels, both axes: pad by repeating the border and crop again. A detector's box is off
+    # by a few pixels; repeated borders, unlike black ones, show the network no edge that tells the shift.
+    pad: int = 4
+    # Share of images with one rectangle set to the mean colour: the network must not lean on one region.
+    erase: float = 0.0
+    # Largest relative change of brightness, contrast and saturation: cameras differ in exposure and colour.
+    # Off by default, because clothing's colour is evidence and too much jitter unlearns it.
+    colour_jitter: float = 0.0
+
+    def __post_init__(self):
+        for name, share in (("flip", self.flip), ("erase", self.erase)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} is a share of the images, 0 to 1", share, "choose one")
+        if not (isinstance(self.pad, int) and self.pad >= 0):
+            raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "0 shifts nothing")
+        if not 0 <= self.colour_jitter < 1:
+            raise InputError(
+                "colour_jitter is at least 0 and below 1", self.colour_jitter, "0 changes nothing"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long, how fast and on what a model is trained. Contradictory values are refused."""
+
+    epochs: int | None = None  # passes over the training images; or
+    steps: int | None = None  # mini-batches, where a paper states iterations
+    batch_size: int = 32  # JLML's; the one-cycle peak below belongs to it. Over all processes together
+    images_per_identity: int = 0  # K of the P×K batches that triplets need; 0: random batches only
+    learning_rate: float = 0.1  # the highest value of the schedule
+    trunk_rate: float = 1.0  # factor on it for the trunk: pretrained layers need less than new ones
+    schedule: Literal["one-cycle", "steps"] = "one-cycle"  # the latter: the papers' drops at milestones
+    warm_up: float = 0.2  # share of a one-cycle training in which the rate rises; networks start untrained
+    milestones: tuple[float, ...] = ()  # shares of the training after which the rate is multiplied by decay
+    decay: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self):
+        if (self.epochs is None) == (self.steps is None):
+            raise InputError(
+                "a recipe states its length once, in epochs or in steps",
+                f"epochs={self.epochs}, steps={self.steps}",
+                "give one of them",
+            )
+        length = self.steps if self.epochs is None else self.epochs
+        if length < 1 or self.batch_size < 2 or self.learning_rate <= 0:
+            raise InputError(
+                "a training has a positive length and learning rate and at least two images a batch",
+                f"epochs={self.epochs}, steps={self.steps}, learning_rate={self.learning_rate}, "
+                f"batch_size={self.batch_size}",
+                "raise the value that is too small",
+            )
+        if self.images_per_identity and (
+            self.images_per_identity < 2
+            or self.batch_size % self.images_per_identity
+            or self.batch_size // self.images_per_identity < 2
+        ):
+            raise InputError(
+                "an identity-balanced batch holds at least two identities with at least two images each",
+                f"batch_size={self.batch_size}, images_per_identity={self.images_per_identity}",
+                "choose 2 or more images per identity that divide the batch at least twice",
+            )
+        if self.trunk_rate <= 0:
+            raise InputError(
+                "the trunk's share of the learning rate is positive",
+                f"trunk_rate={self.trunk_rate}",
+                "use 1 for equal rates",
+            )
+        if self.schedule not in ("one-cycle", "steps"):
+            raise InputError("a schedule is one-cycle or steps", repr(self.schedule), "name one of them")
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise InputError(
+                "milestones belong to the schedule 'steps', and it needs them",
+                f"schedule={self.schedule!r}, milestones={self.milestones}",
+                "change one of the two",
+            )
+
+    def check_set(self, person_ids: np.ndarray, name: str) -> None:
+        """Raise InputError where a training set fills no batch; ``name`` is what the set is called."""
+        images, persons = len(person_ids), len(np.unique(person_ids))
+        least = self.batch_size // self.images_per_identity if self.images_per_identity else 1
+        if images < self.batch_size or persons < least:
+            raise InputError(
+                f"a training needs the images of one batch, {self.batch_size}"
+                + (f", and {least} persons" if least > 1 else ""),
+                f"{images} images of {persons} persons in {name}",
+                "add images of further persons, or train on another set",
+            )
+
+    def length(self, batches_per_epoch: int) -> int:
+        """Steps of the whole training."""
+        return self.steps or self.epochs * batches_per_epoch
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step, as a function of its place in the training alone."""
+        share = step / steps
+        if self.schedule == "steps":
+            return self.learning_rate * self.decay ** sum(share >= mark for mark in self.milestones)
+        if share < self.warm_up:
+            return self.learning_rate * (0.05 + 0.95 * share / self.warm_up)
+        rest = (share - self.warm_up) / (1 - self.warm_up)
+        return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * rest))
 
 
 @dataclass(frozen=True)
@@ -41,6 +157,10 @@ class JLMLConfiguration:
 
     def build(self, num_classes: int, seed: int) -> JLML:
         """The network with the initial weights that belong to ``seed``."""
+        import torch
+
+        from reidlib.models import JLML
+
         return JLML(
             num_classes,
             parts=self.parts,
@@ -58,6 +178,8 @@ class JLMLConfiguration:
         self, model: JLML, output: jlml.Output, labels_b: Tensor, balance: None = None
     ) -> tuple[Terms, None]:
         """What training minimises."""
+        from reidlib.training.losses import jlml_objective
+
         terms = jlml_objective(
             output.logits,
             labels_b,
@@ -95,8 +217,8 @@ class PyramidConfiguration:
     balancing: Balancing = field(default_factory=Balancing)  # of the two losses while training
 
     def __post_init__(self):
-        pyramid.pyramid_parts(self.stripes, self.levels)
-        pyramid.check_settings(
+        pyramid_parts(self.stripes, self.levels)
+        check_settings(
             self.trunk, self.weights, self.width, self.embedding_size, self.dropout, self.normalisation
         )
         if not math.isfinite(self.margin):
@@ -104,6 +226,10 @@ class PyramidConfiguration:
 
     def build(self, num_classes: int, seed: int) -> Pyramid:
         """The network with the initial weights that belong to ``seed``."""
+        import torch
+
+        from reidlib.models import Pyramid
+
         return Pyramid(
             num_classes,
             stripes=self.stripes,
@@ -124,6 +250,11 @@ class PyramidConfiguration:
 
         Triplets are looked for in the whole batch, over all processes of a distributed training.
         """
+        import torch
+
+        from reidlib.training import distributed
+        from reidlib.training.losses import Terms, batch_hard_triplet, multi_branch_cross_entropy
+
         identity = multi_branch_cross_entropy(output.logits, labels_b).sum()
         if balance is None or not balance.balanced:
             terms = Terms(("identity",), (identity,))
@@ -149,7 +280,7 @@ class PyramidConfiguration:
 
     def check_input(self, size: tuple[int, int]) -> None:
         """Raise InputError for a height whose map the stripes do not divide."""
-        pyramid.check_input_height(size[0], self.stripes)
+        check_input_height(size[0], self.stripes)
 
 
 ModelConfiguration = JLMLConfiguration | PyramidConfiguration
@@ -185,7 +316,7 @@ class RunConfiguration:
         content["model"] = {"kind": kind, **content["model"]}
         if not self.start:
             del content["start"]  # so that runs are found that were trained before there was one
-        return {"format": _FORMAT, **_listed(content)}
+        return {"format": _FORMAT, **json.loads(json.dumps(content))}
 
     @classmethod
     def from_json(cls, content: dict) -> RunConfiguration:
@@ -213,12 +344,6 @@ class RunConfiguration:
                 f"{type(error).__name__}: {error}",
                 "use the version that made it, or train the run again",
             ) from error
-
-
-def _listed(value):
-    if isinstance(value, dict):
-        return {key: _listed(entry) for key, entry in value.items()}
-    return [_listed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tupled(values: dict) -> dict:

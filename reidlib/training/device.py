@@ -42,6 +42,12 @@ class Execution:
         return torch.device(self.device)
 
     @property
+    def rendering_device(self) -> torch.device:
+        """Where to render: the CPU instead of Metal, which lacks the renderer's 64-bit integers."""
+        device = self.torch_device
+        return torch.device("cpu") if device.type == "mps" else device
+
+    @property
     def dtype(self) -> torch.dtype:
         """The precision of convolutions and matrix products; weights and losses stay float32."""
         if self.precision == "auto":

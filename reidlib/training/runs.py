@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import platform
 import shutil
@@ -20,13 +19,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from reidlib import __version__, files
 from reidlib.errors import InputError
-from reidlib.files import read_json, write_json, write_whole
+from reidlib.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A run counts as finished once this file is there: it is written last.
 _FINISHED = "run.json"
@@ -106,8 +108,10 @@ class Run:
         """Whether the trained weights are there; a run may be carried without them."""
         return (self.folder / "weights.pt").is_file()
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """The trained state. Raises InputError where the run was carried here without its weights."""
+        from reidlib.training.checkpoint import load_tensors  # torch takes seconds to import
+
         path = self.folder / "weights.pt"
         if not path.is_file():
             raise InputError(
@@ -116,28 +120,6 @@ class Run:
                 "copy weights.pt from the machine that trained it, or remove the folder to train again",
             )
         return load_tensors(path, "copy it again, or remove the run's folder to train again")
-
-
-def save_tensors(path: Path, content: dict) -> None:
-    """Write tensors whole or not at all; takes their size in memory once more.
-
-    torch.save into a file reports a full disk as an internal error of its archive, so it fills a buffer.
-    """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
-
-
-def load_tensors(path: Path, mend: str) -> dict:
-    """A file of tensors, read without running any code in it. A damaged one is an InputError."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage as any of half a dozen types
-        raise InputError(
-            "a checkpoint is readable by torch.load(weights_only=True)",
-            f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}",
-            mend,
-        ) from error
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
@@ -188,14 +170,9 @@ def find_or_train(
     Safe when several processes want the same run: one trains, the others wait and load it.
     Raises InputError if the folder holds another configuration, and for a failure after ``since``.
     """
-    if (present := find(configuration, folder)) is not None:
-        return present
     digest = configuration_hash(configuration)
     existing = sorted(folder.glob(f"*-{digest}"))
     run_folder = existing[0] if existing else folder / f"{name}-{digest}"
-
-    def find_here() -> Run | None:
-        return _checked(run_folder, configuration) if (run_folder / _FINISHED).is_file() else None
 
     def build() -> Run:
         if (run_folder / "config.json").is_file():
@@ -226,7 +203,7 @@ def find_or_train(
 
     return files.built_once(
         folder / f".{digest}.lock",
-        find_here,
+        lambda: find(configuration, folder),
         build,
         waiting=lambda: report(f"{run_folder.name}: another process is training this run; waiting for it"),
         refused=lambda error: InputError(

@@ -1,13 +1,14 @@
-"""The ablations' rows, and what is read off their evidence."""
+"""The ablations' rows, and what is read off their scores."""
 
 import pytest
-from written import evidence
+from written import gathered
 
 from reidlib.analysis import ablations, published
 from reidlib.analysis.ablations import Ablation, Row
-from reidlib.analysis.evidence import Cell
+from reidlib.analysis.scores import Cell, records
 from reidlib.errors import InputError
-from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.experiments import EXPERIMENTS
+from reidlib.training.config import MODELS
 
 ALL = [value for value in vars(ablations).values() if isinstance(value, Ablation)]
 SHARED = ablations.SHARED_FEATURES
@@ -22,9 +23,9 @@ def test_every_row_is_an_experiment_with_its_printed_row(ablation):
     for label, row in ablation.rows.items():
         assert row.cell.experiment in EXPERIMENTS
         if row.printed:
-            assert ablation.printed(label).rank1 > 20
+            assert ablation.printed.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
-        rows = [line["row"] for line in published.table("jlml_ablations") if line["table"] == ablation.table]
+        rows = published.ablation(ablation.table).index
         assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
 
 
@@ -34,15 +35,15 @@ def test_two_trainings_fill_the_six_rows_of_the_losses():
 
 
 def test_part_counts_are_the_papers():
-    models = [EXPERIMENTS[name].model for name in ablations.PART_COUNTS.experiments]
-    assert [model.parts for model in models] == [2, 4, 6, 8, 10]
+    rows = [EXPERIMENTS[name] for name in ablations.PART_COUNTS.experiments]
+    assert [MODELS[row.model](**row.changed).parts for row in rows] == [2, 4, 6, 8, 10]
 
 
 def test_scores_with_the_papers_row_beside(tmp_path):
-    found = evidence(
+    found = gathered(
         tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.62}], "jlml-separate": [{"full": 0.5}, None]}
     )
-    without, shared = ablations.score_rows(SHARED, found)
+    without, shared = records(ablations.score_table(SHARED, found))
     assert without == {
         "low-level layers": "without shared features",
         "R1": "50.0 (1 of 2 seeds)",
@@ -54,17 +55,17 @@ def test_scores_with_the_papers_row_beside(tmp_path):
 
 
 def test_differences_pair_what_both_have(tmp_path):
-    found = evidence(
+    found = gathered(
         tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.9}], "jlml-separate": [{"full": 0.5}, None]}
     )
-    (line,) = ablations.difference_rows(SHARED, found)
+    (line,) = records(ablations.difference_table(SHARED, found))
     assert line == {
         "low-level layers, against without shared features": "with shared features",
         "Δ R1 [95 %]": "0.0 [0.0, 0.0] (1 of 2 seeds)",
         "Δ mAP (trapezoid) [95 %]": "+10.0 [+10.0, +10.0] (1 of 2 seeds)",
         "paper: Δ R1 / Δ mAP": "+1.9 / +2.4",
     }
-    base, other = ablations.report_rows(SHARED, found)
+    base, other = records(ablations.report_table(SHARED, found))
     assert base["Δ R1 [95 %]"] == "baseline"
     assert other["Δ mAP (trapezoid) [95 %]"] == line["Δ mAP (trapezoid) [95 %]"]
 
@@ -83,12 +84,12 @@ def test_the_reading_follows_the_interval(tmp_path, shared, separate, words):
         name: [None if value is None else {"full": value}]
         for name, value in (("jlml", shared), ("jlml-separate", separate))
     }
-    (sentence,) = ablations.readings(SHARED, evidence(tmp_path, rows))
+    (sentence,) = ablations.readings(SHARED, gathered(tmp_path, rows))
     assert all(word in sentence for word in words), sentence
 
 
 def test_figures_get_what_is_here_and_what_is_printed(tmp_path):
-    found = evidence(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
+    found = gathered(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
     here, printed = ablations.panels(SHARED, found)
     assert here == {name: {"with shared features": None} for name in ("R1", "mAP (trapezoid)")}
     assert printed["R1"]["with shared features"] == pytest.approx(1.9)
@@ -96,15 +97,15 @@ def test_figures_get_what_is_here_and_what_is_printed(tmp_path):
 
 
 def test_the_number_of_seeds_is_said(tmp_path):
-    assert "over queries alone" in ablations.basis(evidence(tmp_path / "1", {"jlml": [{"full": 0.6}]}))
+    assert "over queries alone" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).basis()
     wanted = {"2": [{"full": 0.6}, {"full": 0.7}], "mixed": [{"full": 0.6}, None], "none": [None, None]}
     two, mixed, none = (
-        evidence(tmp_path / name, {"jlml": seeds, "jlml-2": wanted["2"] if name != "none" else seeds})
+        gathered(tmp_path / name, {"jlml": seeds, "jlml-2": wanted["2"] if name != "none" else seeds})
         for name, seeds in wanted.items()
     )
-    assert ablations.basis(two).startswith("2 seeds") and "almost nothing" in ablations.basis(two)
-    assert ablations.basis(mixed).startswith("1 to 2 seeds")
-    assert ablations.basis(none) == "no runs"
+    assert two.basis().startswith("2 seeds") and "almost nothing" in two.basis()
+    assert mixed.basis().startswith("1 to 2 seeds")
+    assert none.basis() == "no runs"
 
 
 def test_a_baseline_has_to_be_a_row():

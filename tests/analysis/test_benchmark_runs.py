@@ -13,18 +13,18 @@ from cuhk03_miniature import write_archive
 from miniature import write_image
 from small_miniatures import write_cuhk01, write_grid, write_grid_mat
 
-from reidlib.analysis import benchmark_runs as comparisons
-from reidlib.analysis import table_folders
+from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.benchmark_tables import TABLES, notes
-from reidlib.cli.arguments import _named_folder, main
+from reidlib.analysis.scores import records
+from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.obtaining import GUIDES
 from reidlib.errors import InputError
-from reidlib.experiments import profiles as sizes
+from reidlib.experiments.rows import PROFILES, Size
+from reidlib.experiments.setup import Setup
 from reidlib.reports import tasks as sweeps
+from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.device import Execution
-from reidlib.training.recipe import Recipe
 from reidlib.training.runs import Run, configuration_hash
 
 QUIET = Execution(device="cpu", progress=False)
@@ -37,12 +37,11 @@ MARKET = next(table for table in TABLES if table.specification == "market1501")
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(
-        sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125, "feature_size": 16}, recipe)
-    )
+    smoke = PROFILES["smoke"].sizes
+    monkeypatch.setitem(smoke, "jlml", Size((32, 16), {"width": 0.125, "feature_size": 16}, recipe))
     scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
     recipe = Recipe(steps=2, batch_size=4, images_per_identity=2, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(sizes.PYRAMID_PROFILES, "smoke", sizes.Profile((32, 16), scaled, recipe))
+    monkeypatch.setitem(smoke, "pyramid", Size((32, 16), scaled, recipe))
 
 
 @pytest.fixture
@@ -55,14 +54,18 @@ def folders(market, tmp_path):
 
 
 def obtained(specification, folders, **more):
-    return comparisons.obtain(
+    return benchmark_runs.obtain(
         specification, folders, "smoke", execution=QUIET, report=lambda text: None, **more
     )
 
 
+def own_rows(table, own):
+    return records(benchmark_runs.rows(table, own))[-len(own.runs) :]
+
+
 def test_every_table_is_printed_and_can_be_read():
     for table in TABLES:
-        rows = table.printed()
+        rows = records(table.printed())
         assert rows, table.title
         assert all(row.keys() == {"method", *table.columns} for row in rows)
         assert table.benchmark in BENCHMARKS
@@ -75,15 +78,16 @@ def test_every_table_is_printed_and_can_be_read():
     assert with_note == {"CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"}
     assert len(BY_TITLE) == len(TABLES)
     assert {table.benchmark for table in TABLES} == set(GUIDES)
-    jlml = BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed()
+    jlml = records(BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed())
     assert jlml == [{"method": "JLML", "R1": "91.2", "R5": "98.4", "R10": "99.2", "R20": "99.8"}]
-    new = BY_TITLE["CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"].printed()
+    title = "CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"
+    new = records(BY_TITLE[title].printed())
     assert new == [{"method": "Pyramid", "R1": "78.9", "R5": "90.7", "R10": "94.5", "mAP (step)": "74.8"}]
 
 
 def test_a_benchmark_that_is_not_given_has_no_rows():
-    assert comparisons.obtain("grid", {}, "smoke") is None
-    assert comparisons.rows(GRID, None) == GRID.printed()
+    assert benchmark_runs.obtain("grid", {}, "smoke") is None
+    assert records(benchmark_runs.rows(GRID, None)) == records(GRID.printed())
 
 
 def test_rows_are_means_over_the_partitions(folders):
@@ -92,12 +96,12 @@ def test_rows_are_means_over_the_partitions(folders):
     assert not own.pretrained
     assert own.missing() == []
     assert own.incomplete.startswith("probe holds 4 images, 246 fewer than belong there")
-    rows = comparisons.own_rows(GRID, own)
+    rows = own_rows(GRID, own)
     assert [row["method"] for row in rows] == [
         "this suite: jlml, profile smoke, not the whole benchmark",
         "this suite: pyramid, profile smoke, not the whole benchmark",
     ]
-    for name, row in zip(comparisons.OWN, rows, strict=True):
+    for name, row in zip(benchmark_runs.OWN, rows, strict=True):
         shares = [
             run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"]
             for (run,) in own.runs[name]
@@ -115,7 +119,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     own = obtained("grid", folders, trials=1)
     assert own.pretrained
     ((run,),) = own.runs["jlml"]
-    before = table_folders.pretraining(folders)
+    before = benchmark_tables.pretraining(folders)
     assert before.specification == "cuhk03+market1501"
     assert before.train.person_ids.min() > 0
     parts = [load("cuhk03", folders["cuhk03"]), load("market1501", folders["market1501"])]
@@ -125,18 +129,18 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     (first,) = run.folder.parent.glob(f"jlml-*-{start}")
     assert configuration_hash(Run(first).configuration) == start
     assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
-    rows = comparisons.own_rows(GRID, own)
+    rows = own_rows(GRID, own)
     assert rows[0]["method"] == (
         "this suite: jlml, profile smoke, not the whole benchmark, pre-trained, 1 of 3 partitions"
     )
     # The large sets do not, and neither do the small ones without both folders.
-    assert table_folders.before("market1501", folders) == ()
-    assert table_folders.before("grid", {**folders, "cuhk03": ""}) == ()
+    assert benchmark_tables.before("market1501", folders) == ()
+    assert benchmark_tables.before("grid", {**folders, "cuhk03": ""}) == ()
 
 
 def test_market_has_its_own_measures(folders):
     own = obtained("market1501", folders)
-    row = comparisons.own_rows(MARKET, own)[0]
+    row = own_rows(MARKET, own)[0]
     ((run,),) = own.runs["jlml"]
     single = run.scores["branches"]["full"]["trapezoid"]
     assert row["R1"] == f"{100 * single['cmc']['1']:.1f}"
@@ -149,7 +153,7 @@ def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
     own = obtained("cuhk01", {"cuhk01": root})
     assert "unpack" in own.missing()[0]
     table = TABLES[0]
-    assert comparisons.rows(table, own)[-1] == {
+    assert records(benchmark_runs.rows(table, own))[-1] == {
         "method": "this suite: pyramid, profile smoke",
         **dict.fromkeys(table.columns, "missing"),
     }
@@ -158,20 +162,20 @@ def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
         "jlml, grid, trial 0, seed 0",
         "pyramid, grid, trial 0, seed 0",
     ]
-    assert comparisons.own_rows(GRID, own)[0]["R1"] == "missing"
+    assert own_rows(GRID, own)[0]["R1"] == "missing"
 
 
 def test_one_missing_partition_is_counted(folders):
     own = obtained("grid", {"grid": folders["grid"]}, trials=2)
     ((first,), _) = own.runs["jlml"]
-    lost = comparisons.Missing("lost")
-    own = comparisons.OwnRuns("grid", "smoke", 2, {"jlml": ((first,), (lost,))})
-    assert comparisons.own_rows(GRID, own)[0]["R1"].endswith("(1 of 2 trials)")
+    lost = benchmark_runs.Missing("lost")
+    own = benchmark_runs.OwnRuns("grid", "smoke", 2, {"jlml": ((first,), (lost,))})
+    assert own_rows(GRID, own)[0]["R1"].endswith("(1 of 2 trials)")
 
 
 def test_rank1_of_a_figure(folders):
     own = obtained("grid", {"grid": folders["grid"]}, trials=2)
-    found = comparisons.rank1_rows(GRID, own)
+    found = benchmark_runs.rank1(GRID, own)
     assert found["JLML"] == (37.5, "paper")
     assert found["GOG"] == (24.7, "other")
     assert [kind for name, (_, kind) in found.items() if "2 of 3 partitions" in name] == [
@@ -179,13 +183,14 @@ def test_rank1_of_a_figure(folders):
         "pyramid (not comparable)",
     ]
     whole = replace(own, profile="paper", differences=())
-    assert [kind for _, kind in comparisons.rank1_rows(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
-    gone = comparisons.rank1_rows(GRID, comparisons.OwnRuns("grid", "smoke", lack="gone"))
-    assert gone.keys() == {row["method"] for row in GRID.printed()}
+    assert [kind for _, kind in benchmark_runs.rank1(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
+    gone = benchmark_runs.rank1(GRID, benchmark_runs.OwnRuns("grid", "smoke", lack="gone"))
+    assert gone.keys() == set(GRID.printed()["method"])
 
 
 def test_trainings_are_tasks_that_others_can_share(folders):
-    tasks = sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")
+    setup = Setup("smoke", device="cpu", progress=False)
+    tasks = sweeps.benchmark_tasks(folders, setup, trials=1)
     names = [task.name for task in tasks]
     assert names[:2] == [
         "jlml-smoke-cuhk03+market1501-seed0",
@@ -204,40 +209,40 @@ def test_trainings_are_tasks_that_others_can_share(folders):
     for task in tasks:
         if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
             task.function(*task.arguments)
-    left = [task.name for task in sweeps.benchmark_tasks(folders, "smoke", trials=1, device="cpu")]
+    left = [task.name for task in sweeps.benchmark_tasks(folders, setup, trials=1)]
     assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
 
 
 def test_folders_are_checked(tmp_path):
     with pytest.raises(InputError, match=r"the papers' tables are about.*'folder'"):
-        table_folders.check_folders({"folder": str(tmp_path)})
+        benchmark_tables.check_folders({"folder": str(tmp_path)})
     with pytest.raises(InputError, match="the folder of grid exists"):
-        table_folders.check_folders({"grid": str(tmp_path / "nowhere")})
+        benchmark_tables.check_folders({"grid": str(tmp_path / "nowhere")})
     with pytest.raises(InputError, match="did you mean grid"):
-        table_folders.check_folders({"gird": str(tmp_path)})
+        benchmark_tables.check_folders({"gird": str(tmp_path)})
     for name in ("viper,test_persons=20", "market1501,distractors=true", "cuhk03,trial=2", "grid,trial=0"):
         with pytest.raises(InputError, match=f"'{name}'; write {name.partition(',')[0]}"):
-            table_folders.check_folders({name: str(tmp_path)})
+            benchmark_tables.check_folders({name: str(tmp_path)})
     with pytest.raises(InputError, match="is given once"):
-        table_folders.check_folders(
+        benchmark_tables.check_folders(
             dict.fromkeys(
                 ("cuhk03,boxes=detected,split=new", "cuhk03,split=new,boxes=detected"), str(tmp_path)
             )
         )
-    assert table_folders.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
-    assert table_folders.given({}, "synthetic", "b") == {}
+    assert benchmark_tables.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
+    assert benchmark_tables.given({}, "synthetic", "b") == {}
 
 
 def test_a_folder_is_found_however_its_options_are_ordered(folders):
     ordered = {"cuhk03,split=new,boxes=detected": folders["cuhk03"]}
-    table_folders.check_folders(ordered)
-    found = table_folders.folder_of("cuhk03,boxes=detected,split=new", ordered)
+    benchmark_tables.check_folders(ordered)
+    found = benchmark_tables.folder_of("cuhk03,boxes=detected,split=new", ordered)
     assert found == Path(folders["cuhk03"])
-    assert table_folders.folder_of("cuhk03", ordered) is None
-    assert table_folders.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
-    assert table_folders.folders_of("grid", ordered) == []
+    assert benchmark_tables.folder_of("cuhk03", ordered) is None
+    assert benchmark_tables.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
+    assert benchmark_tables.folders_of("grid", ordered) == []
     with pytest.raises(InputError):  # this archive's new protocol lacks its files: asked for, so refused
-        table_folders.unread(ordered)
+        benchmark_tables.unread(ordered)
 
 
 def test_the_command_trains_a_chain(folders, tmp_path, capsys):
@@ -269,30 +274,30 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
 
 def test_what_is_missing_is_recorded(folders, tmp_path):
     own = obtained("grid", {"grid": folders["grid"]}, trials=1)
-    assert [set(row) >= {"run", "folder"} for row in own.records()] == [True, True]
+    assert [set(row) >= {"run", "folder"} for row in own.gathered.records()] == [True, True]
     own = obtained("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
-    records = own.records()
+    records = own.gathered.records()
     assert [(row["experiment"], "missing" in row) for row in records] == [
         ("jlml, grid, trial 0", False),
-        ("jlml, grid, trial 1", True),
         ("pyramid, grid, trial 0", False),
+        ("jlml, grid, trial 1", True),
         ("pyramid, grid, trial 1", True),
     ]
-    assert "missing" in comparisons.OwnRuns("grid", "smoke", lack="gone").records()[0]
+    assert "missing" in benchmark_runs.OwnRuns("grid", "smoke", lack="gone").gathered.records()[0]
 
 
 def test_the_state_changes_with_whatever_the_tables_show(folders, market):
-    state = table_folders.state(folders)
-    assert table_folders.state(folders) == state
+    state = benchmark_tables.state(folders)
+    assert benchmark_tables.state(folders) == state
     assert len(state["grid"]) > 3
     (market / "gt_bbox").mkdir()
     for name in ("0001_c1s1_001051_00.jpg", "0003_c2s1_000001_00.jpg"):
         write_image(market / "gt_bbox" / name)
-    changed = table_folders.state(folders)
+    changed = benchmark_tables.state(folders)
     assert changed["market1501"] != state["market1501"]
     write_grid_mat(Path(folders["grid"]) / "features_and_partitions.mat", ((1, 3), (2, 4), (1, 4)))
-    assert table_folders.state(folders)["grid"] != changed["grid"]
-    assert table_folders.state(folders, trials=1)["grid"][0] == changed["grid"][0]
+    assert benchmark_tables.state(folders)["grid"] != changed["grid"]
+    assert benchmark_tables.state(folders, trials=1)["grid"][0] == changed["grid"][0]
 
 
 def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
@@ -303,7 +308,7 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
     assert main([*command, "--folder", f"grid={folders['grid']}"]) == 2
     assert "given once" in capsys.readouterr().err
     # A part of what the tables want of a folder may be missing: said, and gone on without it.
-    assert table_folders.unread({"cuhk03": folders["cuhk03"]}).keys() == {
+    assert benchmark_tables.unread({"cuhk03": folders["cuhk03"]}).keys() == {
         "cuhk03,split=new",
         "cuhk03,boxes=detected,split=new",
     }
@@ -377,7 +382,7 @@ def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_p
 
 
 def test_where_protocols_are_compared():
-    at_hand = table_folders.at_hand
+    at_hand = benchmark_tables.at_hand
     assert at_hand("quick", {"market1501": "m"}) == ("synthetic", "")
     assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")
     assert at_hand("paper", {"grid": "g", "dukemtmc": "d"}) == ("dukemtmc", "d")

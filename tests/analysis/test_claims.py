@@ -1,16 +1,15 @@
 """The ledger: what its tests are made of, and that verdicts follow from intervals alone."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from written import evidence, scores
+from written import gathered, scores
 
 from reidlib.analysis import ablations, claims
 from reidlib.analysis.claims import CLAIMS, FAILS, HOLDS, UNDECIDED, Claim, Contrast, decide
-from reidlib.analysis.evidence import Cell
-from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.analysis.scores import Cell, records
+from reidlib.experiments import EXPERIMENTS
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
 ABOVE = Contrast("a − b", (Cell("jlml"),), (Cell("jlml-2"),))
@@ -21,11 +20,10 @@ def claim(*contrasts, **keywords):
     return Claim("name", "JLML", "It helps.", "", "a above b", "step", contrasts, **keywords)
 
 
-def found(folder, a, b, c=None):
+def found(folder, a, b, c=None, profile=""):
     wanted = {"jlml": a, "jlml-2": b} | ({} if c is None else {"jlml-6": c})
-    return evidence(
-        folder, {name: [v if v is None else {"full": v} for v in vs] for name, vs in wanted.items()}
-    )
+    values = {name: [v if v is None else {"full": v} for v in vs] for name, vs in wanted.items()}
+    return gathered(folder, values, profile)
 
 
 def test_every_claim_of_the_issue_is_there():
@@ -81,7 +79,8 @@ def test_all_other_part_counts_are_asked():
 def test_the_verdict_follows_from_the_interval(tmp_path, a, b, word):
     verdict = decide(claim(ABOVE), found(tmp_path, a, b))
     assert verdict.word == word, verdict
-    assert ("one seed" in verdict.reason) == (verdict.found[0] is not None and verdict.found[0].seeds == 1)
+    (interval,) = verdict.found.values()
+    assert ("one seed" in verdict.reason) == (interval is not None and interval.seeds == 1)
 
 
 def test_all_contrasts_have_to_be_clear(tmp_path):
@@ -111,8 +110,7 @@ def test_nothing_to_decide_by_is_undecided(tmp_path):
 
 
 def test_a_smoke_run_decides_nothing(tmp_path):
-    smoke = replace(found(tmp_path, [0.6], [0.5]), profile="smoke")
-    assert decide(claim(ABOVE), smoke).word == UNDECIDED
+    assert decide(claim(ABOVE), found(tmp_path, [0.6], [0.5], profile="smoke")).word == UNDECIDED
 
 
 def test_two_seeds_are_too_few_to_be_sure(tmp_path):
@@ -129,9 +127,9 @@ def test_an_undecided_sentence_never_holds(tmp_path):
 
 def test_the_ledger_has_a_row_for_each_claim(tmp_path):
     everything = {name: [{"full": 0.6, "global": 0.5, "local": 0.5}] for name in claims.wanted()[0]}
-    gathered = evidence(tmp_path, everything)
-    verdicts = [decide(one, gathered) for one in CLAIMS]
-    rows = claims.ledger_rows(verdicts)
+    everywhere = gathered(tmp_path, everything)
+    verdicts = [decide(one, everywhere) for one in CLAIMS]
+    rows = records(claims.ledger(verdicts))
     assert [row["claim"] for row in rows] == [f"{one.paper}: {one.statement}" for one in CLAIMS]
     by_name = {verdict.claim.name: verdict.word for verdict in verdicts}
     assert by_name["complementary branches"] == HOLDS
@@ -155,14 +153,14 @@ def test_a_smaller_loss_is_what_relaxes(tmp_path):
     """Pyramid 60 → 50, stripes 70 → 40: it loses 20 points less."""
     (one,) = [one for one in CLAIMS if one.name == "relaxed alignment"]
     stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
-    gathered = evidence(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
+    both = gathered(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
     for cell in {cell for cell in one.cells if cell.condition}:
-        assert gathered.group(cell) == [None]
+        assert both.of(cell) == [None]
         value = 0.5 if cell.experiment == "pyramid" else 0.4
-        gathered._scores[cell] = [scores({"full": value})["branches"]["full"]]
-    verdict = decide(one, gathered)
+        both._scores[cell] = [scores({"full": value})["branches"]["full"]]
+    verdict = decide(one, both)
     assert verdict.word == HOLDS
-    assert [interval.mean for interval in verdict.found] == pytest.approx([20] * 4)
+    assert [interval.mean for interval in verdict.found.values()] == pytest.approx([20] * 4)
 
 
 def test_labels_of_the_parts_come_from_the_table():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.analysis.evidence import Missing
 from reidlib.analysis.feature_selection import described, has_weights, input_norms, reading
 from reidlib.errors import InputError
+from reidlib.experiments.setup import Missing
 from reidlib.training.runs import Run
 
 

@@ -1,19 +1,20 @@
 """Losses under worse boxes, from scores written by hand."""
 
 import pytest
-from written import evidence, scores
+from written import gathered, scores
 
 from reidlib.analysis import misalignment
-from reidlib.analysis.evidence import Cell
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.analysis.scores import Cell, records
+from reidlib.experiments.rows import CONDITIONS, Condition
+from reidlib.visual.figures.misalignment import contact_sheet
 
 NETWORKS = {"Pyramid": Cell("pyramid"), "JLML": Cell("jlml")}
 
 
 @pytest.fixture
-def gathered(tmp_path):
+def turned(tmp_path):
     """Pyramid falls from 80 by 10 points a value, JLML from 60 by 5; one value is missing."""
-    found = evidence(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
+    found = gathered(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
     for factor, values in CONDITIONS.items():
         for place, value in enumerate(values):
             for name, best, step in (("pyramid", 0.8, 0.1), ("jlml", 0.6, 0.05)):
@@ -33,34 +34,34 @@ def test_every_factor_has_a_meaning_and_its_usual_value_among_those_tested():
 
 def test_nothing_is_found_on_another_benchmark(tmp_path):
     """Its ordinary scores are not those at a value of the renderer's factor."""
-    found = evidence(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
-    rows = misalignment.score_rows(NETWORKS, found)
+    found = gathered(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
+    rows = records(misalignment.condition_table(NETWORKS, found))
     assert {row["JLML: R1"] for row in rows} == {"missing"}
 
 
-def test_a_curve_for_each_network(gathered):
-    line = misalignment.curves(NETWORKS, gathered, "mAP (step)")["box jitter"]["Pyramid"]
+def test_a_curve_for_each_network(turned):
+    line = misalignment.curves(NETWORKS, turned, "mAP (step)")["box jitter"]["Pyramid"]
     assert [value for value, _ in line] == list(CONDITIONS["box_jitter"])
     assert [spread.mean for _, spread in line] == pytest.approx([90, 80, 70, 60])
 
 
-def test_losses_and_what_goes_beyond_the_reference(gathered):
-    found = misalignment.losses(NETWORKS, gathered, "mAP (step)", reference="Pyramid")
+def test_losses_and_what_goes_beyond_the_reference(turned):
+    found = misalignment.losses(NETWORKS, turned, "mAP (step)", reference="Pyramid")
     assert found["box_jitter"]["Pyramid"].change.mean == pytest.approx(-20)
     assert found["box_jitter"]["Pyramid"].beyond is None
     assert found["box_jitter"]["JLML"].change.mean == pytest.approx(-10)
     assert found["box_jitter"]["JLML"].beyond.mean == pytest.approx(10)  # loses ten points less
     assert found["box_jitter"]["JLML"].kept == pytest.approx(50 / 60)
     assert found["occlusion_share"]["JLML"][:2] == (None, None)
-    rows = misalignment.loss_rows(found)
+    rows = records(misalignment.loss_table(found))
     assert [row["network"] for row in rows] == ["Pyramid", "JLML"]
     assert rows[0]["box jitter 0.06 → 0.24"] == "−20.0 [−20.0, −20.0]"
     assert rows[0]["box jitter: keeps"] == "75 %"
     assert list(rows[1].values())[-2:] == ["missing", "–"]
 
 
-def test_a_row_for_each_value(gathered):
-    rows = misalignment.score_rows(NETWORKS, gathered)
+def test_a_row_for_each_value(turned):
+    rows = records(misalignment.condition_table(NETWORKS, turned))
     assert len(rows) == sum(map(len, CONDITIONS.values()))
     assert rows[1]["value"] == "0.06 (usual)"
     assert rows[1]["JLML: mAP (step)"] == "60.0"
@@ -68,7 +69,7 @@ def test_a_row_for_each_value(gathered):
 
 
 def test_the_pictures_turn_one_factor_a_row():
-    figure = misalignment.contact_sheet(cameras=(1,))
+    figure = contact_sheet(cameras=(1,))
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(shown) == 12
     usual = [

@@ -8,16 +8,53 @@ import pytest
 
 from reidlib.analysis.scores import (
     SINGLE_QUERY,
-    batch_rows,
-    difference,
-    differences,
-    score_rows,
-    spreads,
+    Cell,
+    Scores,
+    batch_table,
+    records,
     trace,
     triplet_in_use,
 )
 from reidlib.errors import InputError
+from reidlib.experiments.setup import Missing, Runs
 from reidlib.training.runs import Run
+
+
+class Scored(Run):
+    """A run whose one branch has these scores."""
+
+    def __init__(self, branch):
+        self.__dict__["branch"] = branch
+
+    @property
+    def scores(self):
+        return {"branches": {"full": self.branch}, "query_person_ids": self.branch.get("persons")}
+
+
+def of(groups):
+    """Label -> of each seed the scores, None for a missing run; and the rows by the same labels."""
+    runs = {
+        name: tuple(Missing("lost") if one is None else Scored(one) for one in seeds)
+        for name, seeds in groups.items()
+    }
+    return Scores(Runs(runs, max(map(len, groups.values())))), {name: Cell(name) for name in groups}
+
+
+def score_rows(groups, *arguments, **keywords):
+    scores, cells = of(groups)
+    return records(scores.table(cells, *arguments, **keywords))
+
+
+def difference(plus, minus, measure):
+    """Of rows given by their scores."""
+    scores, cells = of(dict(enumerate([*plus, *minus])))
+    cells = list(cells.values())
+    return scores.difference(cells[: len(plus)], cells[len(plus) :], measure)
+
+
+def differences(groups, baseline, measures):
+    scores, cells = of(groups)
+    return scores.differences(cells, baseline, measures)
 
 
 def scored(rank1, step, trapezoid=0.5, inp=0.25, first=(1, 2, 1, 0), precision=(1.0, 0.5, 0.25, None)):
@@ -26,7 +63,7 @@ def scored(rank1, step, trapezoid=0.5, inp=0.25, first=(1, 2, 1, 0), precision=(
     return {
         "step": {"cmc": cmc, "mean_average_precision": step, "mean_inp": inp, **queries},
         "trapezoid": {"cmc": cmc, "mean_average_precision": trapezoid, "mean_inp": inp, **queries},
-        "query_person_ids": [1, 1, 2, 3],
+        "persons": [1, 1, 2, 3],
     }
 
 
@@ -71,10 +108,11 @@ def test_multi_query_stands_where_there_is_any():
 
 
 def test_means_and_intervals_over_seeds():
-    cells = spreads(GROUPS, ("R1",))["plain"]["R1"]
-    assert cells.mean == pytest.approx(60)
+    scores, cells = of(GROUPS)
+    spread = scores.spreads(cells, ("R1",)).at["plain", "R1"]
+    assert spread.mean == pytest.approx(60)
     # Of 50 and 70: deviation 14.14, divided by √2, times Student's t with one degree of freedom.
-    assert cells.half_width == pytest.approx(12.7062 * 10, rel=1e-4)
+    assert spread.half_width == pytest.approx(12.7062 * 10, rel=1e-4)
     assert score_rows(GROUPS, measures=("R1",))[0] == {"feature": "plain", "R1": "60.0 ± 127.1"}
 
 
@@ -92,13 +130,13 @@ def test_a_difference_is_paired_query_by_query():
     base = [scored(0, 0, first=(1, 2, 2, 0), precision=(0.5, 0.5, 0.5, None))]
     more = [scored(0, 0, first=(1, 1, 2, 0), precision=(0.6, 0.8, 0.4, None))]
     found = differences({"base": base, "more": more}, "base", ("R1", "mAP (step)"))
-    assert found.keys() == {"more"}
-    assert found["more"]["R1"].mean == pytest.approx(100 / 3)  # one of the three queries with a match
-    assert found["more"]["R1"].queries == 3
-    assert found["more"]["mAP (step)"].mean == pytest.approx(10)
+    assert list(found.index) == ["more"]
+    assert found.at["more", "R1"].mean == pytest.approx(100 / 3)  # one of the three queries with a match
+    assert found.at["more", "R1"].queries == 3
+    assert found.at["more", "mAP (step)"].mean == pytest.approx(10)
     # Persons 1 and 2 are drawn: person 1 alone gives +20, person 2 alone −10.
-    assert found["more"]["mAP (step)"].low == pytest.approx(-10)
-    assert found["more"]["mAP (step)"].high == pytest.approx(20)
+    assert found.at["more", "mAP (step)"].low == pytest.approx(-10)
+    assert found.at["more", "mAP (step)"].high == pytest.approx(20)
 
 
 def test_a_difference_of_differences_needs_all_four_rows():
@@ -109,7 +147,7 @@ def test_a_difference_of_differences_needs_all_four_rows():
 
 
 def test_without_persons_queries_stand_for_themselves():
-    first, second = ({k: v for k, v in scored(0, 0).items() if k != "query_person_ids"} for _ in range(2))
+    first, second = ({k: v for k, v in scored(0, 0).items() if k != "persons"} for _ in range(2))
     assert difference([[first]], [[second]], "R1").queries == 3
 
 
@@ -118,16 +156,31 @@ def test_a_score_without_any_match_is_a_dash():
     assert score_rows({"all": [lost]}, measures=("mAP (step)",)) == [{"feature": "all", "mAP (step)": "–"}]
 
 
+def test_the_tidy_table_has_a_line_for_each_score_that_is_there():
+    scores, cells = of({"half": [None, scored(0.7, 0.4)]})
+    table = scores.tidy(cells, ("R1", "mAP (step)", "MQ R1"))
+    assert list(table.columns) == ["row", "experiment", "branch", "condition", "seed", "measure", "value"]
+    assert table["value"].tolist()[:2] == pytest.approx([70, 40])
+    assert math.isnan(table["value"][2])
+    assert table["seed"].tolist() == [1, 1, 1]
+
+
+def test_a_protocols_ranks_stand_for_the_usual_ones():
+    own = {**scored(0.5, 0.4), "protocols": {"single-shot": {"cmc": {"1": 0.25}}}}
+    runs = Runs({"a": (Scored(own),)}, 1)
+    assert Scores(runs, "single-shot").spreads({"a": Cell("a")}, ("R1",)).at["a", "R1"].mean == 25
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: spreads(GROUPS, ("R2",)), "a measure is one of R1, .*'R2'"),
-        (lambda: spreads({"plain": []}), "one seed at least.*'plain'"),
+        (lambda: score_rows(GROUPS, ("R2",)), "a measure is one of R1, .*'R2'"),
+        (lambda: score_rows({"plain": []}), "one at least.*0 seeds"),
         (lambda: differences(GROUPS, "none", ("R1",)), "baseline is one of the rows.*'none'"),
         (lambda: differences(GROUPS, "plain", ("mINP",)), "a value for each query.*mINP"),
         (
             lambda: differences({**GROUPS, "one": GROUPS["plain"][:1]}, "plain", ("R1",)),
-            "same seeds.*1, 2 seeds",
+            "same seeds.*2, 2, 1 seeds",
         ),
         (
             lambda: difference([[scored(0, 0)]], [[scored(0, 0, first=(1,))]], "R1"),
@@ -165,7 +218,9 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
     assert triplet_in_use(trace(balanced)).tolist() == [1, 0, 0, 1]
     assert trace(alone)["step"].tolist() == [1, 2, 3, 4]
     assert trace(alone)["identity"].tolist() == [5, 4, 3, 2]
-    assert batch_rows({"paper": [balanced], "alone": [None, alone], "lost": [None]}, heading="mode") == [
+    assert records(
+        batch_table({"paper": [balanced], "alone": [None, alone], "lost": [None]}, heading="mode")
+    ) == [
         {"mode": "paper", "steps": "4", "balanced batches": "75.0", "triplet loss in use": "50.0"},
         {"mode": "alone", "steps": "4", "balanced batches": "0.0", "triplet loss in use": "0.0"},
         {"mode": "lost", "steps": "missing", "balanced batches": "missing", "triplet loss in use": "missing"},

@@ -15,8 +15,7 @@ import torch
 
 from reidlib.data.augmentation import normalise
 from reidlib.models import JLML, Pyramid
-from reidlib.models.parts import FeaturePart
-from reidlib.models.pyramid import pyramid_parts
+from reidlib.models.parts import FeaturePart, pyramid_parts
 from reidlib.training.device import Execution
 from reidlib.visual.attention.figures import pair_figure
 from reidlib.visual.attention.maps import part_attention

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from untrained import JLMLConfiguration, untrained
 from reidlib.data import load
-from reidlib.experiments.distractors import evaluate_with_distractors
+from reidlib.experiments.evaluate import evaluate_with_distractors
 from reidlib.training.device import Execution
 
 held = []

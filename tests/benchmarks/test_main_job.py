@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from reidlib.experiments.obtain import EXPERIMENTS
+from reidlib.experiments import EXPERIMENTS
 
 MINUTES, TRAINING_MINUTES, SECOND_RUN_SECONDS = 20, 2, 10
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.models.pyramid import Part, Pyramid
+from reidlib.models.parts import Part
+from reidlib.models.pyramid import Pyramid
 from reidlib.training.device import Execution
 from reidlib.training.losses import batch_hard_triplet, multi_branch_cross_entropy
 

@@ -8,13 +8,14 @@ same precision on the same device, in the same run.
 
 import statistics
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.data.augmentation import augment
-from reidlib.experiments.obtain import PYRAMID_PROFILES
+from reidlib.experiments.rows import PROFILES
 from reidlib.models.pyramid import Pyramid
 from reidlib.training.config import PyramidConfiguration
 from reidlib.training.device import Execution
@@ -49,7 +50,7 @@ def measure(
 ) -> str:
     device = execution.torch_device
     settings = PyramidConfiguration(trunk="resnet50", balancing=Balancing(mode))
-    profile = PYRAMID_PROFILES["full"]
+    profile = PROFILES["full"].sizes["pyramid"]
     model: Pyramid = settings.build(IDENTITIES, seed=0)
     model.to(device, memory_format=torch.channels_last).train()
     forward = torch.compile(model) if execution.compile else model
@@ -62,7 +63,7 @@ def measure(
 
     def step() -> None:
         nonlocal balance
-        inputs_bchw = augment(images_bchw, profile.recipe.augmentation, generator)
+        inputs_bchw = augment(images_bchw, generator, **asdict(profile.recipe.augmentation))
         with execution.autocast():
             output = forward(inputs_bchw)
         # Every step with triplets, which is the dearer one.
@@ -74,7 +75,7 @@ def measure(
     seconds = seconds_of(step, device, repetitions=repetitions)
     with FlopCounterMode(display=False) as counter:
         with execution.autocast():
-            output = model(augment(images_bchw, profile.recipe.augmentation, generator))
+            output = model(augment(images_bchw, generator, **asdict(profile.recipe.augmentation)))
         settings.objective(model, output, labels_b, balance._replace(balanced=True))[0].total.backward()
     rate = counter.get_total_flops() / seconds
     peak = reached_by_a_product(device, execution.dtype, product)

@@ -4,9 +4,8 @@ import time
 
 import numpy as np
 
-from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.factors import SIZES, Factors, plan
 from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
-from reidlib.data.synthetic.plans import SIZES, plan
 from reidlib.data.synthetic.render import SHAPE, render
 from reidlib.data.synthetic.scenes import compose
 

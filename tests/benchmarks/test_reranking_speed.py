@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.ranking.distance_scores import evaluate_distances
-from reidlib.ranking.metrics import Embeddings, evaluate
+from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 
 QUERIES, GALLERY, LENGTH, PERSONS, CAMERAS = 3368, 15913, 512, 751, 6
 THREADS = "2"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.experiments.obtain import EXPERIMENTS, JLML_PROFILES
+from reidlib.experiments.rows import PROFILES
 from reidlib.models.jlml import _RESNET39, _RESNET39_STEM, stripe_rows
 from reidlib.models.residual import Stages, Stem
+from reidlib.training.config import JLMLConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.losses import exclusive_sparsity, group_sparsity
 
@@ -55,7 +56,7 @@ class NaiveJLML(nn.Module):
 
 
 def test_training_images_per_second():
-    profile = JLML_PROFILES["quick"]
+    profile = PROFILES["quick"].sizes["jlml"]
     width = profile.scaled["width"]
     execution = Execution(progress=False)
     device, batch = execution.torch_device, profile.recipe.batch_size
@@ -63,7 +64,7 @@ def test_training_images_per_second():
     labels_b = torch.randint(IDENTITIES, (batch,), device=device)
 
     naive = NaiveJLML(width, parts=4).to(device)
-    settings = EXPERIMENTS["jlml"].model.__class__(width=width)
+    settings = JLMLConfiguration(width=width)
     ours = settings.build(IDENTITIES, seed=0).to(device, memory_format=torch.channels_last)
     assert sum(p.numel() for p in naive.parameters()) == sum(p.numel() for p in ours.parameters())
     fast_images = images_bchw.contiguous(memory_format=torch.channels_last)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 from torchvision.transforms.v2 import functional
@@ -7,15 +5,13 @@ from torchvision.transforms.v2 import functional
 from reidlib.data.augmentation import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Augmentation,
     augment,
     draw,
     normalise,
 )
-from reidlib.errors import InputError
 
 SIZE = (12, 6)
-EVERYTHING = Augmentation(flip=0.5, pad=2, erase=0.5, colour_jitter=0.4)
+EVERYTHING = {"flip": 0.5, "pad": 2, "erase": 0.5, "colour_jitter": 0.4}
 
 
 def batch(count=32, size=SIZE, seed=0):
@@ -29,7 +25,7 @@ def generator(seed=1):
     return torch.Generator().manual_seed(seed)
 
 
-def naive(image_chw, draws, index, augmentation):
+def naive(image_chw, draws, index):
     """One image, pixel by pixel for the moves, torchvision's functions for the rest."""
     _, height, width = image_chw.shape
     down, right = draws.shift_b2[index].tolist()
@@ -56,19 +52,19 @@ def naive(image_chw, draws, index, augmentation):
     "augmentation",
     [
         EVERYTHING,
-        Augmentation(),
-        Augmentation(flip=0, pad=3),
-        Augmentation(flip=1, pad=0),
-        Augmentation(flip=0, pad=0, erase=1),
-        Augmentation(flip=0, pad=0, colour_jitter=0.9),
+        {"flip": 0.5, "pad": 4},
+        {"pad": 3},
+        {"flip": 1},
+        {"erase": 1},
+        {"colour_jitter": 0.9},
     ],
 )
 def test_a_batch_is_what_each_image_alone_would_be(augmentation):
     images = batch()
     before = images.clone()
-    result = augment(images, augmentation, generator())
-    draws = draw(len(images), SIZE, augmentation, generator())
-    expected = torch.stack([naive(image, draws, i, augmentation) for i, image in enumerate(images)])
+    result = augment(images, generator(), **augmentation)
+    draws = draw(len(images), SIZE, generator(), **augmentation)
+    expected = torch.stack([naive(image, draws, i) for i, image in enumerate(images)])
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(images, before)
     assert result.dtype == torch.float32
@@ -78,7 +74,7 @@ def test_a_batch_is_what_each_image_alone_would_be(augmentation):
 def test_images_in_another_memory_format_give_the_same():
     images = batch()
     assert torch.equal(
-        augment(images, EVERYTHING, generator()), augment(images.contiguous(), EVERYTHING, generator())
+        augment(images, generator(), **EVERYTHING), augment(images.contiguous(), generator(), **EVERYTHING)
     )
 
 
@@ -92,11 +88,11 @@ def test_normalise_is_torchvisions():
 
 def test_nothing_asked_nothing_changed():
     images = batch()
-    assert torch.equal(augment(images, Augmentation(flip=0, pad=0), generator()), normalise(images))
+    assert torch.equal(augment(images, generator()), normalise(images))
 
 
 def test_each_image_has_its_own_draws_in_the_stated_ranges():
-    draws = draw(4000, SIZE, EVERYTHING, generator())
+    draws = draw(4000, SIZE, generator(), **EVERYTHING)
     assert abs(draws.flipped_b.float().mean() - 0.5) < 0.04  # five standard deviations
     for axis in (0, 1):
         shifts, counts = draws.shift_b2[:, axis].unique(return_counts=True)
@@ -109,7 +105,7 @@ def test_each_image_has_its_own_draws_in_the_stated_ranges():
 
 def test_erased_rectangles_keep_to_area_and_aspect():
     height, width = 128, 64
-    draws = draw(4000, (height, width), Augmentation(erase=1), generator())
+    draws = draw(4000, (height, width), generator(), erase=1)
     assert draws.erased_b.float().mean() > 0.99
     top, left, bottom, right = draws.box_b4[draws.erased_b].unbind(1)
     assert top.min() == 0 and left.min() == 0  # touching each border is possible, crossing it is not
@@ -122,9 +118,10 @@ def test_erased_rectangles_keep_to_area_and_aspect():
 
 
 def test_a_variation_leaves_the_draws_of_the_others_alone():
-    plain = draw(50, SIZE, Augmentation(), generator())
+    moved = {"flip": 0.5, "pad": 4}
+    plain = draw(50, SIZE, generator(), **moved)
     for change in ({"erase": 0.7}, {"colour_jitter": 0.3}):
-        changed = draw(50, SIZE, dataclasses.replace(Augmentation(), **change), generator())
+        changed = draw(50, SIZE, generator(), **moved, **change)
         assert torch.equal(changed.flipped_b, plain.flipped_b)
         assert torch.equal(changed.shift_b2, plain.shift_b2)
 
@@ -132,25 +129,17 @@ def test_a_variation_leaves_the_draws_of_the_others_alone():
 def test_the_generators_state_repeats_and_continues():
     source = generator()
     images = batch()
-    augment(images, EVERYTHING, source)
+    augment(images, source, **EVERYTHING)
     state = source.get_state()
-    second = augment(images, EVERYTHING, source)
+    second = augment(images, source, **EVERYTHING)
     source.set_state(state)
-    assert torch.equal(augment(images, EVERYTHING, source), second)
-    assert not torch.equal(augment(images, EVERYTHING, source), second)
-
-
-@pytest.mark.parametrize(
-    "change", [{"flip": 1.1}, {"erase": -0.1}, {"pad": -1}, {"pad": 1.5}, {"colour_jitter": 1.0}]
-)
-def test_contradictory_values_are_refused(change):
-    with pytest.raises(InputError, match=next(iter(change))):
-        Augmentation(**change)
+    assert torch.equal(augment(images, source, **EVERYTHING), second)
+    assert not torch.equal(augment(images, source, **EVERYTHING), second)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_varies_images_as_the_cpu_does():
     images = batch()
-    on_gpu = augment(images.cuda(), EVERYTHING, generator())
-    torch.testing.assert_close(on_gpu.cpu(), augment(images, EVERYTHING, generator()), rtol=1e-5, atol=1e-4)
+    on_gpu = augment(images.cuda(), generator(), **EVERYTHING)
+    torch.testing.assert_close(on_gpu.cpu(), augment(images, generator(), **EVERYTHING), rtol=1e-5, atol=1e-4)

@@ -18,13 +18,23 @@ from PIL import Image
 from reidlib.data import load
 from reidlib.data.synthetic import render as synthetic
 from reidlib.data.synthetic.bodies import Parts, Surface, join
-from reidlib.data.synthetic.factors import Factors, largest_value
+from reidlib.data.synthetic.factors import (
+    GALLERY,
+    PERSON,
+    QUERY,
+    SIZES,
+    TRAIN,
+    Factors,
+    Orders,
+    Size,
+    largest_value,
+    plan,
+)
 from reidlib.data.synthetic.photographs import Studio, photograph
-from reidlib.data.synthetic.plans import GALLERY, QUERY, SIZES, TRAIN, Size, plan
 from reidlib.data.synthetic.raycasting import Views
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
-from reidlib.data.synthetic.scenes import PERSON, Orders, compose
+from reidlib.data.synthetic.scenes import compose
 from reidlib.data.synthetic.shading import cast, cloth
 from reidlib.errors import InputError
 

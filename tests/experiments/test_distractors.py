@@ -7,16 +7,14 @@ import pytest
 from miniature import write_image
 from untrained import QUIET, untrained
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.data import load
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
-from reidlib.experiments import distractors as distractor_scores
-from reidlib.experiments.distractors import evaluate_with_distractors
-from reidlib.experiments.evaluate import embed_streamed, trained_model
+from reidlib.experiments import evaluate as evaluation
+from reidlib.experiments.evaluate import evaluate_with_distractors
+from reidlib.experiments.features import Network
 from reidlib.ranking.metrics import evaluate
-
-SIZE = (32, 16)
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +59,16 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     run = untrained(benchmark, tmp_path / "runs")
     scores = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "distractors.json").read_text()) == scores
-    model = trained_model(run)
-    gallery = embed_streamed(model, concatenated((benchmark.gallery, benchmark.distractors)), SIZE, QUIET)
-    query = embed_streamed(model, benchmark.query, SIZE, QUIET)
+    together = concatenated((benchmark.gallery, benchmark.distractors))
+    query, own, gallery = (
+        Network(run, QUIET).embed(split, keep="nothing")
+        for split in (benchmark.query, benchmark.gallery, together)
+    )
     for kind in ("step", "trapezoid"):
         expected = evaluate(query, gallery, average_precision=kind)
         assert scores[kind]["mean_average_precision"] == expected.mean_average_precision
         assert scores[kind]["first_match_rank"] == expected.first_match_rank.tolist()
-    without = evaluate(query, embed_streamed(model, benchmark.gallery, SIZE, QUIET))
+    without = evaluate(query, own)
     assert scores["step"]["mean_average_precision"] < without.mean_average_precision
     assert (scores["num_gallery"], scores["num_distractors"]) == (7, 20)
 
@@ -77,13 +77,13 @@ def test_the_features_are_read_from_disk_and_found_again(crowded, tmp_path, monk
     benchmark = load("market1501", crowded, distractors=True)
     run = untrained(benchmark, tmp_path / "runs")
     seen = []
-    real = distractor_scores.evaluate_each
+    real = evaluation.evaluate_each
     monkeypatch.setattr(
-        distractor_scores, "evaluate_each", lambda q, g, **more: seen.append(g.features) or real(q, g, **more)
+        evaluation, "evaluate_each", lambda q, g, **more: seen.append(g.features) or real(q, g, **more)
     )
     first = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert isinstance(seen[0], np.memmap)
-    monkeypatch.setattr("reidlib.experiments.feature_files.decode_blocks", None)  # nothing is decoded again
+    monkeypatch.setattr("reidlib.experiments.embedding.decode_blocks", None)  # nothing is decoded again
     assert evaluate_with_distractors(run, benchmark, execution=QUIET) == first
 
 

@@ -18,20 +18,12 @@ from reidlib.data.images import decode
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
-from reidlib.experiments.embedding import embed_split
-from reidlib.experiments.evaluate import (
-    current,
-    embed_streamed,
-    evaluate_run,
-    multi_query_scores,
-    open_images,
-    trained_model,
-    usable,
-)
+from reidlib.experiments import features
+from reidlib.experiments.embedding import embed_blocks
+from reidlib.experiments.evaluate import current, evaluate_run, multi_query_scores, usable
+from reidlib.experiments.features import Network
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.runs import Run
-
-SIZE = (32, 16)
 
 
 @pytest.fixture(autouse=True)
@@ -137,17 +129,17 @@ def test_what_evaluation_keeps(boxed, tmp_path, model):
         "num_boxes": 3,
         "query_person_ids": [1, 3],
     }
-    network = trained_model(run)
-    assert scores["branches"].keys() == network.branches.keys()
+    network = Network(run, QUIET)
+    assert scores["branches"].keys() == network.model.branches.keys()
     # Each branch once more by hand, from features that are found in another way.
     query, gallery, boxes = (
-        embed_streamed(network, split, SIZE, QUIET)
+        network.embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, benchmark.boxes)
     )
     for name, branch in scores["branches"].items():
         assert branch.keys() == {"step", "trapezoid", "multi_query"}
         assert len(branch["step"]["average_precision"]) == len(branch["trapezoid"]["first_match_rank"]) == 2
-        columns = network.branches[name]
+        columns = network.model.branches[name]
         sides = [replace(side, features=side.features[:, columns]) for side in (query, gallery, boxes)]
         for how in ("mean", "max"):
             expected = naive_multi_query(*sides, how, "step")
@@ -191,11 +183,11 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
     run = untrained(benchmark, tmp_path / "runs")
     streamed, pooled_over = [], []
 
-    def watched(model, split, *arguments):
-        streamed.extend(split.paths)
-        return embed_streamed(model, split, *arguments)
+    def watched(model, paths, *arguments):
+        streamed.extend(paths)
+        return embed_blocks(model, paths, *arguments)
 
-    monkeypatch.setattr(evaluation, "embed_streamed", watched)
+    monkeypatch.setattr(features, "embed_blocks", watched)
     monkeypatch.setattr(
         evaluation,
         "multi_query_scores",
@@ -203,24 +195,10 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
     )
     evaluate_run(run, benchmark, execution=QUIET)
     assert streamed == [new]
-    expected = embed_streamed(trained_model(run), boxes, SIZE, QUIET)
+    expected = Network(run, QUIET).embed(boxes, keep="nothing")
     whole = pooled_over[-1]  # of the branch "full"
     torch.testing.assert_close(whole.features, expected.features)
     assert whole.person_ids.tolist() == [3, 1, 3, 1]
-
-
-def test_streamed_features_are_those_of_a_store(market, tmp_path):
-    benchmark = load("market1501", market)
-    model = trained_model(untrained(benchmark, tmp_path / "runs"))
-    stored = embed_split(model, benchmark.gallery, open_images(benchmark.gallery, SIZE, QUIET))
-    kept = list((tmp_path / "home").rglob("*.npy"))
-    streamed = embed_streamed(model, benchmark.gallery, SIZE, QUIET)
-    assert torch.equal(streamed.features, stored.features)
-    assert streamed.camera_ids.tolist() == stored.camera_ids.tolist()
-    assert list((tmp_path / "home").rglob("*.npy")) == kept
-    benchmark.gallery.paths[2].write_bytes(b"")
-    with pytest.raises(InputError, match=benchmark.gallery.paths[2].name):
-        embed_streamed(model, benchmark.gallery, SIZE, QUIET)
 
 
 def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):

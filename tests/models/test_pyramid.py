@@ -12,8 +12,8 @@ from torchvision.models import resnet50
 
 from reidlib.errors import InputError
 from reidlib.models.complexity import complexity, layer_table
-from reidlib.models.parts import PartPooling
-from reidlib.models.pyramid import Part, Pyramid, check_input_height, map_height, pyramid_parts
+from reidlib.models.parts import Part, check_input_height, map_height, pyramid_parts
+from reidlib.models.pyramid import PartPooling, Pyramid
 
 
 def small(num_classes=5, **arguments) -> Pyramid:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.ranking import distance_scores
-from reidlib.ranking.distance_scores import evaluate_distances
-from reidlib.ranking.metrics import Embeddings, evaluate
+from reidlib.ranking import metrics
+from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 
 
 def split(person_ids, camera_ids):
@@ -54,7 +53,7 @@ def test_equals_a_plain_loop(case, dtype, block):
     distances_qg, query, gallery = case
     distances_qg = distances_qg.astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distance_scores, "_BLOCK", block)
+        patch.setattr(metrics, "_BLOCK", block)
         for kind in ("step", "trapezoid"):
             average, penalty, first = oracle(distances_qg, query, gallery, kind == "trapezoid")
             valid = first > 0

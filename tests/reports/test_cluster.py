@@ -16,7 +16,7 @@ import pytest
 from pretending import alive, check_trained_once, notes, processes, until
 from test_reproduce import FINISH, build, meet, status
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import cluster
 from reidlib.reports.cluster import connected
@@ -208,7 +208,7 @@ def test_a_worker_that_comes_late_is_checked_too(home, workers):
     (home / "out").mkdir()
     work = Work("late", b"", {}, None, home / "late.log")
     with workers as (executor, _):
-        next((home / "out").glob(".cluster-*")).unlink()
+        next((home / "out").glob(".cluster-*")).rmdir()
         assert "which does not see" in executor.submit(apart, work).result()
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from reidlib import files
 from reidlib.analysis import claims
-from reidlib.experiments import obtain as experiments
-from reidlib.experiments.perturbations import CONDITIONS
+from reidlib.experiments import EXPERIMENTS, Setup
+from reidlib.experiments.rows import CONDITIONS
 from reidlib.reports import tasks as sweeps
 from reidlib.training.runs import Run
 
@@ -24,7 +24,7 @@ def home(tmp_path_factory):
 
 
 def tasks(*notebooks, **keywords):
-    return sweeps.tasks(notebooks, "smoke", device="cpu", **keywords)
+    return sweeps.tasks(notebooks, Setup("smoke", device="cpu", progress=False, **keywords))
 
 
 def names(found):
@@ -36,13 +36,13 @@ def test_every_notebook_that_trains_is_known():
         code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
         assert (path.stem in sweeps.TRAININGS) == bool(re.search(r"gather\(|obtain\(", code)), path.stem
     for wanted in sweeps.TRAININGS.values():
-        assert set(wanted) <= set(experiments.EXPERIMENTS)
+        assert set(wanted) <= set(EXPERIMENTS)
     assert set(sweeps.TRAININGS["90_claims"]) == set(claims.wanted()[0])
 
 
 def test_every_experiment_is_shown_somewhere():
     shown = {name for wanted in sweeps.TRAININGS.values() for name in wanted}
-    assert shown == set(experiments.EXPERIMENTS)
+    assert shown == set(EXPERIMENTS)
 
 
 def test_a_training_that_several_notebooks_want_is_one_task(home):

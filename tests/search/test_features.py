@@ -15,7 +15,7 @@ from untrained import QUIET, untrained
 from reidlib.data import load
 from reidlib.data.images import decode
 from reidlib.errors import InputError
-from reidlib.experiments.evaluate import embed_streamed, trained_model
+from reidlib.experiments.features import Network
 from reidlib.search import features as feature_sets
 from reidlib.search.features import Embedder, FeatureSet, read_features, save_features, write_features
 
@@ -68,7 +68,7 @@ def test_own_images_come_back_with_features_persons_and_cameras(run, crops, tmp_
     assert found.information["model"] == "jlml"
     assert found.information["input_size"] == [32, 16]
     embedder = Embedder(run, QUIET)
-    expected = embed_streamed(trained_model(embedder.run), split_of(crops, found.names), (32, 16), QUIET)
+    expected = Network(embedder.run, QUIET).embed(split_of(crops, found.names), keep="nothing")
     assert np.array_equal(found.features, expected.features.numpy())
     assert found.information["network"] == embedder.key
 

@@ -1,12 +1,21 @@
 """Configurations refuse what contradicts itself when they are built, in the one form of an error."""
 
 import math
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 
 from reidlib.errors import InputError
-from reidlib.training.config import PyramidConfiguration, RunConfiguration
-from reidlib.training.recipe import Recipe
+from reidlib.training.config import (
+    Augmentation,
+    JLMLConfiguration,
+    PyramidConfiguration,
+    Recipe,
+    RunConfiguration,
+)
+from reidlib.training.runs import configuration_hash
 
 
 @pytest.mark.parametrize(
@@ -49,3 +58,49 @@ def test_stripes_divide_the_map():
     recipe = Recipe(epochs=1, images_per_identity=4)
     with pytest.raises(InputError, match="use a height of 160 or 240"):
         run(PyramidConfiguration(stripes=5), recipe)
+
+
+@pytest.mark.parametrize(
+    "change", [{"flip": 1.1}, {"erase": -0.1}, {"pad": -1}, {"pad": 1.5}, {"colour_jitter": 1.0}]
+)
+def test_contradictory_augmentations_are_refused(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        Augmentation(**change)
+
+
+QUICK_JLML = RunConfiguration(
+    JLMLConfiguration(width=0.5), Recipe(epochs=20), (128, 64), "synthetic", "0123456789abcdef"
+)
+QUICK_PYRAMID = RunConfiguration(
+    PyramidConfiguration(
+        weights=None, normalise_triplet=True, normalisation="part", trunk="resnet39", width=0.5
+    ),
+    Recipe(epochs=14, batch_size=32, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
+    (192, 64),
+    "synthetic",
+    "0123456789abcdef",
+)
+
+
+@pytest.mark.parametrize(
+    "wanted, digest",
+    [
+        (QUICK_JLML, "8932e9ea951d"),
+        (QUICK_PYRAMID, "5feddf0b5105"),
+        (replace(QUICK_JLML, seed=2, start="0123456789ab"), "bf5055792ad5"),
+    ],
+)
+def test_runs_are_found_that_were_trained_before(wanted, digest):
+    """A configuration's hash names its run's folder: a change of one orphans what was trained."""
+    assert configuration_hash(wanted.to_json()) == digest
+    assert RunConfiguration.from_json(wanted.to_json()) == wanted
+
+
+def test_configurations_and_runs_load_no_torch():
+    program = (
+        "import sys\n"
+        "from reidlib.training import config, dynamic, runs\n"
+        "config.PyramidConfiguration(levels=(1, 6)).check_input((384, 128))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -17,14 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.images import ImageStore
 from reidlib.training import distributed
-from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
+from reidlib.training.config import Augmentation, JLMLConfiguration, PyramidConfiguration, Recipe
 from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balancing
 from reidlib.training.loop import train
-from reidlib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS, SLOW = 4, 12, 0.3

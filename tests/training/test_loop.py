@@ -15,15 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.images import ImageStore
 from reidlib.errors import InputError
-from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
+from reidlib.training.config import Augmentation, JLMLConfiguration, PyramidConfiguration, Recipe
 from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balancing
 from reidlib.training.loop import train
 from reidlib.training.losses import Terms
-from reidlib.training.recipe import Recipe
 
 QUIET = Execution(device="cpu", precision="float32", progress=False)
 SMALL = JLMLConfiguration(width=0.125, feature_size=32, parts=2)

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidlib.data.augmentation import Augmentation
 from reidlib.errors import InputError
 from reidlib.files import write_whole
-from reidlib.training.config import JLMLConfiguration, RunConfiguration
-from reidlib.training.loop import Recipe
+from reidlib.training.config import Augmentation, JLMLConfiguration, Recipe, RunConfiguration
 from reidlib.training.runs import Run, configuration_hash, find_or_train
 
 CONFIGURATION = {"model": {"kind": "jlml", "parts": 4}, "seed": 0}

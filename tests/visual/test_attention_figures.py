@@ -6,8 +6,7 @@ import pytest
 from matplotlib.transforms import Bbox
 
 from reidlib.errors import InputError
-from reidlib.models.parts import FeaturePart
-from reidlib.models.pyramid import pyramid_parts
+from reidlib.models.parts import FeaturePart, pyramid_parts
 from reidlib.visual.attention import figures as attention_plots
 from reidlib.visual.attention.figures import Row, averages, pair_figure, sheet
 

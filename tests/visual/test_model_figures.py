@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from reidlib.analysis.scores import Spread, triplet_in_use
-from reidlib.models.pyramid import pyramid_parts
+from reidlib.models.parts import pyramid_parts
 from reidlib.visual.figures import dynamic as balancing_plots
 from reidlib.visual.figures import models as model_plots
 from reidlib.visual.figures import plots
@@ -173,7 +173,7 @@ def test_modes_stand_side_by_side_on_one_scale():
 
 
 def test_bars_carry_values_and_differences():
-    spreads = {"plain": Spread(60.0, 1.0), "paper": Spread(57.5), "lost": Spread.of([None])}
+    spreads = {"plain": Spread(60.0, 1.0), "paper": Spread(57.5), "lost": Spread.of([], 1)}
     (axes,) = plots.score_bars({row: {"R1": of} for row, of in spreads.items()}, baseline="plain").axes
     assert [text.get_text() for text in axes.texts] == ["60.0", "57.5 (−2.5)", "missing"]
     assert [bar.get_width() for bar in axes.patches] == [60.0, 57.5]

@@ -6,27 +6,17 @@ where a note holds in all of them, its ``row`` where it holds for the whole tabl
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+
+import pandas as pd
 
 from reidlib.errors import InputError
 
 
-class Scores(NamedTuple):
-    """A printed row in per cent: single query and multi-query; None where nothing is printed."""
-
-    rank1: float | None
-    mean_average_precision: float | None
-    multi_query_rank1: float | None = None
-    multi_query_map: float | None = None
-
-
 @cache
-def table(name: str) -> tuple[dict[str, str], ...]:
+def table(name: str) -> pd.DataFrame:
     """The rows of ``NAME.csv`` as printed, all text. Raises InputError for a table that is not there."""
     file = files(__name__) / f"{name}.csv"
     if not file.is_file():
@@ -36,30 +26,34 @@ def table(name: str) -> tuple[dict[str, str], ...]:
             repr(name),
             f"choose from {', '.join(known)}",
         )
-    return tuple(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+    with file.open(encoding="utf-8") as lines:
+        return pd.read_csv(lines, dtype=str, keep_default_na=False)
 
 
 def row(name: str, **keys: str) -> dict[str, str]:
     """The one row of a table whose columns have these values. Raises InputError for none or several."""
-    found = [line for line in table(name) if all(line.get(column) == value for column, value in keys.items())]
+    found = [
+        line
+        for line in table(name).to_dict("records")
+        if all(line.get(column) == value for column, value in keys.items())
+    ]
     if len(found) != 1:
         raise InputError(
             "a printed row is named by columns that only it has",
             f"{keys} in {name}.csv, which fits {len(found)} rows",
-            f"its columns are {', '.join(table(name)[0])}",
+            f"its columns are {', '.join(table(name))}",
         )
     return found[0]
 
 
-def number(text: str) -> float | None:
-    """A printed number; None for an empty cell."""
-    return float(text) if text else None
+def ablation(name: str) -> pd.DataFrame:
+    """JLML's rows of an ablation on Market-1501 by their names, in numbers; not a number: nothing is printed.
 
-
-def market1501(ablation: str, name: str) -> Scores:
-    """A row of JLML's ablations on Market-1501 (mAP by the official, trapezoid rule)."""
-    line = row("jlml_ablations", table=ablation, row=name)
-    return Scores(*(number(line[column]) for column in ("SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP")))
+    Columns: rank-1 and mAP (by the official, trapezoid rule) of single query, then of multi-query.
+    """
+    lines = table("jlml_ablations")
+    lines = lines[lines["table"] == name].set_index("row")
+    return lines[["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]].apply(pd.to_numeric)
 
 
 def notes(name: str, rows: Collection[str] | None = None) -> tuple[str, ...]:
@@ -68,10 +62,11 @@ def notes(name: str, rows: Collection[str] | None = None) -> tuple[str, ...]:
     rows: names of the rows that are shown; notes on others are left out. None: all that the table has.
     """
     if rows is None:
-        rows = {cell for line in table(name) for cell in line.values()}
+        rows = set(table(name).to_numpy().flat)
     found = []
-    for line in (line for wanted in (name, "") for line in table("notes") if line["table"] == wanted):
-        concerned = [row for row in line["row"].split("; ") if row and row in rows]
-        if concerned or not line["row"]:
-            found.append(f"{', '.join(concerned)}: {line['note']}" if concerned else line["note"])
+    for wanted in (name, ""):
+        for _, of_table, concerning, note in table("notes").itertuples():
+            concerned = [row for row in concerning.split("; ") if row and row in rows]
+            if of_table == wanted and (concerned or not concerning):
+                found.append(f"{', '.join(concerned)}: {note}" if concerned else note)
     return tuple(found)

@@ -1,7 +1,7 @@
-"""How a pedestrian's picture is made.
+"""How a pedestrian's picture is made; ``render`` is the door to it.
 
-``factors`` what varies · ``plans`` which images a benchmark holds · ``scenes`` who stands where ·
-``looks``, ``pedestrians``, ``accessories``, ``props``, ``bodies`` people and things as capsules · ``places``
-the backgrounds · ``raycasting``, ``shading``, ``photographs`` capsules to pixels · ``repeatable`` numbers
-that are the same on every machine
+``factors`` which images a benchmark holds and what varies (without torch) · ``scenes`` who stands where ·
+``bodies`` capsules and the things of a street · ``looks``, ``pedestrians`` people as capsules ·
+``places`` the backgrounds · ``raycasting``, ``shading``, ``photographs`` capsules to pixels ·
+``repeatable`` numbers that are the same on every machine
 """

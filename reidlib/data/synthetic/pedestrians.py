@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reidlib.data.synthetic.accessories import bags, head
 from reidlib.data.synthetic.bodies import Parts, Surface, point
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.looks import (
@@ -24,6 +23,8 @@ from reidlib.data.synthetic.looks import (
     TROUSERS,
     YOKE,
     Look,
+    bags,
+    head,
 )
 from reidlib.data.synthetic.repeatable import Draws, cosine, sine
 

@@ -21,10 +21,21 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.factors import (
+    BACKGROUND,
+    GALLERY,
+    PERSON,
+    QUERY,
+    SIZES,
+    TRAIN,
+    Factors,
+    Orders,
+    Plan,
+    Size,
+    plan,
+)
 from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
-from reidlib.data.synthetic.plans import GALLERY, QUERY, SIZES, TRAIN, Plan, Size, plan
-from reidlib.data.synthetic.scenes import BACKGROUND, PERSON, Orders, compose
+from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 from reidlib.files import built_once
 

@@ -6,36 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import Parts, join
-from reidlib.data.synthetic.factors import Factors
+from reidlib.data.synthetic.bodies import KINDS, Parts, join, prop
+from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
 from reidlib.data.synthetic.looks import look
 from reidlib.data.synthetic.pedestrians import pedestrian, pose
 from reidlib.data.synthetic.places import Place, place
-from reidlib.data.synthetic.props import KINDS, prop
 from reidlib.data.synthetic.raycasting import Capsules, Views
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
 
-PERSON, JUNK, BACKGROUND = 0, 1, 2
-"""Kinds of boxes: a person, a person's badly placed box, a box on nobody."""
-
 _PI = 3.141592653589793
 _STREAMS = {"identity": 1, "camera": 2, "image": 3}
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What N images are to show; identity numbers are keys of looks, not the labels in file names."""
-
-    identity: np.ndarray  # (N,) int64
-    camera: np.ndarray  # (N,) int64 from 0
-    shot: np.ndarray  # (N,) int64 number of the image of this identity by this camera
-    kind: np.ndarray  # (N,) PERSON, JUNK or BACKGROUND
-
-    def __getitem__(self, chosen: slice | np.ndarray) -> Orders:
-        return Orders(self.identity[chosen], self.camera[chosen], self.shot[chosen], self.kind[chosen])
-
-    def __len__(self) -> int:
-        return len(self.identity)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from reidlib.data.images import ImageStore
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments.embedding import embed
-from reidlib.experiments.evaluate import open_images, ranked_lists_of, trained_model
+from reidlib.experiments.evaluate import ranked_lists_of
+from reidlib.experiments.features import Network
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
-from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 from reidlib.visual.attention.maps import attention_grids, part_attention
@@ -162,16 +162,15 @@ def _check(count: int) -> None:
 def _pairs(
     run: Run, chosen: Mapping[str, tuple[Split, np.ndarray]], wrong_first: np.ndarray, execution: Execution
 ) -> Pairs:
-    model = trained_model(run, execution.torch_device)
-    size = RunConfiguration.from_json(run.configuration).input_size
+    network = Network(run, execution)
+    model = network.model
     images, features = {}, {}
     for role, (split, indices) in chosen.items():
-        store = ImageStore(open_images(split, size, execution).array_nhwc[indices], execution.torch_device)
+        store = ImageStore(network.images(split).array_nhwc[indices], execution.torch_device)
         images[role], features[role] = store.batch(range(len(store))), embed(model, store)
     split, indices = chosen["query"]
-    return Pairs(
-        model, model.feature_parts(size[0]), split.person_ids[indices], wrong_first, images, features
-    )
+    parts = model.feature_parts(network.input_size[0])
+    return Pairs(model, parts, split.person_ids[indices], wrong_first, images, features)
 
 
 def attention_in_batches(

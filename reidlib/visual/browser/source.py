@@ -9,9 +9,9 @@ import ipywidgets as widgets
 import torch
 
 from reidlib.errors import InputError
-from reidlib.experiments import obtain as experiments
 from reidlib.experiments.evaluate import benchmark_of
 from reidlib.experiments.features import Collection, open_collection
+from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 from reidlib.visual.browser.cards import in_a_line
@@ -105,17 +105,11 @@ class RunChooser(widgets.VBox):
         """Train a network on the embedded benchmark, or find it trained, and open it."""
 
         def train() -> None:
-            benchmark = experiments.open_benchmark(_PROFILE, device=self._execution.device)
-            run = experiments.obtain(
-                experiments.configuration(name, _PROFILE, benchmark),
-                benchmark,
-                name=experiments.run_name(name, _PROFILE, benchmark, 0),
-                runs=self._runs,
-                execution=self._execution,
-            )
+            setup = Setup(_PROFILE, device=self._execution.device, runs=self._runs)
+            run = setup.obtain(name)
             self._list_runs()
             self._folder.value, self._known.value = "", run.folder
-            self._show(run, benchmark)
+            self._show(run, setup.data)
 
         self._work(train)
 

@@ -17,9 +17,8 @@ from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
-from reidlib.ranking.distance_scores import evaluate_distances
 from reidlib.ranking.distances import squared_distances_to_all
-from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate
+from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances
 from reidlib.reranking import KReciprocal, k_reciprocal
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}

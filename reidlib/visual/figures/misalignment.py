@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from reidlib.analysis.misalignment import TITLES, usual
+from reidlib.analysis.misalignment import TITLES, marked
 from reidlib.data.synthetic.render import preview
-from reidlib.experiments.perturbations import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, Condition
 from reidlib.visual.figures import plots
 
 
@@ -21,7 +21,7 @@ def contact_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> F
             factors = Condition(factor, value).factors
             line += [preview(identity, camera, factors)[0].transpose(1, 2, 0) for camera in cameras]
         images.append(line)
-        marks = [f"{value:g}" + (" (usual)" if value == usual(factor) else "") for value in values]
+        marks = [marked(factor, value) for value in values]
         titles.append([text for mark in marks for text in (mark, *[""] * (len(cameras) - 1))])
     blocks = len(next(iter(CONDITIONS.values())))
     return plots.image_grid(images, rows=list(TITLES.values()), titles=titles, blocks=blocks)

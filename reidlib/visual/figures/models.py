@@ -38,7 +38,7 @@ def striped_image(
 def part_pictures(image_hwc: np.ndarray, parts: Sequence[tuple[int, int]], stripes: int) -> Figure:
     """An image once for each part of a pyramid: the part framed, the rest pale, grouped by level.
 
-    parts: (first, stop) of ``stripes`` stripes, fine to coarse, as ``models.pyramid.pyramid_parts`` gives.
+    parts: (first, stop) of ``stripes`` stripes, fine to coarse, as ``models.parts.pyramid_parts`` gives.
     """
     lines = _lines_of_levels(parts, longest=11)
     height, width = image_hwc.shape[:2]

@@ -1,15 +1,20 @@
 """Runs gathered for a comparison: found, trained, carried here, or missing."""
 
+import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
-from written import evidence
+from written import gathered
 
-from reidlib.analysis.evidence import Cell, Missing, gather
+from reidlib import files
+from reidlib.analysis import Cell, Scores
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
-from reidlib.experiments import perturbations as conditions
-from reidlib.experiments.perturbations import Condition
+from reidlib.experiments import perturbations
+from reidlib.experiments.rows import PROFILES, Condition
+from reidlib.experiments.setup import Missing, Setup
 from reidlib.training.device import Execution
 
 QUIET = Execution(device="cpu", progress=False)
@@ -24,28 +29,29 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smoke(home):
-    return experiments.open_benchmark("smoke", device="cpu")
+    return Setup("smoke", device="cpu").data
 
 
 @pytest.fixture(scope="module")
 def trained(smoke, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return folder, gather(["jlml"], "smoke", smoke, seeds=2, runs=folder, execution=QUIET)
+    return folder, again(folder, seeds=2)
 
 
-def again(smoke, folder, names=("jlml",), **keywords):
-    return gather(names, "smoke", smoke, runs=folder, execution=QUIET, report=str, **keywords)
+def again(folder, names=("jlml",), *, under=None, **keywords):
+    setup = Setup("smoke", runs=folder, device="cpu", progress=False, **keywords)
+    return setup.gather(names, under=under, report=str)
 
 
 def test_a_run_for_each_seed(trained):
     _, found = trained
     assert [run.configuration["seed"] for run in found.runs["jlml"]] == [0, 1]
     assert found.missing == ()
-    first, second = found.group(Cell("jlml"))
+    first, second = Scores(found).of(Cell("jlml"))
     assert first["step"]["cmc"].keys() == second["step"]["cmc"].keys()
     assert len(first["query_person_ids"]) == 60
-    assert found.group(Cell("jlml", "global"))[0] != first
-    assert found.group(Cell("jlml", "level 3")) == [None, None]
+    assert Scores(found).of(Cell("jlml", "global"))[0] != first
+    assert Scores(found).of(Cell("jlml", "level 3")) == [None, None]
     assert found.device == QUIET.describe()
     assert found.seconds > 0
     assert found.records()[1].keys() >= {"experiment", "seed", "run", "device", "commit", "seconds"}
@@ -54,10 +60,10 @@ def test_a_run_for_each_seed(trained):
 def test_nothing_is_trained_where_it_may_not_be(smoke, trained):
     folder, _ = trained
     before = sorted(folder.iterdir())
-    found = again(smoke, folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
+    found = again(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [False, False, True]
-    assert found.group(Cell("jlml-2")) == [None] * 3
+    assert Scores(found).of(Cell("jlml-2")) == [None] * 3
     assert len(found.missing) == 4
     assert "to be there already" in str(found.missing[0])
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}
@@ -69,19 +75,19 @@ def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
     shutil.copytree(trained[0], folder)
     obtain = experiments.obtain
 
-    def diverging(wanted, *arguments, **keywords):
-        if wanted.model.parts == 2:
+    def diverging(links, **keywords):
+        if links[0].wanted.model.parts == 2:
             raise FloatingPointError("identity_global is not finite in step 7\nmore")
-        return obtain(wanted, *arguments, **keywords)
+        return obtain(links, **keywords)
 
     monkeypatch.setattr(experiments, "obtain", diverging)
-    found = again(smoke, folder, ("jlml-2", "jlml"))
+    found = again(folder, ("jlml-2", "jlml"))
     assert (
         str(found.missing[0]) == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
     )
     assert len(found.missing) == 1
-    assert found.group(Cell("jlml"))[0] is not None
-    assert found.difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
+    assert Scores(found).of(Cell("jlml"))[0] is not None
+    assert Scores(found).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
 
 
 def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch):
@@ -90,12 +96,12 @@ def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "train", diverging)
-        assert "not finite in step 3" in again(smoke, tmp_path).missing[0].reason
-    found = again(smoke, tmp_path, may_train=False)
+        assert "not finite in step 3" in again(tmp_path).missing[0].reason
+    found = again(tmp_path, may_train=False)
     assert "its training failed: FloatingPointError: identity_local is not finite in step 3" in str(
         found.missing[0]
     )
-    assert not again(smoke, tmp_path).missing
+    assert not again(tmp_path).missing
     assert not list(tmp_path.glob("*/failure.txt"))
 
 
@@ -105,7 +111,7 @@ def test_scores_of_other_data_are_nobodys(smoke, trained, tmp_path):
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace(smoke.fingerprint, "0" * 16))
         (path.parent / "weights.pt").unlink()
-    assert isinstance(again(smoke, carried).runs["jlml"][0], Missing)
+    assert isinstance(again(carried).runs["jlml"][0], Missing)
 
 
 def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
@@ -113,7 +119,7 @@ def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*seed0*/run.json"):
         path.write_text("[]")
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
     assert found.device and found.summary() and found.records()
 
@@ -124,7 +130,7 @@ def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypat
 
     monkeypatch.setattr(experiments, "obtain", broken)
     with pytest.raises(AttributeError):
-        again(smoke, tmp_path)
+        again(tmp_path)
 
 
 def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, trained, tmp_path):
@@ -135,9 +141,9 @@ def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, train
     for weights in carried.glob("also*/weights.pt"):
         weights.unlink()
     before = {path: path.stat().st_mtime_ns for path in carried.rglob("*")}
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert [run.folder.name.partition("-seed")[0] for run in found.runs["jlml"]] == ["from-the-gpu", "also"]
-    assert found.group(Cell("jlml")) == original.group(Cell("jlml"))
+    assert Scores(found).of(Cell("jlml")) == Scores(original).of(Cell("jlml"))
     assert {path: path.stat().st_mtime_ns for path in carried.rglob("*")} == before
 
 
@@ -151,20 +157,20 @@ def test_scores_of_an_older_version_are_renewed_where_the_weights_are(smoke, tra
         path.write_text(text.replace('"format"', '"formerly"'))
         if number:
             (path.parent / "weights.pt").unlink()
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert found.missing == ()
     assert found.runs["jlml"][0].scores == original.runs["jlml"][0].scores
     assert "formerly" in found.runs["jlml"][1].scores  # nothing to renew them with: the best there is
 
 
-def test_damaged_scores_are_made_again(smoke, trained, tmp_path):
+def test_damaged_scores_are_made_again(trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for number, path in enumerate(sorted(carried.glob("*/scores.json"))):
         path.write_text(path.read_text()[:1000])
         if number:
             (path.parent / "weights.pt").unlink()
-    found = again(smoke, carried, seeds=2, may_train=False)
+    found = again(carried, seeds=2, may_train=False)
     assert found.runs["jlml"][0].scores == trained[1].runs["jlml"][0].scores
     assert isinstance(found.runs["jlml"][1], Missing)  # neither scores nor weights
     assert len(found.missing) == 1
@@ -176,8 +182,8 @@ def test_old_scores_borrow_the_persons_of_the_benchmark(smoke, trained, tmp_path
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace('"query_person_ids"', '"formerly"'))
         (path.parent / "weights.pt").unlink()
-    found = again(smoke, carried)
-    assert list(found.group(Cell("jlml"))[0]["query_person_ids"]) == smoke.query.person_ids.tolist()
+    found = again(carried)
+    assert list(Scores(found).of(Cell("jlml"))[0]["query_person_ids"]) == smoke.query.person_ids.tolist()
 
 
 def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
@@ -186,7 +192,7 @@ def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
     for name in ("weights.pt", "scores.json"):
         for path in carried.glob(f"*seed0*/{name}"):
             path.unlink()
-    found = again(smoke, carried, seeds=2)
+    found = again(carried, seeds=2)
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
     assert "weights" in found.missing[0].reason
 
@@ -197,9 +203,9 @@ def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_p
     for path in carried.glob("*/weights.pt"):
         path.unlink()
     turned = Condition("box_jitter", 0.24)
-    found = again(smoke, carried, under={"jlml": (turned,)})
-    assert found.group(Cell("jlml"))[0] is not None
-    assert found.group(Cell("jlml", condition=turned)) == [None]
+    found = again(carried, under={"jlml": (turned,)})
+    assert Scores(found).of(Cell("jlml"))[0] is not None
+    assert Scores(found).of(Cell("jlml", condition=turned)) == [None]
     assert "changed conditions" in found.missing[0].reason
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
 
@@ -207,21 +213,22 @@ def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_p
 def test_conditions_are_evaluated_once(smoke, trained, monkeypatch):
     folder, _ = trained
     turned = Condition("box_jitter", 0.24)
-    scores = again(smoke, folder, under={"jlml": (turned,)}).group(Cell("jlml", condition=turned))
+    cell = Cell("jlml", condition=turned)
+    scores = Scores(again(folder, under={"jlml": (turned,)})).of(cell)
     assert scores[0]["step"]["average_precision"]
 
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(conditions, "open_condition", never)
-    assert again(smoke, folder, under={"jlml": (turned,)}).group(Cell("jlml", condition=turned)) == scores
+    monkeypatch.setattr(perturbations, "open_condition", never)
+    assert Scores(again(folder, under={"jlml": (turned,)})).of(cell) == scores
 
 
 def test_each_file_of_scores_is_read_once(tmp_path):
-    found = evidence(tmp_path, {"jlml": [{"full": 0.5}]})
-    first = found.group(Cell("jlml"))
+    found = gathered(tmp_path, {"jlml": [{"full": 0.5}]})
+    first = found.of(Cell("jlml"))
     (tmp_path / "jlml-0" / "scores.json").unlink()
-    assert found.group(Cell("jlml")) is first
+    assert found.of(Cell("jlml")) is first
 
 
 @pytest.mark.parametrize(
@@ -230,4 +237,62 @@ def test_each_file_of_scores_is_read_once(tmp_path):
 )
 def test_bad_input_is_named(smoke, tmp_path, names, keywords, words):
     with pytest.raises(InputError, match=words):
-        again(smoke, tmp_path, names, **keywords)
+        again(tmp_path, names, **keywords)
+
+
+# --- what is chosen -----------------------------------------------------------------------------------------
+
+
+def test_choosing_reads_nothing_and_loads_no_torch():
+    program = (
+        "import sys\n"
+        "from reidlib import experiments\n"
+        "experiments.Setup('paper', 'cuhk03,boxes=detected', 'nowhere', seeds=3)\n"
+        "print(len(experiments.EXPERIMENTS), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "24 False"
+
+
+def test_names_are_looked_up_once():
+    setup = Setup("quick", "cuhk03,boxes=detected,trial=3", "nowhere")
+    assert setup.profile is PROFILES["quick"]
+    assert setup.specification == ("cuhk03", {"boxes": "detected", "trial": 3})
+    assert setup.runs == files.runs()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("quik",), "a profile is one of smoke, quick, full, paper; got 'quik'; try 'quick'"),
+        (("smoke", "market1051"), "did you mean market1501"),
+        (("smoke", "market1501,boxes=detected"), "market1501 is read with the protocol keywords"),
+    ],
+)
+def test_unknown_names_are_refused_at_once(arguments, words):
+    with pytest.raises(InputError, match=words):
+        Setup(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("smoke", "market1501"), "benchmark 'market1501' is read from a folder"),
+        (("paper",), "profile 'paper' trains on a real benchmark's folder"),
+    ],
+)
+def test_a_folder_that_is_needed_is_asked_for(arguments, words):
+    with pytest.raises(InputError, match=words):
+        Setup(*arguments).check_folder()
+    with pytest.raises(InputError, match=words):
+        _ = Setup(*arguments).data
+
+
+def test_the_benchmark_is_opened_once_and_not_carried_to_another_process(smoke):
+    setup = Setup("smoke", device="cpu")
+    assert setup.data is setup.data
+    carried = pickle.dumps(setup)
+    assert len(carried) < 5000
+    there = pickle.loads(carried)
+    assert there == setup and "data" not in vars(there)
+    assert there.data.fingerprint == smoke.fingerprint

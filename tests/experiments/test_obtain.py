@@ -9,14 +9,12 @@ import torch
 from miniature import write_image
 
 from reidlib.data import load
-from reidlib.data.augmentation import Augmentation
 from reidlib.data.benchmark import joined
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
-from reidlib.experiments import profiles as sizes
-from reidlib.training.config import RunConfiguration
+from reidlib.experiments.rows import PROFILES, Size
+from reidlib.training.config import Augmentation, Recipe, RunConfiguration
 from reidlib.training.device import Execution
-from reidlib.training.recipe import Recipe
 
 QUIET = Execution(device="cpu", progress=False)
 
@@ -27,7 +25,7 @@ def home(tmp_path, monkeypatch):
     # A rate so low that what training changes is far below what a new network would differ by.
     recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-7, augmentation=Augmentation(pad=1))
     small = {"width": 0.125, "feature_size": 16}
-    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), small, recipe))
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", Size((32, 16), small, recipe))
 
 
 @pytest.fixture
@@ -45,16 +43,16 @@ def benchmarks(market, tmp_path):
 
 
 def chain(benchmark, *before, seed=0):
-    return experiments.chain("jlml", "smoke", benchmark, before=before, seed=seed)
+    return experiments.chain("jlml", PROFILES["smoke"], benchmark, before=before, seed=seed)
 
 
 def obtain(links, **more):
-    return experiments.obtain_chain(links, execution=QUIET, report=lambda text: None, **more)
+    return experiments.obtain(links, execution=QUIET, report=lambda text: None, **more)
 
 
 def test_a_chain_of_one_is_the_plain_run(benchmarks):
     (link,) = chain(benchmarks[0])
-    assert link.wanted == experiments.configuration("jlml", "smoke", benchmarks[0])
+    assert link == experiments.link("jlml", PROFILES["smoke"], benchmarks[0])
     assert "start" not in link.wanted.to_json()  # so that its hash is what it always was
 
 
@@ -113,7 +111,7 @@ def test_a_finished_run_needs_none_before_it(benchmarks, tmp_path):
     # Where it is to be trained again it does, and says so where it cannot be had.
     (run.folder / "run.json").unlink()
     with pytest.raises(InputError, match="needs that run"):
-        experiments.obtain(links[1].wanted, target, name="second", execution=QUIET)
+        obtain(links[1:])
     moved.rename(first)
     assert obtain(links).folder == run.folder
 
@@ -124,7 +122,7 @@ def test_a_start_from_another_network_is_refused(benchmarks, monkeypatch):
     obtain(links[:1])
     other = replace(links[1].wanted, model=replace(links[1].wanted.model, parts=2))
     with pytest.raises(InputError, match="starts from a run of the same network"):
-        experiments.obtain(other, target, name="other", execution=QUIET)
+        obtain([experiments.Link("other", other, target)])
 
 
 def test_three_in_a_row(benchmarks):
@@ -168,14 +166,13 @@ def test_one_of_many_tries_a_training_that_fails(benchmarks, monkeypatch):
 def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_trained(benchmarks, monkeypatch, tmp_path):
     market, other = benchmarks  # 4 training images in the other
     recipe = Recipe(steps=1, batch_size=5)
-    monkeypatch.setitem(sizes.JLML_PROFILES, "smoke", sizes.Profile((32, 16), {"width": 0.125}, recipe))
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", Size((32, 16), {"width": 0.125}, recipe))
     with pytest.raises(
         InputError, match=r"the images of one batch, 5; got 4 images of 3 persons in market1501"
     ):
         obtain(chain(other, market), runs=tmp_path / "runs")
     with pytest.raises(InputError, match="one batch, 5"):
-        wanted = experiments.configuration("jlml", "smoke", other)
-        experiments.obtain(wanted, other, name="a", runs=tmp_path / "runs", execution=QUIET)
+        obtain(chain(other), runs=tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*"))
 
 
