@@ -2,7 +2,7 @@
 
 import sys
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

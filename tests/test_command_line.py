@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from miniature import MINIATURE, write_image
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.data import load
 from reidlib.data.synthetic import render
-from reidlib.experiments.obtain import configuration
+from reidlib.experiments.obtain import link
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, Size
 from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
@@ -300,13 +300,13 @@ def test_every_profile_has_a_name_and_a_size():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_row_has_a_configuration_in_every_profile(name, profile, market):
-    wanted = configuration(name, PROFILES[profile], load("market1501", market))
+    wanted = link(name, PROFILES[profile], load("market1501", market)).wanted
     assert RunConfiguration.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
 
 
 def test_the_papers_recipe_for_pyramid(market):
     """Zheng et al. and their released code: 8 × 8 images of 384 × 128, halved at five epochs of 120."""
-    wanted = configuration("pyramid", PROFILES["paper"], load("market1501", market))
+    wanted = link("pyramid", PROFILES["paper"], load("market1501", market)).wanted
     recipe, model = wanted.recipe, wanted.model
     assert wanted.input_size == (384, 128)
     assert (model.trunk, model.weights, model.stripes, model.levels) == ("resnet101", "imagenet", 6, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS
 from reidlib.reports import tasks as sweeps
 
@@ -204,7 +204,7 @@ def test_conda_installs_what_pyproject_names():
 
 def test_training_and_ranking_import_without_the_notebook_packages():
     code = (
-        "import sys; import reidlib.experiments.obtain, reidlib.cli.arguments; "
+        "import sys; import reidlib.experiments.obtain, reidlib.cli; "
         "import reidlib.descriptors, reidlib.models.complexity; "
         "import reidlib.reports.trainings; "
         "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "

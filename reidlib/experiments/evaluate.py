@@ -168,6 +168,11 @@ def scores_of(
     return {kind: scores.to_dict() for kind, scores in found.items()}
 
 
+def scored(run: Run, benchmark: Benchmark) -> bool:
+    """Has the run all the scores for this benchmark that it can have, be it without its weights?"""
+    return current(run, benchmark) or (usable(run) and not run.has_weights)
+
+
 def current(run: Run, benchmark: Benchmark) -> bool:
     """Has the run all the scores that ``evaluate_run`` would find today, for this very benchmark?"""
     scores = _readable_scores(run)

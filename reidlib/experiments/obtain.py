@@ -18,7 +18,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
 from reidlib.data.splits import training_labels
 from reidlib.errors import InputError, shorten
-from reidlib.experiments.evaluate import current, evaluate_run, usable
+from reidlib.experiments.evaluate import evaluate_run, scored
 from reidlib.experiments.features import check_data_of
 from reidlib.experiments.rows import EXPERIMENTS, Profile, check_experiment
 from reidlib.training import distributed
@@ -32,35 +32,8 @@ from reidlib.training.runs import Run, configuration_hash, failure_of, find, fin
 FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
 
 
-def configuration(
-    experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int = 0, start: str = ""
-) -> RunConfiguration:
-    """A row of ``EXPERIMENTS`` in the size of a profile; ``start`` as in ``RunConfiguration``."""
-    check_experiment(experiment)
-    row = EXPERIMENTS[experiment]
-    size = profile.sizes[row.model]
-    model = MODELS[row.model](**{**row.changed, **size.scaled})
-    factor = row.trunk_rate if model.weights is None else 1
-    return RunConfiguration(
-        model=model,
-        recipe=replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate),
-        input_size=size.input_size,
-        benchmark=benchmark.specification,
-        data=benchmark.fingerprint,
-        seed=seed,
-        start=start,
-    )
-
-
-def run_name(experiment: str, profile: Profile, benchmark: Benchmark, seed: int) -> str:
-    """The readable beginning of a run's folder."""
-    # Some specifications hold what no file name may.
-    data = re.sub(r"[^\w.=,+-]", "-", benchmark.specification)
-    return f"{experiment}-{profile.name}-{data}-seed{seed}"
-
-
 class Link(NamedTuple):
-    """One training of a chain."""
+    """One training of a chain: the readable beginning of its run's folder, its configuration, its data."""
 
     name: str
     wanted: RunConfiguration
@@ -69,6 +42,28 @@ class Link(NamedTuple):
     def check_set(self) -> None:
         """Raise InputError where the training images fill no batch."""
         self.wanted.recipe.check_set(self.benchmark.train.person_ids, self.benchmark.specification)
+
+
+def link(experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int = 0, start: str = "") -> Link:
+    """A row of ``EXPERIMENTS`` in the size of a profile; ``start`` as in ``RunConfiguration``."""
+    check_experiment(experiment)
+    row = EXPERIMENTS[experiment]
+    size = profile.sizes[row.model]
+    model = MODELS[row.model](**{**row.changed, **size.scaled})
+    factor = row.trunk_rate if model.weights is None else 1
+    wanted = RunConfiguration(
+        model=model,
+        recipe=replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate),
+        input_size=size.input_size,
+        benchmark=benchmark.specification,
+        data=benchmark.fingerprint,
+        seed=seed,
+        start=start,
+    )
+    # Some specifications hold what no file name may.
+    data = re.sub(r"[^\w.=,+-]", "-", benchmark.specification)
+    name = f"{experiment}-{profile.name}-{data}-seed{seed}" + ("-pretrained" if start else "")
+    return Link(name, wanted, benchmark)
 
 
 def chain(
@@ -81,8 +76,8 @@ def chain(
 ) -> tuple[Link, ...]:
     """A training on ``benchmark`` that starts from one on each of ``before``, the first of them first.
 
-    This is how JLML was trained for small sets: on CUHK03 and Market-1501 together (``records.joined``), then
-    on the target, with new classifiers. Raises InputError where a test image would be trained on.
+    This is how JLML was trained for small sets: on CUHK03 and Market-1501 together (``joined``), then on the
+    target, with new classifiers. Raises InputError where a test image would be trained on.
     """
     tested = {*benchmark.query.paths, *benchmark.gallery.paths}
     if leaked := sorted(path.name for data in before for path in tested.intersection(data.train.paths)):
@@ -94,9 +89,7 @@ def chain(
     links: list[Link] = []
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].wanted.to_json()) if links else ""
-        wanted = configuration(experiment, profile, data, seed=seed, start=start)
-        name = run_name(experiment, profile, data, seed) + ("-pretrained" if start else "")
-        links.append(Link(name, wanted, data))
+        links.append(link(experiment, profile, data, seed=seed, start=start))
     return tuple(links)
 
 
@@ -186,7 +179,7 @@ def _obtain(
         )
     with distributed.refusing_together():
         run = find_or_train(content, train_together, name=name, folder=folder, report=report, since=since)
-        if not current(run, benchmark) and not (usable(run) and not run.has_weights):
+        if not scored(run, benchmark):
             evaluate_run(run, benchmark, execution=execution)
     distributed.from_first(("found", str(run.folder)))
     return run

@@ -95,7 +95,7 @@ def _folder(condition: Condition, size: str) -> Path:
 
 
 def found(run: Run, condition: Condition) -> dict | None:
-    """What ``evaluate_under`` kept of a run, or None; it needs no weights, no images and no rendering.
+    """What ``evaluate_under_all`` kept of a run, or None; it needs no weights, no images and no rendering.
 
     Scores of images that would be rendered in another way today, or of another training, are not found, nor
     are those in a damaged file: evaluating again mends it. Nothing is found for a run on another benchmark.
@@ -120,13 +120,6 @@ def found(run: Run, condition: Condition) -> dict | None:
         "data": fingerprint(kept["size"], condition.factors) if kept.get("size") in SIZES else "",
     }
     return kept if {name: kept.get(name) for name in expected} == expected else None
-
-
-def evaluate_under(
-    run: Run, condition: Condition, benchmark: Benchmark, *, execution: Execution | None = None
-) -> dict:
-    """A run's scores under one condition; see ``evaluate_under_all``."""
-    return evaluate_under_all(run, (condition,), benchmark, execution=execution)[condition]
 
 
 def evaluate_under_all(

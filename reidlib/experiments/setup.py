@@ -6,7 +6,7 @@ Torch is imported when something is to be read or trained, so that a mistake is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.registry import load, parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import Condition, Profile, check_experiment, profile_named
-from reidlib.training.config import RunConfiguration
+from reidlib.training.config import ModelConfiguration, RunConfiguration
 from reidlib.training.runs import Run
 
 if TYPE_CHECKING:
@@ -177,33 +177,36 @@ class Setup:
         name, options = self.specification
         return load(name, root, **options)
 
+    def link(self, experiment: str, seed: int = 0) -> Link:
+        """A row of ``EXPERIMENTS`` in the profile's size, to be trained on this benchmark."""
+        from reidlib.experiments.obtain import link
+
+        return link(experiment, self.profile, self.data, seed=seed)
+
     def configuration(self, experiment: str, seed: int = 0) -> RunConfiguration:
-        """A row of ``EXPERIMENTS`` in the profile's size, on this benchmark."""
-        from reidlib.experiments.obtain import configuration
-
-        return configuration(experiment, self.profile, self.data, seed=seed)
-
-    def link(self, experiment: str, wanted: RunConfiguration) -> Link:
-        """A training, named after a row: of its configuration, or of one made from that."""
-        from reidlib.experiments.obtain import Link, run_name
-
-        return Link(run_name(experiment, self.profile, self.data, wanted.seed), wanted, self.data)
+        """What the run of a row depends on."""
+        return self.link(experiment, seed).wanted
 
     def obtain(
         self,
         experiment: str,
         seed: int = 0,
         *,
-        wanted: RunConfiguration | None = None,
+        model: ModelConfiguration | None = None,
         report: Callable[[str], None] = print,
     ) -> Run:
         """A row's run with its scores, trained where it is not there yet; see ``experiments.obtain``.
 
-        wanted: in place of the row's configuration, one made from it, whose run is named after the row.
+        model: in place of the row's own.
         """
+        link = self.link(experiment, seed)
+        if model is not None:
+            link = link._replace(wanted=replace(link.wanted, model=model))
+        return self._run_of(link, report)
+
+    def _run_of(self, link: Link, report: Callable[[str], None]) -> Run:
         from reidlib.experiments.obtain import obtain
 
-        link = self.link(experiment, wanted or self.configuration(experiment, seed))
         return obtain(
             [link], runs=self.runs, execution=self.execution, report=report, may_train=self.may_train
         )
@@ -232,9 +235,9 @@ class Setup:
         for name in names:
             row: list[Run | Missing] = []
             for seed in range(self.seeds):
-                configuration = self.configuration(name, seed)
+                link = self.link(name, seed)
                 try:
-                    run = self.obtain(name, wanted=configuration, report=report)
+                    run = self._run_of(link, report)
                     _ = run.information, run.configuration  # damaged files are found here, not in a table
                 except FAILURES as error:
                     run = Missing(in_a_line(error))

@@ -8,11 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader, select_autoescape
 
 from reidlib.files import write_text
-from reidlib.reports.display import clock
-from reidlib.reports.style import POLICY, STYLE
 
 _INDEX_FIGURES = 2
 
@@ -25,58 +23,8 @@ _WORDS = {
     "waiting": ("…", "not run yet", "quiet"),
 }
 
-_INDEX_STYLE = """
-.facts { display: flex; flex-wrap: wrap; gap: .3rem 2rem; margin: .8rem 0 1.6rem; padding: 0; }
-.facts div { min-width: 7rem; } .facts dt { color: var(--quiet); font-size: .82rem; } .facts dd { margin: 0; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 1.4rem 0;
-  padding: .4rem clamp(.8rem, 3vw, 1.6rem) 1.2rem; } .figures { display: grid; gap: 1.2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); align-items: start; }
-figure { margin: .6rem 0; } figure img { background: #fff; border-radius: 4px; } td.wide { min-width: 9rem; }
-@media (max-width: 36rem) { .summary th:first-child, .summary td:first-child, .summary th:nth-child(4),
-  .summary td:nth-child(4) { display: none; } td.wide { min-width: 0; } }
-figcaption { color: var(--quiet); font-size: .88rem; } .headline span { margin-right: 1rem; }
-"""
-
-_INDEX = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{{ policy | safe }}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>reidlib: {{ facts.profile }} report</title><style>{{ style | safe }}</style></head><body>
-<h1>Person re-identification: what helps, and by how much</h1>
-<p>{{ counts }}</p>
-<dl class="facts">{% for name, value in facts.items() %}{% if value %}
-<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endif %}{% endfor %}</dl>
-<div class="scroll"><table class="summary">
-<thead><tr><th>notebook</th><th>title</th><th>state</th><th>time</th>
-<th>scores</th></tr></thead><tbody>{% for row in rows %}
-<tr><td>{{ row.number }}</td>
-<td class="wide">{% if row.page %}<a href="{{ row.page }}">{{ row.title }}</a>
-{%- else %}{{ row.title }}{% endif %}</td>
-<td><span class="{{ row.tone }}">{{ row.sign }}&nbsp;{{ row.word }}</span></td><td>{{ row.duration }}</td>
-<td class="wide headline">{% if row.error %}{{ row.error }}{% endif %}
-{%- if row.missing %}<span class="bad">{{ row.missing }} run{{ "s" if row.missing > 1 }} missing</span>
-{%- endif %}
-{%- for label, value in row.headline.items() %}<span>{{ label }}&nbsp;<strong>{{ value }}</strong></span>
-{%- endfor %}</td>
-</tr>{% endfor %}</tbody></table></div>
-{% for row in rows %}<section id="{{ row.name }}"><h2>{{ row.number }} · {{ row.title }}</h2>
-{% if row.question %}<p>{{ row.question }}</p>{% endif %}
-{% if row.error %}<p class="banner"><span class="{{ row.tone }}">{{ row.sign }} {{ row.word }}</span>
- — {{ row.error }}</p>{% elif row.state != "done" %}
-<p class="{{ row.tone }}">{{ row.sign }} {{ row.word }}</p>{% endif %}
-{% if row.figures %}<div class="figures">{% for figure in row.figures %}<figure><a href="{{ figure.source }}">
-<img src="{{ figure.source }}" alt="{{ figure.alt }}" loading="lazy"></a>
-<figcaption>{{ figure.caption }}</figcaption></figure>{% endfor %}</div>{% endif %}
-{% if row.scores %}<div class="scroll"><table><thead><tr>
-{% for column in row.columns %}<th>{{ column }}</th>{% endfor %}</tr></thead><tbody>
-{% for score in row.scores %}<tr>{% for column in row.columns %}<td>{{ score.get(column, "") | cell }}</td>
-{%- endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
-{% if row.page %}<p><a href="{{ row.page }}">{% if row.state == "done" %}The whole notebook
-{%- if row.more %}, with {{ row.more }} more figure{{ "s" if row.more > 1 }}{% endif %}
-{%- else %}What was executed until then{% endif %} →</a></p>{% endif %}
-</section>{% endfor %}
-</body></html>
-"""
+# The pages and the summary as templates; only pages are HTML, so only in them everything is escaped.
+TEMPLATES = Environment(loader=PackageLoader("reidlib.reports"), autoescape=select_autoescape(["html"]))
 
 
 def read_json(path: Path) -> dict:
@@ -88,26 +36,15 @@ def read_json(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def write_page(folder: Path, *, title: str, error: str | None) -> Path:
-    """See `reidlib.reports.page.write_page`; nbconvert is imported only when there is a page to make."""
-    from reidlib.reports import page
-
-    return page.write_page(folder, title=title, error=error)
-
-
 def write_index(out: Path) -> Path:
     """Write ``out / "index.html"`` from the notebooks' folders; left alone when nothing has changed."""
-    rows, facts = report_rows(out), facts_of(out)
-    environment = Environment(autoescape=True, trim_blocks=False)
-    environment.filters["cell"] = cell
+    rows = report_rows(out)
     counts = ", ".join(
         f"{number} {_WORDS[state][1]}"
         for state in _WORDS
         if (number := sum(row["state"] == state for row in rows))
     )
-    text = environment.from_string(_INDEX).render(
-        rows=rows, facts=facts, counts=counts, style=STYLE + _INDEX_STYLE, policy=POLICY
-    )
+    text = TEMPLATES.get_template("index.html").render(rows=rows, facts=facts_of(out), counts=counts)
     path = out / "index.html"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -152,7 +89,6 @@ def report_rows(out: Path) -> list[dict]:
                 "missing": sum("missing" in run for run in result.get("runs") or [] if isinstance(run, dict)),
                 "more": len(figures[_INDEX_FIGURES:]),
                 "scores": scores,
-                "columns": list(dict.fromkeys(column for row in scores for column in row)),
                 "page": f"{quote(folder.name)}/index.html" if (folder / "index.html").is_file() else "",
             }
         )
@@ -180,6 +116,13 @@ def _figures(folder: Path, result: dict) -> list[dict]:
 
 def _duration(status: dict) -> str:
     return clock(status["duration"]) if status.get("duration") is not None else ""
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def cell(value: object) -> str:
@@ -219,3 +162,11 @@ def facts_of(out: Path) -> dict[str, str]:
         "commit": every([result.get("commit") for result in results]),
         "versions": versions,
     }
+
+
+def columns(rows: list[dict]) -> list[str]:
+    """The columns of a table, in the order of their first use."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+TEMPLATES.filters |= {"cell": cell, "clock": clock, "columns": columns}

@@ -1,4 +1,4 @@
-"""One notebook: what it declares, what it depends on, and its execution in a kernel of its own."""
+"""One notebook: what it declares, what its result stands on, and its execution in a kernel of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -126,12 +127,50 @@ def environment_digest() -> str:
     """
     package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *package.rglob("*.csv")]):
+    kinds = package.rglob("*.py"), package.rglob("*.csv"), package.glob("reports/templates/*")
+    for path in sorted(path for paths in kinds for path in paths):
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for distribution in ("torch", "torchvision", "numpy"):
         state.update(f"{distribution} {version(distribution)}\0".encode())
     state.update(sys.version.encode())
     return state.hexdigest()
+
+
+def digests(
+    inputs: Mapping[str, str], sources: Mapping[str, Source], parameters_of: Callable[[Source], dict]
+) -> dict[str, str]:
+    """Hash of everything that can change a notebook's result, those it depends on included.
+
+    inputs: fingerprints of what notebooks read besides. parameters_of: what is injected, without the
+    report's own place: moved or renamed, it is as good as before.
+    Raises InputError for notebooks that depend on each other in a circle or on one that is not there.
+    """
+    environment = environment_digest()
+    known: dict[str, str] = {}
+
+    def digest(name: str, path: Path, chain: tuple[str, ...]) -> str:
+        if name in chain:
+            raise InputError(
+                "notebooks must not depend on each other in a circle",
+                " → ".join((*chain, name)),
+                "remove one depends_on",
+            )
+        if name not in known:
+            if name not in sources and not path.is_file():
+                raise InputError(
+                    "depends_on names notebooks of the same folder",
+                    f"{name} in {chain[-1]}",
+                    "correct the notebook's metadata",
+                )
+            source = sources.get(name) or read_source(path)
+            below = [
+                digest(other, path.with_name(f"{other}.ipynb"), (*chain, name)) for other in source.depends_on
+            ]
+            state = [source.content, parameters_of(source), environment, dict(inputs), below]
+            known[name] = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+        return known[name]
+
+    return {name: digest(name, source.path, ()) for name, source in sources.items()}
 
 
 class _ThisPython(KernelSpecManager):

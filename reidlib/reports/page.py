@@ -16,34 +16,9 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from reidlib.files import write_text
-from reidlib.reports.style import POLICY, STYLE
+from reidlib.reports.index import TEMPLATES
 
-_PAGE_STYLE = """
-body { max-width: 60rem; } p, li { max-width: 44rem; } .anchor-link { display: none; }
-pre { overflow-x: auto; margin: 0; } .output_area { margin: .6rem 0; overflow-x: auto; }
-details { margin: .4rem 0; } summary { color: var(--quiet); font-size: .85rem; cursor: pointer; }
-.highlight { background: var(--code); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem;
-  overflow-x: auto; }
-.output_png img, .output_jpeg img { background: #fff; border-radius: 4px; }
-.output_stderr, .output_error { color: var(--quiet); } .output_error pre { border-left: 4px solid var(--bad);
-  padding-left: .8rem; } img.math { display: inline; max-width: none; } p > img.display { display: block;
-  margin: .6rem 0; max-width: 100%; } table.dataframe { border: 0; }
-.ansi-red-fg, .ansi-red-intense-fg { color: var(--bad); } .ansi-bold { font-weight: 600; }
-.ansi-green-fg, .ansi-cyan-fg, .ansi-blue-fg { color: var(--accent); }
-@media (prefers-color-scheme: dark) { img.math { filter: invert(1); } }
-"""
-
-# nbconvert's own frame loads scripts from the web; only its cells are used.
-_CELLS = """{%- extends 'classic/base.html.j2' -%}
-{% block input_group %}{% if cell.source.strip() %}
-<details{% if cell.metadata.get('failed') %} open{% endif %}>
-<summary>code{% if cell.execution_count %} [{{ cell.execution_count }}]{% else %}, not executed{% endif %}
-</summary>
-{{ cell.source | highlight_code(metadata=cell.metadata) | clean_html }}</details>{% endif %}
-{% endblock input_group %}
-{% block output_area_prompt %}{% endblock %}{% block empty_in_prompt %}{% endblock %}
-{% block error %}<div id="failure">{{ super() }}</div>{% endblock error %}"""
-
+_CELLS = Path(__file__).with_name("templates") / "cells.html.j2"
 _INTERACTIVE = "*An interactive part: open the notebook in JupyterLab to use it.*"
 
 
@@ -65,9 +40,9 @@ def write_page(folder: Path, *, title: str, error: str | None) -> Path:
         "text/plain",
     ]
     settings.CoalesceStreamsPreprocessor.enabled = True
-    exporter = HTMLExporter(config=settings, raw_template=_CELLS, log=_quiet_log())
+    exporter = HTMLExporter(config=settings, raw_template=_CELLS.read_text(), log=_quiet_log())
     body, _ = exporter.from_notebook_node(notebook)
-    write_text(folder / "index.html", _frame(_offline(body), title=title, error=error))
+    write_text(folder / "index.html", _page(_offline(body), title=title, error=error))
     return folder / "index.html"
 
 
@@ -151,27 +126,17 @@ def _formula(formula: str, *, display: bool) -> str:
     )
 
 
-def _frame(body: str, *, title: str, error: str | None) -> str:
-    traceback = ' · <a href="#failure">to the traceback</a>' if 'id="failure"' in body else ""
-    banner = (
-        f'<p class="banner"><span class="bad">✗ failed</span> — {html.escape(error)}{traceback}</p>'
-        if error
-        else ""
-    )
-    light = HtmlFormatter(style="default").get_style_defs(".highlight")
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+def _page(body: str, *, title: str, error: str | None) -> str:
     # Ground colours come from the page's own style.
-    light, dark = (re.sub(r"\.highlight \{[^}]*\}", "", style) for style in (light, dark))
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>{STYLE}{_PAGE_STYLE}
-@media (prefers-color-scheme: light) {{ {light} }}
-@media (prefers-color-scheme: dark) {{ {dark} }}</style></head>
-<body><nav><a href="../index.html">← back to the index</a></nav>
-{banner}
-<main>{body}</main>
-<nav><a href="../index.html">← back to the index</a></nav></body></html>
-"""
+    light, dark = (
+        re.sub(r"\.highlight \{[^}]*\}", "", HtmlFormatter(style=style).get_style_defs(".highlight"))
+        for style in ("default", "github-dark")
+    )
+    return TEMPLATES.get_template("page.html").render(
+        body=body,
+        title=title,
+        error=error,
+        traceback='id="failure"' in body,
+        light=light,
+        dark=dark,
+    )

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,8 @@ _LOOK = 0.2
 _GRACE = 15.0
 # What `apart` returns for work that it was told to stop.
 STOPPED = "stopped"
+# More at once would need more memory than a machine of so many cores usually has.
+_MOST = 4
 # Beyond it somebody's whole data would travel in an error.
 _LONGEST = 2000
 
@@ -70,6 +72,45 @@ class Processes(ThreadPoolExecutor):
         """End all processes; returns when they have ended."""
         self._stopping.set()
         self.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where work runs.
+
+    executor: gets `apart` and its work. capacity: how many pieces it can do at a time at present. threads:
+    for the numerical libraries of each. stop: end what is running, and return when it has ended if that can
+    be known.
+    """
+
+    executor: Executor
+    capacity: Callable[[], int]
+    threads: int | None = None
+    stop: Callable[[], None] = lambda: None
+
+
+def pool_here(pieces: int, jobs: int | None, device: str, executor: Executor | None) -> Pool:
+    """So many pieces of work on this machine, ``jobs`` at a time; None: as many as fit.
+
+    device: on which they compute, as in `Execution`; a GPU is for one at a time. executor: given by the
+    user instead of new threads.
+    """
+    at_a_time = min(pieces, jobs or _MOST)
+    if at_a_time > 1 and jobs is None:
+        from reidlib.training.device import Execution  # torch takes seconds to import
+
+        on_gpu = Execution(device=device).torch_device.type != "cpu"
+        at_a_time = 1 if on_gpu else min(at_a_time, _cores())
+    threads = max(1, _cores() // at_a_time) if at_a_time > 1 else None
+    if executor is not None:
+        return Pool(executor, lambda: at_a_time, threads)
+    here = Processes(at_a_time)
+    return Pool(here, lambda: at_a_time, threads, here.stop)
+
+
+def _cores() -> int:
+    """Cores this process may use; a container or batch system may grant fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def apart(work: Work, stopping: Callable[[], bool] = lambda: False) -> str | None:

@@ -11,22 +11,19 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from reidlib.errors import InputError
-from reidlib.reports import freshness
+from reidlib.files import alone
 from reidlib.reports import index as report
 from reidlib.reports import notebook as notebooks
-from reidlib.reports.display import Display
 from reidlib.reports.notebook import Source
-from reidlib.reports.scheduler import Session
-from reidlib.reports.work import Job, Pool, Task, pool_here
+from reidlib.reports.processes import Pool, pool_here
+from reidlib.reports.scheduler import Display, Job, Session, Task
 
 __all__ = ["Outcome", "Plan", "Task", "reproduce", "select"]
 
@@ -163,8 +160,10 @@ def reproduce(
     out = plan.out.expanduser().absolute()
     sources = {path.stem: notebooks.read_source(path) for path in plan.notebooks}
     _check_parameters(plan, sources.values())
-    digests = freshness.digests(plan.inputs, sources, lambda source: _injected(plan, source, Path()))
-    current = {name for name in sources if freshness.unchanged(out / name, digests[name])}
+    digests = notebooks.digests(
+        plan.inputs, sources, lambda source: _injected(plan, source, Path(), plan.parameters)
+    )
+    current = {name for name in sources if _unchanged(out / name, digests[name])}
     waiting = tuple(name for name in sources if plan.force or name not in current)
     display = Display(enabled=progress)
     display.line(
@@ -179,13 +178,13 @@ def reproduce(
     jobs = [
         Job(
             sources[name],
-            _injected(plan, sources[name], out) | _settled(plan, sources[name]),
+            _injected(plan, sources[name], out, plan.parameters | plan.settled),
             digests[name],
             plan.command,
         )
         for name in waiting
     ]
-    with _held(out), cluster or nullcontext() as connected:
+    with alone(out / ".lock", waiting=lambda: _refuse(out)), cluster or nullcontext() as connected:
         tasks = tuple((prepare and prepare(waiting)) or ())
         if connected is not None:
             workers, capacity = connected
@@ -220,20 +219,10 @@ def reproduce(
     return outcome
 
 
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Keep other commands from writing this report."""
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            "one command at a time writes a report", out, "wait for the other, or choose another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+def _refuse(out: Path) -> None:
+    raise InputError(
+        "one command at a time writes a report", out, "wait for the other, or choose another --out"
+    )
 
 
 def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
@@ -247,13 +236,22 @@ def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
         )
 
 
-def _injected(plan: Plan, source: Source, out: Path) -> dict:
-    given = {name: _plain(value) for name, value in plan.parameters.items() if name in source.declared}
-    return {"profile": plan.profile, "out": str(out / source.name), **given}
+def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:
+    declared = {name: _plain(value) for name, value in parameters.items() if name in source.declared}
+    return {"profile": plan.profile, "out": str(out / source.name), **declared}
 
 
-def _settled(plan: Plan, source: Source) -> dict:
-    return {name: value for name, value in plan.settled.items() if name in source.declared}
+def _unchanged(folder: Path, digest: str) -> bool:
+    """Whether a notebook's result stands: of this digest, whole, its runs where they were, none missing."""
+    status = report.read_json(folder / "status.json")
+    runs = report.read_json(folder / "result.json").get("runs") or []
+    return (
+        status.get("state") == "done"
+        and status.get("digest") == digest
+        and all((folder / name).is_file() for name in ("notebook.ipynb", "index.html", "result.json"))
+        and not any("missing" in run for run in runs)
+        and all(Path(run["folder"]).is_dir() for run in runs if run.get("folder"))
+    )
 
 
 def _probe(out: Path) -> None:

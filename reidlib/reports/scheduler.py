@@ -4,25 +4,108 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from shutil import get_terminal_size
+from typing import TextIO
+
+from tqdm import tqdm
 
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json
 from reidlib.reports import index as report
 from reidlib.reports import notebook as notebooks
-from reidlib.reports.display import Display, clock
-from reidlib.reports.processes import Work, apart, one_line
-from reidlib.reports.work import Job, Pool, Task
+from reidlib.reports.index import clock
+from reidlib.reports.notebook import Source
+from reidlib.reports.processes import Pool, Work, apart, one_line
 
 # Seconds between two looks at what is running.
 _LOOK = 0.5
+# A log file gets a line about what is running this often; a terminal is refreshed all the time.
+_LOG_INTERVAL = 60.0
 # Folder of the tasks' logs in the report.
 TASKS = "tasks"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work that notebooks would otherwise do themselves, one after another, such as a training.
+
+    name: shown, and the name of its log. function: importable, called as ``function(*arguments)`` in another
+    process; what it returns is dropped. notebooks: names of those that wait until it has ended, well or
+    badly. Raises InputError for a name that is no file name and a function that cannot be imported.
+    """
+
+    name: str
+    function: Callable[..., object]
+    arguments: tuple = ()
+    notebooks: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):
+            raise InputError("a task's name is a file name too", repr(self.name), "use letters and digits")
+        module = getattr(self.function, "__module__", None)
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        found = getattr(sys.modules.get(module), name, None)
+        if found is not self.function or module == "__main__":
+            raise InputError(
+                "a task's function can be imported by another process",
+                f"{module}.{name}",
+                "define it at the top level of a module",
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook to run, the parameters to inject, the hash of all that its result stands on, the command."""
+
+    source: Source
+    parameters: dict
+    digest: str
+    command: str = ""
+
+
+class Display:
+    """Prints a line for each change of state, and between them what is running.
+
+    On a terminal what is running is one last line that is overwritten; elsewhere they are ordinary
+    lines, one a minute, without carriage returns.
+    """
+
+    def __init__(self, *, enabled: bool = True, stream: TextIO | None = None):
+        self._enabled, self._stream, self._logged = enabled, stream or sys.stdout, time.monotonic()
+        self._last_line = tqdm(
+            bar_format="{desc}",
+            file=self._stream,
+            leave=False,
+            ncols=get_terminal_size().columns,
+            disable=not (enabled and self._stream.isatty()),
+        )
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._enabled:
+            self._last_line.clear()
+            print(text, file=self._stream, flush=True)
+
+    def live(self, running: Callable[[], list[str]]) -> None:
+        """Show what is running, as short texts; asked for only when it is time to show."""
+        terminal = not self._last_line.disable
+        if not terminal and not (self._enabled and time.monotonic() - self._logged >= _LOG_INTERVAL):
+            return
+        self._logged = time.monotonic()
+        text = " · ".join(running())
+        if text and terminal:
+            self._last_line.set_description_str(text[: get_terminal_size().columns - 1])
+        elif text:
+            self.line(text)
 
 
 class Session:
@@ -147,7 +230,9 @@ class Session:
         if (folder / notebooks.PARTIAL).is_file():
             (folder / notebooks.PARTIAL).replace(folder / "notebook.ipynb")
             try:
-                report.write_page(folder, title=self._jobs[name].source.title, error=error)
+                from reidlib.reports import page  # nbconvert: seconds, only when there is a page to make
+
+                page.write_page(folder, title=self._jobs[name].source.title, error=error)
             except OSError:  # a full disk stops all
                 raise
             except Exception as problem:  # a page that cannot be made must not stop the other notebooks
@@ -178,7 +263,8 @@ class Session:
             }
             write_json(self._out / name / "status.json", status)
         if state != "waiting":
-            self._display.state(name, state, duration, error)
+            elapsed = "" if duration is None else f"  {clock(duration)}"
+            self._display.line(f"{name}  {state}{elapsed}" + (f"  {error}" if error else ""))
 
     def _stop(self) -> None:
         """End what is running and say so, as far as the disk lets it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
-from reidlib.experiments.evaluate import current, usable
+from reidlib.experiments.evaluate import scored
 from reidlib.experiments.obtain import FAILURES, Link
 from reidlib.experiments.rows import EXPERIMENTS, Condition, all_conditions
 from reidlib.experiments.setup import Setup
@@ -68,12 +68,12 @@ def tasks(notebooks: Iterable[str], setup: Setup) -> list[Task]:
     wanted, renderings = [], {}
     for seed in range(setup.seeds):
         for name, waiting in wanted_by.items():
-            link = setup.link(name, setup.configuration(name, seed))
+            link = setup.link(name, seed)
             run = _found(link, setup.runs)
             changed = tuple(c for c in under[name] if run is None or perturbations.found(run, c) is None)
             if run is not None and not run.has_weights:
                 changed = ()  # cannot be evaluated here; its row says so
-            if run is not None and _scored(run, link) and not changed:
+            if run is not None and scored(run, link.benchmark) and not changed:
                 continue
             for condition in changed:
                 if not condition.is_default:
@@ -136,10 +136,6 @@ def _found(link: Link, runs: Path) -> Run | None:
         return None  # a damaged folder: its own training says so
 
 
-def _scored(run: Run, link: Link) -> bool:
-    return current(run, link.benchmark) or (usable(run) and not run.has_weights)
-
-
 def _done(link: Link, runs: Path) -> bool:
     run = _found(link, runs)
-    return run is not None and _scored(run, link)
+    return run is not None and scored(run, link.benchmark)

@@ -16,7 +16,7 @@ from small_miniatures import write_cuhk01, write_grid, write_grid_mat
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.analysis.scores import records
-from reidlib.cli.arguments import _named_folder, main
+from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.obtaining import GUIDES
 from reidlib.errors import InputError

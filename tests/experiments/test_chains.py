@@ -52,7 +52,7 @@ def obtain(links, **more):
 
 def test_a_chain_of_one_is_the_plain_run(benchmarks):
     (link,) = chain(benchmarks[0])
-    assert link.wanted == experiments.configuration("jlml", PROFILES["smoke"], benchmarks[0])
+    assert link == experiments.link("jlml", PROFILES["smoke"], benchmarks[0])
     assert "start" not in link.wanted.to_json()  # so that its hash is what it always was
 
 

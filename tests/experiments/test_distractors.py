@@ -7,7 +7,7 @@ import pytest
 from miniature import write_image
 from untrained import QUIET, untrained
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.data import load
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError

@@ -22,7 +22,7 @@ from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import features, perturbations
 from reidlib.experiments.evaluate import evaluate_run
-from reidlib.experiments.perturbations import evaluate_under, evaluate_under_all, found, open_condition
+from reidlib.experiments.perturbations import evaluate_under_all, found, open_condition
 from reidlib.experiments.rows import CONDITIONS, Condition, all_conditions
 from reidlib.training.runs import Run
 
@@ -60,6 +60,10 @@ def benchmark(home):
 @pytest.fixture
 def run(benchmark, tmp_path):
     return untrained(benchmark, tmp_path / "runs")
+
+
+def evaluate_under(run, condition, benchmark):
+    return evaluate_under_all(run, [condition], benchmark, execution=QUIET)[condition]
 
 
 def never(*arguments, **options):
@@ -228,7 +232,7 @@ def test_scores_under_conditions(benchmark, tmp_path, model, branches):
 
 def test_the_changed_images_are_scored_as_a_run_is(benchmark, run, tmp_path):
     """The same network on a benchmark of the changed images gives the same scores."""
-    under = evaluate_under(run, FAR, benchmark, execution=QUIET)
+    under = evaluate_under(run, FAR, benchmark)
     tests = open_condition(FAR, "tiny", progress=False)
     changed = replace(benchmark, query=tests.query, gallery=tests.gallery, boxes=None)
     other = untrained(changed, tmp_path / "other")
@@ -261,7 +265,7 @@ def test_without_weights_what_is_missing_is_refused(benchmark, run):
     (run.folder / "weights.pt").unlink()
     for condition in (DEFAULT, HIDDEN):
         with pytest.raises(InputError, match="needs the run's weights"):
-            evaluate_under(run, condition, benchmark, execution=QUIET)
+            evaluate_under(run, condition, benchmark)
     assert not (run.folder / "conditions").exists()
 
 
@@ -271,13 +275,13 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
     (run.folder / "scores.json").write_text(json.dumps(scores))
     (run.folder / "weights.pt").unlink()
     assert found(run, DEFAULT) is None  # whose persons these are is known from the data alone
-    under = evaluate_under(run, DEFAULT, benchmark, execution=QUIET)
+    under = evaluate_under(run, DEFAULT, benchmark)
     assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
     assert under["data"] == benchmark.fingerprint
 
 
 def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
-    under = evaluate_under(run, DEFAULT, benchmark, execution=QUIET)
+    under = evaluate_under(run, DEFAULT, benchmark)
     assert evaluation.current(run, benchmark)
     assert under == found(run, DEFAULT)
 
@@ -318,42 +322,42 @@ def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
     ],
 )
 def test_scores_of_something_else_are_not_found(benchmark, run, change):
-    scores = evaluate_under(run, FAR, benchmark, execution=QUIET)
+    scores = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(json.dumps({**scores, **change}))
     assert found(run, FAR) is None
-    assert evaluate_under(run, FAR, benchmark, execution=QUIET) == scores
+    assert evaluate_under(run, FAR, benchmark) == scores
     assert json.loads(path.read_text()) == scores
 
 
 def test_scores_of_a_former_renderer_are_not_found(benchmark, run, monkeypatch):
-    evaluate_under(run, FAR, benchmark, execution=QUIET)
+    evaluate_under(run, FAR, benchmark)
     monkeypatch.setattr(synthetic, "_FORMAT", synthetic._FORMAT + 1)
     assert found(run, FAR) is None
 
 
 def test_a_damaged_file_is_made_again(benchmark, run):
-    whole = evaluate_under(run, FAR, benchmark, execution=QUIET)
+    whole = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(path.read_text()[:100])
     assert found(run, FAR) is None
-    assert evaluate_under(run, FAR, benchmark, execution=QUIET) == whole
+    assert evaluate_under(run, FAR, benchmark) == whole
     assert found(run, FAR) == whole
 
 
 def test_decoded_images_are_not_kept(benchmark, run, home):
     before = set(home.rglob("*.npy"))
-    evaluate_under(run, Condition("box_scale_error", 0.12), benchmark, execution=QUIET)
+    evaluate_under(run, Condition("box_scale_error", 0.12), benchmark)
     assert set(home.rglob("*.npy")) == before
 
 
 def test_other_benchmarks_are_refused(benchmark, run, tmp_path):
     real = replace(benchmark, name="market1501")
     with pytest.raises(InputError, match=r"embedded benchmark.*got market1501"):
-        evaluate_under(run, FAR, real, execution=QUIET)
+        evaluate_under(run, FAR, real)
     other = load("synthetic", render("tiny", tmp_path / "other", factors=Factors(gait=0.5), progress=False))
     with pytest.raises(InputError, match="belongs to the data"):
-        evaluate_under(run, FAR, other, execution=QUIET)
+        evaluate_under(run, FAR, other)
     with pytest.raises(InputError, match="with the default factors and seed 0"):
-        evaluate_under(untrained(other, tmp_path / "runs"), FAR, other, execution=QUIET)
+        evaluate_under(untrained(other, tmp_path / "runs"), FAR, other)
     assert not list(Path(tmp_path).glob("runs/*/conditions"))

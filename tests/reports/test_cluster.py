@@ -16,7 +16,7 @@ import pytest
 from pretending import alive, check_trained_once, notes, processes, until
 from test_reproduce import FINISH, build, meet, status
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import cluster
 from reidlib.reports.cluster import connected

@@ -23,14 +23,14 @@ import pytest
 from filelock import FileLock
 from pretending import alive, check_trained_once, notes, processes, until
 
-from reidlib.cli.arguments import main
+from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import index as report
 from reidlib.reports import notebook
-from reidlib.reports.display import Display, clock
-from reidlib.reports.processes import STOPPED, Work, apart
+from reidlib.reports.index import clock
+from reidlib.reports.processes import STOPPED, Work, apart, pool_here
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, select
-from reidlib.reports.work import pool_here
+from reidlib.reports.scheduler import Display
 from reidlib.training.device import Execution
 
 PARAMETERS = 'profile = "quick"\nout = ""\nseeds = 1\ndata_root = ""'
@@ -503,7 +503,7 @@ def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
 
 def test_as_many_at_a_time_as_fit():
     code = (
-        "import sys; from reidlib.reports.work import pool_here\n"
+        "import sys; from reidlib.reports.processes import pool_here\n"
         "print([pool_here(pieces, jobs, 'cpu', None).capacity() for pieces, jobs in [(1, None), (9, 3)]], "
         "'torch' in sys.modules)\n"
         "print(pool_here(9, None, 'cpu', None).capacity())"
