@@ -30,6 +30,12 @@ def test_every_factor_has_a_meaning_and_its_usual_value_among_those_tested():
     for factor, values in CONDITIONS.items():
         assert misalignment.usual(factor) in values[1:-1]
         assert list(values) == sorted(values)
+    assert records(misalignment.factor_table())[0] == {
+        "factor": "box jitter",
+        "means": "shift of the box, in box heights (one deviation)",
+        "usual": "0.06",
+        "tested": "0, 0.06, 0.12, 0.24",
+    }
 
 
 def test_nothing_is_found_on_another_benchmark(tmp_path):
