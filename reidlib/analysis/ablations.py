@@ -239,7 +239,7 @@ def report_rows(ablation: Ablation, evidence: Evidence) -> list[dict[str, str]]:
 
 
 def panels(ablation: Ablation, evidence: Evidence) -> tuple[dict, dict]:
-    """For ``evidence_plots.differences``: measure -> row -> interval here, and the paper's difference."""
+    """For ``figures.scores.differences``: measure -> row -> interval here, and the paper's difference."""
     found = differences(ablation, evidence)
     here = {name: {label: cells[name] for label, cells in found.items()} for name in ablation.compared}
     printed = {label: ablation.printed_difference(label) for label in found}

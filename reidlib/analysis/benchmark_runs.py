@@ -190,7 +190,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def rank1_rows(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
-    """Rank-1 in per cent of each row of a table, and whose it is: see ``benchmark_plots.printed_rank1``.
+    """Rank-1 in per cent of each row of a table, and whose it is: see ``figures.scores.printed_rank1``.
 
     The paper is the one that the table stands in; rows without a number are left out.
     """

@@ -269,7 +269,7 @@ def sentence(verdict: Verdict) -> str:
 def forest(
     verdicts: Iterable[Verdict],
 ) -> tuple[dict[str, Interval | None], list[int]]:
-    """For ``evidence_plots.differences``: every contrast's interval by its label, and the claims' ends."""
+    """For ``figures.scores.differences``: every contrast's interval by its label, and the claims' ends."""
     intervals: dict[str, Interval | None] = {}
     ends = []
     for verdict in verdicts:

@@ -33,7 +33,7 @@ def _at(cell: Cell, factor: str, value: float) -> Cell:
 def curves(
     networks: Mapping[str, Cell], evidence: Evidence, measure: str
 ) -> dict[str, dict[str, list[tuple[float, tables.Spread]]]]:
-    """Title of a factor -> network -> (value, score over the seeds), for ``evidence_plots.turned``."""
+    """Title of a factor -> network -> (value, score over the seeds), for ``figures.scores.turned``."""
     return {
         TITLES[factor]: {
             label: [

@@ -20,8 +20,8 @@ from reidlib.data.images import Unreadable, decode
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
+from reidlib.visual import GREY, INK, STATUS
 from reidlib.visual.browser.views import Entry, View, bar_colours, moved
-from reidlib.visual.figures.plots import GREY, INK, STATUS
 
 # Pixels: of a thumbnail at most, and of a bar chart in a card.
 THUMBNAIL = (176, 112)

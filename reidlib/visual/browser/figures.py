@@ -13,7 +13,7 @@ from reidlib.data.images import decode
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
 from reidlib.visual.browser.views import Entry, View, bar_colours, moved
-from reidlib.visual.figures.plots import ranked_lists
+from reidlib.visual.figures.images import ranked_lists
 
 _WIDE = 10  # images of a row
 
