@@ -1,6 +1,6 @@
-"""The ranking browser: controls of ipywidgets over ``ranking_views``, for JupyterLab and voila.
+"""The ranking browser: controls of ipywidgets over ``views``, for JupyterLab and voila.
 
-    from reidlib.visual.browser.app import RankingBrowser
+    from reidlib.browser import RankingBrowser
     RankingBrowser("reports/runs/NAME")
 
 Every control is a trait of the browser (``order``, ``top``, ``feature`` …), so that a program can turn it as
@@ -25,12 +25,10 @@ from reidlib import files
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.features import Collection
 from reidlib.reranking import KReciprocal
-from reidlib.visual.browser import cards as cards
+from reidlib.visual.browser import cards
 from reidlib.visual.browser.cards import Card, in_a_line
-from reidlib.visual.browser.comparison import Comparison
-from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls
-from reidlib.visual.browser.saving import Saving
-from reidlib.visual.browser.source import RunChooser
+from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls, RunChooser
+from reidlib.visual.browser.pictures import Comparison, Saving
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view
 
 

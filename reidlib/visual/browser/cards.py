@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from string import Template
 
 import ipywidgets as widgets
 import numpy as np
@@ -21,7 +22,7 @@ from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
 from reidlib.visual import GREY, INK, STATUS
-from reidlib.visual.browser.views import Entry, View, bar_colours, moved
+from reidlib.visual.browser.views import Entry, View, bar_colours
 
 # Pixels: of a thumbnail at most, and of a bar chart in a card.
 THUMBNAIL = (176, 112)
@@ -29,22 +30,9 @@ _BARS_WIDTH = 108
 # Thumbnails in memory, about 5 kB each.
 _KEPT = 4096
 
-STYLE = f"""<style>
-.reid-browser button:focus-visible, .reid-browser input:focus-visible, .reid-browser select:focus-visible
-  {{ outline: 3px solid {INK} !important; outline-offset: 1px; }}
-.reid-card {{ position: relative; border-radius: 4px; padding: 3px; }}
-.reid-card img {{ border: 5px solid transparent; object-fit: contain; background: #f4f4f4; }}
-.reid-chosen {{ background: #e3e3e3; }}
-.reid-card .reid-pick {{ position: absolute; top: 3px; left: 3px; background: transparent; border: none;
-  box-shadow: none; color: transparent; font-size: 0; }}
-.reid-card .reid-pick:hover {{ background: rgba(0, 0, 0, 0.06); }}
-{"".join(f".reid-{status} img {{ border-color: {colour}; }} " for status, (colour, _) in STATUS.items())}
-.reid-caption {{ font-size: 12px; line-height: 1.35; text-align: center; white-space: normal;
-  overflow-wrap: anywhere; }}
-.reid-message {{ border-left: 4px solid {STATUS["other"][0]}; padding: 2px 8px; font-size: 13px; }}
-.reid-note {{ font-size: 13px; line-height: 1.4; }}
-.reid-query .reid-caption {{ width: 112px; }}
-</style>"""
+_COLOURS = {"ink": INK} | {status: colour for status, (colour, _) in STATUS.items()}
+_STYLESHEET = Template(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
+STYLE = f"<style>\n{_STYLESHEET.substitute(_COLOURS)}</style>"
 
 
 class Card(widgets.VBox):
@@ -142,11 +130,13 @@ def query_caption(shown: View, collection: Collection) -> str:
     return f'<div class="reid-caption">{"<br>".join(map(escape, lines))}</div>'
 
 
+def _rank(entry: Entry) -> str:
+    return "no rank" if entry.rank is None else f"rank {entry.rank}"
+
+
 def entry_words(entry: Entry) -> str:
     """What an image is, in words alone."""
-    rank = "no rank" if entry.rank is None else f"rank {entry.rank}"
-    person = f"person {entry.person}, " if entry.person > 0 else ""
-    told = f"{rank}, {entry.status.name.lower()}, {person}camera {entry.camera}"
+    told = f"{_rank(entry)}, {entry.status.name.lower()}, {entry.who}camera {entry.camera}"
     return f"{told}: compare its parts with the query's"
 
 
@@ -154,16 +144,12 @@ def entry_caption(entry: Entry, shown: View, collection: Collection, *, longest:
     """What an image is, its distance, and the bars of its parts; ``longest`` is the bars' common scale."""
     status = entry.status.name.lower()
     colour, words = STATUS[status]
-    rank = "no rank" if entry.rank is None else f"rank {entry.rank}"
-    if entry.moved is not None:
-        rank += f" {moved(entry.moved)}"
-    person = f"person {entry.person}, " if entry.person > 0 else ""
     name = collection.gallery_paths[entry.gallery_index].name
     lines = [
-        f"<b>{escape(rank)}</b>",
+        f"<b>{escape(_rank(entry) + entry.shift)}</b>",
         f'<b style="color:{colour}">{escape(words)}</b>',
         f"{entry.distance:.3f}",
-        escape(f"{person}c{entry.camera}"),
+        escape(f"{entry.who}c{entry.camera}"),
     ]
     return (
         f'<div class="reid-caption" title="{escape(name)}">{"<br>".join(lines)}'

@@ -5,15 +5,14 @@ No widget and no figure is made here: a collection of features, a query and some
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from reidlib.data.rules import DISTRACTOR, JUNK
+from reidlib.data.rules import DISTRACTOR, is_ignored, is_match
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
@@ -84,6 +83,16 @@ class Entry(NamedTuple):
     camera: int
     moved: int | None  # places towards the top that re-ranking moved it; None without
     contributions: np.ndarray  # (P,) of each part to the squared distance before any re-ranking
+
+    @property
+    def who(self) -> str:
+        """Whom the image shows, as the beginning of a line; empty for nobody known."""
+        return f"person {self.person}, " if self.person > 0 else ""
+
+    @property
+    def shift(self) -> str:
+        """How far re-ranking moved the image, as the end of a rank; empty without re-ranking."""
+        return "" if self.moved is None else f" {moved(self.moved)}"
 
 
 class View(NamedTuple):
@@ -202,11 +211,10 @@ def _within(inner: slice, outer: slice) -> bool:
 
 
 def _statuses(gallery: Embeddings, person: int, camera: int) -> np.ndarray:
-    own_g = gallery.person_ids == person
-    ignored_g = (gallery.person_ids == JUNK) | (own_g & (gallery.camera_ids == camera))
-    distractor_g = gallery.person_ids == DISTRACTOR
+    asked = person, camera, gallery.person_ids, gallery.camera_ids
+    conditions = [is_ignored(*asked), is_match(*asked), gallery.person_ids == DISTRACTOR]
     kinds = [Status.IGNORED, Status.MATCH, Status.DISTRACTOR]
-    return np.select([ignored_g, own_g, distractor_g], kinds, Status.OTHER).astype(np.int8)
+    return np.select(conditions, kinds, Status.OTHER).astype(np.int8)
 
 
 def _ranked(distances_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
@@ -297,26 +305,21 @@ def moved(places: int) -> str:
 
 def write_csv(shown: View, collection: Collection) -> str:
     """A view as CSV, one line for each image, with each part's contribution to the squared distance."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    part_names = [f"squared distance of {part.name}" for part in shown.parts]
-    names = ["query", "rank", "image", "status", "distance", "person", "camera", "moved", "ranking"]
-    writer.writerow([*names, "filters", "of", *part_names])
-    for entry in shown.entries:
-        writer.writerow(
-            [
-                collection.query_paths[shown.query_index],
-                "" if entry.rank is None else entry.rank,
-                collection.gallery_paths[entry.gallery_index],
-                entry.status.name.lower(),
-                f"{entry.distance:.6g}",
-                entry.person,
-                entry.camera,
-                "" if entry.moved is None else entry.moved,
-                shown.options.described,
-                shown.options.filters,
-                collection.title,
-                *(f"{value:.6g}" for value in entry.contributions),
-            ]
-        )
-    return text.getvalue()
+    columns = {
+        "query": collection.query_paths[shown.query_index],
+        "rank": [entry.rank for entry in shown.entries],
+        "image": [collection.gallery_paths[entry.gallery_index] for entry in shown.entries],
+        "status": [entry.status.name.lower() for entry in shown.entries],
+        "distance": [f"{entry.distance:.6g}" for entry in shown.entries],
+        "person": [entry.person for entry in shown.entries],
+        "camera": [entry.camera for entry in shown.entries],
+        "moved": [entry.moved for entry in shown.entries],
+        "ranking": shown.options.described,
+        "filters": shown.options.filters,
+        "of": collection.title,
+    }
+    for place, part in enumerate(shown.parts):
+        name = f"squared distance of {part.name}"
+        columns[name] = [f"{entry.contributions[place]:.6g}" for entry in shown.entries]
+    table = pd.DataFrame(columns, index=range(len(shown.entries)), dtype=object)
+    return table.to_csv(index=False, lineterminator="\r\n")
