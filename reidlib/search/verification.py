@@ -15,6 +15,7 @@ from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.errors import InputError, counted
 from reidlib.ranking.distances import float64_device, full_float32, rows, spans, squared_by_product
 from reidlib.ranking.metrics import Embeddings
+from reidlib.search.nearest import pairs_within
 
 UNKNOWN_CAMERA = -1
 BINS = 2**16
@@ -299,11 +300,7 @@ def _counted(
     counted_qg &= (persons_q != DISTRACTOR) | (persons_g != DISTRACTOR)
     if not same_camera:
         counted_qg &= ~(same_qg & (cameras_q == cameras_g) & (cameras_q > UNKNOWN_CAMERA))
-    if left_out is not None:
-        queries, images = left_out
-        here = (queries >= query_span.start) & (queries < query_span.stop)
-        here &= (images >= gallery_span.start) & (images < gallery_span.stop)
-        counted_qg[queries[here] - query_span.start, images[here] - gallery_span.start] = False
+    counted_qg[pairs_within(left_out, query_span, gallery_span)] = False
     return counted_qg, same_qg
 
 
