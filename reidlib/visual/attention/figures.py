@@ -158,7 +158,7 @@ def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str =
 
 def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Figure:
     """A panel for each kind of parts: similarity while blanked by attention, a foreign map, at random."""
-    figure, panels = panel_grid(len(deletions), (3.3, 2.7), margin=(0.3, 0.6), sharex=True, sharey=True)
+    figure, panels = panel_grid(len(deletions), (3.3, 2.7), (0.3, 0.6), sharex=True, sharey=True)
     for axes, (kind, one) in zip(panels.flat, deletions.items(), strict=False):
         shares = 100 * one.shares_s
         curves = [

@@ -117,14 +117,14 @@ def note(text: str) -> str:
 def query_caption(shown: View, collection: Collection) -> str:
     """Who the query is and how its list did."""
     name = collection.query_paths[shown.query_index].name
+    scored = "no match in the gallery"
     if shown.num_matches:
         scored = f"AP {percent(shown.average_precision)} %, first match at rank {shown.first_match_rank}"
-    else:
-        scored = "no match in the gallery"
+        scored += f", {shown.num_matches} in all"
     lines = [
         f"query {shown.query_index}",
         f"person {shown.person}, c{shown.camera}",
-        f"{scored}, {shown.num_matches} in all" if shown.num_matches else scored,
+        scored,
         name,
     ]
     return f'<div class="reid-caption">{"<br>".join(map(escape, lines))}</div>'

@@ -124,14 +124,9 @@ def scores_of(collection: Collection, options: Options) -> Scores:
 
     Distances of all pairs are held for re-ranking, 4·Q·G bytes. Raises InputError where no query has a match.
     """
-    query, gallery = (
-        replace(side, features=features)
-        for side, features in zip(
-            (collection.query, collection.gallery),
-            collection.compared(options.feature, options.metric),
-            strict=True,
-        )
-    )
+    compared = collection.compared(options.feature, options.metric)
+    sides = zip((collection.query, collection.gallery), compared, strict=True)
+    query, gallery = (replace(side, features=features) for side, features in sides)
     if not options.reranked:
         return evaluate(query, gallery)
     return evaluate_distances(k_reciprocal(query.features, gallery.features), query, gallery)
@@ -154,6 +149,7 @@ def view(
         raise InputError(f"queries are counted from 0 to {len(query) - 1}", query_index, "choose another")
     columns = collection.columns(options.feature)
     parts = tuple(part for part in collection.parts if _within(part.columns, columns))
+    within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
     queries_qd, gallery_gd = collection.compared(options.feature, options.metric)
     query_d = queries_qd[query_index]
     squared_g = squared_distances_to_all(query_d, gallery_gd).numpy()
@@ -170,15 +166,11 @@ def view(
     rank_g = _ranks(order_g, status_g)
     ranks_m = np.sort(rank_g[status_g == Status.MATCH])
     shown_g = order_g if options.show_ignored else order_g[status_g[order_g] != Status.IGNORED]
-    shown_g = shown_g[_fitting(gallery, options)[shown_g]]
+    shown_g = shown_g[_chosen(gallery, options.persons, options.cameras)[shown_g]]
     entries = []
     for index in shown_g[: options.top].tolist():
         counted = status_g[index] != Status.IGNORED
         differences_d = (query_d - gallery_gd[index]).double().square()
-        contributions = [
-            float(differences_d[part.columns.start - columns.start : part.columns.stop - columns.start].sum())
-            for part in parts
-        ]
         entries.append(
             Entry(
                 index,
@@ -188,7 +180,7 @@ def view(
                 int(gallery.person_ids[index]),
                 int(gallery.camera_ids[index]),
                 int(moved_g[index]) if options.reranked and counted else None,
-                np.array(contributions),
+                np.array([float(differences_d[within].sum()) for within in within_p]),
             )
         )
     return View(
@@ -229,13 +221,13 @@ def _ranks(order_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
     return rank_g
 
 
-def _fitting(gallery: Embeddings, options: Options) -> np.ndarray:
-    fitting_g = np.ones(len(gallery), bool)
-    if options.cameras:
-        fitting_g &= np.isin(gallery.camera_ids, options.cameras)
-    if options.persons:
-        fitting_g &= np.isin(gallery.person_ids, options.persons)
-    return fitting_g
+def _chosen(images: Embeddings, persons: Sequence[int], cameras: Sequence[int]) -> np.ndarray:
+    """Boolean (N,): which images are of some persons and cameras; empty for all."""
+    chosen_n = np.ones(len(images), bool)
+    for wanted, ids_n in ((persons, images.person_ids), (cameras, images.camera_ids)):
+        if len(wanted):
+            chosen_n &= np.isin(ids_n, wanted)
+    return chosen_n
 
 
 def _message(num_matches: int, num_fitting: int, person: int, camera: int, options: Options) -> str:
@@ -275,11 +267,7 @@ def query_order(
     if order not in ORDERS:
         raise InputError(f"queries are ordered by one of {', '.join(ORDERS)}", repr(order), "name one")
     query = collection.query
-    chosen_q = np.ones(len(query), bool)
-    for wanted, ids_q in ((persons, query.person_ids), (cameras, query.camera_ids)):
-        if len(wanted):
-            chosen_q &= np.isin(ids_q, wanted)
-    indices = np.flatnonzero(chosen_q)
+    indices = np.flatnonzero(_chosen(query, persons, cameras))
     if order == "index":
         return indices
     if order == "random":

@@ -27,13 +27,18 @@ def show_image(axes: Axes, image_hwc: np.ndarray) -> None:
 
 
 def panel_grid(
-    count: int, size: tuple[float, float], *, margin: tuple[float, float] = (0, 0), **shared: bool
+    count: int,
+    size: tuple[float, float],
+    margin: tuple[float, float] = (0, 0),
+    *,
+    most: int = 3,
+    **shared: bool,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of ``count`` panels, at most three in a line: the figure, and its axes (lines, columns).
+    """A figure of ``count`` panels, at most ``most`` in a line, and its axes (lines, columns).
 
     size: of a panel, margin: of the figure around them, in inches. shared: ``sharex`` and ``sharey``.
     """
-    columns = min(3, count)
+    columns = min(most, count)
     lines = -(-count // columns)
     inches = (size[0] * columns + margin[0], size[1] * lines + margin[1])
     figure, grid = plt.subplots(lines, columns, figsize=inches, squeeze=False, **shared)

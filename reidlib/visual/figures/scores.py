@@ -14,6 +14,7 @@ from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval, signed
 from reidlib.experiments.protocol_study import Way
 from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
+from reidlib.visual.figures.images import panel_grid
 
 _MARKERS = "osD^vPX"
 _NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
@@ -58,10 +59,8 @@ def score_bars(
     """
     measures = list(next(iter(rows.values())))
     colours = colours or {row: GREY if row == baseline else BLUE for row in rows}
-    figure, panels = plt.subplots(
-        1, len(measures), sharey=True, squeeze=False,
-        figsize=(2.2 + 3.1 * len(measures), 0.42 * len(rows) + 1.1),
-    )  # fmt: skip
+    size, count = (3.1, 0.42 * len(rows) + 1.1), len(measures)
+    figure, panels = panel_grid(count, size, (2.2, 0), most=count, sharey=True)
     for axes, measure in zip(panels[0], measures, strict=True):
         means = {row: cells[measure].mean for row, cells in rows.items()}
         # The numbers stand in a column behind the longest bar, where no line crosses them.
@@ -107,10 +106,8 @@ def differences(
     share_x: one scale for all panels.
     """
     rows = list(next(iter(panels.values())))
-    figure, grid = plt.subplots(
-        1, len(panels), sharey=True, squeeze=False,
-        figsize=(2.4 + 0.055 * max(map(len, rows)) + 3.4 * len(panels), 0.4 * len(rows) + 1.5),
-    )  # fmt: skip
+    size, margin = (3.4, 0.4 * len(rows)), (2.4 + 0.055 * max(map(len, rows)), 1.5)
+    figure, grid = panel_grid(len(panels), size, margin, most=len(panels), sharey=True)
     printed = printed or {}
     every = [_ends(intervals, printed.get(measure, {})) for measure, intervals in panels.items()]
     widest = min(low for low, _ in every), max(high for _, high in every)
@@ -198,9 +195,7 @@ def turned(
     setting to mark in each panel. evenly: settings at equal distances whatever they are, as for λ.
     """
     titles, names = list(panels), list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    figure, grid = plt.subplots(
-        1, len(panels), sharey=share_y, squeeze=False, figsize=(3.3 * len(panels) + 0.9, 3.4)
-    )
+    figure, grid = panel_grid(len(panels), (3.3, 3.4), (0.9, 0), most=len(panels), sharey=share_y)
     solid = [name for name in names if name not in dashed]
     colours = dict(zip(solid, PALETTE * len(names), strict=False)) | dict.fromkeys(dashed, GREY)
     for axes, title in zip(grid[0], titles, strict=True):
