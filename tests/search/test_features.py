@@ -16,7 +16,6 @@ from reidlib.data import load
 from reidlib.data.images import decode
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import embed_streamed, trained_model
-from reidlib.search import features as feature_sets
 from reidlib.search.features import Embedder, FeatureSet, read_features, save_features, write_features
 
 ENDINGS = (".npz", ".parquet")
@@ -81,7 +80,7 @@ def split_of(root, names):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_is_written_and_read_in_blocks(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(feature_sets, "_ROWS", 4)
+    monkeypatch.setattr("reidlib.search.features._ROWS", 4)
     original = made(11, persons=("é",) * 11)
     save_features(original, tmp_path / f"f{ending}")
     found = read_features(tmp_path / f"f{ending}")

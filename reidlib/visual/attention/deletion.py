@@ -56,7 +56,7 @@ class Deletion(NamedTuple):
     def gain(self) -> Interval:
         """Random area − attended area, in hundredths of similarity; above 0, the attention means something.
 
-        The 95 % interval is over pairs, all of a person drawn together (``intervals.paired``).
+        The 95 % interval is over pairs, all of a person drawn together (``analysis.statistics.paired``).
         """
         return self._gain(self.random_ns)
 

@@ -42,7 +42,7 @@ class Answers(NamedTuple):
 
 
 def first_answers(lists: Mapping[str, np.ndarray]) -> Answers:
-    """The first right and the first wrong answer of each kept list (``evaluation.ranked_lists_of``).
+    """The first right and the first wrong answer of each kept list (``evaluate.ranked_lists_of``).
 
     Queries come in the lists' order, worst average precision first; those that lack either among the kept
     places are left out. A distractor is a wrong answer. Raises InputError where none has both.

@@ -11,7 +11,7 @@ import torch
 import traitlets
 
 from reidlib.errors import InputError, shorten
-from reidlib.experiments import obtain as experiments
+from reidlib.experiments import obtain
 from reidlib.experiments.evaluate import benchmark_of
 from reidlib.experiments.features import Collection, open_collection
 from reidlib.training.device import Execution
@@ -200,11 +200,11 @@ class RunChooser(widgets.VBox):
         """Train a network on the embedded benchmark, or find it trained, and open it."""
 
         def train() -> None:
-            benchmark = experiments.open_benchmark(_PROFILE, device=self._execution.device)
-            run = experiments.obtain(
-                experiments.configuration(name, _PROFILE, benchmark),
+            benchmark = obtain.open_benchmark(_PROFILE, device=self._execution.device)
+            run = obtain.obtain(
+                obtain.configuration(name, _PROFILE, benchmark),
                 benchmark,
-                name=experiments.run_name(name, _PROFILE, benchmark, 0),
+                name=obtain.run_name(name, _PROFILE, benchmark, 0),
                 runs=self._runs,
                 execution=self._execution,
             )

@@ -225,7 +225,7 @@ def ranked_lists_at(
 ) -> Figure:
     """The kept ranked lists of a run at ``places`` in their order, which goes from the worst to the best.
 
-    lists: ``evaluation.ranked_lists_of(run)``; query_nhwc, gallery_nhwc: the splits' images;
+    lists: ``evaluate.ranked_lists_of(run)``; query_nhwc, gallery_nhwc: the splits' images;
     average_precision: of each query. ``shown`` images a query, fewer where the list ends before.
     """
     images, statuses = [], []

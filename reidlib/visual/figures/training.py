@@ -67,7 +67,7 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, threshold: float) -> Figure:
     """Losses, ratio of the focal weights, weights, and samplers, stacked over the steps of one training.
 
-    steps, in_use: ``tables.trace(run)`` and its ``tables.triplet_in_use``. threshold: δ, below which the gate
+    steps, in_use: ``scores.trace(run)`` and its ``triplet_in_use``. threshold: δ, below which the gate
     closes. Dots: every step; lines: running means over a fiftieth of the training for the losses, over a
     twentieth for the rest.
     """
@@ -114,7 +114,7 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
 def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]]) -> Figure:
     """A column for each training: above its identity loss, below which batches and losses it had.
 
-    traces: name -> (``tables.trace(run)``, its ``tables.triplet_in_use``). All share both scales.
+    traces: name -> (``scores.trace(run)``, its ``triplet_in_use``). All share both scales.
     """
     figure, panels = plt.subplots(
         2, len(traces), sharex=True, sharey="row", squeeze=False,
