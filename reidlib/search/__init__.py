@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
@@ -19,6 +20,7 @@ from reidlib.search.report import SHEET_ROWS, Searched, described, sheet_of, wri
 from reidlib.search.verification import (
     UNKNOWN_CAMERA,
     Calibration,
+    Pairs,
     check_rate,
     false_match_persons,
     pair_distances_histogram,
@@ -93,19 +95,20 @@ def search(
     where = str(calibrate) if others else " and ".join(dict.fromkeys(map(str, sources)))
     measured = sets[2:] or sets[:2]
     if others:
-        pairs = (others[0], None, None)
+        pairs = Pairs(others[0], None, same_camera)
     elif sets[0] is sets[1]:
-        pairs = (queries, None, None)
+        pairs = Pairs(queries, None, same_camera)
     elif all(known) or not any(known):
-        pairs = (queries, images, left_out)
+        pairs = Pairs(queries, images, same_camera, left_out)
     else:
         place = known.index(True)
-        pairs, measured, where = ((queries, images)[place], None, None), [sets[place]], str(sources[place])
+        pairs = Pairs((queries, images)[place], None, same_camera)
+        measured, where = [sets[place]], str(sources[place])
         remarks = [
             f"no person is known in {sources[1 - place]}: a threshold is measured within {where} alone"
         ]
     try:
-        calibration = _calibrated(*pairs, rate, where, same_camera, execution)
+        calibration = _calibrated(pairs, rate, where, execution.torch_device)
     except InputError as error:
         if asked:
             raise
@@ -221,40 +224,30 @@ def _plain(name: str) -> str:
     return str(int(name)) if name.isascii() and name.isdecimal() else name
 
 
-def _calibrated(
-    query: Embeddings,
-    gallery: Embeddings | None,
-    left_out: tuple[np.ndarray, np.ndarray] | None,
-    rate: float,
-    where: str,
-    same_camera: bool,
-    execution: Execution,
-) -> Calibration:
-    sides = [query] if gallery is None else [query, gallery]
+def _calibrated(pairs: Pairs, rate: float, where: str, device: torch.device) -> Calibration:
+    sides = [pairs.query] if pairs.gallery is None else [pairs.query, pairs.gallery]
     if any((side.person_ids == JUNK).all() for side in sides):
         raise InputError(
             "a threshold is measured on images whose persons are known",
             f"none known in {where}",
             "give some with --calibrate: a folder per person, or a CSV with a column person",
         )
-    histogram = pair_distances_histogram(
-        query, gallery, same_camera=same_camera, left_out=left_out, device=execution.torch_device
-    )
+    histogram = pair_distances_histogram(pairs, device=device)
     if not histogram.same.any():
-        allow = "" if same_camera else ", or count pairs within a camera with --same-camera"
+        allow = "" if pairs.same_camera else ", or count pairs within a camera with --same-camera"
         raise InputError(
-            "a threshold is measured on pairs of one person" + ("" if same_camera else " in two cameras"),
+            "a threshold is measured on pairs of one person"
+            + ("" if pairs.same_camera else " in two cameras"),
             f"none in {where}",
             f"give such images with --calibrate{allow}",
         )
     threshold = threshold_for(histogram, rate)
-    options = {"same_camera": same_camera, "left_out": left_out, "device": execution.torch_device}
-    false_matches = false_match_persons(query, gallery, histogram, threshold, **options)
+    false_matches = false_match_persons(pairs, histogram, threshold, device=device)
     known = [side.person_ids != JUNK for side in sides]
     once = [mask.copy() for mask in known]
-    if left_out is not None:  # an image of both sets is one image
-        both = left_out[1][known[0][left_out[0]]]
-        once[1][both] = False
+    if pairs.left_out is not None:  # an image of both sets is one image
+        queries, images = pairs.left_out
+        once[1][images[known[0][queries]]] = False
     persons, cameras = (
         np.unique(
             np.concatenate([getattr(side, name)[kept] for side, kept in zip(sides, known, strict=True)])
@@ -269,5 +262,5 @@ def _calibrated(
         int(sum(kept.sum() for kept in once)),
         len(persons),
         int((cameras != UNKNOWN_CAMERA).sum()),
-        same_camera,
+        pairs.same_camera,
     )
