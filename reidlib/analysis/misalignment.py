@@ -61,7 +61,7 @@ def _spreads(
 def curves(
     networks: Mapping[str, Cell], scores: Scores, measure: str
 ) -> dict[str, dict[str, list[tuple[float, Spread]]]]:
-    """Title of a factor -> network -> (value, score over the seeds), for the figure ``turned``."""
+    """Title of a factor -> network -> (value, score over the seeds), for ``figures.scores.turned``."""
     spreads = _spreads(networks, scores, [measure])[measure]
     return {
         TITLES[factor]: {
