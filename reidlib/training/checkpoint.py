@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import nn
 
+from reidlib.data.prefetch import Feeds
 from reidlib.errors import InputError
 from reidlib.files import write_whole
 from reidlib.training import distributed
 from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 
-
-class Stateful(Protocol):
-    """A model, an optimiser and whatever else gives its state and takes it back."""
-
-    def state_dict(self) -> dict: ...
-
-    def load_state_dict(self, state: dict) -> object: ...
+if TYPE_CHECKING:
+    from reidlib.training.loop import Meter
 
 
-def save_checkpoint(
-    path: Path,
-    recipe: Recipe,
-    stateful: Mapping[str, Stateful],
-    *,
-    generator: torch.Generator,
-    step: int,
-    balance: Balance | None,
-    device: torch.device,
-) -> None:
-    """Write all that a training is behind ``step`` steps; every process calls this, the first one writes.
+class Parts(NamedTuple):
+    """What a training works with; a checkpoint holds the state of each."""
 
-    generator: of the augmentation, the same in every process.
-    """
+    recipe: Recipe  # which a checkpoint must have been written with
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    feeds: Feeds
+    meter: Meter
+    generator: torch.Generator  # of the augmentation, the same in every process
+
+
+_STATEFUL = ("model", "optimiser", "feeds", "meter")
+
+
+def save_checkpoint(path: Path, parts: Parts, step: int, balance: Balance | None) -> None:
+    """Write all that a training is behind ``step`` steps; every process calls this, the first one writes."""
+    device = next(parts.model.parameters()).device
     random = distributed.of_all(torch.get_rng_state())
     random_cuda = []
     if device.type == "cuda":
@@ -45,9 +44,9 @@ def save_checkpoint(
     if distributed.world().rank > 0:
         return
     content = {
-        "recipe": repr(recipe),
-        **{name: part.state_dict() for name, part in stateful.items()},
-        "augmentation": generator.get_state(),
+        "recipe": repr(parts.recipe),
+        **{name: getattr(parts, name).state_dict() for name in _STATEFUL},
+        "generator": parts.generator.get_state(),
         "random": random,  # of every process
         "random_cuda": random_cuda,
         "balance": None if balance is None else balance._asdict(),
@@ -56,30 +55,22 @@ def save_checkpoint(
     save_tensors(path, content)
 
 
-def restore_checkpoint(
-    path: Path,
-    recipe: Recipe,
-    stateful: Mapping[str, Stateful],
-    *,
-    generator: torch.Generator,
-    balance: Balance | None,
-    device: torch.device,
-) -> tuple[int, Balance | None]:
-    """Put back what ``save_checkpoint`` wrote, in place; the steps behind it and the balance for the next.
+def restore_checkpoint(path: Path, parts: Parts, balance: Balance | None) -> tuple[int, Balance | None]:
+    """Put back what ``save_checkpoint`` wrote; the steps behind it, and the balance for the next one.
 
     Without a file nothing changes. Raises InputError for one that is damaged or of another training.
     """
     if not path.is_file():
         return 0, balance
-    world = distributed.world()
+    device, world = next(parts.model.parameters()).device, distributed.world()
     mend = "remove this file to train the run from its beginning"
     content = load_tensors(path, mend)
     try:
-        if content["recipe"] != repr(recipe):
+        if content["recipe"] != repr(parts.recipe):
             raise ValueError("written with another recipe")
-        for name, part in stateful.items():
-            part.load_state_dict(content[name])
-        generator.set_state(content["augmentation"])
+        for name in _STATEFUL:
+            getattr(parts, name).load_state_dict(content[name])
+        parts.generator.set_state(content["generator"])
         # As many processes as before go on exactly; others drop units of their own choice.
         if len(content["random"]) == world.size:
             torch.set_rng_state(content["random"][world.rank])
@@ -87,9 +78,7 @@ def restore_checkpoint(
                 torch.cuda.set_rng_state(content["random_cuda"][world.rank], device)
         if (content["balance"] is None) != (balance is None):
             raise ValueError("one of them balances its losses")
-        if balance is not None:
-            balance = Balance(**content["balance"])
-        return content["step"], balance
+        return content["step"], None if balance is None else Balance(**content["balance"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             "a checkpoint belongs to the model and recipe that it resumes",

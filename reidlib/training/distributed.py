@@ -163,11 +163,7 @@ def mean(values: Tensor) -> Tensor:
 
 def any_of(flag: bool) -> bool:
     """Whether the flag is set in any process."""
-    if world().size == 1:
-        return flag
-    raised = torch.tensor(float(flag))
-    dist.all_reduce(raised)
-    return bool(raised)
+    return any(map(bool, of_all(torch.tensor(float(flag)))))
 
 
 def gather(values_b: Tensor) -> Tensor:

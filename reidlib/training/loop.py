@@ -26,7 +26,7 @@ from reidlib.data.samplers import Epochs, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 from reidlib.files import unwritable, write_text, write_whole
 from reidlib.training import distributed
-from reidlib.training.checkpoint import restore_checkpoint, save_checkpoint, save_tensors
+from reidlib.training.checkpoint import Parts, restore_checkpoint, save_checkpoint, save_tensors
 from reidlib.training.config import Recipe
 from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balance
@@ -102,10 +102,8 @@ def train(
     meter = Meter(recipe.batch_size)
 
     checkpoint, history = folder / CHECKPOINT, folder / "history.jsonl"
-    stateful = {"model": model, "optimiser": optimiser, "samplers": feeds, "meter": meter}
-    step, balance = restore_checkpoint(
-        checkpoint, recipe, stateful, generator=augmentation_generator, balance=balance, device=device
-    )
+    parts = Parts(recipe, model, optimiser, feeds, meter, augmentation_generator)
+    step, balance = restore_checkpoint(checkpoint, parts, balance)
     if world.rank == 0:
         # Rows after the checkpoint are dropped: a kill may have come between the two files.
         ended = math.ceil(step / steps_per_epoch) if step == steps else step // steps_per_epoch
@@ -164,15 +162,7 @@ def train(
             stopping = distributed.any_of(interruption.asked)  # all processes stop behind the same step
             if end_of_epoch or stopping:
                 meter.fetch()
-                save_checkpoint(
-                    checkpoint,
-                    recipe,
-                    stateful,
-                    generator=augmentation_generator,
-                    step=step,
-                    balance=balance,
-                    device=device,
-                )
+                save_checkpoint(checkpoint, parts, step, balance)
             if stopping and step < steps:
                 raise KeyboardInterrupt(
                     f"stopped after step {step} of {steps}; the same command goes on from there"
@@ -180,7 +170,8 @@ def train(
 
     if world.rank == 0:
         meter.save_trace(folder / "steps.npz")
-        save_tensors(folder / "weights.pt", _on_cpu(model.state_dict()))
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_tensors(folder / "weights.pt", weights)
     return {
         "device": execution.describe(),
         "precision": str(execution.dtype).removeprefix("torch."),
@@ -342,7 +333,3 @@ class _Interruption(contextlib.AbstractContextManager):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-
-def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

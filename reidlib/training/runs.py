@@ -170,14 +170,9 @@ def find_or_train(
     Safe when several processes want the same run: one trains, the others wait and load it.
     Raises InputError if the folder holds another configuration, and for a failure after ``since``.
     """
-    if (present := find(configuration, folder)) is not None:
-        return present
     digest = configuration_hash(configuration)
     existing = sorted(folder.glob(f"*-{digest}"))
     run_folder = existing[0] if existing else folder / f"{name}-{digest}"
-
-    def find_here() -> Run | None:
-        return _checked(run_folder, configuration) if (run_folder / _FINISHED).is_file() else None
 
     def build() -> Run:
         if (run_folder / "config.json").is_file():
@@ -208,7 +203,7 @@ def find_or_train(
 
     return files.built_once(
         folder / f".{digest}.lock",
-        find_here,
+        lambda: find(configuration, folder),
         build,
         waiting=lambda: report(f"{run_folder.name}: another process is training this run; waiting for it"),
         refused=lambda error: InputError(
