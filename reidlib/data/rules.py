@@ -15,8 +15,22 @@ DISTRACTOR = 0
 NO_EMPTY_SPLIT = "a benchmark's split holds images"
 
 
+def is_ignored(query_persons, query_cameras, persons, cameras):
+    """Which images have no influence on a query's ranks: junk, and its own person from its own camera.
+
+    Here and in ``is_match`` the ids are numbers, numpy arrays or torch tensors that broadcast against each
+    other, and the answer is a boolean of that kind and their common shape.
+    """
+    return (persons == JUNK) | ((persons == query_persons) & (cameras == query_cameras))
+
+
+def is_match(query_persons, query_cameras, persons, cameras):
+    """Which images are right answers to a query (a known person): its person from another camera."""
+    return (persons == query_persons) & (cameras != query_cameras)
+
+
 def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
-    """Boolean (Q,): does the gallery show the query's person from another camera?"""
+    """Boolean (Q,): has the query a match in the gallery? As ``is_match``, without comparing all pairs."""
     persons_k, person_of_image = np.unique(gallery.person_ids, return_inverse=True)
     if not len(persons_k):
         return np.zeros(len(query), dtype=bool)

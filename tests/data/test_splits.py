@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, Protocol, joined
-from reidlib.data.rules import queries_with_match, rule_violations
+from reidlib.data.rules import is_ignored, is_match, queries_with_match, rule_violations
 from reidlib.data.splits import Split, training_labels
 from reidlib.errors import InputError
 
@@ -204,6 +205,16 @@ def test_the_fingerprint_knows_content_and_not_place(make, tmp_path):
         elsewhere.rename(tmp_path)
 
 
+@pytest.mark.parametrize("ids", [np.array, torch.tensor])
+def test_what_a_query_ignores_and_what_matches_it(ids):
+    # A query of person 3 in camera 1; junk in either camera, a distractor, itself, its match, another.
+    asked = ids([[3]]), ids([[1]])
+    seen = ids([-1, -1, 0, 3, 3, 4]), ids([1, 2, 1, 1, 2, 1])
+    assert is_ignored(*asked, *seen).tolist() == [[True, True, False, True, False, False]]
+    assert is_match(*asked, *seen).tolist() == [[False, False, False, False, True, False]]
+    assert is_match(3, 1, *seen).tolist() == [False, False, False, False, True, False]
+
+
 ROWS = st.lists(st.tuples(st.integers(-1, 4), st.integers(1, 3)), max_size=12)
 
 
@@ -213,7 +224,7 @@ def test_matches_agree_with_a_plain_search(query, gallery):
         table = np.array(rows, dtype=int).reshape(-1, 2)
         return Split(("x.jpg",) * len(rows), table[:, 0], table[:, 1])
 
-    expected = [any(q == g and qc != gc for g, gc in gallery) for q, qc in query]
+    expected = [any(is_match(*asked, *seen) for seen in gallery) for asked in query]
     assert queries_with_match(split(query), split(gallery)).tolist() == expected
 
 
