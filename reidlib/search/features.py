@@ -17,7 +17,7 @@ import torch
 from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
-from reidlib.data.readers.own.benchmarks import list_own
+from reidlib.data.readers.own import list_own
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import trained_model
 from reidlib.experiments.feature_files import embed_to_disk, features_key

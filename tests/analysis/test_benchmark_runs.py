@@ -19,7 +19,7 @@ from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.cli.arguments import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.augmentation import Augmentation
-from reidlib.data.obtaining import GUIDES
+from reidlib.data.registry import GUIDES
 from reidlib.errors import InputError
 from reidlib.experiments import profiles as sizes
 from reidlib.reports import tasks as sweeps
