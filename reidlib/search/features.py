@@ -16,7 +16,7 @@ import numpy as np
 from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
-from reidlib.data.readers.own.benchmarks import list_own
+from reidlib.data.readers.own import list_own
 from reidlib.errors import InputError
 from reidlib.experiments.features import Network
 from reidlib.files import write_whole
