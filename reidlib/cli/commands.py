@@ -39,7 +39,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         runs=Path(arguments.runs).resolve() if arguments.runs else None,
         progress=False,
     )
-    if not (tables_alone and arguments.benchmark == "synthetic"):
+    if not setup.data_root and not (tables_alone and arguments.benchmark == "synthetic"):
         setup.check_folder()
     if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
         raise InputError(
@@ -52,11 +52,17 @@ def reproduce(arguments: argparse.Namespace) -> int:
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
     if folders:
-        from reidlib.analysis.benchmark_tables import unread
+        from reidlib.analysis.benchmark_tables import state, unread
 
         # Found out now and not after days of training on the others.
         for specification, reason in unread(folders).items():
             print(f"note: without {specification}: {reason}")
+    # What the notebooks read besides their parameters.
+    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
+    if folders:
+        inputs["folders"] = json.dumps(state(folders, arguments.trials or 0))
+    if arguments.no_train:
+        inputs |= _runs_state(setup.runs)
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
         "data_root": str(setup.data_root) if setup.data_root else None,
@@ -78,8 +84,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         command=arguments.line,
         # The tasks have trained what could be: a notebook must not try a failed training again.
         settled={"may_train": False},
-        inputs=_data_state(setup, folders, arguments.trials)
-        | (_runs_state(arguments) if arguments.no_train else {}),
+        inputs=inputs,
     )
 
     def prepare(waiting: tuple[str, ...]) -> list[Task]:
@@ -97,7 +102,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         if "42_benchmarks" in waiting:
             from reidlib.analysis import benchmark_tables
 
-            given = benchmark_tables.given(folders, arguments.benchmark, parameters["data_root"])
+            given = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
             on_folders = sweeps.benchmark_tasks(given, setup, trials=arguments.trials or 0)
         wanted: list[Task] = []
         if size or setup.data_root:
@@ -254,19 +259,6 @@ def render(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_state(setup: Setup, folders: dict[str, str], trials: int | None) -> dict[str, str]:
-    """What the notebooks read besides their parameters: fingerprints of real data, if there are any."""
-    state = {}
-    if setup.data_root:
-        state["data"] = setup.data.fingerprint
-    if folders:
-        from reidlib.analysis import benchmark_tables
-
-        found = benchmark_tables.state(folders, trials or 0)
-        state["folders"] = json.dumps(found)
-    return state
-
-
 def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
     """Benchmarks' folders by name, absolute; InputError for one that is not there or not in the tables."""
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in given}
@@ -280,13 +272,10 @@ def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
     return folders
 
 
-def _runs_state(arguments: argparse.Namespace) -> dict[str, str]:
+def _runs_state(folder: Path) -> dict[str, str]:
     """Which runs and scores are there, where what is shown depends on it."""
     import hashlib
 
-    from reidlib import files
-
-    folder = Path(arguments.runs) if arguments.runs else files.runs()
     files = sorted(
         path
         for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")

@@ -15,12 +15,11 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.registry import load, parse
 from reidlib.errors import InputError
-from reidlib.experiments.rows import Condition, Profile, check_experiment, profile_named
+from reidlib.experiments.rows import Condition, Profile, profile_named
 from reidlib.training.config import ModelConfiguration, RunConfiguration
 from reidlib.training.runs import Run
 
 if TYPE_CHECKING:
-    from reidlib.experiments.obtain import Link
     from reidlib.training.device import Execution
 
 
@@ -142,9 +141,7 @@ class Setup:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def check_folder(self) -> None:
-        """Raises InputError where a folder is needed and not given."""
-        if self.data_root:
-            return
+        """Raises InputError where the benchmark's folder is not given and it cannot be rendered."""
         if self.specification[0] != "synthetic":
             raise InputError(
                 f"benchmark {self.benchmark!r} is read from a folder",
@@ -167,9 +164,9 @@ class Setup:
     @cached_property
     def data(self) -> Benchmark:
         """The benchmark. Raises InputError like ``load``, and where a folder is needed and not given."""
-        self.check_folder()
         root = self.data_root
         if not root:
+            self.check_folder()
             from reidlib.data.synthetic.render import render
 
             size = self.profile.rendered
@@ -177,15 +174,11 @@ class Setup:
         name, options = self.specification
         return load(name, root, **options)
 
-    def link(self, experiment: str, seed: int = 0) -> Link:
-        """A row of ``EXPERIMENTS`` in the profile's size, to be trained on this benchmark."""
+    def configuration(self, experiment: str) -> RunConfiguration:
+        """What the first run of a row of ``EXPERIMENTS`` depends on: the row in the profile's size."""
         from reidlib.experiments.obtain import link
 
-        return link(experiment, self.profile, self.data, seed=seed)
-
-    def configuration(self, experiment: str, seed: int = 0) -> RunConfiguration:
-        """What the run of a row depends on."""
-        return self.link(experiment, seed).wanted
+        return link(experiment, self.profile, self.data).wanted
 
     def obtain(
         self,
@@ -199,17 +192,13 @@ class Setup:
 
         model: in place of the row's own.
         """
-        link = self.link(experiment, seed)
+        from reidlib.experiments.obtain import link, obtain
+
+        training = link(experiment, self.profile, self.data, seed=seed)
         if model is not None:
-            link = link._replace(wanted=replace(link.wanted, model=model))
-        return self._run_of(link, report)
-
-    def _run_of(self, link: Link, report: Callable[[str], None]) -> Run:
-        from reidlib.experiments.obtain import obtain
-
-        return obtain(
-            [link], runs=self.runs, execution=self.execution, report=report, may_train=self.may_train
-        )
+            training = training._replace(wanted=replace(training.wanted, model=model))
+        settings = {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
+        return obtain([training], report=report, **settings)
 
     def gather(
         self,
@@ -229,15 +218,14 @@ class Setup:
 
         names = tuple(dict.fromkeys(experiments))
         for name in names:
-            check_experiment(name)
+            self.configuration(name)  # what it refuses is no failure of a training
         found: dict[str, tuple[Run | Missing, ...]] = {}
         missing: list[Lack] = []
         for name in names:
             row: list[Run | Missing] = []
             for seed in range(self.seeds):
-                link = self.link(name, seed)
                 try:
-                    run = self._run_of(link, report)
+                    run = self.obtain(name, seed, report=report)
                     _ = run.information, run.configuration  # damaged files are found here, not in a table
                 except FAILURES as error:
                     run = Missing(in_a_line(error))

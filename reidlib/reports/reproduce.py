@@ -74,9 +74,15 @@ class Plan:
                 ", ".join(sorted(own)),
                 "use the plan's own fields",
             )
-        for name, value in self.parameters.items():
+        # A notebook's working directory is not the user's.
+        plain = {
+            name: str(value.expanduser().absolute()) if isinstance(value, Path) else value
+            for name, value in self.parameters.items()
+        }
+        object.__setattr__(self, "parameters", plain)
+        for name, value in plain.items():
             try:
-                json.dumps(_plain(value))
+                json.dumps(value)
             except (TypeError, ValueError) as error:
                 raise InputError(
                     f"parameter {name} must be a number, text, truth value, list or path",
@@ -131,11 +137,6 @@ def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
 
 def _number(path: Path) -> int:
     return int(path.stem.split("_")[0])
-
-
-def _plain(value: object) -> object:
-    """A parameter as it is injected; a notebook's working directory is not the user's."""
-    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
 
 
 def reproduce(
@@ -237,7 +238,7 @@ def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
 
 
 def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:
-    declared = {name: _plain(value) for name, value in parameters.items() if name in source.declared}
+    declared = {name: value for name, value in parameters.items() if name in source.declared}
     return {"profile": plan.profile, "out": str(out / source.name), **declared}
 
 

@@ -10,7 +10,7 @@ from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import scored
-from reidlib.experiments.obtain import FAILURES, Link
+from reidlib.experiments.obtain import FAILURES, Link, link
 from reidlib.experiments.rows import EXPERIMENTS, Condition, all_conditions
 from reidlib.experiments.setup import Setup
 from reidlib.reports import trainings
@@ -68,17 +68,17 @@ def tasks(notebooks: Iterable[str], setup: Setup) -> list[Task]:
     wanted, renderings = [], {}
     for seed in range(setup.seeds):
         for name, waiting in wanted_by.items():
-            link = setup.link(name, seed)
-            run = _found(link, setup.runs)
+            training = link(name, setup.profile, setup.data, seed=seed)
+            run = _found(training, setup.runs)
             changed = tuple(c for c in under[name] if run is None or perturbations.found(run, c) is None)
             if run is not None and not run.has_weights:
                 changed = ()  # cannot be evaluated here; its row says so
-            if run is not None and scored(run, link.benchmark) and not changed:
+            if run is not None and scored(run, setup.data) and not changed:
                 continue
             for condition in changed:
                 if not condition.is_default:
                     renderings.setdefault(condition, []).extend(waiting)
-            wanted.append(Task(link.name, trainings.train, (setup, name, seed, changed), tuple(waiting)))
+            wanted.append(Task(training.name, trainings.train, (setup, name, seed, changed), tuple(waiting)))
     size = perturbations.size_of(setup.data) if renderings else ""
     first = [
         Task(
@@ -118,24 +118,24 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
                     *earlier, last = links
                     if _done(last, setup.runs):
                         continue
-                    for link in earlier:
-                        if not _done(link, setup.runs):
+                    for one in earlier:
+                        if not _done(one, setup.runs):
                             arguments = (setup, row, seed, folders, since)
-                            first[link.name] = Task(
-                                link.name, trainings.train_before, arguments, ("42_benchmarks",)
+                            first[one.name] = Task(
+                                one.name, trainings.train_before, arguments, ("42_benchmarks",)
                             )
                     arguments = (setup, row, specification, trial, seed, folders, since)
                     then.append(Task(last.name, trainings.train_chain, arguments, ("42_benchmarks",)))
     return [*first.values(), *then]
 
 
-def _found(link: Link, runs: Path) -> Run | None:
+def _found(training: Link, runs: Path) -> Run | None:
     try:
-        return find(link.wanted.to_json(), runs)
+        return find(training.wanted.to_json(), runs)
     except InputError:
         return None  # a damaged folder: its own training says so
 
 
-def _done(link: Link, runs: Path) -> bool:
-    run = _found(link, runs)
-    return run is not None and scored(run, link.benchmark)
+def _done(training: Link, runs: Path) -> bool:
+    run = _found(training, runs)
+    return run is not None and scored(run, training.benchmark)

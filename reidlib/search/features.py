@@ -37,7 +37,7 @@ class FeatureSet:
     features: float32 (N, D), a memory map where they lie on disk.
     names: paths of the images relative to ``root``, with /.
     persons, cameras: names, "" where unknown; junk and distractors are unknown persons.
-    information: JSON types: ``network`` (``features_key`` of the run), ``run`` (its folder's name),
+    information: JSON types: ``network`` (``Network.key`` of the run), ``run`` (its folder's name),
         ``model``, ``input_size``, ``resize``, ``mean``, ``std``, ``distance``, ``versions``.
     root: where the images lay when they were embedded; None where nobody knows.
 

@@ -5,6 +5,7 @@ Importing this, and building a configuration, loads no torch: tables and figures
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -315,7 +316,7 @@ class RunConfiguration:
         content["model"] = {"kind": kind, **content["model"]}
         if not self.start:
             del content["start"]  # so that runs are found that were trained before there was one
-        return {"format": _FORMAT, **_listed(content)}
+        return {"format": _FORMAT, **json.loads(json.dumps(content))}
 
     @classmethod
     def from_json(cls, content: dict) -> RunConfiguration:
@@ -343,12 +344,6 @@ class RunConfiguration:
                 f"{type(error).__name__}: {error}",
                 "use the version that made it, or train the run again",
             ) from error
-
-
-def _listed(value):
-    if isinstance(value, dict):
-        return {key: _listed(entry) for key, entry in value.items()}
-    return [_listed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tupled(values: dict) -> dict:

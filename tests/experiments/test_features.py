@@ -34,3 +34,16 @@ def test_features_are_the_same_whatever_is_kept(market, tmp_path):
     for keep in ("images", "features", "nothing"):
         with pytest.raises(InputError, match=benchmark.gallery.paths[2].name):
             network.embed(benchmark.gallery, keep=keep)
+
+
+def test_the_key_tells_trainings_of_one_configuration_apart(market, tmp_path):
+    benchmark = load("market1501", market)
+    one, other = (untrained(benchmark, tmp_path / place) for place in ("a", "b"))
+    assert Network(one, QUIET).key == Network(other, QUIET).key
+    weights = other.weights()
+    weights["global_feature.weight"] += 1
+    torch.save(weights, other.folder / "weights.pt")
+    assert Network(one, QUIET).key != Network(other, QUIET).key
+    (other.folder / "weights.pt").unlink()
+    with pytest.raises(InputError, match="needs the run's weights"):
+        _ = Network(other, QUIET).key

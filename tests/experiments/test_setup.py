@@ -1,15 +1,19 @@
 """Runs gathered for a comparison: found, trained, carried here, or missing."""
 
+import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 from written import gathered
 
+from reidlib import files
 from reidlib.analysis import Cell, Scores
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations
-from reidlib.experiments.rows import Condition
+from reidlib.experiments.rows import PROFILES, Condition
 from reidlib.experiments.setup import Missing, Setup
 from reidlib.training.device import Execution
 
@@ -234,3 +238,61 @@ def test_each_file_of_scores_is_read_once(tmp_path):
 def test_bad_input_is_named(smoke, tmp_path, names, keywords, words):
     with pytest.raises(InputError, match=words):
         again(tmp_path, names, **keywords)
+
+
+# --- what is chosen -----------------------------------------------------------------------------------------
+
+
+def test_choosing_reads_nothing_and_loads_no_torch():
+    program = (
+        "import sys\n"
+        "from reidlib import experiments\n"
+        "experiments.Setup('paper', 'cuhk03,boxes=detected', 'nowhere', seeds=3)\n"
+        "print(len(experiments.EXPERIMENTS), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "24 False"
+
+
+def test_names_are_looked_up_once():
+    setup = Setup("quick", "cuhk03,boxes=detected,trial=3", "nowhere")
+    assert setup.profile is PROFILES["quick"]
+    assert setup.specification == ("cuhk03", {"boxes": "detected", "trial": 3})
+    assert setup.runs == files.runs()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("quik",), "a profile is one of smoke, quick, full, paper; got 'quik'; try 'quick'"),
+        (("smoke", "market1051"), "did you mean market1501"),
+        (("smoke", "market1501,boxes=detected"), "market1501 is read with the protocol keywords"),
+    ],
+)
+def test_unknown_names_are_refused_at_once(arguments, words):
+    with pytest.raises(InputError, match=words):
+        Setup(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("smoke", "market1501"), "benchmark 'market1501' is read from a folder"),
+        (("paper",), "profile 'paper' trains on a real benchmark's folder"),
+    ],
+)
+def test_a_folder_that_is_needed_is_asked_for(arguments, words):
+    with pytest.raises(InputError, match=words):
+        Setup(*arguments).check_folder()
+    with pytest.raises(InputError, match=words):
+        _ = Setup(*arguments).data
+
+
+def test_the_benchmark_is_opened_once_and_not_carried_to_another_process(smoke):
+    setup = Setup("smoke", device="cpu")
+    assert setup.data is setup.data
+    carried = pickle.dumps(setup)
+    assert len(carried) < 5000
+    there = pickle.loads(carried)
+    assert there == setup and "data" not in vars(there)
+    assert there.data.fingerprint == smoke.fingerprint
