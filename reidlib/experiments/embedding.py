@@ -90,7 +90,7 @@ def embed_to_disk(
     """Features of images, float32 (N, D), kept in ``file`` (.npy): a read-only memory map of it.
 
     Images pass through memory a few hundred at a time, so that memory does not grow with N. The model lies
-    on ``execution``'s device. ``key`` names the network (``features_key``); together with the images'
+    on ``execution``'s device. ``key`` names the network (``Network.key``); together with the images'
     relative names, sizes and times and the input size it tells whether what lies there already is this.
     A finished file is found again; of an unfinished one, every block of images that is still the same is
     kept, and the rest continued. The result is the same, byte for byte, however often it was interrupted.
