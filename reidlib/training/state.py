@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlib.data.images import ImageStore
-from reidlib.data.prefetch import Feeds
-from reidlib.data.samplers import Epochs, IdentityBatches, RandomBatches
+from reidlib.data.samplers import Epochs, Feeds, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 from reidlib.files import unwritable, write_whole
 from reidlib.training import distributed
