@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from reidlib.data.prefetch import Feeds
+from reidlib.data.samplers import Feeds
 from reidlib.errors import InputError
 from reidlib.files import write_whole
 from reidlib.training import distributed

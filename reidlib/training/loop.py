@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 from reidlib import files
 from reidlib.data.augmentation import augment
 from reidlib.data.images import ImageStore, to_device
-from reidlib.data.prefetch import Feeds
-from reidlib.data.samplers import Epochs, IdentityBatches, RandomBatches
+from reidlib.data.samplers import Epochs, Feeds, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 from reidlib.files import unwritable, write_text, write_whole
 from reidlib.training import distributed

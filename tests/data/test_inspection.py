@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from reidlib.data import Benchmark, Split
-from reidlib.data.inspection import (
+from reidlib.data.check import (
     counts_by_camera,
     counts_by_identity,
     image_sizes,

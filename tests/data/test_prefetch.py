@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidlib.data.images import ImageStore
-from reidlib.data.prefetch import Feeds
-from reidlib.data.samplers import IdentityBatches, RandomBatches
+from reidlib.data.samplers import Feeds, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 
 COUNT = 24
