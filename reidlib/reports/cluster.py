@@ -9,13 +9,14 @@ started; Dask sets it to one.
 from __future__ import annotations
 
 import logging
-import uuid
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from reidlib.errors import InputError
@@ -66,12 +67,14 @@ def connected(
     try:
         import distributed
         from distributed.comm.addressing import parse_address, parse_host_port
+        from distributed.utils import silence_logging_cmgr
     except ImportError as error:
         raise InputError(
             "a cluster needs the package distributed", "none", "pip install 'reidlib[cluster]'"
         ) from error
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
+        # The library's chatter about lost and closed connections stays out of the display.
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         try:
             # Asked first: a client that cannot read its address is loud when it goes.
             parse_host_port(parse_address(address)[1])
@@ -95,37 +98,18 @@ def connected(
                 "start workers with --nthreads 1, and --nworkers N for N of them on a machine",
             )
         for stale in out.glob(f"{_TOKEN}*"):
-            stale.unlink(missing_ok=True)  # of a command that was killed
-        requirements = environment_digest(), str(stack.enter_context(_token(out)))
+            shutil.rmtree(stale, ignore_errors=True)  # of a command that was killed
+        requirements = environment_digest(), stack.enter_context(_token(out))
         with ExitStack() as at_first:
-            tokens = [str(at_first.enter_context(_token(folder))) for folder in shared]
+            tokens = [at_first.enter_context(_token(folder)) for folder in shared]
             _check_workers(client, (*requirements, *tokens, *map(str, files)))
         yield _Workers(client, *requirements), lambda: _count(client, address)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's chatter about lost and closed connections out of the display."""
-    before = {name: logging.getLogger(name).level for name in ("distributed", "distributed.client")}
-    try:
-        for name in before:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def _token(folder: Path) -> Iterator[Path]:
-    """A file whose name nobody can have seen before, for as long as it is needed."""
+def _token(folder: Path) -> TemporaryDirectory:
+    """A folder whose name nobody can have seen before, for as long as it is needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    token = folder / f"{_TOKEN}{uuid.uuid4().hex}"
-    token.touch()
-    try:
-        yield token
-    finally:
-        token.unlink(missing_ok=True)
+    return TemporaryDirectory(prefix=_TOKEN, dir=folder, ignore_cleanup_errors=True)
 
 
 def _await_worker(client: Client, address: str, patience: float, say: Callable[[str], None]) -> None:

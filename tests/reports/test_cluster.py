@@ -208,7 +208,7 @@ def test_a_worker_that_comes_late_is_checked_too(home, workers):
     (home / "out").mkdir()
     work = Work("late", b"", {}, None, home / "late.log")
     with workers as (executor, _):
-        next((home / "out").glob(".cluster-*")).unlink()
+        next((home / "out").glob(".cluster-*")).rmdir()
         assert "which does not see" in executor.submit(apart, work).result()
 
 
