@@ -29,10 +29,10 @@ def styled_figures():
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    from reidlib.visual.figures import plots
+    from reidlib.visual import set_style
 
     with mpl.rc_context(), plt.ioff():
         plt.switch_backend("agg")
-        plots.set_style()
+        set_style()
         yield
     plt.close("all")

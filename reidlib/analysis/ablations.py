@@ -229,7 +229,7 @@ def _differences_beside_printed(ablation: Ablation, scores: Scores) -> pd.DataFr
 
 
 def panels(ablation: Ablation, scores: Scores) -> tuple[dict, dict]:
-    """For the figure of differences: measure -> row -> interval here, and the paper's difference."""
+    """For ``figures.scores.differences``: measure -> row -> interval here, and the paper's difference."""
     printed = {name: known.dropna().to_dict() for name, known in ablation.printed_differences.items()}
     return differences(ablation, scores).to_dict(), printed
 

@@ -179,7 +179,7 @@ def rows(table: Table, own: OwnRuns | None) -> pd.DataFrame:
 
 
 def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
-    """Rank-1 in per cent of each row of a table, and whose it is: see the figure ``printed_rank1``.
+    """Rank-1 in per cent of each row of a table, and whose it is: see ``figures.scores.printed_rank1``.
 
     The paper is the one that the table stands in; rows without a number are left out.
     """

@@ -14,7 +14,6 @@ import pandas as pd
 from reidlib.analysis import published
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, joined
-from reidlib.data.check import differences
 from reidlib.data.registry import parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
@@ -275,5 +274,7 @@ def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int
 
 def differences_of(specification: str, folders: Mapping[str, str | Path]) -> list[str]:
     """In what the given folder is not the official one."""
+    from reidlib.data.check import differences  # which loads torch, to read images
+
     name, options = parse(specification)
     return differences(name, folder_of(specification, folders), **options)

@@ -270,7 +270,7 @@ def _differences(verdict: Verdict, unit: str = "") -> str:
 
 
 def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], list[int]]:
-    """For the figure of differences: every contrast's interval by its label, and the claims' ends."""
+    """For ``figures.scores.differences``: every contrast's interval by its label, and the claims' ends."""
     intervals: dict[str, Interval | None] = {}
     ends = []
     for verdict in verdicts:

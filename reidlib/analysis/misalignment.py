@@ -31,6 +31,15 @@ def marked(factor: str, value: float) -> str:
     return f"{value:g}" + (" (usual)" if value == usual(factor) else "")
 
 
+def factor_table() -> pd.DataFrame:
+    """The factors and the values that are tested."""
+    lines = [
+        (TITLES[factor], MEANINGS[factor], f"{usual(factor):g}", ", ".join(f"{value:g}" for value in values))
+        for factor, values in CONDITIONS.items()
+    ]
+    return pd.DataFrame(lines, columns=["factor", "means", "usual", "tested"])
+
+
 def _at(cell: Cell, factor: str, value: float) -> Cell:
     """A network's scores at one value; at the usual one they are its ordinary scores on this benchmark."""
     return cell._replace(condition=Condition(factor, value))
@@ -52,7 +61,7 @@ def _spreads(
 def curves(
     networks: Mapping[str, Cell], scores: Scores, measure: str
 ) -> dict[str, dict[str, list[tuple[float, Spread]]]]:
-    """Title of a factor -> network -> (value, score over the seeds), for the figure ``turned``."""
+    """Title of a factor -> network -> (value, score over the seeds), for ``figures.scores.turned``."""
     spreads = _spreads(networks, scores, [measure])[measure]
     return {
         TITLES[factor]: {

@@ -230,7 +230,7 @@ def embed(arguments: argparse.Namespace) -> int:
 
 def search(arguments: argparse.Namespace) -> int:
     """Find the people of some images among others. Returns the exit status."""
-    from reidlib.search.search import search as search_images
+    from reidlib.search import search as search_images
 
     found = search_images(
         arguments.query,

@@ -9,12 +9,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from reidlib import files
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
-from reidlib.data.readers.survey import Count, Survey, counts_of
-from reidlib.data.registry import SURVEYS, check_options, load, reader_of
+from reidlib.data.readers.layout import Reading
+from reidlib.data.registry import read
+from reidlib.data.rules import DISTRACTOR, JUNK
+from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted
 from reidlib.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of something a part holds, and how many belong there (None found: the part is missing)."""
+
+    folder: str
+    what: str
+    found: int | None
+    expected: int
+
+    @property
+    def agrees(self) -> bool:
+        """Is there exactly what belongs there?"""
+        return self.found == self.expected
 
 
 @dataclass(frozen=True)
@@ -64,17 +83,17 @@ def check(
     Raises ``InputError`` for an unknown name and where there is no such folder.
     """
     root = Path(root).expanduser().absolute()
-    survey, trial = _survey(name, root, options)
-    if survey.misplaced:
-        return CheckReport(name, root, (), (survey.misplaced,), ())
+    reading, refused = _reading(name, root, options)
+    problems = list(reading.all_problems)
+    if reading.misplaced:
+        return CheckReport(name, root, (), tuple(problems), ())
     # Beside a folder that holds nothing of the benchmark, a table of what lacks hides the one helpful line.
-    counts = counts_of(survey) if survey.parts else ()
-    problems = list(survey.problems)
-    # The survey may have said the same, with the trial's number before it.
-    problems += [problem for problem in trial if not any(problem in said for said in problems)]
-    problems += _differing(counts, fewer=survey.again, more="take out what does not belong there")
-    paths = [path for split in survey.parts.values() for path in split.paths]
-    remarks = list(survey.remarks)
+    counts = counts_of(reading) if reading.parts else ()
+    # The reading may have said the same, with the trial's number before it.
+    problems += [problem for problem in refused if not any(problem in said for said in problems)]
+    problems += _differing(counts, fewer=reading.again, more="take out what does not belong there")
+    paths = [path for split in reading.parts.values() for path in split.paths]
+    remarks = list(reading.remarks)
     record = _record(name, root, options)
     unreadable, spared = _unreadable(list(dict.fromkeys(paths)), record, progress, again)
     if unreadable:
@@ -90,22 +109,49 @@ def differences(name: str, root: str | Path, **options) -> list[str]:
     With a ``trial`` among the ``options``, that it cannot be loaded is a difference too, and so is a folder
     that lies one level off. No image is read. Raises ``InputError`` like ``check``.
     """
-    survey, trial = _survey(name, Path(root).expanduser().absolute(), options)
-    return [survey.misplaced] if survey.misplaced else [*trial, *_differing(counts_of(survey))]
+    reading, refused = _reading(name, Path(root).expanduser().absolute(), options)
+    return reading.all_problems if reading.misplaced else [*refused, *_differing(counts_of(reading))]
 
 
-def _survey(name: str, root: Path, options: dict[str, str | int | bool]) -> tuple[Survey, list[str]]:
-    """The survey, which looks at all trials, and what loading the ``trial`` of the ``options`` raises."""
-    reader_of(name)
-    keywords = {key: value for key, value in options.items() if key != "trial"}
-    check_options(name, keywords)
-    survey = SURVEYS[name](root, **keywords)
-    if "trial" in options and not survey.misplaced:
-        try:
-            load(name, root, **options)
-        except InputError as error:
-            return survey, [str(error)]
-    return survey, []
+def _reading(name: str, root: Path, options: dict[str, str | int | bool]) -> tuple[Reading, list[str]]:
+    """The reading, and what making the ``trial`` of the ``options`` raises."""
+    reading = read(name, root, **{key: value for key, value in options.items() if key != "trial"})
+    try:
+        if "trial" in options:
+            reading.benchmark(options["trial"])
+    except InputError as error:
+        return reading, [str(error)]
+    return reading, []
+
+
+def counts_of(reading: Reading) -> tuple[Count, ...]:
+    """Every expected count beside what was found."""
+    _ = reading.all_problems  # whose search may find parts to be counted
+    return tuple(
+        Count(part, what, _count(reading.parts[part], what) if part in reading.parts else None, number)
+        for part, row in reading.expected.items()
+        for what, number in row.items()
+    )
+
+
+def _count(split: Split, what: str) -> int:
+    ids = split.person_ids
+    match what:
+        case "images":
+            return len(split)
+        case "identities":
+            return len(np.unique(ids[ids > 0]))
+        case "cameras":
+            return len(np.unique(split.camera_ids))
+        case "junk":
+            return int(np.count_nonzero(ids == JUNK))
+        case "distractors":
+            return int(np.count_nonzero(ids == DISTRACTOR))
+    raise InputError(
+        "a rendering counts images, identities, cameras, junk and distractors",
+        what,
+        "render the folder again",
+    )
 
 
 def _differing(counts: Sequence[Count], **mends: str) -> list[str]:

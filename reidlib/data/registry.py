@@ -1,41 +1,31 @@
-"""Every benchmark by name: a folder in, a ``Benchmark`` out."""
+"""Every benchmark by name: a folder in, a ``Benchmark`` out; and how each public one is got."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers import cuhk01, grid, rendered, viper
-from reidlib.data.readers import market as market_layout
-from reidlib.data.readers.cuhk03 import protocols as cuhk03
-from reidlib.data.readers.layout import near_miss
-from reidlib.data.readers.own import benchmarks as own
-from reidlib.data.readers.survey import Survey
+from reidlib.data.readers.cuhk03 import cuhk03
+from reidlib.data.readers.grid import grid
+from reidlib.data.readers.layout import Reading, near_miss
+from reidlib.data.readers.market import dukemtmc, market1501, synthetic
+from reidlib.data.readers.own import csv, folder
+from reidlib.data.readers.two_view import cuhk01, viper
 from reidlib.errors import InputError
 
-BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
-    "market1501": market_layout.market1501,
-    "dukemtmc": market_layout.dukemtmc,
-    "cuhk01": cuhk01.cuhk01,
-    "cuhk03": cuhk03.cuhk03,
-    "grid": grid.grid,
-    "viper": viper.viper,
-    "synthetic": rendered.synthetic,
-    "folder": own.folder,
-    "csv": own.csv,
-}
-SURVEYS: dict[str, Callable[..., Survey]] = {
-    "market1501": market_layout.survey_market1501,
-    "dukemtmc": market_layout.survey_dukemtmc,
-    "cuhk01": cuhk01.survey_cuhk01,
-    "cuhk03": cuhk03.survey_cuhk03,
-    "grid": grid.survey_grid,
-    "viper": viper.survey_viper,
-    "synthetic": rendered.survey_synthetic,
-    "folder": own.survey_folder,
-    "csv": own.survey_csv,
+BENCHMARKS: dict[str, Callable[..., Reading]] = {
+    "market1501": market1501,
+    "dukemtmc": dukemtmc,
+    "cuhk01": cuhk01,
+    "cuhk03": cuhk03,
+    "grid": grid,
+    "viper": viper,
+    "synthetic": synthetic,
+    "folder": folder,
+    "csv": csv,
 }
 
 
@@ -48,9 +38,16 @@ def load(name: str, root: str | Path, *, trial: int = 0, **protocol) -> Benchmar
     Raises ``InputError`` for an unknown name or protocol keyword, a folder that lacks something, a file
     name that does not parse, and a split that breaks a rule of ``reidlib.data.rules``.
     """
-    reader = reader_of(name)
-    check_options(name, protocol)
-    return reader(Path(root).expanduser().absolute(), trial=trial, **protocol)
+    return read(name, root, **protocol).benchmark(trial)
+
+
+def read(name: str, root: str | Path, **protocol) -> Reading:
+    """What the reader of the benchmark ``name`` finds in the folder ``root``, and what is wrong there.
+
+    Raises ``InputError`` for an unknown name or protocol keyword and where there is no such folder.
+    """
+    _check_options(name, protocol)
+    return BENCHMARKS[name](Path(root).expanduser().absolute(), **protocol)
 
 
 def load_specified(specification: str, root: str | Path) -> Benchmark:
@@ -79,12 +76,12 @@ def parse(specification: str) -> tuple[str, dict[str, str | int | bool]]:
                 repr(specification),
                 "write an = in each option",
             )
-        check_options(name, {key: text} if key != "trial" else {})
+        _check_options(name, {key: text} if key != "trial" else {})
         options[key] = _typed(key, text, defaults[key])
     return name, options
 
 
-def check_options(name: str, options: dict) -> None:
+def _check_options(name: str, options: dict) -> None:
     """Raise ``InputError`` for a keyword that a benchmark's reader does not take."""
     known = [key for key in _defaults(name) if key != "trial"]
     if unknown := sorted(set(options) - set(known)):
@@ -95,20 +92,16 @@ def check_options(name: str, options: dict) -> None:
         )
 
 
-def reader_of(name: str) -> Callable[..., Benchmark]:
-    """The reader of the benchmark ``name``; ``InputError`` lists the known ones."""
+def _defaults(name: str) -> dict[str, str | int | bool]:
+    """The keywords of a benchmark with their defaults, ``trial`` among them."""
     if name not in BENCHMARKS:
         raise InputError(
             f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}",
             repr(name),
             near_miss(name, BENCHMARKS) or "choose one of those",
         )
-    return BENCHMARKS[name]
-
-
-def _defaults(name: str) -> dict[str, str | int | bool]:
-    parameters = inspect.signature(reader_of(name)).parameters
-    return {key: one.default for key, one in parameters.items() if key != "root"}
+    parameters = inspect.signature(BENCHMARKS[name]).parameters
+    return {"trial": 0} | {key: one.default for key, one in parameters.items() if key != "root"}
 
 
 def _typed(key: str, text: str, default: str | int | bool) -> str | int | bool:
@@ -121,3 +114,76 @@ def _typed(key: str, text: str, default: str | int | bool) -> str | int | bool:
     if text.isdecimal():
         return int(text)
     raise InputError(f"{key} is a whole number from 0", repr(text), f"write {key}={default}")
+
+
+@dataclass(frozen=True)
+class Guide:
+    """How a public benchmark is got: title, source, what lies in its folder, what to know, and its check.
+
+    No addresses: those of data sets have died more often than their names. Search for name and authors.
+    """
+
+    title: str
+    source: str
+    layout: str
+    know: str
+    command: str
+
+
+GUIDES: dict[str, Guide] = {
+    "market1501": Guide(
+        "Market-1501",
+        "Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015; the archive is named "
+        "Market-1501-v15.09.15.zip, that of further distractors distractors_500k.zip.",
+        "bounding_box_train, query and bounding_box_test; gt_bbox beside them for multi-query; the "
+        "distractors, read as market1501,distractors=true, in distractors_500k",
+        "For academic research.",
+        "reidlib check market1501 DIR",
+    ),
+    "dukemtmc": Guide(
+        "DukeMTMC-reID",
+        "Zheng, Zheng and Yang, Unlabeled Samples Generated by GAN, ICCV 2017, "
+        "from Ristani et al.'s DukeMTMC.",
+        "bounding_box_train, query and bounding_box_test",
+        "Withdrawn by its authors in 2019, because people had been filmed without being asked: do not search "
+        "for copies. The reader is here for those who hold it lawfully and must account for older results.",
+        "reidlib check dukemtmc DIR",
+    ),
+    "cuhk01": Guide(
+        "CUHK01",
+        "Li, Zhao and Wang, Human Reidentification with Transferred Metric Learning, ACCV 2012; from the "
+        "Multimedia Laboratory of the Chinese University of Hong Kong, among the CUHK Person "
+        "Re-identification Datasets.",
+        "the folder campus with its 3,884 .png files",
+        "On request, for research.",
+        "reidlib check cuhk01 DIR",
+    ),
+    "cuhk03": Guide(
+        "CUHK03",
+        "Li et al., DeepReID, CVPR 2014; from the Multimedia Laboratory of the Chinese University of Hong "
+        "Kong, among the CUHK Person Re-identification Datasets. The new protocol is Zhong et al.'s, "
+        "Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017; its two files stand in "
+        "the repository zhunzhong07/person-re-ranking, under evaluation/data/CUHK03.",
+        "cuhk-03.mat (images are extracted once), and for the new protocol "
+        "cuhk03_new_protocol_config_labeled.mat and …_detected.mat; or, for the new protocol alone, the "
+        "ready-made folders labeled and detected of CUHK03-NP",
+        "On request, for research.",
+        "reidlib check cuhk03,boxes=detected,split=new DIR",
+    ),
+    "grid": Guide(
+        "GRID (QMUL underGround Re-IDentification)",
+        "Loy, Xiang and Gong, Multi-camera Activity Correlation Analysis, CVPR 2009; from Queen Mary "
+        "University of London, as underground_reid.zip.",
+        "the folders probe and gallery, and features_and_partitions.mat",
+        "For research. Of people in a London underground station.",
+        "reidlib check grid DIR",
+    ),
+    "viper": Guide(
+        "VIPeR",
+        "Gray, Brennan and Tao, Evaluating Appearance Models for Recognition, PETS 2007; from the University "
+        "of California, Santa Cruz, as VIPeR.v1.0.zip.",
+        "the folders cam_a and cam_b",
+        "For research.",
+        "reidlib check viper DIR",
+    ),
+}

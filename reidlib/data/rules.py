@@ -45,6 +45,11 @@ def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
     return known_q & ~own_camera_only_q
 
 
+def queries_without_match(query: Split, gallery: Split) -> list[Path]:
+    """The images of the queries that have no match in the gallery."""
+    return [query.paths[index] for index in np.flatnonzero(~queries_with_match(query, gallery))]
+
+
 def in_sightings(split: Split, query: Split) -> np.ndarray:
     """Boolean (N,): which images of a split show a query's person in that query's camera?"""
     sightings = set(zip(query.person_ids.tolist(), query.camera_ids.tolist(), strict=True))

@@ -7,6 +7,6 @@ to features · ``evaluate`` scores of a run · ``perturbations`` scores under ch
 """
 
 from reidlib.experiments.rows import EXPERIMENTS
-from reidlib.experiments.setup import Setup
+from reidlib.experiments.setup import Runs, Setup
 
-__all__ = ["EXPERIMENTS", "Setup"]
+__all__ = ["EXPERIMENTS", "Runs", "Setup"]

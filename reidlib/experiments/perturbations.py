@@ -16,8 +16,12 @@ import torch
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers.market import index_folder
-from reidlib.data.readers.rendered import RENDERING_FILE, check_rendered_count, rendering_counts
+from reidlib.data.readers.market import (
+    RENDERING_FILE,
+    check_rendered_count,
+    index_folder,
+    rendering_counts,
+)
 from reidlib.data.splits import Split
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, fingerprint, render
@@ -78,7 +82,7 @@ def open_condition(
     counts = rendering_counts(root, TEST_SPLITS)
     found = []
     for name in TEST_SPLITS:
-        split = index_folder(root / name).split
+        split, _ = index_folder(root / name)
         check_rendered_count(root / name, split, counts)
         found.append(split)
     return TestSplits(*found, fingerprint(size, condition.factors))

@@ -16,7 +16,7 @@ import numpy as np
 from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
-from reidlib.data.readers.own.benchmarks import list_own
+from reidlib.data.readers.own import list_own
 from reidlib.errors import InputError
 from reidlib.experiments.features import Network
 from reidlib.files import write_whole
@@ -90,17 +90,7 @@ class Embedder:
         file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
         embedded = self._network.embed(own.split, keep="features", file=file)
         known = own.split.person_ids > 0
-        return FeatureSet(
-            embedded.features,
-            own.names,
-            tuple(person if known else "" for person, known in zip(own.persons, known, strict=True)),
-            own.cameras,
-            self._information(),
-            own.root,
-        )
-
-    def _information(self) -> dict:
-        return {
+        information = {
             "format": _FORMAT,
             "network": self.key,
             "run": self.run.folder.resolve().name,
@@ -112,6 +102,14 @@ class Embedder:
             "distance": "Euclidean",
             "versions": versions(),
         }
+        return FeatureSet(
+            embedded.features,
+            own.names,
+            tuple(person if known else "" for person, known in zip(own.persons, known, strict=True)),
+            own.cameras,
+            information,
+            own.root,
+        )
 
 
 def write_features(
@@ -124,7 +122,7 @@ def write_features(
     kept, and the same call goes on from there.
     """
     out = Path(out).expanduser()
-    _writer(out)
+    _format(out)
     if out.exists():
         raise InputError(
             "features are written to a new file", f"{out}, which is there", "name another, or remove it"
@@ -141,7 +139,7 @@ def save_features(features: FeatureSet, out: Path) -> None:
     columns ``name``, ``person``, ``camera``, ``feature`` (a list of float32), and the JSON text under
     ``reidlib`` in the metadata. The folder of the images is noted relative to the file's.
     """
-    write = _writer(out)
+    _, write = _format(out)
     try:
         "".join((*features.names, *features.persons, *features.cameras)).encode()
     except UnicodeEncodeError as error:
@@ -164,7 +162,7 @@ def read_features(file: str | Path) -> FeatureSet:
         raise InputError(
             "features are read from a file that `reidlib embed` wrote", f"no file {file}", "check the path"
         )
-    read = _read_npz if _ending(file) == ".npz" else _read_parquet
+    read, _ = _format(file)
     try:
         features_nd, names, persons, cameras, text = read(file)
         information = json.loads(text)
@@ -185,17 +183,14 @@ def read_features(file: str | Path) -> FeatureSet:
 
 def is_feature_file(source: str | Path) -> bool:
     """Has the name the ending of a file of features?"""
-    return Path(source).suffix.lower() in _WRITERS
+    return Path(source).suffix.lower() in _FORMATS
 
 
-def _ending(file: Path) -> str:
-    if file.suffix.lower() not in _WRITERS:
+def _format(file: Path) -> tuple[Callable, Callable]:
+    """What reads, and what writes, a file of this name."""
+    if not is_feature_file(file):
         raise InputError("features are kept in .npz or .parquet", file, "end the name in one of those")
-    return file.suffix.lower()
-
-
-def _writer(out: Path) -> Callable[[Path, FeatureSet, str], None]:
-    return _WRITERS[_ending(out)]
+    return _FORMATS[file.suffix.lower()]
 
 
 def _write_npz(path: Path, features: FeatureSet, text: str) -> None:
@@ -265,4 +260,4 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, tuple, tuple, tuple, str]:
     return features_nd, *map(tuple, columns), text
 
 
-_WRITERS = {".npz": _write_npz, ".parquet": _write_parquet}
+_FORMATS = {".npz": (_read_npz, _write_npz), ".parquet": (_read_parquet, _write_parquet)}

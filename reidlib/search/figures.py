@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reidlib.errors import counted
 from reidlib.search.verification import PairHistogram, Threshold
-from reidlib.visual.figures.plots import BLUE, GREEN, GREY, INK, RED, STATUS
+from reidlib.visual import BLUE, GREEN, GREY, INK, RED, STATUS
 
 _BOX = (104, 208)  # width and height of the room for one image, in pixels; crops of persons are upright
 _GAP, _FRAME, _LINE = 14, 5, 17

@@ -85,7 +85,7 @@ def _nearest_of_block(
         gallery_gd = rows(gallery, span).to(device, torch.float64)
         longest = max(longest, float(torch.linalg.vector_norm(gallery_gd, dim=1).max()))
         squared_qg = squared_by_product(query_qd, gallery_gd)
-        squared_qg[_within(left_out, block, span)] = math.inf
+        squared_qg[pairs_within(left_out, block, span)] = math.inf
         both_qk = torch.cat([best_qk, squared_qg], dim=1)
         best_qk = both_qk.topk(min(places, both_qk.shape[1]), dim=1, largest=False).values
         limit_q = torch.full_like(norms_q, math.inf)
@@ -118,10 +118,10 @@ def _first(row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray, places
     return [row_n[kept], index_n[order][kept], squared_n[order][kept]]
 
 
-def _within(
+def pairs_within(
     pairs: tuple[np.ndarray, np.ndarray] | None, block: slice, span: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of those pairs that lie in a block."""
+    """Rows and columns, in a block, of those (query, gallery) pairs that lie in it."""
     if pairs is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     queries, images = pairs

@@ -189,7 +189,7 @@ def _write_figure(path: Path, calibration: Calibration) -> None:
     import matplotlib.pyplot as plt
 
     from reidlib.search.figures import distance_figure
-    from reidlib.visual.figures.plots import set_style
+    from reidlib.visual import set_style
 
     with plt.rc_context():
         set_style()

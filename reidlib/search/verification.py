@@ -15,6 +15,7 @@ from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.errors import InputError, counted
 from reidlib.ranking.distances import float64_device, full_float32, rows, spans, squared_by_product
 from reidlib.ranking.metrics import Embeddings
+from reidlib.search.nearest import pairs_within
 
 UNKNOWN_CAMERA = -1
 BINS = 2**16
@@ -86,88 +87,6 @@ class Calibration:
     same_camera: bool
 
 
-def pair_distances_histogram(
-    query: Embeddings,
-    gallery: Embeddings | None = None,
-    *,
-    same_camera: bool = False,
-    left_out: tuple[np.ndarray, np.ndarray] | None = None,
-    device: torch.device | str = "cpu",
-    bins: int = BINS,
-) -> PairHistogram:
-    """Count the distances of all pairs of a query and a gallery image, or of all pairs within ``query``.
-
-    Pairs with junk are left out, and those of two distractors (who may be one person); a person and a
-    distractor are different people. Pairs of one person in one camera are left out unless ``same_camera``:
-    frames of one moment are nearly the same picture and say little about recognising anybody. Cameras
-    below 0 are unknown, and never the same as another.
-    left_out: (query, gallery) indices of images that are in both sets. Such an image makes no pair with
-        itself, and of two such images' pairs (a, b) and (b, a) one counts.
-    device: where distances are computed, in float64; CPU instead of MPS, which lacks it.
-
-    Features are streamed: memory beyond them is some blocks and the counts. Raises InputError where
-    feature lengths differ.
-    """
-    if gallery is not None and query.features.shape[1] != gallery.features.shape[1]:
-        found = f"{query.features.shape[1]} and {gallery.features.shape[1]}"
-        raise InputError("both sets' features are equally long", found, "use one model for both")
-    device = float64_device(device)
-    with torch.inference_mode(), full_float32(device):
-        # No distance is longer than two vectors end to end.
-        norms = [_largest_norm(one) for one in (query, query if gallery is None else gallery)]
-        width = max(sum(norms), 1e-30) * (1 + 1e-9) / bins
-        counts = torch.zeros(2 * (bins + 1), dtype=torch.int64, device=device)
-        for block in _blocks(query, gallery, same_camera, left_out, device, width, bins):
-            places_qg = block.places_qg + block.same_qg * (bins + 1)
-            counts += torch.bincount(places_qg[block.counted_qg], minlength=len(counts))
-    different, same = counts.cpu().numpy().reshape(2, bins + 1)
-    return PairHistogram(width, same, different)
-
-
-def false_match_persons(
-    query: Embeddings,
-    gallery: Embeddings | None,
-    histogram: PairHistogram,
-    threshold: Threshold,
-    *,
-    same_camera: bool = False,
-    left_out: tuple[np.ndarray, np.ndarray] | None = None,
-    device: torch.device | str = "cpu",
-) -> FalseMatches:
-    """Count the people behind the false matches at a threshold, in a second pass over the same pairs.
-
-    The arguments are those of ``pair_distances_histogram``. Memory beyond the features is some blocks and
-    one number for each pair of persons with a false match. All distractors count as one person.
-    """
-    device = float64_device(device)
-    queried, searched = (
-        np.unique(one.person_ids[one.person_ids != JUNK])
-        for one in (query, query if gallery is None else gallery)
-    )
-    shared = len(np.intersect1d(queried, searched))
-    # Ordered pairs of two people, less one of the two orders where both people are on both sides.
-    possible = len(queried) * len(searched) - shared - shared * (shared - 1) // 2
-    found, fresh, num_fresh = np.empty(0, np.int64), [], 0
-    persons = np.union1d(queried, searched)
-    place, bins = round(threshold.distance / histogram.width), len(histogram.different) - 1
-    if threshold.num_false_matches:
-        with torch.inference_mode(), full_float32(device):
-            for block in _blocks(query, gallery, same_camera, left_out, device, histogram.width, bins):
-                chosen_qg = block.counted_qg & ~block.same_qg & (block.places_qg <= place)
-                row_n, column_n = (one.cpu().numpy() for one in chosen_qg.nonzero(as_tuple=True))
-                sides = (query.person_ids, block.query_span, row_n), (
-                    (query if gallery is None else gallery).person_ids, block.gallery_span, column_n
-                )  # fmt: skip
-                numbers = [np.searchsorted(persons, ids[span][index]) for ids, span, index in sides]
-                fresh.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
-                num_fresh += len(fresh[-1])
-                if num_fresh > len(found) + 2**20:
-                    found, fresh, num_fresh = np.unique(np.concatenate([found, *fresh])), [], 0
-        found = np.unique(np.concatenate([found, *fresh]))
-    people = np.unique(np.concatenate(np.divmod(found, max(len(persons), 1))))
-    return FalseMatches(len(people), len(found), possible)
-
-
 class _Block(NamedTuple):
     """Pairs of some queries and some gallery images, on the device."""
 
@@ -178,51 +97,137 @@ class _Block(NamedTuple):
     same_qg: Tensor  # bool: does it show one person
 
 
-def _blocks(
-    query: Embeddings,
-    gallery: Embeddings | None,
-    same_camera: bool,
-    left_out: tuple[np.ndarray, np.ndarray] | None,
-    device: torch.device,
-    width: float,
-    bins: int,
-) -> Iterator[_Block]:
-    within, gallery = gallery is None, query if gallery is None else gallery
-    orders = None if left_out is None else _orders(query, gallery, left_out)
-    for query_span in spans(len(query), _QUERIES):
-        query_qd = rows(query.features, query_span).to(device, torch.float64)
-        for gallery_span in spans(len(gallery), _GALLERY):
-            if within and gallery_span.stop - 1 <= query_span.start:
-                continue  # each pair of a set with itself once
-            counted_qg, same_qg = _counted(query, gallery, query_span, gallery_span, same_camera, left_out)
-            if within:
-                columns_g = np.arange(gallery_span.start, gallery_span.stop)
-                counted_qg &= columns_g > np.arange(query_span.start, query_span.stop)[:, None]
-            if orders is not None:
-                order_q, order_g = orders[0][query_span, None], orders[1][None, gallery_span]
-                counted_qg &= (order_q < 0) | (order_g < 0) | (order_q < order_g)
-            gallery_gd = rows(gallery.features, gallery_span).to(device, torch.float64)
-            distances_qg = squared_by_product(query_qd, gallery_gd).sqrt_()
-            distances_qg[distances_qg <= _EQUAL * width * bins] = 0
-            places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
-            counted_qg, same_qg = (torch.from_numpy(one).to(device) for one in (counted_qg, same_qg))
-            yield _Block(query_span, gallery_span, places_qg, counted_qg, same_qg)
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Which pairs are counted: of a query and a gallery image, or without a gallery all within ``query``.
+
+    Pairs with junk are left out, and those of two distractors (who may be one person); a person and a
+    distractor are different people. Pairs of one person in one camera are left out unless ``same_camera``:
+    frames of one moment are nearly the same picture and say little about recognising anybody. Cameras
+    below 0 are unknown, and never the same as another.
+    left_out: (query, gallery) indices of images that are in both sets. Such an image makes no pair with
+        itself, and of two such images' pairs (a, b) and (b, a) one counts.
+    """
+
+    query: Embeddings
+    gallery: Embeddings | None = None
+    same_camera: bool = False
+    left_out: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def sides(self) -> tuple[Embeddings, Embeddings]:
+        """The two sets that pairs are of; within one set twice the same."""
+        return self.query, self.query if self.gallery is None else self.gallery
+
+    def blocks(self, device: torch.device, width: float, bins: int) -> Iterator[_Block]:
+        """All pairs, block by block."""
+        within, (query, gallery) = self.gallery is None, self.sides
+        orders = None if self.left_out is None else self._orders(*self.left_out)
+        for query_span in spans(len(query), _QUERIES):
+            query_qd = rows(query.features, query_span).to(device, torch.float64)
+            for gallery_span in spans(len(gallery), _GALLERY):
+                if within and gallery_span.stop - 1 <= query_span.start:
+                    continue  # each pair of a set with itself once
+                counted_qg, same_qg = self._counted(query_span, gallery_span)
+                if within:
+                    columns_g = np.arange(gallery_span.start, gallery_span.stop)
+                    counted_qg &= columns_g > np.arange(query_span.start, query_span.stop)[:, None]
+                if orders is not None:
+                    order_q, order_g = orders[0][query_span, None], orders[1][None, gallery_span]
+                    counted_qg &= (order_q < 0) | (order_g < 0) | (order_q < order_g)
+                gallery_gd = rows(gallery.features, gallery_span).to(device, torch.float64)
+                distances_qg = squared_by_product(query_qd, gallery_gd).sqrt_()
+                distances_qg[distances_qg <= _EQUAL * width * bins] = 0
+                places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
+                counted_qg, same_qg = (torch.from_numpy(one).to(device) for one in (counted_qg, same_qg))
+                yield _Block(query_span, gallery_span, places_qg, counted_qg, same_qg)
+
+    def _orders(self, queries: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A number for each image that is in both sets, the same in both, else −1: (Q,) and (G,)."""
+        query, gallery = self.sides
+        # Where the person is known on one side only, pairs count in one direction only, and none is double.
+        known = (query.person_ids[queries] != JUNK) & (gallery.person_ids[images] != JUNK)
+        queries, images = queries[known], images[known]
+        order_q, order_g = (np.full(len(one), np.iinfo(np.int64).max) for one in (query, gallery))
+        np.minimum.at(order_q, queries, images)
+        np.minimum.at(order_g, images, order_q[queries])
+        for order in (order_q, order_g):
+            order[order == np.iinfo(np.int64).max] = -1
+        return order_q, order_g
+
+    def _counted(self, query_span: slice, gallery_span: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Boolean (Q, G) of a block: which pairs count, and which show one person."""
+        query, gallery = self.sides
+        persons_q, persons_g = query.person_ids[query_span, None], gallery.person_ids[None, gallery_span]
+        cameras_q, cameras_g = query.camera_ids[query_span, None], gallery.camera_ids[None, gallery_span]
+        same_qg = (persons_q == persons_g) & (persons_q > DISTRACTOR)
+        counted_qg = (persons_q != JUNK) & (persons_g != JUNK)
+        counted_qg &= (persons_q != DISTRACTOR) | (persons_g != DISTRACTOR)
+        if not self.same_camera:
+            counted_qg &= ~(same_qg & (cameras_q == cameras_g) & (cameras_q > UNKNOWN_CAMERA))
+        counted_qg[pairs_within(self.left_out, query_span, gallery_span)] = False
+        return counted_qg, same_qg
 
 
-def _orders(
-    query: Embeddings, gallery: Embeddings, left_out: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each image that is in both sets, the same in both, −1 for all others: (Q,) and (G,)."""
-    queries, images = left_out
-    # Where the person is known on one side only, pairs count in one direction only, and none is double.
-    known = (query.person_ids[queries] != JUNK) & (gallery.person_ids[images] != JUNK)
-    queries, images = queries[known], images[known]
-    order_q, order_g = (np.full(len(one), np.iinfo(np.int64).max) for one in (query, gallery))
-    np.minimum.at(order_q, queries, images)
-    np.minimum.at(order_g, images, order_q[queries])
-    for order in (order_q, order_g):
-        order[order == np.iinfo(np.int64).max] = -1
-    return order_q, order_g
+def pair_distances_histogram(
+    pairs: Pairs, *, device: torch.device | str = "cpu", bins: int = BINS
+) -> PairHistogram:
+    """Count the distances of pairs.
+
+    device: where distances are computed, in float64; CPU instead of MPS, which lacks it.
+    Features are streamed: memory beyond them is some blocks and the counts. Raises InputError where
+    feature lengths differ.
+    """
+    lengths = [side.features.shape[1] for side in pairs.sides]
+    if lengths[0] != lengths[1]:
+        found = f"{lengths[0]} and {lengths[1]}"
+        raise InputError("both sets' features are equally long", found, "use one model for both")
+    device = float64_device(device)
+    with torch.inference_mode(), full_float32(device):
+        # No distance is longer than two vectors end to end.
+        width = max(sum(map(_largest_norm, pairs.sides)), 1e-30) * (1 + 1e-9) / bins
+        counts = torch.zeros(2 * (bins + 1), dtype=torch.int64, device=device)
+        for block in pairs.blocks(device, width, bins):
+            places_qg = block.places_qg + block.same_qg * (bins + 1)
+            counts += torch.bincount(places_qg[block.counted_qg], minlength=len(counts))
+    different, same = counts.cpu().numpy().reshape(2, bins + 1)
+    return PairHistogram(width, same, different)
+
+
+def false_match_persons(
+    pairs: Pairs, histogram: PairHistogram, threshold: Threshold, *, device: torch.device | str = "cpu"
+) -> FalseMatches:
+    """Count the people behind the false matches at a threshold, in a second pass over the same pairs.
+
+    histogram: of these pairs, and device as for it. Memory beyond the features is some blocks and one
+    number for each pair of persons with a false match. All distractors count as one person.
+    """
+    device = float64_device(device)
+    query, gallery = pairs.sides
+    queried, searched = (np.unique(side.person_ids[side.person_ids != JUNK]) for side in pairs.sides)
+    shared = len(np.intersect1d(queried, searched))
+    # Ordered pairs of two people, less one of the two orders where both people are on both sides.
+    possible = len(queried) * len(searched) - shared - shared * (shared - 1) // 2
+    found, fresh, num_fresh = np.empty(0, np.int64), [], 0
+    persons = np.union1d(queried, searched)
+    place, bins = round(threshold.distance / histogram.width), len(histogram.different) - 1
+    if threshold.num_false_matches:
+        with torch.inference_mode(), full_float32(device):
+            for block in pairs.blocks(device, histogram.width, bins):
+                chosen_qg = block.counted_qg & ~block.same_qg & (block.places_qg <= place)
+                row_n, column_n = (one.cpu().numpy() for one in chosen_qg.nonzero(as_tuple=True))
+                shown = (
+                    query.person_ids[block.query_span][row_n],
+                    gallery.person_ids[block.gallery_span][column_n],
+                )
+                numbers = [np.searchsorted(persons, ids) for ids in shown]
+                fresh.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
+                num_fresh += len(fresh[-1])
+                if num_fresh > len(found) + 2**20:
+                    found, fresh, num_fresh = np.unique(np.concatenate([found, *fresh])), [], 0
+        found = np.unique(np.concatenate([found, *fresh]))
+    people = np.unique(np.concatenate(np.divmod(found, max(len(persons), 1))))
+    return FalseMatches(len(people), len(found), possible)
 
 
 def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshold:
@@ -281,30 +286,6 @@ def _largest_norm(embeddings: Embeddings) -> float:
         float(torch.linalg.vector_norm(rows(embeddings.features, span).double(), dim=1).max())
         for span in spans(len(embeddings), _GALLERY)
     )
-
-
-def _counted(
-    query: Embeddings,
-    gallery: Embeddings,
-    query_span: slice,
-    gallery_span: slice,
-    same_camera: bool,
-    left_out: tuple[np.ndarray, np.ndarray] | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boolean (Q, G) of a block: which pairs count, and which show one person."""
-    persons_q, persons_g = query.person_ids[query_span, None], gallery.person_ids[None, gallery_span]
-    cameras_q, cameras_g = query.camera_ids[query_span, None], gallery.camera_ids[None, gallery_span]
-    same_qg = (persons_q == persons_g) & (persons_q > DISTRACTOR)
-    counted_qg = (persons_q != JUNK) & (persons_g != JUNK)
-    counted_qg &= (persons_q != DISTRACTOR) | (persons_g != DISTRACTOR)
-    if not same_camera:
-        counted_qg &= ~(same_qg & (cameras_q == cameras_g) & (cameras_q > UNKNOWN_CAMERA))
-    if left_out is not None:
-        queries, images = left_out
-        here = (queries >= query_span.start) & (queries < query_span.stop)
-        here &= (images >= gallery_span.start) & (images < gallery_span.stop)
-        counted_qg[queries[here] - query_span.start, images[here] - gallery_span.start] = False
-    return counted_qg, same_qg
 
 
 def _rounded_up(share: float) -> str:

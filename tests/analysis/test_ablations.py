@@ -96,6 +96,17 @@ def test_figures_get_what_is_here_and_what_is_printed(tmp_path):
     assert printed["mAP (trapezoid)"]["with shared features"] == pytest.approx(2.4)
 
 
+def test_nothing_stands_beside_where_nothing_is_printed(tmp_path):
+    dynamic = ablations.DYNAMIC_TRAINING
+    found = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
+    here, printed = ablations.panels(dynamic, found)
+    assert list(here) == list(printed) == ["R1", "mAP (step)"]
+    assert not any(printed.values())
+    (line, *_) = records(ablations.report_table(dynamic, found))
+    assert list(line) == ["training", "R1", "mAP (step)", "Δ R1 [95 %]", "Δ mAP (step) [95 %]"]
+    assert "the paper" not in " ".join(ablations.readings(dynamic, found))
+
+
 def test_the_number_of_seeds_is_said(tmp_path):
     assert "over queries alone" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).basis()
     wanted = {"2": [{"full": 0.6}, {"full": 0.7}], "mixed": [{"full": 0.6}, None], "none": [None, None]}

@@ -18,16 +18,14 @@ from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.analysis.scores import records
 from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
-from reidlib.data.obtaining import GUIDES
+from reidlib.data.registry import GUIDES
 from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, Size
 from reidlib.experiments.setup import Setup
 from reidlib.reports import tasks as sweeps
 from reidlib.training.config import Augmentation, Recipe
-from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
 
-QUIET = Execution(device="cpu", progress=False)
 BY_TITLE = {table.title: table for table in TABLES}
 GRID = next(table for table in TABLES if table.specification == "grid")
 MARKET = next(table for table in TABLES if table.specification == "market1501")
@@ -53,10 +51,9 @@ def folders(market, tmp_path):
     return {"grid": str(grid), "cuhk03": str(cuhk03), "market1501": str(market)}
 
 
-def obtained(specification, folders, **more):
-    return benchmark_runs.obtain(
-        specification, folders, "smoke", execution=QUIET, report=lambda text: None, **more
-    )
+def obtained(specification, folders, *, trials=0, **more):
+    setup = Setup("smoke", device="cpu", progress=False, **more)
+    return benchmark_runs.gather(specification, folders, setup, trials=trials, report=lambda text: None)
 
 
 def own_rows(table, own):
@@ -86,7 +83,7 @@ def test_every_table_is_printed_and_can_be_read():
 
 
 def test_a_benchmark_that_is_not_given_has_no_rows():
-    assert benchmark_runs.obtain("grid", {}, "smoke") is None
+    assert benchmark_runs.gather("grid", {}, Setup("smoke")) is None
     assert records(benchmark_runs.rows(GRID, None)) == records(GRID.printed())
 
 

@@ -17,9 +17,9 @@ from reidlib.data.augmentation import normalise
 from reidlib.models import JLML, Pyramid
 from reidlib.models.parts import FeaturePart, pyramid_parts
 from reidlib.training.device import Execution
+from reidlib.visual import set_style
 from reidlib.visual.attention.figures import pair_figure
 from reidlib.visual.attention.maps import part_attention
-from reidlib.visual.figures import plots
 
 IMAGES, HEIGHT, WIDTH, IDENTITIES, ROUNDS = 16, 256, 128, 751, 5
 
@@ -78,7 +78,7 @@ def test_the_largest_pairs_figure():
     found = []
     with mpl.rc_context(), plt.ioff():
         plt.switch_backend("agg")
-        plots.set_style()
+        set_style()
         for _ in range(ROUNDS + 1):
             start = time.perf_counter()
             pair_figure(*images, maps_phw, maps_phw, parts, similarities_p=[0.5] * len(parts))

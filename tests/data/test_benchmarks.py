@@ -1,4 +1,3 @@
-import inspect
 import json
 import os
 import re
@@ -10,9 +9,8 @@ from miniature import MINIATURE, write_image
 from reidlib.data import BENCHMARKS, load, load_specified
 from reidlib.data import check as checking
 from reidlib.data.check import check, differences
-from reidlib.data.obtaining import GUIDES
 from reidlib.data.readers.market import MARKET_COUNTS
-from reidlib.data.registry import SURVEYS, parse
+from reidlib.data.registry import GUIDES, parse
 from reidlib.errors import InputError, counted
 
 COUNTS = {
@@ -144,10 +142,6 @@ def test_a_folder_that_was_not_rendered_says_how_to(market, content):
 def test_a_rendered_folder_is_found_one_level_off(rendered):
     assert f"one level too high: give {rendered}" in refusal("synthetic", rendered.parent)
     assert f"one level too low: give {rendered}" in refusal("synthetic", rendered / "query")
-
-
-def test_every_reader_is_in_the_table():
-    assert set(BENCHMARKS) == set(SURVEYS)
 
 
 def test_a_sound_rendering_passes_the_check(rendered):
@@ -388,10 +382,6 @@ def test_a_benchmark_in_one_word():
         {"boxes": "detected", "split": "new", "trial": 0},
     )
     assert parse("cuhk01,test_persons=100,trial=3") == ("cuhk01", {"test_persons": 100, "trial": 3})
-    for name, reader in BENCHMARKS.items():
-        assert set(inspect.signature(SURVEYS[name]).parameters) == set(
-            inspect.signature(reader).parameters
-        ) - {"trial"}, name
 
 
 @pytest.mark.parametrize(

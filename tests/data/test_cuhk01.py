@@ -4,9 +4,9 @@ from miniature import write_image
 from small_miniatures import CUHK01_NAMES, write_cuhk01
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.readers.cuhk01 import cuhk01, survey_cuhk01
+from reidlib.data.check import counts_of
 from reidlib.data.readers.partitions import Partitions, write_partitions
-from reidlib.data.readers.survey import counts_of
+from reidlib.data.registry import load, read
 from reidlib.errors import InputError
 
 
@@ -17,7 +17,7 @@ def root(tmp_path):
 
 def refusal(root, **options):
     with pytest.raises(InputError) as caught:
-        cuhk01(root, **options)
+        load("cuhk01", root, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -28,7 +28,7 @@ def names(split):
 
 def test_the_miniature_is_read_as_worked_by_hand(root):
     # Trial 0 tests the second and third of the sorted persons 1, 2, 5, 970: see test_partitions.
-    benchmark = cuhk01(root, test_persons=2)
+    benchmark = load("cuhk01", root, test_persons=2)
     assert names(benchmark.train) == [
         *(f"000100{index}.png" for index in (1, 2, 3, 4)),
         *(f"097000{index}.png" for index in (1, 2, 3, 4)),
@@ -51,7 +51,7 @@ def test_the_miniature_is_read_as_worked_by_hand(root):
 def test_trials_part_the_persons_differently(root):
     tested = []
     for trial in range(10):
-        benchmark = cuhk01(root, trial=trial, test_persons=2)
+        benchmark = load("cuhk01", root, trial=trial, test_persons=2)
         persons = set(benchmark.query.person_ids.tolist())
         assert persons == set(benchmark.gallery.person_ids.tolist())
         assert persons | set(benchmark.train.person_ids.tolist()) == {1, 2, 5, 970}
@@ -59,7 +59,7 @@ def test_trials_part_the_persons_differently(root):
         assert sorted(name for part in parts for name in names(part)) == sorted(CUHK01_NAMES)
         tested.append(tuple(sorted(persons)))
     assert tested[:4] == [(2, 5), (1, 970), (2, 970), (1, 2)]
-    assert cuhk01(root, trial=3, test_persons=2).specification == "cuhk01,test_persons=2,trial=3"
+    assert load("cuhk01", root, trial=3, test_persons=2).specification == "cuhk01,test_persons=2,trial=3"
     assert "trials 0 to 9" in refusal(root, trial=10, test_persons=2)
     assert "trial -1" in refusal(root, trial=-1, test_persons=2)
 
@@ -68,21 +68,21 @@ def test_the_number_of_test_persons_must_leave_some(root):
     text = refusal(root)
     assert "test_persons=486 of the 4 persons that are there" in text
     assert "unpack the archive completely, or choose test_persons from 1 to 3" in text
-    assert len(cuhk01(root, test_persons=1).query) == 2
+    assert len(load("cuhk01", root, test_persons=1).query) == 2
     assert "test_persons=0" in refusal(root, test_persons=0)
 
 
 def test_own_partitions(root):
     write_partitions(root / "mine.json", Partitions("cuhk01", 4, ((1, 4), (2, 3), (1, 2))))
-    benchmark = cuhk01(root, trial=0, partitions="mine.json")
+    benchmark = load("cuhk01", root, trial=0, partitions="mine.json")
     assert sorted(set(benchmark.query.person_ids.tolist())) == [1, 970]
     assert benchmark.num_trials == 3
     assert benchmark.specification == "cuhk01,partitions=mine.json"
-    absolute = cuhk01(root, partitions=str(root / "mine.json"))
+    absolute = load("cuhk01", root, partitions=str(root / "mine.json"))
     assert absolute.fingerprint == benchmark.fingerprint
     assert "trials 0 to 2" in refusal(root, trial=3, partitions="mine.json")
     assert "leave one of the two out" in refusal(root, test_persons=3, partitions="mine.json")
-    assert len(cuhk01(root, test_persons=2, partitions="mine.json").query) == 4
+    assert len(load("cuhk01", root, test_persons=2, partitions="mine.json").query) == 4
     assert "holds no comma" in refusal(root, partitions="a,b.json")
     write_image(root / "campus" / "0971001.png")
     write_image(root / "campus" / "0971003.png")
@@ -98,9 +98,9 @@ def test_folders_above_and_below_are_found(root, tmp_path):
 
 def test_the_survey_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
     for place in (root / "campus", tmp_path):
-        survey = survey_cuhk01(place)
-        assert survey.problems == [survey.misplaced] == [refusal(place)]
-    assert not survey_cuhk01(root).misplaced
+        reading = read("cuhk01", place)
+        assert reading.all_problems == [reading.misplaced] == [refusal(place)]
+    assert not read("cuhk01", root).misplaced
 
 
 def test_images_outside_campus_are_found(root, tmp_path):
@@ -108,7 +108,7 @@ def test_images_outside_campus_are_found(root, tmp_path):
     root.rmdir()
     text = refusal(tmp_path / "images")
     assert "got 15 images in" in text and "move them into a folder campus" in text
-    assert [text] == survey_cuhk01(tmp_path / "images").problems
+    assert [text] == read("cuhk01", tmp_path / "images").all_problems
 
 
 def test_a_misspelt_folder_is_found(root):
@@ -118,9 +118,9 @@ def test_a_misspelt_folder_is_found(root):
 
 def test_names_in_upper_case_and_other_files(root):
     campus = root / "campus"
-    before = cuhk01(root, test_persons=2).train.person_ids.tolist()
+    before = load("cuhk01", root, test_persons=2).train.person_ids.tolist()
     (campus / "0001001.png").rename(campus / "0001001.PNG")
-    assert cuhk01(root, test_persons=2).train.person_ids.tolist() == before
+    assert load("cuhk01", root, test_persons=2).train.person_ids.tolist() == before
 
 
 def test_every_strange_name_is_listed(root):
@@ -130,14 +130,14 @@ def test_every_strange_name_is_listed(root):
     text = refusal(root, test_persons=2)
     assert "6 other names" in text
     assert all(str(root / "campus" / name) in text for name in strange)
-    assert survey_cuhk01(root, test_persons=2).problems == [text]
+    assert read("cuhk01", root, test_persons=2).all_problems == [text]
 
 
 def test_a_person_of_one_camera_only_is_refused(root):
     (root / "campus" / "0005004.png").unlink()
     text = refusal(root, test_persons=2)
     assert "2 images of persons whom only one of them shows" in text and "0005001.png" in text
-    assert survey_cuhk01(root, test_persons=2).problems == [text]
+    assert read("cuhk01", root, test_persons=2).all_problems == [text]
 
 
 def test_an_empty_folder_is_refused(root):
@@ -147,14 +147,14 @@ def test_an_empty_folder_is_refused(root):
 
 
 def test_the_survey_counts_against_the_whole_set(root):
-    survey = survey_cuhk01(root, test_persons=2)
-    assert survey.problems == []
-    counts = {count.what: (count.found, count.expected) for count in counts_of(survey)}
+    reading = read("cuhk01", root, test_persons=2)
+    assert reading.all_problems == []
+    counts = {count.what: (count.found, count.expected) for count in counts_of(reading)}
     assert counts == {"images": (15, 3884), "identities": (4, 971), "cameras": (2, 2)}
-    assert "test_persons=486 of the 4" in survey_cuhk01(root).problems[0]
-    assert "No such file" in survey_cuhk01(root, partitions="no.json").problems[0]
+    assert "test_persons=486 of the 4" in read("cuhk01", root).all_problems[0]
+    assert "No such file" in read("cuhk01", root, partitions="no.json").all_problems[0]
     with pytest.raises(InputError, match="there is no nowhere"):
-        survey_cuhk01(root / "nowhere")
+        read("cuhk01", root / "nowhere")
 
 
 def test_a_whole_set_has_the_papers_sizes(tmp_path):
@@ -164,9 +164,9 @@ def test_a_whole_set_has_the_papers_sizes(tmp_path):
         for index in (1, 2, 3, 4):
             (campus / f"{person:04}{index:03}.png").touch()
     for test_persons in (486, 100):
-        benchmark = cuhk01(tmp_path, trial=4, test_persons=test_persons)
+        benchmark = load("cuhk01", tmp_path, trial=4, test_persons=test_persons)
         assert len(np.unique(benchmark.train.person_ids)) == 971 - test_persons
         assert len(benchmark.query) == len(benchmark.gallery) == 2 * test_persons
-    assert cuhk01(tmp_path).specification == "cuhk01"
+    assert load("cuhk01", tmp_path).specification == "cuhk01"
     # The same persons on every machine, for ever.
-    assert np.unique(cuhk01(tmp_path).query.person_ids)[:6].tolist() == [1, 2, 3, 4, 5, 7]
+    assert np.unique(load("cuhk01", tmp_path).query.person_ids)[:6].tolist() == [1, 2, 3, 4, 5, 7]

@@ -26,11 +26,10 @@ from scipy.io import savemat
 
 from reidlib import files
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import check
-from reidlib.data.readers.cuhk03 import archive as cuhk03_archive
+from reidlib.data.check import check, counts_of
+from reidlib.data.readers.cuhk03 import _archive_counts, _new_counts, archive
 from reidlib.data.readers.cuhk03.archive import extract, identity
-from reidlib.data.readers.cuhk03.protocols import _archive_counts, _new_counts, cuhk03, survey_cuhk03
-from reidlib.data.readers.survey import counts_of
+from reidlib.data.registry import load, read
 from reidlib.errors import InputError
 
 # By hand: 8 persons of 10 slots, less 3 + 4 + 5 empty cells, and less 2 + 7.
@@ -87,7 +86,7 @@ def write_jpeg_as(path):
 
 def refusal(root, **options):
     with pytest.raises(InputError) as caught:
-        cuhk03(root, **options)
+        load("cuhk03", root, **options)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -99,7 +98,7 @@ def images_of(boxes="labelled"):
 
 
 def test_the_first_trial_is_as_counted_by_hand(release):
-    benchmark = cuhk03(release)
+    benchmark = load("cuhk03", release)
     # Test set 1: persons 1, 5 (the second of pair 2) and 7 (the only one of pair 4).
     assert np.unique(benchmark.query.person_ids).tolist() == [1, 5, 7]
     assert np.unique(benchmark.train.person_ids).tolist() == [2, 3, 4, 6, 8]
@@ -129,7 +128,7 @@ def test_the_first_trial_is_as_counted_by_hand(release):
 
 @pytest.mark.parametrize(("boxes", "kind"), [("labelled", "labeled"), ("detected", "detected")])
 def test_pixels_are_those_that_were_put_in(release, boxes, kind):
-    cuhk03(release, boxes=boxes)
+    load("cuhk03", release, boxes=boxes)
     _, folder = images_of(boxes)
     expected = {f"{boxes}_{official_name(*one)}": picture(kind, *one) for one in filled(kind)}
     assert {path.name for path in folder.iterdir()} == set(expected)
@@ -140,63 +139,63 @@ def test_pixels_are_those_that_were_put_in(release, boxes, kind):
 
 
 def test_only_the_kind_that_was_asked_for_is_extracted(release):
-    assert len(cuhk03(release, boxes="detected").train) == NUM_DETECTED - 8 - 3 - 10
+    assert len(load("cuhk03", release, boxes="detected").train) == NUM_DETECTED - 8 - 3 - 10
     assert not list(files.data().glob("cuhk03-*/labelled"))
-    assert cuhk03(release, boxes="detected", trial=2).specification == "cuhk03,boxes=detected,trial=2"
+    assert load("cuhk03", release, boxes="detected", trial=2).specification == "cuhk03,boxes=detected,trial=2"
 
 
 def test_every_trial_tests_its_own_persons(release):
     tested = [[1, 5, 7], [1, 3, 6], [2, 4, 8]]
     everyone = set(range(1, 9))
     for trial, persons in enumerate(tested):
-        benchmark = cuhk03(release, trial=trial)
+        benchmark = load("cuhk03", release, trial=trial)
         assert np.unique(benchmark.query.person_ids).tolist() == persons
         assert set(benchmark.train.person_ids.tolist()) == everyone - set(persons)
         assert not set(benchmark.train.paths) & set(benchmark.query.paths)
         assert len(benchmark.train) + len(benchmark.query) == NUM_LABELLED
     # Person 6 has no image of view 1: its five images of view 2 find nobody.
-    assert cuhk03(release, trial=1).num_queries_without_match == 5
-    assert cuhk03(release, trial=1).fingerprint != benchmark.fingerprint
+    assert load("cuhk03", release, trial=1).num_queries_without_match == 5
+    assert load("cuhk03", release, trial=1).fingerprint != benchmark.fingerprint
 
 
 def test_a_copy_elsewhere_is_the_same_data_and_not_extracted_again(release, tmp_path, monkeypatch):
-    first = cuhk03(release)
-    monkeypatch.setattr(cuhk03_archive, "_extract", None)  # would be called
+    first = load("cuhk03", release)
+    monkeypatch.setattr(archive, "_extract", None)  # would be called
     shutil.copytree(release, tmp_path / "elsewhere")  # with other times
     os.utime(tmp_path / "elsewhere" / "cuhk-03.mat")
-    again = cuhk03(tmp_path / "elsewhere")
+    again = load("cuhk03", tmp_path / "elsewhere")
     assert again.fingerprint == first.fingerprint and again.train.paths == first.train.paths
 
 
 def test_the_same_fingerprint_in_another_home(release, tmp_path, monkeypatch):
-    first = cuhk03(release)
+    first = load("cuhk03", release)
     for home in (tmp_path / "other", release / "home"):  # outside the benchmark's folder and inside
         monkeypatch.setenv("REIDLIB_HOME", str(home))
-        again = cuhk03(release)
+        again = load("cuhk03", release)
         assert home in again.train.paths[0].parents
         assert again.fingerprint == first.fingerprint
 
 
 @pytest.mark.parametrize("split", ["classic", "new"])
 def test_other_pixels_are_other_data(release, split):
-    first = cuhk03(release, split=split)
+    first = load("cuhk03", release, split=split)
     write_archive(release / "cuhk-03.mat", show=lambda *place: 255 - picture(*place))
-    other = cuhk03(release, split=split)
+    other = load("cuhk03", release, split=split)
     assert [path.name for path in other.train.paths] == [path.name for path in first.train.paths]
     assert other.fingerprint != first.fingerprint
 
 
 def test_other_content_is_another_extraction(release):
     before = identity(release / "cuhk-03.mat")
-    cuhk03(release)
+    load("cuhk03", release)
     write_archive(release / "cuhk-03.mat", test_sets=(((1, 2),),))
     assert identity(release / "cuhk-03.mat") != before
-    assert cuhk03(release).query.person_ids.tolist() == [2] * 6
+    assert load("cuhk03", release).query.person_ids.tolist() == [2] * 6
 
 
 def test_the_new_protocol_is_that_of_the_lists(release):
     for boxes, kind, count in (("labelled", "labeled", NUM_LABELLED), ("detected", "detected", NUM_DETECTED)):
-        benchmark = cuhk03(release, split="new", boxes=boxes)
+        benchmark = load("cuhk03", release, split="new", boxes=boxes)
         lists = new_lists(kind)
         names = lists["filelist"].ravel()
         for split, key in (
@@ -220,11 +219,11 @@ def test_the_new_protocol_is_that_of_the_lists(release):
 def test_the_lists_may_lie_one_level_above(release):
     for path in release.glob("cuhk03_new_protocol_config_*.mat"):
         path.rename(release.parent / path.name)
-    assert len(cuhk03(release, split="new").query) == 6
+    assert len(load("cuhk03", release, split="new").query) == 6
 
 
 def test_the_ready_made_folders_need_no_archive(ready_made):
-    labelled = cuhk03(ready_made, split="new")
+    labelled = load("cuhk03", ready_made, split="new")
     assert [path.name for path in labelled.gallery.paths] == [
         "0003_c1_22.png",
         "0003_c2_28.png",
@@ -233,7 +232,7 @@ def test_the_ready_made_folders_need_no_archive(ready_made):
     assert labelled.gallery.camera_ids.tolist() == [1, 2, 2]
     assert labelled.query.person_ids.tolist() == [3, 3] and labelled.train.person_ids.tolist() == [9, 9]
     assert labelled.extracted == "" and not labelled.protocols
-    assert len(cuhk03(ready_made, split="new", boxes="detected").gallery) == 2
+    assert len(load("cuhk03", ready_made, split="new", boxes="detected").gallery) == 2
     assert "read them with split=new" in refusal(ready_made)
     assert f"one level too low: give {ready_made}" in refusal(ready_made / "labeled", split="new")
     assert f"one level too high: give {ready_made}" in refusal(ready_made.parent, split="new")
@@ -246,7 +245,7 @@ def test_the_ready_made_folders_need_no_archive(ready_made):
 _DYING = """
 import os, signal, sys
 from pathlib import Path
-from reidlib.data.readers.cuhk03 import archive as cuhk03_archive
+from reidlib.data.readers.cuhk03 import archive
 replace, moved = Path.replace, []
 def dying(self, target):
     if len(moved) == 20:
@@ -254,19 +253,19 @@ def dying(self, target):
     moved.append(target)
     return replace(self, target)
 Path.replace = dying
-cuhk03_archive.extract(Path(sys.argv[1]), "labelled", progress=False)
+archive.extract(Path(sys.argv[1]), "labelled", progress=False)
 """
 
 
 def test_a_killed_extraction_goes_on_where_it_stopped(release):
-    archive = release / "cuhk-03.mat"
-    child = subprocess.run([sys.executable, "-c", _DYING, str(archive)], capture_output=True)
+    mat = release / "cuhk-03.mat"
+    child = subprocess.run([sys.executable, "-c", _DYING, str(mat)], capture_output=True)
     assert child.returncode == -signal.SIGKILL
     before, folder = images_of()
     assert 15 <= len(before) <= 25
     assert list(folder.glob(".*.partial")), "it died while it was writing"
     assert not (folder.parent / "labelled.json").exists()
-    benchmark = cuhk03(release)
+    benchmark = load("cuhk03", release)
     after, _ = images_of()
     assert {name: after[name] for name in before} == before
     assert len(after) == NUM_LABELLED == len(list(folder.iterdir()))
@@ -274,12 +273,12 @@ def test_a_killed_extraction_goes_on_where_it_stopped(release):
         np.testing.assert_array_equal(np.asarray(file), picture("labeled", 1, 1, 1))
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
     shutil.rmtree(folder.parent)
-    cuhk03(release)
+    load("cuhk03", release)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
 
 
 def test_an_interrupted_extraction_goes_on_too(release, monkeypatch):
-    read, images = cuhk03_archive.read_image, []
+    read, images = archive.read_image, []
 
     def interrupted(*arguments):
         images.append(arguments)
@@ -287,43 +286,43 @@ def test_an_interrupted_extraction_goes_on_too(release, monkeypatch):
             raise KeyboardInterrupt
         return read(*arguments)
 
-    monkeypatch.setattr(cuhk03_archive, "read_image", interrupted)
+    monkeypatch.setattr(archive, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cuhk03(release)
+        load("cuhk03", release)
     monkeypatch.undo()
     monkeypatch.setenv("REIDLIB_HOME", str(release.parent.parent / "home"))
-    assert len(cuhk03(release).train) == NUM_LABELLED - 27
+    assert len(load("cuhk03", release).train) == NUM_LABELLED - 27
 
 
 def test_a_lost_image_is_written_again_and_nothing_else(release):
-    benchmark = cuhk03(release)
+    benchmark = load("cuhk03", release)
     before, _ = images_of()
     lost = benchmark.train.paths[3]
     lost.unlink()
-    assert cuhk03(release).train.paths == benchmark.train.paths
+    assert load("cuhk03", release).train.paths == benchmark.train.paths
     after, _ = images_of()
     assert {name for name in after if after[name] != before[name]} == {lost.name}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": ["portrait.png"]}'])
 def test_a_damaged_index_is_written_again(release, content):
-    whole = cuhk03(release)
+    whole = load("cuhk03", release)
     before, folder = images_of()
     index = folder.parent / "labelled.json"
     index.write_text(content or index.read_text()[:-100])
-    assert cuhk03(release).train.paths == whole.train.paths
+    assert load("cuhk03", release).train.paths == whole.train.paths
     assert images_of()[0] == before
     assert len(json.loads(index.read_text())["images"]) == NUM_LABELLED
 
 
 def test_two_at_once_extract_once(release, monkeypatch):
-    write, written_names = cuhk03_archive._write, []
+    write, written_names = archive._write, []
 
     def counted(path, image_hwc):
         written_names.append(path.name)
         write(path, image_hwc)
 
-    monkeypatch.setattr(cuhk03_archive, "_write", counted)
+    monkeypatch.setattr(archive, "_write", counted)
     results = []
     threads = [
         threading.Thread(
@@ -356,7 +355,7 @@ def test_a_full_disk_is_one_line_and_is_made_good(release):
     _, folder = images_of()
     assert not list(folder.glob(".*")), "no half image is left"
     assert not (folder.parent / "labelled.json").exists()
-    assert len(cuhk03(release).train) == NUM_LABELLED - 27
+    assert len(load("cuhk03", release).train) == NUM_LABELLED - 27
 
 
 def test_a_folder_that_cannot_be_made_is_named(release, home):
@@ -427,7 +426,7 @@ def test_unknown_options(release):
     assert not files.data().exists(), "nothing was extracted for it"
     assert "cuhk03 has trials 0 to 2; got trial 3" in refusal(release, trial=3)
     with pytest.raises(InputError, match="did you mean labelled"):
-        survey_cuhk03(release, boxes="labeled")
+        read("cuhk03", release, boxes="labeled")
 
 
 @pytest.mark.parametrize(
@@ -448,18 +447,18 @@ def test_a_file_that_is_no_such_archive(release, content, said):
 
 
 def test_a_truncated_archive(release):
-    archive = release / "cuhk-03.mat"
-    archive.write_bytes(archive.read_bytes()[:-5000])
+    mat = release / "cuhk-03.mat"
+    mat.write_bytes(mat.read_bytes()[:-5000])
     text = refusal(release)
     assert "can be read to its end" in text and "truncated file" in text and "copy the file again" in text
 
 
 def test_a_damaged_image_names_its_cell(release):
-    archive = release / "cuhk-03.mat"
-    with h5py.File(archive) as file:
+    mat = release / "cuhk-03.mat"
+    with h5py.File(mat) as file:
         image = file[file[file["labeled"][0, 1]][4, 1]]  # pair 2, person 2, slot 5
         where = image.id.get_chunk_info(0)
-    with archive.open("r+b") as stream:
+    with mat.open("r+b") as stream:
         # From the file's beginning or from the end of MATLAB's header, as the version of HDF5 has it.
         for start in {where.byte_offset, where.byte_offset + 512}:
             stream.seek(start)
@@ -566,41 +565,44 @@ def test_the_lists_missing_or_damaged(release):
     assert "no such file" in text and "evaluation/data/CUHK03" in text
 
 
-def found_counts(survey):
-    return {(count.folder, count.what): count.found for count in counts_of(survey)}
+def found_counts(reading):
+    return {(count.folder, count.what): count.found for count in counts_of(reading)}
 
 
 def test_the_survey_counts_every_pair(release):
-    survey = survey_cuhk03(release)
-    found = found_counts(survey)
+    reading = read("cuhk03", release)
+    found = found_counts(reading)
     assert (found["labelled", "images"], found["labelled", "identities"]) == (NUM_LABELLED, 8)
     assert [found[f"pair {pair}", "identities"] for pair in range(1, 6)] == [3, 2, 1, 1, 1]
     assert [found[f"pair {pair}", "images"] for pair in range(1, 6)] == [23, 20, 5, 10, 10]
-    assert survey.problems == [
+    assert reading.all_problems == [
         "testsets holds 20 sets of 100 persons; got 3 sets of 3 persons; download or copy the file again"
     ]
-    assert "1 person with images of one view only: 6" in survey.remarks
-    assert "trial 1: 5 of 22 queries have no match" in survey.remarks
-    survey = survey_cuhk03(release, split="new", boxes="detected")
-    found = found_counts(survey)
-    assert not survey.problems
+    assert "1 person with images of one view only: 6" in reading.remarks
+    assert "trial 1: 5 of 22 queries have no match" in reading.remarks
+    reading = read("cuhk03", release, split="new", boxes="detected")
+    found = found_counts(reading)
+    assert not reading.all_problems
     assert (found["query", "images"], found["train", "identities"]) == (6, 5)
     assert found["detected", "images"] == NUM_DETECTED
 
 
 def test_the_survey_lists_what_reading_refuses(release, ready_made, tmp_path):
     (release / "cuhk03_new_protocol_config_labeled.mat").unlink()
-    survey = survey_cuhk03(release, split="new")
-    assert found_counts(survey)["labelled", "images"] == NUM_LABELLED
-    assert len(survey.problems) == 1 and "needs cuhk03_new_protocol_config_labeled.mat" in survey.problems[0]
+    reading = read("cuhk03", release, split="new")
+    assert found_counts(reading)["labelled", "images"] == NUM_LABELLED
+    assert (
+        len(reading.all_problems) == 1
+        and "needs cuhk03_new_protocol_config_labeled.mat" in reading.all_problems[0]
+    )
     (release / "cuhk-03.mat").write_bytes(b"<html>")
-    survey = survey_cuhk03(release)
-    assert len(survey.problems) == 1 and "a web page" in survey.problems[0]
-    assert found_counts(survey)["pair 1", "images"] is None
+    reading = read("cuhk03", release)
+    assert len(reading.all_problems) == 1 and "a web page" in reading.all_problems[0]
+    assert found_counts(reading)["pair 1", "images"] is None
     with pytest.raises(InputError, match="exists"):
-        survey_cuhk03(tmp_path / "nowhere")
-    survey = survey_cuhk03(ready_made, split="new")
-    assert found_counts(survey)["bounding_box_test", "images"] == 3 and not survey.problems
+        read("cuhk03", tmp_path / "nowhere")
+    reading = read("cuhk03", ready_made, split="new")
+    assert found_counts(reading)["bounding_box_test", "images"] == 3 and not reading.all_problems
 
 
 def test_official_counts_add_up():

@@ -5,9 +5,9 @@ from scipy.io import savemat
 from small_miniatures import GRID_TRAINING, write_grid, write_grid_mat
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import check
-from reidlib.data.readers.grid import grid, survey_grid, training_persons
-from reidlib.data.readers.survey import counts_of
+from reidlib.data.check import check, counts_of
+from reidlib.data.readers.grid import training_persons
+from reidlib.data.registry import load, read
 from reidlib.errors import InputError
 
 MAT = "features_and_partitions.mat"
@@ -26,7 +26,7 @@ def root(tmp_path):
 
 def refusal(root, **options):
     with pytest.raises(InputError) as caught:
-        grid(root, **options)
+        load("grid", root, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -36,7 +36,7 @@ def persons_and_cameras(split):
 
 
 def test_the_miniature_is_read_as_worked_by_hand(root):
-    benchmark = grid(root)  # persons 1 and 3 are trained on
+    benchmark = load("grid", root)  # persons 1 and 3 are trained on
     assert persons_and_cameras(benchmark.train) == [(1, 2), (3, 6), (1, 1), (3, 2)]
     assert [path.parent.name for path in benchmark.train.paths] == ["gallery", "gallery", "probe", "probe"]
     assert persons_and_cameras(benchmark.query) == [(2, 5), (4, 8)]
@@ -51,14 +51,14 @@ def test_the_miniature_is_read_as_worked_by_hand(root):
 
 def test_every_distractor_is_in_every_trial(root):
     for trial, training in enumerate(GRID_TRAINING):
-        benchmark = grid(root, trial=trial)
+        benchmark = load("grid", root, trial=trial)
         assert np.unique(benchmark.train.person_ids).tolist() == list(training)
         test = sorted({1, 2, 3, 4} - set(training))
         assert benchmark.query.person_ids.tolist() == test
         assert benchmark.gallery.person_ids.tolist() == [0, 0, *test]
         assert len(benchmark.train) + len(benchmark.query) + len(benchmark.gallery) == 10
     assert "trials 0 to 2" in refusal(root, trial=3)
-    assert grid(root, trial=2).specification == "grid,trial=2"
+    assert load("grid", root, trial=2).specification == "grid,trial=2"
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -71,9 +71,9 @@ def test_the_mat_is_read_in_the_way_of_the_peers(root, compressed):
 
 
 def test_the_order_in_the_mat_says_nothing(root):
-    before = grid(root).fingerprint
+    before = load("grid", root).fingerprint
     write_grid_mat(root / MAT, ((3, 1), (4, 2), (4, 3)))
-    assert grid(root).fingerprint == before
+    assert load("grid", root).fingerprint == before
 
 
 def test_a_mat_of_version_73_is_named(root):
@@ -100,7 +100,7 @@ def test_an_absent_mat_is_asked_for(root):
     (root / MAT).unlink()
     text = refusal(root)
     assert "lie in features_and_partitions.mat" in text and "copy it there" in text
-    assert survey_grid(root).problems == [text]
+    assert read("grid", root).all_problems == [text]
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_a_mat_of_another_structure_is_refused(root, variables, words):
         variables["trainIdxAll"][0, :] = cells
     savemat(root / MAT, variables)
     assert words in refusal(root)
-    assert any(words in problem for problem in survey_grid(root).problems)
+    assert any(words in problem for problem in read("grid", root).all_problems)
 
 
 def test_partitions_of_persons_who_are_not_there(root):
     write_grid_mat(root / MAT, ((1, 3), (2, 250)))
     text = refusal(root)
     assert "1 person without: 250" in text and "unpack the archive completely" in text
-    assert text in survey_grid(root).problems
+    assert text in read("grid", root).all_problems
 
 
 def test_a_person_in_one_folder_only_is_refused(root):
@@ -139,7 +139,7 @@ def test_a_person_in_one_folder_only_is_refused(root):
     lost.unlink()
     text = refusal(root)
     assert "probe and in gallery; got 1 image of" in text and "0003_2_25006_13_31_101_210.jpeg" in text
-    assert survey_grid(root).problems == [text, THREE]
+    assert read("grid", root).all_problems == [text, THREE]
 
 
 def test_a_distractor_among_the_probes_is_refused(root):
@@ -170,9 +170,9 @@ def test_a_trial_of_the_check_is_one_that_is_there(root):
 
 
 def test_names_in_upper_case_and_strange_ones(root):
-    before = grid(root).query.person_ids.tolist()
+    before = load("grid", root).query.person_ids.tolist()
     (root / "probe" / "0002_5_25005_12_30_100_220.jpeg").rename(root / "probe" / "0002_5_25005.JPEG")
-    assert grid(root).query.person_ids.tolist() == before
+    assert load("grid", root).query.person_ids.tolist() == before
     for name in ("0001_9_25004.jpeg", "001_1_25004.jpeg", "cover.jpeg"):
         write_image(root / "gallery" / name)
     text = refusal(root)
@@ -180,9 +180,9 @@ def test_names_in_upper_case_and_strange_ones(root):
 
 
 def test_the_survey_counts_against_the_official_package(root):
-    survey = survey_grid(root)
-    assert survey.problems == [THREE] and not survey.remarks
-    assert {(count.folder, count.what): (count.found, count.expected) for count in counts_of(survey)} == {
+    reading = read("grid", root)
+    assert reading.all_problems == [THREE] and not reading.remarks
+    assert {(count.folder, count.what): (count.found, count.expected) for count in counts_of(reading)} == {
         ("probe", "images"): (4, 250),
         ("probe", "identities"): (4, 250),
         ("gallery", "images"): (6, 1025),
@@ -194,8 +194,10 @@ def test_the_survey_counts_against_the_official_package(root):
 def test_a_probe_without_a_match_is_a_remark(root):
     gallery = root / "gallery"
     (gallery / "0002_4_25009_16_30_100_223.jpeg").rename(gallery / "0002_5_25009_16_30_100_223.jpeg")
-    assert survey_grid(root).remarks == ["1 of 4 probes have no match: 0002_5_25005_12_30_100_220.jpeg"]
-    assert grid(root).num_queries_without_match == 1
+    assert list(check("grid", root, progress=False).remarks) == [
+        "1 of 4 probes have no match: 0002_5_25005_12_30_100_220.jpeg"
+    ]
+    assert load("grid", root).num_queries_without_match == 1
 
 
 def test_a_whole_package_has_the_papers_sizes(tmp_path):
@@ -207,8 +209,8 @@ def test_a_whole_package_has_the_papers_sizes(tmp_path):
         (tmp_path / "gallery" / f"0000_{number % 8 + 1}_{number}.jpeg").touch()
     halves = [[(7 * place + trial) % 250 + 1 for place in range(125)] for trial in range(10)]
     write_grid_mat(tmp_path / MAT, halves)
-    survey = survey_grid(tmp_path)
-    assert survey.problems == [] and all(count.agrees for count in counts_of(survey))
+    reading = read("grid", tmp_path)
+    assert reading.all_problems == [] and all(count.agrees for count in counts_of(reading))
     for trial in range(10):
-        benchmark = grid(tmp_path, trial=trial)
+        benchmark = load("grid", tmp_path, trial=trial)
         assert (len(benchmark.train), len(benchmark.query), len(benchmark.gallery)) == (250, 125, 900)

@@ -16,7 +16,6 @@ from reidlib.data import load
 from reidlib.data.images import decode
 from reidlib.errors import InputError
 from reidlib.experiments.features import Network
-from reidlib.search import features as feature_sets
 from reidlib.search.features import Embedder, FeatureSet, read_features, save_features, write_features
 
 ENDINGS = (".npz", ".parquet")
@@ -81,7 +80,7 @@ def split_of(root, names):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_is_written_and_read_in_blocks(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(feature_sets, "_ROWS", 4)
+    monkeypatch.setattr("reidlib.search.features._ROWS", 4)
     original = made(11, persons=("é",) * 11)
     save_features(original, tmp_path / f"f{ending}")
     found = read_features(tmp_path / f"f{ending}")
@@ -212,7 +211,5 @@ def test_a_name_that_is_no_unicode_is_refused(tmp_path):
 
 
 def test_pyarrow_is_imported_only_for_parquet():
-    program = (
-        "import sys, reidlib.search.search; sys.exit('pyarrow' in sys.modules or 'IPython' in sys.modules)"
-    )
+    program = "import sys, reidlib.search; sys.exit('pyarrow' in sys.modules or 'IPython' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

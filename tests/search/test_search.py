@@ -13,11 +13,10 @@ from untrained import PYRAMID, untrained
 
 from reidlib.data import load
 from reidlib.errors import InputError
-from reidlib.search import nearest as nearest_module
+from reidlib.search import nearest, same_images, search
 from reidlib.search.features import FeatureSet, save_features, write_features
 from reidlib.search.figures import Found, SheetRow, _font, _wrapped, contact_sheet, distance_figure
 from reidlib.search.nearest import nearest_images
-from reidlib.search.search import same_images, search
 from reidlib.search.verification import PairHistogram, threshold_for
 
 QUIET = {"device": "cpu", "progress": False}
@@ -69,9 +68,9 @@ def table(out):
 
 @pytest.mark.parametrize("top", [1, 4, 30])
 def test_lists_are_those_of_a_plain_loop_in_blocks_of_any_size(monkeypatch, top):
-    monkeypatch.setattr(nearest_module, "_QUERIES", 3)
-    monkeypatch.setattr(nearest_module, "_GALLERY", 4)
-    monkeypatch.setattr(nearest_module, "_WAITING", 5)
+    monkeypatch.setattr(nearest, "_QUERIES", 3)
+    monkeypatch.setattr(nearest, "_GALLERY", 4)
+    monkeypatch.setattr(nearest, "_WAITING", 5)
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (8, 21))
     gallery[17] = gallery[2]  # copies: the lower index first
@@ -98,7 +97,7 @@ def test_many_copies_stand_in_their_order():
 @pytest.mark.parametrize(("kinds", "copies"), [(1, 5000), (100, 50)])
 def test_any_number_of_copies_stand_in_their_order(monkeypatch, kinds, copies):
     """Also where a product is rounded by an image's place in its block, as it is on some machines."""
-    random, original = np.random.default_rng(2), nearest_module.squared_by_product
+    random, original = np.random.default_rng(2), nearest.squared_by_product
 
     def rounding(*given):
         squared_qg = original(*given)
@@ -108,7 +107,7 @@ def test_any_number_of_copies_stand_in_their_order(monkeypatch, kinds, copies):
     features = random.normal(size=(kinds, 33)).astype(np.float32)
     query = features[:3] + random.normal(size=(min(kinds, 3), 33)).astype(np.float32) / 50
     for product in (original, rounding):
-        monkeypatch.setattr(nearest_module, "squared_by_product", product)
+        monkeypatch.setattr(nearest, "squared_by_product", product)
         found = nearest_images(query, features[kind_of], top=10)
         for row in range(len(query)):
             assert found.gallery_indices[row].tolist() == np.flatnonzero(kind_of == row)[:10].tolist()
@@ -462,17 +461,17 @@ def test_a_run_whose_features_are_not_finite_is_refused(tmp_path):
 
 
 def test_the_sheet_says_what_its_words_mean(run, tmp_path, monkeypatch):
-    from reidlib.search import figures as search_plots
+    from reidlib.search import figures
 
-    said, original = [], search_plots.contact_sheet
+    said, original = [], figures.contact_sheet
 
     def listening(rows, *, lines):
         said.extend(lines)
         return original(rows, lines=lines)
 
-    drawn, centred = [], search_plots._centred
-    monkeypatch.setattr(search_plots, "contact_sheet", listening)
-    monkeypatch.setattr(search_plots, "_centred", lambda *given: (drawn.append(given[3]), centred(*given))[1])
+    drawn, centred = [], figures._centred
+    monkeypatch.setattr(figures, "contact_sheet", listening)
+    monkeypatch.setattr(figures, "_centred", lambda *given: (drawn.append(given[3]), centred(*given))[1])
     root = people(tmp_path / "all")
     found = search(root, root, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET).searched
     threshold = found.calibration.threshold
@@ -497,11 +496,11 @@ def test_the_sheet_says_what_its_words_mean(run, tmp_path, monkeypatch):
     ],
 )
 def test_the_sheets_title_says_which_queries_it_shows(tmp_path, monkeypatch, count, sheet, title):
-    from reidlib.search import figures as search_plots
+    from reidlib.search import figures
 
-    said, original = [], search_plots.contact_sheet
+    said, original = [], figures.contact_sheet
     monkeypatch.setattr(
-        search_plots,
+        figures,
         "contact_sheet",
         lambda rows, lines: (said.extend(lines), original(rows, lines=lines))[1],
     )

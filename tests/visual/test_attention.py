@@ -12,7 +12,7 @@ from reidlib.data.augmentation import normalise
 from reidlib.errors import InputError
 from reidlib.models import JLML, Pyramid
 from reidlib.models.residual import Stages, TrunkShape
-from reidlib.visual.attention import maps as attention
+from reidlib.visual.attention import maps
 from reidlib.visual.attention.maps import STRIDES, attention_grids, drawn, part_attention, pixel_rows
 
 HEIGHT, WIDTH = 96, 32
@@ -98,13 +98,13 @@ def linear_cut(images=2, channels=4, size=3):
     torch.manual_seed(0)
     maps_bchw = torch.randn(images, channels, 5, 2)
     weight_dc = torch.randn(size, channels)
-    cut = attention._Cut(maps_bchw, lambda maps: maps.mean((2, 3)) @ weight_dc.T, (0,), (0, 5), 1, 32)
+    cut = maps._Cut(maps_bchw, lambda maps: maps.mean((2, 3)) @ weight_dc.T, (0,), (0, 5), 1, 32)
     return cut, weight_dc, torch.randn(images, size)
 
 
 def test_behind_a_linear_head_a_cell_has_exactly_what_it_contributes():
     cut, weight_dc, others_bd = linear_cut()
-    found_bhw = attention._shares(cut, others_bd)
+    found_bhw = maps._shares(cut, others_bd)
     feature_bd = cut.rest(cut.maps_rchw)
     for image in range(2):
         for row in range(5):
@@ -118,7 +118,7 @@ def test_behind_a_linear_head_a_cell_has_exactly_what_it_contributes():
 
 def test_a_similarity_twice_as_steep_gives_a_map_twice_as_high():
     cut, _, others_bd = linear_cut()
-    once, twice = attention._shares(cut, others_bd), attention._shares(cut, 2 * others_bd)
+    once, twice = maps._shares(cut, others_bd), maps._shares(cut, 2 * others_bd)
     torch.testing.assert_close(torch.from_numpy(twice), 2 * torch.from_numpy(once))
 
 
@@ -126,7 +126,7 @@ def test_a_similarity_twice_as_steep_gives_a_map_twice_as_high():
 def test_what_follows_the_cut_is_the_networks_own_rest(model, stride):
     images = pictures()
     parts = model.feature_parts(HEIGHT)
-    cut_at = attention._jlml_cuts if isinstance(model, JLML) else attention._pyramid_cuts
+    cut_at = maps._jlml_cuts if isinstance(model, JLML) else maps._pyramid_cuts
     features_bd = features_of(model, images)
     seen = []
     for cut in cut_at(model, normalise(images), tuple(range(len(parts))), stride):
@@ -144,7 +144,7 @@ def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(mode
     images = pictures()
     others = features_of(model, images.flip(0))
     parts = model.feature_parts(HEIGHT)
-    cut_at = attention._jlml_cuts if isinstance(model, JLML) else attention._pyramid_cuts
+    cut_at = maps._jlml_cuts if isinstance(model, JLML) else maps._pyramid_cuts
     last = 32 if isinstance(model, JLML) else 16
     cell = min(2 * stride, last)  # these trunks stride the first 1×1 of a stage
     grids = attention_grids(model, images, others, stride=stride)
@@ -154,8 +154,8 @@ def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(mode
         assert grid.shares_bhw.shape[1:] == (-(-(stop - first) // cell), WIDTH // cell)
     for cut in cut_at(model, normalise(images), tuple(range(len(parts))), stride):
         # As in use: with gradients of the weights, torch 2.15 damages its memory here (narrow grouped maps).
-        with attention._frozen(model):
-            shares_rhw = attention._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))
+        with maps._frozen(model):
+            shares_rhw = maps._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))
         counted = shares_rhw[:, :: cut.step, :: cut.step]
         assert counted.any()
         assert np.count_nonzero(shares_rhw) == np.count_nonzero(counted)  # the others are nought
@@ -163,9 +163,9 @@ def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(mode
 
 def test_a_trunk_that_strides_its_3x3_drops_no_cell():
     stages = Stages(replace(SHAPE, stride_on="second"), inputs=4)
-    *_, step, cell = attention._split(stages, 8)
+    *_, step, cell = maps._split(stages, 8)
     assert (step, cell) == (1, 8)
-    *_, step, cell = attention._split(Stages(SHAPE, inputs=4), 8)
+    *_, step, cell = maps._split(Stages(SHAPE, inputs=4), 8)
     assert (step, cell) == (2, 16)
 
 
@@ -208,7 +208,7 @@ def test_the_defaults_are_those_of_each_kind_of_parts(model):
     others = features_of(model, images.flip(0))
     chosen = part_attention(model, images, others)
     for place, part in enumerate(model.feature_parts(HEIGHT)):
-        stride = attention.LOCAL_STRIDE if part.kind == "local" else attention.DEFAULT_STRIDE
+        stride = maps.LOCAL_STRIDE if part.kind == "local" else maps.DEFAULT_STRIDE
         asked = part_attention(model, images, others, parts=[part], stride=stride)
         assert (asked[:, 0] == chosen[:, place]).all()
 
@@ -262,7 +262,7 @@ def test_the_model_comes_out_as_it_went_in(model, fails, monkeypatch):
         def broken(*_):
             raise IndexError("as grad-cam would keep to itself")
 
-        monkeypatch.setattr(attention._FromMap, "forward", broken)
+        monkeypatch.setattr(maps.ActivationsAndGradients, "__call__", broken)
         with pytest.raises(IndexError, match="keep to itself"):
             part_attention(model, images, others)
     else:

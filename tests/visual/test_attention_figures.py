@@ -7,7 +7,7 @@ from matplotlib.transforms import Bbox
 
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart, pyramid_parts
-from reidlib.visual.attention import figures as attention_plots
+from reidlib.visual.attention import figures
 from reidlib.visual.attention.figures import Row, averages, pair_figure, sheet
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
@@ -94,15 +94,13 @@ def test_what_a_part_does_not_see_is_pale_and_the_scale_is_common():
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     low, high = maps_of(STREAMS, 0), maps_of(STREAMS, 0)
     low[1, :24], high[1, :24], high[3, 48:72] = 0.25, 1.0, 4.0
-    painted = [
-        attention_plots._painted(Row("", black, maps_phw), STREAMS, scale=4.0) for maps_phw in (low, high)
-    ]
+    painted = [figures._painted(Row("", black, maps_phw), STREAMS, scale=4.0) for maps_phw in (low, high)]
     for of_parts in painted:
         assert (of_parts[1][24:] == 178).all()  # 30 % of the image's black on white
         assert (of_parts[4][:72] == 178).all()
         assert of_parts[1][:24].max() < 178
     expected = [
-        np.trunc(255 * attention_plots._HEAT * mpl.colormaps["magma"](round(255 * share**0.5))[:3][0])
+        np.trunc(255 * figures._HEAT * mpl.colormaps["magma"](round(255 * share**0.5))[:3][0])
         for share in (0.25 / 4, 1 / 4, 1)
     ]
     found = [painted[0][1][0, 0, 0], painted[1][1][0, 0, 0], painted[1][3][50, 0, 0]]

@@ -16,7 +16,7 @@ from untrained import JLML, PYRAMID, QUIET, untrained
 from reidlib.data import load
 from reidlib.experiments.features import open_collection
 from reidlib.ranking.metrics import Embeddings
-from reidlib.visual.browser import cards as cards
+from reidlib.visual.browser import cards
 from reidlib.visual.browser.app import RankingBrowser, front_end_present
 
 
@@ -272,7 +272,7 @@ def test_any_error_is_told(browser, monkeypatch):
     monkeypatch.setattr("reidlib.visual.browser.app.view", fail)
     browser.position = 3
     assert browser.said == "MemoryError: no room for"
-    monkeypatch.setattr("reidlib.visual.browser.source.Run.open", fail)
+    monkeypatch.setattr("reidlib.visual.browser.controls.Run.open", fail)
     browser._chooser._folder.value = "anything"
     browser._chooser.load()
     assert browser.said == "MemoryError: no room for"

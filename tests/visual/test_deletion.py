@@ -8,7 +8,7 @@ from torch import nn
 from reidlib.data.augmentation import normalise
 from reidlib.errors import InputError
 from reidlib.models import JLML, Pyramid
-from reidlib.visual.attention import deletion, deletion_tables
+from reidlib.visual.attention import deletion
 from reidlib.visual.attention.deletion import Deletion, deletion_by_kind, deletion_curves, part_similarity
 from reidlib.visual.attention.maps import part_attention, pixel_rows
 from reidlib.visual.attention.pairs import part_similarities
@@ -77,7 +77,7 @@ def test_attention_that_saw_another_image_is_told_from_attention_that_saw_this_o
     alone = deletion_curves(oracle(images), images, own, ROWS, PERSONS)
     assert alone.gain_over_foreign is alone.foreign_ns is None
     assert (alone.random_ns == found.random_ns).all()
-    text = deletion_tables.sentence("net", {"a": same})
+    text = deletion.sentence("net", {"a": same})
     assert "beat random ones for every kind of parts (a); the maps beat another query's for no kind" in text
 
 
@@ -185,15 +185,14 @@ def test_what_is_said_follows_the_intervals():
     better = Deletion(shares_s, ones_ns - 0.5, ones_ns, np.arange(4))
     even = Deletion(shares_s, ones_ns + np.array([[-0.1], [0.1], [-0.1], [0.1]]), ones_ns, np.arange(4))
     assert (
-        deletion_tables.sentence("net", {"a": better})
-        == "net: one pair has no other query's map to compare with; "
+        deletion.sentence("net", {"a": better}) == "net: one pair has no other query's map to compare with; "
         "the maps beat random ones for every kind of parts (a)."
     )
-    text = deletion_tables.sentence("net", {"a": better, "b": even})
+    text = deletion.sentence("net", {"a": better, "b": even})
     assert "the maps beat random ones for a, **not clearly for b (0.0 [" in text
-    assert "for no kind of parts" in deletion_tables.sentence("net", {"b": even})
-    assert deletion_tables.better_than_random({"a": better, "b": even}) == "1 of 2"
-    rows = deletion_tables.score_rows("net", {"a": better, "b": even})
+    assert "for no kind of parts" in deletion.sentence("net", {"b": even})
+    assert deletion.better_than_random({"a": better, "b": even}) == "1 of 2"
+    rows = deletion.score_rows("net", {"a": better, "b": even})
     assert [row["better than random"] for row in rows] == ["yes", "not clearly"]
     assert rows[0]["area, attended"] == "0.500"
 
@@ -207,18 +206,18 @@ def test_the_strides_that_win_are_named():
         return {"a": Deletion(shares_s, attended_ns, ones_ns, np.arange(4), ones_ns - gain + foreign_gain)}
 
     by_stride = {4: kinds(0.1, 0.3), 8: kinds(0.5, 0.1), 16: kinds(0.48, 0.2)}
-    text = deletion_tables.stride_sentence("net", by_stride)
+    text = deletion.stride_sentence("net", by_stride)
     assert text == (
         "net, stride of the largest difference to random orders: "
         "a: **8** (not told apart from 16), against another query's map 4."
     )
-    rows = deletion_tables.stride_rows("net", by_stride)
+    rows = deletion.stride_rows("net", by_stride)
     assert [row["stride"] for row in rows] == [4, 8, 16]
     assert rows[1]["a"].startswith("+50.0 [")
     assert " · +10.0 [" in rows[1]["a"]
     alone = {8: {"a": Deletion(shares_s, ones_ns, ones_ns, np.arange(4))}}
-    assert "against another" not in deletion_tables.stride_sentence("net", alone)
-    assert deletion_tables.stride_rows("net", alone)[0]["a"].endswith("· –")
+    assert "against another" not in deletion.stride_sentence("net", alone)
+    assert deletion.stride_rows("net", alone)[0]["a"].endswith("· –")
 
 
 def test_the_foreign_map_is_of_another_person_where_there_is_one():
@@ -232,8 +231,8 @@ def test_one_pair_has_no_foreign_map():
     others_nd = torch.randn(1, model.branches["full"].stop)
     found = deletion_by_kind(model, pictures()[:1], others_nd, PERSONS[:1], steps=2, orders=1)
     assert all(one.foreign_ns is None for one in found.values())
-    assert "one pair has no other query's map" in deletion_tables.sentence("net", found)
-    assert deletion_tables.score_rows("net", found)[0]["another query's − attended, × 100 [95 %]"] == "–"
+    assert "one pair has no other query's map" in deletion.sentence("net", found)
+    assert deletion.score_rows("net", found)[0]["another query's − attended, × 100 [95 %]"] == "–"
 
 
 def test_bad_input_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reidlib.visual.attention import deletion_figures as deletion_plots
+from reidlib.visual.attention import figures
 from reidlib.visual.attention.deletion import Deletion
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
@@ -22,7 +22,7 @@ def deletions_of(kinds):
 @pytest.mark.parametrize("kinds", [["global", "local"], [f"level {n}" for n in range(1, 7)], ["level 1"]])
 def test_deletion_panels_have_both_curves_with_their_areas(kinds):
     found = deletions_of(kinds)
-    figure = deletion_plots.deletion_figure(found, title="Deletion")
+    figure = figures.deletion_figure(found, title="Deletion")
     assert [axes.get_title(loc="left") for axes in figure.axes] == kinds
     for axes, one in zip(figure.axes, found.values(), strict=True):
         chance, foreign, attended = axes.lines
@@ -41,7 +41,7 @@ def test_areas_are_drawn_with_their_intervals_and_what_is_unclear_is_hollow():
     even = found["Pyramid"]["level 1"]
     noise_ns = even.random_ns + np.array([0.1, -0.1] * 3)[:, None]
     found["Pyramid"]["level 2"] = even._replace(attended_ns=noise_ns)
-    figure = deletion_plots.area_figure(found)
+    figure = figures.area_figure(found)
     (axes,) = figure.axes
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == ["JLML, global", "JLML, local", "Pyramid, level 1", "Pyramid, level 2"]

@@ -2,23 +2,18 @@
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval
-from reidlib.visual.figures import scores as evidence_plots
-from reidlib.visual.figures.plots import BLUE, GREY, RED, set_style
+from reidlib.experiments.protocol_study import Way
+from reidlib.visual import BLUE, GREY, RED
+from reidlib.visual.figures import models, scores
+
+pytestmark = pytest.mark.usefixtures("styled_figures")
 
 UP, DOWN, BOTH = Interval(2, 1, 3, 1, 9), Interval(-2, -3, -1, 1, 9), Interval(0.5, -1, 2, 1, 9)
-
-
-@pytest.fixture(autouse=True)
-def style():
-    set_style()
-    yield
-    plt.close("all")
 
 
 def texts(axes):
@@ -43,7 +38,7 @@ def inside(figure):
 
 def test_a_side_of_nought_is_a_colour_and_a_mark():
     rows = {"up": UP, "down": DOWN, "both": BOTH, "lost": None}
-    figure = evidence_plots.differences({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
+    figure = scores.differences({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
     axes = figure.axes[0]
     points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() in ("o", "X")}
     assert [(points[row].get_color(), points[row].get_marker()) for row in range(3)] == [
@@ -62,7 +57,7 @@ def test_a_side_of_nought_is_a_colour_and_a_mark():
 
 
 def test_numbers_stand_where_no_interval_is():
-    figure = evidence_plots.differences({"mAP": {"wide": Interval(0, -30, 30, 1, 9), "narrow": UP}})
+    figure = scores.differences({"mAP": {"wide": Interval(0, -30, 30, 1, 9), "narrow": UP}})
     axes = figure.axes[0]
     figure.canvas.draw()
     (number,) = [text for text in axes.texts if text.get_text().startswith("0.0 [")]
@@ -71,13 +66,13 @@ def test_numbers_stand_where_no_interval_is():
 
 
 def test_only_missing_rows_can_be_drawn():
-    inside(evidence_plots.differences({"R1": {"lost": None}}))
+    inside(scores.differences({"R1": {"lost": None}}))
 
 
 def test_scores_over_a_setting():
     line = [(2, Spread(60.0, 1.0, 3, 3)), (4, Spread(math.nan, None, 0, 3)), (8, Spread(70.0, 2.0, 3, 3))]
     printed = [(2, Spread(50.0)), (4, Spread(55.0))]
-    figure = evidence_plots.turned(
+    figure = scores.turned(
         {"R1": {"here": line, "paper": printed}, "mAP": {"here": line}},
         xlabels="parts", ylabel="per cent", dashed=("paper",), usual={"R1": 4, "mAP": 4}, evenly=True,
     )  # fmt: skip
@@ -94,7 +89,7 @@ def test_scores_over_a_setting():
 
 def test_norms_are_counted_and_sorted():
     norms = {"strong": np.array([1.0, 0.5, 0.001, 0.0]), "weak": np.ones(4)}
-    figure = evidence_plots.switched_off({"global": norms, "local": norms}, threshold=0.01)
+    figure = models.switched_off({"global": norms, "local": norms}, threshold=0.01)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["strong: 2 of 4 off", "weak: 0 of 4 off"]
     assert figure.axes[0].lines[0].get_ydata().tolist() == [1.0, 0.5, 0.001, 1e-6]
@@ -106,9 +101,46 @@ def test_every_unit_stands_in_its_place():
         "global": {"row": np.array([1.0, 0.001, 0.5])},
         "local": {"row": np.array([[1.0, 0.5], [0.25, 0.001]])},
     }
-    figure = evidence_plots.which_switched_off(layers, threshold=0.01)
+    figure = models.which_switched_off(layers, threshold=0.01)
     shown = [axes.images[0].get_array() for axes in figure.axes[:2]]
     assert shown[0].tolist() == [[1.0, 0.001, 0.5]]
     assert shown[1].tolist() == [[1.0, 0.5, 0.25, 0.001]]
     assert texts(figure.axes[1]) == ["stripe 1", "stripe 2"]
     inside(figure)
+
+
+def test_bars_carry_values_and_differences():
+    spreads = {"plain": Spread(60.0, 1.0), "paper": Spread(57.5), "lost": Spread.of([], 1)}
+    (axes,) = scores.score_bars({row: {"R1": of} for row, of in spreads.items()}, baseline="plain").axes
+    assert [text.get_text() for text in axes.texts] == ["60.0", "57.5 (−2.5)", "missing"]
+    assert [bar.get_width() for bar in axes.patches] == [60.0, 57.5]
+    assert axes.lines[-1].get_xdata() == [60.0, 60.0]
+
+
+def studies(*shares):
+    jlml = [Way(f"way {place}", share / 100, (90, 90)) for place, share in enumerate(shares)]
+    pyramid = [Way(way.name, min(way.rank1 + 0.01, 1), way.gallery) for way in jlml]
+    return {"jlml": jlml, "pyramid": pyramid}
+
+
+@pytest.mark.parametrize("smallest", [0.0, 1.7, 3.1, 3.9, 4.1, 5.0, 19.9, 20.0, 55.0, 94.0, 100.0])
+def test_no_label_touches_the_axis_of_the_protocols(smallest):
+    figure = scores.protocols(studies(smallest, min(smallest + 15, 100.0)))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    line = axes.spines["left"].get_window_extent().x1
+    assert len(axes.texts) == 4
+    assert min(text.get_window_extent().x0 for text in axes.texts) >= line + 2
+    assert axes.texts[0].get_text() == f"{smallest:.1f}"
+    # Nor does one touch another, although both rows' scores are nearly equal.
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(boxes[one].overlaps(boxes[other]) for one in range(4) for other in range(one))
+
+
+@pytest.mark.parametrize(("smallest", "left"), [(0.0, 0), (5.0, 0), (19.9, 0), (20.0, 14), (90.0, 87.5)])
+def test_rank1_begins_at_0_or_well_above_it(smallest, left):
+    tables = {"one": {"row": (smallest, "paper"), "other": (95.0, "other")}, "two": {"jlml": (97.0, "jlml")}}
+    for figure in (
+        scores.protocols(studies(smallest, 95.0)), scores.printed_rank1(tables)
+    ):  # fmt: skip
+        assert figure.axes[0].get_xlim() == (left, 100)

@@ -53,7 +53,7 @@ def ablation(name: str) -> pd.DataFrame:
     """
     lines = table("jlml_ablations")
     lines = lines[lines["table"] == name].set_index("row")
-    return lines[["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]].apply(pd.to_numeric)
+    return lines[["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]].replace("", "nan").astype(float)
 
 
 def notes(name: str, rows: Collection[str] | None = None) -> tuple[str, ...]:

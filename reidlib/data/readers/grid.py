@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.benchmark import Benchmark, Protocol, check_trial
-from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.readers.two_view import Found, Naming, divide, find, survey_of, unpaired_error
-from reidlib.data.rules import queries_with_match
-from reidlib.data.splits import Split
+from reidlib.data.benchmark import Benchmark, Protocol
+from reidlib.data.readers.layout import Counts, Reading
+from reidlib.data.readers.two_view import divide, problems_of_trials, read_views, unpaired
+from reidlib.data.rules import queries_without_match
+from reidlib.data.splits import concatenated
 from reidlib.errors import InputError, counted, shorten
 
 FOLDERS = ("gallery", "probe")
@@ -29,57 +30,61 @@ _FORM = "GRID's images are named by 4 digits of the person and the camera 1 to 8
 _NAME = re.compile(r"(\d{4})_([1-8])_.*")
 
 
-def grid(root: Path, *, trial: int = 0) -> Benchmark:
+def grid(root: Path) -> Reading:
     """QMUL GRID (Loy, Xiang, Gong 2009). ``root`` holds ``probe``, ``gallery`` and the partitions' .mat.
 
     ``features_and_partitions.mat`` holds ten partitions (``trial``), each with 125 training persons, whose
     images of both folders are the training split. Query are the other persons' probes; gallery are their
     gallery images and, in every trial, all distractors (``0000``).
 
-    Protocol: ``single-shot``. Raises ``InputError`` for a folder one level too high or too low, names of
-    another form, persons whom only one folder shows, a .mat that cannot be read or is of version 7.3, and
-    partitions whose persons are not there.
+    Protocol: ``single-shot``. Refused are a folder one level too high or too low, names of another form,
+    persons whom only one folder shows, a .mat that cannot be read or is of version 7.3, and partitions whose
+    persons are not there.
     """
-    found = _find(root)
-    images = found.images()
-    training = training_persons(root / PARTITIONS)
-    check_trial("grid", trial, len(training))
-    if absent := np.setdiff1d(np.concatenate(training), images.person_ids).tolist():
-        raise InputError(
-            "the persons of the partitions have images in probe and gallery",
-            f"{counted(len(absent), 'persons')} without: {shorten(absent, 20)}",
-            "unpack the archive completely",
+    reading = read_views(root, FOLDERS, "GRID", _FORM, _read_name)
+    reading.title, reading.expected = "grid", COUNTS
+    if len(reading.parts) == 2:
+        reading.problems += unpaired(*reading.parts.values(), "probe and in gallery")
+    training = reading.attempt(training_persons, root / PARTITIONS) or ()
+    if not reading.problems:
+        reading.num_trials = len(training)
+        images = concatenated(list(reading.parts.values()))
+        if absent := np.setdiff1d(np.concatenate(training), images.person_ids).tolist():
+            reading.problems.append(
+                InputError(
+                    "the persons of the partitions have images in probe and gallery",
+                    f"{counted(len(absent), 'persons')} without: {shorten(absent, 20)}",
+                    "unpack the archive completely",
+                )
+            )
+
+    def make(trial: int) -> Benchmark:
+        in_query_n = np.arange(len(images)) >= len(reading.parts["gallery"])
+        return Benchmark(
+            "grid",
+            root,
+            *divide(images, in_query_n, ~np.isin(images.person_ids, training[trial])),
+            num_trials=len(training),
+            trial=trial,
+            protocols=PROTOCOLS,
         )
-    in_query_n = np.arange(len(images)) >= len(found.parts["gallery"])
-    return Benchmark(
-        "grid",
-        root,
-        *divide(images, in_query_n, ~np.isin(images.person_ids, training[trial])),
-        num_trials=len(training),
-        trial=trial,
-        protocols=PROTOCOLS,
-    )
 
-
-def survey_grid(root: Path) -> Survey:
-    """GRID's folders and partitions against the official package."""
-    found = _find(root)
-    survey = survey_of(found, COUNTS, lambda trial: grid(root, trial=trial))
-    try:
-        sizes = [len(persons) for persons in training_persons(root / PARTITIONS)]
-        if sizes != [NUM_TRAINING_PERSONS] * NUM_PARTITIONS:
-            survey.problems.append(
+    def examine() -> Iterator[InputError | str]:
+        yield from problems_of_trials(reading)
+        sizes = [len(persons) for persons in training]
+        if training and sizes != [NUM_TRAINING_PERSONS] * NUM_PARTITIONS:
+            yield (
                 f"{PARTITIONS} holds {counted(len(sizes), 'partitions')} of {shorten(sorted(set(sizes)))}"
                 f" training persons; {NUM_PARTITIONS} of {NUM_TRAINING_PERSONS} belong there"
             )
-    except InputError as error:
-        survey.add(error)
-    if len(found.parts) == 2:
-        probes: Split = found.parts["probe"]
-        if unmatched := np.flatnonzero(~queries_with_match(probes, found.parts["gallery"])).tolist():
-            names = [probes.paths[index].name for index in unmatched]
-            survey.remarks.append(f"{len(names)} of {len(probes)} probes have no match: {shorten(names)}")
-    return survey
+        if len(reading.parts) == 2:
+            gallery, probes = reading.parts.values()
+            if unmatched := queries_without_match(probes, gallery):
+                named = shorten([path.name for path in unmatched])
+                reading.remarks.append(f"{len(unmatched)} of {len(probes)} probes have no match: {named}")
+
+    reading.make, reading.examine = make, examine
+    return reading
 
 
 def training_persons(path: Path) -> tuple[np.ndarray, ...]:
@@ -151,13 +156,6 @@ def _load_mat(path: Path) -> dict:
         ) from None
 
 
-def _find(root: Path) -> Found:
-    found = find(root, FOLDERS, "GRID", Naming(_FORM, _read))
-    if len(found.parts) == 2 and (error := unpaired_error(*found.parts.values(), "probe and in gallery")):
-        found.problems.append(error)
-    return found
-
-
-def _read(folder: str, name: str) -> tuple[int, int] | None:
+def _read_name(folder: str, name: str) -> tuple[int, int] | None:
     match = _NAME.fullmatch(name)
     return match and (int(match[1]), int(match[2]))

@@ -1,27 +1,138 @@
-"""What the readers of all layouts share: listing folders, and saying what was probably meant."""
+"""What the readers of all layouts share: a reading, listing folders, and saying what was probably meant."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+
+from reidlib.data.benchmark import Benchmark, check_trial
+from reidlib.data.splits import Split
 from reidlib.errors import InputError, shorten
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
+# Of each part of a benchmark: what is counted -> how many belong there.
+Counts = Mapping[str, Mapping[str, int]]
+# Person and camera from a folder's and an image's name; None for a name of another form.
+ReadName = Callable[[str, str], tuple[int, int] | None]
+Answer = TypeVar("Answer")
 
 
 class Misplaced(InputError):
     """The folder that was given holds nothing of a layout, and the one that was meant lies near it."""
 
 
-def list_images(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> list[str]:
-    """Names of a folder's image files, sorted, from one directory scan; endings in any case.
+@dataclass
+class Reading:
+    """What a reader found in a folder: everything that is there and, not raised, everything that is wrong.
 
-    Hidden files are never images: macOS archives hold ``._0002_c1s1_….jpg`` beside every image. Raises
+    ``title`` names what has ``num_trials`` trials, 0 where only the benchmark knows. ``problems`` keep the
+    folder from being loaded; the first is what loading raises. ``make`` gives the benchmark of a trial; it is
+    asked only where there is no problem and may raise another. ``parts``: images found, by folder or list; a
+    check decodes all of them. ``expected``: the official counts of these and other parts ("images",
+    "identities", "cameras", "junk", "distractors"). ``again``: the mend where something lacks. ``remarks``
+    make no check fail. ``examine`` looks at what only a check asks after, such as all trials: it answers
+    with further problems and may add parts and remarks.
+    """
+
+    title: str
+    num_trials: int = 0
+    parts: dict[str, Split] = field(default_factory=dict)
+    problems: list[InputError] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    expected: Counts = field(default_factory=dict)
+    again: str = "unpack or copy the archive again, completely"
+    make: Callable[[int], Benchmark] | None = None
+    examine: Callable[[], Iterable[InputError | str]] = tuple
+
+    def attempt(self, read: Callable[..., Answer], *arguments: object) -> Answer | None:
+        """What ``read`` returns; None where it raises ``InputError``, which becomes a problem."""
+        try:
+            return read(*arguments)
+        except InputError as error:
+            self.problems.append(error)
+            return None
+
+    @property
+    def misplaced(self) -> str:
+        """The problem that another folder was meant, beside which nothing is worth saying; empty if none."""
+        return next((str(problem) for problem in self.problems if isinstance(problem, Misplaced)), "")
+
+    @cached_property
+    def all_problems(self) -> list[str]:
+        """Each problem once, with those that ``examine`` finds; of a misplaced folder that alone."""
+        if self.misplaced:
+            return [self.misplaced]
+        return list(dict.fromkeys(map(str, (*self.problems, *self.examine()))))
+
+    def benchmark(self, trial: int) -> Benchmark:
+        """One trial; raises ``InputError``, the first problem where there is one."""
+        if self.num_trials:
+            check_trial(self.title, trial, self.num_trials)
+        if self.problems:
+            raise self.problems[0]
+        return self.make(trial)
+
+
+def read_folders(
+    root: Path, folders: Sequence[str], layout: str, read: ReadName, strange: Callable[..., InputError]
+) -> Reading:
+    """The images of a layout's folders, and everything wrong with folders and names.
+
+    ``strange``: the error for paths whose names say no person and camera. Raises ``InputError`` only where
+    there is no folder ``root`` at all.
+    """
+    missing = missing_folders(root, folders, layout)
+    reading = Reading(layout, problems=[missing] if missing else [])
+    unparsed, empty = [], []
+    for folder in folders:
+        if (root / folder).is_dir():
+            reading.parts[folder], others = index_folder(root / folder, read)
+            unparsed += others
+            if not (len(reading.parts[folder]) or others):
+                empty.append(root / folder)
+    reading.problems += [strange(unparsed)] if unparsed else []
+    reading.problems += [
+        InputError(
+            f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})",
+            f"none in {folder}",
+            "unpack the archive completely",
+        )
+        for folder in empty
+    ]
+    return reading
+
+
+def index_folder(folder: Path, read: ReadName) -> tuple[Split, list[Path]]:
+    """A folder's images, sorted by name, from one directory scan; and the paths that ``read`` cannot read."""
+    rows, unparsed = [], []
+    for name in list_images(folder):
+        if found := read(folder.name, name):
+            rows.append((folder / name, *found))
+        else:
+            unparsed.append(folder / name)
+    paths, persons, cameras = zip(*rows, strict=True) if rows else ((), (), ())
+    return Split(paths, np.array(persons, np.int64), np.array(cameras, np.int64)), unparsed
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of a folder's image files; see ``list_files``."""
+    return list_files(folder, IMAGE_ENDINGS)
+
+
+def list_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """Names of a folder's files, sorted, from one directory scan; endings in any case.
+
+    Hidden files do not count: macOS archives hold ``._0002_c1s1_….jpg`` beside every image. Raises
     ``InputError`` where the folder cannot be listed.
     """
     try:
@@ -29,9 +140,7 @@ def list_images(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> list[st
             return sorted(
                 entry.name
                 for entry in entries
-                if entry.name.lower().endswith(tuple(endings))
-                and not entry.name.startswith(".")
-                and entry.is_file()
+                if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and entry.is_file()
             )
     except OSError as error:
         raise InputError(
@@ -51,15 +160,8 @@ def folder_names(folder: Path) -> set[str]:
 def unpacking(folder: Path) -> str:
     """The mend that names the archives lying in a folder; empty where there is none."""
     try:
-        with os.scandir(folder) as entries:
-            packed = sorted(
-                entry.name
-                for entry in entries
-                if entry.name.lower().endswith(ARCHIVE_ENDINGS)
-                and not entry.name.startswith(".")
-                and entry.is_file()
-            )
-    except OSError:
+        packed = list_files(folder, ARCHIVE_ENDINGS)
+    except InputError:
         return ""
     if len(packed) > 1:
         return f"unpack the one that is meant: {shorten(packed)}"
@@ -74,14 +176,14 @@ def require_folder(root: Path) -> None:
         packed = root.name.lower().endswith(ARCHIVE_ENDINGS)
         mend = "unpack it and name the folder" if packed else f"give the folder it lies in: {root.parent}"
         raise InputError("a benchmark is a folder", f"the file {root}", mend)
-    ancestor = next(parent for parent in root.parents if parent.is_dir())
-    lost = root.relative_to(ancestor).parts[0]
-    there = sorted(folder_names(ancestor))
-    raise InputError(
-        "a benchmark's folder exists",
-        root,
-        near_miss(lost, there, prefix=ancestor) or f"there is no {lost} in {ancestor}",
-    )
+    raise InputError("a benchmark's folder exists", root, nearest(root, folder_names))
+
+
+def nearest(absent: Path, names: Callable[[Path], Iterable[str]]) -> str:
+    """The mend for a path that is not there; ``names`` lists what may be meant in its nearest folder."""
+    ancestor = next(parent for parent in absent.parents if parent.is_dir())
+    lost = absent.relative_to(ancestor).parts[0]
+    return near_miss(lost, sorted(names(ancestor)), prefix=ancestor) or f"there is no {lost} in {ancestor}"
 
 
 def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
@@ -123,15 +225,6 @@ def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputErro
     hints = [near_miss(folder, spare, rename=True) for folder in missing]
     mend = "; ".join(hint for hint in hints if hint) or unpacking(root)
     return InputError(rule, value, mend or "unpack the archive completely, or give its folder")
-
-
-def empty_error(folder: Path) -> InputError:
-    """The error for a folder without any image."""
-    return InputError(
-        f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})",
-        f"none in {folder}",
-        "unpack the archive completely",
-    )
 
 
 def near_miss(wanted: str, known: Iterable[str], *, prefix: Path | None = None, rename: bool = False) -> str:

@@ -1,31 +1,36 @@
-"""Benchmarks in Market-1501's layout: its folders, and names that begin with person and camera."""
+"""Benchmarks in Market-1501's layout: its folders, and names that begin with person and camera.
+
+The embedded benchmark is rendered in it, too.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers.layout import (
-    empty_error,
-    folder_names,
-    list_images,
-    missing_folders,
-    require_folder,
+from reidlib.data.readers import layout
+from reidlib.data.readers.layout import Counts, Misplaced, Reading, folder_names, list_images, require_folder
+from reidlib.data.rules import (
+    DISTRACTOR,
+    NO_EMPTY_SPLIT,
+    in_sightings,
+    queries_without_match,
+    rule_violations,
 )
-from reidlib.data.readers.survey import Counts, Survey
-from reidlib.data.rules import DISTRACTOR, NO_EMPTY_SPLIT, in_sightings, queries_with_match, rule_violations
-from reidlib.data.splits import Split
+from reidlib.data.splits import Split, concatenated
 from reidlib.errors import InputError, counted, shorten
 
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 BOXES_FOLDER = "gt_bbox"
 # Where the archive of further distractors is put or unpacks to.
 DISTRACTOR_FOLDERS = ("distractors_500k/images", "distractors_500k", "images")
+RENDERING_FILE = "rendering.json"
+_RENDER_AGAIN = "remove the folder and render it again: reidlib render SIZE FOLDER"
 # `0002_c1s1_000451_03.jpg`: person before the first underscore (-1 junk, 0000 distractor), camera after c.
 _NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(?!\d)")
 
@@ -52,7 +57,7 @@ DUKE_COUNTS: Counts = {
 }
 
 
-def market1501(root: Path, *, trial: int = 0, distractors: bool = False) -> Benchmark:
+def market1501(root: Path, *, distractors: bool = False) -> Reading:
     """Market-1501 (Zheng et al. 2015).
 
     ``root`` holds ``bounding_box_train``, ``query`` and ``bounding_box_test``. Images are ``.jpg``,
@@ -62,19 +67,120 @@ def market1501(root: Path, *, trial: int = 0, distractors: bool = False) -> Benc
     half a million further ones as well, from ``distractors_500k``, ``distractors_500k/images`` or
     ``images``.
     """
-    train, query, gallery = read_market_layout(root)
-    boxes = hand_drawn_boxes(root, query)
-    more = further_distractors(root) if distractors else None
-    return Benchmark("market1501", root, train, query, gallery, trial=trial, boxes=boxes, distractors=more)
+    reading = read_market_layout("market1501", root, "Market-1501", MARKET_COUNTS)
+    query = reading.parts.get("query")
+    boxes = None if query is None else reading.attempt(hand_drawn_boxes, root, query)
+    more = reading.attempt(further_distractors, root) if distractors else None
+
+    def examine() -> Iterator[InputError | str]:
+        # 751 training and 750 test identities share the numbers 1 to 1501, each of which therefore occurs.
+        present = [split.person_ids for split in reading.parts.values()]
+        if present and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
+            yield f"identities 1 to 1501 of which nothing is there: {shorten(absent.tolist(), 20)}"
+        yield from broken_rules(reading, boxes)
+        if boxes is not None:
+            reading.parts[BOXES_FOLDER] = boxes
+            everything = _about(len(list_images(root / BOXES_FOLDER)), "images", BOXES_ABOUT)
+            reading.remarks.append(
+                f"{BOXES_FOLDER} holds {counted(len(boxes), 'boxes')} of the queries, for multi-query, among"
+                f" {everything}"
+            )
+        if more is not None:
+            reading.parts["distractors_500k"] = more
+            reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
+
+    reading.make = lambda trial: Benchmark(
+        "market1501", root, *market_splits(reading), trial=trial, boxes=boxes, distractors=more
+    )
+    reading.examine = examine
+    return reading
 
 
-def dukemtmc(root: Path, *, trial: int = 0) -> Benchmark:
+def dukemtmc(root: Path) -> Reading:
     """DukeMTMC-reID (Zheng et al. 2017), in Market-1501's layout, without junk and without boxes.
 
     Names are ``0001_c2_f0046182.jpg``. The set was withdrawn by its authors: see the README's section on
     responsible use.
     """
-    return Benchmark("dukemtmc", root, *read_market_layout(root, "DukeMTMC-reID"), trial=trial)
+    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", DUKE_COUNTS)
+    reading.make = lambda trial: Benchmark("dukemtmc", root, *market_splits(reading), trial=trial)
+    return reading
+
+
+def synthetic(root: Path) -> Reading:
+    """The embedded benchmark, as ``reidlib render SIZE FOLDER`` wrote it in Market-1501's layout.
+
+    Its ``boxes`` are the query images and those gallery images that show a query's person in that query's
+    camera. The protocol ignores the latter for that query, so that pooling over them leaks no match.
+    Refused where ``rendering.json`` is absent or counts other images than are there.
+    """
+    require_folder(root)
+    reading = Reading("synthetic")
+    counts = reading.attempt(rendering_counts, root)
+    if counts is None and not set(MARKET_FOLDERS) & folder_names(root):
+        # The folders of the layout, which may lie near it, are no rendering without that file.
+        return reading
+    lacking = reading.problems
+    reading = read_market_layout("synthetic", root, "Market-1501", counts or {})
+    reading.problems[:0] = lacking
+    reading.again = _RENDER_AGAIN
+
+    def make(trial: int) -> Benchmark:
+        splits = _, query, gallery = tuple(market_splits(reading))
+        for folder, split in zip(MARKET_FOLDERS, splits, strict=True):
+            check_rendered_count(root / folder, split, counts)
+        boxes = concatenated([query, gallery.select(in_sightings(gallery, query))])
+        return Benchmark("synthetic", root, *splits, trial=trial, boxes=boxes)
+
+    reading.make = make
+    return reading
+
+
+def read_market_layout(title: str, folder: Path, layout_name: str, expected: Counts) -> Reading:
+    """A folder in Market-1501's layout against official counts, for the benchmark ``title``.
+
+    Raises ``InputError`` where there is no such folder.
+    """
+    reading = layout.read_folders(folder, MARKET_FOLDERS, layout_name, _read_name, _name_error)
+    reading.title, reading.expected = title, expected
+    reading.examine = lambda: broken_rules(reading)
+    return reading
+
+
+def market_splits(reading: Reading) -> Iterator[Split]:
+    """Train, query and gallery of a reading of this layout without a problem."""
+    return (reading.parts[folder] for folder in MARKET_FOLDERS)
+
+
+def broken_rules(reading: Reading, boxes: Split | None = None) -> list[InputError]:
+    """Every rule that the splits of this layout break; queries without a match become a remark."""
+    if not set(MARKET_FOLDERS) <= reading.parts.keys():
+        return []
+    train, query, gallery = market_splits(reading)
+    if unmatched := queries_without_match(query, gallery):
+        named = shorten([path.name for path in unmatched])
+        reading.remarks.append(f"{len(unmatched)} of {len(query)} queries have no match: {named}")
+    # An empty folder is named already, by the reading of the layout.
+    broken = rule_violations(train, query, gallery, boxes)
+    return [error for error in broken if error.rule != NO_EMPTY_SPLIT]
+
+
+def index_folder(folder: Path) -> tuple[Split, list[Path]]:
+    """A folder's images named as in Market-1501, sorted by name, and the paths that are named otherwise."""
+    return layout.index_folder(folder, _read_name)
+
+
+def _read_name(folder: str, name: str) -> tuple[int, int] | None:
+    match = _NAME.match(name)
+    return match and (int(match[1]), int(match[2]))
+
+
+def _name_error(unparsed: Iterable[Path]) -> InputError:
+    return InputError(
+        "an image's name begins with PERSON_cCAMERA, as in 0002_c1s1_000451_03.jpg or -1_c1s1_000401_03.jpg",
+        shorten(unparsed),
+        "rename the file or move it out of the folder",
+    )
 
 
 def hand_drawn_boxes(root: Path, query: Split) -> Split | None:
@@ -85,10 +191,10 @@ def hand_drawn_boxes(root: Path, query: Split) -> Split | None:
     """
     if not (root / BOXES_FOLDER).is_dir():
         return None
-    index = index_folder(root / BOXES_FOLDER)
-    if index.unparsed:
-        raise name_error(index.unparsed)
-    return index.split.select(in_sightings(index.split, query))
+    boxes, unparsed = index_folder(root / BOXES_FOLDER)
+    if unparsed:
+        raise _name_error(unparsed)
+    return boxes.select(in_sightings(boxes, query))
 
 
 def further_distractors(root: Path) -> Split:
@@ -113,127 +219,35 @@ def further_distractors(root: Path) -> Split:
     )
 
 
-class FolderIndex(NamedTuple):
-    """Images of one folder, and the names among them that say no person and camera."""
-
-    split: Split
-    unparsed: tuple[Path, ...]
-
-
-def index_folder(folder: Path) -> FolderIndex:
-    """List a folder of images named as in Market-1501, sorted by name, with one directory scan."""
-    names = list_images(folder)
-    matches = [_NAME.match(name) for name in names]
-    parsed = [(name, match) for name, match in zip(names, matches, strict=True) if match]
-    split = Split(
-        tuple(folder / name for name, _ in parsed),
-        np.array([int(match[1]) for _, match in parsed], dtype=np.int64),
-        np.array([int(match[2]) for _, match in parsed], dtype=np.int64),
-    )
-    return FolderIndex(split, tuple(folder / n for n, m in zip(names, matches, strict=True) if not m))
-
-
-def name_error(unparsed: Iterable[Path]) -> InputError:
-    """The error for image files whose names say no person and camera."""
-    return InputError(
-        "an image's name begins with PERSON_cCAMERA, as in 0002_c1s1_000451_03.jpg or -1_c1s1_000401_03.jpg",
-        shorten(unparsed),
-        "rename the file or move it out of the folder",
-    )
-
-
-def read_market_layout(root: Path, layout: str = "Market-1501") -> tuple[Split, Split, Split]:
-    """Train, query and gallery of a folder in Market-1501's layout.
-
-    Raises ``InputError`` for folders that are missing or empty and for names that do not parse.
-    """
-    if error := missing_folders(root, MARKET_FOLDERS, layout):
-        raise error
-    indexes = [index_folder(root / folder) for folder in MARKET_FOLDERS]
-    if unparsed := [path for index in indexes for path in index.unparsed]:
-        raise name_error(unparsed)
-    for folder, index in zip(MARKET_FOLDERS, indexes, strict=True):
-        if not len(index.split):
-            raise empty_error(root / folder)
-    train, query, gallery = (index.split for index in indexes)
-    return train, query, gallery
-
-
-def survey_market_layout(root: Path, layout: str = "Market-1501") -> Survey:
-    """What is in a folder of this layout, by folder; without expected counts.
-
-    Raises ``InputError`` where there is no such folder at all.
-    """
-    require_folder(root)
-    found = Survey()
-    if error := missing_folders(root, MARKET_FOLDERS, layout):
-        found.add(error)
-    indexes = {f: index_folder(root / f) for f in MARKET_FOLDERS if (root / f).is_dir()}
-    found.parts = {folder: index.split for folder, index in indexes.items()}
-    if unparsed := [path for index in indexes.values() for path in index.unparsed]:
-        found.problems.append(str(name_error(unparsed)))
-    found.add(
-        *(empty_error(root / f) for f, index in indexes.items() if not (len(index.split) or index.unparsed))
-    )
-    return found
-
-
-def note_rules(found: Survey, boxes: Split | None = None) -> None:
-    """Add to a survey of this layout every rule that its splits break, and queries without a match."""
-    if not set(MARKET_FOLDERS) <= found.parts.keys():
-        return
-    train, query, gallery = (found.parts[folder] for folder in MARKET_FOLDERS)
-    # An empty folder is named already, by the survey of the layout.
-    broken = rule_violations(train, query, gallery, boxes)
-    found.problems += [str(error) for error in broken if error.rule != NO_EMPTY_SPLIT]
-    if unmatched := np.flatnonzero(~queries_with_match(query, gallery)).tolist():
-        names = [query.paths[index].name for index in unmatched]
-        found.remarks.append(f"{len(unmatched)} of {len(query)} queries have no match: {shorten(names)}")
-
-
-def survey_market1501(root: Path, *, distractors: bool = False) -> Survey:
-    """Market-1501's folders against the official package."""
-    found = survey_market_layout(root)
-    found.expected = MARKET_COUNTS
-    if found.parts and (absent := _absent_identities(found.parts)):
-        found.problems.append(f"identities 1 to 1501 of which nothing is there: {shorten(absent, 20)}")
-    boxes = None
-    if "query" in found.parts:
-        try:
-            boxes = hand_drawn_boxes(root, found.parts["query"])
-        except InputError as error:
-            found.problems.append(str(error))
-    note_rules(found, boxes)
-    if boxes is not None:
-        found.parts[BOXES_FOLDER] = boxes
-        everything = _about(len(list_images(root / BOXES_FOLDER)), "images", BOXES_ABOUT)
-        found.remarks.append(
-            f"{BOXES_FOLDER} holds {counted(len(boxes), 'boxes')} of the queries, for multi-query, among"
-            f" {everything}"
-        )
-    if distractors:
-        try:
-            found.parts["distractors_500k"] = further_distractors(root)
-            number = len(found.parts["distractors_500k"])
-            found.remarks.append(_about(number, "further distractors", DISTRACTORS_ABOUT))
-        except InputError as error:
-            found.problems.append(str(error))
-    return found
-
-
-def survey_dukemtmc(root: Path) -> Survey:
-    """DukeMTMC-reID's folders against its counts."""
-    found = survey_market_layout(root, "DukeMTMC-reID")
-    found.expected = DUKE_COUNTS
-    note_rules(found)
-    return found
-
-
 def _about(number: int, what: str, belong: int) -> str:
     return counted(number, what) + ("" if number == belong else f"; about {belong:,} belong there")
 
 
-def _absent_identities(parts: dict[str, Split]) -> list[int]:
-    # 751 training and 750 test identities share the numbers 1 to 1501, each of which therefore occurs.
-    present = np.unique(np.concatenate([split.person_ids for split in parts.values()]))
-    return np.setdiff1d(np.arange(1, 1502), present).tolist()
+def check_rendered_count(folder: Path, split: Split, counts: dict[str, dict[str, int]]) -> None:
+    """Raise ``InputError`` unless a folder's split has as many images as its rendering counted."""
+    if len(split) != counts[folder.name]["images"]:
+        raise InputError(
+            f"a rendered folder holds what its {RENDERING_FILE} says",
+            f"{counted(len(split), 'images')} instead of {counts[folder.name]['images']} in {folder}",
+            _RENDER_AGAIN,
+        )
+
+
+def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> dict[str, dict[str, int]]:
+    """What the renderer says that it wrote: folder -> what -> how many.
+
+    Raises ``InputError`` where ``rendering.json`` is absent (it is written last) or is not one.
+    """
+    require_folder(root)
+    file = root / RENDERING_FILE
+    try:
+        counts = json.loads(file.read_text())["counts"]
+        return {folder: {what: int(n) for what, n in counts[folder].items()} for folder in folders}
+    except FileNotFoundError:
+        rule, value = f"a rendered folder holds {RENDERING_FILE}, written last", f"no such file in {root}"
+        if near := layout.misplaced(root, lambda folder: (folder / RENDERING_FILE).is_file()):
+            raise Misplaced(rule, value, near) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        rule, value = f"{RENDERING_FILE} holds the counts of a rendering", f"{type(error).__name__} in {file}"
+    mend = "render the folder: reidlib render SIZE FOLDER; or read it as market1501 if it is a real one"
+    raise InputError(rule, value, mend) from None

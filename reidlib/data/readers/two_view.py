@@ -1,83 +1,107 @@
-"""What the small sets share: a few folders of named images, and every person in two views."""
+"""Sets of persons in two views, an image or two in each: VIPeR and CUHK01, and what GRID shares with them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.benchmark import Benchmark, Protocol, check_trial
-from reidlib.data.readers.layout import changed_options, empty_error, list_images, missing_folders
+from reidlib.data.benchmark import Benchmark, Protocol
+from reidlib.data.readers.layout import (
+    Counts,
+    Reading,
+    ReadName,
+    changed_options,
+    list_images,
+    read_folders,
+)
 from reidlib.data.readers.partitions import choose_partitions
-from reidlib.data.readers.survey import Counts, Survey
 from reidlib.data.rules import DISTRACTOR
-from reidlib.data.splits import Split
+from reidlib.data.splits import Split, concatenated
 from reidlib.errors import InputError, counted, shorten
 
+VIPER_CAMERAS = {"cam_a": 1, "cam_b": 2}
+# The whole set (Gray, Brennan, Tao 2007), of which the papers test half of the persons.
+VIPER_COUNTS: Counts = {folder: {"images": 632, "identities": 632, "cameras": 1} for folder in VIPER_CAMERAS}
+VIPER_PROTOCOLS = {"single-shot": Protocol("single")}
+_VIPER_FORM = "VIPeR's images are named by 3 digits of the person and the angle, as in 000_45.bmp"
+# Some copies name the camera once more, as in `000_45_a.bmp`.
+_VIPER_NAME = re.compile(r"(\d{3})_\d{1,3}(_[ab])?\.[A-Za-z]+")
 
-class Naming(NamedTuple):
-    """How a set's images are named: ``form`` in words, ``read`` from folder and name to person and camera.
+CUHK01_FOLDER = "campus"
+# The whole set (Li, Zhao, Wang 2012), as torchreid and open-reid count it.
+CUHK01_COUNTS: Counts = {CUHK01_FOLDER: {"images": 3_884, "identities": 971, "cameras": 2}}
+CUHK01_PROTOCOLS = {"single-shot": Protocol("single", draws=10), "multi-shot": Protocol("multi")}
+# `0001001.png`: four digits of the person (from 1), three of the image: 1 and 2 by camera 1, 3 and 4 by 2.
+_CUHK01_FORM = "CUHK01's images are named by 4 digits of the person and 001 to 004, as in 0001001.png"
+_CUHK01_NAME = re.compile(r"(?!0000)(\d{4})00([1-4])\.[A-Za-z]+")
 
-    ``read`` answers None for a name that is not of this form.
+
+def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Reading:
+    """VIPeR (Gray, Brennan, Tao 2007). ``root`` holds ``cam_a`` and ``cam_b``.
+
+    A person's id is the number in the name plus one (the numbers begin with 0 and have gaps). Query are the
+    images of ``cam_a`` (camera 1) that show test persons, gallery those of ``cam_b`` (camera 2); everybody
+    else is for training. There is no official partition: of the persons that are there, ``test_persons``
+    are drawn in ten ways (``trial``), the same on every machine; the papers test 316 of 632. ``partitions``
+    is a file of other ones (see ``reidlib.data.readers.partitions``), its path relative to ``root``.
+
+    Protocol: ``single-shot``. Refused are a folder one level too high or too low, names of another form,
+    persons whom only one camera shows, and partitions that do not fit.
     """
+    reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
+    if len(reading.parts) == 2:
+        reading.problems += unpaired(*reading.parts.values(), "cam_a and in cam_b")
+    reading.expected = VIPER_COUNTS
+    return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions)
 
-    form: str
-    read: Callable[[str, str], tuple[int, int] | None]
+
+def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Reading:
+    """CUHK01 (Li, Zhao, Wang 2012). ``root`` holds ``campus``.
+
+    Query are the camera-1 images of the test persons, gallery those of camera 2; everybody else is for
+    training. There is no official partition: of the persons that are there, ``test_persons`` are drawn in
+    ten ways (``trial``), the same on every machine; the papers test 486 or 100 of 971. ``partitions`` is a
+    file of other ones (see ``reidlib.data.readers.partitions``), its path relative to ``root``.
+
+    Protocols: ``single-shot`` (a random camera-2 image of each person, ten draws) and ``multi-shot`` (one
+    entry a person and camera, the mean over pairs of images).
+
+    Refused are a folder one level too high or too low, names of another form, persons whom only one camera
+    shows, and partitions that do not fit.
+    """
+    reading = read_views(root, (CUHK01_FOLDER,), "CUHK01", _CUHK01_FORM, _read_cuhk01)
+    reading.expected = CUHK01_COUNTS
+    if (images := reading.parts.get(CUHK01_FOLDER)) is not None:
+        by_camera = [images.select(images.camera_ids == camera) for camera in (1, 2)]
+        reading.problems += unpaired(*by_camera, "both cameras (001 or 002, and 003 or 004)")
+    elif not (root.parent / CUHK01_FOLDER).is_dir() and (
+        names := [name for name in list_images(root) if _read_cuhk01("", name)]
+    ):
+        found = f"{counted(len(names), 'images')} in {root}"
+        mend = f"move them into a folder {CUHK01_FOLDER} in there"
+        reading.problems = [InputError(f"CUHK01's images lie in {CUHK01_FOLDER}", found, mend)]
+    return _partitioned(reading, cuhk01, root, CUHK01_PROTOCOLS, test_persons, partitions)
 
 
-class Found(NamedTuple):
-    """Images of each folder that is there, sorted by name, and everything wrong with folders and names."""
+def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read: ReadName) -> Reading:
+    """``read_folders`` for names whose ``form`` is told in words."""
 
-    parts: dict[str, Split]
-    problems: list[InputError]
-
-    def images(self) -> Split:
-        """All images, folder after folder. Raises the first problem where there is one."""
-        if self.problems:
-            raise self.problems[0]
-        return Split(
-            tuple(path for split in self.parts.values() for path in split.paths),
-            np.concatenate([split.person_ids for split in self.parts.values()]),
-            np.concatenate([split.camera_ids for split in self.parts.values()]),
+    def strange(unparsed: Sequence[Path]) -> InputError:
+        return InputError(
+            form,
+            f"{counted(len(unparsed), 'other names')}: {shorten(unparsed, 20)}",
+            "rename the files or move them out of the folder",
         )
 
-
-def find(root: Path, folders: Sequence[str], layout: str, naming: Naming) -> Found:
-    """List a set's folders. Raises ``InputError`` only where there is no folder ``root`` at all."""
-    missing = missing_folders(root, folders, layout)
-    parts, problems, unparsed = {}, [missing] if missing else [], []
-    for folder in folders:
-        if not (root / folder).is_dir():
-            continue
-        rows = []
-        for name in list_images(root / folder):
-            if read := naming.read(folder, name):
-                rows.append((root / folder / name, *read))
-            else:
-                unparsed.append(root / folder / name)
-        paths, persons, cameras = zip(*rows, strict=True) if rows else ((), (), ())
-        parts[folder] = Split(paths, np.array(persons, np.int64), np.array(cameras, np.int64))
-    if unparsed:
-        problems.append(
-            InputError(
-                naming.form,
-                f"{counted(len(unparsed), 'other names')}: {shorten(unparsed, 20)}",
-                "rename the files or move them out of the folder",
-            )
-        )
-    problems += [
-        empty_error(root / folder)
-        for folder, split in parts.items()
-        if not len(split) and not any(path.parent.name == folder for path in unparsed)
-    ]
-    return Found(parts, problems)
+    return read_folders(root, folders, layout, read, strange)
 
 
-def unpaired_error(first: Split, second: Split, views: str) -> InputError | None:
-    """The error for persons whom only one of two views shows; None where there are none."""
+def unpaired(first: Split, second: Split, views: str) -> list[InputError]:
+    """The error for persons whom only one of two views shows, if there are any."""
     shared = set(np.intersect1d(first.person_ids, second.person_ids).tolist())
     alone = [
         path
@@ -86,12 +110,14 @@ def unpaired_error(first: Split, second: Split, views: str) -> InputError | None
         if person != DISTRACTOR and person not in shared
     ]
     if not alone:
-        return None
-    return InputError(
-        f"every person has an image in {views}",
-        f"{counted(len(alone), 'images')} of persons whom only one of them shows: {shorten(alone)}",
-        "unpack the archive completely, or take these images out",
-    )
+        return []
+    return [
+        InputError(
+            f"every person has an image in {views}",
+            f"{counted(len(alone), 'images')} of persons whom only one of them shows: {shorten(alone)}",
+            "unpack the archive completely, or take these images out",
+        )
+    ]
 
 
 def divide(images: Split, in_query_n: np.ndarray, in_test_n: np.ndarray) -> tuple[Split, Split, Split]:
@@ -103,58 +129,60 @@ def divide(images: Split, in_query_n: np.ndarray, in_test_n: np.ndarray) -> tupl
     )
 
 
-def partitioned(
-    reader: Callable[..., Benchmark],
+def problems_of_trials(reading: Reading) -> Iterator[InputError]:
+    """What making each trial raises, where the folder itself has no problem."""
+    for trial in range(0 if reading.problems else reading.num_trials):
+        try:
+            reading.make(trial)
+        except InputError as error:
+            yield error
+
+
+def _partitioned(
+    reading: Reading,
+    reader: Callable[..., Reading],
     root: Path,
-    images: Split,
     protocols: Mapping[str, Protocol],
-    trial: int,
     test_persons: int,
     partitions: str,
-) -> Benchmark:
-    """One trial of a set without an official partition, as the ``reader`` that is named after it returns it.
+) -> Reading:
+    """The reading of a set without an official partition, for the ``reader`` that is named after it.
 
-    ``images`` are all of the set, ``trial``, ``test_persons`` and ``partitions`` the reader's keywords. Query
-    are the test persons' images of camera 1, gallery those of camera 2; everybody else is for training.
-
-    Raises ``InputError`` for partitions that do not fit and a trial that they do not have.
+    ``test_persons`` and ``partitions`` are the reader's keywords. Query are the test persons' images of
+    camera 1, gallery those of camera 2; everybody else is for training. Partitions that do not fit are a
+    problem.
     """
-    name, default = reader.__name__, inspect.signature(reader).parameters["test_persons"].default
+    reading.title = reader.__name__
+    if reading.problems:
+        return reading
+    images = concatenated(list(reading.parts.values()))
     persons_k = np.unique(images.person_ids)
-    chosen = choose_partitions(name, root, len(persons_k), test_persons, default, partitions)
-    check_trial(name, trial, len(chosen.test))
-    in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
-    return Benchmark(
-        name,
-        root,
-        *divide(images, images.camera_ids == 1, in_test_n),
-        num_trials=len(chosen.test),
-        trial=trial,
-        options=changed_options(reader, test_persons=test_persons, partitions=partitions),
-        protocols=protocols,
-    )
+    default = inspect.signature(reader).parameters["test_persons"].default
+    arguments = (reading.title, root, len(persons_k), test_persons, default, partitions)
+    if chosen := reading.attempt(choose_partitions, *arguments):
+        reading.num_trials = len(chosen.test)
+
+    def make(trial: int) -> Benchmark:
+        in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
+        return Benchmark(
+            reading.title,
+            root,
+            *divide(images, images.camera_ids == 1, in_test_n),
+            num_trials=reading.num_trials,
+            trial=trial,
+            options=changed_options(reader, test_persons=test_persons, partitions=partitions),
+            protocols=protocols,
+        )
+
+    reading.make, reading.examine = make, lambda: problems_of_trials(reading)
+    return reading
 
 
-def survey_of(found: Found, counts: Counts, read: Callable[[int], Benchmark]) -> Survey:
-    """What was found against the whole set's ``counts``, with every problem of folders, names and trials.
-
-    ``read`` reads one trial.
-    """
-    survey = Survey(found.parts, counts)
-    survey.add(*found.problems, *_problems_of_trials(read))
-    return survey
+def _read_viper(folder: str, name: str) -> tuple[int, int] | None:
+    match = _VIPER_NAME.fullmatch(name)
+    return match and (int(match[1]) + 1, VIPER_CAMERAS[folder])
 
 
-def _problems_of_trials(read: Callable[[int], Benchmark]) -> list[InputError]:
-    """What reading each trial in turn raises; only the first where that cannot be read."""
-    try:
-        num_trials = read(0).num_trials
-    except InputError as error:
-        return [error]
-    found = []
-    for trial in range(1, num_trials):
-        try:
-            read(trial)
-        except InputError as error:
-            found.append(error)
-    return found
+def _read_cuhk01(folder: str, name: str) -> tuple[int, int] | None:
+    match = _CUHK01_NAME.fullmatch(name)
+    return match and (int(match[1]), (int(match[2]) + 1) // 2)

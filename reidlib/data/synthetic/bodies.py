@@ -11,24 +11,6 @@ from reidlib.data.synthetic.repeatable import Draws, cosine, dot, sine
 _NEVER = 1.0e3  # metres or share that no part of a body reaches
 
 
-SURFACE = (
-    *("red", "green", "blue", "red2", "green2", "blue2", "red3", "green3", "blue3", "end_from"),
-    *(
-        "along_frequency",
-        "along_phase",
-        "along_share",
-        "side_frequency",
-        "side_phase",
-        "side_share",
-        "mixing",
-    ),
-    *("print_side", "print_centre", "print_half", "fold", "weave", "offset"),
-)
-"""Columns of ``Capsules.surface``: base, pattern and end colour; where along the axis the end colour begins
-(metres); stripes along and across the axis (per metre, phase, share of the period); a print on the front
-(half width, centre and half height in metres); strengths of folds and weave; offset into the noise."""
-
-
 @dataclass(frozen=True)
 class Capsules:
     """M tapered, flattened capsules in the metres of their image's scene; y is up, z points to the viewer."""
@@ -39,14 +21,19 @@ class Capsules:
     radius: np.ndarray  # (M, 2) at start and end
     flatness: np.ndarray  # (M,) thickness along `front` relative to the radius, at most 1
     front: np.ndarray  # (M, 3) the direction that the print faces, not along the axis
-    surface: np.ndarray  # (M, len(SURFACE))
+    surface: np.ndarray  # (M, 23), see ``Surface.columns``
     shades: np.ndarray  # (M,) bool: throws a shadow on the ground
     hollow: np.ndarray  # (M,) bool: no cap at the end
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What N capsules of one kind wear: colours (N, 3) and pattern; see ``SURFACE``."""
+    """What N capsules of one kind wear: colours (N, 3), the rest (N,) or one number for all.
+
+    Base, pattern and end colour; where along the axis the end colour begins (metres); stripes along and
+    across the axis (per metre, phase, share of the period); a print on the front (half width, centre and
+    half height in metres); strengths of folds and weave; offset into the noise.
+    """
 
     base: np.ndarray
     second: np.ndarray | None = None
@@ -67,7 +54,7 @@ class Surface:
     offset: np.ndarray | float = 0.0
 
     def columns(self, count: int) -> np.ndarray:
-        """(N, len(SURFACE)) float64, in the order of the fields above."""
+        """(N, 23) float64, in the order of the fields above, a colour in three columns."""
         values = []
         for item in fields(self):
             value = getattr(self, item.name)

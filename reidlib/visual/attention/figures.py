@@ -1,4 +1,4 @@
-"""Pictures of part-wise attention: maps on images, all parts on one scale."""
+"""Pictures of part-wise attention: maps on images, all parts on one scale; and what blanking them costs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
-from reidlib.visual.attention.maps import pixel_rows
+from reidlib.visual import GREY, INK
+from reidlib.visual.attention.deletion import Deletion
+from reidlib.visual.attention.maps import pixel_rows, places_by_kind
 from reidlib.visual.attention.pairs import Pairs
-from reidlib.visual.figures.models import level_colours
-from reidlib.visual.figures.plots import GREEN, INK, ORANGE
+from reidlib.visual.figures.images import in_lines, panel_grid
+from reidlib.visual.figures.models import kind_colour
 
-# A line holds as many parts; a kind of parts is never broken.
-_LONGEST = 11
 # Of an image, at least, in inches: a part's name fits over it, and a square one is not a stamp.
 _WIDTH, _HEIGHT = 0.66, 1.3
 _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in grey
@@ -76,7 +76,7 @@ def sheet(
     """
     _check(rows, parts)
     height, width = rows[0].image_hwc.shape[:2]
-    lines = _lines(parts)
+    lines = in_lines(places_by_kind(parts).values())
     inch = min(width / _WIDTH, height / _HEIGHT)  # pixels of an image for an inch
     gap, name, level, caption = 0.05 * inch, 0.17 * inch, 0.2 * inch, 0.19 * inch
     longest = max(len(words) for row in rows for words in row.label.split("\n"))
@@ -156,17 +156,67 @@ def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str =
     return sheet(rows, [found.parts[index] for index in places], title=title)
 
 
+def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Figure:
+    """A panel for each kind of parts: similarity while blanked by attention, a foreign map, at random."""
+    figure, panels = panel_grid(len(deletions), (3.3, 2.7), (0.3, 0.6), sharex=True, sharey=True)
+    for axes, (kind, one) in zip(panels.flat, deletions.items(), strict=False):
+        shares = 100 * one.shares_s
+        curves = [
+            (one.random_ns, GREY, "--", "random"),
+            (one.attended_ns, kind_colour(kind), "-", "attended"),
+        ]
+        if one.foreign_ns is not None:
+            curves.insert(1, (one.foreign_ns, INK, ":", "another query's"))
+        for curves_ns, colour, style, name in curves:
+            label = f"{name}: area {number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
+            axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
+        ends = one.random_ns.mean(0), one.attended_ns.mean(0)
+        axes.fill_between(shares, *ends, color=kind_colour(kind), alpha=0.12)
+        axes.set_title(kind, color=kind_colour(kind), loc="left")
+        axes.legend(loc="upper right", handlelength=1.6, borderaxespad=0.1)
+        axes.tick_params(labelbottom=True)
+    low, high = panels[0, 0].get_ylim()
+    panels[0, 0].set_ylim(low, high + 0.4 * (high - low))  # room for the legends
+    for axes in panels[:, 0]:
+        axes.set_ylabel("similarity of the part")
+    for axes in figure.axes:
+        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
+    for axes in panels[-1]:
+        if axes.figure is not None:
+            axes.set_xlabel("patches of the part blanked (%)")
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
+    return figure
+
+
+def area_figure(networks: Mapping[str, Mapping[str, Deletion]]) -> Figure:
+    """For each network and kind of parts by how much the attended area is smaller, with its interval."""
+    rows = [(name, kind, one) for name, kinds in networks.items() for kind, one in kinds.items()]
+    figure, axes = plt.subplots(figsize=(7.4, 0.36 * len(rows) + 1.3))
+    ends = [0.0]
+    for place, (_, kind, one) in enumerate(rows):
+        gain, colour = one.gain, kind_colour(kind)
+        face = colour if gain.clear else "white"
+        axes.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
+        axes.plot(gain.mean, place, "o", color=colour, markerfacecolor=face, markersize=7)
+        ends += [gain.low, gain.high]
+    low, high = min(ends), max(ends)
+    width = max(high - low, 1e-6)
+    for place, (*_, one) in enumerate(rows):
+        axes.text(high + 0.05 * width, place, str(one.gain), va="center", fontsize=9)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(rows)), [f"{name}, {kind}" for name, kind, _ in rows])
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low - 0.05 * width, high + 0.5 * width))
+    axes.set_xticks([tick for tick in axes.get_xticks() if low - 0.05 * width <= tick <= high])
+    axes.set_xlabel("area at random − area by attention, in hundredths of similarity")
+    axes.set_title("What blanking by attention takes away beyond blanking at random", loc="left")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
 def number(value: float) -> str:
     """A similarity or an area as figures have it."""
     return f"{value:.2f}".replace("-", "−")
-
-
-def kind_colour(kind: str | None) -> str:
-    """The colour of a kind of parts in every figure."""
-    own = {"global": GREEN, "local": ORANGE}  # as the CMC curves of notebook 20 have them
-    if kind is not None and kind.startswith("level "):
-        own = level_colours([int(kind.removeprefix("level "))])
-    return own.get(kind or "", INK)
 
 
 def _draw(canvas: np.ndarray, texts: Sequence, inch: float, scale: float, title: str, label: str) -> Figure:
@@ -208,18 +258,6 @@ def _painted(row: Row, parts: Sequence[FeaturePart], scale: float) -> list[np.nd
         shown[first:stop] = _HEAT * heat + (1 - _HEAT) * grey_hw[first:stop, :, None]
         found.append(shown)
     return found
-
-
-def _lines(parts: Sequence[FeaturePart]) -> list[list[int]]:
-    """Places of the parts in lines: kinds share a line where they fit."""
-    lines: list[list[int]] = []
-    for kind in dict.fromkeys(part.kind for part in parts):
-        of_kind = [place for place, part in enumerate(parts) if part.kind == kind]
-        if lines and len(lines[-1]) + len(of_kind) <= _LONGEST:
-            lines[-1] += of_kind
-        else:
-            lines.append(of_kind)
-    return lines
 
 
 def _check(rows: Sequence[Row], parts: Sequence[FeaturePart]) -> None:

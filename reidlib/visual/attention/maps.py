@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pytorch_grad_cam import HiResCAM
+from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -139,6 +139,14 @@ def pixel_rows(part: FeaturePart, height: int) -> tuple[int, int]:
     return round(part.rows[0] * height), round(part.rows[1] * height)
 
 
+def places_by_kind(parts: Sequence[FeaturePart]) -> dict[str, list[int]]:
+    """The places of the parts of each kind, in the parts' order."""
+    places: dict[str, list[int]] = {}
+    for place, part in enumerate(parts):
+        places.setdefault(part.kind, []).append(place)
+    return places
+
+
 class _Cut(NamedTuple):
     """A network cut at a map. The batch's entries are images, or several parts of each image."""
 
@@ -209,41 +217,17 @@ def _split(stages: Stages, stride: int) -> tuple[nn.Module, nn.Module, int, int]
     return stages, nn.Identity(), 1, reached
 
 
-class _FromMap(nn.Module):
-    """What grad-cam takes for the network: a map comes in, similarities go out, (R,)."""
-
-    def __init__(self, rest: Callable[[Tensor], Tensor], others_rd: Tensor):
-        super().__init__()
-        self.target = nn.Identity()
-        self.rest, self.others_rd = rest, others_rd
-        self.marker = nn.Parameter(others_rd.new_empty(0))  # grad-cam asks a parameter for the device
-
-    def forward(self, maps_rchw: Tensor) -> Tensor:
-        features_rd = self.rest(self.target(maps_rchw))
-        lengths_r = features_rd.detach().norm(dim=1).clamp_min(1e-12)
-        return (features_rd * self.others_rd).sum(1) / lengths_r
-
-
-class _RawHiResCAM(HiResCAM):
-    """HiResCAM whose maps stay as they come: the cells' own numbers, with their signs, unscaled."""
-
-    def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
-        recorded = self.activations_and_grads
-        activations, gradients = recorded.activations[0].numpy(), recorded.gradients[0].numpy()
-        return [self.get_cam_image(input_tensor, None, targets, activations, gradients, eigen_smooth)]
-
-    def aggregate_multi_layers(self, cam_per_target_layer):
-        return cam_per_target_layer[0]
-
-
 def _shares(cut: _Cut, others_rd: Tensor) -> np.ndarray:
-    """Gradient × activation of every cell, summed over the channels: ``(R, h, w)``."""
-    cam = _RawHiResCAM(network := _FromMap(cut.rest, others_rd), [network.target])
-    try:  # grad-cam's own context manager would keep an IndexError to itself
-        # A leaf of its own: on a shared one the hooks of all parts would gather.
-        return cam(cut.maps_rchw.detach().requires_grad_(), [lambda similarity: similarity] * len(others_rd))
-    finally:
-        cam.activations_and_grads.release()
+    """Gradient × activation of every cell, summed over the channels: ``(R, h, w)``, signed."""
+    target = nn.Identity()
+    recorded = ActivationsAndGradients(lambda maps_rchw: cut.rest(target(maps_rchw)), [target], None)
+    # A leaf of its own: on a shared one the hooks of all parts would gather.
+    features_rd = recorded(cut.maps_rchw.detach().requires_grad_())
+    lengths_r = features_rd.detach().norm(dim=1).clamp_min(1e-12)
+    ((features_rd * others_rd).sum(1) / lengths_r).sum().backward()
+    shares_rhw = (recorded.gradients[0].numpy() * recorded.activations[0].numpy()).sum(axis=1)
+    recorded.release()  # it and its hooks refer to each other, and would keep the maps
+    return shares_rhw
 
 
 @contextmanager

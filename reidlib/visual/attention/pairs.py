@@ -22,7 +22,7 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
-from reidlib.visual.attention.maps import attention_grids, part_attention
+from reidlib.visual.attention.maps import attention_grids, part_attention, places_by_kind
 
 _AT_ONCE = 32  # images whose maps are made together
 
@@ -42,7 +42,7 @@ class Answers(NamedTuple):
 
 
 def first_answers(lists: Mapping[str, np.ndarray]) -> Answers:
-    """The first right and the first wrong answer of each kept list (``evaluation.ranked_lists_of``).
+    """The first right and the first wrong answer of each kept list (``evaluate.ranked_lists_of``).
 
     Queries come in the lists' order, worst average precision first; those that lack either among the kept
     places are left out. A distractor is a wrong answer. Raises InputError where none has both.
@@ -202,8 +202,7 @@ def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw:
     lengths_np = np.sqrt((right_nphw**2).sum((2, 3)) * (wrong_nphw**2).sum((2, 3)))
     overlap_np = both_np / np.maximum(lengths_np, 1e-12)
     rows = []
-    for kind in dict.fromkeys(part.kind for part in found.parts):
-        own = [place for place, part in enumerate(found.parts) if part.kind == kind]
+    for kind, own in places_by_kind(found.parts).items():
         means = {answer: float(values_np[:, own].mean()) for answer, values_np in similarity.items()}
         cells = {f"similarity, {answer}": f"{mean:.3f}" for answer, mean in means.items()}
         row = {"network": name, "parts": kind, **cells}
@@ -217,8 +216,7 @@ def accounted(name: str, found: Pairs) -> str:
     """For how much of the similarity to the right answers the shares account, in words: medians by kind."""
     sums_np, similarities_np = found.sums_of_shares("query", "match"), found.similarities("query", "match")
     said = []
-    for kind in dict.fromkeys(part.kind for part in found.parts):
-        own = [place for place, part in enumerate(found.parts) if part.kind == kind]
+    for kind, own in places_by_kind(found.parts).items():
         similar = similarities_np[:, own] != 0  # a part may find nothing at all
         shares = sums_np[:, own][similar] / similarities_np[:, own][similar]
         said.append(

@@ -1,6 +1,6 @@
-"""The ranking browser: controls of ipywidgets over ``ranking_views``, for JupyterLab and voila.
+"""The ranking browser: controls of ipywidgets over ``views``, for JupyterLab and voila.
 
-    from reidlib.visual.browser.app import RankingBrowser
+    from reidlib.browser import RankingBrowser
     RankingBrowser("reports/runs/NAME")
 
 Every control is a trait of the browser (``order``, ``top``, ``feature`` …), so that a program can turn it as
@@ -25,12 +25,10 @@ from reidlib import files
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.features import Collection
 from reidlib.reranking import KReciprocal
-from reidlib.visual.browser import cards as cards
+from reidlib.visual.browser import cards
 from reidlib.visual.browser.cards import Card, in_a_line
-from reidlib.visual.browser.comparison import Comparison
-from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls
-from reidlib.visual.browser.saving import Saving
-from reidlib.visual.browser.source import RunChooser
+from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls, RunChooser
+from reidlib.visual.browser.pictures import Comparison, Saving
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view
 
 
@@ -83,9 +81,6 @@ class RankingBrowser(widgets.VBox):
     ):
         self._collection: Collection | None = None
         self._model: torch.nn.Module | None = None
-        self._queries = np.empty(0, np.int64)
-        self._persons: tuple[int, ...] = ()
-        self._refused: dict[str, str] = {}  # what is wrong with a filter; the last good one holds meanwhile
         self._reranking: tuple[tuple[str, str], KReciprocal] | None = None
         self._quiet = False
         self._cards: list[Card] = []
@@ -112,11 +107,6 @@ class RankingBrowser(widgets.VBox):
         ]
         self._clear()
         self.add_class("reid-browser")
-        self.observe(self._queries_wanted, ["order", "query_person", "query_camera"])
-        listed = ["position", "feature", "metric", "reranked", "top", "cameras", "show_ignored"]
-        self.observe(self._view_wanted, listed)
-        self.observe(self._persons_wanted, ["persons"])
-        self.observe(self._comparison_wanted, ["chosen"])
         if collection is not None:
             self.browse(collection, model)
         else:
@@ -139,7 +129,9 @@ class RankingBrowser(widgets.VBox):
 
     def _clear(self) -> None:
         """Nothing of one collection is shown, or saved, under the name of another."""
-        self._queries, self._persons, self._refused, self.shown = np.empty(0, np.int64), (), {}, None
+        self._queries, self.shown = np.empty(0, np.int64), None
+        self._persons: tuple[int, ...] = ()
+        self._refused: dict[str, str] = {}  # what is wrong with a filter; the last good one holds meanwhile
         self._comparison.hide()
         self._lists.layout.display = self._saving.layout.display = "none"
         self._statement.value = ""
@@ -182,6 +174,7 @@ class RankingBrowser(widgets.VBox):
                 raise InputError(rule, f"query {query}", "widen the filters of the queries")
             self.position = int(found[0])
 
+    @traitlets.observe("order", "query_person", "query_camera")
     def _queries_wanted(self, _=None) -> None:
         """The queries are others, or in another order: begin with the first."""
         if self._collection is None or self._quiet:
@@ -202,6 +195,7 @@ class RankingBrowser(widgets.VBox):
                 self._controls.place.value, self._controls.place.max = 1, len(queries)
         self._view_wanted()
 
+    @traitlets.observe("persons")
     def _persons_wanted(self, _=None) -> None:
         """Other persons of the gallery are wanted."""
         if not self._quiet:
@@ -209,6 +203,7 @@ class RankingBrowser(widgets.VBox):
                 self._persons = _numbers(self.persons)
             self._view_wanted()
 
+    @traitlets.observe("position", "feature", "metric", "reranked", "top", "cameras", "show_ignored")
     def _view_wanted(self, change: traitlets.Bunch | None = None) -> None:
         """Rank, and show what is found."""
         if self._collection is None or self._quiet or not len(self._queries):
@@ -289,6 +284,7 @@ class RankingBrowser(widgets.VBox):
         if self.shown is not None and place < len(self.shown.entries):
             self.chosen = self.shown.entries[place].gallery_index
 
+    @traitlets.observe("chosen")
     def _comparison_wanted(self, _=None) -> None:
         """Show the chosen image beside the query, or put that away."""
         if self._quiet or self.shown is None:

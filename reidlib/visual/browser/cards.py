@@ -1,6 +1,6 @@
 """What the ranking browser shows: pictures that can be picked, captions, bars and messages.
 
-Whatever comes from files or users (names, ids, messages) passes through ``html.escape``.
+Whatever comes from files or users (names, ids, messages) is escaped by the template ``cards.html``.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from html import escape
 from pathlib import Path
+from string import Template
 
 import ipywidgets as widgets
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 from PIL import Image
 
 from reidlib.analysis.statistics import percent
@@ -20,8 +22,8 @@ from reidlib.data.images import Unreadable, decode
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
-from reidlib.visual.browser.views import Entry, View, bar_colours, moved
-from reidlib.visual.figures.plots import GREY, INK, STATUS
+from reidlib.visual import GREY, INK, STATUS
+from reidlib.visual.browser.views import Entry, View, bar_colours
 
 # Pixels: of a thumbnail at most, and of a bar chart in a card.
 THUMBNAIL = (176, 112)
@@ -29,22 +31,14 @@ _BARS_WIDTH = 108
 # Thumbnails in memory, about 5 kB each.
 _KEPT = 4096
 
-STYLE = f"""<style>
-.reid-browser button:focus-visible, .reid-browser input:focus-visible, .reid-browser select:focus-visible
-  {{ outline: 3px solid {INK} !important; outline-offset: 1px; }}
-.reid-card {{ position: relative; border-radius: 4px; padding: 3px; }}
-.reid-card img {{ border: 5px solid transparent; object-fit: contain; background: #f4f4f4; }}
-.reid-chosen {{ background: #e3e3e3; }}
-.reid-card .reid-pick {{ position: absolute; top: 3px; left: 3px; background: transparent; border: none;
-  box-shadow: none; color: transparent; font-size: 0; }}
-.reid-card .reid-pick:hover {{ background: rgba(0, 0, 0, 0.06); }}
-{"".join(f".reid-{status} img {{ border-color: {colour}; }} " for status, (colour, _) in STATUS.items())}
-.reid-caption {{ font-size: 12px; line-height: 1.35; text-align: center; white-space: normal;
-  overflow-wrap: anywhere; }}
-.reid-message {{ border-left: 4px solid {STATUS["other"][0]}; padding: 2px 8px; font-size: 13px; }}
-.reid-note {{ font-size: 13px; line-height: 1.4; }}
-.reid-query .reid-caption {{ width: 112px; }}
-</style>"""
+_COLOURS = {"ink": INK} | {status: colour for status, (colour, _) in STATUS.items()}
+_STYLESHEET = Template(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
+_HTML = (
+    Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent))
+    .get_template("cards.html")
+    .module
+)
+STYLE = f"<style>\n{_STYLESHEET.substitute(_COLOURS)}</style>"
 
 
 class Card(widgets.VBox):
@@ -118,103 +112,62 @@ def in_a_line(error: BaseException) -> str:
 
 def message(text: str) -> str:
     """A message in the form of an error; nothing for no text."""
-    return f'<div class="reid-message" role="status">{escape(text)}</div>' if text else ""
+    return str(_HTML.message(text))
 
 
 def note(text: str) -> str:
     """A line that states something."""
-    return f'<div class="reid-note">{escape(text)}</div>'
+    return str(_HTML.note(text))
 
 
 def query_caption(shown: View, collection: Collection) -> str:
     """Who the query is and how its list did."""
     name = collection.query_paths[shown.query_index].name
-    if shown.num_matches:
-        scored = f"AP {percent(shown.average_precision)} %, first match at rank {shown.first_match_rank}"
-    else:
-        scored = "no match in the gallery"
-    lines = [
-        f"query {shown.query_index}",
-        f"person {shown.person}, c{shown.camera}",
-        f"{scored}, {shown.num_matches} in all" if shown.num_matches else scored,
-        name,
-    ]
-    return f'<div class="reid-caption">{"<br>".join(map(escape, lines))}</div>'
+    return str(_HTML.query_caption(shown, percent(shown.average_precision), name))
+
+
+def _rank(entry: Entry) -> str:
+    return "no rank" if entry.rank is None else f"rank {entry.rank}"
 
 
 def entry_words(entry: Entry) -> str:
     """What an image is, in words alone."""
-    rank = "no rank" if entry.rank is None else f"rank {entry.rank}"
-    person = f"person {entry.person}, " if entry.person > 0 else ""
-    told = f"{rank}, {entry.status.name.lower()}, {person}camera {entry.camera}"
+    told = f"{_rank(entry)}, {entry.status.name.lower()}, {entry.who}camera {entry.camera}"
     return f"{told}: compare its parts with the query's"
 
 
 def entry_caption(entry: Entry, shown: View, collection: Collection, *, longest: float) -> str:
     """What an image is, its distance, and the bars of its parts; ``longest`` is the bars' common scale."""
-    status = entry.status.name.lower()
-    colour, words = STATUS[status]
-    rank = "no rank" if entry.rank is None else f"rank {entry.rank}"
-    if entry.moved is not None:
-        rank += f" {moved(entry.moved)}"
-    person = f"person {entry.person}, " if entry.person > 0 else ""
     name = collection.gallery_paths[entry.gallery_index].name
-    lines = [
-        f"<b>{escape(rank)}</b>",
-        f'<b style="color:{colour}">{escape(words)}</b>',
-        f"{entry.distance:.3f}",
-        escape(f"{person}c{entry.camera}"),
-    ]
-    return (
-        f'<div class="reid-caption" title="{escape(name)}">{"<br>".join(lines)}'
-        f"{bars(shown.parts, entry.contributions, longest=longest)}</div>"
-    )
+    status = STATUS[entry.status.name.lower()]
+    drawn = Markup(bars(shown.parts, entry.contributions, longest=longest))
+    return str(_HTML.entry_caption(entry, _rank(entry) + entry.shift, status, name, drawn))
 
 
 def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: float) -> str:
     """A bar for each part, what it contributes to the squared distance; SVG, ``longest`` its full width."""
-    few = len(parts) <= 8
-    height, label = (13, 42) if few else (5, 14)
-    room = _BARS_WIDTH - label
-    total = max(float(contributions_p.sum()), 1e-12)
-    shapes, y, kind = [], 2, None
-    for part, value, colour in zip(parts, contributions_p.tolist(), bar_colours(parts), strict=True):
-        if part.kind != kind:
-            y += 0 if kind is None or few else 4
-            if not few:  # a level has one label, before its first bar
-                shapes.append(
-                    f'<text x="0" y="{y + 5}" font-size="9" fill="{GREY}">'
-                    f"{escape(part.kind.removeprefix('level '))}</text>"
-                )
-            kind = part.kind
-        if few:
-            shapes.append(f'<text x="0" y="{y + 9}" font-size="10" fill="{INK}">{escape(part.name)}</text>')
-        told = f"{part.name}: {value:.3g}, {100 * value / total:.0f} % of the squared distance"
-        width = room * min(1.0, value / longest) if longest > 0 else 0.0
-        shapes.append(
-            f'<rect x="{label}" y="{y}" width="{width:.1f}" height="{height - 2 if few else height - 1}" '
-            f'fill="{colour}"><title>{escape(told)}</title></rect>'
-        )
-        y += height
     if not parts:
         return ""
-    most = int(np.argmax(contributions_p))
-    spoken = f"parts of the squared distance; most from {parts[most].name}"
-    return (
-        f'<svg role="img" aria-label="{escape(spoken)}" width="{_BARS_WIDTH}" height="{y + 2}" '
-        f'style="display:block;margin:3px auto 0">{"".join(shapes)}</svg>'
-    )
+    told = _told(parts, contributions_p)
+    for part, value, colour in zip(told, contributions_p.tolist(), bar_colours(parts), strict=True):
+        part |= {"colour": colour, "length": min(1.0, value / longest) if longest > 0 else 0.0}
+    return str(_HTML.bars(told, parts[int(np.argmax(contributions_p))].name, _BARS_WIDTH, INK, GREY))
 
 
 def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
     """Each part's contribution to a pair's squared distance, in numbers."""
-    total = max(float(entry.contributions.sum()), 1e-12)
-    rows = "".join(
-        f"<tr><td>{escape(part.name)}</td><td>{value:.3g}</td><td>{100 * value / total:.0f} %</td></tr>"
-        for part, value in zip(parts, entry.contributions.tolist(), strict=True)
-    )
-    return (
-        '<div style="max-height:640px;overflow:auto">'
-        '<table class="reid-caption" style="border-spacing:8px 0">'
-        f"<tr><th>part</th><th>squared distance</th><th>share</th></tr>{rows}</table></div>"
-    )
+    return str(_HTML.contribution_table(_told(parts, entry.contributions)))
+
+
+def _told(parts: Sequence[FeaturePart], contributions_p: np.ndarray) -> list[dict]:
+    """Each part's name, kind and contribution, in absolute numbers and as a share, as texts."""
+    total = max(float(contributions_p.sum()), 1e-12)
+    return [
+        {
+            "name": part.name,
+            "kind": part.kind,
+            "value": f"{value:.3g}",
+            "share": f"{100 * value / total:.0f} %",
+        }
+        for part, value in zip(parts, contributions_p.tolist(), strict=True)
+    ]

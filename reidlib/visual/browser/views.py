@@ -5,15 +5,14 @@ No widget and no figure is made here: a collection of features, a query and some
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from reidlib.data.rules import DISTRACTOR, JUNK
+from reidlib.data.rules import DISTRACTOR, is_ignored, is_match
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
@@ -84,6 +83,16 @@ class Entry(NamedTuple):
     moved: int | None  # places towards the top that re-ranking moved it; None without
     contributions: np.ndarray  # (P,) of each part to the squared distance before any re-ranking
 
+    @property
+    def who(self) -> str:
+        """Whom the image shows, as the beginning of a line; empty for nobody known."""
+        return f"person {self.person}, " if self.person > 0 else ""
+
+    @property
+    def shift(self) -> str:
+        """How far re-ranking moved the image, as the end of a rank; empty without re-ranking."""
+        return "" if self.moved is None else f" {moved(self.moved)}"
+
 
 class View(NamedTuple):
     """A query and the head of its list."""
@@ -114,14 +123,9 @@ def scores_of(collection: Collection, options: Options) -> Scores:
 
     Distances of all pairs are held for re-ranking, 4·Q·G bytes. Raises InputError where no query has a match.
     """
-    query, gallery = (
-        replace(side, features=features)
-        for side, features in zip(
-            (collection.query, collection.gallery),
-            collection.compared(options.feature, options.metric),
-            strict=True,
-        )
-    )
+    compared = collection.compared(options.feature, options.metric)
+    sides = zip((collection.query, collection.gallery), compared, strict=True)
+    query, gallery = (replace(side, features=features) for side, features in sides)
     if not options.reranked:
         return evaluate(query, gallery)
     return evaluate_distances(k_reciprocal(query.features, gallery.features), query, gallery)
@@ -144,6 +148,7 @@ def view(
         raise InputError(f"queries are counted from 0 to {len(query) - 1}", query_index, "choose another")
     columns = collection.columns(options.feature)
     parts = tuple(part for part in collection.parts if _within(part.columns, columns))
+    within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
     queries_qd, gallery_gd = collection.compared(options.feature, options.metric)
     query_d = queries_qd[query_index]
     squared_g = squared_distances_to_all(query_d, gallery_gd).numpy()
@@ -160,15 +165,11 @@ def view(
     rank_g = _ranks(order_g, status_g)
     ranks_m = np.sort(rank_g[status_g == Status.MATCH])
     shown_g = order_g if options.show_ignored else order_g[status_g[order_g] != Status.IGNORED]
-    shown_g = shown_g[_fitting(gallery, options)[shown_g]]
+    shown_g = shown_g[_chosen(gallery, options.persons, options.cameras)[shown_g]]
     entries = []
     for index in shown_g[: options.top].tolist():
         counted = status_g[index] != Status.IGNORED
         differences_d = (query_d - gallery_gd[index]).double().square()
-        contributions = [
-            float(differences_d[part.columns.start - columns.start : part.columns.stop - columns.start].sum())
-            for part in parts
-        ]
         entries.append(
             Entry(
                 index,
@@ -178,7 +179,7 @@ def view(
                 int(gallery.person_ids[index]),
                 int(gallery.camera_ids[index]),
                 int(moved_g[index]) if options.reranked and counted else None,
-                np.array(contributions),
+                np.array([float(differences_d[within].sum()) for within in within_p]),
             )
         )
     return View(
@@ -201,11 +202,10 @@ def _within(inner: slice, outer: slice) -> bool:
 
 
 def _statuses(gallery: Embeddings, person: int, camera: int) -> np.ndarray:
-    own_g = gallery.person_ids == person
-    ignored_g = (gallery.person_ids == JUNK) | (own_g & (gallery.camera_ids == camera))
-    distractor_g = gallery.person_ids == DISTRACTOR
+    asked = person, camera, gallery.person_ids, gallery.camera_ids
+    conditions = [is_ignored(*asked), is_match(*asked), gallery.person_ids == DISTRACTOR]
     kinds = [Status.IGNORED, Status.MATCH, Status.DISTRACTOR]
-    return np.select([ignored_g, own_g, distractor_g], kinds, Status.OTHER).astype(np.int8)
+    return np.select(conditions, kinds, Status.OTHER).astype(np.int8)
 
 
 def _ranked(distances_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
@@ -220,13 +220,13 @@ def _ranks(order_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
     return rank_g
 
 
-def _fitting(gallery: Embeddings, options: Options) -> np.ndarray:
-    fitting_g = np.ones(len(gallery), bool)
-    if options.cameras:
-        fitting_g &= np.isin(gallery.camera_ids, options.cameras)
-    if options.persons:
-        fitting_g &= np.isin(gallery.person_ids, options.persons)
-    return fitting_g
+def _chosen(images: Embeddings, persons: Sequence[int], cameras: Sequence[int]) -> np.ndarray:
+    """Boolean (N,): which images are of some persons and cameras; empty for all."""
+    chosen_n = np.ones(len(images), bool)
+    for wanted, ids_n in ((persons, images.person_ids), (cameras, images.camera_ids)):
+        if len(wanted):
+            chosen_n &= np.isin(ids_n, wanted)
+    return chosen_n
 
 
 def _message(num_matches: int, num_fitting: int, person: int, camera: int, options: Options) -> str:
@@ -266,11 +266,7 @@ def query_order(
     if order not in ORDERS:
         raise InputError(f"queries are ordered by one of {', '.join(ORDERS)}", repr(order), "name one")
     query = collection.query
-    chosen_q = np.ones(len(query), bool)
-    for wanted, ids_q in ((persons, query.person_ids), (cameras, query.camera_ids)):
-        if len(wanted):
-            chosen_q &= np.isin(ids_q, wanted)
-    indices = np.flatnonzero(chosen_q)
+    indices = np.flatnonzero(_chosen(query, persons, cameras))
     if order == "index":
         return indices
     if order == "random":
@@ -296,26 +292,21 @@ def moved(places: int) -> str:
 
 def write_csv(shown: View, collection: Collection) -> str:
     """A view as CSV, one line for each image, with each part's contribution to the squared distance."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    part_names = [f"squared distance of {part.name}" for part in shown.parts]
-    names = ["query", "rank", "image", "status", "distance", "person", "camera", "moved", "ranking"]
-    writer.writerow([*names, "filters", "of", *part_names])
-    for entry in shown.entries:
-        writer.writerow(
-            [
-                collection.query_paths[shown.query_index],
-                "" if entry.rank is None else entry.rank,
-                collection.gallery_paths[entry.gallery_index],
-                entry.status.name.lower(),
-                f"{entry.distance:.6g}",
-                entry.person,
-                entry.camera,
-                "" if entry.moved is None else entry.moved,
-                shown.options.described,
-                shown.options.filters,
-                collection.title,
-                *(f"{value:.6g}" for value in entry.contributions),
-            ]
-        )
-    return text.getvalue()
+    columns = {
+        "query": collection.query_paths[shown.query_index],
+        "rank": [entry.rank for entry in shown.entries],
+        "image": [collection.gallery_paths[entry.gallery_index] for entry in shown.entries],
+        "status": [entry.status.name.lower() for entry in shown.entries],
+        "distance": [f"{entry.distance:.6g}" for entry in shown.entries],
+        "person": [entry.person for entry in shown.entries],
+        "camera": [entry.camera for entry in shown.entries],
+        "moved": [entry.moved for entry in shown.entries],
+        "ranking": shown.options.described,
+        "filters": shown.options.filters,
+        "of": collection.title,
+    }
+    for place, part in enumerate(shown.parts):
+        name = f"squared distance of {part.name}"
+        columns[name] = [f"{entry.contributions[place]:.6g}" for entry in shown.entries]
+    table = pd.DataFrame(columns, index=range(len(shown.entries)), dtype=object)
+    return table.to_csv(index=False, lineterminator="\r\n")

@@ -1,4 +1,4 @@
-"""Pictures of models and trainings: the parts that a model sees, its losses over the epochs."""
+"""Pictures of models: the parts that they see, and the units that a training switched off."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
-from reidlib.visual.figures.plots import GREEN, GREY, INK, PALETTE, show_image
+from reidlib.visual import GREEN, INK, ORANGE, PALETTE
+from reidlib.visual.figures.images import in_lines, panel_grid, show_image
 
 
-def level_colours(levels: Sequence[int]) -> dict[str, str]:
-    """The colours of the branches "full" and "level ℓ" in every figure; beyond seven they repeat."""
-    return {"full": INK, **{f"level {level}": PALETTE[(level - 1) % len(PALETTE)] for level in levels}}
+def kind_colour(kind: str) -> str:
+    """The colour of a kind of parts, and of its branch, in every figure; beyond seven levels they repeat."""
+    if kind.startswith("level "):
+        return PALETTE[(int(kind.removeprefix("level ")) - 1) % len(PALETTE)]
+    return {"global": GREEN, "local": ORANGE}.get(kind, INK)
 
 
 def striped_image(
@@ -40,7 +43,8 @@ def part_pictures(image_hwc: np.ndarray, parts: Sequence[tuple[int, int]], strip
 
     parts: (first, stop) of ``stripes`` stripes, fine to coarse, as ``models.parts.pyramid_parts`` gives.
     """
-    lines = _lines_of_levels(parts, longest=11)
+    levels = dict.fromkeys(stop - first for first, stop in parts)
+    lines = in_lines([[part for part in parts if part[1] - part[0] == level] for level in levels])
     height, width = image_hwc.shape[:2]
     tall, gap = 2.0, 0.4  # of an image and between levels, in inches and widths
     wide = tall * width / height
@@ -60,24 +64,12 @@ def part_pictures(image_hwc: np.ndarray, parts: Sequence[tuple[int, int]], strip
             shown = pale.copy()
             shown[top:low] = image_hwc[top:low]
             show_image(axes, shown)
-            colour = level_colours([level])[f"level {level}"]
+            colour = kind_colour(f"level {level}")
             box = Rectangle((-0.5, top - 0.5), width, low - top, fill=False, ec=colour, lw=2.5, clip_on=False)
             axes.add_patch(box)
             if first == 0:
                 axes.set_title(f"level {level}", color=colour, fontsize=10, loc="left", pad=4)
     return figure
-
-
-def _lines_of_levels(parts: Sequence[tuple[int, int]], longest: int) -> list[list[tuple[int, int]]]:
-    """Parts in lines of at most ``longest`` where the levels allow it: a level is never broken."""
-    lines: list[list[tuple[int, int]]] = []
-    for level in dict.fromkeys(stop - first for first, stop in parts):
-        of_level = [part for part in parts if part[1] - part[0] == level]
-        if lines and len(lines[-1]) + len(of_level) <= longest:
-            lines[-1] += of_level
-        else:
-            lines.append(of_level)
-    return lines
 
 
 def part_diagrams(
@@ -90,11 +82,7 @@ def part_diagrams(
     """
     height, width = image_hwc.shape[:2]
     bar, gap = 0.042 * height, 0.035 * height
-    columns = min(3, len(pyramids))
-    lines = -(-len(pyramids) // columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(3.1 * columns, 3.2 * lines), squeeze=False)
-    for unused in panels.flat[len(pyramids) :]:
-        unused.remove()
+    figure, panels = panel_grid(len(pyramids), (3.1, 3.2))
     for axes, (name, (parts, stripes)) in zip(panels.flat, pyramids.items(), strict=False):
         show_image(axes, image_hwc)
         cuts = {edge for part in parts for edge in part} - {0, stripes}
@@ -104,7 +92,7 @@ def part_diagrams(
         for level in dict.fromkeys(stop - first for first, stop in parts):
             of_level = [first for first, stop in parts if stop - first == level]
             turns = min(level, len(of_level))  # parts nearer than ``level`` stripes overlap
-            colour = level_colours([level])[f"level {level}"]
+            colour = kind_colour(f"level {level}")
             for first in of_level:
                 corner = (left + first % turns * bar, first * height / stripes + 1)
                 axes.add_patch(Rectangle(corner, 0.7 * bar, level * height / stripes - 3, color=colour, lw=0))
@@ -135,40 +123,56 @@ def stripe_diagrams(
     return figure
 
 
-def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss terms, training accuracy and learning rate over the epochs of a run's history.
+def switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
+    """Norms of a layer's input units, as shares of the largest, sorted; on a logarithmic scale.
 
-    A term that an epoch did not measure leaves a gap. Weighted sparsity terms have a panel if there are any.
+    panels: title -> row -> norms (C,) or (P, C). What lies below ``threshold`` counts as switched off.
     """
-    names = list(dict.fromkeys(name for row in history for name in row))
-    terms = [name for name in names if name.startswith(("identity", "triplet"))]
-    norms = [name for name in names if name.startswith("sparsity")]
-    epochs = [row["epoch"] for row in history]
-    figure, panels = plt.subplots(1, 3 if norms else 2, figsize=(11.5 if norms else 8.6, 3.1))
-    losses, accuracy = panels[0], panels[-1]
-    for axes, group in ((losses, terms), (panels[1], norms)):
-        for name, colour in zip(group, PALETTE, strict=False):
-            values = [row.get(name, np.nan) for row in history]
-            axes.plot(epochs, values, color=colour, label=name.replace("_", " "), marker=".")
-        if group:
-            axes.legend(frameon=False)
-    if "triplet" in terms:
-        losses.set(title="Losses, before their weights", ylabel="sum over the parts")
-    elif terms == ["identity"]:
-        losses.set(title="Identity loss", ylabel="sum over the parts")
-    else:
-        losses.set(title="Identity losses", ylabel="cross-entropy (nats)")
-    if norms:
-        panels[1].set(title="Sparsity terms, weighted", ylabel="λ × norm", yscale="log")
-    accuracy.plot(epochs, [100 * row["accuracy"] for row in history], color=GREEN, marker=".")
-    accuracy.set(title="Training accuracy and learning rate", ylim=(0, 104))
-    accuracy.set_ylabel("right identity (%)", color=GREEN)
-    rate = accuracy.twinx()
-    rate.plot(epochs, [row["learning_rate"] for row in history], color=GREY, linestyle="--")
-    rate.set_ylabel("learning rate (dashed)", color=GREY)
-    rate.grid(visible=False)
-    for axes in panels:
-        axes.set_xlabel("epoch")
-        axes.set_xlim(left=1 - 0.02 * len(epochs))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure, grid = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(4.6 * len(panels), 4.6))
+    for axes, (title, lines) in zip(grid[0], panels.items(), strict=True):
+        for index, (name, norms_c) in enumerate(lines.items()):
+            shares = np.sort(norms_c.ravel() / norms_c.max())[::-1]
+            off = int((shares < threshold).sum())
+            axes.plot(
+                100 * (np.arange(len(shares)) + 0.5) / len(shares), np.maximum(shares, 1e-6),
+                color=PALETTE[index % len(PALETTE)], linestyle=("-", "--", "-.", ":")[index % 4],
+                label=f"{name}: {off} of {len(shares)} off",
+            )  # fmt: skip
+        axes.axhline(threshold, color=INK, linewidth=1, linestyle=":")
+        axes.set(title=title, xlabel="input units, strongest first (%)", yscale="log", xlim=(0, 100))
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2))
+    grid[0][0].set_ylabel("norm, as a share of the largest")
+    return figure
+
+
+def which_switched_off(
+    panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float, part: str = "stripe"
+) -> Figure:
+    """Every input unit in its place: its norm as a share of the layer's largest, as a colour; grey: off.
+
+    panels: title -> row -> norms (C,), or (P, C) for a layer of P parts, which then stand side by side.
+    """
+    rows = list(next(iter(panels.values())))
+    figure, grid = plt.subplots(
+        len(panels), 1, squeeze=False, figsize=(9.2, len(panels) * (0.3 * len(rows) + 1.2))
+    )
+    colours = plt.get_cmap("viridis").with_extremes(under="#D9D9D9")
+    for axes, (title, lines) in zip(grid[:, 0], panels.items(), strict=True):
+        shares = np.stack([(norms / norms.max()).reshape(-1) for norms in lines.values()])
+        drawn = axes.imshow(
+            shares, cmap=colours, norm=LogNorm(threshold, 1), aspect="auto", interpolation="nearest"
+        )
+        shape = next(iter(lines.values())).shape
+        for index in range(shape[0] if len(shape) > 1 else 0):
+            left = index * shape[1] - 0.5
+            axes.axvline(left, color="white", linewidth=3)
+            axes.text(left + shape[1] / 2, -0.65, f"{part} {index + 1}", ha="center", va="bottom", fontsize=9)
+        axes.set_title(title, loc="left", pad=18 if len(shape) > 1 else 6)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks([])
+        axes.set_xlabel("input units")
+        axes.grid(visible=False)
+        for line in range(1, len(rows)):
+            axes.axhline(line - 0.5, color="white", linewidth=2)
+    figure.colorbar(drawn, ax=list(grid[:, 0]), extend="min", label="norm, as a share of the largest")
     return figure

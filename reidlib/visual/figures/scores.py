@@ -1,4 +1,4 @@
-"""Figures of comparisons: differences with their intervals, scores over a setting that is turned."""
+"""Figures of scores: of rows, of differences with their intervals, over a setting, under each protocol."""
 
 from __future__ import annotations
 
@@ -7,16 +7,86 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reidlib.analysis.scores import Spread
-from reidlib.analysis.statistics import Interval
-from reidlib.visual.figures.plots import BLUE, GREY, INK, PALETTE, RED
+from reidlib.analysis.statistics import Interval, signed
+from reidlib.experiments.protocol_study import Way
+from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
+from reidlib.visual.figures.images import panel_grid
 
 _MARKERS = "osD^vPX"
+_NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
 _LOGARITHMIC_TICKS = (-50, -20, -5, -2, 0, 2, 5, 20, 50)
+
+
+def cmc_curves(curves: Mapping[str, Mapping[int, float]], colours: Mapping[str, str] | None = None) -> Figure:
+    """Cumulative match characteristic of several features: rank -> share of queries with a match by then.
+
+    colours: of each curve, where its meaning has one in other figures too; else the palette's in turn.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 3.6))
+    colours = colours or dict(zip(curves, PALETTE * len(curves), strict=False))
+    # Colour alone does not tell many curves apart.
+    styles = ("-", "--", "-.", ":") if len(curves) > 3 else ("-",)
+    for index, (label, curve) in enumerate(curves.items()):
+        ranks = sorted(curve)
+        axes.step(
+            ranks, [100 * curve[rank] for rank in ranks], where="post", label=label,
+            color=colours[label], linestyle=styles[index % len(styles)],
+        )  # fmt: skip
+    axes.set(xlabel="rank", ylabel="queries with a match by this rank (%)", title="CMC curve")
+    axes.set_ylim(top=100.8)
+    last = max(max(curve) for curve in curves.values())
+    axes.set_xticks([rank for rank in (1, 5, 10, 20, 30, 40, 50, 100) if rank <= last])
+    axes.set_xlim(0.5, last + 0.5)
+    axes.legend(loc="lower right", ncols=1 + (len(curves) > 4))
+    return figure
+
+
+def score_bars(
+    rows: Mapping[str, Mapping[str, Spread]],
+    *,
+    baseline: str | None = None,
+    colours: Mapping[str, str] | None = None,
+    xlabel: str = "per cent",
+) -> Figure:
+    """A panel for each measure and a bar for each row, with its value written on.
+
+    rows: row -> measure -> mean in per cent and half its interval (or None), a bar's length and whisker.
+    baseline: the row to which the others' differences are written, too; a dashed line carries its value down.
+    """
+    measures = list(next(iter(rows.values())))
+    colours = colours or {row: GREY if row == baseline else BLUE for row in rows}
+    size, count = (3.1, 0.42 * len(rows) + 1.1), len(measures)
+    figure, panels = panel_grid(count, size, (2.2, 0), most=count, sharey=True)
+    for axes, measure in zip(panels[0], measures, strict=True):
+        means = {row: cells[measure].mean for row, cells in rows.items()}
+        # The numbers stand in a column behind the longest bar, where no line crosses them.
+        longest = np.nanmax(
+            [1.0, *(cells[measure].mean + (cells[measure].half_width or 0) for cells in rows.values())]
+        )
+        for place, (row, cells) in enumerate(rows.items()):
+            mean, half_width = cells[measure][:2]
+            if not np.isfinite(mean):
+                axes.text(1.04 * longest, place, str(cells[measure]), va="center", fontsize=9)
+                continue
+            axes.barh(place, mean, 0.66, color=colours[row], xerr=half_width, error_kw={"lw": 1.2})
+            text = f"{mean:.1f}"
+            if baseline is not None and row != baseline:
+                text += f" ({signed(mean - means[baseline])})"
+            axes.text(1.04 * longest, place, text, va="center", fontsize=9)
+        if baseline is not None and np.isfinite(means[baseline]):
+            axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)
+        axes.set(title=measure, xlabel=xlabel, xlim=(0, 1.4 * longest))
+        # No ticks under the numbers: a share has no 120 per cent.
+        ticks = MaxNLocator(5, integer=True).tick_values(0, longest)
+        axes.set_xticks([tick for tick in ticks if tick <= longest])
+        axes.grid(axis="y", visible=False)
+    panels[0][0].set_yticks(range(len(rows)), list(rows))
+    panels[0][0].invert_yaxis()
+    return figure
 
 
 def differences(
@@ -36,10 +106,8 @@ def differences(
     share_x: one scale for all panels.
     """
     rows = list(next(iter(panels.values())))
-    figure, grid = plt.subplots(
-        1, len(panels), sharey=True, squeeze=False,
-        figsize=(2.4 + 0.055 * max(map(len, rows)) + 3.4 * len(panels), 0.4 * len(rows) + 1.5),
-    )  # fmt: skip
+    size, margin = (3.4, 0.4 * len(rows)), (2.4 + 0.055 * max(map(len, rows)), 1.5)
+    figure, grid = panel_grid(len(panels), size, margin, most=len(panels), sharey=True)
     printed = printed or {}
     every = [_ends(intervals, printed.get(measure, {})) for measure, intervals in panels.items()]
     widest = min(low for low, _ in every), max(high for _, high in every)
@@ -54,21 +122,18 @@ def differences(
             axes.axhline(place - 0.5, color="#CCCCCC", linewidth=1)
     grid[0][0].set_yticks(range(len(rows)), rows)
     grid[0][0].set_ylim(len(rows) - 0.4, -0.6)
-    handles = [
-        plt.Line2D([], [], color=colour, marker=marker, mfc=fill, linewidth=1.6, label=text)
-        for colour, marker, fill, text in (
-            (BLUE, "o", BLUE, "interval above 0"),
-            (RED, "X", RED, "below 0"),
-            (GREY, "o", "white", "on both sides of 0"),
-        )
+    signs = [
+        (BLUE, "o", BLUE, "-", "interval above 0"),
+        (RED, "X", RED, "-", "below 0"),
+        (GREY, "o", "white", "-", "on both sides of 0"),
     ]
     if any(printed.values()):
-        handles.append(
-            plt.Line2D(
-                [], [], color=INK, marker="D", mfc="white", linestyle="", label="the paper's, elsewhere"
-            )
-        )
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        signs.append((INK, "D", "white", "", "the paper's, elsewhere"))
+    handles = [
+        plt.Line2D([], [], color=colour, marker=marker, mfc=fill, ls=style, linewidth=1.6, label=text)
+        for colour, marker, fill, style, text in signs
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -130,9 +195,7 @@ def turned(
     setting to mark in each panel. evenly: settings at equal distances whatever they are, as for λ.
     """
     titles, names = list(panels), list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    figure, grid = plt.subplots(
-        1, len(panels), sharey=share_y, squeeze=False, figsize=(3.3 * len(panels) + 0.9, 3.4)
-    )
+    figure, grid = panel_grid(len(panels), (3.3, 3.4), (0.9, 0), most=len(panels), sharey=share_y)
     solid = [name for name in names if name not in dashed]
     colours = dict(zip(solid, PALETTE * len(names), strict=False)) | dict.fromkeys(dashed, GREY)
     for axes, title in zip(grid[0], titles, strict=True):
@@ -156,60 +219,81 @@ def turned(
         axes.set(title=title, xlabel=xlabels if isinstance(xlabels, str) else xlabels[title])
     grid[0][0].set_ylabel(ylabel)
     handles, texts = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 4), frameon=False)
+    figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 4))
     return figure
 
 
-def switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
-    """Norms of a layer's input units, as shares of the largest, sorted; on a logarithmic scale.
+def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
+    """Rank-1 of the same features under each protocol, one sign for each row's features.
 
-    panels: title -> row -> norms (C,) or (P, C). What lies below ``threshold`` counts as switched off.
+    studies: row -> ``protocol_study.study`` of it, all of the same ways.
     """
-    figure, grid = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(4.6 * len(panels), 4.6))
-    for axes, (title, lines) in zip(grid[0], panels.items(), strict=True):
-        for index, (name, norms_c) in enumerate(lines.items()):
-            shares = np.sort(norms_c.ravel() / norms_c.max())[::-1]
-            off = int((shares < threshold).sum())
-            axes.plot(
-                100 * (np.arange(len(shares)) + 0.5) / len(shares), np.maximum(shares, 1e-6),
-                color=PALETTE[index % len(PALETTE)], linestyle=("-", "--", "-.", ":")[index % 4],
-                label=f"{name}: {off} of {len(shares)} off",
+    names = [way.name for way in next(iter(studies.values()))]
+    entries = [way.gallery for way in next(iter(studies.values()))]
+    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(names) + 1.2))
+    for order, (row, ways) in enumerate(studies.items()):
+        marker, colour, title = _NETWORKS[row]
+        shares = [100 * way.rank1 for way in ways]
+        axes.plot(
+            shares, range(len(names)), marker, color=colour, markersize=8, label=title,
+            clip_on=False, zorder=3,
+        )  # fmt: skip
+        rise = 7 if order == 0 else -13  # labels of equal scores stand above and below
+        for place, share in enumerate(shares):
+            # A label in the middle over a sign at 0 would lie across the axis.
+            shift, side = (4, "left") if share < 4 else (0, "center")
+            axes.annotate(
+                f"{share:.1f}", (share, place), (shift, rise), textcoords="offset points", ha=side,
+                fontsize=8, color=INK,
             )  # fmt: skip
-        axes.axhline(threshold, color=INK, linewidth=1, linestyle=":")
-        axes.set(title=title, xlabel="input units, strongest first (%)", yscale="log", xlim=(0, 100))
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.2))
-    grid[0][0].set_ylabel("norm, as a share of the largest")
+    labels = [f"{name}\n{_entries(*sizes)}" for name, sizes in zip(names, entries, strict=True)]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_ylim(len(names) - 0.5, -0.7)
+    _per_cent(axes, min(100 * way.rank1 for ways in studies.values() for way in ways))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(studies))
     return figure
 
 
-def which_switched_off(
-    panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float, part: str = "stripe"
-) -> Figure:
-    """Every input unit in its place: its norm as a share of the layer's largest, as a colour; grey: off.
+def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figure:
+    """Rank-1 of every row of some tables: a line a table, a sign a row.
 
-    panels: title -> row -> norms (C,), or (P, C) for a layer of P parts, which then stand side by side.
+    tables: title -> row -> rank-1 in per cent and whose it is: "paper" (JLML or Pyramid), "other", or the
+    name of this suite's row, with " (not comparable)" for a small profile or a part of the benchmark.
     """
-    rows = list(next(iter(panels.values())))
-    figure, grid = plt.subplots(
-        len(panels), 1, squeeze=False, figsize=(9.2, len(panels) * (0.3 * len(rows) + 1.2))
-    )
-    colours = plt.get_cmap("viridis").with_extremes(under="#D9D9D9")
-    for axes, (title, lines) in zip(grid[:, 0], panels.items(), strict=True):
-        shares = np.stack([(norms / norms.max()).reshape(-1) for norms in lines.values()])
-        drawn = axes.imshow(
-            shares, cmap=colours, norm=LogNorm(threshold, 1), aspect="auto", interpolation="nearest"
-        )
-        shape = next(iter(lines.values())).shape
-        for index in range(shape[0] if len(shape) > 1 else 0):
-            left = index * shape[1] - 0.5
-            axes.axvline(left, color="white", linewidth=3)
-            axes.text(left + shape[1] / 2, -0.65, f"{part} {index + 1}", ha="center", va="bottom", fontsize=9)
-        axes.set_title(title, loc="left", pad=18 if len(shape) > 1 else 6)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_xticks([])
-        axes.set_xlabel("input units")
-        axes.grid(visible=False)
-        for line in range(1, len(rows)):
-            axes.axhline(line - 0.5, color="white", linewidth=2)
-    figure.colorbar(drawn, ax=list(grid[:, 0]), extend="min", label="norm, as a share of the largest")
+    looks = {
+        "other": ("|", GREY, "other methods, as printed"),
+        "paper": ("D", BLUE, "JLML or Pyramid, as printed"),
+    }
+    for row, marker, title in (("jlml", "*", "JLML"), ("pyramid", "^", "Pyramid")):
+        looks[row] = (marker, RED, f"this suite's {title}")
+        looks[f"{row} (not comparable)"] = (marker, RED, f"this suite's {title}, not comparable")
+    figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.6))
+    used = {}
+    for place, rows in enumerate(tables.values()):
+        values = [value for value, _ in rows.values()]
+        axes.plot([min(values), max(values)], [place, place], color="#DDDDDD", linewidth=1, zorder=1)
+        for value, kind in rows.values():
+            marker, colour, _ = looks[kind]
+            size = {"|": 11, "D": 7, "*": 12, "^": 9}[marker]
+            face = "white" if kind.endswith("(not comparable)") else colour
+            (used[kind],) = axes.plot(
+                value, place, marker, color=colour, markersize=size, markerfacecolor=face,
+                markeredgewidth=1.5, clip_on=False, zorder=3,
+            )  # fmt: skip
+    axes.set_yticks(range(len(tables)), list(tables))
+    axes.set_ylim(len(tables) - 0.5, -0.5)
+    _per_cent(axes, min(value for rows in tables.values() for value, _ in rows.values()))
+    handles = [used[kind] for kind in looks if kind in used]
+    texts = [looks[kind][2] for kind in looks if kind in used]
+    figure.legend(handles, texts, loc="outside upper center", ncols=min(2, len(texts)))
     return figure
+
+
+def _per_cent(axes: Axes, smallest: float) -> None:
+    """An axis of rank-1 up to 100: from 0 where values come near it, else from a little below all of them."""
+    axes.set_xlim(0 if smallest < 20 else smallest - 2 - 0.05 * (100 - smallest), 100)
+    axes.set_xlabel("rank-1, per cent")
+
+
+def _entries(fewest: int, most: int) -> str:
+    return f"against {most:,} entries" if fewest == most else f"against {fewest:,} to {most:,} entries"

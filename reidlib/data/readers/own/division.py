@@ -8,11 +8,10 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.readers.own.folder import PARTS, Row, among_persons
+from reidlib.data.readers.own.folders import PARTS, Row, among_persons
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted, shorten
@@ -26,15 +25,6 @@ _TELL = {
     "csv": "tell them in a column camera",
 }
 _WHY_CAMERAS = "since images of the query's own person from its own camera are ignored"
-
-
-class Parted(NamedTuple):
-    """Training, query and gallery, and how many such partings there are."""
-
-    train: Split
-    query: Split
-    gallery: Split
-    num_trials: int
 
 
 def person_numbers(names: Iterable[str]) -> dict[str, int]:
@@ -85,12 +75,12 @@ def seeded_order(label: str, count: int) -> list[int]:
 
 def part(
     name: str, root: Path, rows: Sequence[Row], *, trial: int, same_camera: bool, test_persons: int
-) -> Parted:
+) -> tuple[Split, Split, Split]:
     """Training, query and gallery of own images, as ``own.folder`` describes it.
 
     ``name`` is the reader's, for the mends. Raises ``InputError`` where cameras are needed and unknown,
-    where no such parting exists and for options that contradict the data. That queries have matches is
-    left to ``match_errors``.
+    where no such parting exists and for options that contradict the data. What else may be wrong is left
+    to ``broken_rules``.
     """
     if not same_camera and (unknown := [row for row in rows if not row.camera]):
         known, named, above = "no camera is known", "", ""
@@ -120,8 +110,7 @@ def part(
         # The same number for the same image, as query and as gallery: it is ignored as its own match.
         number_of = {path: place for place, path in enumerate(dict.fromkeys(images.paths), start=1)}
         test = Split(images.paths, images.person_ids, np.array([number_of[path] for path in images.paths]))
-    num_trials = 1 if any(row.part for row in rows) else NUM_TRIALS
-    return Parted(images.select(train), test.select(query), test.select(gallery), num_trials)
+    return images.select(train), test.select(query), test.select(gallery)
 
 
 def searchable_persons(images: Split, same_camera: bool) -> list[int]:
@@ -133,17 +122,34 @@ def searchable_persons(images: Split, same_camera: bool) -> list[int]:
     return sorted(person for person, of in seen.items() if person > 0 and len(of) > 1)
 
 
-def match_errors(name: str, parted: Parted, same_camera: bool) -> list[InputError]:
-    """Why no query has a match, with what helps own images; nothing where one has."""
-    query, gallery = parted.query, parted.gallery
-    if not (len(query) and len(gallery)) or queries_with_match(query, gallery).any():
-        return []
+def broken_rules(
+    name: str, rows: Sequence[Row], splits: tuple[Split, Split, Split], same_camera: bool
+) -> list[InputError]:
+    """Rules of ``reidlib.data.rules`` that a parting breaks, with mends and names that it does not know."""
+    train, query, gallery = splits
+    broken = []
+    if len(query) and len(gallery) and not queries_with_match(query, gallery).any():
+        broken.append(_no_match(name, query, gallery, same_camera))
+    tested = np.union1d(query.person_ids, gallery.person_ids)
+    if shared := np.intersect1d(train.person_ids, tested[tested > 0]).tolist():
+        names = {number: person for person, number in person_numbers(row.person for row in rows).items()}
+        broken.append(
+            InputError(
+                "no person is in both training and test",
+                f"{len(shared)} in both: {shorten([names[number] for number in shared])}",
+                "scores on persons seen in training mean nothing: move each person to one side",
+            )
+        )
+    return broken
+
+
+def _no_match(name: str, query: Split, gallery: Split, same_camera: bool) -> InputError:
+    """Why no query has a match, with what helps own images."""
     cameras = np.union1d(query.camera_ids, gallery.camera_ids)
     if len(cameras) == 1 and not same_camera:
-        # Rules as in `reidlib.data.rules`, whose mends do not know what own images can do.
         rule, value = "query and gallery show at least two cameras", f"only camera {cameras[0]}"
         mend = f"with one camera no query can have a match, {_WHY_CAMERAS}: add another, or {_within(name)}"
-        return [InputError(rule, value, mend)]
+        return InputError(rule, value, mend)
     persons = np.unique(query.person_ids)
     there = int(np.isin(persons, gallery.person_ids).sum())
     mend = "list images of the same persons in query and gallery"
@@ -151,14 +157,12 @@ def match_errors(name: str, parted: Parted, same_camera: bool) -> list[InputErro
         mend = "put other images of them into the gallery, since an image does not match itself"
     elif there:
         mend = f"put images from other cameras into the gallery, {_WHY_CAMERAS}; or {_within(name)}"
-    return [
-        InputError(
-            "at least one query has a match: its person in the gallery from another camera",
-            f"none of {counted(len(query), 'queries')};"
-            f" {there} of their {counted(len(persons), 'persons')} in the gallery",
-            mend,
-        )
-    ]
+    return InputError(
+        "at least one query has a match: its person in the gallery from another camera",
+        f"none of {counted(len(query), 'queries')};"
+        f" {there} of their {counted(len(persons), 'persons')} in the gallery",
+        mend,
+    )
 
 
 def _by_rule(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from reidlib.data.readers.layout import (
     IMAGE_ENDINGS,
+    Reading,
     folder_names,
     list_images,
     misplaced,
@@ -37,29 +36,14 @@ _CAMERA_IN_NAME = re.compile(r"_c(\d{1,18})(?!\d)", re.ASCII)
 class Row(NamedTuple):
     """One image as it was listed; empty texts are unknown."""
 
-    name: str  # path relative to the listing's root, with /
+    name: str  # path relative to the folder of all, with /
     person: str = ""
     camera: str = ""
     part: str = ""  # train, query or gallery
     line: int = 0  # of the CSV, from 1
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Own images in the order of their names, what makes them no benchmark, and what else is to be said."""
-
-    root: Path
-    rows: tuple[Row, ...]
-    problems: tuple[InputError, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        # The same order whether a file system keeps é as one character or as two.
-        rows = sorted(self.rows, key=lambda row: (unicodedata.normalize("NFC", row.name), row.name))
-        object.__setattr__(self, "rows", tuple(rows))
-
-
-def list_single(image: Path) -> Listing:
+def list_single(image: Path) -> list[Row]:
     """One image file, of an unknown person."""
     if not image.name.lower().endswith(IMAGE_ENDINGS):
         raise InputError(
@@ -67,12 +51,12 @@ def list_single(image: Path) -> Listing:
             image,
             f"name one of those (image files end in {', '.join(IMAGE_ENDINGS)})",
         )
-    return Listing(image.parent, _with_named_cameras([Row(image.name)]))
+    return _with_named_cameras([Row(image.name)])
 
 
-def list_flat(folder: Path) -> Listing:
+def list_flat(folder: Path) -> list[Row]:
     """The images of one folder, of unknown persons; cameras where all names tell them."""
-    return Listing(folder, _with_named_cameras([Row(name) for name in list_images(folder)]))
+    return _with_named_cameras([Row(name) for name in list_images(folder)])
 
 
 def is_flat(folder: Path) -> bool:
@@ -80,23 +64,36 @@ def is_flat(folder: Path) -> bool:
     return bool(list_images(folder)) and not _folders_with_images(folder)
 
 
-def list_persons(root: Path, *, parted: bool = True) -> Listing:
+def list_persons(reading: Reading, root: Path, *, parted: bool = True) -> list[Row]:
     """A folder per person, with or without a folder per camera, in one folder or in train, query and gallery.
 
-    With ``parted=False`` train, query and gallery are a problem: one of the three is meant. Raises
-    ``InputError`` where there is no such folder; everything else that is wrong is listed.
+    With ``parted=False`` train, query and gallery are refused: one of the three is meant. What is wrong with
+    images and folders goes to the reading's problems and remarks. Raises ``InputError`` where the folder is
+    none of this form.
     """
     require_folder(root)
     names = folder_names(root)
     if {*MARKET_FOLDERS} <= names:
         mend = f"read it with market1501 instead: `reidlib check market1501 {root}`"
         mend = mend if parted else f"give one of its folders, such as {root / 'query'}"
-        return _refused(root, LAYOUT, f"{root} in Market-1501's layout", mend)
+        raise InputError(LAYOUT, f"{root} in Market-1501's layout", mend)
     if set(PARTS) <= names:
-        return _list_parts(root, parted)
+        if not parted:
+            mend = f"give one of them, such as {root / 'gallery'}"
+            raise InputError(LAYOUT, f"{root}, which is parted into {', '.join(PARTS)}", mend)
+        rows = [row for part in PARTS for row in _scan_persons(reading, root / part, f"{part}/")]
+        beside = [name for name in _folders_with_images(root) if name not in PARTS]
+        if beside or list_images(root):
+            reading.problems.append(
+                InputError(
+                    f"beside {', '.join(PARTS)} there are no other images",
+                    f"{root} with images in {shorten(beside) or 'the folder itself'}",
+                    "move each image into one of the three, or out of the folder",
+                )
+            )
+        return _with_named_cameras(rows)
     if reserved := sorted(name for name in names if name.lower() in _RESERVED):
-        return _refused(
-            root,
+        raise InputError(
             f"a set that is parted already lies in the three folders {', '.join(PARTS)}",
             f"{root}, which lacks {', '.join(part for part in PARTS if part not in names)} and holds"
             f" {shorten(reserved)}",
@@ -106,37 +103,12 @@ def list_persons(root: Path, *, parted: bool = True) -> Listing:
     # One folder of folders is no person: one person alone makes no benchmark.
     if parted and not list_images(root) and len(there) == 1 and _holds_persons(root / there[0]):
         mend = f"that is one level too high: give {root / there[0]}"
-        return _refused(root, LAYOUT, f"{root}, which holds the one folder {there[0]}", mend)
-    rows, problems, remarks = _scan_persons(root, "")
-    return Listing(root, _with_named_cameras(rows), tuple(problems), tuple(remarks))
+        raise InputError(LAYOUT, f"{root}, which holds the one folder {there[0]}", mend)
+    return _with_named_cameras(_scan_persons(reading, root, ""))
 
 
-def _list_parts(root: Path, parted: bool) -> Listing:
-    if not parted:
-        mend = f"give one of them, such as {root / 'gallery'}"
-        return _refused(root, LAYOUT, f"{root}, which is parted into {', '.join(PARTS)}", mend)
-    rows: list[Row] = []
-    problems: list[InputError] = []
-    remarks: list[str] = []
-    for part in PARTS:
-        for found, more in zip(
-            (rows, problems, remarks), _scan_persons(root / part, f"{part}/"), strict=True
-        ):
-            found += more
-    beside = [name for name in _folders_with_images(root) if name not in PARTS]
-    if beside or list_images(root):
-        problems.append(
-            InputError(
-                f"beside {', '.join(PARTS)} there are no other images",
-                f"{root} with images in {shorten(beside) or 'the folder itself'}",
-                "move each image into one of the three, or out of the folder",
-            )
-        )
-    return Listing(root, _with_named_cameras(rows), tuple(problems), tuple(remarks))
-
-
-def _scan_persons(folder: Path, prefix: str) -> tuple[list[Row], list[InputError], list[str]]:
-    rows, deeper, empty = [], [], []
+def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[Row]:
+    rows, deeper, empty, problems = [], [], [], []
     part = prefix.rstrip("/")
     for person in _folders(folder):
         there = [Row(f"{prefix}{person}/{name}", person, "", part) for name in list_images(folder / person)]
@@ -149,7 +121,6 @@ def _scan_persons(folder: Path, prefix: str) -> tuple[list[Row], list[InputError
         rows += there
         if not there:
             empty.append(person)
-    problems = []
     if deeper:
         # Deep images never mean one level too low, whatever lies beside the folder.
         hint = misplaced(folder, lambda place: place != folder.parent and _holds_persons(place))
@@ -172,18 +143,18 @@ def _scan_persons(folder: Path, prefix: str) -> tuple[list[Row], list[InputError
         hint = misplaced(folder, _holds_persons) or unpacking(folder)
         value = f"no image ({', '.join(IMAGE_ENDINGS)}) in {folder}"
         problems.append(InputError(LAYOUT, value, hint or "put the images there, or give their folder"))
-    remarks = (
-        [f"{counted(len(empty), 'folders')} in {folder} without an image: {shorten(empty)}"]
-        if empty and rows
-        else []
-    )
-    return rows, problems, remarks
+    if empty and rows:
+        reading.remarks.append(
+            f"{counted(len(empty), 'folders')} in {folder} without an image: {shorten(empty)}"
+        )
+    reading.problems += problems
+    return rows
 
 
-def _with_named_cameras(rows: list[Row]) -> tuple[Row, ...]:
+def _with_named_cameras(rows: list[Row]) -> list[Row]:
     """Take the cameras of images in no camera folder from their names, where all of these have one."""
     named = [row if row.camera else row._replace(camera=_named_camera(row.name)) for row in rows]
-    return tuple(named if all(row.camera for row in named) else rows)
+    return named if all(row.camera for row in named) else rows
 
 
 def _named_camera(name: str) -> str:
@@ -237,7 +208,3 @@ def _shows_images(folder: Path) -> bool:
         return bool(list_images(folder))
     except InputError:  # a stranger's folder, looked into for a hint alone
         return False
-
-
-def _refused(root: Path, rule: str, value: str, mend: str) -> Listing:
-    return Listing(root, (), (InputError(rule, value, mend),))

@@ -7,12 +7,11 @@ import io
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from reidlib.data.readers.layout import folder_names, near_miss, require_folder
-from reidlib.data.readers.own.folder import PARTS, Listing, Row
+from reidlib.data.readers.layout import Reading, folder_names, near_miss, require_folder
+from reidlib.data.readers.own.folders import PARTS, Row
 from reidlib.errors import InputError, counted, shorten
 
 COLUMNS = ("path", "person", "camera", "split")
@@ -36,14 +35,35 @@ def find_csv(root: Path) -> Path:
     return there[0]
 
 
-def list_csv(file: Path, *, labelled: bool = True) -> Listing:
-    """The images that a CSV lists, and everything that is wrong with the list, each kind in one line.
+def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[Row]:
+    """The images that a CSV lists; what is wrong with rows goes to the reading, each kind in one line.
 
     Columns are ``path``, ``person``, ``camera`` and ``split`` (train, query or gallery), in any order and
     case, separated by commas, semicolons or tabs; further ones are not read. The text is UTF-8. Paths are
     relative to the CSV's folder, with / or \\, so that list and images can be moved together.
     With ``labelled=False`` only paths are needed. An image may be listed twice only as query and as gallery.
+    Raises ``InputError`` for a file that is no such list.
     """
+    names, records = _table(file)
+    _check_columns(file, names, COLUMNS[: 2 if labelled else 1])
+    rows, faulty = _rows(file, records, names, labelled)
+    rows, missing = _existing(file, rows)
+    reading.problems += [*faulty, *missing]
+    if not (rows or faulty or missing):
+        value, mend = f"only column names in {file}", "write a line for each image"
+        raise InputError("a CSV of own images lists images", value, mend)
+    if extra := [name for name in names if name and name not in COLUMNS]:
+        reading.remarks.append(f"columns that are not read: {shorten([*map(_shown, extra)])}")
+    return rows
+
+
+class _Record(NamedTuple):
+    line: int
+    cells: list[str]
+
+
+def _table(file: Path) -> tuple[list[str], list[_Record]]:
+    """The columns' names in lower case, and the records that are not blank with the lines they begin in."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -54,70 +74,35 @@ def list_csv(file: Path, *, labelled: bool = True) -> Listing:
         line = error.object[: error.start].count(b"\n") + 1
         value = f"byte {error.object[error.start]:#04x} in line {line} of {file}"
         mend = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
-        return _refused(file, "a CSV of own images is UTF-8 text", value, mend)
-    try:
-        header, *records = _records(text)
-    except _Malformed as error:
-        mend = "close each quotation mark, and double those within quotes"
-        return _refused(
-            file, "a CSV's quotes are in pairs", f"{error} from line {error.line} of {file}", mend
-        )
-    except ValueError:
-        return _refused(file, "a CSV begins with its columns' names", f"nothing in {file}", "write them")
-    names = [name.strip().lower() for name in header.cells]
-    if error := _column_error(file, names, COLUMNS[: 2 if labelled else 1]):
-        return Listing(file.parent, (), (error,))
-    rows, faulty = _rows(file, records, names, labelled)
-    rows, missing = _existing(file, rows)
-    problems = [*faulty, *missing]
-    if not (rows or problems):
-        value, mend = f"only column names in {file}", "write a line for each image"
-        problems = [InputError("a CSV of own images lists images", value, mend)]
-    extra = [name for name in names if name and name not in COLUMNS]
-    remarks = (f"columns that are not read: {shorten([*map(_shown, extra)])}",) if extra else ()
-    return Listing(file.parent, tuple(rows), tuple(problems), remarks)
-
-
-class _Record(NamedTuple):
-    line: int
-    cells: list[str]
-
-
-class _Malformed(Exception):
-    def __init__(self, reason: object, line: int):
-        super().__init__(reason)
-        self.line = line
-
-
-def _records(text: str) -> Iterator[_Record]:
+        raise InputError("a CSV of own images is UTF-8 text", value, mend) from None
     first = next(io.StringIO(text.lstrip(), newline=""), "").lower()
     # The separator is the one that makes most of the header known names; a Sniffer guesses from the data.
     known = {s: len({c.strip(' "\r\n') for c in first.split(s)} & {*COLUMNS}) for s in (",", ";", "\t")}
     separator = max(known, key=lambda one: (known[one], first.count(one)))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    line = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise _Malformed(error, line) from None
-        if any(cell.strip() for cell in cells):
-            yield _Record(line, cells)
-        line = reader.line_num + 1
+    records, line = [], 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                records.append(_Record(line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        mend = "close each quotation mark, and double those within quotes"
+        raise InputError("a CSV's quotes are in pairs", f"{error} from line {line} of {file}", mend) from None
+    if not records:
+        raise InputError("a CSV begins with its columns' names", f"nothing in {file}", "write them")
+    return [name.strip().lower() for name in records[0].cells], records[1:]
 
 
-def _column_error(file: Path, names: list[str], wanted: tuple[str, ...]) -> InputError | None:
+def _check_columns(file: Path, names: list[str], wanted: tuple[str, ...]) -> None:
     rule = f"a CSV of own images has the columns {', '.join(wanted)} (and may have camera, split)"
     if missing := [name for name in wanted if name not in names]:
         value = f"{file}, which lacks {', '.join(missing)} and has {shorten([repr(n) for n in names], 10)}"
         spare = [name for name in names if name not in COLUMNS]
         hints = [hint for name in missing if (hint := near_miss(name, spare, rename=True))]
-        return InputError(rule, value, "; ".join(hints) or "write the columns' names in the first line")
+        raise InputError(rule, value, "; ".join(hints) or "write the columns' names in the first line")
     if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
-        return InputError(rule, f"{', '.join(twice)} twice in line 1 of {file}", "remove one of the two")
-    return None
+        raise InputError(rule, f"{', '.join(twice)} twice in line 1 of {file}", "remove one of the two")
 
 
 # Kinds of faulty rows, in the order in which they are reported: the rule that they break, and the mend.
@@ -266,10 +251,6 @@ def _where_they_are(file: Path, name: str, folders: _Folders) -> str:
 
 def _is_csv(path: Path) -> bool:
     return path.name.lower().endswith(".csv") and not path.name.startswith(".") and path.is_file()
-
-
-def _refused(file: Path, rule: str, value: str, mend: str) -> Listing:
-    return Listing(file.parent, (), (InputError(rule, value, mend),))
 
 
 def _shown(text: str) -> str:

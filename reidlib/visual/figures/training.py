@@ -1,18 +1,18 @@
-"""Pictures of how the losses of a training were balanced, step by step."""
+"""Trainings over their epochs, and how their losses were balanced, step by step."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from reidlib.visual.figures.plots import BLUE, GREEN, GREY, INK, ORANGE
+from reidlib.visual import BLUE, GREEN, GREY, INK, ORANGE, PALETTE
 
 # A loss, or what concerns it, keeps its colour.
 LOSSES = {"identity": BLUE, "triplet": ORANGE}
@@ -21,19 +21,53 @@ _BALANCED, _IN_USE = GREEN, ORANGE
 _STRIP = LinearSegmentedColormap.from_list("samplers", ["#CCCCCC", _BALANCED])
 
 
+def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss terms, training accuracy and learning rate over the epochs of a run's history.
+
+    A term that an epoch did not measure leaves a gap. Weighted sparsity terms have a panel if there are any.
+    """
+    table = pd.DataFrame(history)
+    terms = [name for name in table if name.startswith(("identity", "triplet"))]
+    norms = [name for name in table if name.startswith("sparsity")]
+    epochs = table["epoch"]
+    figure, panels = plt.subplots(1, 3 if norms else 2, figsize=(11.5 if norms else 8.6, 3.1))
+    losses, accuracy = panels[0], panels[-1]
+    for axes, group in ((losses, terms), (panels[1], norms)):
+        for name, colour in zip(group, PALETTE, strict=False):
+            axes.plot(epochs, table[name], color=colour, label=name.replace("_", " "), marker=".")
+        if group:
+            axes.legend()
+    if "triplet" in terms:
+        losses.set(title="Losses, before their weights", ylabel="sum over the parts")
+    elif terms == ["identity"]:
+        losses.set(title="Identity loss", ylabel="sum over the parts")
+    else:
+        losses.set(title="Identity losses", ylabel="cross-entropy (nats)")
+    if norms:
+        panels[1].set(title="Sparsity terms, weighted", ylabel="λ × norm", yscale="log")
+    accuracy.plot(epochs, 100 * table["accuracy"], color=GREEN, marker=".")
+    accuracy.set(title="Training accuracy and learning rate", ylim=(0, 104))
+    accuracy.set_ylabel("right identity (%)", color=GREEN)
+    rate = accuracy.twinx()
+    rate.plot(epochs, table["learning_rate"], color=GREY, linestyle="--")
+    rate.set_ylabel("learning rate (dashed)", color=GREY)
+    rate.grid(visible=False)
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.set_xlim(left=1 - 0.02 * len(epochs))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of the finite values among the ``window`` around each; NaN where there is none. Ends see fewer."""
-    padded = np.pad(np.asarray(values, float), (window // 2, (window - 1) // 2), constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, window)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        return np.nanmean(windows, axis=1)
+    return pd.Series(values, dtype=float).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, threshold: float) -> Figure:
     """Losses, ratio of the focal weights, weights, and samplers, stacked over the steps of one training.
 
-    steps, in_use: ``scores.trace(run)`` and its ``scores.triplet_in_use``. threshold: δ, below which the gate
+    steps, in_use: ``scores.trace(run)`` and its ``triplet_in_use``. threshold: δ, below which the gate
     closes. Dots: every step; lines: running means over a fiftieth of the training for the losses, over a
     twentieth for the rest.
     """
@@ -63,6 +97,7 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
     _batches_panel(batches, step, steps["balanced_batches"], in_use)
     batches.set(xlabel="step", xlim=(0.5, step[-1] + 0.5))
     batches.xaxis.set_major_locator(MaxNLocator(integer=True))
+    marks = 1 if len(step) < 2000 else 3
     titles = (
         "Losses, before their weights",
         "FL(triplet) / FL(identity)",
@@ -72,21 +107,14 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, loc="left")
         if axes.lines:
-            axes.legend(
-                frameon=False,
-                loc="lower right",
-                bbox_to_anchor=(1, 0.97),
-                ncols=3,
-                fontsize=9,
-                markerscale=1 if len(step) < 2000 else 3,
-            )
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=3, markerscale=marks)
     return figure
 
 
 def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]]) -> Figure:
     """A column for each training: above its identity loss, below which batches and losses it had.
 
-    traces: name -> (``scores.trace(run)``, its ``scores.triplet_in_use``). All share both scales.
+    traces: name -> (``scores.trace(run)``, its ``triplet_in_use``). All share both scales.
     """
     figure, panels = plt.subplots(
         2, len(traces), sharex=True, sharey="row", squeeze=False,
@@ -106,7 +134,7 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
     highest = max(steps["identity"].max() for steps, _ in traces.values())
     panels[0][0].set(ylabel="identity loss", ylim=(0, 1.05 * highest), xlim=(0.5, last + 0.5))
     handles, labels = panels[1][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

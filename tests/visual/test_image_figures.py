@@ -1,0 +1,37 @@
+"""Which images stand where in grids and ranked lists."""
+
+import numpy as np
+import pytest
+
+from reidlib.analysis.misalignment import usual
+from reidlib.experiments.perturbations import CONDITIONS
+from reidlib.visual.figures import images
+
+pytestmark = pytest.mark.usefixtures("styled_figures")
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (96, 32, 3), dtype=np.uint8)
+
+
+def test_ranked_lists_end_where_the_gallery_does():
+    lists = {
+        "query_indices": np.array([1, 0]),
+        "gallery_indices": np.array([[2, 0, -1], [1, -1, -1]]),
+        "statuses": np.array([[1, 0, 4], [3, 4, 4]], np.int8),
+    }
+    gallery = np.stack([IMAGE, IMAGE // 2, IMAGE // 3])
+    figure = images.ranked_lists_at(range(2), lists, gallery[:2], gallery, [0.25, 0.75])
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == 5  # two queries, two answers and one
+    assert [axes.get_ylabel() for axes in shown if axes.get_ylabel()] == ["AP 75", "AP 25"]
+    words = [axes.get_xlabel() for axes in shown if axes.get_xlabel()]
+    assert words == ["✗ other", "✓ match", "○ ignored"]
+    assert (shown[1].images[0].get_array() == gallery[2]).all()
+
+
+def test_the_pictures_turn_one_factor_a_row():
+    figure = images.contact_sheet(cameras=(1,))
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(shown) == 12
+    as_usual = [shown[4 * row + values.index(usual(f))] for row, (f, values) in enumerate(CONDITIONS.items())]
+    assert (as_usual[0] == as_usual[1]).all() and (as_usual[1] == as_usual[2]).all()
+    assert (shown[0] != shown[3]).any()
