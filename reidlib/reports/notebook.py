@@ -33,10 +33,9 @@ class Source:
     """A notebook as it stands in the repository, without its outputs.
 
     name: the file name without its ending. declared: names of the parameters cell. depends_on: names of
-    the notebooks that must have succeeded before this one runs. trainings: rows of ``EXPERIMENTS`` whose runs
-    it gathers. perturbed: of some of them, the names of the conditions that it evaluates them under, or "all".
-    content: everything that can change
-    what the notebook does.
+    the notebooks that must have succeeded before this one runs. trainings: the rows of ``EXPERIMENTS`` that
+    it gathers. perturbed: of some of them, the names of the conditions that it evaluates them under, or
+    "all". content: everything that can change what the notebook does.
     """
 
     path: Path

@@ -149,7 +149,8 @@ def reproduce(
 ) -> Outcome:
     """Run what has changed and write the report.
 
-    prepare: called once before anything starts, with the notebooks that are to run, if there are any; returns tasks to be done first. executor: gets the work instead of one made here; any of
+    prepare: called once before anything starts, with the notebooks that are to run, if there are any;
+    returns tasks to be done first. executor: gets the work instead of one made here; any of
     `concurrent.futures` whose workers see this machine's files, since it only watches over processes.
     cluster: connected if anything is to run, such as `reports.cluster.connected`. progress: print one line
     per notebook and task as it starts and ends.
