@@ -123,9 +123,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
         )
     outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
     if arguments.summary:
-        from reidlib.reports import summary
+        from reidlib.reports.pages import write_summary
 
-        summary.write_summary(plan.out, files.project() / "reports")
+        write_summary(plan.out, files.project() / "reports")
     return 1 if outcome.failed or outcome.failed_tasks else 0
 
 

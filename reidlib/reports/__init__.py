@@ -2,8 +2,8 @@
 
 ``result`` what a notebook hands over · ``reproduce`` all of it, by one command · ``notebook`` one notebook
 read and executed · ``tasks`` trainings done first · ``scheduler`` what waits and what runs · ``processes``
-where it runs · ``cluster`` the same on other machines · ``page`` a notebook's page · ``index`` the page over
-all · ``summary`` the report in short · ``templates`` their text and look
+where it runs · ``cluster`` the same on other machines · ``pages`` the index over all, the summary, a page
+of each notebook · ``templates`` their text and look
 """
 
 from __future__ import annotations

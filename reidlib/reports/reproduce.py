@@ -19,8 +19,7 @@ from pathlib import Path
 
 from reidlib.errors import InputError
 from reidlib.files import alone
-from reidlib.reports import index as report
-from reidlib.reports import notebook as notebooks
+from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.processes import Pool, Task, pool_here
 from reidlib.reports.scheduler import Display, Job, Session
@@ -159,9 +158,9 @@ def reproduce(
     written; KeyboardInterrupt, with a message that says how to go on, after stopping all kernels.
     """
     out = plan.out.expanduser().absolute()
-    sources = {path.stem: notebooks.read_source(path) for path in plan.notebooks}
+    sources = {path.stem: notebook.read_source(path) for path in plan.notebooks}
     _check_parameters(plan, sources.values())
-    digests = notebooks.digests(
+    digests = notebook.digests(
         plan.inputs, sources, lambda source: _injected(plan, source, Path(), plan.parameters)
     )
     current = {name for name in sources if _unchanged(out / name, digests[name])}
@@ -172,7 +171,7 @@ def reproduce(
         f"{len(sources) - len(waiting)} unchanged"
     )
     if not waiting:
-        report.write_index(out)
+        pages.write_index(out)
         display.line(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
     _probe(out)
@@ -244,8 +243,8 @@ def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:
 
 def _unchanged(folder: Path, digest: str) -> bool:
     """Whether a notebook's result stands: of this digest, whole, its runs where they were, none missing."""
-    status = report.read_json(folder / "status.json")
-    runs = report.read_json(folder / "result.json").get("runs") or []
+    status = pages.read_json(folder / "status.json")
+    runs = pages.read_json(folder / "result.json").get("runs") or []
     return (
         status.get("state") == "done"
         and status.get("digest") == digest

@@ -19,10 +19,9 @@ from tqdm import tqdm
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json
-from reidlib.reports import index as report
-from reidlib.reports import notebook as notebooks
-from reidlib.reports.index import clock
+from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
+from reidlib.reports.pages import clock
 from reidlib.reports.processes import Pool, Task, Work, apart, one_line
 
 # Seconds between two looks at what is running.
@@ -118,7 +117,7 @@ class Session:
                     "notebooks are kept; run the same command again to go on"
                 ) from error
             raise
-        report.write_index(self._out)
+        pages.write_index(self._out)
         with contextlib.suppress(OSError):  # logs of failed tasks stay
             (self._out / TASKS).rmdir()
         return self._states
@@ -151,13 +150,13 @@ class Session:
         self._progress(name).unlink(missing_ok=True)
         if name in self._jobs:
             folder, job = self._out / name, self._jobs[name]
-            notebooks.clear(folder)
-            function, arguments = notebooks.execute, (job.source.path, folder, job.parameters)
+            notebook.clear(folder)
+            function, arguments = notebook.execute, (job.source.path, folder, job.parameters)
         else:
             function, arguments = self._tasks[name].function, self._tasks[name].arguments
             (self._out / TASKS).mkdir(exist_ok=True)
         self._settle(name, "running")
-        report.write_index(self._out)
+        pages.write_index(self._out)
         environment = {
             # What is found through `files` is this command's, whoever does the work.
             "REIDLIB_HOME": str(files.home()),
@@ -196,14 +195,12 @@ class Session:
     def _finish(self, name: str, error: str | None) -> None:
         """Make a notebook's page and settle what became of it."""
         folder = self._out / name
-        if error is None and not report.read_json(folder / "result.json"):
+        if error is None and not pages.read_json(folder / "result.json"):
             error = "it ended without writing result.json, which its last cell must write"
-        if (folder / notebooks.PARTIAL).is_file():
-            (folder / notebooks.PARTIAL).replace(folder / "notebook.ipynb")
+        if (folder / notebook.PARTIAL).is_file():
+            (folder / notebook.PARTIAL).replace(folder / "notebook.ipynb")
             try:
-                from reidlib.reports import page  # nbconvert: seconds, only when there is a page to make
-
-                page.write_page(folder, title=self._jobs[name].source.title, error=error)
+                pages.write_page(folder, title=self._jobs[name].source.title, error=error)
             except OSError:  # a full disk stops all
                 raise
             except Exception as problem:  # a page that cannot be made must not stop the other notebooks
@@ -211,7 +208,7 @@ class Session:
         elif error is None:
             error = "its executed copy is missing"
         self._settle(name, "failed" if error else "done", error=error)
-        report.write_index(self._out)
+        pages.write_index(self._out)
 
     def _settle(self, name: str, state: str, *, error: str | None = None) -> None:
         """Record and show a state; a notebook's status is the last of its files that is written."""
@@ -246,13 +243,13 @@ class Session:
             for name in self._running.values():
                 self._progress(name).unlink(missing_ok=True)
                 self._settle(name, "interrupted")
-            report.write_index(self._out)
+            pages.write_index(self._out)
             self._display.line("")
 
     def _progress(self, name: str) -> Path:
         """The file in which long work says how far it is."""
         if name in self._jobs:
-            return self._out / name / notebooks.PROGRESS
+            return self._out / name / notebook.PROGRESS
         return self._out / TASKS / f"{name}.progress"
 
     def _log(self, name: str) -> Path:
@@ -269,7 +266,7 @@ class Session:
         return counts + [self._running_line(name) for name in running]
 
     def _running_line(self, name: str) -> str:
-        cells = notebooks.progress(self._out / name) if name in self._jobs else None
+        cells = notebook.progress(self._out / name) if name in self._jobs else None
         cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
         try:
             inside = f"  ({self._progress(name).read_text()})"

@@ -25,9 +25,8 @@ from pretending import alive, check_trained_once, notes, processes, until
 
 from reidlib.cli import main
 from reidlib.errors import InputError
-from reidlib.reports import index as report
-from reidlib.reports import notebook
-from reidlib.reports.index import clock
+from reidlib.reports import notebook, pages
+from reidlib.reports.pages import clock
 from reidlib.reports.processes import STOPPED, Work, apart, pool_here
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, select
 from reidlib.reports.scheduler import Display
@@ -150,7 +149,7 @@ def test_every_ending_is_told_apart(made):
 
 def test_parameters_reach_the_notebook_in_this_python_in_its_own_folder(made):
     plan, _, _ = made
-    used = report.read_json(plan.out / "10_good" / "result.json")["configuration"]
+    used = pages.read_json(plan.out / "10_good" / "result.json")["configuration"]
     assert used["executable"] == sys.executable
     assert used["seeds"] == 3
     assert used["data_root"] == str(Path("some/data").absolute())

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reidlib.errors import InputError
-from reidlib.reports.summary import summary_markdown, write_summary
+from reidlib.reports.pages import summary_markdown, write_summary
 
 TRAINED = {
     "experiment": "jlml",
