@@ -33,23 +33,22 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
     Changed conditions are rendered first, so that no two evaluations wait for the same; then come the
     trainings with their evaluations, those of the first seed before those of the next.
     """
-    wanted_by: dict[str, list[str]] = {name: [] for name in EXPERIMENTS}
-    under: dict[str, dict[Condition, None]] = {name: {} for name in EXPERIMENTS}
-    for notebook in notebooks:
-        for name in notebook.trainings:
-            wanted_by[name].append(notebook.name)
-        if setup.benchmark == "synthetic":
-            for name, turned in notebook.perturbed.items():
-                under[name] |= {c: None for c in all_conditions() if turned == "all" or c.name in turned}
-    wanted_by = {name: waiting for name, waiting in wanted_by.items() if waiting}
-    if not wanted_by:
-        return []
+    notebooks = tuple(notebooks)
     wanted, renderings = [], {}
     for seed in range(setup.seeds):
-        for name, waiting in wanted_by.items():
+        for name in EXPERIMENTS:
+            waiting = tuple(notebook.name for notebook in notebooks if name in notebook.trainings)
+            if not waiting:
+                continue
             training = link(name, setup.profile, setup.data, seed=seed)
             run = _found(training, setup.runs)
-            changed = tuple(c for c in under[name] if run is None or perturbations.found(run, c) is None)
+            turned = [notebook.perturbed.get(name, ()) for notebook in notebooks]
+            changed = tuple(
+                condition
+                for condition in (all_conditions() if setup.benchmark == "synthetic" else ())
+                if any(names == "all" or condition.name in names for names in turned)
+                and (run is None or perturbations.found(run, condition) is None)
+            )
             if run is not None and not run.has_weights:
                 changed = ()  # cannot be evaluated here; its row says so
             if run is not None and scored(run, setup.data) and not changed:
@@ -57,7 +56,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             for condition in changed:
                 if not condition.is_default:
                     renderings.setdefault(condition, []).extend(waiting)
-            wanted.append(Task(training.name, train, (setup, name, seed, changed), tuple(waiting)))
+            wanted.append(Task(training.name, train, (setup, name, seed, changed), waiting))
     size = perturbations.size_of(setup.data) if renderings else ""
     first = [
         Task(
