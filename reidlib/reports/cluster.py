@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from reidlib.errors import InputError
 from reidlib.reports.notebook import environment_digest
-from reidlib.reports.processes import STOPPED
+from reidlib.reports.processes import STOPPED, Pool
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,8 +49,8 @@ def connected(
     timeout: float = 10.0,
     patience: float = 30.0,
     say: Callable[[str], None] = print,
-) -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """The workers of the scheduler at ``address``, and a function that says how many there are at present.
+) -> Iterator[Pool]:
+    """The workers of the scheduler at ``address``, as many as there are at present.
 
     out, shared: folders that the workers must see as this machine does; they are made if they are missing.
     files: what else they must see. timeout: seconds for the scheduler to answer. patience: seconds for a
@@ -62,7 +62,7 @@ def connected(
 
     Raises InputError where there is no such scheduler or no worker, where a worker that is there has
     several threads, another version of this package or of what it stands on, or does not see the files; the
-    function of workers raises it when the scheduler has gone for good.
+    pool's capacity raises it when the scheduler has gone for good.
     """
     try:
         import distributed
@@ -103,7 +103,7 @@ def connected(
         with ExitStack() as at_first:
             tokens = [at_first.enter_context(_token(folder)) for folder in shared]
             _check_workers(client, (*requirements, *tokens, *map(str, files)))
-        yield _Workers(client, *requirements), lambda: _count(client, address)
+        yield Pool(_Workers(client, *requirements), lambda: _count(client, address))
 
 
 def _token(folder: Path) -> TemporaryDirectory:

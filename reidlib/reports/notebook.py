@@ -7,16 +7,15 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 from filelock import FileLock
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from traitlets import default
 
 from reidlib.errors import InputError
 from reidlib.reports.processes import Failure, one_line
@@ -46,6 +45,17 @@ class Source:
     trainings: tuple[str, ...]
     perturbed: Mapping[str, str | Sequence[str]]
     content: str
+
+
+def number(path: Path) -> int:
+    """The number that a notebook's name begins with, as that of its folder in a report does."""
+    return int(path.name.split("_")[0])
+
+
+def numbered(paths: Iterable[Path]) -> list[Path]:
+    """Those that begin with a number, in its order."""
+    found = (path for path in paths if re.match(r"\d+_", path.name))
+    return sorted(found, key=lambda path: (number(path), path.name))
 
 
 def read_source(path: Path) -> Source:
@@ -179,21 +189,16 @@ def digests(
     return {name: digest(name, source.path, ()) for name, source in sources.items()}
 
 
-class _ThisPython(KernelSpecManager):
+class _ThisPython(AsyncKernelManager):
     """The running interpreter as the only kernel, whatever kernelspecs are installed or shadow it."""
 
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+    @property
+    def kernel_spec(self) -> KernelSpec:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         # Without these: a warning about TCP in every page, and kernels that wait for each other's
         # history database.
         quiet = ["--log-level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
-        return KernelSpec(argv=command + quiet, display_name=kernel_name, language="python")
-
-
-class _Manager(AsyncKernelManager):
-    @default("kernel_spec_manager")
-    def _kernel_spec_manager_default(self) -> KernelSpecManager:
-        return _ThisPython(parent=self)
+        return KernelSpec(argv=command + quiet, display_name=self.kernel_name, language="python")
 
 
 def clear(folder: Path) -> None:
@@ -225,7 +230,7 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
                 log_output=False,
                 start_timeout=120,
                 store_widget_state=False,
-                kernel_manager_class=_Manager,
+                kernel_manager_class=_ThisPython,
                 # A large figure on a busy machine takes longer than the default of four seconds.
                 iopub_timeout=60,
             )

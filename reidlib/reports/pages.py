@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_text
+from reidlib.reports.notebook import numbered
 
 _CELLS = Path(__file__).with_name("templates") / "cells.html.j2"
 _INTERACTIVE = "*An interactive part: open the notebook in JupyterLab to use it.*"
@@ -88,9 +89,8 @@ def write_index(out: Path) -> Path:
 
 def _rows(out: Path) -> list[dict]:
     """What is shown of each notebook, in order; results count only where the status says done."""
-    folders = [path.parent for path in out.glob("*/status.json") if re.match(r"\d+_", path.parent.name)]
     rows = []
-    for folder in sorted(folders, key=lambda folder: (int(folder.name.split("_")[0]), folder.name)):
+    for folder in numbered(path.parent for path in out.glob("*/status.json")):
         status = read_json(folder / "status.json")
         state = str(status.get("state"))
         state = state if state in _SHOWN else "running"

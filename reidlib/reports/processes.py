@@ -65,23 +65,6 @@ class Task:
             )
 
 
-@dataclass(frozen=True)
-class Work:
-    """A call, and the process in which it is made.
-
-    call: an importable function and its arguments, pickled, so that nobody on the way (a cluster's scheduler)
-    has to import them; what the function returns is dropped. environment: added to that of whoever starts
-    the process. threads: limit for numerical libraries, unless the environment sets one already; None for
-    all cores. log: what the process prints, kept only if the work fails.
-    """
-
-    name: str
-    call: bytes
-    environment: dict[str, str]
-    threads: int | None
-    log: Path
-
-
 def one_line(name: str, message: str) -> str:
     """An error as ``name: first line of its message``."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", message).splitlines() if line.strip()]
@@ -98,32 +81,31 @@ class Processes(ThreadPoolExecutor):
     def submit(self, function: Callable, /, *arguments) -> Future:
         return super().submit(function, *arguments, self._stopping.is_set)
 
-    def stop(self) -> None:
-        """End all processes; returns when they have ended."""
-        self._stopping.set()
-        self.shutdown(wait=True, cancel_futures=True)
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """With ``cancel_futures`` all processes are ended, too."""
+        if cancel_futures:
+            self._stopping.set()
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 @dataclass(frozen=True)
 class Pool:
     """Where work runs.
 
-    executor: gets `apart` and its work. capacity: how many pieces it can do at a time at present. threads:
-    for the numerical libraries of each. stop: end what is running, and return when it has ended if that can
-    be known.
+    executor: gets `apart` and its work; any of `concurrent.futures` whose workers see this machine's files,
+    since it only watches over processes. capacity: how many pieces it can do at a time at present. threads:
+    for the numerical libraries of each, unless the environment sets a limit already; None for all cores.
     """
 
     executor: Executor
     capacity: Callable[[], int]
     threads: int | None = None
-    stop: Callable[[], None] = lambda: None
 
 
-def pool_here(pieces: int, jobs: int | None, device: str, executor: Executor | None) -> Pool:
+def pool_here(pieces: int, jobs: int | None, device: str) -> Pool:
     """So many pieces of work on this machine, ``jobs`` at a time; None: as many as fit.
 
-    device: on which they compute, as in `Execution`; a GPU is for one at a time. executor: given by the
-    user instead of new threads.
+    device: on which they compute, as in `Execution`; a GPU is for one at a time.
     """
     at_a_time = min(pieces, jobs or _MOST)
     if at_a_time > 1 and jobs is None:
@@ -132,10 +114,7 @@ def pool_here(pieces: int, jobs: int | None, device: str, executor: Executor | N
         on_gpu = Execution(device=device).torch_device.type != "cpu"
         at_a_time = 1 if on_gpu else min(at_a_time, _cores())
     threads = max(1, _cores() // at_a_time) if at_a_time > 1 else None
-    if executor is not None:
-        return Pool(executor, lambda: at_a_time, threads)
-    here = Processes(at_a_time)
-    return Pool(here, lambda: at_a_time, threads, here.stop)
+    return Pool(Processes(at_a_time), lambda: at_a_time, threads)
 
 
 def _cores() -> int:
@@ -143,33 +122,35 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def apart(work: Work, stopping: Callable[[], bool] = lambda: False) -> str | None:
+def apart(
+    call: bytes, environment: dict[str, str], log: Path, stopping: Callable[[], bool] = lambda: False
+) -> str | None:
     """Do work in a new process. Returns None or, in one line, why it failed; STOPPED if it was to stop.
 
     A process each, on a cluster's worker too: papermill changes the working directory, memory is given back,
     one that is killed takes nothing else with it, and a training has a main thread that signals reach.
-    stopping: asked all the time; once true, the process is ended, by force if it does not end itself.
+    call: an importable function and its arguments, pickled, so that nobody on the way (a cluster's scheduler)
+    has to import them; what the function returns is dropped. environment: added to that of this process. log:
+    what the process prints, kept only if the work fails. stopping: asked all the time; once true, the process
+    is ended, by force if it does not end itself.
     """
-    environment = {**os.environ, **work.environment}
-    if work.threads is not None:
-        environment.setdefault("OMP_NUM_THREADS", str(work.threads))
     # The path is that of this process, so that the new one finds the same modules in the same places.
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
-    work.log.parent.mkdir(parents=True, exist_ok=True)
-    with work.log.open("ab") as log:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as complaints:
         process = subprocess.Popen(
             [sys.executable, "-c", program],
-            env=environment,
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=complaints,
             # Ctrl-C at a terminal reaches the whole group; only the command decides what it means.
             start_new_session=True,
         )
     with process:
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit status says why
-                process.stdin.write(len(work.call).to_bytes(8) + work.call)
+                process.stdin.write(len(call).to_bytes(8) + call)
                 process.stdin.flush()
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -180,8 +161,8 @@ def apart(work: Work, stopping: Callable[[], bool] = lambda: False) -> str | Non
             failure = _answer(process)
         finally:
             _end(process)
-    if failure is None or not work.log.stat().st_size:
-        work.log.unlink(missing_ok=True)
+    if failure is None or not log.stat().st_size:
+        log.unlink(missing_ok=True)
     return failure
 
 

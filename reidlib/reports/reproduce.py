@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reidlib.errors import InputError
@@ -26,8 +24,8 @@ from reidlib.reports.scheduler import Display, Job, Session
 
 __all__ = ["Outcome", "Plan", "Task", "reproduce", "select"]
 
-# An executor and how many pieces of work it can do at a time at present; connected when entered.
-Cluster = AbstractContextManager[tuple[Executor, Callable[[], int]]]
+# Where work runs instead of here; connected when entered.
+Cluster = AbstractContextManager[Pool]
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,7 @@ def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
 
     Raises InputError when the folder holds no numbered notebook or one asked for is unknown.
     """
-    numbered = sorted(
-        (path for path in folder.glob("*.ipynb") if re.match(r"\d+_", path.name)),
-        key=lambda path: (_number(path), path.name),
-    )
+    numbered = notebook.numbered(folder.glob("*.ipynb"))
     if not numbered:
         raise InputError(
             "notebooks are numbered files such as 20_train_jlml.ipynb",
@@ -123,7 +118,9 @@ def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
     chosen: set[Path] = set()
     for wanted in map(str, numbers):
         name = wanted.removesuffix(".ipynb")
-        found = [p for p in numbered if p.stem == name or (name.isdecimal() and _number(p) == int(name))]
+        found = [
+            p for p in numbered if p.stem == name or (name.isdecimal() and notebook.number(p) == int(name))
+        ]
         if not found:
             raise InputError(
                 "a notebook is chosen by its number or name",
@@ -134,25 +131,19 @@ def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
     return tuple(path for path in numbered if path in chosen or not chosen)
 
 
-def _number(path: Path) -> int:
-    return int(path.stem.split("_")[0])
-
-
 def reproduce(
     plan: Plan,
     *,
     prepare: Callable[[tuple[Source, ...]], Sequence[Task] | None] | None = None,
-    executor: Executor | None = None,
     cluster: Cluster | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Run what has changed and write the report.
 
     prepare: called once before anything starts, with the notebooks that are to run, if there are any;
-    returns tasks to be done first. executor: gets the work instead of one made here; any of
-    `concurrent.futures` whose workers see this machine's files, since it only watches over processes.
-    cluster: connected if anything is to run, such as `reports.cluster.connected`. progress: print one line
-    per notebook and task as it starts and ends.
+    returns tasks to be done first. cluster: gets the work instead of processes here; connected if anything
+    is to run, such as `reports.cluster.connected`. progress: print one line per notebook and task as it
+    starts and ends.
 
     Raises InputError before anything runs when a notebook or parameter is wrong or the folder cannot be
     written; KeyboardInterrupt, with a message that says how to go on, after stopping all kernels.
@@ -186,13 +177,10 @@ def reproduce(
     ]
     with alone(out / ".lock", waiting=lambda: _refuse(out)), cluster or nullcontext() as connected:
         tasks = tuple((prepare and prepare(tuple(sources[name] for name in waiting))) or ())
-        if connected is not None:
-            workers, capacity = connected
-            pool = Pool(workers, lambda: min(plan.jobs or sys.maxsize, capacity()))
-        else:
-            pool = pool_here(
-                len(tasks) + len(jobs), plan.jobs, plan.parameters.get("device", "auto"), executor
-            )
+        workers = connected or pool_here(
+            len(tasks) + len(jobs), plan.jobs, plan.parameters.get("device", "auto")
+        )
+        pool = replace(workers, capacity=lambda: min(plan.jobs or sys.maxsize, workers.capacity()))
         if tasks:
             display.line(f"tasks to be done first: {len(tasks)}; at a time: {pool.capacity()}")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import sys
 import time
@@ -22,7 +23,7 @@ from reidlib.files import write_json
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import Pool, Task, Work, apart, one_line
+from reidlib.reports.processes import Pool, Task, apart, one_line
 
 # Seconds between two looks at what is running.
 _LOOK = 0.5
@@ -162,9 +163,10 @@ class Session:
             "REIDLIB_HOME": str(files.home()),
             "REIDLIB_PROGRESS": str(self._progress(name)),
         }
-        threads = self._pool.threads
-        work = Work(name, pickle.dumps((function, arguments)), environment, threads, self._log(name))
-        return self._pool.executor.submit(apart, work)
+        if self._pool.threads is not None and "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = str(self._pool.threads)
+        call = pickle.dumps((function, arguments))
+        return self._pool.executor.submit(apart, call, environment, self._log(name))
 
     def _collect(self) -> None:
         """Wait a moment for what ends, and drop its futures before returning.
@@ -238,7 +240,7 @@ class Session:
         """End what is running and say so, as far as the disk lets it."""
         for future in self._running:
             future.cancel()
-        self._pool.stop()
+        self._pool.executor.shutdown(cancel_futures=True)
         with contextlib.suppress(OSError, InputError):
             for name in self._running.values():
                 self._progress(name).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import cluster
 from reidlib.reports.cluster import connected
-from reidlib.reports.processes import Work, apart
+from reidlib.reports.processes import apart
 from reidlib.reports.reproduce import Plan, Task, reproduce, select
 
 
@@ -181,10 +181,10 @@ def test_workers_come_and_those_of_several_threads_are_refused(tmp_path):
             pass
         assert said == [f"waiting up to 1 s for a worker of {address}"]
         start_workers(1)
-        with connected(address, out=tmp_path, say=said.append) as (_, capacity):
-            assert capacity() == 1
+        with connected(address, out=tmp_path, say=said.append) as pool:
+            assert pool.capacity() == 1
             start_workers(1, threads=3)
-            until(lambda: capacity() == 4, "another worker")
+            until(lambda: pool.capacity() == 4, "another worker")
         with (
             pytest.raises(InputError, match=r"one thing at a time; got .* with 3 threads; .*--nthreads 1"),
             connected(address, out=tmp_path),
@@ -210,10 +210,9 @@ def test_workers_with_other_files_or_versions_are_refused(home, address, monkeyp
 
 def test_a_worker_that_comes_late_is_checked_too(home, workers):
     (home / "out").mkdir()
-    work = Work("late", b"", {}, None, home / "late.log")
-    with workers as (executor, _):
+    with workers as pool:
         next((home / "out").glob(".cluster-*")).rmdir()
-        assert "which does not see" in executor.submit(apart, work).result()
+        assert "which does not see" in pool.executor.submit(apart, b"", {}, home / "late.log").result()
 
 
 def test_no_scheduler_and_no_library(home, monkeypatch, capsys):

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import notebook, pages
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import STOPPED, Work, apart, pool_here
+from reidlib.reports.processes import STOPPED, Pool, apart, pool_here
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, select
 from reidlib.reports.scheduler import Display
 from reidlib.training.device import Execution
@@ -232,8 +233,8 @@ class Recorder(Executor):
         self.ran: list[str] = []
         self.failing = failing
 
-    def submit(self, function, work):
-        _, (path, folder, _) = pickle.loads(work.call)
+    def submit(self, function, call, environment, log):
+        _, (path, folder, _) = pickle.loads(call)
         self.ran.append(path.stem)
         (folder / "notebook.partial.ipynb").write_text(path.read_text())
         if path.stem not in self.failing:
@@ -252,7 +253,8 @@ def rerun(tmp_path):
 
     def run(*, failing=(), prepare=None, **changes) -> list[str]:
         plan = {"notebooks": (first, second), "profile": "smoke", "out": tmp_path / "out", **changes}
-        reproduce(Plan(**plan), prepare=prepare, executor=(recorder := Recorder(failing)), progress=False)
+        pool = nullcontext(Pool(recorder := Recorder(failing), lambda: 2))
+        reproduce(Plan(**plan), prepare=prepare, cluster=pool, progress=False)
         return recorder.ran
 
     run.folder, run.first, run.second, run.out = folder, first, second, tmp_path / "out"
@@ -490,10 +492,10 @@ def test_a_killed_command_goes_on_where_it_was(home, number):
 
 def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
     """A real training's loop, which listens to Ctrl-C, is asked to stop behind its step."""
-    work = Work("listens", pickle.dumps((pretending.listen, (str(home),))), {}, None, home / "log")
+    call = pickle.dumps((pretending.listen, (str(home),)))
     stopping = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(apart, work, stopping.is_set)
+        future = pool.submit(apart, call, {}, home / "log", stopping.is_set)
         until((home / "listening").is_file, "the process")
         stopping.set()
         assert future.result(20) == STOPPED
@@ -503,9 +505,9 @@ def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
 def test_as_many_at_a_time_as_fit():
     code = (
         "import sys; from reidlib.reports.processes import pool_here\n"
-        "print([pool_here(pieces, jobs, 'cpu', None).capacity() for pieces, jobs in [(1, None), (9, 3)]], "
+        "print([pool_here(pieces, jobs, 'cpu').capacity() for pieces, jobs in [(1, None), (9, 3)]], "
         "'torch' in sys.modules)\n"
-        "print(pool_here(9, None, 'cpu', None).capacity())"
+        "print(pool_here(9, None, 'cpu').capacity())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[1, 3] False", str(min(4, len(os.sched_getaffinity(0))))]
@@ -515,9 +517,9 @@ def test_one_at_a_time_on_a_gpu(monkeypatch):
     import torch
 
     monkeypatch.setattr(Execution, "torch_device", property(lambda self: torch.device("cuda")))
-    pool = pool_here(9, None, "auto", None)
+    pool = pool_here(9, None, "auto")
     assert (pool.capacity(), pool.threads) == (1, None)
-    assert pool_here(9, 2, "auto", None).capacity() == 2
+    assert pool_here(9, 2, "auto").capacity() == 2
 
 
 @pytest.mark.parametrize(
