@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
+import symtable
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,28 +111,21 @@ def read_source(path: Path) -> Source:
 def _assigned_names(code: str, path: Path) -> frozenset[str]:
     """Names that a parameters cell assigns at its top level."""
     try:
-        statements = ast.parse(code).body
+        symbols = symtable.symtable(code, path.name, "exec").get_symbols()
     except SyntaxError as error:
         raise InputError(
             "the parameters cell must hold plain assignments",
             f"line {error.lineno} of it in {path.name}",
             "write `name = literal`",
         ) from error
-    targets: list[ast.expr] = []
-    for statement in statements:
-        if isinstance(statement, ast.Assign):
-            targets += statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets.append(statement.target)
-    return frozenset(target.id for target in targets if isinstance(target, ast.Name))
+    return frozenset(symbol.get_name() for symbol in symbols if symbol.is_assigned())
 
 
 def _title(notebook: nbformat.NotebookNode) -> str:
     """First Markdown heading, as plain text."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (found := re.search(r"^#+\s+(.+)$", cell.source, re.MULTILINE)):
-            return found.group(1).strip().rstrip("#").strip()
-    return ""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
+    return found[1].strip().rstrip("#").strip() if found else ""
 
 
 def environment_digest() -> str:

@@ -122,13 +122,11 @@ def _rows(out: Path) -> list[dict]:
 
 def _figures(folder: Path, result: dict) -> list[dict]:
     """Figures that a result names and that are there, within the notebook's own folder."""
-    figures = []
-    for figure in result.get("figures") or []:
-        file = str(figure.get("file", ""))
-        if file and Path(file).name == file and (folder / file).is_file():
-            source = f"{quote(folder.name)}/{quote(file)}"
-            figures.append({**figure, "path": folder / file, "source": source})
-    return figures
+    return [
+        {**figure, "path": folder / file, "source": f"{quote(folder.name)}/{quote(file)}"}
+        for figure in result.get("figures") or []
+        if Path(file := str(figure.get("file", ""))).name == file and (folder / file).is_file()
+    ]
 
 
 def _facts(rows: list[dict]) -> dict[str, str]:

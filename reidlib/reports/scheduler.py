@@ -127,23 +127,20 @@ class Session:
         return [name for name, state in self._states.items() if state == "waiting"]
 
     def _start_ready(self) -> None:
-        progressed = True
-        while progressed:  # a notebook blocked now may block one seen earlier
-            progressed = False
-            for name in self._waiting():
-                needed = self._jobs[name].source.depends_on if name in self._jobs else ()
-                lost = [other for other in needed if self._states.get(other) in ("failed", "blocked")]
-                if lost:
-                    self._settle(name, "blocked", error=f"not run, because {', '.join(lost)} failed")
-                    progressed = True
-                elif self._ready(name, needed) and len(self._running) < self._capacity:
-                    self._running[self._submit(name)] = name
-
-    def _ready(self, name: str, needed: Sequence[str]) -> bool:
-        tasks = [task.name for task in self._tasks.values() if name in task.notebooks]
-        return all(self._states.get(other, "done") == "done" for other in needed) and all(
-            self._states[task] in ("done", "failed") for task in tasks
-        )
+        for name in self._waiting():
+            needed = {
+                other: self._states.get(other, "done")
+                for other in (self._jobs[name].source.depends_on if name in self._jobs else ())
+            }
+            tasks = {self._states[task.name] for task in self._tasks.values() if name in task.notebooks}
+            if lost := [other for other, state in needed.items() if state in ("failed", "blocked")]:
+                self._settle(name, "blocked", error=f"not run, because {', '.join(lost)} failed")
+            elif (
+                {*needed.values()} <= {"done"}
+                and tasks <= {"done", "failed"}
+                and len(self._running) < self._capacity
+            ):
+                self._running[self._submit(name)] = name
 
     def _submit(self, name: str) -> Future:
         self._started[name] = time.time()

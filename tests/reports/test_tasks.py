@@ -11,7 +11,7 @@ from reidlib.analysis import ablations, benchmark_runs, claims
 from reidlib.experiments import EXPERIMENTS, Setup
 from reidlib.experiments.rows import CONDITIONS
 from reidlib.reports.notebook import read_source
-from reidlib.reports.tasks import tasks as tasks_of
+from reidlib.reports.tasks import tasks
 from reidlib.training.runs import Run
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -25,8 +25,8 @@ def home(tmp_path_factory):
         yield
 
 
-def tasks(*notebooks, **keywords):
-    return tasks_of(
+def wanted(*notebooks, **keywords):
+    return tasks(
         (SOURCES[name] for name in notebooks), Setup("smoke", device="cpu", progress=False, **keywords)
     )
 
@@ -75,7 +75,7 @@ def test_every_experiment_is_shown_somewhere():
 
 
 def test_a_training_that_several_notebooks_want_is_one_task(home):
-    found = tasks("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features", seeds=2)
+    found = wanted("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features", seeds=2)
     assert names(found) == [
         f"{name}-smoke-synthetic-seed{seed}"
         for seed in (0, 1)
@@ -86,39 +86,39 @@ def test_a_training_that_several_notebooks_want_is_one_task(home):
 
 
 def test_conditions_are_rendered_before_the_trainings(home):
-    found = tasks("36_box_misalignment")
+    found = wanted("36_box_misalignment")
     turned = sum(len(values) - 1 for values in CONDITIONS.values())
     assert all(name.startswith("rendering ") for name in names(found)[:turned])
     assert len(found) == turned + 5
 
 
 def test_a_notebook_without_trainings_waits_for_nothing(home):
-    assert tasks("00_start_here", "10_data_inspection") == []
+    assert wanted("00_start_here", "10_data_inspection") == []
 
 
 def test_what_is_done_is_no_task(home):
-    (task,) = tasks("20_train_jlml")
+    (task,) = wanted("20_train_jlml")
     task.function(*task.arguments)
-    assert tasks("20_train_jlml") == []
+    assert wanted("20_train_jlml") == []
     (folder,) = files.runs().glob("jlml-smoke*")
-    assert names(tasks("30_ablation_losses")) == ["jlml-uniloss-smoke-synthetic-seed0"]
+    assert names(wanted("30_ablation_losses")) == ["jlml-uniloss-smoke-synthetic-seed0"]
     trained = (folder / "weights.pt").stat().st_mtime_ns
     (folder / "scores.json").unlink()  # evaluated again, not trained again
-    (task,) = tasks("20_train_jlml")
+    (task,) = wanted("20_train_jlml")
     task.function(*task.arguments)
     assert (folder / "weights.pt").stat().st_mtime_ns == trained
     assert Run(folder).scores is not None
 
 
 def test_conditions_of_a_trained_run_are_a_task_of_their_own(home):
-    for task in tasks("20_train_jlml"):
+    for task in wanted("20_train_jlml"):
         task.function(*task.arguments)
-    found = tasks("36_box_misalignment")
+    found = wanted("36_box_misalignment")
     (jlml,) = [task for task in found if task.name.startswith("jlml")]
     for task in [*found[:-5], jlml]:
         task.function(*task.arguments)
     # What is rendered is no task any more, though the other networks still wait for it.
-    left = names(tasks("36_box_misalignment"))
+    left = names(wanted("36_box_misalignment"))
     assert [name.partition("-smoke")[0] for name in left] == [
         "pyramid", "pyramid-global", "pyramid-stripes", "pyramid-stripes-same-rate",
     ]  # fmt: skip
@@ -127,4 +127,4 @@ def test_conditions_of_a_trained_run_are_a_task_of_their_own(home):
     assert len(kept) == 9
     # Carried to a machine without its weights it is as good as ever.
     (folder / "weights.pt").unlink()
-    assert not [name for name in names(tasks("36_box_misalignment")) if name.startswith("jlml")]
+    assert not [name for name in names(wanted("36_box_misalignment")) if name.startswith("jlml")]
