@@ -1,4 +1,4 @@
-"""The workers of a Dask cluster as an executor of `concurrent.futures`.
+"""The workers of a Dask cluster as a pool of processes.
 
 Needs the extra ``cluster``. A scheduler and its workers are started by the user, for instance with
 ``dask scheduler`` and, on every machine, ``dask worker ADDRESS --nworkers 4 --nthreads 1``. They see the same
@@ -12,31 +12,20 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from reidlib.errors import InputError
 from reidlib.reports.notebook import environment_digest
-from reidlib.reports.processes import STOPPED, Pool
+from reidlib.reports.processes import STOPPED, Pool, apart
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _TOKEN = ".cluster-"
-
-
-class _Workers(Executor):
-    """A client's executor whose work is checked and watched by the worker that does it."""
-
-    def __init__(self, client: Client, *requirements: object):
-        self._executor, self._requirements = client.get_executor(pure=False), requirements
-
-    def submit(self, function: Callable, /, *arguments) -> Future:
-        return self._executor.submit(_on_worker, *self._requirements, function, *arguments)
 
 
 @contextmanager
@@ -56,9 +45,8 @@ def connected(
     files: what else they must see. timeout: seconds for the scheduler to answer. patience: seconds for a
     first worker to come, of which ``say`` tells.
 
-    A function given to the executor gets one more argument: a callable that says whether it should stop,
-    because nobody waits for it any longer. When workers come or go, their number changes; what a lost one was
-    doing is done again by another.
+    Work that nobody waits for any longer is stopped. When workers come or go, their number changes; what a
+    lost one was doing is done again by another.
 
     Raises InputError where there is no such scheduler or no worker, where a worker that is there has
     several threads, another version of this package or of what it stands on, or does not see the files; the
@@ -89,21 +77,21 @@ def connected(
             ) from error
         stack.callback(client.close)
         _await_worker(client, address, patience, say)
-        busy = {worker: threads for worker, threads in client.nthreads().items() if threads > 1}
-        if busy:
-            worker, threads = next(iter(busy.items()))
-            raise InputError(
-                "a worker does one thing at a time",
-                f"{worker} with {threads} threads",
-                "start workers with --nthreads 1, and --nworkers N for N of them on a machine",
-            )
+        for worker, threads in client.nthreads().items():
+            if threads > 1:
+                raise InputError(
+                    "a worker does one thing at a time",
+                    f"{worker} with {threads} threads",
+                    "start workers with --nthreads 1, and --nworkers N for N of them on a machine",
+                )
         for stale in out.glob(f"{_TOKEN}*"):
             shutil.rmtree(stale, ignore_errors=True)  # of a command that was killed
         requirements = environment_digest(), stack.enter_context(_token(out))
         with ExitStack() as at_first:
             tokens = [at_first.enter_context(_token(folder)) for folder in shared]
             _check_workers(client, (*requirements, *tokens, *map(str, files)))
-        yield Pool(_Workers(client, *requirements), lambda: _count(client, address))
+        start = partial(client.get_executor(pure=False).submit, _on_worker, *requirements)
+        yield Pool(start, lambda: _count(client, address))
 
 
 def _token(folder: Path) -> TemporaryDirectory:
@@ -166,8 +154,8 @@ def _unfit(digest: str, *files: str) -> str | None:
     return f"which does not see {missing[0]}" if missing else None
 
 
-def _on_worker(digest: str, token: str, function: Callable, *arguments) -> object:
-    """On a worker, which may have come after the first check: call a function that can be told to stop.
+def _on_worker(digest: str, token: str, *work) -> str | None:
+    """On a worker, which may have come after the first check: do work that can be told to stop.
 
     Dask cannot end a running call. It marks what nobody wants any longer, be it cancelled or its client gone,
     and a worker that is sent away or has lost its scheduler waits for what it has begun.
@@ -182,7 +170,7 @@ def _on_worker(digest: str, token: str, function: Callable, *arguments) -> objec
     def stopping() -> bool:
         return task.state == "cancelled" or worker.status not in (Status.running, Status.paused)
 
-    result = function(*arguments, stopping)
+    result = apart(*work, stopping)
     if result == STOPPED:
         raise Reschedule  # to another worker, if anybody still wants it
     return result

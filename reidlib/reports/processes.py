@@ -14,8 +14,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,35 +72,21 @@ def one_line(name: str, message: str) -> str:
     return (f"{name}: {lines[0]}" if lines else name)[:_LONGEST]
 
 
-class Processes(ThreadPoolExecutor):
-    """An executor here: threads, each of which watches over one process (`apart`) and can be told to stop."""
-
-    def __init__(self, at_a_time: int):
-        super().__init__(at_a_time)
-        self._stopping = threading.Event()
-
-    def submit(self, function: Callable, /, *arguments) -> Future:
-        return super().submit(function, *arguments, self._stopping.is_set)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """With ``cancel_futures`` all processes are ended, too."""
-        if cancel_futures:
-            self._stopping.set()
-        super().shutdown(wait, cancel_futures=cancel_futures)
-
-
 @dataclass(frozen=True)
 class Pool:
     """Where work runs.
 
-    executor: gets `apart` and its work; any of `concurrent.futures` whose workers see this machine's files,
-    since it only watches over processes. capacity: how many pieces it can do at a time at present. threads:
-    for the numerical libraries of each, unless the environment sets a limit already; None for all cores.
+    start: takes the arguments of `apart` but its last; ``partial(executor.submit, apart)`` of any executor of
+    `concurrent.futures` whose workers see this machine's files, since it only watches over processes.
+    capacity: how many pieces it can do at a time at present. threads: for the numerical libraries of each,
+    unless the environment sets a limit already; None for all cores. stop: end what is running, and return
+    when it has ended if that can be known.
     """
 
-    executor: Executor
+    start: Callable[[bytes, dict[str, str], Path], Future]
     capacity: Callable[[], int]
     threads: int | None = None
+    stop: Callable[[], None] = lambda: None
 
 
 def pool_here(pieces: int, jobs: int | None, device: str) -> Pool:
@@ -114,7 +101,14 @@ def pool_here(pieces: int, jobs: int | None, device: str) -> Pool:
         on_gpu = Execution(device=device).torch_device.type != "cpu"
         at_a_time = 1 if on_gpu else min(at_a_time, _cores())
     threads = max(1, _cores() // at_a_time) if at_a_time > 1 else None
-    return Pool(Processes(at_a_time), lambda: at_a_time, threads)
+    executor, stopping = ThreadPoolExecutor(at_a_time), threading.Event()
+
+    def stop() -> None:
+        stopping.set()
+        executor.shutdown(cancel_futures=True)
+
+    start = partial(executor.submit, apart, stopping=stopping.is_set)
+    return Pool(start, lambda: at_a_time, threads, stop)
 
 
 def _cores() -> int:

@@ -23,7 +23,7 @@ from reidlib.files import write_json
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import Pool, Task, apart, one_line
+from reidlib.reports.processes import Pool, Task, one_line
 
 # Seconds between two looks at what is running.
 _LOOK = 0.5
@@ -163,7 +163,7 @@ class Session:
         if self._pool.threads is not None and "OMP_NUM_THREADS" not in os.environ:
             environment["OMP_NUM_THREADS"] = str(self._pool.threads)
         call = pickle.dumps((function, arguments))
-        return self._pool.executor.submit(apart, call, environment, self._log(name))
+        return self._pool.start(call, environment, self._log(name))
 
     def _collect(self) -> None:
         """Wait a moment for what ends, and drop its futures before returning.
@@ -171,7 +171,7 @@ class Session:
         A cluster does finished work again if its future is still held when a worker dies.
         """
         if not self._running:
-            if self._waiting():  # a cluster without workers
+            if self._waiting():  # a cluster without workers, or what is blocked in turn
                 time.sleep(_LOOK)
             return
         finished, _ = wait(self._running, timeout=_LOOK, return_when=FIRST_COMPLETED)
@@ -237,7 +237,7 @@ class Session:
         """End what is running and say so, as far as the disk lets it."""
         for future in self._running:
             future.cancel()
-        self._pool.executor.shutdown(cancel_futures=True)
+        self._pool.stop()
         with contextlib.suppress(OSError, InputError):
             for name in self._running.values():
                 self._progress(name).unlink(missing_ok=True)

@@ -20,7 +20,6 @@ from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import cluster
 from reidlib.reports.cluster import connected
-from reidlib.reports.processes import apart
 from reidlib.reports.reproduce import Plan, Task, reproduce, select
 
 
@@ -212,7 +211,7 @@ def test_a_worker_that_comes_late_is_checked_too(home, workers):
     (home / "out").mkdir()
     with workers as pool:
         next((home / "out").glob(".cluster-*")).rmdir()
-        assert "which does not see" in pool.executor.submit(apart, b"", {}, home / "late.log").result()
+        assert "which does not see" in pool.start(b"", {}, home / "late.log").result()
 
 
 def test_no_scheduler_and_no_library(home, monkeypatch, capsys):

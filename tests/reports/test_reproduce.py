@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -226,14 +226,14 @@ def test_a_second_run_changes_no_file_and_is_quick(made):
     assert stamps(plan.out) == before
 
 
-class Recorder(Executor):
+class Recorder:
     """Stands in for kernels where only the decision to run counts: writes what a notebook would."""
 
     def __init__(self, failing: tuple[str, ...] = ()):
         self.ran: list[str] = []
         self.failing = failing
 
-    def submit(self, function, call, environment, log):
+    def start(self, call, environment, log):
         _, (path, folder, _) = pickle.loads(call)
         self.ran.append(path.stem)
         (folder / "notebook.partial.ipynb").write_text(path.read_text())
@@ -253,8 +253,8 @@ def rerun(tmp_path):
 
     def run(*, failing=(), prepare=None, **changes) -> list[str]:
         plan = {"notebooks": (first, second), "profile": "smoke", "out": tmp_path / "out", **changes}
-        pool = nullcontext(Pool(recorder := Recorder(failing), lambda: 2))
-        reproduce(Plan(**plan), prepare=prepare, cluster=pool, progress=False)
+        pool = Pool((recorder := Recorder(failing)).start, lambda: 2)
+        reproduce(Plan(**plan), prepare=prepare, cluster=nullcontext(pool), progress=False)
         return recorder.ran
 
     run.folder, run.first, run.second, run.out = folder, first, second, tmp_path / "out"
