@@ -120,6 +120,14 @@ def read_json(path: Path) -> dict:
         ) from error
 
 
+def find_json(path: Path) -> dict | None:
+    """A JSON file's content; None where there is none, or a damaged one, which writing it again mends."""
+    try:
+        return read_json(path)
+    except InputError:
+        return None
+
+
 @contextlib.contextmanager
 def alone(
     lock: Path,

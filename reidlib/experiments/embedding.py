@@ -6,7 +6,6 @@ A file is written block by block and continued where a killed process stopped.
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from reidlib.data.images import (
     decode_blocks,
 )
 from reidlib.errors import InputError
-from reidlib.files import alone, unwritable, write_json
+from reidlib.files import alone, find_json, unwritable, write_json
 from reidlib.ranking.distances import full_float32
 from reidlib.training.device import Execution
 
@@ -111,7 +110,9 @@ def embed_to_disk(
     try:
         with alone(file.with_suffix(".lock"), waiting=waiting):
             described = file.with_suffix(".json")
-            before = _read_description(described)
+            before = find_json(described)
+            if before is not None and before.keys() != wanted.keys():
+                before = None
             if before is None and (foreign := [path for path in (file, described) if path.exists()]):
                 raise InputError(
                     f"{file.name} and {described.name} are new, or were made by this command",
@@ -196,14 +197,6 @@ def _opened(file: Path, count: int) -> np.ndarray | None:
         return None
     fits = features_nd.ndim == 2 and len(features_nd) == count and features_nd.dtype == np.float32
     return features_nd if fits else None
-
-
-def _read_description(path: Path) -> dict | None:
-    try:
-        content = json.loads(path.read_text())
-        return content if content.keys() == {"key", "blocks"} else None
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _block_digests(paths: Sequence[Path]) -> list[str]:

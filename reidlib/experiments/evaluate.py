@@ -17,7 +17,7 @@ from reidlib.data.registry import load, load_specified, parse
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
 from reidlib.experiments.features import Network
-from reidlib.files import write_json, write_whole
+from reidlib.files import find_json, write_json, write_whole
 from reidlib.ranking.metrics import Embeddings, RankedLists, evaluate_each, pool_multi_query, ranked_list
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
@@ -175,10 +175,9 @@ def scored(run: Run, benchmark: Benchmark) -> bool:
 
 def current(run: Run, benchmark: Benchmark) -> bool:
     """Has the run all the scores that ``evaluate_run`` would find today, for this very benchmark?"""
-    scores = _readable_scores(run)
+    scores = find_json(run.folder / "scores.json") or {}
     return (
-        scores is not None
-        and scores.get("format") == FORMAT
+        scores.get("format") == FORMAT
         and scores.get("data") == benchmark.fingerprint
         # Without boxes here, multi-query scores that another machine had boxes for are not in the way.
         and scores.get("protocols", {}) == _written_protocols(benchmark)
@@ -197,7 +196,7 @@ def usable(run: Run) -> bool:
 
     Such a run may lie here without its weights, so that these are the best scores at hand.
     """
-    scores = _readable_scores(run) or {}
+    scores = find_json(run.folder / "scores.json") or {}
     branches = scores.get("branches", {})
     same_data = scores.get("data") == run.configuration["data"]
     return (
@@ -209,14 +208,6 @@ def usable(run: Run) -> bool:
             for kind in AVERAGE_PRECISIONS
         )
     )
-
-
-def _readable_scores(run: Run) -> dict | None:
-    """A run's scores; a damaged file is as good as none, since evaluating again mends it."""
-    try:
-        return run.scores
-    except InputError:
-        return None
 
 
 _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_precision", "first_match_rank"}

@@ -36,7 +36,7 @@ from reidlib.experiments.evaluate import (
 )
 from reidlib.experiments.features import Network
 from reidlib.experiments.rows import Condition
-from reidlib.files import read_json, write_json
+from reidlib.files import find_json, write_json
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -110,13 +110,7 @@ def found(run: Run, condition: Condition) -> dict | None:
         if not usable(run) or "query_person_ids" not in (kept := run.scores):
             return None
         return _as_condition(kept, condition, kept["query_person_ids"])
-    path = _path(run, condition)
-    if not path.is_file():
-        return None
-    try:
-        kept = read_json(path)
-    except InputError:
-        return None
+    kept = find_json(_path(run, condition)) or {}
     expected = {
         "format": _FORMAT,
         "condition": asdict(condition),
