@@ -5,8 +5,6 @@ A file is written block by block and continued where a killed process stopped.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -21,9 +19,10 @@ from reidlib.data.images import (
     DECODED_AT_ONCE,
     RESIZE_RULE,
     ImageStore,
-    Unreadable,
-    UnreadableError,
-    decode_blocks,
+    array_header,
+    file_states,
+    opened_array,
+    whole_blocks,
 )
 from reidlib.errors import InputError
 from reidlib.files import alone, find_json, unwritable, write_json
@@ -67,14 +66,9 @@ def embed_blocks(
     The model lies on ``execution``'s device. Raises InputError for files that cannot be decoded, all of them
     named once every image was looked at.
     """
-    unreadable: list[Unreadable] = []
-    for block in decode_blocks(paths, size, title=title, progress=execution.progress):
-        unreadable += [image for image in block if isinstance(image, Unreadable)]
-        if not unreadable:
-            # A whole block at a time, counted from the first image: rounding depends on a batch's size.
-            yield embed(model, ImageStore(np.stack(block), execution.torch_device))
-    if unreadable:
-        raise UnreadableError(unreadable)
+    # A whole block at a time, counted from the first image: rounding depends on a batch's size.
+    for block in whole_blocks(paths, size, title=title, progress=execution.progress):
+        yield embed(model, ImageStore(np.stack(block), execution.torch_device))
 
 
 def embed_to_disk(
@@ -102,7 +96,7 @@ def embed_to_disk(
     file = Path(file)
     if not paths:
         raise InputError("features are computed of one image or more", "none", "give some images")
-    wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(paths)}
+    wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(file_states(paths))}
 
     def waiting() -> None:
         print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
@@ -119,7 +113,10 @@ def embed_to_disk(
                     f"another file in {foreign[0]}",
                     "name another file, or move that one away",
                 )
-            if before != wanted or (features_nd := _opened(file, len(paths))) is None:
+            if (
+                before != wanted
+                or (features_nd := opened_array(file, (len(paths), None), np.float32)) is None
+            ):
                 file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
                 _continue(model, paths, size, execution, file, before, wanted)
                 features_nd = np.load(file, mmap_mode="r")
@@ -141,7 +138,7 @@ def _continue(
     partial = file.with_suffix(".partial")
     kept, length = _kept_rows(partial, before, wanted, len(paths))
     if kept:
-        header = _header(len(paths), length)
+        header = array_header((len(paths), length), "<f4")
         with partial.open("r+b") as stream:
             stream.write(header)
             stream.truncate(len(header) + 4 * length * kept)
@@ -153,7 +150,7 @@ def _continue(
     with partial.open("ab" if kept else "wb") as stream:
         for features_bd in embed_blocks(model, paths[kept:], size, execution, title=title):
             if not stream.tell():
-                stream.write(_header(len(paths), features_bd.shape[1]))
+                stream.write(array_header((len(paths), features_bd.shape[1]), "<f4"))
             stream.write(np.ascontiguousarray(features_bd.numpy(), np.float32).data)
             stream.flush()  # what the system has survives the death of this process
     partial.replace(file)
@@ -176,46 +173,14 @@ def _kept_rows(partial: Path, before: dict | None, wanted: dict, count: int) -> 
         written = (partial.stat().st_size - begin) // (4 * length)
     except (OSError, ValueError):
         return 0, 0
-    if begin != len(_header(count, length)):
+    if begin != len(array_header((count, length), "<f4")):
         return 0, 0
     if written < count or same < len(wanted["blocks"]):
         same = min(same, written // DECODED_AT_ONCE)
     return min(same * DECODED_AT_ONCE, count), length
 
 
-def _header(count: int, length: int) -> bytes:
-    buffer = io.BytesIO()
-    form = {"descr": "<f4", "fortran_order": False, "shape": (count, length)}
-    np.lib.format.write_array_header_1_0(buffer, form)
-    return buffer.getvalue()
-
-
-def _opened(file: Path, count: int) -> np.ndarray | None:
-    try:
-        features_nd = np.load(file, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return None
-    fits = features_nd.ndim == 2 and len(features_nd) == count and features_nd.dtype == np.float32
-    return features_nd if fits else None
-
-
-def _block_digests(paths: Sequence[Path]) -> list[str]:
-    """What tells each block of images from any other: relative names, sizes in bytes and times."""
-    # Relative, so that a folder that was moved with its times keeps its features.
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    digests, missing = [], []
-    for start in range(0, len(paths), DECODED_AT_ONCE):
-        digest = sha256()
-        for path in paths[start : start + DECODED_AT_ONCE]:
-            try:
-                status = os.stat(path)  # noqa: PTH116 (half the time of Path.stat, of half a million)
-            except OSError as error:
-                missing.append(Unreadable(path, error.strerror or str(error)))
-                continue
-            name = str(path)[len(common) :]
-            line = f"{name}|{status.st_size}|{status.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        digests.append(digest.hexdigest()[:16])
-    if missing:
-        raise UnreadableError(missing)
-    return digests
+def _block_digests(states: Sequence[str]) -> list[str]:
+    """What tells each block of images from any other."""
+    blocks = (states[start : start + DECODED_AT_ONCE] for start in range(0, len(states), DECODED_AT_ONCE))
+    return [sha256("".join(block).encode("utf-8", "surrogateescape")).hexdigest()[:16] for block in blocks]
