@@ -77,8 +77,7 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     ``query_person_ids`` stands beside, because intervals draw whole persons.
     Raises InputError if the run was trained on other data.
     """
-    network = Network(run, execution or Execution())
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     device = network.execution.torch_device
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     boxes = _embed_boxes(network, benchmark, query, gallery)
@@ -148,8 +147,7 @@ def evaluate_with_distractors(
             f"{benchmark.specification} without",
             "read it with distractors=True",
         )
-    network = Network(run, execution or Execution())
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     query = network.embed(benchmark.query)
     together = concatenated((benchmark.gallery, benchmark.distractors))
     file = files.feature_cache() / f"{run.folder.name}-distractors.npy"

@@ -145,8 +145,7 @@ def evaluate_under_all(
     missing = [condition for condition, kept in scores.items() if kept is None]
     if not missing:
         return scores
-    network = Network(run, execution)
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     size = size_of(benchmark)
     changed = [condition for condition in missing if not condition.is_default]
     for condition in set(missing) - set(changed):

@@ -32,8 +32,7 @@ def study(run: Run, benchmark: Benchmark, *, execution: Execution | None = None)
     protocol draws from the same images: only what is compared with what changes. Raises InputError for a
     run without weights or of other data.
     """
-    network = Network(run, execution or Execution())
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     return ways(query, gallery)
 

@@ -15,9 +15,8 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.experiments.embedding import embed
 from reidlib.experiments.evaluate import ranked_lists_of
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import Network, embed
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
 from reidlib.training.device import Execution
