@@ -396,4 +396,4 @@ def _kept_precision(run: Run, benchmark: Benchmark) -> np.ndarray | None:
     if scores.get("data") != benchmark.fingerprint:
         return None
     values = scores["branches"]["full"]["step"]["average_precision"]
-    return np.array([np.nan if value is None else value for value in values])
+    return np.array(values, dtype=float)  # None is not a number
