@@ -132,11 +132,11 @@ def train(arguments: argparse.Namespace) -> int:
     """Train a model and evaluate it. Returns the exit status."""
     from reidlib.experiments import Setup
     from reidlib.experiments.obtain import chain, obtain
-    from reidlib.experiments.rows import check_experiment
+    from reidlib.experiments.rows import experiment_named
     from reidlib.training import distributed
     from reidlib.training.device import Execution
 
-    check_experiment(arguments.model)
+    experiment_named(arguments.model)
     with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
