@@ -199,12 +199,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from reidlib.experiments.evaluate import evaluate_with_distractors
 
         found = evaluate_with_distractors(run, benchmark, execution=execution)
-        print(
-            f"with {found['num_distractors']:,} further distractors: "
-            f"R1 {100 * found['step']['cmc']['1']:.1f}, "
-            f"mAP {100 * found['trapezoid']['mean_average_precision']:.1f} (trapezoid), "
-            f"{100 * found['step']['mean_average_precision']:.1f} (step)"
-        )
+        print(f"with {found['num_distractors']:,} further distractors: {_in_short(found)}")
     return 0
 
 
@@ -296,16 +291,21 @@ def _score_table(scores: dict) -> str:
             + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
             + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
         )
-    full = scores["branches"]["full"]["step"]
-    for pooling, kinds in scores["branches"]["full"].get("multi_query", {}).items():
-        step, trapezoid = kinds["step"], kinds["trapezoid"]
-        rows.append(
-            f"multi-query ({pooling} of its boxes): R1 {100 * step['cmc']['1']:.1f}, "
-            f"mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
-            f"{100 * step['mean_average_precision']:.1f} (step)"
-        )
-    for title, found in scores["branches"]["full"].get("protocols", {}).items():
+    full = scores["branches"]["full"]
+    for pooling, kinds in full.get("multi_query", {}).items():
+        rows.append(f"multi-query ({pooling} of its boxes): {_in_short(kinds)}")
+    for title, found in full.get("protocols", {}).items():
         shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in found["cmc"].items())
         rows.append(f"{title} (the benchmark's own protocol): {shares}")
-    rows.append(f"{full['num_valid_queries']} of {full['num_queries']} queries have a match in the gallery")
+    step = full["step"]
+    rows.append(f"{step['num_valid_queries']} of {step['num_queries']} queries have a match in the gallery")
     return "\n".join(rows)
+
+
+def _in_short(kinds: dict) -> str:
+    """R1 and mAP both ways in per cent, in a line."""
+    step, trapezoid = kinds["step"], kinds["trapezoid"]
+    return (
+        f"R1 {100 * step['cmc']['1']:.1f}, mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
+        f"{100 * step['mean_average_precision']:.1f} (step)"
+    )
