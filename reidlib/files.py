@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,11 @@ def progress_file() -> Path | None:
 def runs() -> Path:
     """Folder of trained runs."""
     return home() / "runs"
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file's name, which may hold less: a benchmark's options, say."""
+    return re.sub(r"[^\w.=,+-]", "-", text)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +71,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "folders": folders or None,
         "trials": arguments.trials,
     }
-    real = "" if arguments.benchmark == "synthetic" else "-" + re.sub(r"[^\w.=,+-]", "-", arguments.benchmark)
+    real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
     out = Path(arguments.out) if arguments.out else files.home() / f"{arguments.profile}{real}"
     plan = Plan(
         notebooks=notebooks,

@@ -5,7 +5,6 @@ What is trained is a row of ``EXPERIMENTS`` in the size of a profile, which make
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +58,7 @@ def link(experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int =
         seed=seed,
         start=start,
     )
-    # Some specifications hold what no file name may.
-    data = re.sub(r"[^\w.=,+-]", "-", benchmark.specification)
+    data = files.safe_name(benchmark.specification)
     name = f"{experiment}-{profile.name}-{data}-seed{seed}" + ("-pretrained" if start else "")
     return Link(name, wanted, benchmark)
 
