@@ -1,6 +1,7 @@
 """Runs gathered for a comparison: found, trained, carried here, or missing."""
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
