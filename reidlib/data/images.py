@@ -191,11 +191,6 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.array_nhwc)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.array_nhwc.shape[1:3]
-
     def batch(self, indices_b: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """The images at ``indices_b`` as uint8 (B, 3, H, W) on the device, channels last in memory.
 
