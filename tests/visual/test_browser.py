@@ -16,8 +16,7 @@ from untrained import JLML, PYRAMID, QUIET, untrained
 from reidlib.data import load
 from reidlib.experiments.features import open_collection
 from reidlib.ranking.metrics import Embeddings
-from reidlib.visual.browser import cards
-from reidlib.visual.browser.app import RankingBrowser, front_end_present
+from reidlib.visual.browser import RankingBrowser, cards, front_end_present
 
 
 @pytest.fixture
@@ -269,7 +268,7 @@ def test_any_error_is_told(browser, monkeypatch):
     def fail(*arguments, **settings):
         raise MemoryError("no room for\nthis")
 
-    monkeypatch.setattr("reidlib.visual.browser.app.view", fail)
+    monkeypatch.setattr("reidlib.visual.browser.view", fail)
     browser.position = 3
     assert browser.said == "MemoryError: no room for"
     monkeypatch.setattr("reidlib.visual.browser.controls.Run.open", fail)
