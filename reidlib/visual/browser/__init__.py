@@ -25,10 +25,9 @@ from reidlib import files
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.features import Collection
 from reidlib.reranking import KReciprocal
-from reidlib.visual.browser import cards
-from reidlib.visual.browser.cards import Card, in_a_line
+from reidlib.visual.browser import pictures
 from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls, RunChooser
-from reidlib.visual.browser.pictures import Comparison, Saving
+from reidlib.visual.browser.pictures import Card, Comparison, Saving, in_a_line
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view
 
 
@@ -96,7 +95,7 @@ class RankingBrowser(widgets.VBox):
         folder = Path(out) if out else files.home() / "explored" / "50_ranking_browser"
         self._saving = Saving(folder, save_picture=self.save_picture, save_list=self.save_list)
         self.children = [
-            widgets.HTML(cards.STYLE),
+            widgets.HTML(pictures.STYLE),
             self._chooser,
             self._controls,
             self._message,
@@ -115,8 +114,8 @@ class RankingBrowser(widgets.VBox):
     def browse(self, collection: Collection, model: torch.nn.Module | None = None) -> None:
         """Show another collection, without any filter: its persons and cameras are others."""
         self._collection, self._model, self._reranking = collection, model, None
-        self._query_thumbnails = cards.Thumbnails(collection.query_paths)
-        self._gallery_thumbnails = cards.Thumbnails(collection.gallery_paths)
+        self._query_thumbnails = pictures.Thumbnails(collection.query_paths)
+        self._gallery_thumbnails = pictures.Thumbnails(collection.gallery_paths)
         self._clear()
         with self._telling():
             with self._quietly():
@@ -179,7 +178,7 @@ class RankingBrowser(widgets.VBox):
         """The queries are others, or in another order: begin with the first."""
         if self._collection is None or self._quiet:
             return
-        self._statement.value = cards.note("working …")
+        self._statement.value = pictures.note("working …")
         with self._telling("queries"):
             persons = _numbers(self.query_person)
             camera = () if self.query_camera == ALL else (self.query_camera,)
@@ -209,7 +208,7 @@ class RankingBrowser(widgets.VBox):
         if self._collection is None or self._quiet or not len(self._queries):
             return
         if change is not None and change.name in ("feature", "metric", "reranked"):
-            self._statement.value = cards.note("working …")  # the first of its kind takes seconds
+            self._statement.value = pictures.note("working …")  # the first of its kind takes seconds
         with self._telling():
             with self._quietly():
                 self._controls.follow(self)
@@ -237,33 +236,35 @@ class RankingBrowser(widgets.VBox):
         wanted = options.feature, options.metric
         if self._reranking is None or self._reranking[0] != wanted:
             images = len(self._collection.query) + len(self._collection.gallery)
-            self._statement.value = cards.note(f"comparing the neighbours of {images:,} images, once …")
+            self._statement.value = pictures.note(f"comparing the neighbours of {images:,} images, once …")
             self._reranking = wanted, reranker(self._collection, options)
         return self._reranking[1]
 
     def _display(self, shown: View) -> None:
         collection, missing = self._collection, []
 
-        def picture(thumbnails: cards.Thumbnails, paths: Sequence[Path], index: int) -> bytes:
+        def picture(thumbnails: pictures.Thumbnails, paths: Sequence[Path], index: int) -> bytes:
             jpeg = thumbnails(index)
             if jpeg is None:
                 missing.append(paths[index].name)
-            return jpeg or cards.blank()
+            return jpeg or pictures.blank()
 
         jpeg = picture(self._query_thumbnails, collection.query_paths, shown.query_index)
-        self._query.show(jpeg, cards.query_caption(shown, collection), "query", f"query {shown.query_index}")
+        self._query.show(
+            jpeg, pictures.query_caption(shown, collection), "query", f"query {shown.query_index}"
+        )
         while len(self._cards) < len(shown.entries):
             place = len(self._cards)
             self._cards.append(Card(lambda place=place: self._pick(place)))
         longest = max((float(entry.contributions.max()) for entry in shown.entries), default=0.0)
         for card, entry in zip(self._cards, shown.entries, strict=False):
             jpeg = picture(self._gallery_thumbnails, collection.gallery_paths, entry.gallery_index)
-            caption = cards.entry_caption(entry, shown, collection, longest=longest)
-            card.show(jpeg, caption, entry.status.name.lower(), cards.entry_words(entry))
+            caption = pictures.entry_caption(entry, shown, collection, longest=longest)
+            card.show(jpeg, caption, entry.status.name.lower(), pictures.entry_words(entry))
         if len(self._gallery.children) != len(shown.entries):
             self._gallery.children = self._cards[: len(shown.entries)]
         self._lists.layout.display = self._saving.layout.display = ""
-        self._statement.value = cards.note(self._stated(shown))
+        self._statement.value = pictures.note(self._stated(shown))
         faults = [*self._refused.values(), *([shown.message] if shown.message else [])]
         if missing:
             rule = "an image that is shown is a file that can be decoded"
@@ -298,7 +299,7 @@ class RankingBrowser(widgets.VBox):
 
     def _say(self, text: str) -> None:
         self.said = text
-        self._message.value = cards.message(text)
+        self._message.value = pictures.message(text)
 
     @contextmanager
     def _telling(self, filters: str = "") -> Iterator[None]:
