@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from reidlib.analysis.statistics import percent
-from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode
+from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode, fitted
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.files import write_whole
@@ -98,11 +98,8 @@ class Thumbnails:
         image = decode(self._paths[index])
         if isinstance(image, Unreadable):
             raise OSError(image.reason)
-        height, width = image.shape[:2]
-        scale = min(THUMBNAIL[0] / height, THUMBNAIL[1] / width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
         buffer = io.BytesIO()
-        Image.fromarray(image).resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
+        fitted(image, *THUMBNAIL).save(buffer, "JPEG", quality=88)
         return buffer.getvalue()
 
 
