@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,6 @@ from reidlib.errors import counted
 from reidlib.files import write_json, write_whole
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
-from reidlib.search.nearest import Nearest
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration
 
 OUTPUTS = ("ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json")
@@ -33,6 +33,13 @@ _NOTE = (
     "The threshold holds for the people and cameras that it was measured on; other cameras, other light "
     "or another run need one of their own."
 )
+
+
+class Nearest(NamedTuple):
+    """The nearest gallery images of each query, both fields (Q, places)."""
+
+    gallery_indices: np.ndarray  # int64, −1 where the list ended
+    distances: np.ndarray  # float64, Euclidean, NaN where the list ended
 
 
 @dataclass(frozen=True, eq=False)
