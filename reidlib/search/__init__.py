@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
+from reidlib.experiments.features import Network
 from reidlib.ranking.distances import (
     TINY,
     Features,
@@ -28,7 +29,7 @@ from reidlib.ranking.distances import (
     squared_by_product,
 )
 from reidlib.ranking.metrics import Embeddings
-from reidlib.search.features import Embedder, FeatureSet, is_feature_file, read_features
+from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
 from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
 from reidlib.search.verification import (
     UNKNOWN_CAMERA,
@@ -38,6 +39,7 @@ from reidlib.search.verification import (
     pairs_within,
 )
 from reidlib.training.device import Execution
+from reidlib.training.runs import Run
 
 FALSE_MATCH_RATE = 0.001
 _QUERIES, _GALLERY = 1024, 2048
@@ -92,8 +94,8 @@ def search(
     _check(out, rate, top, sheet)
     execution = Execution(device=device, progress=progress)
     sources = [query, gallery] + ([] if calibrate is None else [calibrate])
-    embedder = None if run is None else Embedder(run, execution)
-    sets = _opened(sources, embedder)
+    network = None if run is None else Network(Run.open(run), execution)
+    sets = _opened(sources, network)
     queries, images, *others = _labelled(sets)
     left_out = same_images(*sets[:2])
     nearest = nearest_images(
@@ -127,7 +129,7 @@ def search(
         if asked:
             raise
         remarks.append(f"no threshold: {error}")
-    if calibration is not None and embedder is not None and _trained_on(embedder, measured):
+    if calibration is not None and network is not None and _trained_on(network.run, measured):
         remarks.append(
             "these images lie in the folder that the run was trained on: a threshold measured on people it "
             "has seen is too high for strangers"
@@ -251,9 +253,9 @@ def _identities(root: Path | None, name: str) -> Iterator[object]:
         yield status.st_dev, status.st_ino
 
 
-def _trained_on(embedder: Embedder, sets: Sequence[FeatureSet]) -> bool:
+def _trained_on(run: Run, sets: Sequence[FeatureSet]) -> bool:
     """Do any of the images lie in the folder that the run's training images came from?"""
-    data_root = embedder.run.information.get("data_root")
+    data_root = run.information.get("data_root")
     if not data_root:
         return False
     data_root = Path(os.path.realpath(data_root))
@@ -284,19 +286,18 @@ def _check(out: Path, rate: float, top: int, sheet: int) -> None:
         raise InputError("a search writes a folder", f"the file {out}", "name another")
 
 
-def _opened(sources: Sequence[str | Path], embedder: Embedder | None) -> list[FeatureSet]:
+def _opened(sources: Sequence[str | Path], network: Network | None) -> list[FeatureSet]:
     """The features of every source, of one and the same network; equal sources give one and the same set."""
-    if embedder is None and (images := [source for source in sources if not is_feature_file(source)]):
+    own = {} if network is None else {str(network.run.folder): network.key}
+    if network is None and (images := [source for source in sources if not is_feature_file(source)]):
         raise InputError(
             "images are searched with a trained run", f"{images[0]} and no run", "give its folder with --run"
         )
     found: dict[Path, FeatureSet] = {}
     keys = [Path(source).expanduser().absolute() for source in sources]
     for source in dict.fromkeys(keys):
-        found[source] = read_features(source) if is_feature_file(source) else embedder(source)
-    networks = {str(source): features.information["network"] for source, features in found.items()}
-    if embedder is not None:
-        networks[str(embedder.run.folder)] = embedder.key
+        found[source] = read_features(source) if is_feature_file(source) else embed_own(network, source)
+    networks = {str(source): features.information["network"] for source, features in found.items()} | own
     if len(set(networks.values())) > 1:
         named = ", ".join(f"{key} of {Path(source).name}" for source, key in networks.items())
         raise InputError(
