@@ -10,7 +10,6 @@ import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from string import Template
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -42,13 +41,9 @@ _BARS_WIDTH = 108
 _KEPT = 4096
 
 _COLOURS = {"ink": INK} | {status: colour for status, (colour, _) in STATUS.items()}
-_STYLESHEET = Template(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
-_HTML = (
-    Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent))
-    .get_template("cards.html")
-    .module
-)
-STYLE = f"<style>\n{_STYLESHEET.substitute(_COLOURS)}</style>"
+_TEMPLATES = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent))
+_HTML = _TEMPLATES.get_template("cards.html").module
+STYLE = f"<style>\n{_TEMPLATES.get_template('style.css').render(_COLOURS)}\n</style>"
 
 
 class Card(widgets.VBox):
