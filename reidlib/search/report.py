@@ -141,18 +141,13 @@ def described(searched: Searched, top: int) -> list[str]:
         said.append(f"lists end after {shortest}: there are no more, and none finds itself")
     first = [match for row in range(len(query)) for _, _, match, _ in list(searched.list_of(row))[:1]]
     if known := [match for match in first if match is not None]:
+        sides = searched.queries, searched.images
+        cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
         said.append(
             f"nearest image: the query's person for {sum(known):,} of {counted(len(known), 'query images')} "
-            "where both persons are known" + _camera_note(searched)
+            "where both persons are known" + " (images of the same camera included)" * cameras_known
         )
     return said + _threshold_described(searched)
-
-
-def _camera_note(searched: Searched) -> str:
-    cameras_known = all(
-        (side.camera_ids != UNKNOWN_CAMERA).any() for side in (searched.queries, searched.images)
-    )
-    return " (images of the same camera included)" if cameras_known else ""
 
 
 def _sheet_lines(searched: Searched, shown: int) -> list[str]:
