@@ -68,6 +68,14 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | Unre
     return np.array(image)
 
 
+def fitted(image_hwc: np.ndarray, height: int, width: int) -> Image.Image:
+    """An image as large as fits in so many pixels with its proportions, for people to look at."""
+    own_height, own_width = image_hwc.shape[:2]
+    scale = min(height / own_height, width / own_width)
+    size = max(1, round(own_width * scale)), max(1, round(own_height * scale))
+    return Image.fromarray(image_hwc).resize(size, Image.Resampling.LANCZOS)
+
+
 def decode_blocks(
     paths: Sequence[Path], size: tuple[int, int] | None, *, title: str, progress: bool = True
 ) -> Iterator[list[np.ndarray | Unreadable]]:

@@ -179,10 +179,9 @@ def attention_in_batches(
     *,
     signed: bool = True,
     stride: int | None = None,
-    batch_size: int = _AT_ONCE,
 ) -> np.ndarray:
     """``part_attention`` of many images: ``(N, P, H, W)``; by default signed, as orders need it."""
-    batches = zip(images_nchw.split(batch_size), others_nd.split(batch_size), strict=True)
+    batches = zip(images_nchw.split(_AT_ONCE), others_nd.split(_AT_ONCE), strict=True)
     return np.concatenate([part_attention(model, *batch, signed=signed, stride=stride) for batch in batches])
 
 
