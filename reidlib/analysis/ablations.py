@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from reidlib.analysis import published
+from reidlib.analysis.benchmark_tables import published_row
 from reidlib.analysis.scores import Cell, Scores
 from reidlib.analysis.statistics import signed
 from reidlib.errors import InputError
@@ -61,9 +61,17 @@ class Ablation:
 
     @property
     def printed(self) -> pd.DataFrame:
-        """The paper's numbers, a line for each row and a column for each measure; not a number: not known."""
-        lines = published.ablation(self.table).reindex([row.printed for row in self.rows.values()])
-        return lines.set_axis(list(self.rows)).set_axis(list(self.measures), axis="columns")
+        """The paper's numbers, a line for each row and a column for each measure; not a number: not known.
+
+        Raises InputError for a row that its table does not have.
+        """
+        columns = ["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]
+        lines = [
+            published_row("jlml_ablations", table=self.table, row=row.printed) if row.printed else {}
+            for row in self.rows.values()
+        ]
+        found = pd.DataFrame(lines, list(self.rows), columns).replace("", "nan").astype(float)
+        return found.set_axis(list(self.measures), axis="columns")
 
     @property
     def printed_differences(self) -> pd.DataFrame:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reidlib.analysis import benchmark_tables
-from reidlib.data import load
-from reidlib.data.registry import parse
 from reidlib.experiments.obtain import chain, obtain
 from reidlib.experiments.perturbations import evaluate_under_all, open_condition
 from reidlib.experiments.rows import Condition
@@ -30,8 +28,7 @@ def train_chain(
     since: float,
 ) -> None:
     """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
-    name, options = parse(specification)
-    benchmark = load(name, benchmark_tables.folder_of(specification, folders), trial=trial, **options)
+    benchmark = benchmark_tables.load_trial(specification, folders, trial)
     before = benchmark_tables.before(specification, folders)
     links = chain(row, setup.profile, benchmark, before=before, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)

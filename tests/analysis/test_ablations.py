@@ -3,8 +3,9 @@
 import pytest
 from written import gathered
 
-from reidlib.analysis import ablations, published
+from reidlib.analysis import ablations
 from reidlib.analysis.ablations import Ablation, Row
+from reidlib.analysis.benchmark_tables import published
 from reidlib.analysis.scores import Cell, records
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
@@ -25,7 +26,7 @@ def test_every_row_is_an_experiment_with_its_printed_row(ablation):
         if row.printed:
             assert ablation.printed.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
-        rows = published.ablation(ablation.table).index
+        rows = published("jlml_ablations", table=ablation.table)["row"]
         assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
 
 
@@ -122,3 +123,9 @@ def test_the_number_of_seeds_is_said(tmp_path):
 def test_a_baseline_has_to_be_a_row():
     with pytest.raises(InputError, match=r"baseline is one of the rows.*'b'"):
         Ablation("row", {"a": Row(Cell("jlml"))}, "b", "step")
+
+
+def test_a_printed_row_has_to_be_in_its_table():
+    misspelt = Ablation("row", {"a": Row(Cell("jlml"), "with SLF")}, "a", "trapezoid", "sfl")
+    with pytest.raises(InputError, match=r"'with SLF'.*fits 0 rows"):
+        _ = misspelt.printed
