@@ -1,4 +1,8 @@
-"""The papers' ablations: which rows stand in a table, against which baseline, and what the paper printed."""
+"""The papers' ablations: which rows stand in a table, against which baseline, and what the paper printed.
+
+The rows stand in ``ablations.csv``: label, experiment and branch, the name of the paper's row (empty where
+the paper's number is not known), and what differs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from reidlib.analysis.benchmark_tables import published_row
+from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, Scores
 from reidlib.analysis.statistics import signed
 from reidlib.errors import InputError
@@ -80,103 +84,23 @@ class Ablation:
         return (printed - printed.loc[self.baseline]).drop(self.baseline)
 
 
-def _jlml(rows: dict[str, tuple], **settings) -> Ablation:
-    return Ablation(
-        rows={label: Row(Cell(*cell), printed, about) for label, (cell, printed, about) in rows.items()},
-        average_precision="trapezoid",
-        **settings,
-    )
+def _ablation(name: str, heading: str, baseline: str, table: str = "") -> Ablation:
+    """The rows that ``ablations.csv`` has under a name. JLML prints mAP by the official rule."""
+    lines = lines_of("ablations")
+    rows = {
+        label: Row(Cell(experiment, branch), printed, about)
+        for _, label, experiment, branch, printed, about in lines[lines["ablation"] == name].to_numpy()
+    }
+    return Ablation(heading, rows, baseline, "trapezoid" if table else "step", table)
 
 
-LOSSES = _jlml(
-    {
-        "UniLoss, global": (
-            ("jlml-uniloss", "global"),
-            "UniLoss global",
-            "tested by the global feature alone",
-        ),
-        "UniLoss, local": (("jlml-uniloss", "local"), "UniLoss local", "tested by the local feature alone"),
-        "UniLoss, full": (("jlml-uniloss",), "UniLoss full", "one classifier on the joined feature"),
-        "MultiLoss, global": (("jlml", "global"), "MultiLoss global", "tested by the global feature alone"),
-        "MultiLoss, local": (("jlml", "local"), "MultiLoss local", "tested by the local feature alone"),
-        "MultiLoss, full": (("jlml",), "MultiLoss full", "a classifier for each branch"),
-    },
-    heading="training and feature",
-    baseline="UniLoss, full",
-    table="loss",
-)
-SHARED_FEATURES = _jlml(
-    {
-        "without shared features": (
-            ("jlml-separate",), "without shared feature", "each branch has low-level layers of its own"),
-        "with shared features": (
-            ("jlml",), "with shared feature", "both branches on the same low-level layers"),
-    },
-    heading="low-level layers",
-    baseline="without shared features",
-    table="shared",
-)  # fmt: skip
-FEATURE_SELECTION = _jlml(
-    {
-        "without": (("jlml-sfl-off",), "without SFL", "λ = 0"),
-        "with": (("jlml",), "with SFL", "λ = 0.0005, the paper's"),
-        "with, λ × 10": (("jlml-sfl-x10",), "", "λ = 0.005"),
-        "with, λ × 100": (("jlml-sfl-x100",), "", "λ = 0.05"),
-        "without, no batch norm": (("jlml-no-norm-sfl-off",), "", "λ = 0, no norm behind the features"),
-        "with, no batch norm": (("jlml-no-norm",), "", "λ = 0.0005, no norm behind the features"),
-    },
-    heading="selective feature learning",
-    baseline="without",
-    table="sfl",
-)
-PART_COUNTS = _jlml(
-    {
-        f"{parts} parts": ((f"jlml-{parts}" if parts != 4 else "jlml",), str(parts), f"{parts} local streams")
-        for parts in (2, 4, 6, 8, 10)
-    },
-    heading="parts",
-    baseline="4 parts",
-    table="parts",
-)
-DYNAMIC_TRAINING = Ablation(
-    "training",
-    {
-        "plain sum": Row(Cell("pyramid-off"), about="identity + triplet, always balanced batches"),
-        "paper": Row(
-            Cell("pyramid"), about="identity + triplet × weight up to 1, or identity on random batches"
-        ),
-        "paper, literal": Row(Cell("pyramid-literal"), about="as paper, both losses × their focal weights"),
-        "official": Row(Cell("pyramid-official"), about="identity + triplet, or identity; balanced batches"),
-        "identity alone": Row(Cell("pyramid-identity"), about="identity, always random batches"),
-    },
-    "plain sum",
-    "step",
-)
-_STRIPES, _BODY, _ALL = "6 stripes, level 1 only", "whole body only", "6 stripes, all levels"
-PYRAMID_LEVELS = Ablation(
-    "parts",
-    {
-        _BODY: Row(Cell("pyramid-global")),
-        _STRIPES: Row(Cell("pyramid-stripes")),
-        "2 stripes, all levels": Row(Cell("pyramid-2")),
-        "3 stripes, all levels": Row(Cell("pyramid-3")),
-        "4 stripes, all levels": Row(Cell("pyramid-4")),
-        _ALL: Row(Cell("pyramid")),
-    },
-    _ALL,
-    "step",
-)
-PYRAMID_LEVELS_SAME_RATE = Ablation(
-    "parts",
-    {
-        f"{_BODY}, same rate": Row(Cell("pyramid-global-same-rate")),
-        f"{_STRIPES}, same rate": Row(Cell("pyramid-stripes-same-rate")),
-        _ALL: Row(Cell("pyramid")),
-    },
-    _ALL,
-    "step",
-)
-
+LOSSES = _ablation("losses", "training and feature", "UniLoss, full", "loss")
+SHARED_FEATURES = _ablation("shared features", "low-level layers", "without shared features", "shared")
+FEATURE_SELECTION = _ablation("feature selection", "selective feature learning", "without", "sfl")
+PART_COUNTS = _ablation("part counts", "parts", "4 parts", "parts")
+DYNAMIC_TRAINING = _ablation("dynamic training", "training", "plain sum")
+PYRAMID_LEVELS = _ablation("pyramid levels", "parts", "6 stripes, all levels")
+PYRAMID_LEVELS_SAME_RATE = _ablation("pyramid levels, same rate", "parts", "6 stripes, all levels")
 
 # Models whose parts see ever less of what the others see as the boxes get worse. All compare by one feature.
 MISALIGNMENT = {

@@ -3,9 +3,8 @@
 import pytest
 from written import gathered
 
-from reidlib.analysis import ablations
+from reidlib.analysis import ablations, benchmark_tables
 from reidlib.analysis.ablations import Ablation, Row
-from reidlib.analysis.benchmark_tables import published
 from reidlib.analysis.scores import Cell, records
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
@@ -26,7 +25,7 @@ def test_every_row_is_an_experiment_with_its_printed_row(ablation):
         if row.printed:
             assert ablation.printed.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
-        rows = published("jlml_ablations", table=ablation.table)["row"]
+        rows = benchmark_tables.published("jlml_ablations", table=ablation.table)["row"]
         assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
 
 
@@ -129,3 +128,10 @@ def test_a_printed_row_has_to_be_in_its_table():
     misspelt = Ablation("row", {"a": Row(Cell("jlml"), "with SLF")}, "a", "trapezoid", "sfl")
     with pytest.raises(InputError, match=r"'with SLF'.*fits 0 rows"):
         _ = misspelt.printed
+
+
+def test_every_line_of_the_file_is_a_row_of_a_table():
+    lines = benchmark_tables.lines_of("ablations")
+    assert list(lines) == ["ablation", "row", "experiment", "branch", "printed", "about"]
+    assert len(lines) == sum(len(ablation.rows) for ablation in ALL)
+    assert all(ablation.rows for ablation in ALL)
