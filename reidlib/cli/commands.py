@@ -17,6 +17,7 @@ from reidlib.errors import InputError, shorten
 if TYPE_CHECKING:
     from reidlib.data import Benchmark
     from reidlib.experiments import Setup
+    from reidlib.reports.notebook import Source
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -87,8 +88,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
         inputs=inputs,
     )
 
-    def prepare(waiting: tuple[str, ...]) -> list[Task]:
-        from reidlib.reports import tasks as sweeps
+    def prepare(waiting: tuple[Source, ...]) -> list[Task]:
+        from reidlib.reports.tasks import benchmark_tasks, tasks
 
         # Here and not in the first notebook, where nobody would see its progress.
         size = setup.profile.rendered
@@ -99,14 +100,14 @@ def reproduce(arguments: argparse.Namespace) -> int:
         if arguments.no_train:
             return []
         on_folders: list[Task] = []
-        if "42_benchmarks" in waiting:
+        if "42_benchmarks" in [source.name for source in waiting]:
             from reidlib.analysis import benchmark_tables
 
             given = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
-            on_folders = sweeps.benchmark_tasks(given, setup, trials=arguments.trials or 0)
+            on_folders = benchmark_tasks(given, setup, trials=arguments.trials or 0)
         wanted: list[Task] = []
         if size or setup.data_root:
-            wanted = sweeps.tasks(waiting, setup)
+            wanted = tasks(waiting, setup)
         # A training on the benchmark at hand may stand among the tables', too.
         names = {task.name for task in wanted}
         return [task for task in on_folders if task.name not in names] + wanted

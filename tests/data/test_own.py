@@ -8,8 +8,9 @@ from miniature import write_image
 
 from reidlib.data import load, load_specified
 from reidlib.data.check import check
+from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own import list_own
-from reidlib.data.readers.own.division import numbers, person_numbers, seeded_order
+from reidlib.data.readers.own.division import numbers, person_numbers
 from reidlib.errors import InputError
 from reidlib.ranking.metrics import Embeddings, evaluate
 

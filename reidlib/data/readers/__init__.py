@@ -1,4 +1,6 @@
-"""Readers of public layouts, one module a layout: a folder in, a ``Benchmark`` out.
+"""Readers of layouts: a folder in, a ``Reading`` out, for loading it and for checking it.
 
-Each module also has a ``survey``: what ``reidlib.data.check`` compares with what belongs there.
+``layout`` the reading and what all share · ``market`` Market-1501's layout, rendered folders too ·
+``two_view`` and ``grid`` the small sets · ``partitions`` who is tested where nobody says · ``cuhk03`` ·
+``own`` images.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -236,6 +237,11 @@ def near_miss(wanted: str, known: Iterable[str], *, prefix: Path | None = None, 
     if rename:
         return f"rename {name} to {wanted} if that is what it is"
     return f"did you mean {prefix / name if prefix else name}?"
+
+
+def seeded_order(label: str, count: int) -> list[int]:
+    """The numbers from 1 to ``count`` in an order that only the label decides, on every machine the same."""
+    return sorted(range(1, count + 1), key=lambda one: hashlib.sha256(f"{label}: {one}".encode()).digest())
 
 
 def changed_options(reader: Callable, **given: str | int | bool) -> dict[str, str | int | bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import defaultdict
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own.folders import PARTS, Row, among_persons
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match
 from reidlib.data.splits import Split
@@ -66,11 +66,6 @@ def to_split(root: Path, rows: Sequence[Row], *, unknown_camera: int = 0) -> Spl
         np.array([person_of[row.person] for row in rows], dtype=np.int64),
         np.array([camera_of[row.camera] for row in rows], dtype=np.int64),
     )
-
-
-def seeded_order(label: str, count: int) -> list[int]:
-    """The numbers from 1 to ``count`` in an order that only the label decides, on every machine the same."""
-    return sorted(range(1, count + 1), key=lambda one: hashlib.sha256(f"{label}: {one}".encode()).digest())
 
 
 def part(

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.layout import near_miss
+from reidlib.data.readers.layout import near_miss, seeded_order
 from reidlib.errors import InputError, shorten
 from reidlib.files import write_text
 
@@ -111,11 +111,8 @@ def draw(benchmark: str, persons: int, test_persons: int) -> Partitions:
         )
 
     def drawn(trial: int) -> tuple[int, ...]:
-        text = f"{benchmark} {persons} persons, {test_persons} for testing, trial {trial}: "
-        order = sorted(
-            range(1, persons + 1), key=lambda place: hashlib.sha256(f"{text}{place}".encode()).digest()
-        )
-        return tuple(order[:test_persons])
+        label = f"{benchmark} {persons} persons, {test_persons} for testing, trial {trial}"
+        return tuple(seeded_order(label, persons)[:test_persons])
 
     return Partitions(benchmark, persons, tuple(map(drawn, range(TRIALS))))
 
