@@ -141,7 +141,7 @@ def look(draws: Draws, factors: Factors) -> Look:
     )
 
 
-def head(parts: Parts, who: Look, there) -> None:
+def head(parts: Parts, who: Look) -> None:
     """Neck, head, hair or headgear."""
     tall = who.height
     crown = tall - 0.082
@@ -151,32 +151,21 @@ def head(parts: Parts, who: Look, there) -> None:
         return point(x, y, z)
 
     neck = Surface(who.skin * 0.92)
-    parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck, present=there)
-    parts.add(
-        at(crown - 0.078, 0.018),
-        at(crown, 0.004),
-        (0.066, 0.080),
-        Surface(who.skin),
-        present=there,
-        shades=True,
-    )
+    parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck)
+    parts.add(at(crown - 0.078, 0.018), at(crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
     hair = Surface(who.hair, fold=0.22, weave=0.16, offset=who.offset)
     style = who.style
     hatted = (style == CAP) | (style == BEANIE)
     size = np.where(style == BUZZ, 0.080, np.where(style == SHORT, 0.087, 0.091))
     parts.add(
-        at(crown + 0.010, -0.014),
-        at(crown - 0.035, -0.026),
-        (size, size * 0.90),
-        hair,
-        present=there & ~hatted,
+        at(crown + 0.010, -0.014), at(crown - 0.035, -0.026), (size, size * 0.90), hair, present=~hatted
     )
     parts.add(
         at(crown - 0.03, -0.032),
         at(crown - 0.105, -0.030),
         (0.080, 0.066),
         hair,
-        present=there & ((style == MEDIUM) | (style == LONG)),
+        present=(style == MEDIUM) | (style == LONG),
     )
     end = 0.80 * tall - 0.10 * who.bottom_length
     parts.add(
@@ -185,19 +174,13 @@ def head(parts: Parts, who: Look, there) -> None:
         (0.086, 0.070),
         hair,
         flatness=0.75,
-        present=there & (style == LONG),
+        present=(style == LONG),
     )
     parts.add(
-        at(crown + 0.005, -0.105),
-        at(crown - 0.02, -0.110),
-        (0.045, 0.045),
-        hair,
-        present=there & (style == BUN),
+        at(crown + 0.005, -0.105), at(crown - 0.02, -0.110), (0.045, 0.045), hair, present=(style == BUN)
     )
     hat = Surface(np.where((style == CAP)[:, None], who.trim, who.bag_colour), weave=0.06)
-    parts.add(
-        at(crown + 0.018, -0.004), at(crown - 0.004, -0.010), (0.084, 0.090), hat, present=there & hatted
-    )
+    parts.add(at(crown + 0.018, -0.004), at(crown - 0.004, -0.010), (0.084, 0.090), hat, present=hatted)
     parts.add(
         at(crown + 0.004, 0.05),
         at(crown - 0.010, 0.125),
@@ -205,11 +188,11 @@ def head(parts: Parts, who: Look, there) -> None:
         hat,
         flatness=0.22,
         front=(0.0, 1.0, 0.0),
-        present=there & (style == CAP),
+        present=(style == CAP),
     )
 
 
-def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
+def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
     """Backpack, shoulder bag or handbag with straps."""
     tall, size = who.height, who.bag_size
     chest_y, depth = chest
@@ -224,7 +207,7 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
         offset=who.offset,
     )
     strap = Surface(who.bag_colour * 0.8)
-    pack = there & (who.bag == BACKPACK)
+    pack = who.bag == BACKPACK
     behind = -(depth + 0.075 * size)
     parts.add(
         point(zero, chest_y + 0.01, behind),
@@ -240,7 +223,7 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
             over, point(side * 0.110, chest_y - 0.10, depth + 0.002), (0.022, 0.019), strap, present=pack
         )
     side = who.bag_side
-    slung = there & (who.bag == SHOULDER_BAG)
+    slung = who.bag == SHOULDER_BAG
     hip_side = side * (0.175 + 0.05 * (who.girth - 1))
     parts.add(
         point(hip_side, hip_y + 0.06, -0.06 * size),
@@ -266,7 +249,7 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
             strap,
             present=slung,
         )
-    carried = there & (who.bag == HANDBAG)
+    carried = who.bag == HANDBAG
     hand = np.where((side > 0)[:, None], hands[:, 1], hands[:, 0])
     drop = point(zero, -0.17 * size, zero)
     parts.add(hand, hand + point(zero, -0.10, zero), (0.010, 0.010), strap, present=carried)

@@ -71,13 +71,12 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Par
     cloth = {"fold": 0.16 * factors.texture, "weave": 0.07 * factors.texture}
     tall = who.height
     hip_y, shoulder_y = who.leg_share * tall, 0.805 * tall
-    there = np.ones(tall.shape, bool)
 
-    feet = _legs(parts, who, how, hip_y, cloth, there)
-    chest = _torso(parts, who, hip_y, cloth, there)
-    hands = _arms(parts, who, how, shoulder_y, cloth, there)
-    head(parts, who, there)
-    bags(parts, who, hands, chest, hip_y, cloth, there)
+    feet = _legs(parts, who, how, hip_y, cloth)
+    chest = _torso(parts, who, hip_y, cloth)
+    hands = _arms(parts, who, how, shoulder_y, cloth)
+    head(parts, who)
+    bags(parts, who, hands, chest, hip_y, cloth)
 
     lowest = feet.min(-1)
     shift = np.stack([np.zeros_like(lowest), -lowest, np.zeros_like(lowest)], -1)
@@ -85,7 +84,7 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Par
     return parts
 
 
-def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray:
+def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
     """Thighs, shins, shoes; returns the height of both soles (N, 2)."""
     # Cloth holds the knees together: a narrow skirt allows short steps only.
     ease = np.where(who.bottom_kind == SKIRT, 0.62, 1.0)
@@ -113,7 +112,6 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray
                 offset=who.offset,
                 **cloth,
             ),
-            present=there,
             shades=True,
         )
         lower = np.where(trousers[:, None], who.bottom, np.where(shorts[:, None], who.skin, bare))
@@ -123,7 +121,6 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray
             ankle,
             (0.056 * wide * (0.4 + 0.6 * who.girth), np.where(trousers, 0.047, 0.036)),
             Surface(lower, end=who.skin, end_from=cut, offset=who.offset + 7, **cloth),
-            present=there,
             shades=True,
         )
         # The foot stays flat while the leg carries and follows the shin when it swings behind.
@@ -138,7 +135,6 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray
             Surface(who.shoes, weave=0.05),
             flatness=0.85,
             front=(0.0, 1.0, 0.0),
-            present=there,
             shades=True,
         )
         soles.append(np.minimum(heel[:, 1] - 0.040, toe[:, 1] - 0.034))
@@ -174,7 +170,7 @@ def _top_surface(
     )
 
 
-def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np.ndarray]:
+def _torso(parts: Parts, who: Look, hip_y, cloth) -> tuple[np.ndarray, np.ndarray]:
     """Chest, belly, hips, shoulders, skirt or coat; returns chest height and depth (N,)."""
     tall = who.height
     chest_y, waist_y, pelvis_y = 0.735 * tall, 0.625 * tall, hip_y + 0.045
@@ -192,20 +188,12 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         (chest_r, waist_r),
         _top_surface(who, cloth, printed=True, end=who.trim, end_from=yoke_from),
         flatness=thin,
-        present=there,
         shades=True,
     )
     below = np.where(who.pattern == YOKE, 1.0, 0.0)[:, None]
     lower_top = who.top + (who.trim - who.top) * below
     surface = _top_surface(who, cloth, down=down, printed=True, end=who.bottom, end_from=who.hem)
-    parts.add(
-        waist,
-        pelvis,
-        (waist_r, pelvis_r),
-        replace(surface, base=lower_top),
-        flatness=thin + 0.02,
-        present=there,
-    )
+    parts.add(waist, pelvis, (waist_r, pelvis_r), replace(surface, base=lower_top), flatness=thin + 0.02)
     shoulder = 0.100 * who.shoulders * tall
     shoulder_y = 0.805 * tall
     for side in (-1.0, 1.0):
@@ -214,7 +202,6 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
             point(side * shoulder, shoulder_y, -0.005),
             (0.055, 0.058 * (0.6 + 0.4 * who.girth)),
             Surface(who.top, offset=who.offset + 13, **cloth),
-            present=there,
         )
     skirt = who.bottom_kind == SKIRT
     skirt_cloth = {**cloth, "fold": cloth["fold"] * 1.5}  # deeper folds than a sleeve's
@@ -225,7 +212,7 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         (waist_r * 1.02, pelvis_r * (1.20 + 0.30 * who.bottom_length)),
         Surface(who.bottom, offset=who.offset + 21, **skirt_cloth),
         flatness=thin + 0.24,
-        present=there & skirt,
+        present=skirt,
         hollow=True,
     )
     coat = who.coat & ~skirt
@@ -235,7 +222,7 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         (waist_r * 1.06, pelvis_r * 1.18),
         replace(_top_surface(who, cloth, down=down, printed=True), base=lower_top),
         flatness=thin + 0.14,
-        present=there & coat,
+        present=coat,
         hollow=True,
     )
     parts.add(
@@ -243,12 +230,12 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         point(zero, shoulder_y - 0.045, -0.100),
         (0.068, 0.045),
         Surface(who.top * 0.85, offset=who.offset, **cloth),
-        present=there & who.hood,
+        present=who.hood,
     )
     return chest_y, chest_r * thin
 
 
-def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth, there) -> np.ndarray:
+def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
     """Upper arms, forearms, hands; returns where the hands are (N, 2, 3)."""
     tall = who.height
     shoulder_x = 0.106 * who.shoulders * tall
@@ -270,9 +257,9 @@ def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth, there) -> np.nd
             side * sine(inward), -cosine(inward) * cosine(bend), cosine(inward) * sine(bend)
         )
         surface = _top_surface(who, cloth, down=-0.07, end=who.skin, end_from=upper_from)
-        parts.add(shoulder, elbow, (0.056 * thick, 0.044 * thick), surface, present=there)
+        parts.add(shoulder, elbow, (0.056 * thick, 0.044 * thick), surface)
         surface = _top_surface(who, cloth, down=upper - 0.07, end=who.skin, end_from=fore_from)
-        parts.add(elbow, wrist, (0.043 * thick, 0.033 * thick), surface, present=there)
+        parts.add(elbow, wrist, (0.043 * thick, 0.033 * thick), surface)
         reach = (wrist - elbow) / fore[:, None]
         hand = wrist + 0.055 * reach
         parts.add(
@@ -282,7 +269,6 @@ def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth, there) -> np.nd
             Surface(who.skin),
             flatness=0.7,
             front=(1.0, 0.0, 0.0),
-            present=there,
         )
         hands.append(hand)
     return np.stack(hands, 1)
