@@ -8,8 +8,8 @@ import numpy as np
 
 from reidlib.data.synthetic.bodies import KINDS, Parts, join, prop
 from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
-from reidlib.data.synthetic.looks import look
-from reidlib.data.synthetic.pedestrians import pedestrian, pose
+from reidlib.data.synthetic.looks import Look
+from reidlib.data.synthetic.pedestrians import Pose, pedestrian
 from reidlib.data.synthetic.places import Place, place
 from reidlib.data.synthetic.raycasting import Capsules, Views
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
@@ -226,7 +226,7 @@ def _people(person: Draws, draws: Draws, yaw: np.ndarray, accompanied: np.ndarra
     spot = np.zeros((len(heading), 3))
     spot[len(yaw) :, 0], spot[len(yaw) :, 2] = across, depth
     image = np.concatenate([np.arange(len(yaw)), accompanied])
-    people = pedestrian(look(looks, factors), pose(poses, factors), factors, image)
+    people = pedestrian(Look(looks, factors), Pose(poses, factors), factors, image)
     people.stand(sine(heading), cosine(heading), spot)
     return people
 
