@@ -134,10 +134,9 @@ def head(parts: Parts, who: Look) -> None:
     """Neck, head, hair or headgear."""
     tall = who.height
     crown = tall - 0.082
-    zero = np.zeros_like(tall)
 
-    def at(y, z, x=zero):
-        return point(x, y, z)
+    def at(y, z):
+        return point(0.0, y, z)
 
     neck = Surface(who.skin * 0.92)
     parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck)
@@ -208,9 +207,8 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
     )
     for side in (-1.0, 1.0):
         over = point(side * 0.098, 0.822 * tall, 0.020)
-        parts.add(
-            over, point(side * 0.110, chest_y - 0.10, depth + 0.002), (0.022, 0.019), strap, present=pack
-        )
+        under = point(side * 0.110, chest_y - 0.10, depth + 0.002)
+        parts.add(over, under, (0.022, 0.019), strap, present=pack)
     side = who.bag_side
     slung = who.bag == SHOULDER_BAG
     hip_side = side * (0.175 + 0.05 * (who.girth - 1))
@@ -224,20 +222,11 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
         present=slung,
     )
     for face in (-1.0, 1.0):
-        parts.add(
-            point(-side * 0.07, 0.835 * tall, face * 0.035),
-            point(side * 0.0, chest_y - 0.06, face * depth),
-            (0.017, 0.017),
-            strap,
-            present=slung,
-        )
-        parts.add(
-            point(side * 0.0, chest_y - 0.06, face * depth),
-            point(side * 0.165, hip_y + 0.12, face * 0.05),
-            (0.017, 0.017),
-            strap,
-            present=slung,
-        )
+        neck = point(-side * 0.07, 0.835 * tall, face * 0.035)
+        middle = point(side * 0.0, chest_y - 0.06, face * depth)
+        hip = point(side * 0.165, hip_y + 0.12, face * 0.05)
+        for start, end in ((neck, middle), (middle, hip)):
+            parts.add(start, end, (0.017, 0.017), strap, present=slung)
     carried = who.bag == HANDBAG
     hand = np.where((side > 0)[:, None], hands[:, 1], hands[:, 0])
     drop = point(zero, -0.17 * size, zero)
