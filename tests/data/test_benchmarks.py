@@ -514,6 +514,14 @@ def test_an_archive_that_lies_in_the_folder_is_named(tmp_path, name):
     )
 
 
+def test_a_check_lists_what_the_folders_lack_before_what_lies_beside_them(boxed):
+    (boxed / "gt_bbox" / "nobody.jpg").write_bytes(b"")
+    problems = check("market1501", boxed, progress=False, distractors=True).problems
+    said = ("identities 1 to 1501", "an image's name begins", "further distractors lie in")
+    places = [place for words in said for place, one in enumerate(problems) if one.startswith(words)]
+    assert places == sorted(places) and len(places) == len(said)
+
+
 def test_distractors_and_boxes_are_counted_against_what_belongs_there(boxed):
     folder = boxed / "distractors_500k"
     folder.mkdir()

@@ -32,6 +32,10 @@ class Misplaced(InputError):
     """The folder that was given holds nothing of a layout, and the one that was meant lies near it."""
 
 
+class Unreachable(InputError):
+    """What was given cannot be opened, so that nothing can be said of it: raised by a check, too."""
+
+
 @dataclass
 class Reading:
     """What a reader found in a folder: everything that is there and, not raised, everything that is wrong.
@@ -56,9 +60,14 @@ class Reading:
     examine: Callable[[], Iterable[InputError | str]] = tuple
 
     def attempt(self, read: Callable[..., Answer], *arguments: object) -> Answer | None:
-        """What ``read`` returns; None where it raises ``InputError``, which becomes a problem."""
+        """What ``read`` returns; None where it raises ``InputError``, which becomes a problem.
+
+        ``Unreachable`` is raised.
+        """
         try:
             return read(*arguments)
+        except Unreachable:
+            raise
         except InputError as error:
             self.problems.append(error)
             return None
@@ -144,7 +153,7 @@ def list_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
                 if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and entry.is_file()
             )
     except OSError as error:
-        raise InputError(
+        raise Unreachable(
             "a benchmark's folders can be listed", f"{error.strerror}: {folder}", "check its access rights"
         ) from None
 

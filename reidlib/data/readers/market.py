@@ -68,31 +68,42 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
     ``images``.
     """
     reading = read_market_layout("market1501", root, "Market-1501", MARKET_COUNTS)
-    query = reading.parts.get("query")
-    boxes = None if query is None else reading.attempt(hand_drawn_boxes, root, query)
-    more = reading.attempt(further_distractors, root) if distractors else None
+
+    def boxes() -> Split | None:
+        return hand_drawn_boxes(root, reading.parts["query"]) if "query" in reading.parts else None
+
+    def make(trial: int) -> Benchmark:
+        more = further_distractors(root) if distractors else None
+        return Benchmark(
+            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes(), distractors=more
+        )
 
     def examine() -> Iterator[InputError | str]:
         # 751 training and 750 test identities share the numbers 1 to 1501, each of which therefore occurs.
         present = [split.person_ids for split in reading.parts.values()]
         if present and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
             yield f"identities 1 to 1501 of which nothing is there: {shorten(absent.tolist(), 20)}"
-        yield from broken_rules(reading, boxes)
-        if boxes is not None:
-            reading.parts[BOXES_FOLDER] = boxes
+        drawn = None
+        try:
+            drawn = boxes()
+        except InputError as error:
+            yield error
+        yield from broken_rules(reading, drawn)
+        if drawn is not None:
+            reading.parts[BOXES_FOLDER] = drawn
             everything = _about(len(list_images(root / BOXES_FOLDER)), "images", BOXES_ABOUT)
             reading.remarks.append(
-                f"{BOXES_FOLDER} holds {counted(len(boxes), 'boxes')} of the queries, for multi-query, among"
+                f"{BOXES_FOLDER} holds {counted(len(drawn), 'boxes')} of the queries, for multi-query, among"
                 f" {everything}"
             )
-        if more is not None:
-            reading.parts["distractors_500k"] = more
-            reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
+        if distractors:
+            try:
+                more = reading.parts["distractors_500k"] = further_distractors(root)
+                reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
+            except InputError as error:
+                yield error
 
-    reading.make = lambda trial: Benchmark(
-        "market1501", root, *market_splits(reading), trial=trial, boxes=boxes, distractors=more
-    )
-    reading.examine = examine
+    reading.make, reading.examine = make, examine
     return reading
 
 
