@@ -9,7 +9,7 @@ from miniature import MINIATURE, write_image
 from reidlib.data import BENCHMARKS, load, load_specified
 from reidlib.data import check as checking
 from reidlib.data.check import check, differences
-from reidlib.data.readers.market import MARKET_COUNTS
+from reidlib.data.readers.layout import official_counts
 from reidlib.data.registry import GUIDES, parse
 from reidlib.errors import InputError, counted
 
@@ -251,9 +251,10 @@ def test_the_check_of_nothing_is_refused(tmp_path):
 
 
 def test_official_counts_add_up():
-    test = MARKET_COUNTS["bounding_box_test"]
+    counts = official_counts("market1501")
+    test = counts["bounding_box_test"]
     assert test["images"] - test["junk"] == 15_913  # the gallery's usual size
-    assert sum(MARKET_COUNTS[f]["identities"] for f in ("bounding_box_train", "query")) == 1501
+    assert sum(counts[f]["identities"] for f in ("bounding_box_train", "query")) == 1501
 
 
 # Hand-drawn boxes: those of the queries (0001 by camera 1, 0003 by camera 2), and some that no query needs.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark, Protocol
-from reidlib.data.readers.layout import Counts, Reading
+from reidlib.data.readers.layout import Reading, official_counts
 from reidlib.data.readers.two_view import divide, problems_of_trials, read_views, unpaired
 from reidlib.data.rules import queries_without_match
 from reidlib.data.splits import concatenated
@@ -18,11 +18,6 @@ from reidlib.errors import InputError, counted, shorten
 FOLDERS = ("gallery", "probe")
 PARTITIONS = "features_and_partitions.mat"
 NUM_PARTITIONS, NUM_TRAINING_PERSONS = 10, 125
-# The package's readme, and torchreid's counts.
-COUNTS: Counts = {
-    "probe": {"images": 250, "identities": 250},
-    "gallery": {"images": 1_025, "identities": 250, "distractors": 775},
-}
 # Distractors of the probe's own camera stay: the 900 gallery images are the same for every probe.
 PROTOCOLS = {"single-shot": Protocol("single", across_cameras=False)}
 
@@ -42,7 +37,7 @@ def grid(root: Path) -> Reading:
     persons are not there.
     """
     reading = read_views(root, FOLDERS, "GRID", _FORM, _read_name)
-    reading.title, reading.expected = "grid", COUNTS
+    reading.title, reading.expected = "grid", official_counts("grid")
     if len(reading.parts) == 2:
         reading.problems += unpaired(*reading.parts.values(), "probe and in gallery")
     training = reading.attempt(training_persons, root / PARTITIONS) or ()

@@ -14,7 +14,15 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import layout
-from reidlib.data.readers.layout import Counts, Misplaced, Reading, folder_names, list_images, require_folder
+from reidlib.data.readers.layout import (
+    Counts,
+    Misplaced,
+    Reading,
+    folder_names,
+    list_images,
+    official_counts,
+    require_folder,
+)
 from reidlib.data.rules import (
     DISTRACTOR,
     NO_EMPTY_SPLIT,
@@ -34,27 +42,9 @@ _RENDER_AGAIN = "remove the folder and render it again: reidlib render SIZE FOLD
 # `0002_c1s1_000451_03.jpg`: person before the first underscore (-1 junk, 0000 distractor), camera after c.
 _NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(?!\d)")
 
-# The official package (Zheng et al. 2015), counted; its web page says 2,793 distractors.
-MARKET_COUNTS: Counts = {
-    "bounding_box_train": {"images": 12_936, "identities": 751, "cameras": 6},
-    "query": {"images": 3_368, "identities": 750, "cameras": 6},
-    "bounding_box_test": {
-        "images": 19_732,
-        "identities": 750,
-        "cameras": 6,
-        "junk": 3_819,
-        "distractors": 2_798,
-    },
-}
 # Of all hand-drawn boxes and of the further distractors, not counted in the files themselves: what is known
 # of them is this much, so that other numbers are worth a remark and no problem.
 BOXES_ABOUT, DISTRACTORS_ABOUT = 25_259, 500_000
-# torchreid's counts; the 408 persons of the gallery whom no query asks for are known less surely.
-DUKE_COUNTS: Counts = {
-    "bounding_box_train": {"images": 16_522, "identities": 702, "cameras": 8},
-    "query": {"images": 2_228, "identities": 702, "cameras": 8},
-    "bounding_box_test": {"images": 17_661, "identities": 1_110, "cameras": 8},
-}
 
 
 def market1501(root: Path, *, distractors: bool = False) -> Reading:
@@ -67,7 +57,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
     half a million further ones as well, from ``distractors_500k``, ``distractors_500k/images`` or
     ``images``.
     """
-    reading = read_market_layout("market1501", root, "Market-1501", MARKET_COUNTS)
+    reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"))
 
     def boxes() -> Split | None:
         return hand_drawn_boxes(root, reading.parts["query"]) if "query" in reading.parts else None
@@ -113,7 +103,7 @@ def dukemtmc(root: Path) -> Reading:
     Names are ``0001_c2_f0046182.jpg``. The set was withdrawn by its authors: see the README's section on
     responsible use.
     """
-    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", DUKE_COUNTS)
+    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
     reading.make = lambda trial: Benchmark("dukemtmc", root, *market_splits(reading), trial=trial)
     return reading
 

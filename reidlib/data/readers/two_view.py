@@ -11,11 +11,11 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers.layout import (
-    Counts,
     Reading,
     ReadName,
     changed_options,
     list_images,
+    official_counts,
     read_folders,
 )
 from reidlib.data.readers.partitions import choose_partitions
@@ -24,16 +24,12 @@ from reidlib.data.splits import Split, concatenated
 from reidlib.errors import InputError, counted, shorten
 
 VIPER_CAMERAS = {"cam_a": 1, "cam_b": 2}
-# The whole set (Gray, Brennan, Tao 2007), of which the papers test half of the persons.
-VIPER_COUNTS: Counts = {folder: {"images": 632, "identities": 632, "cameras": 1} for folder in VIPER_CAMERAS}
 VIPER_PROTOCOLS = {"single-shot": Protocol("single")}
 _VIPER_FORM = "VIPeR's images are named by 3 digits of the person and the angle, as in 000_45.bmp"
 # Some copies name the camera once more, as in `000_45_a.bmp`.
 _VIPER_NAME = re.compile(r"(\d{3})_\d{1,3}(_[ab])?\.[A-Za-z]+")
 
 CUHK01_FOLDER = "campus"
-# The whole set (Li, Zhao, Wang 2012), as torchreid and open-reid count it.
-CUHK01_COUNTS: Counts = {CUHK01_FOLDER: {"images": 3_884, "identities": 971, "cameras": 2}}
 CUHK01_PROTOCOLS = {"single-shot": Protocol("single", draws=10), "multi-shot": Protocol("multi")}
 # `0001001.png`: four digits of the person (from 1), three of the image: 1 and 2 by camera 1, 3 and 4 by 2.
 _CUHK01_FORM = "CUHK01's images are named by 4 digits of the person and 001 to 004, as in 0001001.png"
@@ -55,7 +51,7 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
     reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
     if len(reading.parts) == 2:
         reading.problems += unpaired(*reading.parts.values(), "cam_a and in cam_b")
-    reading.expected = VIPER_COUNTS
+    reading.expected = official_counts("viper")
     return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions)
 
 
@@ -74,7 +70,7 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
     shows, and partitions that do not fit.
     """
     reading = read_views(root, (CUHK01_FOLDER,), "CUHK01", _CUHK01_FORM, _read_cuhk01)
-    reading.expected = CUHK01_COUNTS
+    reading.expected = official_counts("cuhk01")
     if (images := reading.parts.get(CUHK01_FOLDER)) is not None:
         by_camera = [images.select(images.camera_ids == camera) for camera in (1, 2)]
         reading.problems += unpaired(*by_camera, "both cameras (001 or 002, and 003 or 004)")
