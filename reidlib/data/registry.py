@@ -9,11 +9,10 @@ from pathlib import Path
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers.cuhk03 import cuhk03
-from reidlib.data.readers.grid import grid
 from reidlib.data.readers.layout import Reading, near_miss, table
 from reidlib.data.readers.market import dukemtmc, market1501, synthetic
 from reidlib.data.readers.own import csv, folder
-from reidlib.data.readers.two_view import cuhk01, viper
+from reidlib.data.readers.two_view import cuhk01, grid, viper
 from reidlib.errors import InputError
 
 BENCHMARKS: dict[str, Callable[..., Reading]] = {

@@ -1,6 +1,6 @@
 """Readers of layouts: a folder in, a ``Reading`` out, for loading it and for checking it.
 
 ``layout`` the reading and what all share · ``market`` Market-1501's layout, rendered folders too ·
-``two_view`` and ``grid`` the small sets · ``partitions`` who is tested where nobody says · ``cuhk03`` ·
+``two_view`` the small sets · ``partitions`` who is tested there · ``cuhk03`` ·
 ``own`` images.
 """

@@ -1,4 +1,4 @@
-"""Sets of persons in two views, an image or two in each: VIPeR and CUHK01, and what GRID shares with them."""
+"""Sets of persons in two views, an image or two in each: VIPeR, CUHK01 and QMUL GRID."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reidlib.data.readers.layout import (
     official_counts,
     read_folders,
 )
-from reidlib.data.readers.partitions import choose_partitions
-from reidlib.data.rules import DISTRACTOR
+from reidlib.data.readers.partitions import GRID_FILE, choose_partitions, training_persons
+from reidlib.data.rules import DISTRACTOR, queries_without_match
 from reidlib.data.splits import Split, concatenated
 from reidlib.errors import InputError, counted, shorten
 
@@ -34,6 +34,16 @@ CUHK01_PROTOCOLS = {"single-shot": Protocol("single", draws=10), "multi-shot": P
 # `0001001.png`: four digits of the person (from 1), three of the image: 1 and 2 by camera 1, 3 and 4 by 2.
 _CUHK01_FORM = "CUHK01's images are named by 4 digits of the person and 001 to 004, as in 0001001.png"
 _CUHK01_NAME = re.compile(r"(?!0000)(\d{4})00([1-4])\.[A-Za-z]+")
+
+
+GRID_FOLDERS = ("gallery", "probe")
+GRID_PARTITIONS, GRID_TRAINING_PERSONS = 10, 125
+# Distractors of the probe's own camera stay: the 900 gallery images are the same for every probe.
+GRID_PROTOCOLS = {"single-shot": Protocol("single", across_cameras=False)}
+_GRID_FORM = (
+    "GRID's images are named by 4 digits of the person and the camera 1 to 8, as in 0001_1_25004_107.jpeg"
+)
+_GRID_NAME = re.compile(r"(\d{4})_([1-8])_.*")
 
 
 def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Reading:
@@ -83,6 +93,58 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
     return _partitioned(reading, cuhk01, root, CUHK01_PROTOCOLS, test_persons, partitions)
 
 
+def grid(root: Path) -> Reading:
+    """QMUL GRID (Loy, Xiang, Gong 2009). ``root`` holds ``probe``, ``gallery`` and the partitions' .mat.
+
+    ``features_and_partitions.mat`` holds ten partitions (``trial``), each with 125 training persons, whose
+    images of both folders are the training split. Query are the other persons' probes; gallery are their
+    gallery images and, in every trial, all distractors (``0000``).
+
+    Protocol: ``single-shot``. Refused are a folder one level too high or too low, names of another form,
+    persons whom only one folder shows, a .mat that cannot be read or is of version 7.3, and partitions whose
+    persons are not there.
+    """
+    reading = read_views(root, GRID_FOLDERS, "GRID", _GRID_FORM, _read_grid)
+    reading.title, reading.expected = "grid", official_counts("grid")
+    if len(reading.parts) == 2:
+        reading.problems += unpaired(*reading.parts.values(), "probe and in gallery")
+    training = reading.attempt(training_persons, root / GRID_FILE) or ()
+    if not reading.problems:
+        reading.num_trials = len(training)
+        images = concatenated(list(reading.parts.values()))
+        in_query_n = np.arange(len(images)) >= len(reading.parts["gallery"])
+
+        def in_test(trial: int) -> np.ndarray:
+            return ~np.isin(images.person_ids, training[trial])
+
+        divide(reading, root, images, in_query_n, in_test, GRID_PROTOCOLS)
+        if absent := np.setdiff1d(np.concatenate(training), images.person_ids).tolist():
+            reading.problems.append(
+                InputError(
+                    "the persons of the partitions have images in probe and gallery",
+                    f"{counted(len(absent), 'persons')} without: {shorten(absent, 20)}",
+                    "unpack the archive completely",
+                )
+            )
+
+    def examine() -> Iterator[InputError | str]:
+        yield from problems_of_trials(reading)
+        sizes = [len(persons) for persons in training]
+        if training and sizes != [GRID_TRAINING_PERSONS] * GRID_PARTITIONS:
+            yield (
+                f"{GRID_FILE} holds {counted(len(sizes), 'partitions')} of {shorten(sorted(set(sizes)))}"
+                f" training persons; {GRID_PARTITIONS} of {GRID_TRAINING_PERSONS} belong there"
+            )
+        if len(reading.parts) == 2:
+            gallery, probes = reading.parts.values()
+            if unmatched := queries_without_match(probes, gallery):
+                named = shorten([path.name for path in unmatched])
+                reading.remarks.append(f"{len(unmatched)} of {len(probes)} probes have no match: {named}")
+
+    reading.examine = examine
+    return reading
+
+
 def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read: ReadName) -> Reading:
     """``read_folders`` for names whose ``form`` is told in words."""
 
@@ -116,13 +178,36 @@ def unpaired(first: Split, second: Split, views: str) -> list[InputError]:
     ]
 
 
-def divide(images: Split, in_query_n: np.ndarray, in_test_n: np.ndarray) -> tuple[Split, Split, Split]:
-    """Train, query and gallery: images outside the test, and those of the test by view (boolean (N,))."""
-    return (
-        images.select(~in_test_n),
-        images.select(in_test_n & in_query_n),
-        images.select(in_test_n & ~in_query_n),
-    )
+def divide(
+    reading: Reading,
+    root: Path,
+    images: Split,
+    in_query_n: np.ndarray,
+    in_test: Callable[[int], np.ndarray],
+    protocols: Mapping[str, Protocol],
+    **options: str | int,
+) -> None:
+    """Have the reading make its trials of these images.
+
+    ``in_query_n``: which are of the query's view; ``in_test``: which show a trial's test persons (boolean
+    (N,)). All others are for training.
+    """
+
+    def make(trial: int) -> Benchmark:
+        in_test_n = in_test(trial)
+        return Benchmark(
+            reading.title,
+            root,
+            images.select(~in_test_n),
+            images.select(in_test_n & in_query_n),
+            images.select(in_test_n & ~in_query_n),
+            num_trials=reading.num_trials,
+            trial=trial,
+            options=options,
+            protocols=protocols,
+        )
+
+    reading.make, reading.examine = make, lambda: problems_of_trials(reading)
 
 
 def problems_of_trials(reading: Reading) -> Iterator[InputError]:
@@ -158,19 +243,11 @@ def _partitioned(
     if chosen := reading.attempt(choose_partitions, *arguments):
         reading.num_trials = len(chosen.test)
 
-    def make(trial: int) -> Benchmark:
-        in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
-        return Benchmark(
-            reading.title,
-            root,
-            *divide(images, images.camera_ids == 1, in_test_n),
-            num_trials=reading.num_trials,
-            trial=trial,
-            options=changed_options(reader, test_persons=test_persons, partitions=partitions),
-            protocols=protocols,
-        )
+    def in_test(trial: int) -> np.ndarray:
+        return np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
 
-    reading.make, reading.examine = make, lambda: problems_of_trials(reading)
+    options = changed_options(reader, test_persons=test_persons, partitions=partitions)
+    divide(reading, root, images, images.camera_ids == 1, in_test, protocols, **options)
     return reading
 
 
@@ -182,3 +259,8 @@ def _read_viper(folder: str, name: str) -> tuple[int, int] | None:
 def _read_cuhk01(folder: str, name: str) -> tuple[int, int] | None:
     match = _CUHK01_NAME.fullmatch(name)
     return match and (int(match[1]), (int(match[2]) + 1) // 2)
+
+
+def _read_grid(folder: str, name: str) -> tuple[int, int] | None:
+    match = _GRID_NAME.fullmatch(name)
+    return match and (int(match[1]), int(match[2]))
