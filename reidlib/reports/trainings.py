@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reidlib.analysis import benchmark_tables
 from reidlib.data import load
-from reidlib.data.registry import parse
+from reidlib.data.readers import parse
 from reidlib.experiments.obtain import chain, obtain
 from reidlib.experiments.perturbations import evaluate_under_all, open_condition
 from reidlib.experiments.rows import Condition

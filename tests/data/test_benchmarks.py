@@ -9,8 +9,8 @@ from miniature import MINIATURE, write_image
 from reidlib.data import BENCHMARKS, load, load_specified
 from reidlib.data import check as checking
 from reidlib.data.check import check, differences
+from reidlib.data.readers import GUIDES, parse
 from reidlib.data.readers.layout import official_counts
-from reidlib.data.registry import GUIDES, parse
 from reidlib.errors import InputError, counted
 
 COUNTS = {

@@ -27,10 +27,10 @@ from scipy.io import savemat
 from reidlib import files
 from reidlib.data.benchmark import Protocol
 from reidlib.data.check import check, counts_of
+from reidlib.data.readers import load, read
 from reidlib.data.readers.cuhk03 import archive
 from reidlib.data.readers.cuhk03.archive import extract, identity
 from reidlib.data.readers.layout import official_counts
-from reidlib.data.registry import load, read
 from reidlib.errors import InputError
 
 # By hand: 8 persons of 10 slots, less 3 + 4 + 5 empty cells, and less 2 + 7.
