@@ -158,7 +158,7 @@ def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read:
     return read_folders(root, folders, layout, read, strange)
 
 
-def unpaired(first: Split, second: Split, views: str) -> list[InputError]:
+def unpaired(first: Split, second: Split, views: str) -> Iterator[InputError]:
     """The error for persons whom only one of two views shows, if there are any."""
     shared = set(np.intersect1d(first.person_ids, second.person_ids).tolist())
     alone = [
@@ -167,15 +167,12 @@ def unpaired(first: Split, second: Split, views: str) -> list[InputError]:
         for path, person in zip(split.paths, split.person_ids.tolist(), strict=True)
         if person != DISTRACTOR and person not in shared
     ]
-    if not alone:
-        return []
-    return [
-        InputError(
+    if alone:
+        yield InputError(
             f"every person has an image in {views}",
             f"{counted(len(alone), 'images')} of persons whom only one of them shows: {shorten(alone)}",
             "unpack the archive completely, or take these images out",
         )
-    ]
 
 
 def divide(
