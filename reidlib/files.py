@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,11 @@ def runs() -> Path:
     return home() / "runs"
 
 
+def safe_name(text: str) -> str:
+    """A text as part of a file's name, which may hold less: a benchmark's options, say."""
+    return re.sub(r"[^\w.=,+-]", "-", text)
+
+
 def unwritable(path: Path, error: OSError) -> InputError:
     """The one line for a file that could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -118,6 +124,14 @@ def read_json(path: Path) -> dict:
             f"{path}: {error}",
             "restore the file, or remove the run's folder to train again",
         ) from error
+
+
+def find_json(path: Path) -> dict | None:
+    """A JSON file's content; None where there is none, or a damaged one, which writing it again mends."""
+    try:
+        return read_json(path)
+    except InputError:
+        return None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 
 from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS
-from reidlib.reports import tasks as sweeps
+from reidlib.reports.notebook import read_source
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -124,7 +124,8 @@ def test_every_training_was_done_once_and_is_where_it_is_said_to_be(report):
     out, environment, _ = report
     trained = sorted((Path(environment["REIDLIB_HOME"]) / "runs").glob("*/run.json"))
     assert len(trained) == len(EXPERIMENTS)
-    for name, wanted in sweeps.TRAININGS.items():
+    for source in filter(lambda source: source.trainings, map(read_source, NOTEBOOKS)):
+        name, wanted = source.name, source.trainings
         runs = json.loads((out / name / "result.json").read_text())["runs"]
         assert not [run for run in runs if "missing" in run]
         named = {run["experiment"] for run in runs}
@@ -206,7 +207,7 @@ def test_training_and_ranking_import_without_the_notebook_packages():
     code = (
         "import sys; import reidlib.experiments.obtain, reidlib.cli; "
         "import reidlib.descriptors, reidlib.models.complexity; "
-        "import reidlib.reports.trainings; "
+        "import reidlib.reports.tasks; "
         "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "
         "if m in sys.modules])"
     )

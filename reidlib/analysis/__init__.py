@@ -3,7 +3,7 @@
 Nothing here loads torch but ``analysis.benchmark_runs``, which trains and is imported by its own name.
 """
 
-from reidlib.analysis import ablations, benchmark_tables, claims, feature_selection, misalignment, published
+from reidlib.analysis import ablations, benchmark_tables, claims, misalignment
 from reidlib.analysis.scores import Cell, Scores, records, styled
 
 __all__ = [
@@ -12,9 +12,7 @@ __all__ = [
     "ablations",
     "benchmark_tables",
     "claims",
-    "feature_selection",
     "misalignment",
-    "published",
     "records",
     "styled",
 ]

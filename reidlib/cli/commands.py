@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from reidlib.errors import InputError, shorten
 if TYPE_CHECKING:
     from reidlib.data import Benchmark
     from reidlib.experiments import Setup
+    from reidlib.reports.notebook import Source
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "folders": folders or None,
         "trials": arguments.trials,
     }
-    real = "" if arguments.benchmark == "synthetic" else "-" + re.sub(r"[^\w.=,+-]", "-", arguments.benchmark)
+    real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
     out = Path(arguments.out) if arguments.out else files.home() / f"{arguments.profile}{real}"
     plan = Plan(
         notebooks=notebooks,
@@ -87,8 +87,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
         inputs=inputs,
     )
 
-    def prepare(waiting: tuple[str, ...]) -> list[Task]:
-        from reidlib.reports import tasks as sweeps
+    def prepare(waiting: tuple[Source, ...]) -> list[Task]:
+        from reidlib.reports.tasks import benchmark_tasks, tasks
 
         # Here and not in the first notebook, where nobody would see its progress.
         size = setup.profile.rendered
@@ -99,14 +99,14 @@ def reproduce(arguments: argparse.Namespace) -> int:
         if arguments.no_train:
             return []
         on_folders: list[Task] = []
-        if "42_benchmarks" in waiting:
+        if "42_benchmarks" in [source.name for source in waiting]:
             from reidlib.analysis import benchmark_tables
 
             given = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
-            on_folders = sweeps.benchmark_tasks(given, setup, trials=arguments.trials or 0)
+            on_folders = benchmark_tasks(given, setup, trials=arguments.trials or 0)
         wanted: list[Task] = []
         if size or setup.data_root:
-            wanted = sweeps.tasks(waiting, setup)
+            wanted = tasks(waiting, setup)
         # A training on the benchmark at hand may stand among the tables', too.
         names = {task.name for task in wanted}
         return [task for task in on_folders if task.name not in names] + wanted
@@ -132,11 +132,11 @@ def train(arguments: argparse.Namespace) -> int:
     """Train a model and evaluate it. Returns the exit status."""
     from reidlib.experiments import Setup
     from reidlib.experiments.obtain import chain, obtain
-    from reidlib.experiments.rows import check_experiment
+    from reidlib.experiments.rows import experiment_named
     from reidlib.training import distributed
     from reidlib.training.device import Execution
 
-    check_experiment(arguments.model)
+    experiment_named(arguments.model)
     with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
@@ -199,12 +199,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from reidlib.experiments.evaluate import evaluate_with_distractors
 
         found = evaluate_with_distractors(run, benchmark, execution=execution)
-        print(
-            f"with {found['num_distractors']:,} further distractors: "
-            f"R1 {100 * found['step']['cmc']['1']:.1f}, "
-            f"mAP {100 * found['trapezoid']['mean_average_precision']:.1f} (trapezoid), "
-            f"{100 * found['step']['mean_average_precision']:.1f} (step)"
-        )
+        print(f"with {found['num_distractors']:,} further distractors: {_in_short(found)}")
     return 0
 
 
@@ -296,16 +291,21 @@ def _score_table(scores: dict) -> str:
             + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
             + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
         )
-    full = scores["branches"]["full"]["step"]
-    for pooling, kinds in scores["branches"]["full"].get("multi_query", {}).items():
-        step, trapezoid = kinds["step"], kinds["trapezoid"]
-        rows.append(
-            f"multi-query ({pooling} of its boxes): R1 {100 * step['cmc']['1']:.1f}, "
-            f"mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
-            f"{100 * step['mean_average_precision']:.1f} (step)"
-        )
-    for title, found in scores["branches"]["full"].get("protocols", {}).items():
+    full = scores["branches"]["full"]
+    for pooling, kinds in full.get("multi_query", {}).items():
+        rows.append(f"multi-query ({pooling} of its boxes): {_in_short(kinds)}")
+    for title, found in full.get("protocols", {}).items():
         shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in found["cmc"].items())
         rows.append(f"{title} (the benchmark's own protocol): {shares}")
-    rows.append(f"{full['num_valid_queries']} of {full['num_queries']} queries have a match in the gallery")
+    step = full["step"]
+    rows.append(f"{step['num_valid_queries']} of {step['num_queries']} queries have a match in the gallery")
     return "\n".join(rows)
+
+
+def _in_short(kinds: dict) -> str:
+    """R1 and mAP both ways in per cent, in a line."""
+    step, trapezoid = kinds["step"], kinds["trapezoid"]
+    return (
+        f"R1 {100 * step['cmc']['1']:.1f}, mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
+        f"{100 * step['mean_average_precision']:.1f} (step)"
+    )

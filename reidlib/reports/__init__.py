@@ -1,6 +1,18 @@
 """How notebooks become a report: executed in processes of their own, then pages and an index.
 
-``notebook`` one notebook read and executed · ``work`` what there is to do and where · ``processes`` a piece
-of it in a process of its own · ``session`` all of it, in order or at once · ``display`` the lines on the
-terminal · ``page`` a notebook's page · ``report`` the index and the summary · ``style`` their look
+``result`` what a notebook hands over · ``reproduce`` all of it, by one command · ``notebook`` one notebook
+read and executed · ``tasks`` trainings done first · ``scheduler`` what waits and what runs · ``processes``
+where it runs · ``cluster`` the same on other machines · ``page`` a notebook's page · ``index`` the page over
+all · ``summary`` the report in short · ``templates`` their text and look
 """
+
+from __future__ import annotations
+
+
+def __getattr__(name: str) -> object:
+    """``Result`` loads matplotlib, which whoever decides that nothing is to be run does not need."""
+    if name == "Result":
+        from reidlib.reports.result import Result
+
+        return Result
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

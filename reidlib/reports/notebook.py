@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +33,9 @@ class Source:
     """A notebook as it stands in the repository, without its outputs.
 
     name: the file name without its ending. declared: names of the parameters cell. depends_on: names of
-    the notebooks that must have succeeded before this one runs. content: everything that can change
-    what the notebook does.
+    the notebooks that must have succeeded before this one runs. trainings: the rows of ``EXPERIMENTS`` that
+    it gathers. perturbed: of some of them, the names of the conditions that it evaluates them under, or
+    "all". content: everything that can change what the notebook does.
     """
 
     path: Path
@@ -42,6 +43,8 @@ class Source:
     title: str
     declared: frozenset[str]
     depends_on: tuple[str, ...]
+    trainings: tuple[str, ...]
+    perturbed: Mapping[str, str | Sequence[str]]
     content: str
 
 
@@ -80,12 +83,15 @@ def read_source(path: Path) -> Source:
             f"{path.name} without {' and '.join(missing)}",
             f'add the line {missing[0]} = ""',
         )
+    metadata = notebook.metadata.get("reidlib", {})
     return Source(
         path=path,
         name=path.stem,
         title=_title(notebook) or path.stem,
         declared=declared,
-        depends_on=tuple(notebook.metadata.get("reidlib", {}).get("depends_on", ())),
+        depends_on=tuple(metadata.get("depends_on", ())),
+        trainings=tuple(metadata.get("trainings", ())),
+        perturbed=metadata.get("perturbed", {}),
         content=json.dumps(
             [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
         ),

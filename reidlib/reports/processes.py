@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from reidlib.errors import InputError
+
 # Seconds between two looks at a process, and those that it gets to end when asked: enough for a training's
 # step and its checkpoint, or for a kernel's end.
 _LOOK = 0.2
@@ -33,6 +35,34 @@ _LONGEST = 2000
 
 class Failure(Exception):
     """A failure whose message says everything; its type is not shown."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work that notebooks would otherwise do themselves, one after another, such as a training.
+
+    name: shown, and the name of its log. function: importable, called as ``function(*arguments)`` in another
+    process; what it returns is dropped. notebooks: names of those that wait until it has ended, well or
+    badly. Raises InputError for a name that is no file name and a function that cannot be imported.
+    """
+
+    name: str
+    function: Callable[..., object]
+    arguments: tuple = ()
+    notebooks: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):
+            raise InputError("a task's name is a file name too", repr(self.name), "use letters and digits")
+        module = getattr(self.function, "__module__", None)
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        found = getattr(sys.modules.get(module), name, None)
+        if found is not self.function or module == "__main__":
+            raise InputError(
+                "a task's function can be imported by another process",
+                f"{module}.{name}",
+                "define it at the top level of a module",
+            )
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from reidlib.files import alone
 from reidlib.reports import index as report
 from reidlib.reports import notebook as notebooks
 from reidlib.reports.notebook import Source
-from reidlib.reports.processes import Pool, pool_here
-from reidlib.reports.scheduler import Display, Job, Session, Task
+from reidlib.reports.processes import Pool, Task, pool_here
+from reidlib.reports.scheduler import Display, Job, Session
 
 __all__ = ["Outcome", "Plan", "Task", "reproduce", "select"]
 
@@ -142,15 +142,15 @@ def _number(path: Path) -> int:
 def reproduce(
     plan: Plan,
     *,
-    prepare: Callable[[tuple[str, ...]], Sequence[Task] | None] | None = None,
+    prepare: Callable[[tuple[Source, ...]], Sequence[Task] | None] | None = None,
     executor: Executor | None = None,
     cluster: Cluster | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Run what has changed and write the report.
 
-    prepare: called once before anything starts, with the names of the notebooks that are to run, if there
-    are any; returns tasks to be done first. executor: gets the work instead of one made here; any of
+    prepare: called once before anything starts, with the notebooks that are to run, if there are any;
+    returns tasks to be done first. executor: gets the work instead of one made here; any of
     `concurrent.futures` whose workers see this machine's files, since it only watches over processes.
     cluster: connected if anything is to run, such as `reports.cluster.connected`. progress: print one line
     per notebook and task as it starts and ends.
@@ -186,7 +186,7 @@ def reproduce(
         for name in waiting
     ]
     with alone(out / ".lock", waiting=lambda: _refuse(out)), cluster or nullcontext() as connected:
-        tasks = tuple((prepare and prepare(waiting)) or ())
+        tasks = tuple((prepare and prepare(tuple(sources[name] for name in waiting))) or ())
         if connected is not None:
             workers, capacity = connected
             pool = Pool(workers, lambda: min(plan.jobs or sys.maxsize, capacity()))

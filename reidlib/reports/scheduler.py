@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from reidlib.reports import index as report
 from reidlib.reports import notebook as notebooks
 from reidlib.reports.index import clock
 from reidlib.reports.notebook import Source
-from reidlib.reports.processes import Pool, Work, apart, one_line
+from reidlib.reports.processes import Pool, Task, Work, apart, one_line
 
 # Seconds between two looks at what is running.
 _LOOK = 0.5
@@ -32,34 +31,6 @@ _LOOK = 0.5
 _LOG_INTERVAL = 60.0
 # Folder of the tasks' logs in the report.
 TASKS = "tasks"
-
-
-@dataclass(frozen=True)
-class Task:
-    """Work that notebooks would otherwise do themselves, one after another, such as a training.
-
-    name: shown, and the name of its log. function: importable, called as ``function(*arguments)`` in another
-    process; what it returns is dropped. notebooks: names of those that wait until it has ended, well or
-    badly. Raises InputError for a name that is no file name and a function that cannot be imported.
-    """
-
-    name: str
-    function: Callable[..., object]
-    arguments: tuple = ()
-    notebooks: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):
-            raise InputError("a task's name is a file name too", repr(self.name), "use letters and digits")
-        module = getattr(self.function, "__module__", None)
-        name = getattr(self.function, "__qualname__", repr(self.function))
-        found = getattr(sys.modules.get(module), name, None)
-        if found is not self.function or module == "__main__":
-            raise InputError(
-                "a task's function can be imported by another process",
-                f"{module}.{name}",
-                "define it at the top level of a module",
-            )
 
 
 @dataclass(frozen=True)

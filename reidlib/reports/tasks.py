@@ -1,54 +1,31 @@
-"""Which trainings the notebooks want, and those that are missing as work that several processes can share."""
+"""The trainings that notebooks want and that are missing, as work that several processes can share.
+
+The last four functions are that work, done by another process, which needs no notebook packages.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
+from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import scored
-from reidlib.experiments.obtain import FAILURES, Link, link
+from reidlib.experiments.obtain import FAILURES, Link, chain, link, obtain
 from reidlib.experiments.rows import EXPERIMENTS, Condition, all_conditions
 from reidlib.experiments.setup import Setup
-from reidlib.reports import trainings
-from reidlib.reports.reproduce import Task
+from reidlib.reports.processes import Task
+from reidlib.training.device import Execution
 from reidlib.training.runs import Run, find
 
-_ALIGNMENT = claims.wanted(claims.of_notebook("36_box_misalignment"))
-# Of each notebook: its trainings.
-TRAININGS: dict[str, tuple[str, ...]] = {
-    "20_train_jlml": ("jlml",),
-    "21_train_pyramid": ("pyramid",),
-    "30_ablation_losses": ablations.LOSSES.experiments,
-    "31_ablation_shared_features": ablations.SHARED_FEATURES.experiments,
-    "32_ablation_feature_selection": ablations.FEATURE_SELECTION.experiments,
-    "33_ablation_part_counts": ablations.PART_COUNTS.experiments,
-    "34_ablation_dynamic_training": ablations.DYNAMIC_TRAINING.experiments,
-    "35_ablation_pyramid_levels": (
-        *ablations.PYRAMID_LEVELS.experiments,
-        *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
-    ),
-    "36_box_misalignment": (
-        *(cell.experiment for cell in ablations.MISALIGNMENT.values()),
-        *_ALIGNMENT[0],
-    ),
-    "42_benchmarks": benchmark_runs.OWN,
-    "50_ranking_browser": ("jlml",),
-    "51_part_attention": ("jlml", "pyramid"),
-    "90_claims": claims.wanted()[0],
-}
-# And the conditions under which some of them are evaluated.
-CONDITIONS: dict[str, dict[str, tuple[Condition, ...]]] = {
-    "36_box_misalignment": _ALIGNMENT[1]
-    | {cell.experiment: all_conditions() for cell in ablations.MISALIGNMENT.values()},
-    "90_claims": claims.wanted()[1],
-}
+if TYPE_CHECKING:
+    from reidlib.reports.notebook import Source
 
 
-def tasks(notebooks: Iterable[str], setup: Setup) -> list[Task]:
+def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
     """The renderings and trainings that these notebooks would do and that are not done yet.
 
     Changed conditions are rendered first, so that no two evaluations wait for the same; then come the
@@ -57,11 +34,11 @@ def tasks(notebooks: Iterable[str], setup: Setup) -> list[Task]:
     wanted_by: dict[str, list[str]] = {name: [] for name in EXPERIMENTS}
     under: dict[str, dict[Condition, None]] = {name: {} for name in EXPERIMENTS}
     for notebook in notebooks:
-        for name in dict.fromkeys(TRAININGS.get(notebook, ())):
-            wanted_by[name].append(notebook)
+        for name in notebook.trainings:
+            wanted_by[name].append(notebook.name)
         if setup.benchmark == "synthetic":
-            for name, turned in CONDITIONS.get(notebook, {}).items():
-                under[name] |= dict.fromkeys(turned)
+            for name, turned in notebook.perturbed.items():
+                under[name] |= {c: None for c in all_conditions() if turned == "all" or c.name in turned}
     wanted_by = {name: waiting for name, waiting in wanted_by.items() if waiting}
     if not wanted_by:
         return []
@@ -78,12 +55,12 @@ def tasks(notebooks: Iterable[str], setup: Setup) -> list[Task]:
             for condition in changed:
                 if not condition.is_default:
                     renderings.setdefault(condition, []).extend(waiting)
-            wanted.append(Task(training.name, trainings.train, (setup, name, seed, changed), tuple(waiting)))
+            wanted.append(Task(training.name, train, (setup, name, seed, changed), tuple(waiting)))
     size = perturbations.size_of(setup.data) if renderings else ""
     first = [
         Task(
             f"rendering {condition.name}",
-            trainings.render_condition,
+            render_condition,
             (condition, size, setup.device),
             tuple(dict.fromkeys(waiting)),
         )
@@ -121,11 +98,9 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
                     for one in earlier:
                         if not _done(one, setup.runs):
                             arguments = (setup, row, seed, folders, since)
-                            first[one.name] = Task(
-                                one.name, trainings.train_before, arguments, ("42_benchmarks",)
-                            )
+                            first[one.name] = Task(one.name, train_before, arguments, ("42_benchmarks",))
                     arguments = (setup, row, specification, trial, seed, folders, since)
-                    then.append(Task(last.name, trainings.train_chain, arguments, ("42_benchmarks",)))
+                    then.append(Task(last.name, train_chain, arguments, ("42_benchmarks",)))
     return [*first.values(), *then]
 
 
@@ -139,3 +114,38 @@ def _found(training: Link, runs: Path) -> Run | None:
 def _done(training: Link, runs: Path) -> bool:
     run = _found(training, runs)
     return run is not None and scored(run, training.benchmark)
+
+
+def train(setup: Setup, name: str, seed: int, under: tuple[Condition, ...]) -> None:
+    """One training, evaluated, also under changed conditions; whatever is there already is kept."""
+    run = setup.obtain(name, seed)
+    perturbations.evaluate_under_all(run, under, setup.data, execution=setup.execution)
+
+
+def train_chain(
+    setup: Setup,
+    row: str,
+    specification: str,
+    trial: int,
+    seed: int,
+    folders: Mapping[str, str],
+    since: float,
+) -> None:
+    """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
+    benchmark = benchmark_tables.load_trial(specification, folders, trial)
+    before = benchmark_tables.before(specification, folders)
+    links = chain(row, setup.profile, benchmark, before=before, seed=seed)
+    obtain(links, runs=setup.runs, execution=setup.execution, since=since)
+
+
+def train_before(setup: Setup, row: str, seed: int, folders: Mapping[str, str], since: float) -> None:
+    """The training that those on small benchmarks start from. since: see ``runs.find_or_train``."""
+    links = chain(row, setup.profile, benchmark_tables.pretraining(folders), seed=seed)
+    obtain(links, runs=setup.runs, execution=setup.execution, since=since)
+
+
+def render_condition(condition: Condition, size: str, device: str) -> None:
+    """The embedded benchmark's test images under a condition, unless they are there."""
+    perturbations.open_condition(
+        condition, size, device=Execution(device=device).rendering_device, progress=False
+    )

@@ -22,7 +22,7 @@ from reidlib.data.readers import GUIDES
 from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, Size
 from reidlib.experiments.setup import Setup
-from reidlib.reports import tasks as sweeps
+from reidlib.reports.tasks import benchmark_tasks
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.runs import Run, configuration_hash
 
@@ -187,7 +187,7 @@ def test_rank1_of_a_figure(folders):
 
 def test_trainings_are_tasks_that_others_can_share(folders):
     setup = Setup("smoke", device="cpu", progress=False)
-    tasks = sweeps.benchmark_tasks(folders, setup, trials=1)
+    tasks = benchmark_tasks(folders, setup, trials=1)
     names = [task.name for task in tasks]
     assert names[:2] == [
         "jlml-smoke-cuhk03+market1501-seed0",
@@ -206,7 +206,7 @@ def test_trainings_are_tasks_that_others_can_share(folders):
     for task in tasks:
         if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
             task.function(*task.arguments)
-    left = [task.name for task in sweeps.benchmark_tasks(folders, setup, trials=1)]
+    left = [task.name for task in benchmark_tasks(folders, setup, trials=1)]
     assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
 
 

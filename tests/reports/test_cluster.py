@@ -93,7 +93,11 @@ def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
         Task("two", pretending.fail, ("two",)),
     ]
     asked = []
-    outcome = reproduce(plan(home), prepare=lambda names: asked.append(names) or tasks, cluster=workers)
+    outcome = reproduce(
+        plan(home),
+        prepare=lambda names: asked.append(tuple(source.name for source in names)) or tasks,
+        cluster=workers,
+    )
     assert asked == [("10_left", "11_right", "20_waits")]
     assert outcome.done == asked[0]
     assert outcome.failed_tasks == ("two",)

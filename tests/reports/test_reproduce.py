@@ -446,7 +446,7 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
         patch.setattr(sys, "stdout", printed := io.StringIO())
         outcome = reproduce(
             Plan(select([], home / "notebooks"), "smoke", home / "out", jobs=2),
-            prepare=lambda waiting: asked.append(waiting) or tasks,
+            prepare=lambda waiting: asked.append(tuple(source.name for source in waiting)) or tasks,
         )
     killer.join()
     assert asked == [("10_left", "11_right", "20_waits", "30_finds_nothing")]

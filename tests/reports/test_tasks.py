@@ -7,13 +7,15 @@ import nbformat
 import pytest
 
 from reidlib import files
-from reidlib.analysis import claims
+from reidlib.analysis import ablations, benchmark_runs, claims
 from reidlib.experiments import EXPERIMENTS, Setup
 from reidlib.experiments.rows import CONDITIONS
-from reidlib.reports import tasks as sweeps
+from reidlib.reports.notebook import read_source
+from reidlib.reports.tasks import tasks as tasks_of
 from reidlib.training.runs import Run
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+SOURCES = {path.stem: read_source(path) for path in NOTEBOOKS}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,9 @@ def home(tmp_path_factory):
 
 
 def tasks(*notebooks, **keywords):
-    return sweeps.tasks(notebooks, Setup("smoke", device="cpu", progress=False, **keywords))
+    return tasks_of(
+        (SOURCES[name] for name in notebooks), Setup("smoke", device="cpu", progress=False, **keywords)
+    )
 
 
 def names(found):
@@ -34,14 +38,39 @@ def names(found):
 def test_every_notebook_that_trains_is_known():
     for path in NOTEBOOKS:
         code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
-        assert (path.stem in sweeps.TRAININGS) == bool(re.search(r"gather\(|obtain\(", code)), path.stem
-    for wanted in sweeps.TRAININGS.values():
-        assert set(wanted) <= set(EXPERIMENTS)
-    assert set(sweeps.TRAININGS["90_claims"]) == set(claims.wanted()[0])
+        assert bool(SOURCES[path.stem].trainings) == bool(re.search(r"gather\(|obtain\(", code)), path.stem
+    for source in SOURCES.values():
+        assert set(source.trainings) <= set(EXPERIMENTS)
+
+
+def test_the_metadata_name_what_is_gathered():
+    """Rows and conditions in a notebook's metadata are those of its ablation and of its claims."""
+    ablation = {
+        "30_ablation_losses": ablations.LOSSES.experiments,
+        "31_ablation_shared_features": ablations.SHARED_FEATURES.experiments,
+        "32_ablation_feature_selection": ablations.FEATURE_SELECTION.experiments,
+        "33_ablation_part_counts": ablations.PART_COUNTS.experiments,
+        "34_ablation_dynamic_training": ablations.DYNAMIC_TRAINING.experiments,
+        "35_ablation_pyramid_levels": (
+            *ablations.PYRAMID_LEVELS.experiments,
+            *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
+        ),
+        "42_benchmarks": benchmark_runs.OWN,
+        "90_claims": claims.wanted()[0],
+    }
+    for name, rows in ablation.items():
+        assert set(SOURCES[name].trainings) == set(rows), name
+    misaligned = {cell.experiment for cell in ablations.MISALIGNMENT.values()}
+    claimed, under = claims.wanted(claims.of_notebook("36_box_misalignment"))
+    assert set(SOURCES["36_box_misalignment"].trainings) == misaligned | set(claimed)
+    short = {name: [c.name for c in conditions] for name, conditions in under.items()}
+    assert SOURCES["36_box_misalignment"].perturbed == short | dict.fromkeys(misaligned, "all")
+    short = {name: [c.name for c in conditions] for name, conditions in claims.wanted()[1].items()}
+    assert SOURCES["90_claims"].perturbed == short
 
 
 def test_every_experiment_is_shown_somewhere():
-    shown = {name for wanted in sweeps.TRAININGS.values() for name in wanted}
+    shown = {name for source in SOURCES.values() for name in source.trainings}
     assert shown == set(EXPERIMENTS)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reidlib.analysis.misalignment import usual
-from reidlib.experiments.perturbations import CONDITIONS
+from reidlib.experiments.rows import CONDITIONS
 from reidlib.visual.figures import images
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
