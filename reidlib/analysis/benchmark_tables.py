@@ -19,7 +19,7 @@ import pandas as pd
 
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, joined
-from reidlib.data.registry import parse
+from reidlib.data.readers import parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
 

@@ -206,7 +206,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Compare a benchmark's folder with what belongs there. Returns the exit status."""
     from reidlib.data.check import check as check_folder
-    from reidlib.data.registry import parse
+    from reidlib.data.readers import parse
 
     name, options = parse(arguments.name)
     report = check_folder(name, Path(arguments.root), again=arguments.again, **options)

@@ -17,8 +17,8 @@ from PIL import Image
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
+from reidlib.data.readers import read
 from reidlib.data.readers.layout import Reading
-from reidlib.data.registry import read
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted

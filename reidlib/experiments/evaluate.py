@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark, Protocol
-from reidlib.data.registry import load, load_specified, parse
+from reidlib.data.readers import load, load_specified, parse
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
 from reidlib.experiments.features import Network

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.registry import load, parse
+from reidlib.data.readers import load, parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import Condition, Profile, profile_named
 from reidlib.training.config import ModelConfiguration, RunConfiguration
