@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from reidlib.data.samplers import Feeds
 from reidlib.errors import InputError
 from reidlib.files import write_whole
 from reidlib.training import distributed
@@ -17,7 +16,7 @@ from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 
 if TYPE_CHECKING:
-    from reidlib.training.loop import Meter
+    from torch.distributed.checkpoint.stateful import Stateful
 
 
 class Parts(NamedTuple):
@@ -26,8 +25,8 @@ class Parts(NamedTuple):
     recipe: Recipe  # which a checkpoint must have been written with
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    feeds: Feeds
-    meter: Meter
+    feeds: Stateful  # which batches come next
+    meter: Stateful  # what the training has measured
     generator: torch.Generator  # of the augmentation, the same in every process
 
 
