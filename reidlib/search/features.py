@@ -22,7 +22,7 @@ from reidlib.experiments.features import Network
 from reidlib.files import write_whole
 from reidlib.ranking.distances import spans
 from reidlib.training.device import Execution
-from reidlib.training.runs import Run, versions
+from reidlib.training.runs import Run
 
 _FORMAT = 1
 # Rows that are written and read at once.
@@ -100,7 +100,7 @@ class Embedder:
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
             "distance": "Euclidean",
-            "versions": versions(),
+            "versions": files.versions(),
         }
         return FeatureSet(
             embedded.features,
