@@ -1,4 +1,4 @@
-"""Where the suite keeps what it generates and what made it, and files written whole, built once, read back."""
+"""Where the suite keeps what it generates and what made it; files written whole, built once, read back."""
 
 from __future__ import annotations
 
