@@ -109,6 +109,14 @@ class Status(IntEnum):
     NONE = 4  # the list ended before this place
 
 
+def statuses(person: int, camera: int, persons_g: np.ndarray, cameras_g: np.ndarray) -> np.ndarray:
+    """What gallery images are to a query of a person and a camera: int8 (G,), values of Status."""
+    asked = person, camera, persons_g, cameras_g
+    conditions = [is_ignored(*asked), is_match(*asked), persons_g == DISTRACTOR]
+    kinds = [Status.IGNORED, Status.MATCH, Status.DISTRACTOR]
+    return np.select(conditions, kinds, Status.OTHER).astype(np.int8)
+
+
 class RankedLists(NamedTuple):
     """The head of the gallery's order for each query, nearest first; all fields (queries, places)."""
 
@@ -320,14 +328,8 @@ def ranked_list(
         rows_gd = rows(gallery.features, span).to(device, dtype)
         persons, cameras = gallery.person_ids[span], gallery.camera_ids[span]
         for place, index in enumerate(wanted):
-            asked = query.person_ids[index], query.camera_ids[index]
-            ignored = is_ignored(*asked, persons, cameras)
-            status = np.select(
-                [ignored, is_match(*asked, persons, cameras), persons == DISTRACTOR],
-                [Status.IGNORED, Status.MATCH, Status.DISTRACTOR],
-                Status.OTHER,
-            ).astype(np.int8)
-            kept = np.arange(len(persons)) if show_ignored else np.flatnonzero(~ignored)
+            status = statuses(query.person_ids[index], query.camera_ids[index], persons, cameras)
+            kept = np.flatnonzero(show_ignored | (status != Status.IGNORED))
             squared = squared_distances(queries_qd[place], rows_gd).double().cpu().numpy()
             new = (span.start + kept, squared[kept], status[kept])
             indices, squared, status = (np.concatenate(both) for both in zip(best[place], new, strict=True))
