@@ -245,7 +245,7 @@ def _identities(side: Embeddings | Split) -> Embeddings:
 def _scores(
     wrong_qm: np.ndarray, is_match_qm: np.ndarray, average_precision: str, ranks: Sequence[int]
 ) -> Scores:
-    """Scores from how many wrong images stand before each match, in their order. Raises InputError for none."""
+    """Scores from how many wrong images stand before each match, in order. Raises InputError for none."""
     if not is_match_qm.any():
         raise no_match(len(wrong_qm))
     num_queries, num_places = wrong_qm.shape
