@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import platform
@@ -102,6 +103,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):  # what could not be written cannot be removed either
             partial.unlink(missing_ok=True)
+
+
+def write_filled(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
+    """Write whole or not at all what ``fill`` puts into a buffer: for writers that cannot tell a full disk."""
+    buffer = io.BytesIO()
+    fill(buffer)
+    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
 
 
 def write_text(path: Path, text: str) -> None:

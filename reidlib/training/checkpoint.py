@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from reidlib.errors import InputError
-from reidlib.files import write_whole
+from reidlib.files import write_filled
 from reidlib.training import distributed
 from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
@@ -91,9 +90,7 @@ def save_tensors(path: Path, content: dict) -> None:
 
     torch.save into a file reports a full disk as an internal error of its archive, so it fills a buffer.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+    write_filled(path, lambda buffer: torch.save(content, buffer))
 
 
 def load_tensors(path: Path, mend: str) -> dict:
