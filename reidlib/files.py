@@ -106,7 +106,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_filled(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
-    """Write whole or not at all what ``fill`` puts into a buffer: for writers that cannot tell a full disk."""
+    """Write whole or not at all what ``fill`` puts into a buffer; for writers that hide a full disk."""
     buffer = io.BytesIO()
     fill(buffer)
     write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
