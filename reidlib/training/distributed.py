@@ -181,10 +181,9 @@ def gather(values_b: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose gradient is this process's rows, times the number of processes.
+    """all_gather whose gradient is complete without asking anyone, under the condition of ``gather``.
 
-    All processes compute the same loss of all rows, so the gradient of the own rows is complete without
-    asking anyone; it is scaled because the mean over processes divides it again.
+    It is scaled because the mean over processes divides it again.
     """
 
     @staticmethod
