@@ -1,6 +1,7 @@
 """What scores of runs say: the papers' ablations and tables, differences with their intervals, and verdicts.
 
-Nothing here loads torch but ``analysis.benchmark_runs``, which trains and is imported by its own name.
+Nothing here loads torch but ``analysis.benchmark_runs``, which trains, and ``analysis.complexity``, which
+measures a network; both are imported by their own names.
 """
 
 from reidlib.analysis import ablations, benchmark_tables, claims, misalignment

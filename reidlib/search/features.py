@@ -22,7 +22,7 @@ from reidlib.experiments.features import Network
 from reidlib.files import write_whole
 from reidlib.ranking.distances import spans
 from reidlib.training.device import Execution
-from reidlib.training.runs import Run, versions
+from reidlib.training.runs import Run
 
 _FORMAT = 1
 # Rows that are written and read at once.
@@ -93,7 +93,7 @@ def embed_own(network: Network, source: str | Path) -> FeatureSet:
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
         "distance": "Euclidean",
-        "versions": versions(),
+        "versions": files.versions(),
     }
     return FeatureSet(
         embedded.features,

@@ -150,7 +150,7 @@ def view(
     within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
     queries_qd, gallery_gd = collection.compared(options.feature, options.metric)
     query_d = queries_qd[query_index]
-    squared_g = squared_distances_to_all(query_d, gallery_gd).numpy()
+    squared_g = squared_distances_to_all(query_d[None], gallery_gd)[0].numpy()
     person, camera = int(query.person_ids[query_index]), int(query.camera_ids[query_index])
     status_g = statuses(person, camera, gallery.person_ids, gallery.camera_ids)
     distances_g = squared_g / 2 if options.metric == "cosine" else np.sqrt(squared_g)
