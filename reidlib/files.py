@@ -1,18 +1,24 @@
-"""Where the suite keeps what it generates, and files written whole, built once, read with a clear word."""
+"""Where the suite keeps what it generates and what made it; files written whole, built once, read back."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
+import platform
+import re
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from reidlib import __version__
 from reidlib.errors import InputError
 
 Built = TypeVar("Built")
@@ -68,6 +74,11 @@ def runs() -> Path:
     return home() / "runs"
 
 
+def safe_name(text: str) -> str:
+    """A text as part of a file's name, which may hold less: a benchmark's options, say."""
+    return re.sub(r"[^\w.=,+-]", "-", text)
+
+
 def unwritable(path: Path, error: OSError) -> InputError:
     """The one line for a file that could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -100,6 +111,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             partial.unlink(missing_ok=True)
 
 
+def write_filled(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
+    """Write whole or not at all what ``fill`` puts into a buffer; for writers that hide a full disk."""
+    buffer = io.BytesIO()
+    fill(buffer)
+    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -118,6 +136,14 @@ def read_json(path: Path) -> dict:
             f"{path}: {error}",
             "restore the file, or remove the run's folder to train again",
         ) from error
+
+
+def find_json(path: Path) -> dict | None:
+    """A JSON file's content; None where there is none, or a damaged one, which writing it again mends."""
+    try:
+        return read_json(path)
+    except InputError:
+        return None
 
 
 @contextlib.contextmanager
@@ -170,3 +196,27 @@ def built_once(
     with alone(lock, waiting=waiting, refused=refused):
         there = find()
         return build() if there is None else there
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "reidlib": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torchvision", "numpy")},
+    }
+
+
+def commit() -> str | None:
+    """The clone's commit, with "+" where files differ from it; None outside a clone."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(("git", "-C", here, *arguments), capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

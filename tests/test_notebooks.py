@@ -206,7 +206,7 @@ def test_conda_installs_what_pyproject_names():
 def test_training_and_ranking_import_without_the_notebook_packages():
     code = (
         "import sys; import reidlib.experiments.obtain, reidlib.cli; "
-        "import reidlib.descriptors, reidlib.models.complexity; "
+        "import reidlib.descriptors, reidlib.analysis.complexity; "
         "import reidlib.reports.tasks; "
         "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "
         "if m in sys.modules])"

@@ -1,9 +1,10 @@
 """What scores of runs say: the papers' ablations and tables, differences with their intervals, and verdicts.
 
-Nothing here loads torch but ``analysis.benchmark_runs``, which trains and is imported by its own name.
+Nothing here loads torch but ``analysis.benchmark_runs``, which trains, and ``analysis.complexity``, which
+measures a network; both are imported by their own names.
 """
 
-from reidlib.analysis import ablations, benchmark_tables, claims, feature_selection, misalignment, published
+from reidlib.analysis import ablations, benchmark_tables, claims, misalignment
 from reidlib.analysis.scores import Cell, Scores, records, styled
 
 __all__ = [
@@ -12,9 +13,7 @@ __all__ = [
     "ablations",
     "benchmark_tables",
     "claims",
-    "feature_selection",
     "misalignment",
-    "published",
     "records",
     "styled",
 ]

@@ -1,4 +1,10 @@
-"""The papers' ablations: which rows stand in a table, against which baseline, and what the paper printed."""
+"""The papers' ablations: which rows stand in a table, against which baseline, and what the paper printed.
+
+The rows stand in ``ablations.csv``: label, experiment and branch, the name of the paper's row (empty where
+the paper's number is not known), and what differs.
+
+At the end: what JLML's structured sparsity does to the feature layers, which input units it switches off.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from reidlib.analysis import published
+from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, Scores
 from reidlib.analysis.statistics import signed
 from reidlib.errors import InputError
+from reidlib.training.runs import Run
+
+# An input unit, or a weight, counts as switched off below this share of the layer's largest. Gradient steps
+# reach nought only in the limit.
+OFF_BELOW = 0.01
 
 
 class Row(NamedTuple):
@@ -61,9 +73,17 @@ class Ablation:
 
     @property
     def printed(self) -> pd.DataFrame:
-        """The paper's numbers, a line for each row and a column for each measure; not a number: not known."""
-        lines = published.ablation(self.table).reindex([row.printed for row in self.rows.values()])
-        return lines.set_axis(list(self.rows)).set_axis(list(self.measures), axis="columns")
+        """The paper's numbers, a line for each row and a column for each measure; not a number: not known.
+
+        Raises InputError for a row that its table does not have.
+        """
+        columns = ["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]
+        lines = [
+            published_row("jlml_ablations", table=self.table, row=row.printed) if row.printed else {}
+            for row in self.rows.values()
+        ]
+        found = pd.DataFrame(lines, list(self.rows), columns).replace("", "nan").astype(float)
+        return found.set_axis(list(self.measures), axis="columns")
 
     @property
     def printed_differences(self) -> pd.DataFrame:
@@ -72,103 +92,23 @@ class Ablation:
         return (printed - printed.loc[self.baseline]).drop(self.baseline)
 
 
-def _jlml(rows: dict[str, tuple], **settings) -> Ablation:
-    return Ablation(
-        rows={label: Row(Cell(*cell), printed, about) for label, (cell, printed, about) in rows.items()},
-        average_precision="trapezoid",
-        **settings,
-    )
+def _ablation(name: str, heading: str, baseline: str, table: str = "") -> Ablation:
+    """The rows that ``ablations.csv`` has under a name. JLML prints mAP by the official rule."""
+    lines = lines_of("ablations")
+    rows = {
+        label: Row(Cell(experiment, branch), printed, about)
+        for _, label, experiment, branch, printed, about in lines[lines["ablation"] == name].to_numpy()
+    }
+    return Ablation(heading, rows, baseline, "trapezoid" if table else "step", table)
 
 
-LOSSES = _jlml(
-    {
-        "UniLoss, global": (
-            ("jlml-uniloss", "global"),
-            "UniLoss global",
-            "tested by the global feature alone",
-        ),
-        "UniLoss, local": (("jlml-uniloss", "local"), "UniLoss local", "tested by the local feature alone"),
-        "UniLoss, full": (("jlml-uniloss",), "UniLoss full", "one classifier on the joined feature"),
-        "MultiLoss, global": (("jlml", "global"), "MultiLoss global", "tested by the global feature alone"),
-        "MultiLoss, local": (("jlml", "local"), "MultiLoss local", "tested by the local feature alone"),
-        "MultiLoss, full": (("jlml",), "MultiLoss full", "a classifier for each branch"),
-    },
-    heading="training and feature",
-    baseline="UniLoss, full",
-    table="loss",
-)
-SHARED_FEATURES = _jlml(
-    {
-        "without shared features": (
-            ("jlml-separate",), "without shared feature", "each branch has low-level layers of its own"),
-        "with shared features": (
-            ("jlml",), "with shared feature", "both branches on the same low-level layers"),
-    },
-    heading="low-level layers",
-    baseline="without shared features",
-    table="shared",
-)  # fmt: skip
-FEATURE_SELECTION = _jlml(
-    {
-        "without": (("jlml-sfl-off",), "without SFL", "λ = 0"),
-        "with": (("jlml",), "with SFL", "λ = 0.0005, the paper's"),
-        "with, λ × 10": (("jlml-sfl-x10",), "", "λ = 0.005"),
-        "with, λ × 100": (("jlml-sfl-x100",), "", "λ = 0.05"),
-        "without, no batch norm": (("jlml-no-norm-sfl-off",), "", "λ = 0, no norm behind the features"),
-        "with, no batch norm": (("jlml-no-norm",), "", "λ = 0.0005, no norm behind the features"),
-    },
-    heading="selective feature learning",
-    baseline="without",
-    table="sfl",
-)
-PART_COUNTS = _jlml(
-    {
-        f"{parts} parts": ((f"jlml-{parts}" if parts != 4 else "jlml",), str(parts), f"{parts} local streams")
-        for parts in (2, 4, 6, 8, 10)
-    },
-    heading="parts",
-    baseline="4 parts",
-    table="parts",
-)
-DYNAMIC_TRAINING = Ablation(
-    "training",
-    {
-        "plain sum": Row(Cell("pyramid-off"), about="identity + triplet, always balanced batches"),
-        "paper": Row(
-            Cell("pyramid"), about="identity + triplet × weight up to 1, or identity on random batches"
-        ),
-        "paper, literal": Row(Cell("pyramid-literal"), about="as paper, both losses × their focal weights"),
-        "official": Row(Cell("pyramid-official"), about="identity + triplet, or identity; balanced batches"),
-        "identity alone": Row(Cell("pyramid-identity"), about="identity, always random batches"),
-    },
-    "plain sum",
-    "step",
-)
-_STRIPES, _BODY, _ALL = "6 stripes, level 1 only", "whole body only", "6 stripes, all levels"
-PYRAMID_LEVELS = Ablation(
-    "parts",
-    {
-        _BODY: Row(Cell("pyramid-global")),
-        _STRIPES: Row(Cell("pyramid-stripes")),
-        "2 stripes, all levels": Row(Cell("pyramid-2")),
-        "3 stripes, all levels": Row(Cell("pyramid-3")),
-        "4 stripes, all levels": Row(Cell("pyramid-4")),
-        _ALL: Row(Cell("pyramid")),
-    },
-    _ALL,
-    "step",
-)
-PYRAMID_LEVELS_SAME_RATE = Ablation(
-    "parts",
-    {
-        f"{_BODY}, same rate": Row(Cell("pyramid-global-same-rate")),
-        f"{_STRIPES}, same rate": Row(Cell("pyramid-stripes-same-rate")),
-        _ALL: Row(Cell("pyramid")),
-    },
-    _ALL,
-    "step",
-)
-
+LOSSES = _ablation("losses", "training and feature", "UniLoss, full", "loss")
+SHARED_FEATURES = _ablation("shared features", "low-level layers", "without shared features", "shared")
+FEATURE_SELECTION = _ablation("feature selection", "selective feature learning", "without", "sfl")
+PART_COUNTS = _ablation("part counts", "parts", "4 parts", "parts")
+DYNAMIC_TRAINING = _ablation("dynamic training", "training", "plain sum")
+PYRAMID_LEVELS = _ablation("pyramid levels", "parts", "6 stripes, all levels")
+PYRAMID_LEVELS_SAME_RATE = _ablation("pyramid levels, same rate", "parts", "6 stripes, all levels")
 
 # Models whose parts see ever less of what the others see as the boxes get worse. All compare by one feature.
 MISALIGNMENT = {
@@ -259,3 +199,64 @@ def readings(ablation: Ablation, scores: Scores) -> list[str]:
             sentence += f", so **{agreement}**"
         sentences.append(sentence + ".")
     return sentences
+
+
+class InputNorms(NamedTuple):
+    """Euclidean norms of the weights that leave each input unit of the feature layers.
+
+    ``local_weights_off``: the share of single weights of the local layers below ``OFF_BELOW`` of the largest
+    that their output unit has, which is what an exclusive norm over output units makes sparse.
+    """
+
+    global_c: np.ndarray  # (C,)
+    local_pc: np.ndarray  # (P, C)
+    local_weights_off: float
+
+
+def has_weights(run: object) -> bool:
+    """Whether there is a run, and its weights with it."""
+    return isinstance(run, Run) and run.has_weights
+
+
+def input_norms(run: Run) -> InputNorms:
+    """The norms of a JLML run's feature layers. Raises InputError where its weights are not there."""
+    state = run.weights()
+    weight_dc, weight_pdc = (state[f"{name}_feature.weight"].float().numpy() for name in ("global", "local"))
+    largest_pd = np.abs(weight_pdc).max(axis=2, keepdims=True)
+    return InputNorms(
+        np.linalg.norm(weight_dc, axis=0),
+        np.linalg.norm(weight_pdc, axis=1),
+        float((np.abs(weight_pdc) < OFF_BELOW * largest_pd).mean()),
+    )
+
+
+def norm_cells(norms: InputNorms) -> dict[str, str]:
+    """The same as cells of a table."""
+    return {
+        "global units off": _share_off(norms.global_c),
+        "local units off": _share_off(norms.local_pc),
+        "local weights off": f"{100 * norms.local_weights_off:.1f} %",
+        "mean norm, global": f"{norms.global_c.mean():.3g}",
+        "mean norm, local": f"{norms.local_pc.mean():.3g}",
+    }
+
+
+def switched_off(norms: Mapping[str, InputNorms]) -> str:
+    """Where units are switched off, in a sentence on the global and one on the local layers."""
+    if not norms:
+        return "No run with its weights is here."
+    sentences = []
+    for name, field in (("global", "global_c"), ("local", "local_pc")):
+        off = {label: _off(getattr(found, field)) for label, found in norms.items()}
+        some = [f"*{label}* {100 * share:.0f} %" for label, share in off.items() if share > 0]
+        what = f"switched off in {', '.join(some)}, in no other row" if some else "switched off in no row"
+        sentences.append(f"Input units of the {name} layer: {what}.")
+    return "\n\n".join(sentences)
+
+
+def _off(norms: np.ndarray) -> float:
+    return float((norms < OFF_BELOW * norms.max()).mean())
+
+
+def _share_off(norms: np.ndarray) -> str:
+    return f"{100 * _off(norms):.1f} % of {norms.size}"

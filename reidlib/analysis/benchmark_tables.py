@@ -1,4 +1,8 @@
-"""The papers' tables of whole benchmarks: what is printed, how this suite would score the same, and where.
+"""The papers' printed numbers, their tables of whole benchmarks, and how and where this suite scores those.
+
+``published/`` holds one CSV file a printed table. Its ``notes.csv`` says what is odd about them: misprints,
+other protocols, lost headers. There ``table`` is empty where a note holds in all of them, ``row`` where it
+holds for the whole table; rows are parted by ``; ``. ``benchmark_tables.csv`` lists ``TABLES``.
 
 The functions at the end find the benchmarks of the tables in the folders that are given for them.
 """
@@ -6,15 +10,16 @@ The functions at the end find the benchmarks of the tables in the folders that a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from reidlib.analysis import published
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, joined
-from reidlib.data.registry import parse
+from reidlib.data.readers import parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
 
@@ -24,25 +29,55 @@ BEFORE = ("cuhk03", "market1501")
 SMALL = ("cuhk01", "grid", "viper")
 
 
+@cache
+def lines_of(name: str) -> pd.DataFrame:
+    """The rows of ``NAME.csv`` beside this module, all text. Raises InputError for one that is not there."""
+    folder = files("reidlib.analysis")
+    file = folder / f"{name}.csv"
+    if not file.is_file():
+        known = sorted(path.name[:-4] for path in (folder / "published").iterdir())
+        raise InputError(
+            "a table of printed numbers is one of the package's",
+            repr(name.removeprefix("published/")),
+            f"choose from {', '.join(known)}",
+        )
+    with file.open(encoding="utf-8") as lines:
+        return pd.read_csv(lines, dtype=str, keep_default_na=False)
+
+
+def published(name: str, **keys: str) -> pd.DataFrame:
+    """The rows of a printed table whose columns have these values, as printed, all text."""
+    lines = lines_of(f"published/{name}")
+    return lines[(lines.reindex(columns=list(keys)) == list(keys.values())).all(axis="columns")]
+
+
+def published_row(name: str, **keys: str) -> dict[str, str]:
+    """The one row of a printed table that has these values. Raises InputError for none or several."""
+    found = published(name, **keys)
+    if len(found) != 1:
+        raise InputError(
+            "a printed row is named by columns that only it has",
+            f"{keys} in {name}.csv, which fits {len(found)} rows",
+            f"its columns are {', '.join(found)}",
+        )
+    return found.iloc[0].to_dict()
+
+
 @dataclass(frozen=True)
 class Table:
     """One of the papers' tables, or the half of it that one protocol fills.
 
-    specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. file: in
-    ``analysis.published``. keys: columns that choose rows of it, with their values. name: its column with the
-    rows' names. columns: measure -> its column. protocol: a title among ``Benchmark.protocols``; None for
-    Market-1501's way, with the measures of ``scores.MEASURES``. renamed: rows whose printed names say
-    nothing outside their table.
+    specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. protocol: a title among
+    ``Benchmark.protocols``; empty for Market-1501's way, with the measures of ``scores.MEASURES``. file: in
+    ``published/``. keys: columns that choose rows of it, with their values. columns: measure -> its column.
     """
 
     title: str
     specification: str
+    protocol: str
     file: str
+    keys: Mapping[str, str]
     columns: Mapping[str, str]
-    keys: Mapping[str, str] = field(default_factory=dict)
-    name: str = "method"
-    protocol: str | None = None
-    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def benchmark(self) -> str:
@@ -52,86 +87,38 @@ class Table:
     @property
     def lines(self) -> pd.DataFrame:
         """The lines of its file that the table shows, with all that stands in them."""
-        lines = published.table(self.file)
-        chosen = (lines[list(self.keys)] == list(self.keys.values())).all(axis="columns")
-        return lines[chosen & (lines[list(self.columns.values())] != "").any(axis="columns")]
+        lines = published(self.file, **self.keys)
+        return lines[(lines[list(self.columns.values())] != "").any(axis="columns")]
 
     def printed(self) -> pd.DataFrame:
         """The table's rows as printed; those with nothing in these columns are left out."""
-        shown = self.lines[[self.name, *self.columns.values()]]
-        return shown.set_axis(["method", *self.columns], axis="columns").replace({"method": self.renamed})
+        shown = self.lines[["method", *self.columns.values()]]
+        return shown.set_axis(["method", *self.columns], axis="columns")
+
+
+def _listed(
+    title: str, specification: str, protocol: str, file: str, key: str, value: str, **columns: str
+) -> Table:
+    named = {measure: column for measure, column in columns.items() if column}
+    return Table(title, specification, protocol, file, {key: value} if key else {}, named)
+
+
+TABLES = tuple(_listed(**line) for line in lines_of("benchmark_tables").to_dict("records"))
 
 
 def notes(tables: Sequence[Table]) -> tuple[str, ...]:
-    """What is odd about the rows that these tables show, all of one file."""
-    return published.notes(tables[0].file, {cell for table in tables for cell in table.lines.to_numpy().flat})
+    """What is odd about the rows that these tables show, all of one file, each with the rows it concerns.
 
-
-def _ranks(prefix: str = "") -> dict[str, str]:
-    return {f"R{rank}": f"{prefix}R{rank}" for rank in (1, 5, 10, 20)}
-
-
-def _cuhk01(test_persons: int, shots: str) -> Table:
-    split = {486: "485/486", 100: "871/100"}[test_persons]
-    return Table(
-        f"CUHK01, {split} identities, {shots} (JLML, Table 7)",
-        "cuhk01" if test_persons == 486 else f"cuhk01,test_persons={test_persons}",
-        "cuhk01",
-        _ranks(f"s{test_persons}_"),
-        keys={"setting": shots},
-        protocol=shots,
-    )
-
-
-def _pyramid(title: str, specification: str, name: str) -> Table:
-    columns = {"R1": "R1", "R5": "R5", "R10": "R10", "mAP (step)": "mAP"}
-    return Table(
-        f"{title} (Pyramid, Tables 1 to 3)",
-        specification,
-        "pyramid_details",
-        columns,
-        keys={"benchmark": name},
-        name="source",
-        renamed={"paper": "Pyramid", "YouReID": "Pyramid, the authors' second code"},
-    )
-
-
-TABLES = (
-    _cuhk01(486, "single-shot"),
-    _cuhk01(486, "multi-shot"),
-    _cuhk01(100, "single-shot"),
-    _cuhk01(100, "multi-shot"),
-    Table(
-        "CUHK03, 1367/100 identities, labelled boxes, single-shot (JLML, Table 5)",
-        "cuhk03", "cuhk03", _ranks("lab_"), protocol="single-shot",
-    ),
-    Table(
-        "CUHK03, 1367/100 identities, detected boxes, single-shot (JLML, Table 5)",
-        "cuhk03,boxes=detected", "cuhk03", _ranks("det_"), protocol="single-shot",
-    ),
-    _pyramid(
-        "CUHK03, 767/700 identities, labelled boxes", "cuhk03,split=new", "CUHK03 (new protocol, labelled)"
-    ),
-    _pyramid(
-        "CUHK03, 767/700 identities, detected boxes",
-        "cuhk03,boxes=detected,split=new", "CUHK03 (new protocol, detected)",
-    ),
-    Table(
-        "GRID, 125/125 identities and 775 distractors (JLML, Table 9)",
-        "grid", "grid", _ranks(), protocol="single-shot",
-    ),
-    Table(
-        "VIPeR, 316/316 identities (JLML, as a survey quotes it)",
-        "viper", "viper", _ranks(), protocol="single-shot",
-    ),
-    Table(
-        "Market-1501, single query and multi-query (JLML, Table 6)",
-        "market1501", "market1501",
-        {"R1": "SQ_R1", "mAP (trapezoid)": "SQ_mAP", "MQ R1": "MQ_R1", "MQ mAP (trapezoid)": "MQ_mAP"},
-    ),
-    _pyramid("Market-1501, single query", "market1501", "Market-1501"),
-    _pyramid("DukeMTMC-reID, single query", "dukemtmc", "DukeMTMC-reID"),
-)  # fmt: skip
+    Notes that hold in all of the papers' tables come last.
+    """
+    shown = {cell for table in tables for cell in table.lines.to_numpy().flat}
+    found = []
+    for wanted in (tables[0].file, ""):
+        for concerning, note in published("notes", table=wanted)[["row", "note"]].to_numpy():
+            concerned = [row for row in concerning.split("; ") if row and row in shown]
+            if concerned or not concerning:
+                found.append(f"{', '.join(concerned)}: {note}" if concerned else note)
+    return tuple(found)
 
 
 def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | None:
@@ -232,7 +219,7 @@ def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
         refusals = {}
         for specification in wanted:
             try:
-                _load(specification, folders)
+                load_trial(specification, folders)
             except InputError as error:
                 refusals[specification] = error
         if len(refusals) == len(wanted):
@@ -260,16 +247,17 @@ def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Bench
     return () if together is None else (together,)
 
 
-def _load(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
+def load_trial(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
+    """A benchmark's partition from the folder given for it. Raises InputError like ``load``."""
     name, options = parse(specification)
     return load(name, folder_of(specification, folders), trial=trial, **options)
 
 
 def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int) -> list[Benchmark]:
     """A benchmark's partitions, all (0) or the first few. Raises InputError like ``load``."""
-    first = _load(specification, folders)
+    first = load_trial(specification, folders)
     count = min(trials, first.num_trials) if trials else first.num_trials
-    return [first, *(_load(specification, folders, trial) for trial in range(1, count))]
+    return [first, *(load_trial(specification, folders, trial) for trial in range(1, count))]
 
 
 def differences_of(specification: str, folders: Mapping[str, str | Path]) -> list[str]:

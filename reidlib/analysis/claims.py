@@ -44,14 +44,14 @@ class Claim:
     statement: str
     notebook: str  # where its experiment is shown; "" if there is none yet
     test: str  # the contrasts in words
-    average_precision: Literal["step", "trapezoid"]
     contrasts: tuple[Contrast, ...] = ()
     impossible: str = ""  # why nothing here can decide it
     seen: str = ""  # which results were known when the test was written
 
     @property
     def measure(self) -> str:
-        return f"mAP ({self.average_precision})"
+        """mAP by the rule of the paper's tables."""
+        return "mAP (trapezoid)" if self.paper == "JLML" else "mAP (step)"
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -64,8 +64,6 @@ def _above(label: str, better: Cell, worse: Cell) -> Contrast:
 
 _JLML, _PYRAMID = Cell("jlml"), Cell("pyramid")
 _STRIPES, _STRIPES_SAME_RATE = Cell("pyramid-stripes"), Cell("pyramid-stripes-same-rate")
-_PART_COUNTS = tuple(cell for cell in ablations.PART_COUNTS.cells.values() if cell != _JLML)
-_PARTS_OF = {cell: label for label, cell in ablations.PART_COUNTS.cells.items()}
 _ONE_SEED_SEEN = "one seed each"
 _FIRST_SEED_SEEN = "the first seed of each, on the embedded benchmark"
 
@@ -87,7 +85,6 @@ CLAIMS = (
         "A classification loss for each branch (MultiLoss) beats one loss on the joined feature (UniLoss).",
         "30_ablation_losses",
         "mAP of the joined feature: MultiLoss above UniLoss",
-        "trapezoid",
         (_above("MultiLoss − UniLoss", _JLML, Cell("jlml-uniloss")),),
         seen="one seed each, of this and of an earlier recipe",
     ),
@@ -97,7 +94,6 @@ CLAIMS = (
         "Global and local features complement each other.",
         "30_ablation_losses",
         "mAP of the MultiLoss network: joined feature above its global and above its local part",
-        "trapezoid",
         (
             _above("joined − global", _JLML, Cell("jlml", "global")),
             _above("joined − local", _JLML, Cell("jlml", "local")),
@@ -110,7 +106,6 @@ CLAIMS = (
         "Sharing the low-level layers between the branches helps.",
         "31_ablation_shared_features",
         "mAP: shared above separate low-level layers",
-        "trapezoid",
         (_above("shared − separate", _JLML, Cell("jlml-separate")),),
         seen=_FIRST_SEED_SEEN,
     ),
@@ -120,7 +115,6 @@ CLAIMS = (
         "Selective feature learning by structured sparsity helps.",
         "32_ablation_feature_selection",
         "mAP: the paper's λ above λ = 0",
-        "trapezoid",
         (_above("with − without", _JLML, Cell("jlml-sfl-off")),),
         seen=_FIRST_SEED_SEEN,
     ),
@@ -130,8 +124,11 @@ CLAIMS = (
         "Four body parts are best.",
         "33_ablation_part_counts",
         "mAP: 4 parts above 2, 6, 8 and 10, each",
-        "trapezoid",
-        tuple(_above(f"4 − {_PARTS_OF[cell]}", _JLML, cell) for cell in _PART_COUNTS),
+        tuple(
+            _above(f"4 − {label}", _JLML, cell)
+            for label, cell in ablations.PART_COUNTS.cells.items()
+            if cell != _JLML
+        ),
         seen="one seed of 2, 4 and 8 parts in a feasibility trial with an earlier renderer",
     ),
     Claim(
@@ -140,7 +137,6 @@ CLAIMS = (
         "A generic L2 metric suffices: metrics learnt on top (KISSME, XQDA, CRAFT) make it worse.",
         "",
         "mAP of JLML's feature: L2 above each learnt metric",
-        "trapezoid",
         impossible="the learnt metrics are not built yet",
     ),
     Claim(
@@ -149,7 +145,6 @@ CLAIMS = (
         "The model is small for its strength: fewer parameters and operations than networks that do worse.",
         "20_train_jlml",
         "mAP above that of a larger general-purpose network (ResNet-50) trained in the same way",
-        "trapezoid",
         impossible="no general-purpose network is trained in the same way here; "
         "notebook 20 counts parameters and operations beside the paper's",
     ),
@@ -161,7 +156,6 @@ CLAIMS = (
         "loss of mAP from the usual boxes to the strongest box jitter, and to the strongest scale error: "
         "smaller for the pyramid than for single stripes alone, with the trunk's learning rate raised for "
         "their fewer parts and with the same rate",
-        "step",
         tuple(
             _loses_less(factor, stripes)
             for stripes in (_STRIPES, _STRIPES_SAME_RATE)
@@ -175,7 +169,6 @@ CLAIMS = (
         "Balancing the two losses while training helps.",
         "34_ablation_dynamic_training",
         "mAP: dynamic training as in the paper above the plain sum of the losses",
-        "step",
         (_above("dynamic − plain sum", _PYRAMID, Cell("pyramid-off")),),
         seen=_ONE_SEED_SEEN,
     ),
@@ -185,7 +178,6 @@ CLAIMS = (
         'Identity and triplet losses together beat the identity loss alone (our reading of "multi-loss").',
         "34_ablation_dynamic_training",
         "mAP: both losses, dynamically balanced, above identity alone",
-        "step",
         (_above("both − identity alone", _PYRAMID, Cell("pyramid-identity")),),
         seen=_ONE_SEED_SEEN,
     ),
@@ -196,7 +188,6 @@ CLAIMS = (
         "35_ablation_pyramid_levels",
         "mAP: all levels above single stripes alone and above the whole body alone, each with the trunk's "
         "learning rate raised for its fewer parts and with the same rate",
-        "step",
         (
             _above("all − stripes", _PYRAMID, _STRIPES),
             _above("all − whole body", _PYRAMID, Cell("pyramid-global")),
@@ -299,8 +290,6 @@ def wanted(claims: Iterable[Claim] = CLAIMS) -> tuple[tuple[str, ...], dict[str,
     """What has to be gathered: the trainings, and the conditions of some of them."""
     cells = [cell for claim in claims for cell in claim.cells]
     names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
-    under: dict[str, tuple[Condition, ...]] = {}
-    for cell in cells:
-        if cell.condition is not None and cell.condition not in under.get(cell.experiment, ()):
-            under[cell.experiment] = (*under.get(cell.experiment, ()), cell.condition)
+    turned = dict.fromkeys((cell.experiment, cell.condition) for cell in cells if cell.condition is not None)
+    under = {name: tuple(condition for other, condition in turned if other == name) for name, _ in turned}
     return tuple(names), under

@@ -109,7 +109,7 @@ class Scores:
     for runs without seeds or with different numbers of them.
     """
 
-    def __init__(self, runs: Runs, protocol: str | None = None):
+    def __init__(self, runs: Runs, protocol: str = ""):
         self.runs, self.protocol = runs, protocol
         self._scores: dict[Cell, list[BranchScores | None]] = {}
         counts = [len(of_seeds) for of_seeds in runs.runs.values()]
@@ -256,7 +256,7 @@ class Scores:
             return None
         persons = scores.get("query_person_ids") or self.runs.query_person_ids
         branch = scores["branches"][cell.branch]
-        if self.protocol is not None:
+        if self.protocol:
             branch = branch | {"step": branch["protocols"][self.protocol]}
         return branch | {"query_person_ids": persons}
 

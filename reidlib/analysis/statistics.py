@@ -49,17 +49,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def half_width(values: Sequence[float], level: float = LEVEL) -> float | None:
+def half_width(values: Sequence[float]) -> float | None:
     """Half the interval of a mean over the seeds by Student's t; None for fewer than two."""
     if len(values) < 2:
         return None
-    quantile = float(student.ppf((1 + level) / 2, len(values) - 1))
+    quantile = float(student.ppf((1 + LEVEL) / 2, len(values) - 1))
     return quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
-def paired(
-    differences_sq: np.ndarray, persons_q: np.ndarray | None = None, *, level: float = LEVEL
-) -> Interval:
+def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> Interval:
     """The mean of differences over seeds and queries, with an interval that holds for others of both.
 
     differences_sq: (S, Q), in points, what one row has more than the other for a query, both trained with
@@ -89,10 +87,8 @@ def paired(
     valid_q = np.isfinite(differences_sq).all(0)
     if not valid_q.any():
         raise InputError("a difference needs a query with a match", "none", "check the scores")
-    values_sq, (persons, person_q) = (
-        differences_sq[:, valid_q],
-        np.unique(persons_q[valid_q], return_inverse=True),
-    )
+    values_sq = differences_sq[:, valid_q]
+    persons, person_q = np.unique(persons_q[valid_q], return_inverse=True)
     seeds, count = len(values_sq), len(persons)
     sums_sp = np.stack([np.bincount(person_q, row, count) for row in values_sq])
     queries_p = np.bincount(person_q, minlength=count)
@@ -103,5 +99,5 @@ def paired(
     if seeds > 1:
         errors_r = means_rs.std(1, ddof=1) / math.sqrt(seeds)
         means_r = means_r + generator.standard_t(seeds - 1, size=_REPEATS) * errors_r
-    low, high = np.quantile(means_r, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(values_sq.mean()), float(low), float(high), seeds, int(valid_q.sum()))

@@ -48,7 +48,7 @@ def _share(text: str) -> float:
 
 
 def _named_folder(text: str) -> tuple[str, str]:
-    from reidlib.data.registry import parse
+    from reidlib.data.readers import parse
 
     # Options have an = in them, and so may the folder: the first one before which all is a benchmark's name.
     pieces = text.split("=")

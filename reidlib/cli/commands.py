@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +72,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "folders": folders or None,
         "trials": arguments.trials,
     }
-    real = "" if arguments.benchmark == "synthetic" else "-" + re.sub(r"[^\w.=,+-]", "-", arguments.benchmark)
+    real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
     out = Path(arguments.out) if arguments.out else files.home() / f"{arguments.profile}{real}"
     plan = Plan(
         notebooks=notebooks,
@@ -133,11 +132,11 @@ def train(arguments: argparse.Namespace) -> int:
     """Train a model and evaluate it. Returns the exit status."""
     from reidlib.experiments import Setup
     from reidlib.experiments.obtain import chain, obtain
-    from reidlib.experiments.rows import check_experiment
+    from reidlib.experiments.rows import experiment_named
     from reidlib.training import distributed
     from reidlib.training.device import Execution
 
-    check_experiment(arguments.model)
+    experiment_named(arguments.model)
     with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
@@ -200,19 +199,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from reidlib.experiments.evaluate import evaluate_with_distractors
 
         found = evaluate_with_distractors(run, benchmark, execution=execution)
-        print(
-            f"with {found['num_distractors']:,} further distractors: "
-            f"R1 {100 * found['step']['cmc']['1']:.1f}, "
-            f"mAP {100 * found['trapezoid']['mean_average_precision']:.1f} (trapezoid), "
-            f"{100 * found['step']['mean_average_precision']:.1f} (step)"
-        )
+        print(f"with {found['num_distractors']:,} further distractors: {_in_short(found)}")
     return 0
 
 
 def check(arguments: argparse.Namespace) -> int:
     """Compare a benchmark's folder with what belongs there. Returns the exit status."""
     from reidlib.data.check import check as check_folder
-    from reidlib.data.registry import parse
+    from reidlib.data.readers import parse
 
     name, options = parse(arguments.name)
     report = check_folder(name, Path(arguments.root), again=arguments.again, **options)
@@ -297,16 +291,21 @@ def _score_table(scores: dict) -> str:
             + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
             + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
         )
-    full = scores["branches"]["full"]["step"]
-    for pooling, kinds in scores["branches"]["full"].get("multi_query", {}).items():
-        step, trapezoid = kinds["step"], kinds["trapezoid"]
-        rows.append(
-            f"multi-query ({pooling} of its boxes): R1 {100 * step['cmc']['1']:.1f}, "
-            f"mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
-            f"{100 * step['mean_average_precision']:.1f} (step)"
-        )
-    for title, found in scores["branches"]["full"].get("protocols", {}).items():
+    full = scores["branches"]["full"]
+    for pooling, kinds in full.get("multi_query", {}).items():
+        rows.append(f"multi-query ({pooling} of its boxes): {_in_short(kinds)}")
+    for title, found in full.get("protocols", {}).items():
         shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in found["cmc"].items())
         rows.append(f"{title} (the benchmark's own protocol): {shares}")
-    rows.append(f"{full['num_valid_queries']} of {full['num_queries']} queries have a match in the gallery")
+    step = full["step"]
+    rows.append(f"{step['num_valid_queries']} of {step['num_queries']} queries have a match in the gallery")
     return "\n".join(rows)
+
+
+def _in_short(kinds: dict) -> str:
+    """R1 and mAP both ways in per cent, in a line."""
+    step, trapezoid = kinds["step"], kinds["trapezoid"]
+    return (
+        f"R1 {100 * step['cmc']['1']:.1f}, mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "
+        f"{100 * step['mean_average_precision']:.1f} (step)"
+    )

@@ -17,12 +17,12 @@ from PIL import Image
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
+from reidlib.data.readers import read
 from reidlib.data.readers.layout import Reading
-from reidlib.data.registry import read
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted
-from reidlib.files import read_json, write_json
+from reidlib.files import find_json, write_json
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,7 @@ def _unreadable(
 
     What could be decoded is kept in ``record``, with sizes and times; one that is lost costs time alone.
     """
-    try:
-        known = {} if again or not record.is_file() else read_json(record)
-    except InputError:
-        known = {}
+    known = {} if again else find_json(record) or {}
     states = {}
     for path in paths:
         try:

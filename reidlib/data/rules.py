@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,7 @@ def in_sightings(split: Split, query: Split) -> np.ndarray:
 
 def rule_violations(
     train: Split, query: Split, gallery: Split, boxes: Split | None = None
-) -> list[InputError]:
+) -> Iterator[InputError]:
     """Every rule of a benchmark that these splits break, as errors that have not been raised.
 
     The rules: no empty split; files exist and none is listed twice; persons of training and query have
@@ -68,29 +70,22 @@ def rule_violations(
     cameras and leave no query without one; they may be images of query and gallery.
     """
     splits = {"train": train, "query": query, "gallery": gallery}
-    found = [
-        InputError(NO_EMPTY_SPLIT, f"an empty {title} split", "check its folder or list")
-        for title, split in splits.items()
-        if not len(split)
-    ]
+    for title, split in splits.items():
+        if not len(split):
+            yield InputError(NO_EMPTY_SPLIT, f"an empty {title} split", "check its folder or list")
     for title, split in (splits if boxes is None else {**splits, "boxes": boxes}).items():
         if missing := _missing_files(split.paths):
-            found.append(
-                InputError(
-                    "every listed image exists",
-                    f"{len(missing)} missing in {title}: {shorten(missing)}",
-                    "put the files back or take them off the list",
-                )
+            yield InputError(
+                "every listed image exists",
+                f"{len(missing)} missing in {title}: {shorten(missing)}",
+                "put the files back or take them off the list",
             )
         if len(set(split.paths)) < len(split):
-            seen: set[Path] = set()
-            twice = sorted({path for path in split.paths if path in seen or seen.add(path)})
-            found.append(
-                InputError(
-                    "an image stands in a split once",
-                    f"{len(twice)} listed twice in {title}: {shorten(twice)}",
-                    "remove the second entry",
-                )
+            twice = sorted(path for path, number in Counter(split.paths).items() if number > 1)
+            yield InputError(
+                "an image stands in a split once",
+                f"{len(twice)} listed twice in {title}: {shorten(twice)}",
+                "remove the second entry",
             )
     for title, lowest, mend in (
         ("train", 1, "keep junk (-1) and distractors (0) out of training"),
@@ -100,77 +95,61 @@ def rule_violations(
         ids = splits[title].person_ids
         if (ids < lowest).any():
             wrong = shorten(np.unique(ids[ids < lowest]).tolist())
-            found.append(InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend))
-    found += _overlap(train, query, gallery, () if boxes is None else boxes.paths)
-    found += [] if boxes is None else _wrong_boxes(query, boxes)
+            yield InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend)
+    yield from _overlap(train, query, gallery, () if boxes is None else boxes.paths)
+    yield from () if boxes is None else _wrong_boxes(query, boxes)
     cameras = np.union1d(query.camera_ids, gallery.camera_ids)
     if len(cameras) == 1:
-        found.append(
-            InputError(
-                "query and gallery show at least two cameras",
-                f"only camera {cameras[0]}",
-                "with one camera no query can have a match, since images of the query's own person from its"
-                " own camera are ignored: add another camera, or give the images their true camera ids",
-            )
+        yield InputError(
+            "query and gallery show at least two cameras",
+            f"only camera {cameras[0]}",
+            "with one camera no query can have a match, since images of the query's own person from its"
+            " own camera are ignored: add another camera, or give the images their true camera ids",
         )
     elif len(query) and len(gallery) and not queries_with_match(query, gallery).any():
-        found.append(
-            InputError(
-                "at least one query has a match: its person in the gallery from another camera",
-                f"{counted(len(query), 'queries')}, none with a match",
-                "check that query and gallery belong together and that camera ids are right",
-            )
+        yield InputError(
+            "at least one query has a match: its person in the gallery from another camera",
+            f"{counted(len(query), 'queries')}, none with a match",
+            "check that query and gallery belong together and that camera ids are right",
         )
-    return found
 
 
-def _wrong_boxes(query: Split, boxes: Split) -> list[InputError]:
-    found = []
+def _wrong_boxes(query: Split, boxes: Split) -> Iterator[InputError]:
     strange = ~in_sightings(boxes, query)
     if strange.any():
-        found.append(
-            InputError(
-                "a box for multi-query shows a query's person in that query's camera",
-                f"{counted(np.count_nonzero(strange), 'other boxes')}: {_paths(boxes, strange)}",
-                "take them off the list",
-            )
+        yield InputError(
+            "a box for multi-query shows a query's person in that query's camera",
+            f"{counted(np.count_nonzero(strange), 'other boxes')}: {_paths(boxes, strange)}",
+            "take them off the list",
         )
     without = ~in_sightings(query, boxes)
     if without.any():
-        found.append(
-            InputError(
-                "with boxes for multi-query, every query has one of its person in its camera",
-                f"{counted(np.count_nonzero(without), 'queries')} without: {_paths(query, without)}",
-                "complete the boxes (each query's own image is one of them), or do without any",
-            )
+        yield InputError(
+            "with boxes for multi-query, every query has one of its person in its camera",
+            f"{counted(np.count_nonzero(without), 'queries')} without: {_paths(query, without)}",
+            "complete the boxes (each query's own image is one of them), or do without any",
         )
-    return found
 
 
 def _paths(split: Split, chosen: np.ndarray) -> str:
     return shorten([split.paths[index] for index in np.flatnonzero(chosen)])
 
 
-def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> list[InputError]:
+def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> Iterator[InputError]:
     test_ids = np.union1d(query.person_ids, gallery.person_ids)
     shared_ids = np.intersect1d(train.person_ids, test_ids[test_ids > 0])
     if len(shared_ids):
-        return [
-            InputError(
-                "no person is in both training and test",
-                f"{len(shared_ids)} in both: {shorten(shared_ids.tolist())}",
-                "scores on persons seen in training mean nothing: move each person to one side",
-            )
-        ]
-    if shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
-        return [
-            InputError(
-                "no image is in both training and test",
-                f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
-                "list each image on one side only",
-            )
-        ]
-    return []
+        yield InputError(
+            "no person is in both training and test",
+            f"{len(shared_ids)} in both: {shorten(shared_ids.tolist())}",
+            "scores on persons seen in training mean nothing: move each person to one side",
+        )
+    elif shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
+        yield InputError(
+            "no image is in both training and test",
+            f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
+            "list each image on one side only",
+        )
 
 
 def _missing_files(paths: tuple[Path, ...]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,20 @@ import torch
 from torch.nn.functional import normalize
 
 from reidlib import files
-from reidlib.data.benchmark import Benchmark
-from reidlib.data.registry import load, load_specified, parse
+from reidlib.data.benchmark import Benchmark, Protocol
+from reidlib.data.readers import load, load_specified, parse
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
 from reidlib.experiments.features import Network
-from reidlib.files import write_json, write_whole
-from reidlib.ranking.metrics import Embeddings, RankedLists, evaluate_each, pool_multi_query, ranked_list
+from reidlib.files import find_json, write_json, write_whole
+from reidlib.ranking.metrics import (
+    Embeddings,
+    RankedLists,
+    evaluate,
+    evaluate_each,
+    pool_multi_query,
+    ranked_list,
+)
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
@@ -77,8 +84,7 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     ``query_person_ids`` stands beside, because intervals draw whole persons.
     Raises InputError if the run was trained on other data.
     """
-    network = Network(run, execution or Execution())
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     device = network.execution.torch_device
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     boxes = _embed_boxes(network, benchmark, query, gallery)
@@ -148,8 +154,7 @@ def evaluate_with_distractors(
             f"{benchmark.specification} without",
             "read it with distractors=True",
         )
-    network = Network(run, execution or Execution())
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     query = network.embed(benchmark.query)
     together = concatenated((benchmark.gallery, benchmark.distractors))
     file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
@@ -158,6 +163,54 @@ def evaluate_with_distractors(
     scores |= scores_of(query, gallery, TABLE_RANKS, device=network.execution.torch_device)
     write_json(run.folder / "distractors.json", scores)
     return scores
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to score: rank-1, and how many entries a query was compared with (fewest, most)."""
+
+    name: str
+    rank1: float
+    gallery: tuple[int, int]
+
+
+def study_protocols(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> list[Way]:
+    """A run's rank-1 by the full feature on one benchmark's test images under each protocol.
+
+    What the protocol alone does to a score: the same features, scored in the ways of the papers' tables.
+    Query and gallery images of known persons are put together, junk and distractors left out, so that each
+    protocol draws from the same images: only what is compared with what changes. Raises InputError for a
+    run without weights or of other data.
+    """
+    network = Network.trained_on(benchmark, run, execution)
+    query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
+    known = _some(gallery, gallery.person_ids > 0)
+    everyone = Embeddings(
+        np.concatenate([np.asarray(side.features) for side in (query, known)]),
+        np.concatenate([query.person_ids, known.person_ids]),
+        np.concatenate([query.camera_ids, known.camera_ids]),
+    )
+    persons = np.unique(everyone.person_ids)
+    half = np.isin(everyone.person_ids, persons[: len(persons) // 2])
+    found = [Way("Market-1501: every image", evaluate(query, known).cmc[1], (len(known), len(known)))]
+    own = np.isin(everyone.person_ids, query.person_ids)
+    pooled = pool_multi_query(query, _some(everyone, own))
+    found.append(Way("the same, multi-query", evaluate(pooled, known).cmc[1], (len(known), len(known))))
+    for name, images, protocol in (
+        ("single-shot, other cameras", everyone, Protocol("single", draws=10)),
+        ("single-shot, all cameras", everyone, Protocol("single", draws=10, across_cameras=False)),
+        ("single-shot, half the persons", _some(everyone, half), Protocol("single", draws=10)),
+        ("multi-shot, other cameras", everyone, Protocol("multi")),
+    ):
+        scores = evaluate_protocol(images, images, protocol)
+        found.append(Way(name, scores.cmc[1], scores.gallery_size))
+    return found
+
+
+def _some(images: Embeddings, chosen: np.ndarray) -> Embeddings:
+    return Embeddings(
+        np.asarray(images.features)[chosen], images.person_ids[chosen], images.camera_ids[chosen]
+    )
 
 
 def scores_of(
@@ -175,10 +228,9 @@ def scored(run: Run, benchmark: Benchmark) -> bool:
 
 def current(run: Run, benchmark: Benchmark) -> bool:
     """Has the run all the scores that ``evaluate_run`` would find today, for this very benchmark?"""
-    scores = _readable_scores(run)
+    scores = find_json(run.folder / "scores.json") or {}
     return (
-        scores is not None
-        and scores.get("format") == FORMAT
+        scores.get("format") == FORMAT
         and scores.get("data") == benchmark.fingerprint
         # Without boxes here, multi-query scores that another machine had boxes for are not in the way.
         and scores.get("protocols", {}) == _written_protocols(benchmark)
@@ -197,7 +249,7 @@ def usable(run: Run) -> bool:
 
     Such a run may lie here without its weights, so that these are the best scores at hand.
     """
-    scores = _readable_scores(run) or {}
+    scores = find_json(run.folder / "scores.json") or {}
     branches = scores.get("branches", {})
     same_data = scores.get("data") == run.configuration["data"]
     return (
@@ -209,14 +261,6 @@ def usable(run: Run) -> bool:
             for kind in AVERAGE_PRECISIONS
         )
     )
-
-
-def _readable_scores(run: Run) -> dict | None:
-    """A run's scores; a damaged file is as good as none, since evaluating again mends it."""
-    try:
-        return run.scores
-    except InputError:
-        return None
 
 
 _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_precision", "first_match_rank"}
@@ -256,14 +300,12 @@ def _embed_boxes(
 
 def _listed_queries(average_precision: list[float | None]) -> np.ndarray:
     """Worst, middle and best queries of those that have a match, in ascending order of precision."""
-    precision_q = np.array([np.nan if value is None else value for value in average_precision])
+    precision_q = np.array(average_precision, dtype=float)  # None is not a number
     order = np.argsort(precision_q, kind="stable")[: np.count_nonzero(~np.isnan(precision_q))]
     if len(order) <= 3 * LISTED_QUERIES:
         return order
     middle = (len(order) - LISTED_QUERIES) // 2
-    return np.concatenate(
-        [order[:LISTED_QUERIES], order[middle : middle + LISTED_QUERIES], order[-LISTED_QUERIES:]]
-    )
+    return order[np.r_[:LISTED_QUERIES, middle : middle + LISTED_QUERIES, -LISTED_QUERIES:0]]
 
 
 def _save_lists(path: Path, query_indices: np.ndarray, lists: RankedLists) -> None:

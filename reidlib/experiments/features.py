@@ -1,9 +1,15 @@
-"""From a run to features: the one way, whatever they are wanted for."""
+"""From a run to features, the one way, whatever they are wanted for.
+
+In memory, of images that pass by once, or in a file, which is written block by block and continued where a
+killed process stopped.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,16 +21,184 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from reidlib import files
+from reidlib.data.augmentation import normalise
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.images import ImageStore
+from reidlib.data.images import (
+    DECODED_AT_ONCE,
+    RESIZE_RULE,
+    ImageStore,
+    array_header,
+    file_states,
+    opened_array,
+    whole_blocks,
+)
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.experiments.embedding import embed, embed_blocks, embed_to_disk
+from reidlib.files import alone, find_json, unwritable, write_json
 from reidlib.models.parts import FeaturePart
+from reidlib.ranking.distances import full_float32
 from reidlib.ranking.metrics import Embeddings, evaluate
 from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
+
+
+@torch.inference_mode()
+def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Tensor:
+    """Features of all images of a store: ``(N, D)`` float32 on the CPU.
+
+    The model's ``embed`` is run in evaluation mode, in float32 whatever it was trained in, so that the
+    scores of a run do not depend on what the machine that evaluates it is good at. Its mode is restored.
+    """
+    training = model.training
+    model.eval()
+    try:
+        order = torch.arange(len(images)).split(batch_size)
+        features = None
+        with full_float32(images.device):
+            for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
+                features_bd = model.embed(normalise(images_bchw))
+                if features is None:
+                    features = torch.empty(len(images), features_bd.shape[1])
+                features[indices_b] = features_bd.float().cpu()
+        return features
+    finally:
+        model.train(training)
+
+
+def embed_blocks(
+    model: nn.Module,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    execution: Execution,
+    *,
+    title: str = "embedding",
+) -> Iterator[Tensor]:
+    """Features of a few hundred images at a time, which are decoded, embedded and forgotten.
+
+    The model lies on ``execution``'s device. Raises InputError for files that cannot be decoded, all of them
+    named once every image was looked at.
+    """
+    # A whole block at a time, counted from the first image: rounding depends on a batch's size.
+    for block in whole_blocks(paths, size, title=title, progress=execution.progress):
+        yield embed(model, ImageStore(np.stack(block), execution.torch_device))
+
+
+def embed_to_disk(
+    model: nn.Module,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    execution: Execution,
+    file: Path,
+    *,
+    key: str,
+) -> np.ndarray:
+    """Features of images, float32 (N, D), kept in ``file`` (.npy): a read-only memory map of it.
+
+    Images pass through memory a few hundred at a time, so that memory does not grow with N. The model lies
+    on ``execution``'s device. ``key`` names the network (``Network.key``); together with the images'
+    relative names, sizes and times and the input size it tells whether what lies there already is this.
+    A finished file is found again; of an unfinished one, every block of images that is still the same is
+    kept, and the rest continued. The result is the same, byte for byte, however often it was interrupted.
+    Two processes that want the same features compute them once. Beside the file lie ``.json`` (what is in
+    it), ``.lock``, and while it is not finished ``.partial``.
+
+    Raises InputError for images that cannot be decoded (all of them named after one pass), a file there
+    that this function did not make, and a disk that is full or not writable.
+    """
+    file = Path(file)
+    if not paths:
+        raise InputError("features are computed of one image or more", "none", "give some images")
+    wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(file_states(paths))}
+
+    def waiting() -> None:
+        print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
+
+    try:
+        with alone(file.with_suffix(".lock"), waiting=waiting):
+            described = file.with_suffix(".json")
+            before = find_json(described)
+            if before is not None and before.keys() != wanted.keys():
+                before = None
+            if before is None and (foreign := [path for path in (file, described) if path.exists()]):
+                raise InputError(
+                    f"{file.name} and {described.name} are new, or were made by this command",
+                    f"another file in {foreign[0]}",
+                    "name another file, or move that one away",
+                )
+            if (
+                before != wanted
+                or (features_nd := opened_array(file, (len(paths), None), np.float32)) is None
+            ):
+                file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
+                _continue(model, paths, size, execution, file, before, wanted)
+                features_nd = np.load(file, mmap_mode="r")
+    except OSError as error:
+        raise unwritable(file, error) from error
+    return features_nd
+
+
+def _continue(
+    model: nn.Module,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    execution: Execution,
+    file: Path,
+    before: dict | None,
+    wanted: dict,
+) -> None:
+    """Write what ``file`` lacks; the caller holds the lock."""
+    partial = file.with_suffix(".partial")
+    kept, length = _kept_rows(partial, before, wanted, len(paths))
+    if kept:
+        header = array_header((len(paths), length), "<f4")
+        with partial.open("r+b") as stream:
+            stream.write(header)
+            stream.truncate(len(header) + 4 * length * kept)
+    else:
+        partial.unlink(missing_ok=True)
+    # After the rows that it no longer describes are gone, and before new ones come.
+    write_json(file.with_suffix(".json"), wanted)
+    title = f"embedding all but {kept:,} kept" if kept else "embedding"
+    with partial.open("ab" if kept else "wb") as stream:
+        for features_bd in embed_blocks(model, paths[kept:], size, execution, title=title):
+            if not stream.tell():
+                stream.write(array_header((len(paths), features_bd.shape[1]), "<f4"))
+            stream.write(np.ascontiguousarray(features_bd.numpy(), np.float32).data)
+            stream.flush()  # what the system has survives the death of this process
+    partial.replace(file)
+
+
+def _kept_rows(partial: Path, before: dict | None, wanted: dict, count: int) -> tuple[int, int]:
+    """How many rows of an unfinished file still hold, always whole blocks, and their length."""
+    if before is None or before["key"] != wanted["key"]:
+        return 0, 0
+    same = 0
+    for old, new in zip(before["blocks"], wanted["blocks"], strict=False):
+        if old != new:
+            break
+        same += 1
+    try:
+        with partial.open("rb") as stream:
+            np.lib.format.read_magic(stream)
+            (_, length), _, _ = np.lib.format.read_array_header_1_0(stream)
+            begin = stream.tell()
+        written = (partial.stat().st_size - begin) // (4 * length)
+    except (OSError, ValueError):
+        return 0, 0
+    if begin != len(array_header((count, length), "<f4")):
+        return 0, 0
+    if written < count or same < len(wanted["blocks"]):
+        same = min(same, written // DECODED_AT_ONCE)
+    return min(same * DECODED_AT_ONCE, count), length
+
+
+def _block_digests(states: Sequence[str]) -> list[str]:
+    """What tells each block of images from any other."""
+    blocks = (states[start : start + DECODED_AT_ONCE] for start in range(0, len(states), DECODED_AT_ONCE))
+    return [
+        hashlib.sha256("".join(block).encode("utf-8", "surrogateescape")).hexdigest()[:16] for block in blocks
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +207,13 @@ class Network:
 
     run: Run
     execution: Execution = field(default_factory=Execution)
+
+    @classmethod
+    def trained_on(cls, benchmark: Benchmark, run: Run, execution: Execution | None) -> Network:
+        """A run's network. Raises InputError where it was trained on other data."""
+        network = cls(run, execution or Execution())
+        check_data_of(network.configuration, benchmark)
+        return network
 
     @cached_property
     def configuration(self) -> RunConfiguration:
@@ -45,7 +226,29 @@ class Network:
 
     @cached_property
     def model(self) -> nn.Module:
-        return trained_model(self.run, self.execution.torch_device)
+        """With its trained weights, on the device in evaluation mode.
+
+        Its memory is laid out in one way everywhere, because the layout decides how sums are rounded.
+        """
+        # The run's own weights replace any pretrained ones, which may not be at hand here.
+        architecture = replace(self.configuration.model, weights=None)
+        weights = self.run.weights()
+        try:
+            # The classifiers, which tell how many training identities there were, end in one bias each.
+            num_classes = next(
+                bias.shape[-1]
+                for name, bias in weights.items()
+                if re.fullmatch(r"classifiers\.(\d+\.)?bias", name)
+            )
+            model = architecture.build(num_classes, self.configuration.seed)
+            model.load_state_dict(weights)
+        except (RuntimeError, StopIteration) as error:
+            raise InputError(
+                "a run's weights belong to its configuration",
+                f"{self.run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
+                "copy the right file there, or remove the run's folder to train again",
+            ) from error
+        return model.eval().to(self.execution.torch_device, memory_format=torch.channels_last)
 
     @cached_property
     def key(self) -> str:
@@ -60,10 +263,6 @@ class Network:
         with path.open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         return f"{configuration_hash(self.run.configuration)}-{weights}"
-
-    def check_data(self, benchmark: Benchmark) -> None:
-        """Raises InputError where the run was trained on other data."""
-        check_data_of(self.configuration, benchmark)
 
     def images(self, split: Split) -> ImageStore:
         """A split's images at the input's size, decoded once and found again later."""
@@ -110,33 +309,6 @@ def check_data_of(wanted: RunConfiguration, benchmark: Benchmark) -> None:
             f"data {wanted.data} of {wanted.benchmark!r}, and here {benchmark.fingerprint}",
             "give the folder that it was trained on, or train again",
         )
-
-
-def trained_model(run: Run, device: torch.device | str = "cpu") -> nn.Module:
-    """A run's network with its trained weights, on a device in evaluation mode.
-
-    Its memory is laid out in one way wherever it is used, because the layout decides how sums are rounded.
-    """
-    wanted = RunConfiguration.from_json(run.configuration)
-    # The run's own weights replace any pretrained ones, which may not be at hand here.
-    architecture = replace(wanted.model, weights=None)
-    weights = run.weights()
-    try:
-        # The classifiers, which tell how many training identities there were, end in one bias each.
-        num_classes = next(
-            bias.shape[-1]
-            for name, bias in weights.items()
-            if re.fullmatch(r"classifiers\.(\d+\.)?bias", name)
-        )
-        model = architecture.build(num_classes, wanted.seed)
-        model.load_state_dict(weights)
-    except (RuntimeError, StopIteration) as error:
-        raise InputError(
-            "a run's weights belong to its configuration",
-            f"{run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
-            "copy the right file there, or remove the run's folder to train again",
-        ) from error
-    return model.eval().to(device, memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,4 +396,4 @@ def _kept_precision(run: Run, benchmark: Benchmark) -> np.ndarray | None:
     if scores.get("data") != benchmark.fingerprint:
         return None
     values = scores["branches"]["full"]["step"]["average_precision"]
-    return np.array([np.nan if value is None else value for value in values])
+    return np.array(values, dtype=float)  # None is not a number

@@ -5,7 +5,6 @@ What is trained is a row of ``EXPERIMENTS`` in the size of a profile, which make
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from reidlib.data.splits import training_labels
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.evaluate import evaluate_run, scored
 from reidlib.experiments.features import check_data_of
-from reidlib.experiments.rows import EXPERIMENTS, Profile, check_experiment
+from reidlib.experiments.rows import Profile, experiment_named
 from reidlib.training import distributed
 from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
@@ -46,8 +45,7 @@ class Link(NamedTuple):
 
 def link(experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int = 0, start: str = "") -> Link:
     """A row of ``EXPERIMENTS`` in the size of a profile; ``start`` as in ``RunConfiguration``."""
-    check_experiment(experiment)
-    row = EXPERIMENTS[experiment]
+    row = experiment_named(experiment)
     size = profile.sizes[row.model]
     model = MODELS[row.model](**{**row.changed, **size.scaled})
     factor = row.trunk_rate if model.weights is None else 1
@@ -60,8 +58,7 @@ def link(experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int =
         seed=seed,
         start=start,
     )
-    # Some specifications hold what no file name may.
-    data = re.sub(r"[^\w.=,+-]", "-", benchmark.specification)
+    data = files.safe_name(benchmark.specification)
     name = f"{experiment}-{profile.name}-{data}-seed{seed}" + ("-pretrained" if start else "")
     return Link(name, wanted, benchmark)
 

@@ -36,7 +36,7 @@ from reidlib.experiments.evaluate import (
 )
 from reidlib.experiments.features import Network
 from reidlib.experiments.rows import Condition
-from reidlib.files import read_json, write_json
+from reidlib.files import find_json, write_json
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -110,13 +110,7 @@ def found(run: Run, condition: Condition) -> dict | None:
         if not usable(run) or "query_person_ids" not in (kept := run.scores):
             return None
         return _as_condition(kept, condition, kept["query_person_ids"])
-    path = _path(run, condition)
-    if not path.is_file():
-        return None
-    try:
-        kept = read_json(path)
-    except InputError:
-        return None
+    kept = find_json(_path(run, condition)) or {}
     expected = {
         "format": _FORMAT,
         "condition": asdict(condition),
@@ -151,8 +145,7 @@ def evaluate_under_all(
     missing = [condition for condition, kept in scores.items() if kept is None]
     if not missing:
         return scores
-    network = Network(run, execution)
-    network.check_data(benchmark)
+    network = Network.trained_on(benchmark, run, execution)
     size = size_of(benchmark)
     changed = [condition for condition in missing if not condition.is_default]
     for condition in set(missing) - set(changed):

@@ -8,11 +8,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from reidlib.data.synthetic.factors import Factors
 from reidlib.errors import InputError
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.dynamic import Balancing
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -206,16 +209,18 @@ def all_conditions() -> tuple[Condition, ...]:
     return tuple(Condition(factor, value) for factor, values in CONDITIONS.items() for value in values)
 
 
-def check_experiment(name: str) -> None:
-    """Raises InputError for a name that is no row of ``EXPERIMENTS``."""
-    if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(str(name), EXPERIMENTS, 1) or list(EXPERIMENTS)
-        raise InputError(f"a model is one of {', '.join(EXPERIMENTS)}", repr(name), f"try {near[0]!r}")
+def experiment_named(name: str) -> Experiment:
+    """A row of ``EXPERIMENTS`` by its name. Raises InputError for an unknown one."""
+    return _named(name, "model", EXPERIMENTS, usual="jlml")
 
 
 def profile_named(name: str) -> Profile:
     """A profile by its name. Raises InputError for an unknown one."""
-    if name not in PROFILES:
-        near = difflib.get_close_matches(str(name), PROFILES, 1) or ["quick"]
-        raise InputError(f"a profile is one of {', '.join(PROFILES)}", repr(name), f"try {near[0]!r}")
-    return PROFILES[name]
+    return _named(name, "profile", PROFILES, usual="quick")
+
+
+def _named(name: str, kind: str, rows: Mapping[str, Row], *, usual: str) -> Row:
+    if name not in rows:
+        near = difflib.get_close_matches(str(name), rows, 1) or [usual]
+        raise InputError(f"a {kind} is one of {', '.join(rows)}", repr(name), f"try {near[0]!r}")
+    return rows[name]

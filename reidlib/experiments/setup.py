@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.registry import load, parse
+from reidlib.data.readers import load, parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import Condition, Profile, profile_named
 from reidlib.training.config import ModelConfiguration, RunConfiguration
@@ -55,28 +55,15 @@ class Runs:
         """Of each experiment, how many of its seeds are there."""
         return [sum(isinstance(run, Run) for run in runs) for runs in self.runs.values()]
 
-    @property
-    def present(self) -> list[Run]:
-        """All runs that are there."""
-        return [run for runs in self.runs.values() for run in runs if isinstance(run, Run)]
-
-    @property
-    def device(self) -> str:
-        """On what the runs were trained, in words; several where they differ."""
-        return " and ".join(dict.fromkeys(run.information["device"] for run in self.present)) or "none"
-
-    @property
-    def seconds(self) -> float:
-        """How long the trainings took together."""
-        return sum(run.information["seconds"] for run in self.present)
-
     def summary(self) -> str:
         """What is there and what is not, as Markdown."""
-        count = len(self.present)
+        trained = [run.information for runs in self.runs.values() for run in runs if isinstance(run, Run)]
         lines = ["No run is there."]
-        if count:
-            number = "One run" if count == 1 else f"{count} runs"
-            lines = [f"{number}, trained in {self.seconds:.0f} s together on {self.device}."]
+        if trained:
+            number = "One run" if len(trained) == 1 else f"{len(trained)} runs"
+            seconds = sum(one["seconds"] for one in trained)
+            devices = " and ".join(dict.fromkeys(one["device"] for one in trained))
+            lines = [f"{number}, trained in {seconds:.0f} s together on {devices}."]
         return "\n\n".join([*lines, *(f"- **missing**: {reason}" for reason in self.missing)])
 
     def records(self) -> list[dict]:

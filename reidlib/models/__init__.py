@@ -1,7 +1,7 @@
 """The papers' networks, each whole in a module of its own.
 
 ``jlml`` and ``pyramid`` the networks · ``residual`` the layers that both are built from, ImageNet's weights
-included · ``parts`` what a part of the body is, without torch · ``complexity`` what a network costs.
+included · ``parts`` what a part of the body is, without torch.
 """
 
 from importlib import import_module

@@ -109,6 +109,14 @@ class Status(IntEnum):
     NONE = 4  # the list ended before this place
 
 
+def statuses(person: int, camera: int, persons_g: np.ndarray, cameras_g: np.ndarray) -> np.ndarray:
+    """What gallery images are to a query of a person and a camera: int8 (G,), values of Status."""
+    asked = person, camera, persons_g, cameras_g
+    conditions = [is_ignored(*asked), is_match(*asked), persons_g == DISTRACTOR]
+    kinds = [Status.IGNORED, Status.MATCH, Status.DISTRACTOR]
+    return np.select(conditions, kinds, Status.OTHER).astype(np.int8)
+
+
 class RankedLists(NamedTuple):
     """The head of the gallery's order for each query, nearest first; all fields (queries, places)."""
 
@@ -167,22 +175,20 @@ def evaluate_each(
     check_scoring(ranks, average_precisions, block_sizes)
     check_pair(query, gallery)
     device = chosen_device(device, query, gallery)
-    pair_queries, pair_gallery, is_match_p = _same_person_pairs(query, gallery)
+    pair_queries, pair_gallery, is_match_p, is_match_qm = _same_person_pairs(query, gallery)
     with torch.inference_mode(), full_float32(device):
         matches = pair_queries[is_match_p], pair_gallery[is_match_p]
-        thresholds_qm = _match_distances(query, gallery, *matches, device)
+        squared_p = pair_distances(query.features, gallery.features, *matches, device)
         wrong_qm = count_within(
             query.features,
             gallery.features,
-            thresholds_qm,
+            _by_query(squared_p, is_match_qm),
             left_out=gallery.person_ids == JUNK,
             left_out_pairs=(pair_queries, pair_gallery),
             device=device,
             block_sizes=block_sizes,
         )
-    is_match_qm = thresholds_qm.isfinite().cpu().numpy()
-    rank_qm = wrong_qm.cpu().numpy() + np.arange(1, is_match_qm.shape[1] + 1)
-    return {kind: _scores(rank_qm, is_match_qm, kind, ranks) for kind in average_precisions}
+    return {kind: _scores(wrong_qm.cpu().numpy(), is_match_qm, kind, ranks) for kind in average_precisions}
 
 
 def evaluate_distances(
@@ -211,10 +217,8 @@ def evaluate_distances(
     if not (floating or dtype in (np.float16, np.float32, np.float64)) or distances_qg.shape != shape:
         found = f"{tuple(np.shape(distances_qg))} {dtype}"
         raise InputError(f"distances are floats of shape {shape}, as there are ids", found, "give all pairs")
-    pair_queries, pair_gallery, is_match_p = _same_person_pairs(query, gallery)
-    length_q = np.bincount(pair_queries[is_match_p], minlength=len(query))
-    is_match_qm = np.arange(max(1, length_q.max())) < length_q[:, None]
-    rank_qm = np.ones(is_match_qm.shape, np.int64)
+    pair_queries, pair_gallery, is_match_p, is_match_qm = _same_person_pairs(query, gallery)
+    wrong_qm = np.empty(is_match_qm.shape, np.int64)
     junk_g = torch.from_numpy(gallery.person_ids == JUNK)
     for block in spans(len(query), max(1, _BLOCK // len(gallery))):
         block_bg = rows(distances_qg, block).to("cpu", copy=True).contiguous()
@@ -225,17 +229,12 @@ def evaluate_distances(
             raise InputError("distances are finite", found, "look at that pair's features")
         pairs = slice(*np.searchsorted(pair_queries, (block.start, block.stop)))
         row_p, image_p, of_match_p = pair_queries[pairs] - block.start, pair_gallery[pairs], is_match_p[pairs]
-        matches_bm = torch.full(is_match_qm[block].shape, torch.inf, dtype=block_bg.dtype)
-        filled_bm = torch.from_numpy(is_match_qm[block])
-        matches_bm[filled_bm] = block_bg[row_p[of_match_p], image_p[of_match_p]]  # pairs stand by query
-        matches_bm = matches_bm.sort(dim=1).values
+        matches_bm = _by_query(block_bg[row_p[of_match_p], image_p[of_match_p]], is_match_qm[block])
         # What is left are the wrong images, with infinity in place of the others.
         block_bg[row_p, image_p] = torch.inf
         block_bg[:, junk_g] = torch.inf
-        wrong_bm = torch.searchsorted(block_bg.sort(dim=1).values, matches_bm, right=True)
-        rank_bm = wrong_bm.numpy() + np.arange(1, matches_bm.shape[1] + 1)
-        rank_qm[block] = np.where(is_match_qm[block], rank_bm, 1)
-    return _scores(rank_qm, is_match_qm, average_precision, ranks)
+        wrong_qm[block] = torch.searchsorted(block_bg.sort(dim=1).values, matches_bm, right=True).numpy()
+    return _scores(wrong_qm, is_match_qm, average_precision, ranks)
 
 
 def _identities(side: Embeddings | Split) -> Embeddings:
@@ -244,15 +243,16 @@ def _identities(side: Embeddings | Split) -> Embeddings:
 
 
 def _scores(
-    rank_qm: np.ndarray, is_match_qm: np.ndarray, average_precision: str, ranks: Sequence[int]
+    wrong_qm: np.ndarray, is_match_qm: np.ndarray, average_precision: str, ranks: Sequence[int]
 ) -> Scores:
-    """Scores from the ranks of each query's matches, in order from the left. Raises InputError for none."""
+    """Scores from how many wrong images stand before each match, in order. Raises InputError for none."""
     if not is_match_qm.any():
-        raise no_match(len(rank_qm))
-    num_queries, num_places = rank_qm.shape
+        raise no_match(len(wrong_qm))
+    num_queries, num_places = wrong_qm.shape
     num_matches_q = is_match_qm.sum(1)
     valid = num_matches_q > 0
     place_m = np.arange(1, num_places + 1)
+    rank_qm = wrong_qm + place_m
     precision_qm = place_m / rank_qm
     if average_precision == "trapezoid":
         before_qm = np.where(rank_qm == 1, 1.0, (place_m - 1) / np.maximum(rank_qm - 1, 1))
@@ -328,14 +328,8 @@ def ranked_list(
         rows_gd = rows(gallery.features, span).to(device, dtype)
         persons, cameras = gallery.person_ids[span], gallery.camera_ids[span]
         for place, index in enumerate(wanted):
-            asked = query.person_ids[index], query.camera_ids[index]
-            ignored = is_ignored(*asked, persons, cameras)
-            status = np.select(
-                [ignored, is_match(*asked, persons, cameras), persons == DISTRACTOR],
-                [Status.IGNORED, Status.MATCH, Status.DISTRACTOR],
-                Status.OTHER,
-            ).astype(np.int8)
-            kept = np.arange(len(persons)) if show_ignored else np.flatnonzero(~ignored)
+            status = statuses(query.person_ids[index], query.camera_ids[index], persons, cameras)
+            kept = np.flatnonzero(show_ignored | (status != Status.IGNORED))
             squared = squared_distances(queries_qd[place], rows_gd).double().cpu().numpy()
             new = (span.start + kept, squared[kept], status[kept])
             indices, squared, status = (np.concatenate(both) for both in zip(best[place], new, strict=True))
@@ -389,8 +383,11 @@ def chosen_device(device: torch.device | str | None, query: Embeddings, gallery:
     return float64_device(device or (lives or ["cpu"])[0])
 
 
-def _same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all pairs that show one person, by query: indices (P,) of queries and images, which are matches."""
+def _same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarray, ...]:
+    """Of all pairs that show one person, by query: indices (P,) of queries and images, which are matches.
+
+    Last a table (Q, M) with True for each match of a query, from the left.
+    """
     order = np.argsort(gallery.person_ids, kind="stable")
     persons = gallery.person_ids[order]
     begin_q = np.searchsorted(persons, query.person_ids, "left")
@@ -404,17 +401,13 @@ def _same_person_pairs(query: Embeddings, gallery: Embeddings) -> tuple[np.ndarr
         gallery.person_ids[images_p],
         gallery.camera_ids[images_p],
     )
-    return queries_p, images_p, is_match_p
+    num_matches_q = np.bincount(queries_p[is_match_p], minlength=len(query))
+    is_match_qm = np.arange(max(1, num_matches_q.max())) < num_matches_q[:, None]
+    return queries_p, images_p, is_match_p, is_match_qm
 
 
-def _match_distances(
-    query: Embeddings, gallery: Embeddings, queries: np.ndarray, matches: np.ndarray, device: torch.device
-) -> Tensor:
-    """Each query's squared distances to its matches, ascending, (Q, M) padded with infinity."""
-    squared_p = pair_distances(query.features, gallery.features, queries, matches, device)
-    length_q = np.bincount(queries, minlength=len(query))
-    slots_p = np.arange(len(queries)) - (length_q.cumsum() - length_q)[queries]
-    shape = len(query), max(1, int(length_q.max()))
-    squared_qm = torch.full(shape, math.inf, dtype=torch.float64, device=device)
-    squared_qm[torch.from_numpy(queries).to(device), torch.from_numpy(slots_p).to(device)] = squared_p
-    return squared_qm.sort(dim=1).values
+def _by_query(distances_p: Tensor, is_match_qm: np.ndarray) -> Tensor:
+    """Distances of matches that stand by query as a table (Q, M): ascending, infinity behind the last."""
+    distances_qm = distances_p.new_full(is_match_qm.shape, math.inf)
+    distances_qm[torch.from_numpy(is_match_qm).to(distances_p.device)] = distances_p
+    return distances_qm.sort(dim=1).values

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reidlib.data.benchmark import Protocol
 from reidlib.data.rules import DISTRACTOR, is_match
@@ -25,8 +24,7 @@ from reidlib.ranking.distances import (
     full_float32,
     pair_distances,
     rows,
-    spans,
-    squared_distances,
+    squared_distances_to_all,
 )
 from reidlib.ranking.metrics import Embeddings, check_pair, check_scoring, chosen_device, no_match
 
@@ -239,7 +237,9 @@ def _multi_shot(
             rank = int(len(matches) > 0)
             if rank:
                 images_nd = rows(query.features, here[query.person_ids[here] == person]).to(device, dtype)
-                distances_ng = _distances(images_nd, features_gd, average_of == "squared")
+                distances_ng = squared_distances_to_all(images_nd, features_gd)
+                if average_of == "distance":
+                    distances_ng.sqrt_()
                 # Equal means may differ by the rounding of their sums, which must not favour the match.
                 threshold = distances_ng[:, torch.from_numpy(matches).to(device)].mean() * (
                     1 + _MEAN_ROUNDING
@@ -262,14 +262,3 @@ def _groups(persons: np.ndarray) -> list[np.ndarray]:
     for length in np.unique(length_e).tolist():
         groups.append(order[begin_e[length_e == length, None] + np.arange(length)])
     return [group for group in groups if len(group)]
-
-
-def _distances(images_nd: Tensor, features_gd: Tensor, squared: bool) -> Tensor:
-    """Exact distances (N, G), float64."""
-    distances_ng = torch.empty(len(images_nd), len(features_gd), dtype=torch.float64, device=images_nd.device)
-    # A block stays in a CPU's cache while every image is compared with it.
-    size = max(1, (2**17 if images_nd.device.type == "cpu" else 2**25) // images_nd.shape[1])
-    for span in spans(len(features_gd), size):
-        for place, image_d in enumerate(images_nd):
-            distances_ng[place, span] = squared_distances(image_d, features_gd[span])
-    return distances_ng if squared else distances_ng.sqrt_()

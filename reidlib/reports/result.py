@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json, write_whole
-from reidlib.training.runs import commit, versions
 
 # Wide figures still fit a report that is kept in git: under 300 kB each.
 _DOTS_PER_INCH = 110
@@ -101,8 +100,8 @@ class Result:
             "data": data,
             "runs": runs or [],
             "ledger": ledger or [],
-            "versions": versions(),
-            "commit": commit(),
+            "versions": files.versions(),
+            "commit": files.commit(),
             "device": device,
             "duration": round(time.perf_counter() - self._started, 1),
         }

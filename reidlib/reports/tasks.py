@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reidlib.analysis import benchmark_runs, benchmark_tables
-from reidlib.data import load
-from reidlib.data.registry import parse
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import scored
@@ -133,8 +131,7 @@ def train_chain(
     since: float,
 ) -> None:
     """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
-    name, options = parse(specification)
-    benchmark = load(name, benchmark_tables.folder_of(specification, folders), trial=trial, **options)
+    benchmark = benchmark_tables.load_trial(specification, folders, trial)
     before = benchmark_tables.before(specification, folders)
     links = chain(row, setup.profile, benchmark, before=before, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)

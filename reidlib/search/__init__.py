@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,25 +11,40 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
+from reidlib.experiments.features import Network
+from reidlib.ranking.distances import (
+    TINY,
+    Features,
+    common_dtype,
+    float64_device,
+    full_float32,
+    pair_distances,
+    rows,
+    spans,
+    squared_by_product,
+)
 from reidlib.ranking.metrics import Embeddings
-from reidlib.search.features import Embedder, FeatureSet, is_feature_file, read_features
-from reidlib.search.nearest import nearest_images
-from reidlib.search.report import SHEET_ROWS, Searched, described, sheet_of, write_search
+from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
+from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
 from reidlib.search.verification import (
     UNKNOWN_CAMERA,
-    Calibration,
     Pairs,
+    calibration_of,
     check_rate,
-    false_match_persons,
-    pair_distances_histogram,
-    threshold_for,
+    pairs_within,
 )
 from reidlib.training.device import Execution
+from reidlib.training.runs import Run
 
 FALSE_MATCH_RATE = 0.001
+_QUERIES, _GALLERY = 1024, 2048
+# Candidates of a block of queries that wait to be measured.
+_WAITING = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +94,8 @@ def search(
     _check(out, rate, top, sheet)
     execution = Execution(device=device, progress=progress)
     sources = [query, gallery] + ([] if calibrate is None else [calibrate])
-    embedder = None if run is None else Embedder(run, execution)
-    sets = _opened(sources, embedder)
+    network = None if run is None else Network(Run.open(run), execution)
+    sets = _opened(sources, network)
     queries, images, *others = _labelled(sets)
     left_out = same_images(*sets[:2])
     nearest = nearest_images(
@@ -108,12 +124,12 @@ def search(
             f"no person is known in {sources[1 - place]}: a threshold is measured within {where} alone"
         ]
     try:
-        calibration = _calibrated(pairs, rate, where, execution.torch_device)
+        calibration = calibration_of(pairs, rate, where, execution.torch_device)
     except InputError as error:
         if asked:
             raise
         remarks.append(f"no threshold: {error}")
-    if calibration is not None and embedder is not None and _trained_on(embedder, measured):
+    if calibration is not None and network is not None and _trained_on(network.run, measured):
         remarks.append(
             "these images lie in the folder that the run was trained on: a threshold measured on people it "
             "has seen is too high for strangers"
@@ -125,6 +141,90 @@ def search(
     return SearchResult(
         searched, written, "\n".join(filter(None, [*described(searched, top), *remarks, missing, where]))
     )
+
+
+def nearest_images(
+    query: Features,
+    gallery: Features,
+    *,
+    top: int,
+    left_out: tuple[np.ndarray, np.ndarray] | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Nearest:
+    """The ``top`` gallery features nearest to each query's, by Euclidean distance; ties by gallery index.
+
+    query (Q, D), gallery (G, D): tensors, arrays or memory maps, which are streamed. left_out: (query,
+    gallery) indices of pairs that do not count. A product in float64 finds candidates: all that lie within
+    the rounding of both ways of measuring from the ``top``-th. Their distances are then measured as
+    ``reidlib.ranking.distances`` does, so that any number of copies stand in their order.
+    """
+    device = float64_device(device)
+    places = min(top, len(gallery))
+    lists = Nearest(np.full((len(query), places), -1), np.full((len(query), places), np.nan))
+    blocks = list(spans(len(query), _QUERIES))
+    with torch.inference_mode(), full_float32(device):
+        for block in tqdm(blocks, desc="searching", unit="block", disable=not progress, leave=False):
+            found = _nearest_of_block(query, gallery, block, places, left_out, device)
+            lists.gallery_indices[block], lists.distances[block] = found
+    return lists
+
+
+def _nearest_of_block(
+    query: Features,
+    gallery: Features,
+    block: slice,
+    places: int,
+    left_out: tuple[np.ndarray, np.ndarray] | None,
+    device: torch.device,
+) -> Nearest:
+    query_qd = rows(query, block).to(device, torch.float64)
+    norms_q = torch.linalg.vector_norm(query_qd, dim=1)
+    length = query_qd.shape[1]
+    # A measured distance is a sum by halves of rounded squares of rounded differences: each term is off by
+    # some roundings of its own size. A product's errors are roundings of the vectors' lengths.
+    relative = 2 * (math.ceil(math.log2(length)) + 8) * torch.finfo(common_dtype(query, gallery)).eps
+    absolute = 4 * (length + 8) * torch.finfo(torch.float64).eps
+    best_qk = torch.empty(len(query_qd), 0, dtype=torch.float64, device=device)
+    longest = 0.0
+    measured = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)]  # row, gallery index, squared
+    waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+    num_waiting = 0
+    for span in spans(len(gallery), _GALLERY):
+        gallery_gd = rows(gallery, span).to(device, torch.float64)
+        longest = max(longest, float(torch.linalg.vector_norm(gallery_gd, dim=1).max()))
+        squared_qg = squared_by_product(query_qd, gallery_gd)
+        squared_qg[pairs_within(left_out, block, span)] = math.inf
+        both_qk = torch.cat([best_qk, squared_qg], dim=1)
+        best_qk = both_qk.topk(min(places, both_qk.shape[1]), dim=1, largest=False).values
+        limit_q = torch.full_like(norms_q, math.inf)
+        if best_qk.shape[1] == places:
+            limit_q = best_qk.amax(1) * (1 + relative) + absolute * (norms_q + longest) ** 2 + TINY
+        row_n, column_n = ((squared_qg <= limit_q[:, None]) & squared_qg.isfinite()).nonzero(as_tuple=True)
+        waiting.append((row_n, column_n + span.start, squared_qg[row_n, column_n]))
+        num_waiting += len(row_n)
+        if num_waiting > _WAITING or span.stop == len(gallery):
+            row_n, index_n, squared_n = map(torch.cat, zip(*waiting, strict=True))
+            near_n = squared_n <= limit_q[row_n]  # the limit has come nearer since
+            row_n, index_n = row_n[near_n].cpu().numpy(), index_n[near_n].cpu().numpy()
+            squared_n = pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
+            fresh = row_n, index_n, squared_n
+            measured = _first(*map(np.concatenate, zip(measured, fresh, strict=True)), places)
+            waiting, num_waiting = [], 0
+    row_n, index_n, squared_n = measured
+    found = Nearest(np.full((len(query_qd), places), -1), np.full((len(query_qd), places), np.nan))
+    place_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n)
+    found.gallery_indices[row_n, place_n] = index_n
+    found.distances[row_n, place_n] = np.sqrt(squared_n)
+    return found
+
+
+def _first(row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray, places: int) -> list[np.ndarray]:
+    """The nearest of each row, equally near ones by index, row after row."""
+    order = np.lexsort((index_n, squared_n, row_n))
+    row_n = row_n[order]
+    kept = np.arange(len(row_n)) - np.searchsorted(row_n, row_n) < places
+    return [row_n[kept], index_n[order][kept], squared_n[order][kept]]
 
 
 def same_images(query: FeatureSet, gallery: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +253,9 @@ def _identities(root: Path | None, name: str) -> Iterator[object]:
         yield status.st_dev, status.st_ino
 
 
-def _trained_on(embedder: Embedder, sets: Sequence[FeatureSet]) -> bool:
+def _trained_on(run: Run, sets: Sequence[FeatureSet]) -> bool:
     """Do any of the images lie in the folder that the run's training images came from?"""
-    data_root = embedder.run.information.get("data_root")
+    data_root = run.information.get("data_root")
     if not data_root:
         return False
     data_root = Path(os.path.realpath(data_root))
@@ -186,19 +286,18 @@ def _check(out: Path, rate: float, top: int, sheet: int) -> None:
         raise InputError("a search writes a folder", f"the file {out}", "name another")
 
 
-def _opened(sources: Sequence[str | Path], embedder: Embedder | None) -> list[FeatureSet]:
+def _opened(sources: Sequence[str | Path], network: Network | None) -> list[FeatureSet]:
     """The features of every source, of one and the same network; equal sources give one and the same set."""
-    if embedder is None and (images := [source for source in sources if not is_feature_file(source)]):
+    own = {} if network is None else {str(network.run.folder): network.key}
+    if network is None and (images := [source for source in sources if not is_feature_file(source)]):
         raise InputError(
             "images are searched with a trained run", f"{images[0]} and no run", "give its folder with --run"
         )
     found: dict[Path, FeatureSet] = {}
     keys = [Path(source).expanduser().absolute() for source in sources]
     for source in dict.fromkeys(keys):
-        found[source] = read_features(source) if is_feature_file(source) else embedder(source)
-    networks = {str(source): features.information["network"] for source, features in found.items()}
-    if embedder is not None:
-        networks[str(embedder.run.folder)] = embedder.key
+        found[source] = read_features(source) if is_feature_file(source) else embed_own(network, source)
+    networks = {str(source): features.information["network"] for source, features in found.items()} | own
     if len(set(networks.values())) > 1:
         named = ", ".join(f"{key} of {Path(source).name}" for source, key in networks.items())
         raise InputError(
@@ -222,45 +321,3 @@ def _labelled(sets: Sequence[FeatureSet]) -> list[Embeddings]:
 def _plain(name: str) -> str:
     """0002 and 2 are one person: a folder's name often has leading zeros, and a table's cell none."""
     return str(int(name)) if name.isascii() and name.isdecimal() else name
-
-
-def _calibrated(pairs: Pairs, rate: float, where: str, device: torch.device) -> Calibration:
-    sides = [pairs.query] if pairs.gallery is None else [pairs.query, pairs.gallery]
-    if any((side.person_ids == JUNK).all() for side in sides):
-        raise InputError(
-            "a threshold is measured on images whose persons are known",
-            f"none known in {where}",
-            "give some with --calibrate: a folder per person, or a CSV with a column person",
-        )
-    histogram = pair_distances_histogram(pairs, device=device)
-    if not histogram.same.any():
-        allow = "" if pairs.same_camera else ", or count pairs within a camera with --same-camera"
-        raise InputError(
-            "a threshold is measured on pairs of one person"
-            + ("" if pairs.same_camera else " in two cameras"),
-            f"none in {where}",
-            f"give such images with --calibrate{allow}",
-        )
-    threshold = threshold_for(histogram, rate)
-    false_matches = false_match_persons(pairs, histogram, threshold, device=device)
-    known = [side.person_ids != JUNK for side in sides]
-    once = [mask.copy() for mask in known]
-    if pairs.left_out is not None:  # an image of both sets is one image
-        queries, images = pairs.left_out
-        once[1][images[known[0][queries]]] = False
-    persons, cameras = (
-        np.unique(
-            np.concatenate([getattr(side, name)[kept] for side, kept in zip(sides, known, strict=True)])
-        )
-        for name in ("person_ids", "camera_ids")
-    )
-    return Calibration(
-        threshold,
-        false_matches,
-        histogram,
-        where,
-        int(sum(kept.sum() for kept in once)),
-        len(persons),
-        int((cameras != UNKNOWN_CAMERA).sum()),
-        pairs.same_camera,
-    )

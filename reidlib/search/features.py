@@ -22,7 +22,7 @@ from reidlib.experiments.features import Network
 from reidlib.files import write_whole
 from reidlib.ranking.distances import spans
 from reidlib.training.device import Execution
-from reidlib.training.runs import Run, versions
+from reidlib.training.runs import Run
 
 _FORMAT = 1
 # Rows that are written and read at once.
@@ -70,46 +70,39 @@ class FeatureSet:
         return len(self.names)
 
 
-class Embedder:
-    """A run's network on a device, which turns own images into features; loaded when first needed.
+def embed_own(network: Network, source: str | Path) -> FeatureSet:
+    """Features of one image, a folder or a CSV; see ``list_own`` and ``Network.embed``.
 
-    Features are kept in ``files.feature_cache()``, so that the same images are embedded once.
-    Raises InputError for a folder that is no finished run or has no weights.
+    They are kept in ``files.feature_cache()``, so that the same images are embedded once. Raises InputError
+    for a run without weights, before any image is listed.
     """
-
-    def __init__(self, run: str | Path, execution: Execution):
-        self.run = Run.open(run)
-        self._network = Network(self.run, execution)
-        self.key = self._network.key
-
-    def __call__(self, source: str | Path) -> FeatureSet:
-        """Features of one image, a folder or a CSV; see ``list_own`` and ``Network.embed``."""
-        own = list_own(source)
-        # One file for each source, so that a list that has grown takes the place of what it was before.
-        name = hashlib.sha256(f"{self.key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
-        file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
-        embedded = self._network.embed(own.split, keep="features", file=file)
-        known = own.split.person_ids > 0
-        information = {
-            "format": _FORMAT,
-            "network": self.key,
-            "run": self.run.folder.resolve().name,
-            "model": self.run.configuration["model"]["kind"],
-            "input_size": list(self._network.input_size),
-            "resize": RESIZE_RULE,
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
-            "distance": "Euclidean",
-            "versions": versions(),
-        }
-        return FeatureSet(
-            embedded.features,
-            own.names,
-            tuple(person if known else "" for person, known in zip(own.persons, known, strict=True)),
-            own.cameras,
-            information,
-            own.root,
-        )
+    key = network.key
+    own = list_own(source)
+    # One file for each source, so that a list that has grown takes the place of what it was before.
+    name = hashlib.sha256(f"{key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
+    file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
+    embedded = network.embed(own.split, keep="features", file=file)
+    known = own.split.person_ids > 0
+    information = {
+        "format": _FORMAT,
+        "network": key,
+        "run": network.run.folder.resolve().name,
+        "model": network.run.configuration["model"]["kind"],
+        "input_size": list(network.input_size),
+        "resize": RESIZE_RULE,
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "distance": "Euclidean",
+        "versions": files.versions(),
+    }
+    return FeatureSet(
+        embedded.features,
+        own.names,
+        tuple(person if known else "" for person, known in zip(own.persons, known, strict=True)),
+        own.cameras,
+        information,
+        own.root,
+    )
 
 
 def write_features(
@@ -127,7 +120,7 @@ def write_features(
         raise InputError(
             "features are written to a new file", f"{out}, which is there", "name another, or remove it"
         )
-    embedded = Embedder(run, Execution(device=device, progress=progress))(images)
+    embedded = embed_own(Network(Run.open(run), Execution(device=device, progress=progress)), images)
     save_features(embedded, out)
     return embedded
 

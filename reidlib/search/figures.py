@@ -12,6 +12,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from reidlib.data.images import fitted
 from reidlib.errors import counted
 from reidlib.search.verification import PairHistogram, Threshold
 from reidlib.visual import BLUE, GREEN, GREY, INK, RED, STATUS
@@ -168,9 +169,7 @@ def _centred(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, 
 
 def _paste(sheet: Image.Image, image_hwc: np.ndarray, x: int, y: int) -> tuple[int, int, int, int]:
     """Put an image in the middle of its room, as large as fits with its proportions; returns its edges."""
-    height, width = image_hwc.shape[:2]
-    scale = min((_BOX[0] - 2 * _FRAME) / width, (_BOX[1] - 2 * _FRAME) / height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    left, upper = x + (_BOX[0] - size[0]) // 2, y + (_BOX[1] - size[1]) // 2
-    sheet.paste(Image.fromarray(image_hwc).resize(size, Image.Resampling.LANCZOS), (left, upper))
-    return left, upper, left + size[0], upper + size[1]
+    image = fitted(image_hwc, _BOX[1] - 2 * _FRAME, _BOX[0] - 2 * _FRAME)
+    left, upper = x + (_BOX[0] - image.width) // 2, y + (_BOX[1] - image.height) // 2
+    sheet.paste(image, (left, upper))
+    return left, upper, left + image.width, upper + image.height

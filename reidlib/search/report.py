@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,6 @@ from reidlib.errors import counted
 from reidlib.files import write_json, write_whole
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
-from reidlib.search.nearest import Nearest
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration
 
 OUTPUTS = ("ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json")
@@ -33,6 +33,13 @@ _NOTE = (
     "The threshold holds for the people and cameras that it was measured on; other cameras, other light "
     "or another run need one of their own."
 )
+
+
+class Nearest(NamedTuple):
+    """The nearest gallery images of each query, both fields (Q, places)."""
+
+    gallery_indices: np.ndarray  # int64, −1 where the list ended
+    distances: np.ndarray  # float64, Euclidean, NaN where the list ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,18 +141,13 @@ def described(searched: Searched, top: int) -> list[str]:
         said.append(f"lists end after {shortest}: there are no more, and none finds itself")
     first = [match for row in range(len(query)) for _, _, match, _ in list(searched.list_of(row))[:1]]
     if known := [match for match in first if match is not None]:
+        sides = searched.queries, searched.images
+        cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
         said.append(
             f"nearest image: the query's person for {sum(known):,} of {counted(len(known), 'query images')} "
-            "where both persons are known" + _camera_note(searched)
+            "where both persons are known" + " (images of the same camera included)" * cameras_known
         )
     return said + _threshold_described(searched)
-
-
-def _camera_note(searched: Searched) -> str:
-    cameras_known = all(
-        (side.camera_ids != UNKNOWN_CAMERA).any() for side in (searched.queries, searched.images)
-    )
-    return " (images of the same camera included)" if cameras_known else ""
 
 
 def _sheet_lines(searched: Searched, shown: int) -> list[str]:

@@ -15,7 +15,6 @@ from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.errors import InputError, counted
 from reidlib.ranking.distances import float64_device, full_float32, rows, spans, squared_by_product
 from reidlib.ranking.metrics import Embeddings
-from reidlib.search.nearest import pairs_within
 
 UNKNOWN_CAMERA = -1
 BINS = 2**16
@@ -169,6 +168,17 @@ class Pairs:
         return counted_qg, same_qg
 
 
+def pairs_within(
+    pairs: tuple[np.ndarray, np.ndarray] | None, block: slice, span: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, in a block, of those (query, gallery) pairs that lie in it."""
+    if pairs is None:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    queries, images = pairs
+    here = (queries >= block.start) & (queries < block.stop) & (images >= span.start) & (images < span.stop)
+    return queries[here] - block.start, images[here] - span.start
+
+
 def pair_distances_histogram(
     pairs: Pairs, *, device: torch.device | str = "cpu", bins: int = BINS
 ) -> PairHistogram:
@@ -271,6 +281,52 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
         int(false_matches[place]),
         num_different,
         num_same,
+    )
+
+
+def calibration_of(pairs: Pairs, rate: float, where: str, device: torch.device) -> Calibration:
+    """The threshold of a rate, measured on pairs of images from ``where``; errors as ``threshold_for``.
+
+    Raises InputError, too, where no person is known or no pair of one person is counted.
+    """
+    sides = [pairs.query] if pairs.gallery is None else [pairs.query, pairs.gallery]
+    if any((side.person_ids == JUNK).all() for side in sides):
+        raise InputError(
+            "a threshold is measured on images whose persons are known",
+            f"none known in {where}",
+            "give some with --calibrate: a folder per person, or a CSV with a column person",
+        )
+    histogram = pair_distances_histogram(pairs, device=device)
+    if not histogram.same.any():
+        allow = "" if pairs.same_camera else ", or count pairs within a camera with --same-camera"
+        raise InputError(
+            "a threshold is measured on pairs of one person"
+            + ("" if pairs.same_camera else " in two cameras"),
+            f"none in {where}",
+            f"give such images with --calibrate{allow}",
+        )
+    threshold = threshold_for(histogram, rate)
+    false_matches = false_match_persons(pairs, histogram, threshold, device=device)
+    known = [side.person_ids != JUNK for side in sides]
+    once = [mask.copy() for mask in known]
+    if pairs.left_out is not None:  # an image of both sets is one image
+        queries, images = pairs.left_out
+        once[1][images[known[0][queries]]] = False
+    persons, cameras = (
+        np.unique(
+            np.concatenate([getattr(side, name)[kept] for side, kept in zip(sides, known, strict=True)])
+        )
+        for name in ("person_ids", "camera_ids")
+    )
+    return Calibration(
+        threshold,
+        false_matches,
+        histogram,
+        where,
+        int(sum(kept.sum() for kept in once)),
+        len(persons),
+        int((cameras != UNKNOWN_CAMERA).sum()),
+        pairs.same_camera,
     )
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
-from reidlib.data.samplers import Feeds
 from reidlib.errors import InputError
-from reidlib.files import write_whole
+from reidlib.files import write_filled
 from reidlib.training import distributed
 from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 
 if TYPE_CHECKING:
-    from reidlib.training.loop import Meter
+    from torch.distributed.checkpoint.stateful import Stateful
 
 
 class Parts(NamedTuple):
@@ -26,8 +24,8 @@ class Parts(NamedTuple):
     recipe: Recipe  # which a checkpoint must have been written with
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    feeds: Feeds
-    meter: Meter
+    feeds: Stateful  # which batches come next
+    meter: Stateful  # what the training has measured
     generator: torch.Generator  # of the augmentation, the same in every process
 
 
@@ -92,9 +90,7 @@ def save_tensors(path: Path, content: dict) -> None:
 
     torch.save into a file reports a full disk as an internal error of its archive, so it fills a buffer.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+    write_filled(path, lambda buffer: torch.save(content, buffer))
 
 
 def load_tensors(path: Path, mend: str) -> dict:

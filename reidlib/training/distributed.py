@@ -144,10 +144,10 @@ def first_alone() -> Iterator[None]:
 
 
 def of_all(value: Tensor) -> list[Tensor]:
-    """A CPU tensor of every process, in the order of their ranks; equal shapes."""
+    """A tensor of every process, in the order of their ranks; equal shapes. Not differentiable."""
     if world().size == 1:
         return [value]
-    values = [torch.empty_like(value) for _ in range(world().size)]
+    values = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(world().size)]
     dist.all_gather(values, value.contiguous())
     return values
 
@@ -156,9 +156,14 @@ def mean(values: Tensor) -> Tensor:
     """The mean of the processes' values, the same bits in each; not differentiable."""
     if world().size == 1:
         return values.detach()
-    total = values.detach().clone()
+    return _total(values.detach()) / world().size
+
+
+def _total(values: Tensor) -> Tensor:
+    """The sum of the processes' values, beside them."""
+    total = values.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total / world().size
+    return total
 
 
 def any_of(flag: bool) -> bool:
@@ -176,19 +181,14 @@ def gather(values_b: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose gradient is this process's rows, times the number of processes.
+    """all_gather whose gradient is complete without asking anyone, under the condition of ``gather``.
 
-    All processes compute the same loss of all rows, so the gradient of the own rows is complete without
-    asking anyone; it is scaled because the mean over processes divides it again.
+    It is scaled because the mean over processes divides it again.
     """
 
     @staticmethod
     def forward(ctx, values_b: Tensor) -> Tensor:
-        parts = [
-            torch.empty_like(values_b, memory_format=torch.contiguous_format) for _ in range(world().size)
-        ]
-        dist.all_gather(parts, values_b.contiguous())
-        return torch.cat(parts)
+        return torch.cat(of_all(values_b))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -201,15 +201,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+        return _total(values)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _total(gradient)
 
 
 class _BatchNormOverProcesses(_BatchNorm):

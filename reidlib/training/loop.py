@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import signal
@@ -23,7 +22,7 @@ from reidlib.data.augmentation import augment
 from reidlib.data.images import ImageStore, to_device
 from reidlib.data.samplers import Epochs, Feeds, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
-from reidlib.files import unwritable, write_text, write_whole
+from reidlib.files import unwritable, write_filled, write_text
 from reidlib.training import distributed
 from reidlib.training.checkpoint import Parts, restore_checkpoint, save_checkpoint, save_tensors
 from reidlib.training.config import Recipe
@@ -82,10 +81,8 @@ def train(
             "set it to 2 or more in the recipe, or train with the identity loss alone",
         )
     feeds = Feeds(images, samplers, world)
-    augmentation, augmentation_generator = (
-        asdict(recipe.augmentation),
-        torch.Generator().manual_seed(seed + 1),
-    )
+    augmentation = asdict(recipe.augmentation)
+    augmentation_generator = torch.Generator().manual_seed(seed + 1)
     # For dropout, which takes no generator; every process drops units of its own.
     torch.manual_seed(seed + 2 + 1_000_003 * world.rank)
     optimiser = torch.optim.SGD(
@@ -259,9 +256,7 @@ class Meter:
         columns = {
             name: np.array([row.get(name, math.nan) for row in self._trace], np.float32) for name in names
         }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **columns)
-        write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+        write_filled(path, lambda buffer: np.savez_compressed(buffer, **columns))
 
 
 def _balancing(terms: Terms, balance: Balance | None) -> dict[str, float]:

@@ -11,19 +11,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reidlib import __version__, files
+from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import read_json, write_json
 
@@ -196,7 +193,9 @@ def find_or_train(
             if isinstance(error, InputError):
                 _remove_if_untouched(run_folder)
             raise
-        write_json(run_folder / _FINISHED, {**information, "versions": versions(), "commit": commit()})
+        write_json(
+            run_folder / _FINISHED, {**information, "versions": files.versions(), "commit": files.commit()}
+        )
         # Not before: a kill between the two would train all of it again.
         (run_folder / CHECKPOINT).unlink(missing_ok=True)
         return _checked(run_folder, configuration)
@@ -230,27 +229,3 @@ def _checked(run_folder: Path, configuration: dict) -> Run:
             "move the folder away; the run will be trained again",
         )
     return Run(run_folder)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "reidlib": __version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "torchvision", "numpy")},
-    }
-
-
-def commit() -> str | None:
-    """The clone's commit, with "+" where files differ from it; None outside a clone."""
-    here = Path(__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(("git", "-C", here, *arguments), capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,14 +1,20 @@
 """The ablations' rows, and what is read off their scores."""
 
+import json
+
+import numpy as np
 import pytest
+import torch
 from written import gathered
 
-from reidlib.analysis import ablations, published
-from reidlib.analysis.ablations import Ablation, Row
+from reidlib.analysis import ablations, benchmark_tables
+from reidlib.analysis.ablations import Ablation, Row, has_weights, input_norms, norm_cells, switched_off
 from reidlib.analysis.scores import Cell, records
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
+from reidlib.experiments.setup import Missing
 from reidlib.training.config import MODELS
+from reidlib.training.runs import Run
 
 ALL = [value for value in vars(ablations).values() if isinstance(value, Ablation)]
 SHARED = ablations.SHARED_FEATURES
@@ -25,7 +31,7 @@ def test_every_row_is_an_experiment_with_its_printed_row(ablation):
         if row.printed:
             assert ablation.printed.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
-        rows = published.ablation(ablation.table).index
+        rows = benchmark_tables.published("jlml_ablations", table=ablation.table)["row"]
         assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
 
 
@@ -122,3 +128,65 @@ def test_the_number_of_seeds_is_said(tmp_path):
 def test_a_baseline_has_to_be_a_row():
     with pytest.raises(InputError, match=r"baseline is one of the rows.*'b'"):
         Ablation("row", {"a": Row(Cell("jlml"))}, "b", "step")
+
+
+def test_a_printed_row_has_to_be_in_its_table():
+    misspelt = Ablation("row", {"a": Row(Cell("jlml"), "with SLF")}, "a", "trapezoid", "sfl")
+    with pytest.raises(InputError, match=r"'with SLF'.*fits 0 rows"):
+        _ = misspelt.printed
+
+
+def test_every_line_of_the_file_is_a_row_of_a_table():
+    lines = benchmark_tables.lines_of("ablations")
+    assert list(lines) == ["ablation", "row", "experiment", "branch", "printed", "about"]
+    assert len(lines) == sum(len(ablation.rows) for ablation in ALL)
+    assert all(ablation.rows for ablation in ALL)
+
+
+def with_weights(folder, weight_dc, weight_pdc):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({}))
+    torch.save(
+        {"global_feature.weight": weight_dc, "local_feature.weight": weight_pdc}, folder / "weights.pt"
+    )
+    return Run(folder)
+
+
+@pytest.fixture
+def norms(tmp_path):
+    # Input units 0 to 2 of the global layer: norms 5, 0.04 (off) and 1.
+    weight_dc = torch.tensor([[3.0, 0.04, 1.0], [4.0, 0.0, 0.0]])
+    # Two stripes with one output unit each; unit 1 of the second is off, and with it one of six weights.
+    weight_pdc = torch.tensor([[[1.0, -2.0, 0.5]], [[1.0, 0.005, -1.0]]])
+    return input_norms(with_weights(tmp_path / "run", weight_dc, weight_pdc))
+
+
+def test_norms_run_over_what_leaves_an_input_unit(norms):
+    assert norms.global_c == pytest.approx([5, 0.04, 1])
+    assert norms.local_pc == pytest.approx(np.array([[1, 2, 0.5], [1, 0.005, 1]]))
+    assert norms.local_weights_off == pytest.approx(1 / 6)
+
+
+def test_cells_of_the_table(norms):
+    cells = norm_cells(norms)
+    assert cells["global units off"] == "33.3 % of 3"
+    assert cells["local units off"] == "16.7 % of 6"
+    assert cells["local weights off"] == "16.7 %"
+    assert cells["mean norm, global"] == "2.01"
+
+
+def test_the_reading_names_rows_and_sizes(norms):
+    half = norms._replace(global_c=np.array([1.0, 1.0, 1.0]))
+    text = switched_off({"strong": norms, "none": half})
+    assert "global layer: switched off in *strong* 33 %, in no other row" in text
+    assert "switched off in no row" in switched_off({"none": half}).partition("\n")[0]
+    assert switched_off({}) == "No run with its weights is here."
+
+
+def test_without_weights_there_is_nothing_to_measure(tmp_path):
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    assert not has_weights(run)
+    assert not has_weights(Missing("failed"))
+    with pytest.raises(InputError, match="needs the run's weights"):
+        input_norms(run)

@@ -18,7 +18,7 @@ from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.analysis.scores import records
 from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
-from reidlib.data.registry import GUIDES
+from reidlib.data.readers import GUIDES
 from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, Size
 from reidlib.experiments.setup import Setup

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 import numpy as np, torch
 from reidlib import files
-from reidlib.visual.browser.app import RankingBrowser
+from reidlib.visual.browser import RankingBrowser
 from reidlib.experiments.features import Collection
 from reidlib.data.synthetic.render import render
 from reidlib.models.pyramid import Pyramid

@@ -9,8 +9,8 @@ from miniature import MINIATURE, write_image
 from reidlib.data import BENCHMARKS, load, load_specified
 from reidlib.data import check as checking
 from reidlib.data.check import check, differences
-from reidlib.data.readers.market import MARKET_COUNTS
-from reidlib.data.registry import GUIDES, parse
+from reidlib.data.readers import GUIDES, parse
+from reidlib.data.readers.layout import official_counts
 from reidlib.errors import InputError, counted
 
 COUNTS = {
@@ -251,9 +251,10 @@ def test_the_check_of_nothing_is_refused(tmp_path):
 
 
 def test_official_counts_add_up():
-    test = MARKET_COUNTS["bounding_box_test"]
+    counts = official_counts("market1501")
+    test = counts["bounding_box_test"]
     assert test["images"] - test["junk"] == 15_913  # the gallery's usual size
-    assert sum(MARKET_COUNTS[f]["identities"] for f in ("bounding_box_train", "query")) == 1501
+    assert sum(counts[f]["identities"] for f in ("bounding_box_train", "query")) == 1501
 
 
 # Hand-drawn boxes: those of the queries (0001 by camera 1, 0003 by camera 2), and some that no query needs.
@@ -512,6 +513,14 @@ def test_an_archive_that_lies_in_the_folder_is_named(tmp_path, name):
     assert (
         "; unpack the one that is meant: other.ZIP, some.tar.gz" in check(name, root, progress=False).text()
     )
+
+
+def test_a_check_lists_what_the_folders_lack_before_what_lies_beside_them(boxed):
+    (boxed / "gt_bbox" / "nobody.jpg").write_bytes(b"")
+    problems = check("market1501", boxed, progress=False, distractors=True).problems
+    said = ("identities 1 to 1501", "an image's name begins", "further distractors lie in")
+    places = [place for words in said for place, one in enumerate(problems) if one.startswith(words)]
+    assert places == sorted(places) and len(places) == len(said)
 
 
 def test_distractors_and_boxes_are_counted_against_what_belongs_there(boxed):

@@ -27,9 +27,10 @@ from scipy.io import savemat
 from reidlib import files
 from reidlib.data.benchmark import Protocol
 from reidlib.data.check import check, counts_of
-from reidlib.data.readers.cuhk03 import _archive_counts, _new_counts, archive
+from reidlib.data.readers import load, read
+from reidlib.data.readers.cuhk03 import archive
 from reidlib.data.readers.cuhk03.archive import extract, identity
-from reidlib.data.registry import load, read
+from reidlib.data.readers.layout import official_counts
 from reidlib.errors import InputError
 
 # By hand: 8 persons of 10 slots, less 3 + 4 + 5 empty cells, and less 2 + 7.
@@ -606,9 +607,11 @@ def test_the_survey_lists_what_reading_refuses(release, ready_made, tmp_path):
 
 
 def test_official_counts_add_up():
-    assert _archive_counts("labelled")["labelled"] == {"images": 14_096, "identities": 1_467, "cameras": 2}
-    assert _archive_counts("detected")["detected"] == {"images": 14_097, "identities": 1_467, "cameras": 2}
     for boxes, total in (("labelled", 14_096), ("detected", 14_097)):
-        new = _new_counts(boxes, ("train", "query", "gallery"))
+        whole, *pairs = official_counts(f"cuhk03,boxes={boxes}").values()
+        assert whole == {"images": total, "identities": 1_467, "cameras": 2}
+        for what in ("images", "identities"):
+            assert sum(pair[what] for pair in pairs) == whole[what]
+        new = official_counts(f"cuhk03,boxes={boxes},split=new")
         assert sum(row["images"] for row in new.values()) == total
         assert new["train"]["identities"] + new["query"]["identities"] == 1_467

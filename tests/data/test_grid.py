@@ -6,8 +6,8 @@ from small_miniatures import GRID_TRAINING, write_grid, write_grid_mat
 
 from reidlib.data.benchmark import Protocol
 from reidlib.data.check import check, counts_of
-from reidlib.data.readers.grid import training_persons
-from reidlib.data.registry import load, read
+from reidlib.data.readers import load, read
+from reidlib.data.readers.partitions import training_persons
 from reidlib.errors import InputError
 
 MAT = "features_and_partitions.mat"

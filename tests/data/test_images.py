@@ -60,7 +60,7 @@ def contents(folder):
 
 def test_batches_are_the_files_channels_last(paths, cache):
     store = open_store(paths, cache)
-    assert (len(store), store.size) == (7, SIZE)
+    assert (len(store), store.array_nhwc.shape[1:3]) == (7, SIZE)
     batch = store.batch([5, 0, 5])
     assert (batch.shape, batch.dtype) == ((3, 3, *SIZE), torch.uint8)
     assert batch.is_contiguous(memory_format=torch.channels_last)

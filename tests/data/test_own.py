@@ -523,6 +523,23 @@ def test_which_csv_is_meant(tmp_path):
     assert "exists" in refusal("csv", file.parent / "nothing")
 
 
+def test_a_check_refuses_what_it_cannot_open(own, tmp_path, monkeypatch):
+    file = listed(tmp_path, CSV, *FOUR)
+    with pytest.raises(InputError, match="exists"):
+        check("csv", file.parent / "nothing.csv", progress=False)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    # Rights alone would not do: tests may run as a user who may read everything.
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match=r"a CSV can be read; got .*Permission denied"):
+        check("csv", file, progress=False)
+    monkeypatch.setattr("reidlib.data.readers.layout.os.scandir", refuse)
+    with pytest.raises(InputError, match="can be listed; got Permission denied"):
+        check("folder", own, progress=False)
+
+
 def test_a_file_is_found_in_either_spelling(tmp_path):
     name = unicodedata.normalize("NFD", "ç") + ".png"
     file = listed(tmp_path, "path,person\nç.png,1\na.png,2\n", name, "a.png")

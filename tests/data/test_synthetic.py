@@ -30,12 +30,11 @@ from reidlib.data.synthetic.factors import (
     largest_value,
     plan,
 )
-from reidlib.data.synthetic.photographs import Studio, photograph
+from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
 from reidlib.data.synthetic.scenes import compose
-from reidlib.data.synthetic.shading import cast, cloth
 from reidlib.errors import InputError
 
 TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)

@@ -7,8 +7,8 @@ from small_miniatures import VIPER_NAMES, write_viper
 
 from reidlib.data.benchmark import Protocol
 from reidlib.data.check import counts_of
+from reidlib.data.readers import load, read
 from reidlib.data.readers.partitions import Partitions, write_partitions
-from reidlib.data.registry import load, read
 from reidlib.errors import InputError
 
 

@@ -83,7 +83,7 @@ def test_the_features_are_read_from_disk_and_found_again(crowded, tmp_path, monk
     )
     first = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert isinstance(seen[0], np.memmap)
-    monkeypatch.setattr("reidlib.experiments.embedding.decode_blocks", None)  # nothing is decoded again
+    monkeypatch.setattr("reidlib.experiments.features.whole_blocks", None)  # nothing is decoded again
     assert evaluate_with_distractors(run, benchmark, execution=QUIET) == first
 
 

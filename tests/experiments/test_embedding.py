@@ -19,8 +19,8 @@ from reidlib.data import images
 from reidlib.data.images import ImageStore, decode
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.experiments import embedding
-from reidlib.experiments.embedding import embed, embed_to_disk
+from reidlib.experiments import features
+from reidlib.experiments.features import embed, embed_to_disk
 from reidlib.models.jlml import JLML
 from reidlib.ranking.metrics import Embeddings, evaluate
 
@@ -56,7 +56,7 @@ def split(tmp_path):
 @pytest.fixture(autouse=True)
 def blocks_of_four(monkeypatch):
     monkeypatch.setattr(images, "DECODED_AT_ONCE", 4)
-    monkeypatch.setattr(embedding, "DECODED_AT_ONCE", 4)
+    monkeypatch.setattr(features, "DECODED_AT_ONCE", 4)
 
 
 @pytest.fixture
@@ -174,14 +174,14 @@ def test_killed_before_the_first_row_of_another_network(split, tmp_path, monkeyp
     other.layer.weight.data.neg_()
     with pytest.raises(Killed):
         to_disk(split, file, model=killed_in_block(4))
-    original = embedding.write_json
+    original = features.write_json
 
     def dying(path, content):
         original(path, content)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding, "write_json", dying)
+        patch.setattr(features, "write_json", dying)
         with pytest.raises(Killed):
             to_disk(split, file, model=other, key="another")
     to_disk(split, file, model=other, key="another")
@@ -282,8 +282,8 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         import numpy as np
         from reidlib.data import images
-        from reidlib.experiments import embedding
-        images.DECODED_AT_ONCE = embedding.DECODED_AT_ONCE = 4
+        from reidlib.experiments import features
+        images.DECODED_AT_ONCE = features.DECODED_AT_ONCE = 4
         from pathlib import Path
         from test_embedding import Tiny, to_disk
         from reidlib.data.splits import Split

@@ -19,9 +19,8 @@ from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import features
-from reidlib.experiments.embedding import embed_blocks
 from reidlib.experiments.evaluate import current, evaluate_run, multi_query_scores, usable
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import Network, embed_blocks
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.runs import Run
 

@@ -20,7 +20,7 @@ from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Size, render
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
-from reidlib.experiments import features, perturbations
+from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import evaluate_run
 from reidlib.experiments.perturbations import evaluate_under_all, found, open_condition
 from reidlib.experiments.rows import CONDITIONS, Condition, all_conditions
@@ -287,8 +287,8 @@ def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
 
 
 def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeypatch):
-    loaded, real = [], features.trained_model
-    monkeypatch.setattr(features, "trained_model", lambda *a: loaded.append(1) or real(*a))
+    loaded, real = [], Run.weights
+    monkeypatch.setattr(Run, "weights", lambda run: loaded.append(1) or real(run))
     evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert loaded == [1]
     monkeypatch.setattr(perturbations, "Network", never)

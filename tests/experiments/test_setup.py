@@ -1,6 +1,7 @@
 """Runs gathered for a comparison: found, trained, carried here, or missing."""
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -52,8 +53,10 @@ def test_a_run_for_each_seed(trained):
     assert len(first["query_person_ids"]) == 60
     assert Scores(found).of(Cell("jlml", "global"))[0] != first
     assert Scores(found).of(Cell("jlml", "level 3")) == [None, None]
-    assert found.device == QUIET.describe()
-    assert found.seconds > 0
+    assert re.match(
+        rf"\d runs, trained in \d+ s together on {re.escape(QUIET.describe())}\.$", found.summary()
+    )
+    assert all(one["seconds"] > 0 for one in found.records())
     assert found.records()[1].keys() >= {"experiment", "seed", "run", "device", "commit", "seconds"}
 
 
@@ -121,7 +124,7 @@ def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
         path.write_text("[]")
     found = again(carried, seeds=2)
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
-    assert found.device and found.summary() and found.records()
+    assert found.summary() and found.records()
 
 
 def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypatch):

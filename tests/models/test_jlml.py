@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
+from reidlib.analysis.complexity import complexity, layer_table
 from reidlib.errors import InputError
-from reidlib.models.complexity import complexity, layer_table
 from reidlib.models.jlml import JLML, stripe_rows
 from reidlib.models.residual import Stages
 

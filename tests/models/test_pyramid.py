@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
+from reidlib.analysis.complexity import complexity, layer_table
 from reidlib.errors import InputError
-from reidlib.models.complexity import complexity, layer_table
 from reidlib.models.parts import Part, check_input_height, map_height, pyramid_parts
 from reidlib.models.pyramid import PartPooling, Pyramid
 

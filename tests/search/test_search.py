@@ -13,10 +13,10 @@ from untrained import PYRAMID, untrained
 
 from reidlib.data import load
 from reidlib.errors import InputError
-from reidlib.search import nearest, same_images, search
+from reidlib.ranking import distances
+from reidlib.search import nearest_images, same_images, search
 from reidlib.search.features import FeatureSet, save_features, write_features
 from reidlib.search.figures import Found, SheetRow, _font, _wrapped, contact_sheet, distance_figure
-from reidlib.search.nearest import nearest_images
 from reidlib.search.verification import PairHistogram, threshold_for
 
 QUIET = {"device": "cpu", "progress": False}
@@ -68,9 +68,9 @@ def table(out):
 
 @pytest.mark.parametrize("top", [1, 4, 30])
 def test_lists_are_those_of_a_plain_loop_in_blocks_of_any_size(monkeypatch, top):
-    monkeypatch.setattr(nearest, "_QUERIES", 3)
-    monkeypatch.setattr(nearest, "_GALLERY", 4)
-    monkeypatch.setattr(nearest, "_WAITING", 5)
+    monkeypatch.setattr("reidlib.search._QUERIES", 3)
+    monkeypatch.setattr("reidlib.search._GALLERY", 4)
+    monkeypatch.setattr("reidlib.search._WAITING", 5)
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (8, 21))
     gallery[17] = gallery[2]  # copies: the lower index first
@@ -97,7 +97,7 @@ def test_many_copies_stand_in_their_order():
 @pytest.mark.parametrize(("kinds", "copies"), [(1, 5000), (100, 50)])
 def test_any_number_of_copies_stand_in_their_order(monkeypatch, kinds, copies):
     """Also where a product is rounded by an image's place in its block, as it is on some machines."""
-    random, original = np.random.default_rng(2), nearest.squared_by_product
+    random, original = np.random.default_rng(2), distances.squared_by_product
 
     def rounding(*given):
         squared_qg = original(*given)
@@ -107,7 +107,7 @@ def test_any_number_of_copies_stand_in_their_order(monkeypatch, kinds, copies):
     features = random.normal(size=(kinds, 33)).astype(np.float32)
     query = features[:3] + random.normal(size=(min(kinds, 3), 33)).astype(np.float32) / 50
     for product in (original, rounding):
-        monkeypatch.setattr(nearest, "squared_by_product", product)
+        monkeypatch.setattr("reidlib.search.squared_by_product", product)
         found = nearest_images(query, features[kind_of], top=10)
         for row in range(len(query)):
             assert found.gallery_indices[row].tolist() == np.flatnonzero(kind_of == row)[:10].tolist()

@@ -16,8 +16,7 @@ from untrained import JLML, PYRAMID, QUIET, untrained
 from reidlib.data import load
 from reidlib.experiments.features import open_collection
 from reidlib.ranking.metrics import Embeddings
-from reidlib.visual.browser import cards
-from reidlib.visual.browser.app import RankingBrowser, front_end_present
+from reidlib.visual.browser import RankingBrowser, front_end_present, pictures
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def test_bad_input_becomes_a_line_and_leaves_the_list(browser):
         setattr(browser, trait, value)
         assert words in browser.said
         assert browser.shown.query_index == shown.query_index
-        assert browser._statement.value != cards.note("working …")
+        assert browser._statement.value != pictures.note("working …")
         assert "<b>" not in browser._message.value
         browser._controls.next.click()
         assert words in browser.said  # as long as it stands there
@@ -170,12 +169,12 @@ def test_a_deleted_image_is_said_and_the_others_are_shown(browser):
     lost.unlink()
     browser.browse(browser._collection)
     assert f"none in {lost.name}; put the files back" in browser.said
-    assert gallery(browser)[2].image.value == cards.blank()
-    assert gallery(browser)[1].image.value != cards.blank()
+    assert gallery(browser)[2].image.value == pictures.blank()
+    assert gallery(browser)[1].image.value != pictures.blank()
     lost.write_bytes(content)
     browser.top = 9
     assert browser.said == ""
-    assert gallery(browser)[2].image.value != cards.blank()
+    assert gallery(browser)[2].image.value != pictures.blank()
 
 
 def test_names_are_shown_as_text(pictured, tmp_path):
@@ -269,7 +268,7 @@ def test_any_error_is_told(browser, monkeypatch):
     def fail(*arguments, **settings):
         raise MemoryError("no room for\nthis")
 
-    monkeypatch.setattr("reidlib.visual.browser.app.view", fail)
+    monkeypatch.setattr("reidlib.visual.browser.view", fail)
     browser.position = 3
     assert browser.said == "MemoryError: no room for"
     monkeypatch.setattr("reidlib.visual.browser.controls.Run.open", fail)
@@ -361,14 +360,14 @@ def test_another_benchmark_than_the_runs_own(market, tmp_path, monkeypatch):
 
 def test_bars_have_one_scale_and_name_every_part():
     parts = collection().parts
-    drawn = cards.bars(parts, np.array([1.0, 2.0, 4.0]), longest=8.0)
+    drawn = pictures.bars(parts, np.array([1.0, 2.0, 4.0]), longest=8.0)
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', drawn)]
     assert widths[1] == pytest.approx(2 * widths[0], abs=0.11)
     assert widths[2] == pytest.approx(4 * widths[0], abs=0.25)
     assert widths[2] == pytest.approx(66 / 2, abs=0.1)
     assert "local 2: 4, 57 % of the squared distance" in drawn
     assert "most from local 2" in drawn
-    assert "nan" not in cards.bars(parts, np.zeros(3), longest=0.0)
+    assert "nan" not in pictures.bars(parts, np.zeros(3), longest=0.0)
 
 
 def test_papermill_is_no_front_end(monkeypatch):

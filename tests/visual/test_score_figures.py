@@ -7,7 +7,7 @@ import pytest
 
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval
-from reidlib.experiments.protocol_study import Way
+from reidlib.experiments.evaluate import Way
 from reidlib.visual import BLUE, GREY, RED
 from reidlib.visual.figures import models, scores
 

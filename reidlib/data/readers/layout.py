@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from reidlib.errors import InputError, shorten
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
+# What is counted of a benchmark's parts, in the order in which it is told.
+COUNTED = ("images", "identities", "cameras", "junk", "distractors")
 # Of each part of a benchmark: what is counted -> how many belong there.
 Counts = Mapping[str, Mapping[str, int]]
 # Person and camera from a folder's and an image's name; None for a name of another form.
@@ -32,6 +35,10 @@ class Misplaced(InputError):
     """The folder that was given holds nothing of a layout, and the one that was meant lies near it."""
 
 
+class Unreachable(InputError):
+    """What was given cannot be opened, so that nothing can be said of it: raised by a check, too."""
+
+
 @dataclass
 class Reading:
     """What a reader found in a folder: everything that is there and, not raised, everything that is wrong.
@@ -39,8 +46,8 @@ class Reading:
     ``title`` names what has ``num_trials`` trials, 0 where only the benchmark knows. ``problems`` keep the
     folder from being loaded; the first is what loading raises. ``make`` gives the benchmark of a trial; it is
     asked only where there is no problem and may raise another. ``parts``: images found, by folder or list; a
-    check decodes all of them. ``expected``: the official counts of these and other parts ("images",
-    "identities", "cameras", "junk", "distractors"). ``again``: the mend where something lacks. ``remarks``
+    check decodes all of them. ``expected``: the official counts of these and other parts, of what is
+    ``COUNTED``. ``again``: the mend where something lacks. ``remarks``
     make no check fail. ``examine`` looks at what only a check asks after, such as all trials: it answers
     with further problems and may add parts and remarks.
     """
@@ -56,9 +63,14 @@ class Reading:
     examine: Callable[[], Iterable[InputError | str]] = tuple
 
     def attempt(self, read: Callable[..., Answer], *arguments: object) -> Answer | None:
-        """What ``read`` returns; None where it raises ``InputError``, which becomes a problem."""
+        """What ``read`` returns; None where it raises ``InputError``, which becomes a problem.
+
+        ``Unreachable`` is raised.
+        """
         try:
             return read(*arguments)
+        except Unreachable:
+            raise
         except InputError as error:
             self.problems.append(error)
             return None
@@ -82,6 +94,25 @@ class Reading:
         if self.problems:
             raise self.problems[0]
         return self.make(trial)
+
+
+def table(name: str) -> list[dict[str, str]]:
+    """The rows of a table that lies beside the readers."""
+    with Path(__file__).with_name(name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@cache
+def official_counts(specification: str) -> Counts:
+    """How much belongs in each part of a public benchmark: its rows of ``official_counts.csv``.
+
+    The column ``source`` there says who counted.
+    """
+    return {
+        row["part"]: {what: int(row[what]) for what in COUNTED if row[what]}
+        for row in table("official_counts.csv")
+        if row["benchmark"] == specification
+    }
 
 
 def read_folders(
@@ -144,7 +175,7 @@ def list_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
                 if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and entry.is_file()
             )
     except OSError as error:
-        raise InputError(
+        raise Unreachable(
             "a benchmark's folders can be listed", f"{error.strerror}: {folder}", "check its access rights"
         ) from None
 

@@ -14,7 +14,15 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import layout
-from reidlib.data.readers.layout import Counts, Misplaced, Reading, folder_names, list_images, require_folder
+from reidlib.data.readers.layout import (
+    Counts,
+    Misplaced,
+    Reading,
+    folder_names,
+    list_images,
+    official_counts,
+    require_folder,
+)
 from reidlib.data.rules import (
     DISTRACTOR,
     NO_EMPTY_SPLIT,
@@ -34,27 +42,9 @@ _RENDER_AGAIN = "remove the folder and render it again: reidlib render SIZE FOLD
 # `0002_c1s1_000451_03.jpg`: person before the first underscore (-1 junk, 0000 distractor), camera after c.
 _NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(?!\d)")
 
-# The official package (Zheng et al. 2015), counted; its web page says 2,793 distractors.
-MARKET_COUNTS: Counts = {
-    "bounding_box_train": {"images": 12_936, "identities": 751, "cameras": 6},
-    "query": {"images": 3_368, "identities": 750, "cameras": 6},
-    "bounding_box_test": {
-        "images": 19_732,
-        "identities": 750,
-        "cameras": 6,
-        "junk": 3_819,
-        "distractors": 2_798,
-    },
-}
 # Of all hand-drawn boxes and of the further distractors, not counted in the files themselves: what is known
 # of them is this much, so that other numbers are worth a remark and no problem.
 BOXES_ABOUT, DISTRACTORS_ABOUT = 25_259, 500_000
-# torchreid's counts; the 408 persons of the gallery whom no query asks for are known less surely.
-DUKE_COUNTS: Counts = {
-    "bounding_box_train": {"images": 16_522, "identities": 702, "cameras": 8},
-    "query": {"images": 2_228, "identities": 702, "cameras": 8},
-    "bounding_box_test": {"images": 17_661, "identities": 1_110, "cameras": 8},
-}
 
 
 def market1501(root: Path, *, distractors: bool = False) -> Reading:
@@ -67,32 +57,43 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
     half a million further ones as well, from ``distractors_500k``, ``distractors_500k/images`` or
     ``images``.
     """
-    reading = read_market_layout("market1501", root, "Market-1501", MARKET_COUNTS)
-    query = reading.parts.get("query")
-    boxes = None if query is None else reading.attempt(hand_drawn_boxes, root, query)
-    more = reading.attempt(further_distractors, root) if distractors else None
+    reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"))
+
+    def boxes() -> Split | None:
+        return hand_drawn_boxes(root, reading.parts["query"]) if "query" in reading.parts else None
+
+    def make(trial: int) -> Benchmark:
+        more = further_distractors(root) if distractors else None
+        return Benchmark(
+            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes(), distractors=more
+        )
 
     def examine() -> Iterator[InputError | str]:
         # 751 training and 750 test identities share the numbers 1 to 1501, each of which therefore occurs.
         present = [split.person_ids for split in reading.parts.values()]
         if present and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
             yield f"identities 1 to 1501 of which nothing is there: {shorten(absent.tolist(), 20)}"
-        yield from broken_rules(reading, boxes)
-        if boxes is not None:
-            reading.parts[BOXES_FOLDER] = boxes
+        drawn = None
+        try:
+            drawn = boxes()
+        except InputError as error:
+            yield error
+        yield from broken_rules(reading, drawn)
+        if drawn is not None:
+            reading.parts[BOXES_FOLDER] = drawn
             everything = _about(len(list_images(root / BOXES_FOLDER)), "images", BOXES_ABOUT)
             reading.remarks.append(
-                f"{BOXES_FOLDER} holds {counted(len(boxes), 'boxes')} of the queries, for multi-query, among"
+                f"{BOXES_FOLDER} holds {counted(len(drawn), 'boxes')} of the queries, for multi-query, among"
                 f" {everything}"
             )
-        if more is not None:
-            reading.parts["distractors_500k"] = more
-            reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
+        if distractors:
+            try:
+                more = reading.parts["distractors_500k"] = further_distractors(root)
+                reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
+            except InputError as error:
+                yield error
 
-    reading.make = lambda trial: Benchmark(
-        "market1501", root, *market_splits(reading), trial=trial, boxes=boxes, distractors=more
-    )
-    reading.examine = examine
+    reading.make, reading.examine = make, examine
     return reading
 
 
@@ -102,7 +103,7 @@ def dukemtmc(root: Path) -> Reading:
     Names are ``0001_c2_f0046182.jpg``. The set was withdrawn by its authors: see the README's section on
     responsible use.
     """
-    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", DUKE_COUNTS)
+    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
     reading.make = lambda trial: Benchmark("dukemtmc", root, *market_splits(reading), trial=trial)
     return reading
 

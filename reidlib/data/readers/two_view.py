@@ -1,4 +1,4 @@
-"""Sets of persons in two views, an image or two in each: VIPeR and CUHK01, and what GRID shares with them."""
+"""Sets of persons in two views, an image or two in each: VIPeR, CUHK01 and QMUL GRID."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers.layout import (
-    Counts,
     Reading,
     ReadName,
     changed_options,
     list_images,
+    official_counts,
     read_folders,
 )
-from reidlib.data.readers.partitions import choose_partitions
-from reidlib.data.rules import DISTRACTOR
+from reidlib.data.readers.partitions import GRID_FILE, choose_partitions, training_persons
+from reidlib.data.rules import DISTRACTOR, queries_without_match
 from reidlib.data.splits import Split, concatenated
 from reidlib.errors import InputError, counted, shorten
 
 VIPER_CAMERAS = {"cam_a": 1, "cam_b": 2}
-# The whole set (Gray, Brennan, Tao 2007), of which the papers test half of the persons.
-VIPER_COUNTS: Counts = {folder: {"images": 632, "identities": 632, "cameras": 1} for folder in VIPER_CAMERAS}
 VIPER_PROTOCOLS = {"single-shot": Protocol("single")}
 _VIPER_FORM = "VIPeR's images are named by 3 digits of the person and the angle, as in 000_45.bmp"
 # Some copies name the camera once more, as in `000_45_a.bmp`.
 _VIPER_NAME = re.compile(r"(\d{3})_\d{1,3}(_[ab])?\.[A-Za-z]+")
 
 CUHK01_FOLDER = "campus"
-# The whole set (Li, Zhao, Wang 2012), as torchreid and open-reid count it.
-CUHK01_COUNTS: Counts = {CUHK01_FOLDER: {"images": 3_884, "identities": 971, "cameras": 2}}
 CUHK01_PROTOCOLS = {"single-shot": Protocol("single", draws=10), "multi-shot": Protocol("multi")}
 # `0001001.png`: four digits of the person (from 1), three of the image: 1 and 2 by camera 1, 3 and 4 by 2.
 _CUHK01_FORM = "CUHK01's images are named by 4 digits of the person and 001 to 004, as in 0001001.png"
 _CUHK01_NAME = re.compile(r"(?!0000)(\d{4})00([1-4])\.[A-Za-z]+")
+
+
+GRID_FOLDERS = ("gallery", "probe")
+GRID_PARTITIONS, GRID_TRAINING_PERSONS = 10, 125
+# Distractors of the probe's own camera stay: the 900 gallery images are the same for every probe.
+GRID_PROTOCOLS = {"single-shot": Protocol("single", across_cameras=False)}
+_GRID_FORM = (
+    "GRID's images are named by 4 digits of the person and the camera 1 to 8, as in 0001_1_25004_107.jpeg"
+)
+_GRID_NAME = re.compile(r"(\d{4})_([1-8])_.*")
 
 
 def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Reading:
@@ -55,7 +61,7 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
     reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
     if len(reading.parts) == 2:
         reading.problems += unpaired(*reading.parts.values(), "cam_a and in cam_b")
-    reading.expected = VIPER_COUNTS
+    reading.expected = official_counts("viper")
     return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions)
 
 
@@ -74,7 +80,7 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
     shows, and partitions that do not fit.
     """
     reading = read_views(root, (CUHK01_FOLDER,), "CUHK01", _CUHK01_FORM, _read_cuhk01)
-    reading.expected = CUHK01_COUNTS
+    reading.expected = official_counts("cuhk01")
     if (images := reading.parts.get(CUHK01_FOLDER)) is not None:
         by_camera = [images.select(images.camera_ids == camera) for camera in (1, 2)]
         reading.problems += unpaired(*by_camera, "both cameras (001 or 002, and 003 or 004)")
@@ -85,6 +91,58 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
         mend = f"move them into a folder {CUHK01_FOLDER} in there"
         reading.problems = [InputError(f"CUHK01's images lie in {CUHK01_FOLDER}", found, mend)]
     return _partitioned(reading, cuhk01, root, CUHK01_PROTOCOLS, test_persons, partitions)
+
+
+def grid(root: Path) -> Reading:
+    """QMUL GRID (Loy, Xiang, Gong 2009). ``root`` holds ``probe``, ``gallery`` and the partitions' .mat.
+
+    ``features_and_partitions.mat`` holds ten partitions (``trial``), each with 125 training persons, whose
+    images of both folders are the training split. Query are the other persons' probes; gallery are their
+    gallery images and, in every trial, all distractors (``0000``).
+
+    Protocol: ``single-shot``. Refused are a folder one level too high or too low, names of another form,
+    persons whom only one folder shows, a .mat that cannot be read or is of version 7.3, and partitions whose
+    persons are not there.
+    """
+    reading = read_views(root, GRID_FOLDERS, "GRID", _GRID_FORM, _read_grid)
+    reading.title, reading.expected = "grid", official_counts("grid")
+    if len(reading.parts) == 2:
+        reading.problems += unpaired(*reading.parts.values(), "probe and in gallery")
+    training = reading.attempt(training_persons, root / GRID_FILE) or ()
+    if not reading.problems:
+        reading.num_trials = len(training)
+        images = concatenated(list(reading.parts.values()))
+        in_query_n = np.arange(len(images)) >= len(reading.parts["gallery"])
+
+        def in_test(trial: int) -> np.ndarray:
+            return ~np.isin(images.person_ids, training[trial])
+
+        divide(reading, root, images, in_query_n, in_test, GRID_PROTOCOLS)
+        if absent := np.setdiff1d(np.concatenate(training), images.person_ids).tolist():
+            reading.problems.append(
+                InputError(
+                    "the persons of the partitions have images in probe and gallery",
+                    f"{counted(len(absent), 'persons')} without: {shorten(absent, 20)}",
+                    "unpack the archive completely",
+                )
+            )
+
+    def examine() -> Iterator[InputError | str]:
+        yield from problems_of_trials(reading)
+        sizes = [len(persons) for persons in training]
+        if training and sizes != [GRID_TRAINING_PERSONS] * GRID_PARTITIONS:
+            yield (
+                f"{GRID_FILE} holds {counted(len(sizes), 'partitions')} of {shorten(sorted(set(sizes)))}"
+                f" training persons; {GRID_PARTITIONS} of {GRID_TRAINING_PERSONS} belong there"
+            )
+        if len(reading.parts) == 2:
+            gallery, probes = reading.parts.values()
+            if unmatched := queries_without_match(probes, gallery):
+                named = shorten([path.name for path in unmatched])
+                reading.remarks.append(f"{len(unmatched)} of {len(probes)} probes have no match: {named}")
+
+    reading.examine = examine
+    return reading
 
 
 def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read: ReadName) -> Reading:
@@ -100,7 +158,7 @@ def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read:
     return read_folders(root, folders, layout, read, strange)
 
 
-def unpaired(first: Split, second: Split, views: str) -> list[InputError]:
+def unpaired(first: Split, second: Split, views: str) -> Iterator[InputError]:
     """The error for persons whom only one of two views shows, if there are any."""
     shared = set(np.intersect1d(first.person_ids, second.person_ids).tolist())
     alone = [
@@ -109,24 +167,44 @@ def unpaired(first: Split, second: Split, views: str) -> list[InputError]:
         for path, person in zip(split.paths, split.person_ids.tolist(), strict=True)
         if person != DISTRACTOR and person not in shared
     ]
-    if not alone:
-        return []
-    return [
-        InputError(
+    if alone:
+        yield InputError(
             f"every person has an image in {views}",
             f"{counted(len(alone), 'images')} of persons whom only one of them shows: {shorten(alone)}",
             "unpack the archive completely, or take these images out",
         )
-    ]
 
 
-def divide(images: Split, in_query_n: np.ndarray, in_test_n: np.ndarray) -> tuple[Split, Split, Split]:
-    """Train, query and gallery: images outside the test, and those of the test by view (boolean (N,))."""
-    return (
-        images.select(~in_test_n),
-        images.select(in_test_n & in_query_n),
-        images.select(in_test_n & ~in_query_n),
-    )
+def divide(
+    reading: Reading,
+    root: Path,
+    images: Split,
+    in_query_n: np.ndarray,
+    in_test: Callable[[int], np.ndarray],
+    protocols: Mapping[str, Protocol],
+    **options: str | int,
+) -> None:
+    """Have the reading make its trials of these images.
+
+    ``in_query_n``: which are of the query's view; ``in_test``: which show a trial's test persons (boolean
+    (N,)). All others are for training.
+    """
+
+    def make(trial: int) -> Benchmark:
+        in_test_n = in_test(trial)
+        return Benchmark(
+            reading.title,
+            root,
+            images.select(~in_test_n),
+            images.select(in_test_n & in_query_n),
+            images.select(in_test_n & ~in_query_n),
+            num_trials=reading.num_trials,
+            trial=trial,
+            options=options,
+            protocols=protocols,
+        )
+
+    reading.make, reading.examine = make, lambda: problems_of_trials(reading)
 
 
 def problems_of_trials(reading: Reading) -> Iterator[InputError]:
@@ -162,19 +240,11 @@ def _partitioned(
     if chosen := reading.attempt(choose_partitions, *arguments):
         reading.num_trials = len(chosen.test)
 
-    def make(trial: int) -> Benchmark:
-        in_test_n = np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
-        return Benchmark(
-            reading.title,
-            root,
-            *divide(images, images.camera_ids == 1, in_test_n),
-            num_trials=reading.num_trials,
-            trial=trial,
-            options=changed_options(reader, test_persons=test_persons, partitions=partitions),
-            protocols=protocols,
-        )
+    def in_test(trial: int) -> np.ndarray:
+        return np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
 
-    reading.make, reading.examine = make, lambda: problems_of_trials(reading)
+    options = changed_options(reader, test_persons=test_persons, partitions=partitions)
+    divide(reading, root, images, images.camera_ids == 1, in_test, protocols, **options)
     return reading
 
 
@@ -186,3 +256,8 @@ def _read_viper(folder: str, name: str) -> tuple[int, int] | None:
 def _read_cuhk01(folder: str, name: str) -> tuple[int, int] | None:
     match = _CUHK01_NAME.fullmatch(name)
     return match and (int(match[1]), (int(match[2]) + 1) // 2)
+
+
+def _read_grid(folder: str, name: str) -> tuple[int, int] | None:
+    match = _GRID_NAME.fullmatch(name)
+    return match and (int(match[1]), int(match[2]))

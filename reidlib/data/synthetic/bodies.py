@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,12 +60,9 @@ class Surface:
         values = []
         for item in fields(self):
             value = getattr(self, item.name)
-            value = self.base if value is None else value
-            value = np.asarray(value, np.float64)
-            if item.name in ("base", "second", "end"):
-                values.append(np.broadcast_to(value, (count, 3)))
-            else:
-                values.append(np.broadcast_to(value, (count,))[:, None])
+            value = np.asarray(self.base if value is None else value, np.float64)
+            colour = item.name in ("base", "second", "end")
+            values.append(np.broadcast_to(value if colour else value[..., None], (count, 3 if colour else 1)))
         return np.concatenate(values, 1)
 
 
@@ -72,11 +71,9 @@ class Parts:
     """Capsules of one kind of thing in N images while they are collected; ``join`` drops the absent ones."""
 
     image: np.ndarray  # (N,) number of the image that each row stands in
-    geometry: list[np.ndarray] = field(default_factory=list)
-    surfaces: list[np.ndarray] = field(default_factory=list)
+    tables: list[np.ndarray] = field(default_factory=list)
+    """(N, 37) each: start, end, front (three columns each), radii, flatness, shades, hollow, surface."""
     present: list[np.ndarray] = field(default_factory=list)
-    shades: list[bool] = field(default_factory=list)  # whether the part throws a shadow on the ground
-    hollow: list[bool] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -97,29 +94,24 @@ class Parts:
     ) -> None:
         """Add one capsule to each of the N images: end points (N, 3), radii at both, thickness, front.
 
-        ``hollow`` leaves the far end open: skirts, hems, trouser legs, which are seen from above only.
+        ``shades``: it throws a shadow on the ground. ``hollow`` leaves the far end open: skirts, hems,
+        trouser legs, which are seen from above only.
         """
-        columns = [start, end, front]
-        wide = [np.broadcast_to(np.asarray(column, np.float64), (self.count, 3)) for column in columns]
-        scalars = [*radius, flatness]
-        narrow = [np.broadcast_to(np.asarray(v, np.float64), (self.count,))[:, None] for v in scalars]
-        self.geometry.append(np.concatenate(wide + narrow, 1))
-        self.surfaces.append(surface.columns(self.count))
+        table = np.empty((self.count, 37))
+        table[:, 0:3], table[:, 3:6], table[:, 6:9] = start, end, front
+        table[:, 9], table[:, 10] = radius
+        table[:, 11], table[:, 12], table[:, 13] = flatness, shades, hollow
+        table[:, 14:] = surface.columns(self.count)
+        self.tables.append(table)
         self.present.append(np.broadcast_to(np.asarray(present, bool), (self.count,)))
-        self.shades.append(shades)
-        self.hollow.append(hollow)
 
     def stand(self, yaw_sine: np.ndarray, yaw_cosine: np.ndarray, place: np.ndarray) -> None:
         """Turn everything collected about the upright axis and move it to ``place`` (N, 3)."""
-        turned = []
-        for part in self.geometry:
-            moved = part.copy()
+        for table in self.tables:
             for first, shift in ((0, place), (3, place), (6, 0.0)):
-                x, y, z = (part[:, first + i] for i in range(3))
+                x, y, z = (table[:, first + i] for i in range(3))
                 vector = np.stack([x * yaw_cosine + z * yaw_sine, y, z * yaw_cosine - x * yaw_sine], -1)
-                moved[:, first : first + 3] = vector + shift
-            turned.append(moved)
-        self.geometry[:] = turned
+                table[:, first : first + 3] = vector + shift
 
     def remove(self, absent: np.ndarray) -> None:
         """Drop everything in the images where ``absent`` (N,) is true."""
@@ -130,7 +122,7 @@ class Parts:
 
         The axes are (count, 3), the four results (count,).
         """
-        geometry = np.stack([part[:count] for part in self.geometry], 1)
+        geometry = np.stack([table[:count, :12] for table in self.tables], 1)
         present = np.stack([part[:count] for part in self.present], 1)
         sides = []
         for axis in (right, up):
@@ -150,32 +142,26 @@ def point(x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -
 
 def join(groups: list[Parts]) -> Capsules:
     """All present capsules, ordered by image and within an image as they were added."""
-    images, geometries, surfaces, shades, hollow = [], [], [], [], []
+    images, tables = [], []
     for group in groups:
         present = np.stack(group.present, 1)
         images.append(group.image[np.nonzero(present)[0]])
-        geometries.append(np.stack(group.geometry, 1)[present])
-        surfaces.append(np.stack(group.surfaces, 1)[present])
-        shades.append(np.broadcast_to(np.asarray(group.shades), present.shape)[present])
-        hollow.append(np.broadcast_to(np.asarray(group.hollow), present.shape)[present])
+        tables.append(np.stack(group.tables, 1)[present])
     image = np.concatenate(images)
     order = np.argsort(image, kind="stable")
-    geometry = np.concatenate(geometries)[order]
+    table = np.concatenate(tables)[order]
     return Capsules(
         image=image[order],
-        start=geometry[:, 0:3],
-        end=geometry[:, 3:6],
-        radius=geometry[:, 9:11],
-        flatness=geometry[:, 11],
-        front=geometry[:, 6:9],
-        surface=np.concatenate(surfaces)[order],
-        shades=np.concatenate(shades)[order],
-        hollow=np.concatenate(hollow)[order],
+        start=table[:, 0:3],
+        end=table[:, 3:6],
+        radius=table[:, 9:11],
+        flatness=table[:, 11],
+        front=table[:, 6:9],
+        surface=table[:, 14:],
+        shades=table[:, 12] > 0,
+        hollow=table[:, 13] > 0,
     )
 
-
-# Things that stand in a street: in front of a person they hide, behind they distract.
-KINDS = ("pole", "bin", "bicycle", "bush", "sign", "railing")
 
 _PAINTS = np.asarray(
     [
@@ -185,88 +171,77 @@ _PAINTS = np.asarray(
 )  # fmt: skip
 
 
-def prop(kind: str, draws: Draws, place: np.ndarray, image: np.ndarray, texture: float) -> Parts:
-    """Capsules of N things of one kind at ``place`` (N, 3) in the images ``image`` (N,)."""
+def prop(build: Callable, draws: Draws, place: np.ndarray, image: np.ndarray, texture: float) -> Parts:
+    """Capsules of N things of one of the ``PROPS`` at ``place`` (N, 3) in the images ``image`` (N,)."""
     parts = Parts(image)
     paint = _PAINTS[draws.pick("paint", [1] * len(_PAINTS))] * draws.uniform("tone", 0.75, 1.25)[:, None]
     size = draws.uniform("size", 0.9, 1.15)
-    build = {
-        "pole": _pole, "bin": _bin, "bicycle": _bicycle, "bush": _bush, "sign": _sign, "railing": _railing,
-    }[kind]  # fmt: skip
-    build(parts, draws, paint, size, texture)
+
+    def add(start, end, radius, surface: Surface, **more) -> None:
+        start, end = (size[:, None] * np.asarray(point) for point in (start, end))
+        parts.add(start, end, radius, surface, **more)
+
+    build(add, draws, paint, size, texture)
     turn = draws.uniform("turn", -0.5, 0.5)
     parts.stand(sine(turn), cosine(turn), place)
     return parts
 
 
-def _at(size: np.ndarray, x: float, y: float, z: float) -> np.ndarray:
-    return size[:, None] * np.asarray([x, y, z])
-
-
-def _pole(parts, draws, paint, size, texture) -> None:
+def _pole(add, draws, paint, size, texture) -> None:
     coat = Surface(paint, second=paint * 0.6, along_frequency=0.6, along_share=0.3, weave=0.08 * texture)
-    parts.add(_at(size, 0, 0, 0), _at(size, 0, 3.4, 0), (0.075 * size, 0.055 * size), coat, shades=True)
-    parts.add(_at(size, 0, 0, 0), _at(size, 0, 0.25, 0), (0.12 * size, 0.10 * size), coat)
+    add((0, 0, 0), (0, 3.4, 0), (0.075 * size, 0.055 * size), coat, shades=True)
+    add((0, 0, 0), (0, 0.25, 0), (0.12 * size, 0.10 * size), coat)
 
 
-def _bin(parts, draws, paint, size, texture) -> None:
+def _bin(add, draws, paint, size, texture) -> None:
     coat = Surface(paint, second=paint * 0.7, side_frequency=9.0, side_share=0.2, weave=0.10 * texture)
-    lid = Surface(paint * 0.6)
-    parts.add(_at(size, 0, 0.20, 0), _at(size, 0, 0.62, 0), (0.20 * size, 0.24 * size), coat, shades=True)
-    parts.add(
-        _at(size, 0, 0.84, 0),
-        _at(size, 0, 0.84, 0),
-        (0.27 * size, 0.27 * size),
-        lid,
-        flatness=0.35,
-        front=(0.0, 1.0, 0.0),
-    )
-    parts.add(_at(size, -0.10, 0.70, 0.22), _at(size, 0.10, 0.70, 0.22), (0.04, 0.04), Surface(paint * 0.2))
+    lid, wide = Surface(paint * 0.6), 0.27 * size
+    add((0, 0.20, 0), (0, 0.62, 0), (0.20 * size, 0.24 * size), coat, shades=True)
+    add((0, 0.84, 0), (0, 0.84, 0), (wide, wide), lid, flatness=0.35, front=(0.0, 1.0, 0.0))
+    add((-0.10, 0.70, 0.22), (0.10, 0.70, 0.22), (0.04, 0.04), Surface(paint * 0.2))
 
 
-def _bicycle(parts, draws, paint, size, texture) -> None:
+def _bicycle(add, draws, paint, size, texture) -> None:
     tyre, frame = Surface(np.full_like(paint, 0.06)), Surface(paint * 1.2)
     angles = np.arange(13) * (6.283185307179586 / 12)
-    xs, ys = 0.33 * cosine(angles), 0.33 * sine(angles)
     for centre in (-0.52, 0.52):
-        for i in range(12):
-            parts.add(
-                _at(size, centre + xs[i], 0.35 + ys[i], 0.0),
-                _at(size, centre + xs[i + 1], 0.35 + ys[i + 1], 0.0),
-                (0.024, 0.024),
-                tyre,
-            )
-    seat, crank, head, rear, front = (-0.18, 0.82), (-0.06, 0.33), (0.36, 0.80), (-0.52, 0.35), (0.52, 0.35)
+        rim = np.stack([centre + 0.33 * cosine(angles), 0.35 + 0.33 * sine(angles), 0 * angles], -1)
+        for start, end in pairwise(rim):
+            add(start, end, (0.024, 0.024), tyre)
+    seat, crank, head = (-0.18, 0.82, 0), (-0.06, 0.33, 0), (0.36, 0.80, 0)
+    rear, front, stem = (-0.52, 0.35, 0), (0.52, 0.35, 0), (0.34, 0.98, 0)
     for a, b in ((seat, crank), (seat, head), (crank, head), (crank, rear), (seat, rear), (head, front)):
-        parts.add(_at(size, *a, 0.0), _at(size, *b, 0.0), (0.022, 0.022), frame)
-    parts.add(_at(size, 0.34, 0.98, -0.26), _at(size, 0.34, 0.98, 0.26), (0.018, 0.018), tyre)
-    parts.add(_at(size, 0.36, 0.80, 0.0), _at(size, 0.34, 0.98, 0.0), (0.018, 0.018), frame)
-    parts.add(_at(size, -0.28, 0.92, 0.0), _at(size, -0.08, 0.91, 0.0), (0.06, 0.03), tyre)
+        add(a, b, (0.022, 0.022), frame)
+    add((0.34, 0.98, -0.26), (0.34, 0.98, 0.26), (0.018, 0.018), tyre)
+    add(head, stem, (0.018, 0.018), frame)
+    add((-0.28, 0.92, 0), (-0.08, 0.91, 0), (0.06, 0.03), tyre)
 
 
-def _bush(parts, draws, paint, size, texture) -> None:
+def _bush(add, draws, paint, size, texture) -> None:
     green = np.asarray([0.20, 0.33, 0.13]) * draws.uniform("leaves", 0.8, 1.4)[:, None]
     for i in range(9):
         x, y, z = (draws.uniform(f"{i}/{axis}", -1.0, 1.0) for axis in "xyz")
-        centre = size[:, None] * np.stack([0.38 * x, 0.42 + 0.30 * y, 0.2 * z], -1)
+        centre = np.stack([0.38 * x, 0.42 + 0.30 * y, 0.2 * z], -1)
         radius = size * (0.27 - 0.06 * np.abs(y))
         tone = (0.85 + 0.15 * y)[:, None]
         leaves = Surface(green * tone, fold=0.45 * texture, weave=0.45 * texture, offset=float(i * 9))
-        parts.add(centre, centre, (radius, radius), leaves, shades=i < 3)
+        add(centre, centre, (radius, radius), leaves, shades=i < 3)
 
 
-def _sign(parts, draws, paint, size, texture) -> None:
-    grey = np.full_like(paint, 0.5)
-    parts.add(_at(size, 0, 0, 0), _at(size, 0, 1.45, 0), (0.035, 0.035), Surface(grey))
+def _sign(add, draws, paint, size, texture) -> None:
+    add((0, 0, 0), (0, 1.45, 0), (0.035, 0.035), Surface(np.full_like(paint, 0.5)))
     board = Surface(paint * 1.3, second=np.full_like(paint, 0.85), print_side=0.13, print_half=0.12)
-    parts.add(_at(size, 0, 1.15, 0.04), _at(size, 0, 1.35, 0.04), (0.24 * size, 0.24 * size), board,
-              flatness=0.12)  # fmt: skip
+    add((0, 1.15, 0.04), (0, 1.35, 0.04), (0.24 * size, 0.24 * size), board, flatness=0.12)
 
 
-def _railing(parts, draws, paint, size, texture) -> None:
+def _railing(add, draws, paint, size, texture) -> None:
     coat = Surface(paint)
     for height in (0.45, 0.95):
-        parts.add(_at(size, -1.2, height, 0), _at(size, 1.2, height, 0), (0.026, 0.026), coat)
+        add((-1.2, height, 0), (1.2, height, 0), (0.026, 0.026), coat)
     for i in range(7):
         x = -1.2 + 0.4 * i
-        parts.add(_at(size, x, 0.0, 0), _at(size, x, 0.95, 0), (0.022, 0.022), coat)
+        add((x, 0, 0), (x, 0.95, 0), (0.022, 0.022), coat)
+
+
+PROPS = (_pole, _bin, _bicycle, _bush, _sign, _railing)
+"""Things that stand in a street: in front of a person they hide, behind they distract."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from reidlib.data.synthetic.bodies import Parts, Surface, point
@@ -43,41 +41,6 @@ TROUSERS, SHORTS, SKIRT = range(3)
 NO_BAG, BACKPACK, SHOULDER_BAG, HANDBAG = range(4)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What stays the same in all images of an identity; (N,) or (N, 3) arrays."""
-
-    height: np.ndarray
-    girth: np.ndarray
-    shoulders: np.ndarray
-    hips: np.ndarray
-    leg_share: np.ndarray
-    skin: np.ndarray
-    hair: np.ndarray
-    style: np.ndarray
-    top: np.ndarray
-    trim: np.ndarray
-    pattern: np.ndarray
-    frequency: np.ndarray
-    stripe_share: np.ndarray
-    print_side: np.ndarray
-    print_half: np.ndarray
-    sleeve: np.ndarray
-    hem: np.ndarray
-    coat: np.ndarray
-    hood: np.ndarray
-    bottom: np.ndarray
-    bottom_kind: np.ndarray
-    bottom_length: np.ndarray
-    tights: np.ndarray
-    shoes: np.ndarray
-    bag: np.ndarray
-    bag_colour: np.ndarray
-    bag_size: np.ndarray
-    bag_side: np.ndarray
-    offset: np.ndarray
-
-
 def _colour(draws: Draws, name: str, palette, spread: float) -> np.ndarray:
     chosen = draws.pick(name, [odds for _, odds in palette])
     base = np.asarray([colour for colour, _ in palette])[chosen]
@@ -86,97 +49,111 @@ def _colour(draws: Draws, name: str, palette, spread: float) -> np.ndarray:
     return np.clip(base * (1 + 0.16 * spread * tone) + 0.03 * spread * tint, 0.03, 0.96)
 
 
-def look(draws: Draws, factors: Factors) -> Look:
-    """Looks of N identities, ``draws`` being keyed by identity."""
-    variety, spread = factors.body_variety, factors.palette_spread
-    womanly = draws.uniform("figure")
-    dressed = womanly > 0.5
-    skirt_odds = np.where(dressed, 0.30, 0.0)
-    kind_draw = draws.uniform("bottom kind")
-    kind = np.where(kind_draw < skirt_odds, SKIRT, np.where(kind_draw > 0.84, SHORTS, TROUSERS))
-    style = np.where(
-        dressed,
-        draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6)),
-        draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6)),
-    )
-    top = _colour(draws, "top", _TOPS, spread)
-    trim = _colour(draws, "trim", _TOPS, spread)
-    # A pattern in nearly the garment's own colour would be no pattern.
-    close = np.abs(trim - top).max(-1) < 0.18
-    luminous = top.max(-1) > 0.45
-    trim = np.where(close[:, None], np.where(luminous[:, None], top * 0.35, top * 0.6 + 0.4), trim)
-    trim = top + (trim - top) * factors.pattern
-    skin = _colour(draws, "skin", _SKINS, 0.6)
-    bag = draws.pick("bag kind", (45, 30, 25)) + 1
-    return Look(
-        height=1.72 + variety * (0.075 * draws.bell("height") + 0.05 * (0.5 - womanly)),
-        girth=np.clip(1 + variety * 0.13 * (draws.bell("girth") + 0.2), 0.78, 1.5),
-        shoulders=1 + variety * (0.05 * draws.bell("shoulders") + 0.10 * (0.5 - womanly)),
-        hips=1 + variety * (0.05 * draws.bell("hips") - 0.10 * (0.5 - womanly)),
-        leg_share=0.50 + variety * 0.012 * draws.bell("legs"),
-        skin=skin,
-        hair=_colour(draws, "hair", _HAIRS, 0.8),
-        style=style,
-        top=top,
-        trim=trim,
-        pattern=draws.pick("pattern", (36, 15, 7, 9, 16, 10, 7)),
-        frequency=1.0 / draws.uniform("stripe period", 0.07, 0.17),
-        stripe_share=draws.uniform("stripe share", 0.3, 0.6),
-        print_side=draws.uniform("print width", 0.05, 0.11),
-        print_half=draws.uniform("print height", 0.04, 0.10),
-        sleeve=draws.pick("sleeve", (52, 8, 30, 10)),
-        hem=draws.uniform("hem", 0.02, 0.15),
-        coat=draws.chance("coat", 0.14),
-        hood=draws.chance("hood", 0.14),
-        bottom=_colour(draws, "bottom", _BOTTOMS, spread),
-        bottom_kind=kind,
-        bottom_length=draws.uniform("bottom length"),
-        tights=draws.chance("tights", 0.4),
-        shoes=_colour(draws, "shoes", _SHOES, spread),
-        bag=np.where(draws.chance("bag", factors.bag_share), bag, NO_BAG),
-        bag_colour=_colour(draws, "bag colour", _BAGS, spread),
-        bag_size=draws.uniform("bag size", 0.85, 1.2),
-        bag_side=np.where(draws.chance("bag side", 0.5), 1.0, -1.0),
-        offset=np.floor(draws.uniform("cloth", 0.0, 64.0)),
+class Look:
+    """What stays the same in all images of N identities, by which ``draws`` are keyed: (N,) or (N, 3)."""
+
+    def __init__(self, draws: Draws, factors: Factors) -> None:
+        variety, spread = factors.body_variety, factors.palette_spread
+        womanly = draws.uniform("figure")
+        dressed = womanly > 0.5
+        skirt_odds = np.where(dressed, 0.30, 0.0)
+        kind_draw = draws.uniform("bottom kind")
+        self.bottom_kind = np.where(
+            kind_draw < skirt_odds, SKIRT, np.where(kind_draw > 0.84, SHORTS, TROUSERS)
+        )
+        self.style = np.where(
+            dressed,
+            draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6)),
+            draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6)),
+        )
+        top = _colour(draws, "top", _TOPS, spread)
+        trim = _colour(draws, "trim", _TOPS, spread)
+        # A pattern in nearly the garment's own colour would be no pattern.
+        close = np.abs(trim - top).max(-1) < 0.18
+        luminous = top.max(-1) > 0.45
+        trim = np.where(close[:, None], np.where(luminous[:, None], top * 0.35, top * 0.6 + 0.4), trim)
+        self.top, self.trim = top, top + (trim - top) * factors.pattern
+        bag = draws.pick("bag kind", (45, 30, 25)) + 1
+        self.height = 1.72 + variety * (0.075 * draws.bell("height") + 0.05 * (0.5 - womanly))
+        self.girth = np.clip(1 + variety * 0.13 * (draws.bell("girth") + 0.2), 0.78, 1.5)
+        self.shoulders = 1 + variety * (0.05 * draws.bell("shoulders") + 0.10 * (0.5 - womanly))
+        self.hips = 1 + variety * (0.05 * draws.bell("hips") - 0.10 * (0.5 - womanly))
+        self.leg_share = 0.50 + variety * 0.012 * draws.bell("legs")
+        self.skin = _colour(draws, "skin", _SKINS, 0.6)
+        self.hair = _colour(draws, "hair", _HAIRS, 0.8)
+        self.pattern = draws.pick("pattern", (36, 15, 7, 9, 16, 10, 7))
+        self.frequency = 1.0 / draws.uniform("stripe period", 0.07, 0.17)
+        self.stripe_share = draws.uniform("stripe share", 0.3, 0.6)
+        self.print_side = draws.uniform("print width", 0.05, 0.11)
+        self.print_half = draws.uniform("print height", 0.04, 0.10)
+        self.sleeve = draws.pick("sleeve", (52, 8, 30, 10))
+        self.hem = draws.uniform("hem", 0.02, 0.15)
+        self.coat = draws.chance("coat", 0.14)
+        self.hood = draws.chance("hood", 0.14)
+        self.bottom = _colour(draws, "bottom", _BOTTOMS, spread)
+        self.bottom_length = draws.uniform("bottom length")
+        self.tights = draws.chance("tights", 0.4)
+        self.shoes = _colour(draws, "shoes", _SHOES, spread)
+        self.bag = np.where(draws.chance("bag", factors.bag_share), bag, NO_BAG)
+        self.bag_colour = _colour(draws, "bag colour", _BAGS, spread)
+        self.bag_size = draws.uniform("bag size", 0.85, 1.2)
+        self.bag_side = np.where(draws.chance("bag side", 0.5), 1.0, -1.0)
+        self.offset = np.floor(draws.uniform("cloth", 0.0, 64.0))
+
+
+def top_surface(
+    who: Look, cloth, *, down: np.ndarray | float = 0.0, printed: bool = False, **more
+) -> Surface:
+    """The garment's pattern on a part that begins ``down`` metres below the chest."""
+    hoops = (who.pattern == HOOPS) | (who.pattern == CHECKS)
+    lines = (who.pattern == LINES) | (who.pattern == CHECKS)
+    yoke = who.pattern == YOKE
+    open_front = who.pattern == OPEN
+    print_side = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
+    print_half = np.where(open_front, 9.0, who.print_half)
+    return Surface(
+        who.top,
+        second=who.trim,
+        along_frequency=np.where(yoke, 0.0, who.frequency),
+        along_phase=np.where(yoke, 0.5, who.frequency * down),
+        along_share=np.where(hoops, who.stripe_share, -1.0),
+        side_frequency=who.frequency,
+        side_phase=0.5 * who.stripe_share,
+        side_share=np.where(lines, who.stripe_share, -1.0),
+        mixing=np.where(who.pattern == CHECKS, 0.5, 1.0),
+        print_side=print_side if printed else -1.0,
+        print_centre=0.03 - down,
+        print_half=print_half if printed else -1.0,
+        offset=who.offset + 13,
+        **cloth,
+        **more,
     )
 
 
-def head(parts: Parts, who: Look, there) -> None:
+def head(parts: Parts, who: Look) -> None:
     """Neck, head, hair or headgear."""
     tall = who.height
     crown = tall - 0.082
-    zero = np.zeros_like(tall)
 
-    def at(y, z, x=zero):
-        return point(x, y, z)
+    def at(y, z):
+        return point(0.0, y, z)
 
     neck = Surface(who.skin * 0.92)
-    parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck, present=there)
-    parts.add(
-        at(crown - 0.078, 0.018),
-        at(crown, 0.004),
-        (0.066, 0.080),
-        Surface(who.skin),
-        present=there,
-        shades=True,
-    )
+    parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck)
+    parts.add(at(crown - 0.078, 0.018), at(crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
     hair = Surface(who.hair, fold=0.22, weave=0.16, offset=who.offset)
     style = who.style
     hatted = (style == CAP) | (style == BEANIE)
     size = np.where(style == BUZZ, 0.080, np.where(style == SHORT, 0.087, 0.091))
     parts.add(
-        at(crown + 0.010, -0.014),
-        at(crown - 0.035, -0.026),
-        (size, size * 0.90),
-        hair,
-        present=there & ~hatted,
+        at(crown + 0.010, -0.014), at(crown - 0.035, -0.026), (size, size * 0.90), hair, present=~hatted
     )
     parts.add(
         at(crown - 0.03, -0.032),
         at(crown - 0.105, -0.030),
         (0.080, 0.066),
         hair,
-        present=there & ((style == MEDIUM) | (style == LONG)),
+        present=(style == MEDIUM) | (style == LONG),
     )
     end = 0.80 * tall - 0.10 * who.bottom_length
     parts.add(
@@ -185,19 +162,13 @@ def head(parts: Parts, who: Look, there) -> None:
         (0.086, 0.070),
         hair,
         flatness=0.75,
-        present=there & (style == LONG),
+        present=(style == LONG),
     )
     parts.add(
-        at(crown + 0.005, -0.105),
-        at(crown - 0.02, -0.110),
-        (0.045, 0.045),
-        hair,
-        present=there & (style == BUN),
+        at(crown + 0.005, -0.105), at(crown - 0.02, -0.110), (0.045, 0.045), hair, present=(style == BUN)
     )
     hat = Surface(np.where((style == CAP)[:, None], who.trim, who.bag_colour), weave=0.06)
-    parts.add(
-        at(crown + 0.018, -0.004), at(crown - 0.004, -0.010), (0.084, 0.090), hat, present=there & hatted
-    )
+    parts.add(at(crown + 0.018, -0.004), at(crown - 0.004, -0.010), (0.084, 0.090), hat, present=hatted)
     parts.add(
         at(crown + 0.004, 0.05),
         at(crown - 0.010, 0.125),
@@ -205,11 +176,11 @@ def head(parts: Parts, who: Look, there) -> None:
         hat,
         flatness=0.22,
         front=(0.0, 1.0, 0.0),
-        present=there & (style == CAP),
+        present=(style == CAP),
     )
 
 
-def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
+def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
     """Backpack, shoulder bag or handbag with straps."""
     tall, size = who.height, who.bag_size
     chest_y, depth = chest
@@ -224,7 +195,7 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
         offset=who.offset,
     )
     strap = Surface(who.bag_colour * 0.8)
-    pack = there & (who.bag == BACKPACK)
+    pack = who.bag == BACKPACK
     behind = -(depth + 0.075 * size)
     parts.add(
         point(zero, chest_y + 0.01, behind),
@@ -236,11 +207,10 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
     )
     for side in (-1.0, 1.0):
         over = point(side * 0.098, 0.822 * tall, 0.020)
-        parts.add(
-            over, point(side * 0.110, chest_y - 0.10, depth + 0.002), (0.022, 0.019), strap, present=pack
-        )
+        under = point(side * 0.110, chest_y - 0.10, depth + 0.002)
+        parts.add(over, under, (0.022, 0.019), strap, present=pack)
     side = who.bag_side
-    slung = there & (who.bag == SHOULDER_BAG)
+    slung = who.bag == SHOULDER_BAG
     hip_side = side * (0.175 + 0.05 * (who.girth - 1))
     parts.add(
         point(hip_side, hip_y + 0.06, -0.06 * size),
@@ -252,21 +222,12 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth, there) -> None:
         present=slung,
     )
     for face in (-1.0, 1.0):
-        parts.add(
-            point(-side * 0.07, 0.835 * tall, face * 0.035),
-            point(side * 0.0, chest_y - 0.06, face * depth),
-            (0.017, 0.017),
-            strap,
-            present=slung,
-        )
-        parts.add(
-            point(side * 0.0, chest_y - 0.06, face * depth),
-            point(side * 0.165, hip_y + 0.12, face * 0.05),
-            (0.017, 0.017),
-            strap,
-            present=slung,
-        )
-    carried = there & (who.bag == HANDBAG)
+        neck = point(-side * 0.07, 0.835 * tall, face * 0.035)
+        middle = point(side * 0.0, chest_y - 0.06, face * depth)
+        hip = point(side * 0.165, hip_y + 0.12, face * 0.05)
+        for start, end in ((neck, middle), (middle, hip)):
+            parts.add(start, end, (0.017, 0.017), strap, present=slung)
+    carried = who.bag == HANDBAG
     hand = np.where((side > 0)[:, None], hands[:, 1], hands[:, 0])
     drop = point(zero, -0.17 * size, zero)
     parts.add(hand, hand + point(zero, -0.10, zero), (0.010, 0.010), strap, present=carried)

@@ -6,63 +6,42 @@ shares of the height after the usual eight-heads canon.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from reidlib.data.synthetic.bodies import Parts, Surface, point
 from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.looks import (
-    CHECKS,
-    HOOPS,
-    LINES,
-    OPEN,
-    PRINT,
-    SHORTS,
-    SKIRT,
-    TROUSERS,
-    YOKE,
-    Look,
-    bags,
-    head,
-)
+from reidlib.data.synthetic.looks import SHORTS, SKIRT, TROUSERS, YOKE, Look, bags, head, top_surface
 from reidlib.data.synthetic.repeatable import Draws, cosine, sine
 
 
-@dataclass(frozen=True)
 class Pose:
-    """Angles in radians, (N, 2) for right and left: forward of a thigh, bend of a knee, and so on."""
+    """Poses of N images, by which ``draws`` are keyed: angles in radians, (N, 2) for right and left.
 
-    thigh: np.ndarray
-    knee: np.ndarray
-    arm: np.ndarray
-    elbow: np.ndarray
-    spread: np.ndarray
+    Forward of a thigh, bend of a knee, and so on.
+    """
 
-
-def pose(draws: Draws, factors: Factors) -> Pose:
-    """Poses of N images, ``draws`` being keyed by image."""
-    phase = draws.uniform("gait phase", 0.0, 6.283185307179586)
-    step = draws.uniform("gait step", 0.30, 0.50) * factors.gait
-    standing = draws.chance("standing", factors.standing_share)
-    step = np.where(standing, 0.12 * step, step)
-    legs = np.stack([phase, phase + 3.141592653589793], -1)
-    swing, lift = sine(legs), cosine(legs)
-    step = step[:, None]
-    arm = -swing * step * 0.9
-    elbow = 0.15 + 0.35 * np.maximum(-swing, 0.0) * step / 0.4
-    # One in eight holds a telephone or a strap: a bent arm is seen in every street.
-    busy = draws.chance("busy arm", 0.12)
-    right = draws.chance("busy side", 0.5)
-    bent = busy[:, None] & np.stack([right, ~right], -1)
-    spread = np.stack([draws.uniform("arm spread right"), draws.uniform("arm spread left")], -1)
-    return Pose(
-        thigh=swing * step + 0.03,
-        knee=0.05 + step * (0.35 + 1.0 * np.maximum(lift, 0.0) * (swing < 0.9)),
-        arm=np.where(bent, 0.35, arm),
-        elbow=np.where(bent, 1.9, elbow),
-        spread=0.07 + 0.10 * spread,
-    )
+    def __init__(self, draws: Draws, factors: Factors) -> None:
+        phase = draws.uniform("gait phase", 0.0, 6.283185307179586)
+        step = draws.uniform("gait step", 0.30, 0.50) * factors.gait
+        standing = draws.chance("standing", factors.standing_share)
+        step = np.where(standing, 0.12 * step, step)
+        legs = np.stack([phase, phase + 3.141592653589793], -1)
+        swing, lift = sine(legs), cosine(legs)
+        step = step[:, None]
+        arm = -swing * step * 0.9
+        elbow = 0.15 + 0.35 * np.maximum(-swing, 0.0) * step / 0.4
+        # One in eight holds a telephone or a strap: a bent arm is seen in every street.
+        busy = draws.chance("busy arm", 0.12)
+        right = draws.chance("busy side", 0.5)
+        bent = busy[:, None] & np.stack([right, ~right], -1)
+        spread = np.stack([draws.uniform("arm spread right"), draws.uniform("arm spread left")], -1)
+        self.thigh = swing * step + 0.03
+        self.knee = 0.05 + step * (0.35 + 1.0 * np.maximum(lift, 0.0) * (swing < 0.9))
+        self.arm = np.where(bent, 0.35, arm)
+        self.elbow = np.where(bent, 1.9, elbow)
+        self.spread = 0.07 + 0.10 * spread
 
 
 def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Parts:
@@ -71,13 +50,12 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Par
     cloth = {"fold": 0.16 * factors.texture, "weave": 0.07 * factors.texture}
     tall = who.height
     hip_y, shoulder_y = who.leg_share * tall, 0.805 * tall
-    there = np.ones(tall.shape, bool)
 
-    feet = _legs(parts, who, how, hip_y, cloth, there)
-    chest = _torso(parts, who, hip_y, cloth, there)
-    hands = _arms(parts, who, how, shoulder_y, cloth, there)
-    head(parts, who, there)
-    bags(parts, who, hands, chest, hip_y, cloth, there)
+    feet = _legs(parts, who, how, hip_y, cloth)
+    chest = _torso(parts, who, hip_y, cloth)
+    hands = _arms(parts, who, how, shoulder_y, cloth)
+    head(parts, who)
+    bags(parts, who, hands, chest, hip_y, cloth)
 
     lowest = feet.min(-1)
     shift = np.stack([np.zeros_like(lowest), -lowest, np.zeros_like(lowest)], -1)
@@ -85,7 +63,7 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Par
     return parts
 
 
-def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray:
+def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
     """Thighs, shins, shoes; returns the height of both soles (N, 2)."""
     # Cloth holds the knees together: a narrow skirt allows short steps only.
     ease = np.where(who.bottom_kind == SKIRT, 0.62, 1.0)
@@ -113,7 +91,6 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray
                 offset=who.offset,
                 **cloth,
             ),
-            present=there,
             shades=True,
         )
         lower = np.where(trousers[:, None], who.bottom, np.where(shorts[:, None], who.skin, bare))
@@ -123,7 +100,6 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray
             ankle,
             (0.056 * wide * (0.4 + 0.6 * who.girth), np.where(trousers, 0.047, 0.036)),
             Surface(lower, end=who.skin, end_from=cut, offset=who.offset + 7, **cloth),
-            present=there,
             shades=True,
         )
         # The foot stays flat while the leg carries and follows the shin when it swings behind.
@@ -138,43 +114,13 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth, there) -> np.ndarray
             Surface(who.shoes, weave=0.05),
             flatness=0.85,
             front=(0.0, 1.0, 0.0),
-            present=there,
             shades=True,
         )
         soles.append(np.minimum(heel[:, 1] - 0.040, toe[:, 1] - 0.034))
     return np.stack(soles, -1)
 
 
-def _top_surface(
-    who: Look, cloth, *, down: np.ndarray | float = 0.0, printed: bool = False, **more
-) -> Surface:
-    """The garment's pattern on a part that begins ``down`` metres below the chest."""
-    hoops = (who.pattern == HOOPS) | (who.pattern == CHECKS)
-    lines = (who.pattern == LINES) | (who.pattern == CHECKS)
-    yoke = who.pattern == YOKE
-    open_front = who.pattern == OPEN
-    print_side = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
-    print_half = np.where(open_front, 9.0, who.print_half)
-    return Surface(
-        who.top,
-        second=who.trim,
-        along_frequency=np.where(yoke, 0.0, who.frequency),
-        along_phase=np.where(yoke, 0.5, who.frequency * down),
-        along_share=np.where(hoops, who.stripe_share, -1.0),
-        side_frequency=who.frequency,
-        side_phase=0.5 * who.stripe_share,
-        side_share=np.where(lines, who.stripe_share, -1.0),
-        mixing=np.where(who.pattern == CHECKS, 0.5, 1.0),
-        print_side=print_side if printed else -1.0,
-        print_centre=0.03 - down,
-        print_half=print_half if printed else -1.0,
-        offset=who.offset + 13,
-        **cloth,
-        **more,
-    )
-
-
-def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np.ndarray]:
+def _torso(parts: Parts, who: Look, hip_y, cloth) -> tuple[np.ndarray, np.ndarray]:
     """Chest, belly, hips, shoulders, skirt or coat; returns chest height and depth (N,)."""
     tall = who.height
     chest_y, waist_y, pelvis_y = 0.735 * tall, 0.625 * tall, hip_y + 0.045
@@ -190,22 +136,14 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         chest,
         waist,
         (chest_r, waist_r),
-        _top_surface(who, cloth, printed=True, end=who.trim, end_from=yoke_from),
+        top_surface(who, cloth, printed=True, end=who.trim, end_from=yoke_from),
         flatness=thin,
-        present=there,
         shades=True,
     )
     below = np.where(who.pattern == YOKE, 1.0, 0.0)[:, None]
     lower_top = who.top + (who.trim - who.top) * below
-    surface = _top_surface(who, cloth, down=down, printed=True, end=who.bottom, end_from=who.hem)
-    parts.add(
-        waist,
-        pelvis,
-        (waist_r, pelvis_r),
-        replace(surface, base=lower_top),
-        flatness=thin + 0.02,
-        present=there,
-    )
+    surface = top_surface(who, cloth, down=down, printed=True, end=who.bottom, end_from=who.hem)
+    parts.add(waist, pelvis, (waist_r, pelvis_r), replace(surface, base=lower_top), flatness=thin + 0.02)
     shoulder = 0.100 * who.shoulders * tall
     shoulder_y = 0.805 * tall
     for side in (-1.0, 1.0):
@@ -214,7 +152,6 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
             point(side * shoulder, shoulder_y, -0.005),
             (0.055, 0.058 * (0.6 + 0.4 * who.girth)),
             Surface(who.top, offset=who.offset + 13, **cloth),
-            present=there,
         )
     skirt = who.bottom_kind == SKIRT
     skirt_cloth = {**cloth, "fold": cloth["fold"] * 1.5}  # deeper folds than a sleeve's
@@ -225,7 +162,7 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         (waist_r * 1.02, pelvis_r * (1.20 + 0.30 * who.bottom_length)),
         Surface(who.bottom, offset=who.offset + 21, **skirt_cloth),
         flatness=thin + 0.24,
-        present=there & skirt,
+        present=skirt,
         hollow=True,
     )
     coat = who.coat & ~skirt
@@ -233,9 +170,9 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         waist,
         point(zero, hip_y * 0.78, zero),
         (waist_r * 1.06, pelvis_r * 1.18),
-        replace(_top_surface(who, cloth, down=down, printed=True), base=lower_top),
+        replace(top_surface(who, cloth, down=down, printed=True), base=lower_top),
         flatness=thin + 0.14,
-        present=there & coat,
+        present=coat,
         hollow=True,
     )
     parts.add(
@@ -243,12 +180,12 @@ def _torso(parts: Parts, who: Look, hip_y, cloth, there) -> tuple[np.ndarray, np
         point(zero, shoulder_y - 0.045, -0.100),
         (0.068, 0.045),
         Surface(who.top * 0.85, offset=who.offset, **cloth),
-        present=there & who.hood,
+        present=who.hood,
     )
     return chest_y, chest_r * thin
 
 
-def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth, there) -> np.ndarray:
+def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
     """Upper arms, forearms, hands; returns where the hands are (N, 2, 3)."""
     tall = who.height
     shoulder_x = 0.106 * who.shoulders * tall
@@ -269,10 +206,10 @@ def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth, there) -> np.nd
         wrist = elbow + fore[:, None] * point(
             side * sine(inward), -cosine(inward) * cosine(bend), cosine(inward) * sine(bend)
         )
-        surface = _top_surface(who, cloth, down=-0.07, end=who.skin, end_from=upper_from)
-        parts.add(shoulder, elbow, (0.056 * thick, 0.044 * thick), surface, present=there)
-        surface = _top_surface(who, cloth, down=upper - 0.07, end=who.skin, end_from=fore_from)
-        parts.add(elbow, wrist, (0.043 * thick, 0.033 * thick), surface, present=there)
+        surface = top_surface(who, cloth, down=-0.07, end=who.skin, end_from=upper_from)
+        parts.add(shoulder, elbow, (0.056 * thick, 0.044 * thick), surface)
+        surface = top_surface(who, cloth, down=upper - 0.07, end=who.skin, end_from=fore_from)
+        parts.add(elbow, wrist, (0.043 * thick, 0.033 * thick), surface)
         reach = (wrist - elbow) / fore[:, None]
         hand = wrist + 0.055 * reach
         parts.add(
@@ -282,7 +219,6 @@ def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth, there) -> np.nd
             Surface(who.skin),
             flatness=0.7,
             front=(1.0, 0.0, 0.0),
-            present=there,
         )
         hands.append(hand)
     return np.stack(hands, 1)

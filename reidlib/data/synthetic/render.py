@@ -12,8 +12,8 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +100,18 @@ def render(
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
-    with _disk_errors(folder):
+    try:
         return built_once(
             folder.parent / f".{folder.name}.lock",
             lambda: folder if _finished(folder, asked) else None,
             build,
         )
+    except OSError as error:
+        raise InputError(
+            "the folder of a rendered benchmark must be writable and have room",
+            f"{folder} ({error.strerror or error})",
+            "free some space or name another folder",
+        ) from error
 
 
 def fingerprint(size: str, factors: Factors, *, seed: int = 0) -> str:
@@ -162,18 +168,6 @@ def _check(size: str, seed: int, device: str | torch.device) -> None:
         raise InputError("the device has to be there", f"{str(device)!r} ({reason})", "choose cpu") from error
 
 
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            "the folder of a rendered benchmark must be writable and have room",
-            f"{folder} ({error.strerror or error})",
-            "free some space or name another folder",
-        ) from error
-
-
 def _finished(folder: Path, asked: dict) -> bool:
     """Whether exactly this is there already; InputError where something else is."""
     if not folder.exists():
@@ -194,22 +188,21 @@ def _finished(folder: Path, asked: dict) -> bool:
         # A rendering of all its splits does not name them, and one of some must not pass for it.
         asked = {"splits": list(_SPLITS), **asked}
         found = {"splits": list(_SPLITS), **found}
-        same = {name: found.get(name) for name in asked} == asked
+        differences = [
+            _difference(name, found.get(name), asked[name])
+            for name in asked
+            if found.get(name) != asked[name]
+        ]
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{_RECORD} says what a folder holds",
             f"{record}, which is damaged",
             "remove the folder, render again",
         ) from error
-    if not same:
-        theirs = [
-            _difference(name, found.get(name), asked[name])
-            for name in asked
-            if found.get(name) != asked[name]
-        ]
+    if differences:
         raise InputError(
             "a folder holds one rendering",
-            f"{folder} with {'; '.join(theirs)}",
+            f"{folder} with {'; '.join(differences)}",
             "name another folder, or remove this one",
         )
     return True
@@ -261,14 +254,13 @@ def _write(
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, window: int) -> Iterator[tuple]:
     """(item, result) in order, at most ``window`` results ahead, so that pictures do not pile up."""
+    items = iter(items)
     pending: deque[tuple[object, Future]] = deque()
     try:
-        for item in items:
-            pending.append((item, pool.submit(work, item)))
-            if len(pending) >= window:
-                ready, future = pending.popleft()
-                yield ready, future.result()
-        while pending:
+        while True:
+            pending.extend((item, pool.submit(work, item)) for item in islice(items, window - len(pending)))
+            if not pending:
+                return
             ready, future = pending.popleft()
             yield ready, future.result()
     finally:

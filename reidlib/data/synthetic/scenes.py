@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import KINDS, Parts, join, prop
+from reidlib.data.synthetic.bodies import PROPS, Parts, join, prop
 from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
-from reidlib.data.synthetic.looks import look
-from reidlib.data.synthetic.pedestrians import pedestrian, pose
+from reidlib.data.synthetic.looks import Look
+from reidlib.data.synthetic.pedestrians import Pose, pedestrian
 from reidlib.data.synthetic.places import Place, place
 from reidlib.data.synthetic.raycasting import Capsules, Views
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
@@ -18,15 +19,29 @@ _PI = 3.141592653589793
 _STREAMS = {"identity": 1, "camera": 2, "image": 3}
 
 
-@dataclass(frozen=True)
 class Sensor:
     """How N images are exposed; one row an image, because light changes between images of one camera."""
 
-    matrix: np.ndarray  # (N, 3, 3) exposure, white balance and crosstalk
-    bend: np.ndarray  # (N,) of the tone curve, 0 is straight
-    blur: np.ndarray  # (N,) share that a pixel gives to each neighbour, twice a direction
-    noise: np.ndarray  # (N,) deviation
-    grain: np.ndarray  # (N,) int64 where in the noise table the image begins
+    def __init__(self, lens: Draws, draws: Draws, factors: Factors) -> None:
+        exposure = 1 + np.clip(0.17 * lens.bell("gain"), -0.35, 0.40) * factors.camera_gain
+        weather = 1 + 0.07 * factors.light_change * draws.bell("light")
+        matrix = np.empty((len(draws.keys), 3, 3))
+        for i, target in enumerate("rgb"):
+            for j, source in enumerate("rgb"):
+                if i == j:
+                    own = 1 + 0.085 * factors.camera_colour * lens.bell(f"white {target}")
+                    matrix[:, i, j] = own * (1 + 0.02 * factors.light_change * draws.bell(f"tint {target}"))
+                else:
+                    matrix[:, i, j] = 0.045 * factors.camera_colour * lens.bell(f"crosstalk {target}{source}")
+        # Exposure, white balance and crosstalk, (N, 3, 3).
+        self.matrix = matrix * np.maximum(exposure * weather, 0.15)[:, None, None] * 1.08
+        # Of the tone curve, 0 is straight; (N,) like all that follow.
+        self.bend = np.clip(lens.uniform("tone", -0.40, 0.55) * factors.camera_gamma, -0.8, 3.0)
+        # The share that a pixel gives to each neighbour, twice a direction.
+        self.blur = np.minimum(lens.uniform("blur", 0.02, 0.17) * factors.camera_blur, 0.30)
+        self.noise = lens.uniform("noise", 0.008, 0.026) * factors.camera_noise
+        # Where in the noise table the image begins.
+        self.grain = np.floor(draws.uniform("grain", 0.0, 2.0**16)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     nobody = orders.kind == BACKGROUND
     people.remove(np.concatenate([nobody, np.zeros(len(people.image) - len(nobody), bool)]))
     occluders, occluded = _occluders(draws, factors)
-    things = _put_up([*occluders, *_clutter(draws, orders.kind, factors)], seed, factors)
+    things = _put_up([occluders, *_clutter(draws, orders.kind, factors)], seed, factors)
     capsules = join([people, *things])
     metre = focal / distance
     truth = {
@@ -97,7 +112,7 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     return Scenes(
         capsules=capsules,
         views=views,
-        sensor=_sensor(lens, draws, factors),
+        sensor=Sensor(lens, draws, factors),
         camera=orders.camera,
         column=340.0 * draws.uniform("place", -1.0, 1.0),
         row=focal * eye / distance,
@@ -153,14 +168,14 @@ def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, sine_,
     return {"left": centre_x - 0.5 * width, "top": centre_y + 0.5 * size, "width": width, "height": size}
 
 
-def _occluders(draws: Draws, factors: Factors) -> tuple[list[_Things], np.ndarray]:
+def _occluders(draws: Draws, factors: Factors) -> tuple[_Things, np.ndarray]:
     occluded = draws.chance("occluded", factors.occlusion_share)
     kind = draws.pick("occluder", (22, 20, 20, 18, 8, 12))
     side = np.where(draws.chance("occluder side", 0.5), 1.0, -1.0)
     across = side * draws.uniform("occluder across", 0.08, 0.45)
     across = np.where((kind == 2) | (kind == 5), across * 1.2, across)
     spot = np.stack([across, np.zeros_like(across), draws.uniform("occluder depth", 0.5, 1.0)], -1)
-    return [_things(draws, "occluder", kind, spot, occluded)], occluded
+    return _things(draws, "occluder", kind, spot, occluded), occluded
 
 
 def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[_Things]:
@@ -178,8 +193,7 @@ def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[_Things]:
     return groups
 
 
-@dataclass(frozen=True)
-class _Things:
+class _Things(NamedTuple):
     """Things to be put up: image, stream key, kind and place of each."""
 
     image: np.ndarray
@@ -195,16 +209,13 @@ def _things(draws: Draws, name: str, kind: np.ndarray, spot: np.ndarray, present
 
 def _put_up(groups: list[_Things], seed: int, factors: Factors) -> list[Parts]:
     """Capsules of all things, all of a kind at once, because each call has its price."""
-    image, keys, kind, spot = (
-        np.concatenate([getattr(group, name) for group in groups])
-        for name in ("image", "keys", "kind", "spot")
-    )
+    image, keys, kind, spot = map(np.concatenate, zip(*groups, strict=True))
     parts = []
-    for number, label in enumerate(KINDS):
+    for number, build in enumerate(PROPS):
         chosen = np.flatnonzero(kind == number)
         if len(chosen):
             own = Draws(seed, keys[chosen])
-            parts.append(prop(label, own, spot[chosen], image[chosen], factors.texture))
+            parts.append(prop(build, own, spot[chosen], image[chosen], factors.texture))
     return parts
 
 
@@ -226,30 +237,6 @@ def _people(person: Draws, draws: Draws, yaw: np.ndarray, accompanied: np.ndarra
     spot = np.zeros((len(heading), 3))
     spot[len(yaw) :, 0], spot[len(yaw) :, 2] = across, depth
     image = np.concatenate([np.arange(len(yaw)), accompanied])
-    people = pedestrian(look(looks, factors), pose(poses, factors), factors, image)
+    people = pedestrian(Look(looks, factors), Pose(poses, factors), factors, image)
     people.stand(sine(heading), cosine(heading), spot)
     return people
-
-
-def _sensor(lens: Draws, draws: Draws, factors: Factors) -> Sensor:
-    count = len(draws.keys)
-    exposure = 1 + np.clip(0.17 * lens.bell("gain"), -0.35, 0.40) * factors.camera_gain
-    weather = 1 + 0.07 * factors.light_change * draws.bell("light")
-    rows = []
-    for i, target in enumerate("rgb"):
-        row = []
-        for j, source in enumerate("rgb"):
-            if i == j:
-                own = 1 + 0.085 * factors.camera_colour * lens.bell(f"white {target}")
-                row.append(own * (1 + 0.02 * factors.light_change * draws.bell(f"tint {target}")))
-            else:
-                row.append(0.045 * factors.camera_colour * lens.bell(f"crosstalk {target}{source}"))
-        rows.append(np.stack(row, -1))
-    matrix = np.stack(rows, 1) * np.maximum(exposure * weather, 0.15)[:, None, None] * 1.08
-    return Sensor(
-        matrix=matrix,
-        bend=np.clip(lens.uniform("tone", -0.40, 0.55) * factors.camera_gamma, -0.8, 3.0),
-        blur=np.minimum(lens.uniform("blur", 0.02, 0.17) * factors.camera_blur, 0.30),
-        noise=lens.uniform("noise", 0.008, 0.026) * factors.camera_noise,
-        grain=np.floor(draws.uniform("grain", 0.0, 2.0**16)).astype(np.int64).reshape(count),
-    )

@@ -29,7 +29,7 @@ _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in g
 _ROOT = 0.5
 _COLOURS = colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
 # A density: cells of all sizes have one scale, and a small spot may have more than 1.
-SCALE_LABEL = "similarity per 256 pixels (root scale, the same for all maps; at its end: or more)"
+_SCALE_LABEL = "similarity per 256 pixels (root scale, the same for all maps; at its end: or more)"
 
 
 class Row(NamedTuple):
@@ -63,16 +63,10 @@ def pair_figure(
     return sheet(rows, parts, title=title)
 
 
-def sheet(
-    rows: Sequence[Row],
-    parts: Sequence[FeaturePart],
-    *,
-    title: str = "",
-    label: str = SCALE_LABEL,
-) -> Figure:
+def sheet(rows: Sequence[Row], parts: Sequence[FeaturePart], *, title: str = "") -> Figure:
     """Rows of images with the maps of all parts on one scale; many parts are wrapped, each kind whole.
 
-    label: what the scale is. Raises InputError where shapes do not fit.
+    Raises InputError where shapes do not fit.
     """
     _check(rows, parts)
     height, width = rows[0].image_hwc.shape[:2]
@@ -117,7 +111,7 @@ def sheet(
                     under = {"ha": "center", "va": "top", "color": INK}
                     texts.append((left + width / 2, y + height + 0.02 * inch, row.captions[place], under))
             left += width + gap
-    return _draw(canvas, texts, inch, scale, title, label)
+    return _draw(canvas, texts, inch, scale, title)
 
 
 def averages(
@@ -219,7 +213,7 @@ def number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _draw(canvas: np.ndarray, texts: Sequence, inch: float, scale: float, title: str, label: str) -> Figure:
+def _draw(canvas: np.ndarray, texts: Sequence, inch: float, scale: float, title: str) -> Figure:
     """The composed picture with its words, and the bar that explains the colours."""
     wide, tall = canvas.shape[1] / inch, canvas.shape[0] / inch
     head, foot, edge = (0.3 if title else 0.05), 0.62, 0.05
@@ -238,7 +232,7 @@ def _draw(canvas: np.ndarray, texts: Sequence, inch: float, scale: float, title:
     bar.set_xticks([share * scale for share in (0, 0.1, 0.3, 0.6, 1)])
     bar.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
     bar.tick_params(labelsize=7.5, length=2, pad=1)
-    bar.set_xlabel(label, fontsize=8, labelpad=1)
+    bar.set_xlabel(_SCALE_LABEL, fontsize=8, labelpad=1)
     if title:
         figure.text(0.5, 1 - 0.06 / size[1], title, ha="center", va="top", fontsize=11, fontweight="bold")
     return figure

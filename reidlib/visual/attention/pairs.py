@@ -15,9 +15,8 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.experiments.embedding import embed
 from reidlib.experiments.evaluate import ranked_lists_of
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import Network, embed
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
 from reidlib.training.device import Execution
@@ -180,10 +179,9 @@ def attention_in_batches(
     *,
     signed: bool = True,
     stride: int | None = None,
-    batch_size: int = _AT_ONCE,
 ) -> np.ndarray:
     """``part_attention`` of many images: ``(N, P, H, W)``; by default signed, as orders need it."""
-    batches = zip(images_nchw.split(batch_size), others_nd.split(batch_size), strict=True)
+    batches = zip(images_nchw.split(_AT_ONCE), others_nd.split(_AT_ONCE), strict=True)
     return np.concatenate([part_attention(model, *batch, signed=signed, stride=stride) for batch in batches])
 
 

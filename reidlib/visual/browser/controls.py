@@ -16,7 +16,7 @@ from reidlib.experiments.features import Collection, open_collection
 from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
-from reidlib.visual.browser.cards import in_a_line
+from reidlib.visual.browser.pictures import in_a_line
 from reidlib.visual.browser.views import METRICS, ORDERS
 
 MOST_SHOWN = 50

@@ -12,12 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.data.rules import DISTRACTOR, is_ignored, is_match
 from reidlib.errors import InputError
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import squared_distances_to_all
-from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances
+from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances, statuses
 from reidlib.reranking import KReciprocal, k_reciprocal
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}
@@ -151,9 +150,9 @@ def view(
     within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
     queries_qd, gallery_gd = collection.compared(options.feature, options.metric)
     query_d = queries_qd[query_index]
-    squared_g = squared_distances_to_all(query_d, gallery_gd).numpy()
+    squared_g = squared_distances_to_all(query_d[None], gallery_gd)[0].numpy()
     person, camera = int(query.person_ids[query_index]), int(query.camera_ids[query_index])
-    status_g = _statuses(gallery, person, camera)
+    status_g = statuses(person, camera, gallery.person_ids, gallery.camera_ids)
     distances_g = squared_g / 2 if options.metric == "cosine" else np.sqrt(squared_g)
     order_g = _ranked(squared_g, status_g)
     moved_g = None
@@ -199,13 +198,6 @@ def view(
 
 def _within(inner: slice, outer: slice) -> bool:
     return outer.start <= inner.start and inner.stop <= outer.stop
-
-
-def _statuses(gallery: Embeddings, person: int, camera: int) -> np.ndarray:
-    asked = person, camera, gallery.person_ids, gallery.camera_ids
-    conditions = [is_ignored(*asked), is_match(*asked), gallery.person_ids == DISTRACTOR]
-    kinds = [Status.IGNORED, Status.MATCH, Status.DISTRACTOR]
-    return np.select(conditions, kinds, Status.OTHER).astype(np.int8)
 
 
 def _ranked(distances_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:

@@ -17,6 +17,9 @@ from reidlib.data.synthetic.render import preview
 from reidlib.experiments.rows import CONDITIONS, Condition
 from reidlib.visual import PALETTE, STATUS
 
+_BINS = 24  # of a histogram whose values are not whole
+_SHOWN = 9  # images of a kept list
+
 
 def show_image(axes: Axes, image_hwc: np.ndarray) -> None:
     """An image (H, W, 3) without ticks or frame."""
@@ -220,17 +223,18 @@ def ranked_lists_at(
     gallery_nhwc: np.ndarray,
     average_precision: Sequence[float],
     *,
-    shown: int = 9,
     title: str = "",
 ) -> Figure:
     """The kept ranked lists of a run at ``places`` in their order, which goes from the worst to the best.
 
     lists: ``evaluate.ranked_lists_of(run)``; query_nhwc, gallery_nhwc: the splits' images;
-    average_precision: of each query. ``shown`` images a query, fewer where the list ends before.
+    average_precision: of each query. Nine images a query, fewer where the list ends before.
     """
     images, statuses = [], []
     for place in places:
-        entries = zip(lists["gallery_indices"][place, :shown], lists["statuses"][place, :shown], strict=True)
+        entries = zip(
+            lists["gallery_indices"][place, :_SHOWN], lists["statuses"][place, :_SHOWN], strict=True
+        )
         found = [(index, status) for index, status in entries if index >= 0]  # −1: the list ended
         images.append([gallery_nhwc[index] for index, _ in found])
         statuses.append([tuple(STATUS)[status] for _, status in found])
@@ -255,16 +259,14 @@ def heatmap(
     return figure
 
 
-def histograms(
-    panels: Mapping[str, Mapping[str, np.ndarray]], *, ylabel: str = "share of images", bins: int = 24
-) -> Figure:
+def histograms(panels: Mapping[str, Mapping[str, np.ndarray]], *, ylabel: str = "share of images") -> Figure:
     """One panel for each quantity, one outline for each group; every group's bars add up to one."""
     figure, grid = panel_grid(len(panels), (3.5, 2.5))
     for axes, (name, groups) in zip(grid.flat, panels.items(), strict=False):
         values = np.concatenate([np.asarray(group, dtype=float) for group in groups.values()])
         low, high = float(values.min()), float(values.max())
         whole = np.allclose(values, np.round(values)) and high - low <= 40
-        edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high or 1.0, bins + 1)
+        edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high or 1.0, _BINS + 1)
         for (label, group), colour in zip(groups.items(), PALETTE, strict=False):
             share = np.full(len(group), 1 / max(len(group), 1))
             axes.hist(group, edges, weights=share, histtype="stepfilled", alpha=0.25, color=colour)

@@ -145,12 +145,10 @@ def switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: f
     return figure
 
 
-def which_switched_off(
-    panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float, part: str = "stripe"
-) -> Figure:
+def which_switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
     """Every input unit in its place: its norm as a share of the layer's largest, as a colour; grey: off.
 
-    panels: title -> row -> norms (C,), or (P, C) for a layer of P parts, which then stand side by side.
+    panels: title -> row -> norms (C,), or (P, C) for a layer of P stripes, which then stand side by side.
     """
     rows = list(next(iter(panels.values())))
     figure, grid = plt.subplots(
@@ -166,7 +164,7 @@ def which_switched_off(
         for index in range(shape[0] if len(shape) > 1 else 0):
             left = index * shape[1] - 0.5
             axes.axvline(left, color="white", linewidth=3)
-            axes.text(left + shape[1] / 2, -0.65, f"{part} {index + 1}", ha="center", va="bottom", fontsize=9)
+            axes.text(left + shape[1] / 2, -0.65, f"stripe {index + 1}", ha="center", va="bottom", fontsize=9)
         axes.set_title(title, loc="left", pad=18 if len(shape) > 1 else 6)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_xticks([])

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval, signed
-from reidlib.experiments.protocol_study import Way
+from reidlib.experiments.evaluate import Way
 from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
 from reidlib.visual.figures.images import panel_grid
 
@@ -226,7 +226,7 @@ def turned(
 def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
     """Rank-1 of the same features under each protocol, one sign for each row's features.
 
-    studies: row -> ``protocol_study.study`` of it, all of the same ways.
+    studies: row -> ``evaluate.study_protocols`` of it, all of the same ways.
     """
     names = [way.name for way in next(iter(studies.values()))]
     entries = [way.gallery for way in next(iter(studies.values()))]

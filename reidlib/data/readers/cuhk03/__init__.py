@@ -19,6 +19,7 @@ from reidlib.data.readers.layout import (
     folder_names,
     misplaced,
     near_miss,
+    official_counts,
     one_of,
     require_folder,
     unpacking,
@@ -36,11 +37,6 @@ SINGLE_SHOT = {
     "single-shot, view 1 to 2": Protocol("single", draws=10, query_cameras=(1,)),
 }
 
-# Counted from the new protocol's lists, which name every image of the archive.
-PERSONS_OF_PAIRS = (843, 440, 77, 58, 49)
-_IMAGES_OF_PAIRS = {"labelled": (8_177, 4_337, 649, 510, 423), "detected": (8_177, 4_337, 650, 510, 423)}
-_NEW_IMAGES = {"labelled": (7_368, 1_400, 5_328), "detected": (7_365, 1_400, 5_332)}
-_NEW_IDENTITIES = (767, 700, 700)
 CONFIG_SOURCE = (
     "take it from zhunzhong07/person-re-ranking on GitHub, evaluation/data/CUHK03, and put it beside"
     f" {ARCHIVE}"
@@ -69,7 +65,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
     options = changed_options(cuhk03, split=split, boxes=boxes)
     title = f"cuhk03 with split={split}"
     if ready_made := _ready_made(root, split, boxes):
-        counts = _new_counts(boxes, ("bounding_box_train", "query", "bounding_box_test"))
+        counts = dict(zip(MARKET_FOLDERS, _official(boxes, "new").values(), strict=True))
         reading = read_market_layout(title, ready_made, "CUHK03-NP", counts)
         reading.num_trials = 1
         reading.make = lambda trial: Benchmark(
@@ -77,7 +73,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         )
         return reading
     classic = split == "classic"
-    reading = Reading(title, NUM_TRIALS if classic else 1, expected=_archive_counts(boxes))
+    reading = Reading(title, NUM_TRIALS if classic else 1, expected=_official(boxes))
     archive = reading.attempt(_archive, root, split, boxes)
     lists = None if classic or archive is None else reading.attempt(_read_lists, root, boxes)
     images = cache(lambda: extract(archive, boxes))  # takes minutes: not before a trial is known to exist
@@ -154,22 +150,13 @@ def _broken_new_split(
         return
     parts = ("train", "query", "gallery")
     reading.parts |= dict(zip(parts, splits, strict=True))
-    reading.expected = {**reading.expected, **_new_counts(boxes, parts)}
+    reading.expected = {**reading.expected, **_official(boxes, "new")}
     yield from rule_violations(*splits)
 
 
-def _archive_counts(boxes: str) -> Counts:
-    total = {"images": sum(_IMAGES_OF_PAIRS[boxes]), "identities": sum(PERSONS_OF_PAIRS), "cameras": 2}
-    pairs = zip(_IMAGES_OF_PAIRS[boxes], PERSONS_OF_PAIRS, strict=True)
-    return {boxes: total} | {
-        f"pair {pair}": {"images": images, "identities": persons}
-        for pair, (images, persons) in enumerate(pairs, 1)
-    }
-
-
-def _new_counts(boxes: str, parts: tuple[str, str, str]) -> Counts:
-    rows = zip(parts, _NEW_IMAGES[boxes], _NEW_IDENTITIES, strict=True)
-    return {part: {"images": images, "identities": persons, "cameras": 2} for part, images, persons in rows}
+def _official(boxes: str, split: str = "") -> Counts:
+    """The counts of an archive's boxes and camera pairs, or of the three parts of a split."""
+    return official_counts(f"cuhk03,boxes={boxes}" + (f",split={split}" if split else ""))
 
 
 def _ready_made(root: Path, split: str, boxes: str) -> Path | None:

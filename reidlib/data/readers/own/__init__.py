@@ -170,7 +170,7 @@ def _parted(
             return
         reading.parts = dict(zip(("train", "query", "gallery"), splits, strict=True))
         reading.remarks += _parting_described(base, splits, num_trials, same_camera)
-        own = broken_rules(reading.title, rows, splits, same_camera)
+        own = list(broken_rules(reading.title, rows, splits, same_camera))
         rules = {error.rule for error in own}
         yield from own
         yield from (error for error in rule_violations(*splits) if error.rule not in rules)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,23 +119,19 @@ def searchable_persons(images: Split, same_camera: bool) -> list[int]:
 
 def broken_rules(
     name: str, rows: Sequence[Row], splits: tuple[Split, Split, Split], same_camera: bool
-) -> list[InputError]:
+) -> Iterator[InputError]:
     """Rules of ``reidlib.data.rules`` that a parting breaks, with mends and names that it does not know."""
     train, query, gallery = splits
-    broken = []
     if len(query) and len(gallery) and not queries_with_match(query, gallery).any():
-        broken.append(_no_match(name, query, gallery, same_camera))
+        yield _no_match(name, query, gallery, same_camera)
     tested = np.union1d(query.person_ids, gallery.person_ids)
     if shared := np.intersect1d(train.person_ids, tested[tested > 0]).tolist():
         names = {number: person for person, number in person_numbers(row.person for row in rows).items()}
-        broken.append(
-            InputError(
-                "no person is in both training and test",
-                f"{len(shared)} in both: {shorten([names[number] for number in shared])}",
-                "scores on persons seen in training mean nothing: move each person to one side",
-            )
+        yield InputError(
+            "no person is in both training and test",
+            f"{len(shared)} in both: {shorten([names[number] for number in shared])}",
+            "scores on persons seen in training mean nothing: move each person to one side",
         )
-    return broken
 
 
 def _no_match(name: str, query: Split, gallery: Split, same_camera: bool) -> InputError:

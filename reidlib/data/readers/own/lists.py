@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from reidlib.data.readers.layout import Reading, folder_names, near_miss, require_folder
+from reidlib.data.readers.layout import Reading, Unreachable, folder_names, near_miss, require_folder
 from reidlib.data.readers.own.folders import PARTS, Row
 from reidlib.errors import InputError, counted, shorten
 
@@ -67,7 +67,7 @@ def _table(file: Path) -> tuple[list[str], list[_Record]]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(
+        raise Unreachable(
             "a CSV can be read", f"{file}: {error.strerror}", "check its access rights"
         ) from None
     except UnicodeDecodeError as error:

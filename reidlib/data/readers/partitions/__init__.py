@@ -1,8 +1,9 @@
-"""Which persons are tested in each trial of the benchmarks that have no official partition.
+"""Which persons are tested in each trial: GRID's official partitions, and those of sets that have none.
 
-Persons go by their place among the sorted person ids, counted from 1, so that no file names a path. A
-partition follows from SHA-256 alone: no random library, whose numbers may change with its version, has a part
-in it. Those of the official sizes also lie here as ``NAME_TESTPERSONS.json``.
+Where there is no official partition, persons go by their place among the sorted person ids, counted from 1,
+so that no file names a path. A partition follows from SHA-256 alone: no random library, whose numbers may
+change with its version, has a part in it. Those of the official sizes also lie here as
+``NAME_TESTPERSONS.json``.
 
 A file of your own, for a reader's ``partitions=FILE``, has the same form. This one is for a VIPeR cut down to
 six persons, with two trials that test three of them each; everybody else is trained on::
@@ -39,6 +40,7 @@ from reidlib.errors import InputError, shorten
 from reidlib.files import write_text
 
 TRIALS = 10
+GRID_FILE = "features_and_partitions.mat"
 
 
 @dataclass(frozen=True)
@@ -219,3 +221,72 @@ def _is_table(test: object) -> bool:
     return isinstance(test, list) and all(
         isinstance(places, Sequence) and all(type(place) is int for place in places) for places in test
     )
+
+
+def training_persons(path: Path) -> tuple[np.ndarray, ...]:
+    """Training persons of each official partition, ascending int64, from ``features_and_partitions.mat``.
+
+    Its ``trainIdxAll`` is a 1×10 cell array of structures with the fields ``probeImIdx``,
+    ``galleryImIdx`` and ``personIdx``. Raises ``InputError`` for a file that is absent, damaged, of
+    MATLAB's version 7.3 or of another structure.
+    """
+    cells = _load_mat(path).get("trainIdxAll")
+    try:
+        if cells is None:
+            raise ValueError("no trainIdxAll in it")
+        if cells.dtype != object:
+            raise ValueError(f"trainIdxAll is an array of {cells.dtype} and no cell array")
+        persons = tuple(map(_training_persons, cells.ravel()))
+        if not persons:
+            raise ValueError("trainIdxAll is empty")
+        return persons
+    except ValueError as error:
+        raise InputError(
+            f"{GRID_FILE} holds trainIdxAll, a cell array of structures with the training persons",
+            f"{path}: {error}",
+            "take the file of the archive",
+        ) from None
+
+
+def _training_persons(cell: np.ndarray) -> np.ndarray:
+    fields = cell.dtype.names or ()
+    if cell.size != 1 or len(fields) < 3:
+        raise ValueError(f"a cell of {cell.size} with the fields {', '.join(fields) or 'none'}")
+    # Other readers know the field by its place alone, the third.
+    name = "personIdx" if "personIdx" in fields else fields[2]
+    numbers = np.asarray(cell.ravel()[0][name]).ravel()
+    if not (numbers.dtype.kind in "iuf" and numbers.size):
+        raise ValueError("a cell without persons")
+    persons = np.unique(np.where(np.isfinite(numbers), numbers, 0).astype(np.int64))
+    if len(persons) != len(numbers) or (persons != np.sort(numbers)).any() or persons[0] < 1:
+        raise ValueError("a cell with persons who are repeated or no positive whole numbers")
+    return persons
+
+
+def _load_mat(path: Path) -> dict:
+    from scipy.io import loadmat  # takes 0.15 s to import, which other benchmarks need not wait for
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(520)
+    except OSError as error:
+        raise InputError(
+            f"GRID's partitions lie in {GRID_FILE} beside probe and gallery",
+            f"{error.strerror}: {path}",
+            "copy it there from the archive",
+        ) from None
+    # MATLAB's own begin with 512 bytes of text; other programs write HDF5 without them.
+    if head.startswith(b"MATLAB 7.3") or b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:]):
+        raise InputError(
+            f"{GRID_FILE} is a .mat of version 5 to 7",
+            f"version 7.3 (HDF5): {path}",
+            "take the file of the archive, or save it again in MATLAB with save(…, '-v7')",
+        )
+    try:
+        return loadmat(path, variable_names=["trainIdxAll"])
+    except Exception as error:  # scipy answers damaged bytes with IndexError, OSError, zlib.error and others
+        raise InputError(
+            f"{GRID_FILE} can be read",
+            f"{path}: {type(error).__name__}: {' '.join(str(error).split())}",
+            "unpack it from the archive again",
+        ) from None

@@ -1,0 +1,110 @@
+"""Printed numbers: one reader, and the tables as they are printed."""
+
+import pytest
+
+from reidlib.analysis.benchmark_tables import TABLES, lines_of, notes, published, published_row
+from reidlib.analysis.scores import MEASURES
+from reidlib.errors import InputError
+
+ROWS = {
+    "complexity": 5, "cuhk01": 11, "cuhk03": 9, "grid": 5, "jlml_ablations": 19, "market1501": 5,
+    "methods": 11, "pyramid": 2, "pyramid_details": 6, "viper": 1,
+}  # fmt: skip
+
+
+def shown(file, *columns):
+    """The tables of a file, or those that show one of these columns."""
+    return [table for table in TABLES if table.file == file and not {*columns} - {*table.columns.values()}]
+
+
+def ablation(table, row):
+    """A printed row of JLML's ablations in numbers."""
+    found = published_row("jlml_ablations", table=table, row=row)
+    return [float(found[column] or "nan") for column in ("SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP")]
+
+
+@pytest.mark.parametrize(("name", "rows"), ROWS.items())
+def test_every_table_is_whole(name, rows):
+    lines = published(name)
+    assert len(lines) == rows
+    assert not any("Unnamed" in column for column in lines)
+    assert lines.map(lambda cell: isinstance(cell, str)).all(axis=None)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
+def test_every_table_of_a_benchmark_names_columns_of_its_file(table):
+    assert {"method", *table.keys, *table.columns.values()} <= set(published(table.file))
+    assert set(table.columns) <= set(MEASURES)
+    assert len(table.lines)
+
+
+def test_the_list_of_the_tables_has_a_column_for_each_measure_and_no_other():
+    own = {"title", "specification", "protocol", "file", "key", "value"}
+    assert set(lines_of("benchmark_tables")) - own <= set(MEASURES)
+    assert own <= set(lines_of("benchmark_tables"))
+
+
+def test_a_row_of_the_ablations():
+    assert ablation("loss", "UniLoss full") == [76.1, 52.2, 83.7, 62.8]
+    assert ablation("metric", "CRAFT") == pytest.approx([77.9, 56.4, float("nan"), float("nan")], nan_ok=True)
+
+
+def test_the_same_row_is_printed_alike_everywhere():
+    full = ablation("loss", "MultiLoss full")
+    for table, row in (
+        ("shared", "with shared feature"),
+        ("sfl", "with SFL"),
+        ("metric", "L2"),
+        ("parts", "4"),
+    ):
+        assert ablation(table, row) == full
+    main = published_row("market1501", method="JLML")
+    assert [float(main[column]) for column in ("SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP")] == full
+    details = published_row("pyramid_details", source="paper", benchmark="Market-1501")
+    short = published_row("pyramid", source="paper")
+    assert (details["R1"], details["mAP"]) == (short["market_R1"], short["market_mAP"])
+
+
+def test_oddities_stand_beside():
+    found = notes(shown("cuhk03"))
+    assert any("impossible for a CMC" in note and note.startswith("XQDA") for note in found)
+    assert any("multi-query result" in note for note in found)
+    assert any("1260/100" in note for note in found)
+    assert found[-2:] == (
+        "DCNN+, S-CNN, X-Corr: Decimals are truncated, not rounded.",
+        "XQDA: Decimals are rounded.",
+    )
+    printed = published_row("cuhk03", method="XQDA")  # as printed, not mended in silence
+    assert float(printed["lab_R10"]) > float(printed["lab_R20"])
+    for line in published("notes").to_dict("records"):
+        for row in line["row"].split("; ") if line["table"] and line["row"] else ():
+            assert (published(line["table"]) == row).any(axis=None), line
+
+
+def test_notes_are_about_rows_that_are_shown():
+    general = published("notes", table="cuhk03", row="")["note"]
+    assert notes(shown("cuhk03", "lab_R1")) == (
+        *(note for note in notes(shown("cuhk03")) if note.startswith("XQDA: As printed")),
+        "DGD: 75.3 is for labelled and detected boxes merged.",
+        "NSFT: The same method as NFST in other tables. Detected R10 94.8 repeats the labelled R10.",
+        *general,
+        "DCNN+, X-Corr: Decimals are truncated, not rounded.",
+        "XQDA: Decimals are rounded.",
+    )
+    detected = notes(shown("cuhk03", "det_R1"))
+    assert not any(note.startswith("DGD") for note in detected)  # printed for labelled boxes alone
+    assert set(general) < set(detected)
+    assert not any("S-CNN" in note for note in notes(shown("grid")))  # which has no row of it
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: published("prid"), "one of the package's.*'prid'.*cuhk01"),
+        (lambda: published_row("grid", method="JLM"), "fits 0 rows"),
+        (lambda: published_row("cuhk01", method="JLML"), "fits 2 rows.*setting"),
+    ],
+)
+def test_bad_input_is_named(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
