@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.models.parts import FeaturePart
 from reidlib.models.residual import (
     PartLinear,
@@ -246,8 +246,7 @@ def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:
             f"parts={parts}, feature_size={feature_size}",
             f"use 1 to {feature_size} parts",
         )
-    if trunk not in ("resnet39", "resnet50"):
-        raise InputError("trunk is resnet39 or resnet50", repr(trunk), "name one of them")
+    check_choice("trunk is resnet39 or resnet50", trunk, ("resnet39", "resnet50"))
     if weights is not None and (weights != "imagenet" or trunk != "resnet50"):
         raise InputError(
             "pretrained weights exist for trunk='resnet50' as weights='imagenet'",

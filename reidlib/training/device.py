@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,8 @@ class Execution:
     progress: bool = True
 
     def __post_init__(self):
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise InputError(
-                "precision is auto, float32 or bfloat16", repr(self.precision), "name one of them"
-            )
+        known = ("auto", "float32", "bfloat16")
+        check_choice("precision is auto, float32 or bfloat16", self.precision, known)
 
     @property
     def torch_device(self) -> torch.device:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 
 class Terms(NamedTuple):
@@ -126,8 +126,7 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
     Source: JLML §3, selective feature learning of the local branch; the norm as in Kong et al.,
     "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.
     """
-    if over not in ("output", "input"):
-        raise InputError("a group belongs to an output or an input unit", repr(over), "name one of them")
+    check_choice("a group belongs to an output or an input unit", over, ("output", "input"))
     inside = 2 if over == "output" else 1
     return weight_pdc.float().abs().sum(dim=inside).square().sum()
 
