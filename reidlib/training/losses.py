@@ -63,7 +63,13 @@ def batch_hard_triplet(
             "pair them",
         )
     if labels_b.device.type == "cpu":
-        _check_triplets(labels_b)
+        identities, counts = labels_b.unique(return_counts=True)
+        if len(identities) < 2 or counts.max() < 2:
+            raise InputError(
+                "a triplet needs two images of one identity and one of another",
+                f"a batch of {len(labels_b)} images of {len(identities)} identities",
+                "draw batches with IdentityBatches, of at least two identities and two images each",
+            )
     embeddings_pbd = embeddings_bpd.transpose(0, 1).float()
     if normalise:
         embeddings_pbd = F.normalize(embeddings_pbd, dim=2)
@@ -91,16 +97,6 @@ def batch_hard_triplet(
 
 def _rows(values_pbd: Tensor, indices_pb: Tensor) -> Tensor:
     return values_pbd.gather(1, indices_pb[:, :, None].expand(-1, -1, values_pbd.shape[2]))
-
-
-def _check_triplets(labels_b: Tensor) -> None:
-    identities, counts = labels_b.unique(return_counts=True)
-    if len(identities) < 2 or counts.max() < 2:
-        raise InputError(
-            "a triplet needs two images of one identity and one of another",
-            f"a batch of {len(labels_b)} images of {len(identities)} identities",
-            "draw batches with IdentityBatches, of at least two identities and two images each",
-        )
 
 
 def group_sparsity(weight_dc: Tensor) -> Tensor:

@@ -109,14 +109,15 @@ class Run:
         """The trained state. Raises InputError where the run was carried here without its weights."""
         from reidlib.training.checkpoint import load_tensors  # torch takes seconds to import
 
-        path = self.folder / "weights.pt"
-        if not path.is_file():
+        if not self.has_weights:
             raise InputError(
                 "this needs the run's weights",
-                f"no {path.name} in {self.folder}",
+                f"no weights.pt in {self.folder}",
                 "copy weights.pt from the machine that trained it, or remove the folder to train again",
             )
-        return load_tensors(path, "copy it again, or remove the run's folder to train again")
+        return load_tensors(
+            self.folder / "weights.pt", "copy it again, or remove the run's folder to train again"
+        )
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
