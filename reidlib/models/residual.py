@@ -204,9 +204,10 @@ def imagenet_weights(trunk: Literal["resnet50", "resnet101"]) -> tuple[dict[str,
             f"no such file and no download ({error})",
             f"fetch it elsewhere and place it as {file}, or train with weights=None",
         ) from error
-    stem = {name: tensor for name, tensor in state.items() if name.startswith(("conv1.", "bn1."))}
-    # layer1 to layer4 there are entries 0 to 3 here.
-    layers = {
-        name.removeprefix("layer"): tensor for name, tensor in state.items() if name.startswith("layer")
-    }
-    return stem, {f"{int(name[0]) - 1}{name[1:]}": tensor for name, tensor in layers.items()}
+    stem, stages = {}, {}
+    for name, tensor in state.items():
+        if name.startswith("layer"):
+            stages[f"{int(name[5]) - 1}{name[6:]}"] = tensor  # layer1 to layer4 there are entries 0 to 3 here
+        elif not name.startswith("fc."):
+            stem[name] = tensor
+    return stem, stages
