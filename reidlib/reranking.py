@@ -195,7 +195,7 @@ class KReciprocal:
         return (2 * self.weight / self.largest_q[wanted]).astype(np.float32)
 
     def _add_jaccard(self, wanted: slice | np.ndarray, distances_qg: Tensor) -> None:
-        """Add the share of Jaccard distances 1 − S/(2 − S) of encodings that sum to 1; S is what they share."""
+        """Add their share of Jaccard distances 1 − S/(2 − S): encodings sum to 1, and have S in common."""
         query_qn, gallery_gn = self.query_encodings[wanted], self.gallery_encodings
         num_queries, num_gallery = distances_qg.shape
         # Each entry of a query meets all gallery entries of its column; a few queries' meetings at a time.
