@@ -191,8 +191,10 @@ def find_or_train(
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk may be why
                 failure.write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
-            if isinstance(error, InputError):
-                _remove_if_untouched(run_folder)
+            history = run_folder / "history.jsonl"
+            begun = (run_folder / CHECKPOINT).exists() or (history.is_file() and history.stat().st_size > 0)
+            if isinstance(error, InputError) and not begun:
+                shutil.rmtree(run_folder)  # a training that was refused before its first epoch leaves nothing
             raise
         write_json(
             run_folder / _FINISHED, {**information, "versions": files.versions(), "commit": files.commit()}
@@ -210,14 +212,6 @@ def find_or_train(
             "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
         ),
     )
-
-
-def _remove_if_untouched(run_folder: Path) -> None:
-    """A training that was refused before its first epoch leaves nothing behind."""
-    history = run_folder / "history.jsonl"
-    begun = history.is_file() and history.stat().st_size > 0
-    if not begun and not (run_folder / CHECKPOINT).exists():
-        shutil.rmtree(run_folder)
 
 
 def _checked(run_folder: Path, configuration: dict) -> Run:
