@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -155,6 +155,7 @@ class JLMLConfiguration:
     sparsity_global: float = 5e-4  # λ_g of selective feature learning; 0 turns it off
     sparsity_local: float = 5e-4  # λ_l
     exclusive_over: Literal["output", "input"] = "output"  # see losses.exclusive_sparsity
+    balance: ClassVar[None] = None  # no losses are balanced while training
 
     def build(self, num_classes: int, seed: int) -> JLML:
         """The network with the initial weights that belong to ``seed``."""
@@ -177,11 +178,6 @@ class JLMLConfiguration:
             exclusive_over=self.exclusive_over,
         )
         return terms, None
-
-    @property
-    def balance(self) -> None:
-        """No losses are balanced while training."""
-        return None
 
     def check_input(self, size: tuple[int, int]) -> None:
         """Every input size that leaves a row for each stripe will do; the network looks at it itself."""
