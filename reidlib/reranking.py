@@ -18,14 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reidlib.errors import InputError
-from reidlib.ranking.distances import (
-    Features,
-    common_dtype,
-    full_float32,
-    pair_distances,
-    rows,
-    spans,
-)
+from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
 from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours, side_by_side
 

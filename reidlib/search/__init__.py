@@ -31,13 +31,7 @@ from reidlib.ranking.distances import (
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
 from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
-from reidlib.search.verification import (
-    UNKNOWN_CAMERA,
-    Pairs,
-    calibration_of,
-    check_rate,
-    pairs_within,
-)
+from reidlib.search.verification import UNKNOWN_CAMERA, Pairs, calibration_of, check_rate, pairs_within
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
