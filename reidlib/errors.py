@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 _IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query"}
 
@@ -17,6 +17,12 @@ class InputError(ValueError):
     def __init__(self, rule: str, value: object, mend: str):
         self.rule, self.value, self.mend = rule, value, mend
         super().__init__(f"{rule}; got {value}; {mend}")
+
+
+def check_choice(rule: str, value: object, known: Container, mend: str = "name one of them") -> None:
+    """Raise InputError for a value that is none of the known ones."""
+    if value not in known:
+        raise InputError(rule, repr(value), mend)
 
 
 def shorten(values: Iterable[object], limit: int = 5) -> str:

@@ -18,14 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reidlib.errors import InputError
-from reidlib.ranking.distances import (
-    Features,
-    common_dtype,
-    full_float32,
-    pair_distances,
-    rows,
-    spans,
-)
+from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
 from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours, side_by_side
 
@@ -195,8 +188,27 @@ class KReciprocal:
         return (2 * self.weight / self.largest_q[wanted]).astype(np.float32)
 
     def _add_jaccard(self, wanted: slice | np.ndarray, distances_qg: Tensor) -> None:
-        encodings = self.query_encodings[wanted]
-        _add_jaccard(encodings, self.gallery_encodings, 1 - self.weight, distances_qg.numpy())
+        """Add their share of Jaccard distances 1 − S/(2 − S): encodings sum to 1, and have S in common."""
+        query_qn, gallery_gn = self.query_encodings[wanted], self.gallery_encodings
+        num_queries, num_gallery = distances_qg.shape
+        # Each entry of a query meets all gallery entries of its column; a few queries' meetings at a time.
+        length_e = np.diff(gallery_gn.indptr)[query_qn.indices].astype(np.int64)
+        ends_e = length_e.cumsum()
+        before_q = np.concatenate([[0], ends_e])[query_qn.indptr]
+        start = 0
+        while start < num_queries:
+            stop = max(start + 1, int(np.searchsorted(before_q, before_q[start] + _SHARED, "right")) - 1)
+            entries = slice(query_qn.indptr[start], query_qn.indptr[stop])
+            length, columns = length_e[entries], query_qn.indices[entries]
+            row = np.repeat(np.arange(stop - start), np.diff(query_qn.indptr[start : stop + 1]))
+            begins = gallery_gn.indptr[columns] - (ends_e[entries] - length - before_q[start])
+            places_s = np.arange(length.sum()) + begins.repeat(length)
+            common_s = np.minimum(query_qn.data[entries].repeat(length), gallery_gn.data[places_s])
+            cells_s = (row * num_gallery).repeat(length) + gallery_gn.indices[places_s]
+            common_qg = np.bincount(cells_s, common_s, minlength=(stop - start) * num_gallery)
+            common_qg = common_qg.reshape(stop - start, num_gallery)
+            distances_qg.numpy()[start:stop] += (1 - self.weight) * (1 - common_qg / (2 - common_qg))
+            start = stop
         distances_qg.clamp_(0, 1)  # above 1, and below 0, by rounding alone
 
 
@@ -244,28 +256,3 @@ def _reciprocal(neighbours_nk: np.ndarray) -> sparse.csr_array:
     """(N, N) with 1 where two images list each other."""
     listed_nn = _relation(neighbours_nk, np.float32(1))
     return listed_nn.multiply(listed_nn.T.tocsr()).tocsr()
-
-
-def _add_jaccard(
-    query_qn: sparse.csr_array, gallery_gn: sparse.csc_array, share: float, distances_qg: np.ndarray
-) -> None:
-    """Add a share of the Jaccard distances 1 − S/(2 − S) of encodings that sum to 1; S is what they share."""
-    num_queries, num_gallery = query_qn.shape[0], gallery_gn.shape[0]
-    # Each entry of a query meets all gallery entries of its column; a few queries' meetings at a time.
-    length_e = np.diff(gallery_gn.indptr)[query_qn.indices].astype(np.int64)
-    ends_e = length_e.cumsum()
-    before_q = np.concatenate([[0], ends_e])[query_qn.indptr]
-    start = 0
-    while start < num_queries:
-        stop = max(start + 1, int(np.searchsorted(before_q, before_q[start] + _SHARED, "right")) - 1)
-        entries = slice(query_qn.indptr[start], query_qn.indptr[stop])
-        length, columns = length_e[entries], query_qn.indices[entries]
-        row = np.repeat(np.arange(stop - start), np.diff(query_qn.indptr[start : stop + 1]))
-        begins = gallery_gn.indptr[columns] - (ends_e[entries] - length - before_q[start])
-        places_s = np.arange(length.sum()) + begins.repeat(length)
-        common_s = np.minimum(query_qn.data[entries].repeat(length), gallery_gn.data[places_s])
-        cells_s = (row * num_gallery).repeat(length) + gallery_gn.indices[places_s]
-        common_qg = np.bincount(cells_s, common_s, minlength=(stop - start) * num_gallery)
-        common_qg = common_qg.reshape(stop - start, num_gallery)
-        distances_qg[start:stop] += share * (1 - common_qg / (2 - common_qg))
-        start = stop

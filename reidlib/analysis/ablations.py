@@ -19,7 +19,7 @@ import pandas as pd
 from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, Scores
 from reidlib.analysis.statistics import signed
-from reidlib.errors import InputError
+from reidlib.errors import check_choice
 from reidlib.training.runs import Run
 
 # An input unit, or a weight, counts as switched off below this share of the layer's largest. Gradient steps
@@ -50,8 +50,7 @@ class Ablation:
     table: str = ""
 
     def __post_init__(self):
-        if self.baseline not in self.rows:
-            raise InputError("the baseline is one of the rows", repr(self.baseline), "name one of them")
+        check_choice("the baseline is one of the rows", self.baseline, self.rows)
 
     @property
     def experiments(self) -> tuple[str, ...]:

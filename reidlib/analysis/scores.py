@@ -14,7 +14,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from reidlib.analysis.statistics import Interval, half_width, paired
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.experiments.rows import Condition
 from reidlib.experiments.setup import Runs
 from reidlib.training.runs import Run
@@ -76,8 +76,7 @@ MEASURES = tuple(_PLACES)
 
 
 def _place(measure: str) -> tuple[str, ...]:
-    if measure not in _PLACES:
-        raise InputError(f"a measure is one of {', '.join(MEASURES)}", repr(measure), "name one of them")
+    check_choice(f"a measure is one of {', '.join(MEASURES)}", measure, _PLACES)
     return _PLACES[measure]
 
 
@@ -182,10 +181,7 @@ class Scores:
 
         Raises InputError for a baseline that is no row.
         """
-        if baseline not in cells:
-            raise InputError(
-                "the baseline is one of the rows", repr(baseline), f"use one of {', '.join(cells)}"
-            )
+        check_choice("the baseline is one of the rows", baseline, cells, f"use one of {', '.join(cells)}")
         rows = [row for row in cells if row != baseline]
         found = {
             name: [self.difference([cells[row]], [cells[baseline]], name) for row in rows]

@@ -15,7 +15,7 @@ import numpy as np
 
 from reidlib.data.rules import queries_with_match, rule_violations
 from reidlib.data.splits import Split, concatenated
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Protocol:
     query_cameras: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        if self.shots not in ("single", "multi"):
-            raise InputError("a protocol's shots are single or multi", repr(self.shots), "name one of them")
+        check_choice("a protocol's shots are single or multi", self.shots, ("single", "multi"))
         if self.draws < 1 or (self.shots == "multi" and self.draws != 1):
             raise InputError(
                 "single-shot scores are averaged over one draw or more; multi-shot draws nothing",

@@ -33,7 +33,7 @@ from reidlib.data.images import (
     whole_blocks,
 )
 from reidlib.data.splits import Split
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.files import alone, find_json, unwritable, write_json
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import full_float32
@@ -347,9 +347,7 @@ class Collection:
 
     def columns(self, feature: str) -> slice:
         """A branch's columns. Raises InputError for one that is not there."""
-        if feature not in self.branches:
-            known = ", ".join(self.branches)
-            raise InputError(f"the feature is one of {known}", repr(feature), "name one of them")
+        check_choice(f"the feature is one of {', '.join(self.branches)}", feature, self.branches)
         return self.branches[feature]
 
     def compared(self, feature: str, metric: str) -> tuple[Tensor, Tensor]:

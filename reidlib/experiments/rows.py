@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from reidlib.data.synthetic.factors import Factors
-from reidlib.errors import InputError
+from reidlib.errors import check_choice
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.dynamic import Balancing
 
@@ -182,10 +182,7 @@ class Condition:
     value: float
 
     def __post_init__(self) -> None:
-        if self.factor not in CONDITIONS:
-            raise InputError(
-                f"a condition turns one of {', '.join(CONDITIONS)}", repr(self.factor), "name one of them"
-            )
+        check_choice(f"a condition turns one of {', '.join(CONDITIONS)}", self.factor, CONDITIONS)
         Factors(**{self.factor: self.value})  # refuses a value out of range
         object.__setattr__(self, "value", float(self.value))
 
@@ -220,7 +217,6 @@ def profile_named(name: str) -> Profile:
 
 
 def _named(name: str, kind: str, rows: Mapping[str, Row], *, usual: str) -> Row:
-    if name not in rows:
-        near = difflib.get_close_matches(str(name), rows, 1) or [usual]
-        raise InputError(f"a {kind} is one of {', '.join(rows)}", repr(name), f"try {near[0]!r}")
+    near = difflib.get_close_matches(str(name), rows, 1) or [usual]
+    check_choice(f"a {kind} is one of {', '.join(rows)}", name, rows, f"try {near[0]!r}")
     return rows[name]

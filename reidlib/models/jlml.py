@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.models.parts import FeaturePart
 from reidlib.models.residual import (
     PartLinear,
@@ -158,20 +158,16 @@ class JLML(nn.Module):
             nn.init.normal_(classifier.weight, std=0.01, generator=generator)
             nn.init.zeros_(classifier.bias)
         if weights == "imagenet":
-            self._load_imagenet(imagenet_weights("resnet50"))
+            self._load_imagenet(*imagenet_weights("resnet50"))
 
-    def _load_imagenet(self, state: dict[str, Tensor]) -> None:
-        stem = {k: v for k, v in state.items() if k.startswith(("conv1.", "bn1."))}
-        layer1 = {k.replace("layer1.", "0."): v for k, v in state.items() if k.startswith("layer1.")}
-        later = {
-            f"{int(k[5]) - 2}{k[6:]}": v
-            for k, v in state.items()
-            if k.startswith(("layer2.", "layer3.", "layer4."))
-        }
+    def _load_imagenet(self, stem: dict[str, Tensor], stages: dict[str, Tensor]) -> None:
+        first = {name: tensor for name, tensor in stages.items() if name.startswith("0.")}
+        # Behind the first stage, which is shared, the streams count anew.
+        later = {f"{int(name[0]) - 1}{name[1:]}": stages[name] for name in stages.keys() - first.keys()}
         for low_level in (self.shared, self.local_stem):
             if low_level is not None:
                 low_level[0].load_state_dict(stem)
-                low_level[1].load_state_dict(layer1)
+                low_level[1].load_state_dict(first)
         self.global_stream.load_state_dict(later)
         self.local_streams.load_state_dict(repeat_streams(later, self.parts))
 
@@ -246,8 +242,7 @@ def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:
             f"parts={parts}, feature_size={feature_size}",
             f"use 1 to {feature_size} parts",
         )
-    if trunk not in ("resnet39", "resnet50"):
-        raise InputError("trunk is resnet39 or resnet50", repr(trunk), "name one of them")
+    check_choice("trunk is resnet39 or resnet50", trunk, ("resnet39", "resnet50"))
     if weights is not None and (weights != "imagenet" or trunk != "resnet50"):
         raise InputError(
             "pretrained weights exist for trunk='resnet50' as weights='imagenet'",

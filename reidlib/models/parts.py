@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 PYRAMID_STRIDE = 16  # input rows for a row of the map
 PYRAMID_TRUNKS = ("resnet39", "resnet50", "resnet101")
@@ -97,8 +97,7 @@ def check_settings(
     trunk: str, weights: str | None, width: float, embedding_size: int, dropout: float, normalisation: str
 ) -> None:
     """Raise InputError where settings of a ``Pyramid`` contradict each other or make no sense."""
-    if trunk not in PYRAMID_TRUNKS:
-        raise InputError(f"trunk is one of {', '.join(PYRAMID_TRUNKS)}", repr(trunk), "name one of them")
+    check_choice(f"trunk is one of {', '.join(PYRAMID_TRUNKS)}", trunk, PYRAMID_TRUNKS)
     if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
         raise InputError(
             "pretrained weights exist for torchvision's trunks as weights='imagenet'",
@@ -119,5 +118,4 @@ def check_settings(
         raise InputError(
             "dropout is a share from 0 to below 1", f"dropout={dropout}", "use 0.2, or 0 for none"
         )
-    if normalisation not in ("none", "part", "whole"):
-        raise InputError("normalisation is none, part or whole", repr(normalisation), "name one of them")
+    check_choice("normalisation is none, part or whole", normalisation, ("none", "part", "whole"))

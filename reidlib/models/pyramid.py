@@ -209,17 +209,9 @@ class Pyramid(nn.Module):
         nn.init.normal_(self.classifiers.weight, std=0.001, generator=generator)
         nn.init.zeros_(self.classifiers.bias)
         if weights == "imagenet":
-            self._load_imagenet(imagenet_weights(trunk))
-
-    def _load_imagenet(self, state: dict[str, Tensor]) -> None:
-        stem = {name: value for name, value in state.items() if name.startswith(("conv1.", "bn1."))}
-        stages = {  # torchvision's layer1 to layer4 are entries 0 to 3 here
-            f"{int(name[5]) - 1}{name[6:]}": value
-            for name, value in state.items()
-            if name.startswith("layer")
-        }
-        self.stem.load_state_dict(stem)
-        self.stages.load_state_dict(stages)
+            stem, stages = imagenet_weights(trunk)
+            self.stem.load_state_dict(stem)
+            self.stages.load_state_dict(stages)
 
     def forward(self, images_bchw: Tensor) -> Output:
         """``(B, 3, H, W)`` normalised images -> ``Output``."""

@@ -188,8 +188,8 @@ def repeat_streams(state: dict[str, Tensor], streams: int) -> dict[str, Tensor]:
     }
 
 
-def imagenet_weights(trunk: Literal["resnet50", "resnet101"]) -> dict[str, Tensor]:
-    """State of torchvision's trunk trained on ImageNet, without its classifier ``fc``.
+def imagenet_weights(trunk: Literal["resnet50", "resnet101"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """State of torchvision's trunk trained on ImageNet: of its ``Stem``, and of its four ``Stages``.
 
     It is downloaded once into torch's hub folder (``$TORCH_HOME``). Raises InputError where neither the
     file nor a connection is there; the message says which file belongs where.
@@ -204,4 +204,10 @@ def imagenet_weights(trunk: Literal["resnet50", "resnet101"]) -> dict[str, Tenso
             f"no such file and no download ({error})",
             f"fetch it elsewhere and place it as {file}, or train with weights=None",
         ) from error
-    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    stem, stages = {}, {}
+    for name, tensor in state.items():
+        if name.startswith("layer"):
+            stages[f"{int(name[5]) - 1}{name[6:]}"] = tensor  # layer1 to layer4 there are entries 0 to 3 here
+        elif not name.startswith("fc."):
+            stem[name] = tensor
+    return stem, stages

@@ -143,8 +143,7 @@ def count_within(
     whose standard deviation is about a third of √D (Higham and Mary 2019, A new approach to probabilistic
     rounding error analysis), and the largest error seen was 0.2·√D.
     """
-    device_sizes = _BLOCK_SIZES.get(device.type, _BLOCK_SIZES["cuda"])
-    query_size, gallery_size = block_sizes or device_sizes
+    query_size, gallery_size = block_sizes or _BLOCK_SIZES.get(device.type, _BLOCK_SIZES["cuda"])
     gallery_size = min(gallery_size, _COLUMNS)
     counts_qm = torch.zeros(thresholds_qm.shape, dtype=torch.int64, device=device)
     # Queries with equally many thresholds stand together, because a block is as wide as its widest query.

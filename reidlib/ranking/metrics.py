@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from reidlib.data.rules import DISTRACTOR, JUNK, is_ignored, is_match
 from reidlib.data.splits import Split
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.ranking.distances import (
     block_rows,
     common_dtype,
@@ -282,8 +282,8 @@ def pool_multi_query(
     alone: its own images must be among ``boxes`` to count. Returns (Q, D) features, float32 or wider, on
     the boxes' device (CPU for numpy). Raises InputError where a query has no box, or for another ``how``.
     """
-    if how not in ("mean", "max"):
-        raise InputError('multi-query features are pooled by "mean" or "max"', repr(how), "choose one")
+    rule = 'multi-query features are pooled by "mean" or "max"'
+    check_choice(rule, how, ("mean", "max"), "choose one")
     groups: dict[tuple[int, int], list[int]] = {}
     for index, key in enumerate(zip(boxes.person_ids.tolist(), boxes.camera_ids.tolist(), strict=True)):
         groups.setdefault(key, []).append(index)
@@ -353,8 +353,8 @@ def check_scoring(
     block_sizes: tuple[int, int] | None = None,
 ) -> None:
     """Raise InputError for arguments of ``evaluate`` that it does not know."""
-    if wrong := set(average_precisions) - {"step", "trapezoid"}:
-        raise InputError('average_precision is "step" or "trapezoid"', repr(wrong.pop()), "choose one")
+    for kind in average_precisions:
+        check_choice('average_precision is "step" or "trapezoid"', kind, ("step", "trapezoid"), "choose one")
     if not ranks or min(ranks) < 1:
         raise InputError("ranks are counted from 1", tuple(ranks), "ask for positive ranks")
     if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):

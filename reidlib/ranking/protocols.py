@@ -17,7 +17,7 @@ import torch
 
 from reidlib.data.benchmark import Protocol
 from reidlib.data.rules import DISTRACTOR, is_match
-from reidlib.errors import InputError, shorten
+from reidlib.errors import InputError, check_choice, shorten
 from reidlib.ranking.distances import (
     common_dtype,
     count_within,
@@ -71,14 +71,6 @@ class ProtocolScores(NamedTuple):
         )
 
 
-class _Ranks(NamedTuple):
-    """Of each query, in each draw, where its match stands."""
-
-    rank_qr: np.ndarray  # int64 from 1; 0 where a query has no match
-    gallery_size_q: np.ndarray  # int64, entries that it is compared with
-    person_ids_q: np.ndarray
-
-
 def evaluate_protocol(
     query: Embeddings,
     gallery: Embeddings,
@@ -121,8 +113,8 @@ def evaluate_protocol(
     no query, no query has a match, or an argument is not one of those above.
     """
     check_scoring(ranks, block_sizes=block_sizes)
-    if average_of not in ("distance", "squared"):
-        raise InputError('average_of is "distance" or "squared"', repr(average_of), "choose one")
+    known = ("distance", "squared")
+    check_choice('average_of is "distance" or "squared"', average_of, known, "choose one")
     check_pair(query, gallery)
     asked = np.arange(len(query))
     if protocol.query_cameras is not None:
@@ -137,14 +129,12 @@ def evaluate_protocol(
             found = _single_shot(query, gallery, asked, protocol, seed, device, block_sizes)
         else:
             found = _multi_shot(query, gallery, asked, protocol.across_cameras, average_of, device)
-    return _scores(found, ranks)
-
-
-def _scores(found: _Ranks, ranks: Sequence[int]) -> ProtocolScores:
-    valid_q = found.rank_qr[:, 0] > 0
+    # Of each query: where its match stands in each draw, from 1 (0: it has none), and among how many.
+    rank_qr, size_q, persons_q = found
+    valid_q = rank_qr[:, 0] > 0
     if not valid_q.any():
         raise no_match(len(valid_q))
-    rank_vr, size_v = found.rank_qr[valid_q], found.gallery_size_q[valid_q]
+    rank_vr, size_v = rank_qr[valid_q], size_q[valid_q]
     rank1_q = np.full(len(valid_q), np.nan)
     rank1_q[valid_q] = (rank_vr == 1).mean(1)
     return ProtocolScores(
@@ -153,12 +143,14 @@ def _scores(found: _Ranks, ranks: Sequence[int]) -> ProtocolScores:
         num_queries=len(valid_q),
         num_valid_queries=int(valid_q.sum()),
         gallery_size=(int(size_v.min()), int(size_v.max())),
-        person_ids=found.person_ids_q,
+        person_ids=persons_q,
         rank1_per_query=rank1_q,
     )
 
 
-def _single_shot(query, gallery, asked: np.ndarray, protocol: Protocol, seed, device, block_sizes) -> _Ranks:
+def _single_shot(
+    query, gallery, asked: np.ndarray, protocol: Protocol, seed, device, block_sizes
+) -> tuple[np.ndarray, ...]:
     persons_g, cameras_g = gallery.person_ids, gallery.camera_ids
     orders_rg = [_drawing_order(gallery, seed, draw) for draw in range(protocol.draws)]
     rank_qr = np.zeros((len(asked), protocol.draws), np.int64)
@@ -193,7 +185,7 @@ def _single_shot(query, gallery, asked: np.ndarray, protocol: Protocol, seed, de
             )
             rank_qr[places, draw] = 1 + wrong_q1[:, 0].cpu().numpy()
             size_q[places] = len(entries)
-    return _Ranks(rank_qr, size_q, query.person_ids[asked])
+    return rank_qr, size_q, query.person_ids[asked]
 
 
 def _compared(cameras_q: np.ndarray, gallery: Embeddings, across: bool) -> Iterator[tuple[int, np.ndarray]]:
@@ -223,7 +215,7 @@ def _first_of_each(persons_g: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def _multi_shot(
     query: Embeddings, gallery: Embeddings, asked: np.ndarray, across: bool, average_of: str, device
-) -> _Ranks:
+) -> tuple[np.ndarray, ...]:
     dtype = common_dtype(query.features, gallery.features)
     found = []
     for camera, compared_g in _compared(query.camera_ids[asked], gallery, across):
@@ -250,7 +242,7 @@ def _multi_shot(
                     rank += int((before_e & (persons[indices_em[:, 0]] != person)).sum())
             found.append((person, rank, sum(map(len, groups))))
     persons_q, rank_q, size_q = (np.array(column, np.int64) for column in zip(*found, strict=True))
-    return _Ranks(rank_q[:, None], size_q, persons_q)
+    return rank_q[:, None], size_q, persons_q
 
 
 def _groups(persons: np.ndarray) -> list[np.ndarray]:

@@ -31,13 +31,7 @@ from reidlib.ranking.distances import (
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
 from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
-from reidlib.search.verification import (
-    UNKNOWN_CAMERA,
-    Pairs,
-    calibration_of,
-    check_rate,
-    pairs_within,
-)
+from reidlib.search.verification import UNKNOWN_CAMERA, Pairs, calibration_of, check_rate, pairs_within
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -165,8 +159,10 @@ def nearest_images(
     blocks = list(spans(len(query), _QUERIES))
     with torch.inference_mode(), full_float32(device):
         for block in tqdm(blocks, desc="searching", unit="block", disable=not progress, leave=False):
-            found = _nearest_of_block(query, gallery, block, places, left_out, device)
-            lists.gallery_indices[block], lists.distances[block] = found
+            row_n, index_n, squared_n = _nearest_of_block(query, gallery, block, places, left_out, device)
+            place_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n)
+            lists.gallery_indices[block.start + row_n, place_n] = index_n
+            lists.distances[block.start + row_n, place_n] = np.sqrt(squared_n)
     return lists
 
 
@@ -177,7 +173,8 @@ def _nearest_of_block(
     places: int,
     left_out: tuple[np.ndarray, np.ndarray] | None,
     device: torch.device,
-) -> Nearest:
+) -> list[np.ndarray]:
+    """Row in the block, gallery index and squared distance of what is nearest, row after row."""
     query_qd = rows(query, block).to(device, torch.float64)
     norms_q = torch.linalg.vector_norm(query_qd, dim=1)
     length = query_qd.shape[1]
@@ -211,12 +208,7 @@ def _nearest_of_block(
             fresh = row_n, index_n, squared_n
             measured = _first(*map(np.concatenate, zip(measured, fresh, strict=True)), places)
             waiting, num_waiting = [], 0
-    row_n, index_n, squared_n = measured
-    found = Nearest(np.full((len(query_qd), places), -1), np.full((len(query_qd), places), np.nan))
-    place_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n)
-    found.gallery_indices[row_n, place_n] = index_n
-    found.distances[row_n, place_n] = np.sqrt(squared_n)
-    return found
+    return measured
 
 
 def _first(row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray, places: int) -> list[np.ndarray]:

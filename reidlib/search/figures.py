@@ -88,11 +88,9 @@ def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int
     Left: how they are spread; right: how many lie at or below a distance, on a logarithmic scale, from
     which thresholds for other rates can be read.
     """
-    kinds = (
-        ("same person", histogram.same, BLUE, "-"),
-        ("different people", histogram.different, RED, "--"),
-    )
-    kinds = tuple(kind for kind in kinds if kind[1].any())
+    same = ("same person", histogram.same, BLUE, "-")
+    different = ("different people", histogram.different, RED, "--")
+    kinds = [kind for kind in (same, different) if kind[1].any()]
     filled = np.flatnonzero(histogram.same + histogram.different)
     # Bars are whole fine bins, as many in each, so that none gets more for being wider.
     step = max(1, -(-(filled[-1] - filled[0] + 1) // bars))

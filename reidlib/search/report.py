@@ -201,11 +201,7 @@ def _write_figure(path: Path, calibration: Calibration) -> None:
 
 
 def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
-    threshold, people, information = (
-        calibration.threshold,
-        calibration.false_matches,
-        searched.query.information,
-    )
+    threshold, people = calibration.threshold, calibration.false_matches
     others, upper_bound = searched.images_of_others()
     return {
         "threshold": threshold.distance,
@@ -231,8 +227,8 @@ def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
             "cameras": calibration.num_cameras or None,
             "same_person_pairs_within_a_camera": calibration.same_camera,
         },
-        "network": information["network"],
-        "run": information["run"],
+        "network": searched.query.information["network"],
+        "run": searched.query.information["run"],
         "note": _NOTE,
     }
 

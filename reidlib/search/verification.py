@@ -251,12 +251,9 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     num_different, num_same = int(histogram.different.sum()), int(histogram.same.sum())
     allowed = num_different * false_match_rate + 1e-9  # 0.07 of 100 pairs are 7, not 7.000000000000001
     if allowed < 1:
-        least = 1 / num_different if num_different else math.inf
-        mend = (
-            f"ask for {_rounded_up(least)} or more, or give more persons"
-            if least < 1
-            else "give more persons"
-        )
+        mend = "give more persons"
+        if num_different > 1:
+            mend = f"ask for {_rounded_up(1 / num_different)} or more, or {mend}"
         raise InputError(
             f"a false-match rate of {false_match_rate:g} is measured on {math.ceil(1 / false_match_rate):,} "
             "pairs of different people or more",
@@ -298,13 +295,12 @@ def calibration_of(pairs: Pairs, rate: float, where: str, device: torch.device) 
         )
     histogram = pair_distances_histogram(pairs, device=device)
     if not histogram.same.any():
-        allow = "" if pairs.same_camera else ", or count pairs within a camera with --same-camera"
-        raise InputError(
-            "a threshold is measured on pairs of one person"
-            + ("" if pairs.same_camera else " in two cameras"),
-            f"none in {where}",
-            f"give such images with --calibrate{allow}",
-        )
+        rule = "a threshold is measured on pairs of one person"
+        mend = "give such images with --calibrate"
+        if not pairs.same_camera:
+            rule += " in two cameras"
+            mend += ", or count pairs within a camera with --same-camera"
+        raise InputError(rule, f"none in {where}", mend)
     threshold = threshold_for(histogram, rate)
     false_matches = false_match_persons(pairs, histogram, threshold, device=device)
     known = [side.person_ids != JUNK for side in sides]

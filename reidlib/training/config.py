@@ -5,14 +5,15 @@ Importing this, and building a configuration, loads no torch: tables and figures
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.models.parts import check_input_height, check_settings, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from reidlib.models import JLML, Pyramid, jlml, pyramid
     from reidlib.training.losses import Terms
 
+Network = TypeVar("Network", "JLML", "Pyramid")
 # Raised when the same configuration starts to give another result, so that old runs are not mistaken for new.
 _FORMAT = 2
 
@@ -103,8 +105,7 @@ class Recipe:
                 f"trunk_rate={self.trunk_rate}",
                 "use 1 for equal rates",
             )
-        if self.schedule not in ("one-cycle", "steps"):
-            raise InputError("a schedule is one-cycle or steps", repr(self.schedule), "name one of them")
+        check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
             raise InputError(
                 "milestones belong to the schedule 'steps', and it needs them",
@@ -154,25 +155,13 @@ class JLMLConfiguration:
     sparsity_global: float = 5e-4  # λ_g of selective feature learning; 0 turns it off
     sparsity_local: float = 5e-4  # λ_l
     exclusive_over: Literal["output", "input"] = "output"  # see losses.exclusive_sparsity
+    balance: ClassVar[None] = None  # no losses are balanced while training
 
     def build(self, num_classes: int, seed: int) -> JLML:
         """The network with the initial weights that belong to ``seed``."""
-        import torch
-
         from reidlib.models import JLML
 
-        return JLML(
-            num_classes,
-            parts=self.parts,
-            multi_loss=self.multi_loss,
-            shared_stem=self.shared_stem,
-            trunk=self.trunk,
-            weights=self.weights,
-            width=self.width,
-            feature_size=self.feature_size,
-            feature_norm=self.feature_norm,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        return _built(JLML, self, num_classes, seed)
 
     def objective(
         self, model: JLML, output: jlml.Output, labels_b: Tensor, balance: None = None
@@ -189,11 +178,6 @@ class JLMLConfiguration:
             exclusive_over=self.exclusive_over,
         )
         return terms, None
-
-    @property
-    def balance(self) -> None:
-        """No losses are balanced while training."""
-        return None
 
     def check_input(self, size: tuple[int, int]) -> None:
         """Every input size that leaves a row for each stripe will do; the network looks at it itself."""
@@ -226,22 +210,9 @@ class PyramidConfiguration:
 
     def build(self, num_classes: int, seed: int) -> Pyramid:
         """The network with the initial weights that belong to ``seed``."""
-        import torch
-
         from reidlib.models import Pyramid
 
-        return Pyramid(
-            num_classes,
-            stripes=self.stripes,
-            levels=self.levels,
-            trunk=self.trunk,
-            weights=self.weights,
-            width=self.width,
-            embedding_size=self.embedding_size,
-            dropout=self.dropout,
-            normalisation=self.normalisation,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        return _built(Pyramid, self, num_classes, seed)
 
     def objective(
         self, model: Pyramid, output: pyramid.Output, labels_b: Tensor, balance: Balance | None
@@ -281,6 +252,15 @@ class PyramidConfiguration:
     def check_input(self, size: tuple[int, int]) -> None:
         """Raise InputError for a height whose map the stripes do not divide."""
         check_input_height(size[0], self.stripes)
+
+
+def _built(network: type[Network], settings: ModelConfiguration, num_classes: int, seed: int) -> Network:
+    """A network with the settings that it has a keyword for; the others belong to the objective."""
+    import torch
+
+    keywords = inspect.signature(network).parameters.keys() & vars(settings)
+    generator = torch.Generator().manual_seed(seed)
+    return network(num_classes, generator=generator, **{name: vars(settings)[name] for name in keywords})
 
 
 ModelConfiguration = JLMLConfiguration | PyramidConfiguration

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice, counted
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,8 @@ class Execution:
     progress: bool = True
 
     def __post_init__(self):
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise InputError(
-                "precision is auto, float32 or bfloat16", repr(self.precision), "name one of them"
-            )
+        known = ("auto", "float32", "bfloat16")
+        check_choice("precision is auto, float32 or bfloat16", self.precision, known)
 
     @property
     def torch_device(self) -> torch.device:
@@ -63,9 +61,8 @@ class Execution:
         device = self.torch_device
         if device.type == "cuda":
             return torch.cuda.get_device_name(device)
-        threads = torch.get_num_threads()
-        count = "1 thread" if threads == 1 else f"{threads} threads"
-        return f"{device.type}, {count}, {torch.backends.cpu.get_cpu_capability()}"
+        threads = counted(torch.get_num_threads(), "threads")
+        return f"{device.type}, {threads}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 _DEVICES = {

@@ -235,18 +235,11 @@ class _BatchNormOverProcesses(_BatchNorm):
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Replace every batch norm inside ``model``, in place, by one over all processes of the same name."""
+    """Turn every batch norm inside ``model``, in place, into one over all processes."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
-    for parent in list(model.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, _BatchNorm):
-                setattr(parent, name, _over_processes(layer))
-
-
-def _over_processes(layer: _BatchNorm) -> _BatchNormOverProcesses:
-    replacement = _BatchNormOverProcesses(layer.num_features, layer.eps, layer.momentum)
-    replacement.load_state_dict(layer.state_dict())
-    replacement.weight, replacement.bias = layer.weight, layer.bias  # the optimiser may hold them already
-    return replacement.to(layer.weight.device).train(layer.training)
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm):
+            # Another class with the same state: the optimiser may hold the weights already.
+            layer.__class__ = _BatchNormOverProcesses

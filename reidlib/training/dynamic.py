@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 MODES = ("paper", "official", "off")
 
@@ -44,10 +44,8 @@ class Balancing:
     first_share: float = 0.5  # p_t of the first step, which has no average to compare with
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise InputError(f"a balancing mode is one of {', '.join(MODES)}", repr(self.mode), "name one")
-        if self.weights not in ("relative", "literal"):
-            raise InputError("focal weights are relative or literal", repr(self.weights), "name one of them")
+        check_choice(f"a balancing mode is one of {', '.join(MODES)}", self.mode, MODES, "name one")
+        check_choice("focal weights are relative or literal", self.weights, ("relative", "literal"))
         if not (0 < self.rate <= 1 and self.focus >= 0 and self.threshold >= 0 and 0 < self.first_share < 1):
             raise InputError(
                 "balancing needs 0 < rate <= 1, focus >= 0, threshold >= 0 and 0 < first_share < 1",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 
 class Terms(NamedTuple):
@@ -63,7 +63,13 @@ def batch_hard_triplet(
             "pair them",
         )
     if labels_b.device.type == "cpu":
-        _check_triplets(labels_b)
+        identities, counts = labels_b.unique(return_counts=True)
+        if len(identities) < 2 or counts.max() < 2:
+            raise InputError(
+                "a triplet needs two images of one identity and one of another",
+                f"a batch of {len(labels_b)} images of {len(identities)} identities",
+                "draw batches with IdentityBatches, of at least two identities and two images each",
+            )
     embeddings_pbd = embeddings_bpd.transpose(0, 1).float()
     if normalise:
         embeddings_pbd = F.normalize(embeddings_pbd, dim=2)
@@ -93,16 +99,6 @@ def _rows(values_pbd: Tensor, indices_pb: Tensor) -> Tensor:
     return values_pbd.gather(1, indices_pb[:, :, None].expand(-1, -1, values_pbd.shape[2]))
 
 
-def _check_triplets(labels_b: Tensor) -> None:
-    identities, counts = labels_b.unique(return_counts=True)
-    if len(identities) < 2 or counts.max() < 2:
-        raise InputError(
-            "a triplet needs two images of one identity and one of another",
-            f"a batch of {len(labels_b)} images of {len(identities)} identities",
-            "draw batches with IdentityBatches, of at least two identities and two images each",
-        )
-
-
 def group_sparsity(weight_dc: Tensor) -> Tensor:
     """ℓ2,1 norm (group LASSO): the sum over input units of the ℓ2 norm of the weights that leave each.
 
@@ -126,8 +122,7 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
     Source: JLML §3, selective feature learning of the local branch; the norm as in Kong et al.,
     "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.
     """
-    if over not in ("output", "input"):
-        raise InputError("a group belongs to an output or an input unit", repr(over), "name one of them")
+    check_choice("a group belongs to an output or an input unit", over, ("output", "input"))
     inside = 2 if over == "output" else 1
     return weight_pdc.float().abs().sum(dim=inside).square().sum()
 

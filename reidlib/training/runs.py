@@ -109,14 +109,15 @@ class Run:
         """The trained state. Raises InputError where the run was carried here without its weights."""
         from reidlib.training.checkpoint import load_tensors  # torch takes seconds to import
 
-        path = self.folder / "weights.pt"
-        if not path.is_file():
+        if not self.has_weights:
             raise InputError(
                 "this needs the run's weights",
-                f"no {path.name} in {self.folder}",
+                f"no weights.pt in {self.folder}",
                 "copy weights.pt from the machine that trained it, or remove the folder to train again",
             )
-        return load_tensors(path, "copy it again, or remove the run's folder to train again")
+        return load_tensors(
+            self.folder / "weights.pt", "copy it again, or remove the run's folder to train again"
+        )
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
@@ -190,8 +191,10 @@ def find_or_train(
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk may be why
                 failure.write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
-            if isinstance(error, InputError):
-                _remove_if_untouched(run_folder)
+            history = run_folder / "history.jsonl"
+            begun = (run_folder / CHECKPOINT).exists() or (history.is_file() and history.stat().st_size > 0)
+            if isinstance(error, InputError) and not begun:
+                shutil.rmtree(run_folder)  # a training that was refused before its first epoch leaves nothing
             raise
         write_json(
             run_folder / _FINISHED, {**information, "versions": files.versions(), "commit": files.commit()}
@@ -209,14 +212,6 @@ def find_or_train(
             "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
         ),
     )
-
-
-def _remove_if_untouched(run_folder: Path) -> None:
-    """A training that was refused before its first epoch leaves nothing behind."""
-    history = run_folder / "history.jsonl"
-    begun = history.is_file() and history.stat().st_size > 0
-    if not begun and not (run_folder / CHECKPOINT).exists():
-        shutil.rmtree(run_folder)
 
 
 def _checked(run_folder: Path, configuration: dict) -> Run:

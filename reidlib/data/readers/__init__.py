@@ -15,7 +15,7 @@ from pathlib import Path
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import cuhk03, market, own, two_view
 from reidlib.data.readers.layout import Reading, near_miss, table
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 
 BENCHMARKS: dict[str, Callable[..., Reading]] = {
     "market1501": market.market1501,
@@ -95,12 +95,8 @@ def _check_options(name: str, options: dict) -> None:
 
 def _defaults(name: str) -> dict[str, str | int | bool]:
     """The keywords of a benchmark with their defaults, ``trial`` among them."""
-    if name not in BENCHMARKS:
-        raise InputError(
-            f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}",
-            repr(name),
-            near_miss(name, BENCHMARKS) or "choose one of those",
-        )
+    hint = near_miss(name, BENCHMARKS) or "choose one of those"
+    check_choice(f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}", name, BENCHMARKS, hint)
     parameters = inspect.signature(BENCHMARKS[name]).parameters
     return {"trial": 0} | {key: one.default for key, one in parameters.items() if key != "root"}
 

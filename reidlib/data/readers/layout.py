@@ -17,7 +17,7 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark, check_trial
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, shorten
+from reidlib.errors import InputError, check_choice, shorten
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -283,6 +283,5 @@ def changed_options(reader: Callable, **given: str | int | bool) -> dict[str, st
 
 def one_of(what: str, value: str, known: Sequence[str]) -> None:
     """Raise ``InputError`` unless an option's value is one of the known ones."""
-    if value not in known:
-        hint = near_miss(str(value), known) or "name one of them"
-        raise InputError(f"{what} is one of: {', '.join(known)}", repr(value), hint)
+    hint = near_miss(str(value), known) or "name one of them"
+    check_choice(f"{what} is one of: {', '.join(known)}", value, known, hint)

@@ -36,7 +36,7 @@ from reidlib.data.synthetic.factors import (
 )
 from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
 from reidlib.data.synthetic.scenes import compose
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.files import built_once
 
 __all__ = ["SIZES", "TEST_SPLITS", "Factors", "Size", "fingerprint", "preview", "render"]
@@ -152,13 +152,9 @@ def preview(
 
 
 def _check(size: str, seed: int, device: str | torch.device) -> None:
-    if size not in SIZES:
-        near = difflib.get_close_matches(str(size), SIZES, 1, 0.0)
-        raise InputError(
-            f"the size of a rendered benchmark is one of {', '.join(SIZES)}",
-            repr(size),
-            f"did you mean {near[0]}?",
-        )
+    rule = f"the size of a rendered benchmark is one of {', '.join(SIZES)}"
+    near = difflib.get_close_matches(str(size), SIZES, 1, 0.0)
+    check_choice(rule, size, SIZES, f"did you mean {near[0]}?")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise InputError("a seed is a whole number from 0 to 2147483647", repr(seed), "choose for example 0")
     try:

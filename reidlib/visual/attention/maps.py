@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.data.augmentation import normalise
-from reidlib.errors import InputError, shorten
+from reidlib.errors import InputError, check_choice, shorten
 from reidlib.models import JLML, Pyramid
 from reidlib.models.jlml import stripe_rows
 from reidlib.models.parts import FeaturePart
@@ -115,8 +115,8 @@ def attention_grids(
         rule = f"parts are those of model.feature_parts({images_bchw.shape[2]})"
         named = shorten(getattr(part, "name", part) for part in foreign)
         raise InputError(rule, named, "ask the model for its parts at the images' height")
-    if stride not in (None, *STRIDES):
-        raise InputError(f"stride is one of {', '.join(map(str, STRIDES))}", repr(stride), "choose one")
+    rule = f"stride is one of {', '.join(map(str, STRIDES))}"
+    check_choice(rule, stride, (None, *STRIDES), "choose one")
     wanted = tuple(all_parts.index(part) for part in parts)
     device = next(model.parameters()).device
     grids: dict[int, Grid] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import traitlets
 
-from reidlib.errors import InputError, shorten
+from reidlib.errors import InputError, check_choice, shorten
 from reidlib.experiments.evaluate import benchmark_of
 from reidlib.experiments.features import Collection, open_collection
 from reidlib.experiments.setup import Setup
@@ -109,9 +109,8 @@ class Controls(widgets.VBox):
         for name in ("feature", "query_camera"):
             control, value = getattr(self, name), getattr(browser, name)
             choices = [choice[1] if isinstance(choice, tuple) else choice for choice in control.options]
-            if value not in choices:
-                rule = f"{name} is one of {shorten(choices, 12)}"
-                raise InputError(rule, repr(value), "choose one of those")
+            rule = f"{name} is one of {shorten(choices, 12)}"
+            check_choice(rule, value, choices, "choose one of those")
             control.value = value
         choices = [camera for _, camera in self.cameras.options]
         if unknown := [camera for camera in browser.cameras if camera not in choices]:

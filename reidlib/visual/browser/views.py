@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import squared_distances_to_all
@@ -48,8 +48,7 @@ class Options:
     show_ignored: bool = False
 
     def __post_init__(self):
-        if self.metric not in METRICS:
-            raise InputError(f"the metric is {' or '.join(METRICS)}", repr(self.metric), "name one of them")
+        check_choice(f"the metric is {' or '.join(METRICS)}", self.metric, METRICS)
         if self.top < 1:
             raise InputError("a ranked list shows at least one image", f"top={self.top}", "ask for more")
 
@@ -255,8 +254,7 @@ def query_order(
     Where the order is one of average precision, queries without a match come last. It is that of the full
     feature's Euclidean distance, whatever is shown, so that the order stays while features are compared.
     """
-    if order not in ORDERS:
-        raise InputError(f"queries are ordered by one of {', '.join(ORDERS)}", repr(order), "name one")
+    check_choice(f"queries are ordered by one of {', '.join(ORDERS)}", order, ORDERS, "name one")
     query = collection.query
     indices = np.flatnonzero(_chosen(query, persons, cameras))
     if order == "index":
