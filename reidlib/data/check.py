@@ -140,22 +140,17 @@ def counts_of(reading: Reading) -> tuple[Count, ...]:
 
 def _count(split: Split, what: str) -> int:
     ids = split.person_ids
-    match what:
-        case "images":
-            return len(split)
-        case "identities":
-            return len(np.unique(ids[ids > 0]))
-        case "cameras":
-            return len(np.unique(split.camera_ids))
-        case "junk":
-            return int(np.count_nonzero(ids == JUNK))
-        case "distractors":
-            return int(np.count_nonzero(ids == DISTRACTOR))
-    raise InputError(
-        "a rendering counts images, identities, cameras, junk and distractors",
-        what,
-        "render the folder again",
-    )
+    counts = {
+        "images": len(split),
+        "identities": len(np.unique(ids[ids > 0])),
+        "cameras": len(np.unique(split.camera_ids)),
+        "junk": int(np.count_nonzero(ids == JUNK)),
+        "distractors": int(np.count_nonzero(ids == DISTRACTOR)),
+    }
+    if what not in counts:
+        rule = "a rendering counts images, identities, cameras, junk and distractors"
+        raise InputError(rule, what, "render the folder again")
+    return counts[what]
 
 
 def _differing(counts: Sequence[Count], **mends: str) -> list[str]:

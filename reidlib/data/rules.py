@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
 
 def queries_without_match(query: Split, gallery: Split) -> list[Path]:
     """The images of the queries that have no match in the gallery."""
-    return [query.paths[index] for index in np.flatnonzero(~queries_with_match(query, gallery))]
+    return list(query.select(~queries_with_match(query, gallery)).paths)
 
 
 def in_sightings(split: Split, query: Split) -> np.ndarray:
@@ -115,35 +115,36 @@ def rule_violations(
 
 
 def _wrong_boxes(query: Split, boxes: Split) -> Iterator[InputError]:
-    strange = ~in_sightings(boxes, query)
-    if strange.any():
+    if strange := boxes.select(~in_sightings(boxes, query)).paths:
         yield InputError(
             "a box for multi-query shows a query's person in that query's camera",
-            f"{counted(np.count_nonzero(strange), 'other boxes')}: {_paths(boxes, strange)}",
+            f"{counted(len(strange), 'other boxes')}: {shorten(strange)}",
             "take them off the list",
         )
-    without = ~in_sightings(query, boxes)
-    if without.any():
+    if without := query.select(~in_sightings(query, boxes)).paths:
         yield InputError(
             "with boxes for multi-query, every query has one of its person in its camera",
-            f"{counted(np.count_nonzero(without), 'queries')} without: {_paths(query, without)}",
+            f"{counted(len(without), 'queries')} without: {shorten(without)}",
             "complete the boxes (each query's own image is one of them), or do without any",
         )
 
 
-def _paths(split: Split, chosen: np.ndarray) -> str:
-    return shorten([split.paths[index] for index in np.flatnonzero(chosen)])
+def shared_persons(
+    train: Split, query: Split, gallery: Split, names: Mapping[int, str] | None = None
+) -> Iterator[InputError]:
+    """The error for persons who are in both training and test, if any; by their names where given."""
+    test_ids = np.union1d(query.person_ids, gallery.person_ids)
+    if shared := np.intersect1d(train.person_ids, test_ids[test_ids > 0]).tolist():
+        yield InputError(
+            "no person is in both training and test",
+            f"{len(shared)} in both: {shorten([names[number] for number in shared] if names else shared)}",
+            "scores on persons seen in training mean nothing: move each person to one side",
+        )
 
 
 def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> Iterator[InputError]:
-    test_ids = np.union1d(query.person_ids, gallery.person_ids)
-    shared_ids = np.intersect1d(train.person_ids, test_ids[test_ids > 0])
-    if len(shared_ids):
-        yield InputError(
-            "no person is in both training and test",
-            f"{len(shared_ids)} in both: {shorten(shared_ids.tolist())}",
-            "scores on persons seen in training mean nothing: move each person to one side",
-        )
+    if shared := list(shared_persons(train, query, gallery)):
+        yield from shared
     elif shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
         yield InputError(
             "no image is in both training and test",
