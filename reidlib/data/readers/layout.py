@@ -189,6 +189,14 @@ def folder_names(folder: Path) -> set[str]:
         return set()
 
 
+def names_in(folder: Path) -> set[str]:
+    """Names of all that lies in a folder; none where it cannot be listed."""
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208
+    except (OSError, ValueError):
+        return set()
+
+
 def unpacking(folder: Path) -> str:
     """The mend that names the archives lying in a folder; empty where there is none."""
     try:
