@@ -49,7 +49,7 @@ class Reading:
     check decodes all of them. ``expected``: the official counts of these and other parts, of what is
     ``COUNTED``. ``again``: the mend where something lacks. ``remarks``
     make no check fail. ``examine`` looks at what only a check asks after, such as all trials: it answers
-    with further problems and may add parts and remarks.
+    with further problems, may add parts and remarks, and ends with what it raises as its last problem.
     """
 
     title: str
@@ -85,7 +85,12 @@ class Reading:
         """Each problem once, with those that ``examine`` finds; of a misplaced folder that alone."""
         if self.misplaced:
             return [self.misplaced]
-        return list(dict.fromkeys(map(str, (*self.problems, *self.examine()))))
+        found = list(self.problems)
+        try:
+            found.extend(self.examine())
+        except InputError as error:
+            found.append(error)
+        return list(dict.fromkeys(map(str, found)))
 
     def benchmark(self, trial: int) -> Benchmark:
         """One trial; raises ``InputError``, the first problem where there is one."""

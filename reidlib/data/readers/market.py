@@ -87,11 +87,8 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
                 f" {everything}"
             )
         if distractors:
-            try:
-                more = reading.parts["distractors_500k"] = further_distractors(root)
-                reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
-            except InputError as error:
-                yield error
+            more = reading.parts["distractors_500k"] = further_distractors(root)
+            reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
 
     reading.make, reading.examine = make, examine
     return reading
@@ -176,6 +173,11 @@ def _read_name(folder: str, name: str) -> tuple[int, int] | None:
     return match and (int(match[1]), int(match[2]))
 
 
+def _read_distractor(_: str, name: str) -> tuple[int, int]:
+    match = _NAME.match(name)
+    return DISTRACTOR, int(match[2]) if match else 0
+
+
 def _name_error(unparsed: Iterable[Path]) -> InputError:
     return InputError(
         "an image's name begins with PERSON_cCAMERA, as in 0002_c1s1_000451_03.jpg or -1_c1s1_000401_03.jpg",
@@ -205,14 +207,8 @@ def further_distractors(root: Path) -> Split:
     """
     for name in DISTRACTOR_FOLDERS:
         # An empty outer folder is passed by, so that the nested one of the archive is found.
-        if (root / name).is_dir() and (names := list_images(root / name)):
-            cameras = [int(match[2]) if (match := _NAME.match(one)) else 0 for one in names]
-            folder = root / name
-            return Split(
-                tuple(folder / one for one in names),
-                np.full(len(names), DISTRACTOR, dtype=np.int64),
-                np.array(cameras, dtype=np.int64),
-            )
+        if (root / name).is_dir() and list_images(root / name):
+            return layout.index_folder(root / name, _read_distractor)[0]
     raise InputError(
         f"further distractors lie in one of {', '.join(DISTRACTOR_FOLDERS)}",
         f"no images there in {root}, which holds {shorten(sorted(folder_names(root)), 10)}",

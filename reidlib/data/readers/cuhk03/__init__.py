@@ -95,11 +95,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
     def examine() -> Iterator[InputError | str]:
         if archive is None:
             return
-        try:
-            everything = _all_images(images())
-        except InputError as error:
-            yield error
-            return
+        everything = images().split
         pairs_n = images().numbers[:, 0]
         reading.parts = {boxes: everything} | {
             f"pair {pair}": everything.select(pairs_n == pair)
@@ -107,8 +103,6 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         }
         if classic:
             yield from _broken_trials(reading, images())
-        elif lists is not None:
-            yield from _broken_new_split(reading, images(), lists, boxes)
         views = {}
         for person, view in zip(everything.person_ids.tolist(), everything.camera_ids.tolist(), strict=True):
             views.setdefault(person, set()).add(view)
@@ -116,6 +110,11 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
             reading.remarks.append(
                 f"{counted(len(one_sided), 'persons')} with images of one view only: {shorten(one_sided)}"
             )
+        if lists is not None:
+            splits = _new(images(), lists)
+            reading.parts |= dict(zip(("train", "query", "gallery"), splits, strict=True))
+            reading.expected = {**reading.expected, **_official(boxes, "new")}
+            yield from rule_violations(*splits)
 
     reading.make, reading.examine = make, examine
     return reading
@@ -137,21 +136,6 @@ def _broken_trials(reading: Reading, images: Extraction) -> Iterator[InputError 
             reading.remarks.append(
                 f"trial {trial}: {len(unmatched)} of {len(splits[1])} queries have no match"
             )
-
-
-def _broken_new_split(
-    reading: Reading, images: Extraction, lists: Lists, boxes: str
-) -> Iterator[InputError | str]:
-    """What is wrong with the new protocol's splits, which are counted too."""
-    try:
-        splits = _new(images, lists)
-    except InputError as error:
-        yield error
-        return
-    parts = ("train", "query", "gallery")
-    reading.parts |= dict(zip(parts, splits, strict=True))
-    reading.expected = {**reading.expected, **_official(boxes, "new")}
-    yield from rule_violations(*splits)
 
 
 def _official(boxes: str, split: str = "") -> Counts:
@@ -203,22 +187,14 @@ def _instead(root: Path, split: str, boxes: str, files: list[str]) -> str:
     return near_miss(ARCHIVE, mats, rename=True) or "unpack cuhk03_release.zip and give its folder"
 
 
-def _all_images(images: Extraction) -> Split:
-    pairs_n, persons_n, views_n, _ = images.numbers.T
-    paths = tuple(images.folder / name for name in images.names)
-    return Split(paths, images.person_ids(pairs_n, persons_n), views_n)
-
-
 def _classic(images: Extraction, trial: int) -> tuple[Split, Split, Split]:
-    everything = _all_images(images)
     chosen = np.array(images.test_sets[trial], dtype=np.int64).reshape(-1, 2)
-    tested_n = np.isin(everything.person_ids, images.person_ids(*chosen.T))
-    test = everything.select(tested_n)
-    return everything.select(~tested_n), test, test
+    tested_n = np.isin(images.split.person_ids, images.person_ids(*chosen.T))
+    test = images.split.select(tested_n)
+    return images.split.select(~tested_n), test, test
 
 
 def _new(images: Extraction, lists: Lists) -> tuple[Split, Split, Split]:
-    everything = _all_images(images)
     # An extracted file has the list's name behind the kind of its boxes.
     place_of = {name.partition("_")[2]: place for place, name in enumerate(images.names)}
     if absent := [name for name in lists.names if name not in place_of]:
@@ -228,6 +204,7 @@ def _new(images: Extraction, lists: Lists) -> tuple[Split, Split, Split]:
             "both belong to the same boxes and the complete archive: download or copy them again",
         )
     places_n = np.array([place_of[name] for name in lists.names], dtype=np.int64)
+    everything = images.split
     person_ids_n, camera_ids_n = everything.person_ids[places_n], everything.camera_ids[places_n]
     differs_n = (person_ids_n != lists.person_ids) | (camera_ids_n != lists.camera_ids)
     if differs_n.any():

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from reidlib import files
+from reidlib.data.splits import Split
 from reidlib.errors import InputError, shorten
 from reidlib.files import built_once, unwritable, write_json, write_whole
 
@@ -67,6 +68,13 @@ class Extraction:
             raise ValueError("a name without pair, person, view and slot")
         return np.array([match.groups() for match in matches], dtype=np.int64).reshape(-1, 4)
 
+    @cached_property
+    def split(self) -> Split:
+        """All images; a camera is the view."""
+        pairs_n, persons_n, views_n, _ = self.numbers.T
+        paths = tuple(self.folder / name for name in self.names)
+        return Split(paths, self.person_ids(pairs_n, persons_n), views_n)
+
     def person_ids(self, pairs: np.ndarray, persons: np.ndarray) -> np.ndarray:
         """Person ids from 1, counted on from pair to pair as the new protocol's labels are: int64 (N,)."""
         before = np.cumsum([0, *self.persons_of_pairs])
@@ -108,7 +116,9 @@ def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
     def build() -> Extraction:
         folder.mkdir(exist_ok=True)
         found = _extract(archive, known, boxes, folder, progress)
-        write_json(index, _written(found))
+        persons_of_pairs, test_sets = found.persons_of_pairs, found.test_sets
+        content = {"images": found.names, "persons_of_pairs": persons_of_pairs, "test_sets": test_sets}
+        write_json(index, content)
         return found
 
     try:
@@ -133,14 +143,6 @@ def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if there.issuperset(found.names) else None
-
-
-def _written(extraction: Extraction) -> dict:
-    return {
-        "images": extraction.names,
-        "persons_of_pairs": extraction.persons_of_pairs,
-        "test_sets": extraction.test_sets,
-    }
 
 
 def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool) -> Extraction:
@@ -211,12 +213,8 @@ def _check_format(archive: Path) -> None:
         return
     text = head.lstrip()[:200].lower()
     if head.startswith(b"MATLAB 5.0"):
-        raise InputError(
-            f"{ARCHIVE} is in MATLAB's version 7.3, which is HDF5",
-            f"{archive}, in version 5 to 7",
-            "take the original file, or save it in MATLAB with '-v7.3'",
-        )
-    if text.startswith(b"version https://git-lfs"):
+        found, mend = "in version 5 to 7", "take the original file, or save it in MATLAB with '-v7.3'"
+    elif text.startswith(b"version https://git-lfs"):
         found, mend = "a pointer of git-lfs and not the file itself", "fetch it with: git lfs pull"
     elif text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         found, mend = "a web page", "download again: the link led to a page and not to the file"

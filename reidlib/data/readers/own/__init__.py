@@ -153,15 +153,11 @@ def _parted(
         paths = tuple(dict.fromkeys(base / row.name for row in rows))
         nobody = np.zeros(len(paths), np.int64)
         reading.parts = {"images": Split(paths, nobody, nobody)}
-        try:
-            reading.remarks += _described(base, rows, same_camera)
-            # What is wrong with the list would be wrong with its parting: named once is enough.
-            if reading.problems:
-                return
-            splits = part(reading.title, base, rows, trial=0, **settings)
-        except InputError as error:
-            yield error
+        reading.remarks += _described(base, rows, same_camera)
+        # What is wrong with the list would be wrong with its parting: named once is enough.
+        if reading.problems:
             return
+        splits = part(reading.title, base, rows, trial=0, **settings)
         reading.parts = dict(zip(("train", "query", "gallery"), splits, strict=True))
         reading.remarks += _parting_described(base, splits, num_trials, same_camera)
         own = list(broken_rules(reading.title, rows, splits, same_camera))
