@@ -33,18 +33,11 @@ def is_match(query_persons, query_cameras, persons, cameras):
 
 def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
     """Boolean (Q,): has the query a match in the gallery? As ``is_match``, without comparing all pairs."""
-    persons_k, person_of_image = np.unique(gallery.person_ids, return_inverse=True)
-    if not len(persons_k):
-        return np.zeros(len(query), dtype=bool)
-    # Another camera than the query's exists unless the person's smallest and largest camera are both its own.
-    smallest_k = np.full(len(persons_k), np.iinfo(np.int64).max)
-    largest_k = np.full(len(persons_k), np.iinfo(np.int64).min)
-    np.minimum.at(smallest_k, person_of_image, gallery.camera_ids)
-    np.maximum.at(largest_k, person_of_image, gallery.camera_ids)
-    place_q = np.searchsorted(persons_k, query.person_ids).clip(max=len(persons_k) - 1)
-    known_q = persons_k[place_q] == query.person_ids
-    own_camera_only_q = (smallest_k[place_q] == query.camera_ids) & (largest_k[place_q] == query.camera_ids)
-    return known_q & ~own_camera_only_q
+    sightings = set(_sightings(gallery))
+    cameras_of = Counter(person for person, _ in sightings)
+    # Another camera than the query's shows the person if there are more than its own.
+    matched = [cameras_of[pair[0]] > (pair in sightings) for pair in _sightings(query)]
+    return np.array(matched, dtype=bool)
 
 
 def queries_without_match(query: Split, gallery: Split) -> list[Path]:
@@ -54,9 +47,13 @@ def queries_without_match(query: Split, gallery: Split) -> list[Path]:
 
 def in_sightings(split: Split, query: Split) -> np.ndarray:
     """Boolean (N,): which images of a split show a query's person in that query's camera?"""
-    sightings = set(zip(query.person_ids.tolist(), query.camera_ids.tolist(), strict=True))
-    pairs = zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
-    return np.array([pair in sightings for pair in pairs], dtype=bool)
+    sightings = set(_sightings(query))
+    return np.array([pair in sightings for pair in _sightings(split)], dtype=bool)
+
+
+def _sightings(split: Split) -> Iterator[tuple[int, int]]:
+    """Person and camera of each image."""
+    return zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
 
 
 def rule_violations(

@@ -136,16 +136,9 @@ def read_folders(
             reading.parts[folder], others = index_folder(root / folder, read)
             unparsed += others
             if not (len(reading.parts[folder]) or others):
-                empty.append(root / folder)
-    reading.problems += [strange(unparsed)] if unparsed else []
-    reading.problems += [
-        InputError(
-            f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})",
-            f"none in {folder}",
-            "unpack the archive completely",
-        )
-        for folder in empty
-    ]
+                rule = f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})"
+                empty.append(InputError(rule, f"none in {root / folder}", "unpack the archive completely"))
+    reading.problems += [strange(unparsed), *empty] if unparsed else empty
     return reading
 
 
@@ -240,15 +233,12 @@ def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
     """
     if holds(root.parent):
         return f"that is one level too low: give {root.parent}"
-    children = [root / name for name in sorted(folder_names(root))]
-    if fitting := [child for child in children if holds(child)]:
-        level = "one level"
-    else:
-        grandchildren = [child / name for child in children for name in sorted(folder_names(child))]
-        fitting, level = [place for place in grandchildren if holds(place)], "two levels"
-    if not fitting:
-        return ""
-    return f"that is {level} too high: give {'one of ' if len(fitting) > 1 else ''}{shorten(fitting)}"
+    places = [root]
+    for level in ("one level", "two levels"):
+        places = [place / name for place in places for name in sorted(folder_names(place))]
+        if fitting := [place for place in places if holds(place)]:
+            return f"that is {level} too high: give {'one of ' if len(fitting) > 1 else ''}{shorten(fitting)}"
+    return ""
 
 
 def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputError | None:

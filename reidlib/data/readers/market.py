@@ -100,9 +100,7 @@ def dukemtmc(root: Path) -> Reading:
     Names are ``0001_c2_f0046182.jpg``. The set was withdrawn by its authors: see the README's section on
     responsible use.
     """
-    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
-    reading.make = lambda trial: Benchmark("dukemtmc", root, *market_splits(reading), trial=trial)
-    return reading
+    return read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
 
 
 def synthetic(root: Path) -> Reading:
@@ -141,6 +139,7 @@ def read_market_layout(title: str, folder: Path, layout_name: str, expected: Cou
     """
     reading = layout.read_folders(folder, MARKET_FOLDERS, layout_name, _read_name, _name_error)
     reading.title, reading.expected = title, expected
+    reading.make = lambda trial: Benchmark(title, folder, *market_splits(reading), trial=trial)
     reading.examine = lambda: broken_rules(reading)
     return reading
 

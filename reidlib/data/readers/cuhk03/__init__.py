@@ -103,10 +103,8 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         }
         if classic:
             yield from _broken_trials(reading, images())
-        views = {}
-        for person, view in zip(everything.person_ids.tolist(), everything.camera_ids.tolist(), strict=True):
-            views.setdefault(person, set()).add(view)
-        if one_sided := [person for person, seen in views.items() if len(seen) == 1]:
+        by_view = (everything.person_ids[everything.camera_ids == view] for view in (1, 2))
+        if one_sided := np.setxor1d(*by_view).tolist():
             reading.remarks.append(
                 f"{counted(len(one_sided), 'persons')} with images of one view only: {shorten(one_sided)}"
             )
@@ -158,7 +156,6 @@ def _is_ready_made(folder: Path) -> bool:
 
 def _archive(root: Path, split: str, boxes: str) -> Path:
     """The archive in ``root``; ``InputError`` says what is there instead and what was probably meant."""
-    require_folder(root)
     if (archive := root / ARCHIVE).is_file():
         return archive
     wanted = "cuhk03 is read from a folder that holds " + ARCHIVE

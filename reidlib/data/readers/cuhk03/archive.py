@@ -6,8 +6,6 @@ The file is HDF5 with MATLAB's cells of references.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 import re
 from collections import deque
@@ -26,7 +24,7 @@ from tqdm import tqdm
 from reidlib import files
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, shorten
-from reidlib.files import built_once, unwritable, write_json, write_whole
+from reidlib.files import built_once, find_json, unwritable, write_filled, write_json
 
 ARCHIVE = "cuhk-03.mat"
 # How the boxes are called here (in file names and options too), and in the file.
@@ -130,7 +128,7 @@ def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
 def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
     """What the index names, if all of it is there; the index is written last."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = find_json(index)
         found = Extraction(
             known,
             folder,
@@ -184,10 +182,8 @@ def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool
 
 
 def _write(path: Path, image_hwc: np.ndarray) -> None:
-    encoded = io.BytesIO()
-    Image.fromarray(image_hwc).save(encoded, "PNG", compress_level=1)
     # Encoded in memory first: Pillow reports a full disk as an encoder's error, without saying what it is.
-    write_whole(path, lambda partial: partial.write_bytes(encoded.getbuffer()))
+    write_filled(path, lambda buffer: Image.fromarray(image_hwc).save(buffer, "PNG", compress_level=1))
 
 
 @contextmanager
