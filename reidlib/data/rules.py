@@ -93,7 +93,15 @@ def rule_violations(
         if (ids < lowest).any():
             wrong = shorten(np.unique(ids[ids < lowest]).tolist())
             yield InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend)
-    yield from _overlap(train, query, gallery, () if boxes is None else boxes.paths)
+    test_paths = {*query.paths, *gallery.paths, *(boxes.paths if boxes else ())}
+    if shared := list(shared_persons(train, query, gallery)):
+        yield from shared
+    elif shared_paths := test_paths & set(train.paths):
+        yield InputError(
+            "no image is in both training and test",
+            f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
+            "list each image on one side only",
+        )
     yield from () if boxes is None else _wrong_boxes(query, boxes)
     cameras = np.union1d(query.camera_ids, gallery.camera_ids)
     if len(cameras) == 1:
@@ -136,17 +144,6 @@ def shared_persons(
             "no person is in both training and test",
             f"{len(shared)} in both: {shorten([names[number] for number in shared] if names else shared)}",
             "scores on persons seen in training mean nothing: move each person to one side",
-        )
-
-
-def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> Iterator[InputError]:
-    if shared := list(shared_persons(train, query, gallery)):
-        yield from shared
-    elif shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
-        yield InputError(
-            "no image is in both training and test",
-            f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
-            "list each image on one side only",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -229,15 +228,15 @@ def _partitioned(
         return reading
     images = concatenated(list(reading.parts.values()))
     persons_k = np.unique(images.person_ids)
-    default = inspect.signature(reader).parameters["test_persons"].default
-    arguments = (reading.title, root, len(persons_k), test_persons, default, partitions)
-    if chosen := reading.attempt(choose_partitions, *arguments):
+    options = changed_options(reader, test_persons=test_persons, partitions=partitions)
+    if chosen := reading.attempt(
+        choose_partitions, reading.title, root, len(persons_k), test_persons, options
+    ):
         reading.num_trials = len(chosen.test)
 
     def in_test(trial: int) -> np.ndarray:
         return np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
 
-    options = changed_options(reader, test_persons=test_persons, partitions=partitions)
     divide(reading, root, images, images.camera_ids == 1, in_test, protocols, **options)
     return reading
 

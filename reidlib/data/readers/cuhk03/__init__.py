@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -84,7 +83,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         return Benchmark(
             "cuhk03",
             root,
-            *(_classic(images(), trial) if classic else _new(images(), lists)),
+            *(_classic(images(), trial) if classic else _new(images(), *lists)),
             num_trials=len(images().test_sets) if classic else 1,
             trial=trial,
             options=options,
@@ -109,7 +108,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
                 f"{counted(len(one_sided), 'persons')} with images of one view only: {shorten(one_sided)}"
             )
         if lists is not None:
-            splits = _new(images(), lists)
+            splits = _new(images(), *lists)
             reading.parts |= dict(zip(("train", "query", "gallery"), splits, strict=True))
             reading.expected = {**reading.expected, **_official(boxes, "new")}
             yield from rule_violations(*splits)
@@ -191,40 +190,32 @@ def _classic(images: Extraction, trial: int) -> tuple[Split, Split, Split]:
     return images.split.select(~tested_n), test, test
 
 
-def _new(images: Extraction, lists: Lists) -> tuple[Split, Split, Split]:
+def _new(images: Extraction, file: Path, lists: Split, *rows: np.ndarray) -> tuple[Split, Split, Split]:
+    """The new protocol's splits by the lists that ``_read_lists`` found."""
+    names = list(map(str, lists.paths))
     # An extracted file has the list's name behind the kind of its boxes.
     place_of = {name.partition("_")[2]: place for place, name in enumerate(images.names)}
-    if absent := [name for name in lists.names if name not in place_of]:
+    if absent := [name for name in names if name not in place_of]:
         raise InputError(
-            f"the images that {lists.file.name} names are in {ARCHIVE}",
+            f"the images that {file.name} names are in {ARCHIVE}",
             f"{len(absent)} that are not: {shorten(absent)}",
             "both belong to the same boxes and the complete archive: download or copy them again",
         )
-    places_n = np.array([place_of[name] for name in lists.names], dtype=np.int64)
+    places_n = np.array([place_of[name] for name in names], dtype=np.int64)
     everything = images.split
-    person_ids_n, camera_ids_n = everything.person_ids[places_n], everything.camera_ids[places_n]
-    differs_n = (person_ids_n != lists.person_ids) | (camera_ids_n != lists.camera_ids)
+    found = everything.select(places_n)
+    differs_n = (found.person_ids != lists.person_ids) | (found.camera_ids != lists.camera_ids)
     if differs_n.any():
         row = int(np.flatnonzero(differs_n)[0])
         raise InputError(
-            f"{lists.file.name} counts persons and views as {ARCHIVE} does",
-            f"person {lists.person_ids[row]}, view {lists.camera_ids[row]} for {lists.names[row]}, which"
-            f" is person {person_ids_n[row]}, view {camera_ids_n[row]}",
+            f"{file.name} counts persons and views as {ARCHIVE} does",
+            f"person {lists.person_ids[row]}, view {lists.camera_ids[row]} for {names[row]}, which"
+            f" is person {found.person_ids[row]}, view {found.camera_ids[row]}",
             CONFIG_SOURCE,
         )
     # By name, whatever the order of the list.
-    train, query, gallery = (everything.select(np.sort(places_n[rows])) for rows in lists.rows)
+    train, query, gallery = (everything.select(np.sort(places_n[one])) for one in rows)
     return train, query, gallery
-
-
-class Lists(NamedTuple):
-    """The new protocol's lists: N images, and the rows of each split, sorted."""
-
-    file: Path
-    names: tuple[str, ...]
-    person_ids: np.ndarray
-    camera_ids: np.ndarray
-    rows: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _files_of_lists(root: Path, boxes: str) -> list[Path]:
@@ -233,8 +224,11 @@ def _files_of_lists(root: Path, boxes: str) -> list[Path]:
     return [root / name, root.parent / name]
 
 
-def _read_lists(root: Path, boxes: str) -> Lists:
-    """The lists of these boxes; ``InputError`` for a file that is absent, damaged or in version 7.3."""
+def _read_lists(root: Path, boxes: str) -> tuple[Path, Split, np.ndarray, np.ndarray, np.ndarray]:
+    """The file of these boxes, its list of images, and the rows of training, query and gallery, sorted.
+
+    ``InputError`` for a file that is absent, damaged or in version 7.3.
+    """
     # Slow to import, and only this protocol needs it.
     from scipy.io import loadmat
 
@@ -257,7 +251,7 @@ def _read_lists(root: Path, boxes: str) -> Lists:
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(rule, f"{file}, which lacks {', '.join(missing)}", CONFIG_SOURCE)
     try:
-        names = tuple(str(np.asarray(cell).item()) for cell in content["filelist"].ravel())
+        names = tuple(Path(str(np.asarray(cell).item())) for cell in content["filelist"].ravel())
         numbers = [content[key].ravel().astype(np.int64) for key in _KEYS[1:]]
     except (ValueError, TypeError) as error:
         raise InputError(rule, f"{file}: {' '.join(str(error).split())}", CONFIG_SOURCE) from error
@@ -270,4 +264,4 @@ def _read_lists(root: Path, boxes: str) -> Lists:
             value = f"{file}, whose {key} names rows {shorten(wrong)} of {len(names)}"
             raise InputError(rule, value, CONFIG_SOURCE)
     train, query, gallery = (np.sort(one - 1) for one in rows)  # MATLAB counts from 1
-    return Lists(file, names, labels, cameras, (train, query, gallery))
+    return file, Split(names, labels, cameras), train, query, gallery

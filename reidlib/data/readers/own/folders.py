@@ -182,9 +182,7 @@ def _images_below(folder: Path) -> list[Path]:
 def _holds_persons(folder: Path) -> bool:
     """Does the folder look like a set of persons: two folders at least with images in them or one below?"""
     names = _folders(folder)
-    if set(PARTS) <= set(names):
-        return True
-    return sum(_shows_a_person(folder / name) for name in names) > 1
+    return set(PARTS) <= set(names) or sum(_shows_a_person(folder / name) for name in names) > 1
 
 
 def among_persons(folder: Path) -> bool:
