@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import os
 from collections import defaultdict
@@ -18,7 +17,7 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
 from reidlib.data.readers import read
-from reidlib.data.readers.layout import Reading
+from reidlib.data.readers.layout import Reading, table
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted
@@ -252,8 +251,7 @@ def rendered_truth(root: Path) -> dict[str, np.ndarray]:
 
     Angles are in radians, lengths in metres; one row for each image.
     """
-    with (root / "factors.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(root / "factors.csv")
     columns = {}
     for name in rows[0]:
         values = [row[name] for row in rows]

@@ -77,8 +77,7 @@ def rule_violations(
                 f"{len(missing)} missing in {title}: {shorten(missing)}",
                 "put the files back or take them off the list",
             )
-        if len(set(split.paths)) < len(split):
-            twice = sorted(path for path, number in Counter(split.paths).items() if number > 1)
+        if twice := sorted(path for path, number in Counter(split.paths).items() if number > 1):
             yield InputError(
                 "an image stands in a split once",
                 f"{len(twice)} listed twice in {title}: {shorten(twice)}",

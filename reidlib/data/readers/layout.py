@@ -101,10 +101,10 @@ class Reading:
         return self.make(trial)
 
 
-def table(name: str) -> list[dict[str, str]]:
-    """The rows of a table that lies beside the readers."""
-    with Path(__file__).with_name(name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def table(file: Path) -> list[dict[str, str]]:
+    """The rows of a table with its columns' names in the first line."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 @cache
@@ -115,7 +115,7 @@ def official_counts(specification: str) -> Counts:
     """
     return {
         row["part"]: {what: int(row[what]) for what in COUNTED if row[what]}
-        for row in table("official_counts.csv")
+        for row in table(Path(__file__).with_name("official_counts.csv"))
         if row["benchmark"] == specification
     }
 

@@ -59,13 +59,11 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
     """
     reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"))
 
-    def boxes() -> Split | None:
-        return hand_drawn_boxes(root, reading.parts["query"]) if "query" in reading.parts else None
-
     def make(trial: int) -> Benchmark:
         more = further_distractors(root) if distractors else None
+        boxes = hand_drawn_boxes(root, reading.parts["query"])
         return Benchmark(
-            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes(), distractors=more
+            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes, distractors=more
         )
 
     def examine() -> Iterator[InputError | str]:
@@ -75,7 +73,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
             yield f"identities 1 to 1501 of which nothing is there: {shorten(absent.tolist(), 20)}"
         drawn = None
         try:
-            drawn = boxes()
+            drawn = hand_drawn_boxes(root, reading.parts.get("query"))
         except InputError as error:
             yield error
         yield from broken_rules(reading, drawn)
@@ -185,13 +183,13 @@ def _name_error(unparsed: Iterable[Path]) -> InputError:
     )
 
 
-def hand_drawn_boxes(root: Path, query: Split) -> Split | None:
-    """The boxes of ``gt_bbox`` whose person and camera a query has, sorted by name; None without the folder.
+def hand_drawn_boxes(root: Path, query: Split | None) -> Split | None:
+    """The boxes of ``gt_bbox`` whose person and camera a query has, sorted by name; None without the two.
 
     The folder holds training persons too, whom no query asks for. Raises ``InputError`` for a name that
     does not parse.
     """
-    if not (root / BOXES_FOLDER).is_dir():
+    if query is None or not (root / BOXES_FOLDER).is_dir():
         return None
     boxes, unparsed = index_folder(root / BOXES_FOLDER)
     if unparsed:

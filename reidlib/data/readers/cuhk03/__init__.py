@@ -167,20 +167,16 @@ def _archive(root: Path, split: str, boxes: str) -> Path:
     def holds(folder: Path) -> bool:
         return (folder / ARCHIVE).is_file() or (split == "new" and _is_ready_made(folder))
 
-    if not _is_ready_made(root) and (near := misplaced(root, holds)):
-        raise Misplaced(wanted, value, near)
-    raise InputError(wanted, value, _instead(root, split, boxes, files))
-
-
-def _instead(root: Path, split: str, boxes: str, files: list[str]) -> str:
     if _is_ready_made(root):
+        mend = "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
         if split == "new":
-            return f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
-        return "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
-    if mend := unpacking(root):
-        return mend
-    mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
-    return near_miss(ARCHIVE, mats, rename=True) or "unpack cuhk03_release.zip and give its folder"
+            mend = f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
+    elif near := misplaced(root, holds):
+        raise Misplaced(wanted, value, near)
+    else:
+        mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
+        mend = unpacking(root) or near_miss(ARCHIVE, mats, rename=True)
+    raise InputError(wanted, value, mend or "unpack cuhk03_release.zip and give its folder")
 
 
 def _classic(images: Extraction, trial: int) -> tuple[Split, Split, Split]:
