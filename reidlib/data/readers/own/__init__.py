@@ -104,13 +104,8 @@ def list_own(source: str | Path) -> OwnImages:
         raise reading.problems[0]
     # An image that a list has as query and as gallery is one image here.
     rows = list({row.name: row for row in _in_order(rows)}.values())
-    return OwnImages(
-        root,
-        to_split(root, rows),
-        tuple(row.name for row in rows),
-        tuple(row.person for row in rows),
-        tuple(row.camera for row in rows),
-    )
+    names, persons, cameras, *_ = zip(*rows, strict=True)
+    return OwnImages(root, to_split(root, rows), names, persons, cameras)
 
 
 def _visible_names(folder: Path) -> list[str]:

@@ -128,9 +128,7 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[Row]:
         mend = hint or "leave out the folders between, or list the images in a CSV"
         problems.append(InputError(LAYOUT, f"images deeper than that, such as {deeper[0]}", mend))
     if loose := list_images(folder):
-        mend = "move each into the folder of its person"
-        if not rows:
-            mend = _SORT
+        mend = "move each into the folder of its person" if rows else _SORT
         if not rows and _mostly(_shows_images, folder.parent):
             above = folder.parent.parent
             level, also = "one level too low", ""
