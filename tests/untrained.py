@@ -16,7 +16,7 @@ PYRAMID = PyramidConfiguration(
 
 def untrained(benchmark, folder, model=JLML, size=(32, 16)):
     """The run of a network as it is before its first step."""
-    identities = len(training_labels(benchmark.train.person_ids).identities_k)
+    identities = len(training_labels(benchmark.train.person_ids)[1])
     wanted = RunConfiguration(
         model, Recipe(steps=1, images_per_identity=2), size, benchmark.name, benchmark.fingerprint
     )

@@ -73,18 +73,11 @@ def draw(
 
 
 def augment(
-    images_bchw: Tensor,
-    generator: torch.Generator,
-    *,
-    flip: float = 0.0,
-    pad: int = 0,
-    erase: float = 0.0,
-    colour_jitter: float = 0.0,
-    share: tuple[int, int] = (0, 1),
+    images_bchw: Tensor, generator: torch.Generator, *, share: tuple[int, int] = (0, 1), **strengths: float
 ) -> Tensor:
     """Vary uint8 images (B, 3, H, W) and normalise them: float32 (B, 3, H, W), channels last.
 
-    flip, pad, erase, colour_jitter: how far, see ``training.config.Augmentation``; 0 leaves out.
+    strengths: flip, pad, erase and colour_jitter, see ``training.config.Augmentation``; 0 leaves out.
     share: (rank, processes), where these images are one process's part of a larger batch. Numbers are
     drawn for the whole batch, so that an image varies alike however many processes there are.
     ``generator`` lives on the CPU, so that the same state gives the same variations on any device. Each
@@ -94,26 +87,18 @@ def augment(
     count, _, height, width = images_bchw.shape
     device = images_bchw.device
     rank, processes = share
-    draws = draw(
-        processes * count,
-        (height, width),
-        generator,
-        flip=flip,
-        pad=pad,
-        erase=erase,
-        colour_jitter=colour_jitter,
-    )
+    draws = draw(processes * count, (height, width), generator, **strengths)
     draws = Draws(*(numbers[rank * count : (rank + 1) * count] for numbers in draws))
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
-    if pad or flip:
+    if draws.shift_b2.any() or draws.flipped_b.any():
         images_bhwc = _move(
             images_bhwc, to_device(draws.shift_b2, device), to_device(draws.flipped_b, device)
         )
-    if colour_jitter:
+    if (draws.colour_b3 != 1).any():
         images_bchw = _jitter(images_bhwc.permute(0, 3, 1, 2), to_device(draws.colour_b3, device))
         images_bhwc = images_bchw.permute(0, 2, 3, 1)
     normalised_bchw = normalise(images_bhwc.permute(0, 3, 1, 2))
-    if erase:
+    if draws.erased_b.any():
         top, left, bottom, right = to_device(draws.box_b4, device)[:, :, None].unbind(1)  # each (B, 1)
         rows_h, columns_w = torch.arange(height, device=device), torch.arange(width, device=device)
         rows_bh = (rows_h >= top) & (rows_h < bottom) & to_device(draws.erased_b, device)[:, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import os
 from collections import defaultdict
@@ -18,7 +17,7 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
 from reidlib.data.readers import read
-from reidlib.data.readers.layout import Reading
+from reidlib.data.readers.layout import Reading, table
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted
@@ -140,22 +139,17 @@ def counts_of(reading: Reading) -> tuple[Count, ...]:
 
 def _count(split: Split, what: str) -> int:
     ids = split.person_ids
-    match what:
-        case "images":
-            return len(split)
-        case "identities":
-            return len(np.unique(ids[ids > 0]))
-        case "cameras":
-            return len(np.unique(split.camera_ids))
-        case "junk":
-            return int(np.count_nonzero(ids == JUNK))
-        case "distractors":
-            return int(np.count_nonzero(ids == DISTRACTOR))
-    raise InputError(
-        "a rendering counts images, identities, cameras, junk and distractors",
-        what,
-        "render the folder again",
-    )
+    counts = {
+        "images": len(split),
+        "identities": len(np.unique(ids[ids > 0])),
+        "cameras": len(np.unique(split.camera_ids)),
+        "junk": int(np.count_nonzero(ids == JUNK)),
+        "distractors": int(np.count_nonzero(ids == DISTRACTOR)),
+    }
+    if what not in counts:
+        rule = "a rendering counts images, identities, cameras, junk and distractors"
+        raise InputError(rule, what, "render the folder again")
+    return counts[what]
 
 
 def _differing(counts: Sequence[Count], **mends: str) -> list[str]:
@@ -257,8 +251,7 @@ def rendered_truth(root: Path) -> dict[str, np.ndarray]:
 
     Angles are in radians, lengths in metres; one row for each image.
     """
-    with (root / "factors.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(root / "factors.csv")
     columns = {}
     for name in rows[0]:
         values = [row[name] for row in rows]

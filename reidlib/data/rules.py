@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,30 +33,27 @@ def is_match(query_persons, query_cameras, persons, cameras):
 
 def queries_with_match(query: Split, gallery: Split) -> np.ndarray:
     """Boolean (Q,): has the query a match in the gallery? As ``is_match``, without comparing all pairs."""
-    persons_k, person_of_image = np.unique(gallery.person_ids, return_inverse=True)
-    if not len(persons_k):
-        return np.zeros(len(query), dtype=bool)
-    # Another camera than the query's exists unless the person's smallest and largest camera are both its own.
-    smallest_k = np.full(len(persons_k), np.iinfo(np.int64).max)
-    largest_k = np.full(len(persons_k), np.iinfo(np.int64).min)
-    np.minimum.at(smallest_k, person_of_image, gallery.camera_ids)
-    np.maximum.at(largest_k, person_of_image, gallery.camera_ids)
-    place_q = np.searchsorted(persons_k, query.person_ids).clip(max=len(persons_k) - 1)
-    known_q = persons_k[place_q] == query.person_ids
-    own_camera_only_q = (smallest_k[place_q] == query.camera_ids) & (largest_k[place_q] == query.camera_ids)
-    return known_q & ~own_camera_only_q
+    sightings = set(_sightings(gallery))
+    cameras_of = Counter(person for person, _ in sightings)
+    # Another camera than the query's shows the person if there are more than its own.
+    matched = [cameras_of[pair[0]] > (pair in sightings) for pair in _sightings(query)]
+    return np.array(matched, dtype=bool)
 
 
 def queries_without_match(query: Split, gallery: Split) -> list[Path]:
     """The images of the queries that have no match in the gallery."""
-    return [query.paths[index] for index in np.flatnonzero(~queries_with_match(query, gallery))]
+    return list(query.select(~queries_with_match(query, gallery)).paths)
 
 
 def in_sightings(split: Split, query: Split) -> np.ndarray:
     """Boolean (N,): which images of a split show a query's person in that query's camera?"""
-    sightings = set(zip(query.person_ids.tolist(), query.camera_ids.tolist(), strict=True))
-    pairs = zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
-    return np.array([pair in sightings for pair in pairs], dtype=bool)
+    sightings = set(_sightings(query))
+    return np.array([pair in sightings for pair in _sightings(split)], dtype=bool)
+
+
+def _sightings(split: Split) -> Iterator[tuple[int, int]]:
+    """Person and camera of each image."""
+    return zip(split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
 
 
 def rule_violations(
@@ -80,8 +77,7 @@ def rule_violations(
                 f"{len(missing)} missing in {title}: {shorten(missing)}",
                 "put the files back or take them off the list",
             )
-        if len(set(split.paths)) < len(split):
-            twice = sorted(path for path, number in Counter(split.paths).items() if number > 1)
+        if twice := sorted(path for path, number in Counter(split.paths).items() if number > 1):
             yield InputError(
                 "an image stands in a split once",
                 f"{len(twice)} listed twice in {title}: {shorten(twice)}",
@@ -96,7 +92,15 @@ def rule_violations(
         if (ids < lowest).any():
             wrong = shorten(np.unique(ids[ids < lowest]).tolist())
             yield InputError(f"person ids of the {title} split are at least {lowest}", wrong, mend)
-    yield from _overlap(train, query, gallery, () if boxes is None else boxes.paths)
+    test_paths = {*query.paths, *gallery.paths, *(boxes.paths if boxes else ())}
+    if shared := list(shared_persons(train, query, gallery)):
+        yield from shared
+    elif shared_paths := test_paths & set(train.paths):
+        yield InputError(
+            "no image is in both training and test",
+            f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
+            "list each image on one side only",
+        )
     yield from () if boxes is None else _wrong_boxes(query, boxes)
     cameras = np.union1d(query.camera_ids, gallery.camera_ids)
     if len(cameras) == 1:
@@ -115,40 +119,30 @@ def rule_violations(
 
 
 def _wrong_boxes(query: Split, boxes: Split) -> Iterator[InputError]:
-    strange = ~in_sightings(boxes, query)
-    if strange.any():
+    if strange := boxes.select(~in_sightings(boxes, query)).paths:
         yield InputError(
             "a box for multi-query shows a query's person in that query's camera",
-            f"{counted(np.count_nonzero(strange), 'other boxes')}: {_paths(boxes, strange)}",
+            f"{counted(len(strange), 'other boxes')}: {shorten(strange)}",
             "take them off the list",
         )
-    without = ~in_sightings(query, boxes)
-    if without.any():
+    if without := query.select(~in_sightings(query, boxes)).paths:
         yield InputError(
             "with boxes for multi-query, every query has one of its person in its camera",
-            f"{counted(np.count_nonzero(without), 'queries')} without: {_paths(query, without)}",
+            f"{counted(len(without), 'queries')} without: {shorten(without)}",
             "complete the boxes (each query's own image is one of them), or do without any",
         )
 
 
-def _paths(split: Split, chosen: np.ndarray) -> str:
-    return shorten([split.paths[index] for index in np.flatnonzero(chosen)])
-
-
-def _overlap(train: Split, query: Split, gallery: Split, box_paths: tuple[Path, ...]) -> Iterator[InputError]:
+def shared_persons(
+    train: Split, query: Split, gallery: Split, names: Mapping[int, str] | None = None
+) -> Iterator[InputError]:
+    """The error for persons who are in both training and test, if any; by their names where given."""
     test_ids = np.union1d(query.person_ids, gallery.person_ids)
-    shared_ids = np.intersect1d(train.person_ids, test_ids[test_ids > 0])
-    if len(shared_ids):
+    if shared := np.intersect1d(train.person_ids, test_ids[test_ids > 0]).tolist():
         yield InputError(
             "no person is in both training and test",
-            f"{len(shared_ids)} in both: {shorten(shared_ids.tolist())}",
+            f"{len(shared)} in both: {shorten([names[number] for number in shared] if names else shared)}",
             "scores on persons seen in training mean nothing: move each person to one side",
-        )
-    elif shared_paths := set(train.paths) & {*query.paths, *gallery.paths, *box_paths}:
-        yield InputError(
-            "no image is in both training and test",
-            f"{len(shared_paths)} in both: {shorten(sorted(shared_paths))}",
-            "list each image on one side only",
         )
 
 

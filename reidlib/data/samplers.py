@@ -29,12 +29,7 @@ class Epochs(ABC):
         self._generator = generator
         self._before_epoch = generator.get_state()
         self._epoch: list[Tensor] = []
-        self._used = 0
-
-    @property
-    def used(self) -> int:
-        """Batches of the current epoch that were handed out."""
-        return self._used
+        self.used = 0  # batches of the current epoch that were handed out
 
     @abstractmethod
     def __len__(self) -> int:
@@ -45,12 +40,12 @@ class Epochs(ABC):
         """All batches of the next epoch."""
 
     def __iter__(self) -> Iterator[Tensor]:
-        if self._used == len(self._epoch):
+        if self.used == len(self._epoch):
             self._before_epoch = self._generator.get_state()
-            self._epoch, self._used = self._draw_epoch(), 0
-        while self._used < len(self._epoch):
-            self._used += 1
-            yield self._epoch[self._used - 1]
+            self._epoch, self.used = self._draw_epoch(), 0
+        while self.used < len(self._epoch):
+            self.used += 1
+            yield self._epoch[self.used - 1]
 
     def state_dict(self, *, used: int | None = None) -> dict:
         """What resumes this sampler exactly: tensors and numbers, for ``torch.save``.
@@ -58,7 +53,7 @@ class Epochs(ABC):
         ``used`` counts the batches of the current epoch, from its first, that were trained on; without it,
         all that were handed out. They differ where batches are prefetched.
         """
-        used = self._used if used is None else used
+        used = self.used if used is None else used
         if not 0 <= used <= len(self._epoch):
             raise InputError(
                 f"the batches used lie within the epoch's {len(self._epoch)} drawn ones",
@@ -78,7 +73,7 @@ class Epochs(ABC):
         self._generator.set_state(state["before_epoch"])
         self._before_epoch = state["before_epoch"].clone()
         self._epoch = self._draw_epoch() if state["drawn"] else []
-        self._used = state["used"]
+        self.used = state["used"]
 
 
 class RandomBatches(Epochs):

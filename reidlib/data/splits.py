@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -52,24 +51,14 @@ class Split:
         )
 
 
-class TrainingLabels(NamedTuple):
-    """Class labels of training images.
+def training_labels(person_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class labels of images, int64 (N,) in 0..K-1, and the person behind each label, ascending int64 (K,).
 
-    ``labels_n`` int64 (N,) in 0..K-1; ``identities_k`` int64 (K,), the person behind each label, ascending.
-    """
-
-    labels_n: np.ndarray
-    identities_k: np.ndarray
-
-
-def training_labels(person_ids: np.ndarray) -> TrainingLabels:
-    """Label every image with its person's place among the sorted person ids.
-
-    Sorted, so that the same folder gives the same classifier rows in every process: enumerating a set
-    (as torchreid does) does not.
+    An image's label is its person's place among the sorted person ids. They are sorted, so that the same
+    folder gives the same classifier rows in every process: enumerating a set (as torchreid does) does not.
     """
     identities_k, labels_n = np.unique(person_ids, return_inverse=True)
-    return TrainingLabels(labels_n.astype(np.int64), identities_k)
+    return labels_n.astype(np.int64), identities_k
 
 
 def concatenated(splits: Sequence[Split]) -> Split:

@@ -127,4 +127,6 @@ class Guide:
     command: str
 
 
-GUIDES: dict[str, Guide] = {row.pop("benchmark"): Guide(**row) for row in table("guides.csv")}
+GUIDES: dict[str, Guide] = {
+    row.pop("benchmark"): Guide(**row) for row in table(Path(__file__).with_name("guides.csv"))
+}

@@ -49,7 +49,7 @@ class Reading:
     check decodes all of them. ``expected``: the official counts of these and other parts, of what is
     ``COUNTED``. ``again``: the mend where something lacks. ``remarks``
     make no check fail. ``examine`` looks at what only a check asks after, such as all trials: it answers
-    with further problems and may add parts and remarks.
+    with further problems, may add parts and remarks, and ends with what it raises as its last problem.
     """
 
     title: str
@@ -85,7 +85,12 @@ class Reading:
         """Each problem once, with those that ``examine`` finds; of a misplaced folder that alone."""
         if self.misplaced:
             return [self.misplaced]
-        return list(dict.fromkeys(map(str, (*self.problems, *self.examine()))))
+        found = list(self.problems)
+        try:
+            found.extend(self.examine())
+        except InputError as error:
+            found.append(error)
+        return list(dict.fromkeys(map(str, found)))
 
     def benchmark(self, trial: int) -> Benchmark:
         """One trial; raises ``InputError``, the first problem where there is one."""
@@ -96,10 +101,10 @@ class Reading:
         return self.make(trial)
 
 
-def table(name: str) -> list[dict[str, str]]:
-    """The rows of a table that lies beside the readers."""
-    with Path(__file__).with_name(name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def table(file: Path) -> list[dict[str, str]]:
+    """The rows of a table with its columns' names in the first line."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 @cache
@@ -110,7 +115,7 @@ def official_counts(specification: str) -> Counts:
     """
     return {
         row["part"]: {what: int(row[what]) for what in COUNTED if row[what]}
-        for row in table("official_counts.csv")
+        for row in table(Path(__file__).with_name("official_counts.csv"))
         if row["benchmark"] == specification
     }
 
@@ -131,16 +136,9 @@ def read_folders(
             reading.parts[folder], others = index_folder(root / folder, read)
             unparsed += others
             if not (len(reading.parts[folder]) or others):
-                empty.append(root / folder)
-    reading.problems += [strange(unparsed)] if unparsed else []
-    reading.problems += [
-        InputError(
-            f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})",
-            f"none in {folder}",
-            "unpack the archive completely",
-        )
-        for folder in empty
-    ]
+                rule = f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})"
+                empty.append(InputError(rule, f"none in {root / folder}", "unpack the archive completely"))
+    reading.problems += [strange(unparsed), *empty] if unparsed else empty
     return reading
 
 
@@ -189,6 +187,14 @@ def folder_names(folder: Path) -> set[str]:
         return set()
 
 
+def names_in(folder: Path) -> set[str]:
+    """Names of all that lies in a folder; none where it cannot be listed."""
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208
+    except (OSError, ValueError):
+        return set()
+
+
 def unpacking(folder: Path) -> str:
     """The mend that names the archives lying in a folder; empty where there is none."""
     try:
@@ -227,15 +233,12 @@ def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
     """
     if holds(root.parent):
         return f"that is one level too low: give {root.parent}"
-    children = [root / name for name in sorted(folder_names(root))]
-    if fitting := [child for child in children if holds(child)]:
-        level = "one level"
-    else:
-        grandchildren = [child / name for child in children for name in sorted(folder_names(child))]
-        fitting, level = [place for place in grandchildren if holds(place)], "two levels"
-    if not fitting:
-        return ""
-    return f"that is {level} too high: give {'one of ' if len(fitting) > 1 else ''}{shorten(fitting)}"
+    places = [root]
+    for level in ("one level", "two levels"):
+        places = [place / name for place in places for name in sorted(folder_names(place))]
+        if fitting := [place for place in places if holds(place)]:
+            return f"that is {level} too high: give {'one of ' if len(fitting) > 1 else ''}{shorten(fitting)}"
+    return ""
 
 
 def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputError | None:

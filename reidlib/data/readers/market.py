@@ -59,13 +59,11 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
     """
     reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"))
 
-    def boxes() -> Split | None:
-        return hand_drawn_boxes(root, reading.parts["query"]) if "query" in reading.parts else None
-
     def make(trial: int) -> Benchmark:
         more = further_distractors(root) if distractors else None
+        boxes = hand_drawn_boxes(root, reading.parts["query"])
         return Benchmark(
-            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes(), distractors=more
+            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes, distractors=more
         )
 
     def examine() -> Iterator[InputError | str]:
@@ -75,7 +73,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
             yield f"identities 1 to 1501 of which nothing is there: {shorten(absent.tolist(), 20)}"
         drawn = None
         try:
-            drawn = boxes()
+            drawn = hand_drawn_boxes(root, reading.parts.get("query"))
         except InputError as error:
             yield error
         yield from broken_rules(reading, drawn)
@@ -87,11 +85,8 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
                 f" {everything}"
             )
         if distractors:
-            try:
-                more = reading.parts["distractors_500k"] = further_distractors(root)
-                reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
-            except InputError as error:
-                yield error
+            more = reading.parts["distractors_500k"] = further_distractors(root)
+            reading.remarks.append(_about(len(more), "further distractors", DISTRACTORS_ABOUT))
 
     reading.make, reading.examine = make, examine
     return reading
@@ -103,9 +98,7 @@ def dukemtmc(root: Path) -> Reading:
     Names are ``0001_c2_f0046182.jpg``. The set was withdrawn by its authors: see the README's section on
     responsible use.
     """
-    reading = read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
-    reading.make = lambda trial: Benchmark("dukemtmc", root, *market_splits(reading), trial=trial)
-    return reading
+    return read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
 
 
 def synthetic(root: Path) -> Reading:
@@ -144,6 +137,7 @@ def read_market_layout(title: str, folder: Path, layout_name: str, expected: Cou
     """
     reading = layout.read_folders(folder, MARKET_FOLDERS, layout_name, _read_name, _name_error)
     reading.title, reading.expected = title, expected
+    reading.make = lambda trial: Benchmark(title, folder, *market_splits(reading), trial=trial)
     reading.examine = lambda: broken_rules(reading)
     return reading
 
@@ -176,6 +170,11 @@ def _read_name(folder: str, name: str) -> tuple[int, int] | None:
     return match and (int(match[1]), int(match[2]))
 
 
+def _read_distractor(_: str, name: str) -> tuple[int, int]:
+    match = _NAME.match(name)
+    return DISTRACTOR, int(match[2]) if match else 0
+
+
 def _name_error(unparsed: Iterable[Path]) -> InputError:
     return InputError(
         "an image's name begins with PERSON_cCAMERA, as in 0002_c1s1_000451_03.jpg or -1_c1s1_000401_03.jpg",
@@ -184,13 +183,13 @@ def _name_error(unparsed: Iterable[Path]) -> InputError:
     )
 
 
-def hand_drawn_boxes(root: Path, query: Split) -> Split | None:
-    """The boxes of ``gt_bbox`` whose person and camera a query has, sorted by name; None without the folder.
+def hand_drawn_boxes(root: Path, query: Split | None) -> Split | None:
+    """The boxes of ``gt_bbox`` whose person and camera a query has, sorted by name; None without the two.
 
     The folder holds training persons too, whom no query asks for. Raises ``InputError`` for a name that
     does not parse.
     """
-    if not (root / BOXES_FOLDER).is_dir():
+    if query is None or not (root / BOXES_FOLDER).is_dir():
         return None
     boxes, unparsed = index_folder(root / BOXES_FOLDER)
     if unparsed:
@@ -205,14 +204,8 @@ def further_distractors(root: Path) -> Split:
     """
     for name in DISTRACTOR_FOLDERS:
         # An empty outer folder is passed by, so that the nested one of the archive is found.
-        if (root / name).is_dir() and (names := list_images(root / name)):
-            cameras = [int(match[2]) if (match := _NAME.match(one)) else 0 for one in names]
-            folder = root / name
-            return Split(
-                tuple(folder / one for one in names),
-                np.full(len(names), DISTRACTOR, dtype=np.int64),
-                np.array(cameras, dtype=np.int64),
-            )
+        if (root / name).is_dir() and list_images(root / name):
+            return layout.index_folder(root / name, _read_distractor)[0]
     raise InputError(
         f"further distractors lie in one of {', '.join(DISTRACTOR_FOLDERS)}",
         f"no images there in {root}, which holds {shorten(sorted(folder_names(root)), 10)}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +60,6 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
     reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
     if len(reading.parts) == 2:
         reading.problems += unpaired(*reading.parts.values(), "cam_a and in cam_b")
-    reading.expected = official_counts("viper")
     return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions)
 
 
@@ -80,7 +78,6 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
     shows, and partitions that do not fit.
     """
     reading = read_views(root, (CUHK01_FOLDER,), "CUHK01", _CUHK01_FORM, _read_cuhk01)
-    reading.expected = official_counts("cuhk01")
     if (images := reading.parts.get(CUHK01_FOLDER)) is not None:
         by_camera = [images.select(images.camera_ids == camera) for camera in (1, 2)]
         reading.problems += unpaired(*by_camera, "both cameras (001 or 002, and 003 or 004)")
@@ -105,7 +102,6 @@ def grid(root: Path) -> Reading:
     persons are not there.
     """
     reading = read_views(root, GRID_FOLDERS, "GRID", _GRID_FORM, _read_grid)
-    reading.title, reading.expected = "grid", official_counts("grid")
     if len(reading.parts) == 2:
         reading.problems += unpaired(*reading.parts.values(), "probe and in gallery")
     training = reading.attempt(training_persons, root / GRID_FILE) or ()
@@ -146,7 +142,7 @@ def grid(root: Path) -> Reading:
 
 
 def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read: ReadName) -> Reading:
-    """``read_folders`` for names whose ``form`` is told in words."""
+    """``read_folders`` for the benchmark of the layout's name, with names of a ``form`` told in words."""
 
     def strange(unparsed: Sequence[Path]) -> InputError:
         return InputError(
@@ -155,19 +151,17 @@ def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read:
             "rename the files or move them out of the folder",
         )
 
-    return read_folders(root, folders, layout, read, strange)
+    reading = read_folders(root, folders, layout, read, strange)
+    reading.title = layout.lower()
+    reading.expected = official_counts(reading.title)
+    return reading
 
 
 def unpaired(first: Split, second: Split, views: str) -> Iterator[InputError]:
     """The error for persons whom only one of two views shows, if there are any."""
-    shared = set(np.intersect1d(first.person_ids, second.person_ids).tolist())
-    alone = [
-        path
-        for split in (first, second)
-        for path, person in zip(split.paths, split.person_ids.tolist(), strict=True)
-        if person != DISTRACTOR and person not in shared
-    ]
-    if alone:
+    images = concatenated([first, second])
+    in_one_n = np.isin(images.person_ids, np.setxor1d(first.person_ids, second.person_ids))
+    if alone := images.select(in_one_n & (images.person_ids != DISTRACTOR)).paths:
         yield InputError(
             f"every person has an image in {views}",
             f"{counted(len(alone), 'images')} of persons whom only one of them shows: {shorten(alone)}",
@@ -230,20 +224,19 @@ def _partitioned(
     camera 1, gallery those of camera 2; everybody else is for training. Partitions that do not fit are a
     problem.
     """
-    reading.title = reader.__name__
     if reading.problems:
         return reading
     images = concatenated(list(reading.parts.values()))
     persons_k = np.unique(images.person_ids)
-    default = inspect.signature(reader).parameters["test_persons"].default
-    arguments = (reading.title, root, len(persons_k), test_persons, default, partitions)
-    if chosen := reading.attempt(choose_partitions, *arguments):
+    options = changed_options(reader, test_persons=test_persons, partitions=partitions)
+    if chosen := reading.attempt(
+        choose_partitions, reading.title, root, len(persons_k), test_persons, options
+    ):
         reading.num_trials = len(chosen.test)
 
     def in_test(trial: int) -> np.ndarray:
         return np.isin(images.person_ids, chosen.person_ids(trial, persons_k))
 
-    options = changed_options(reader, test_persons=test_persons, partitions=partitions)
     divide(reading, root, images, images.camera_ids == 1, in_test, protocols, **options)
     return reading
 

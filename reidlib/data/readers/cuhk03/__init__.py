@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -84,7 +83,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         return Benchmark(
             "cuhk03",
             root,
-            *(_classic(images(), trial) if classic else _new(images(), lists)),
+            *(_classic(images(), trial) if classic else _new(images(), *lists)),
             num_trials=len(images().test_sets) if classic else 1,
             trial=trial,
             options=options,
@@ -95,11 +94,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
     def examine() -> Iterator[InputError | str]:
         if archive is None:
             return
-        try:
-            everything = _all_images(images())
-        except InputError as error:
-            yield error
-            return
+        everything = images().split
         pairs_n = images().numbers[:, 0]
         reading.parts = {boxes: everything} | {
             f"pair {pair}": everything.select(pairs_n == pair)
@@ -107,15 +102,16 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         }
         if classic:
             yield from _broken_trials(reading, images())
-        elif lists is not None:
-            yield from _broken_new_split(reading, images(), lists, boxes)
-        views = {}
-        for person, view in zip(everything.person_ids.tolist(), everything.camera_ids.tolist(), strict=True):
-            views.setdefault(person, set()).add(view)
-        if one_sided := [person for person, seen in views.items() if len(seen) == 1]:
+        by_view = (everything.person_ids[everything.camera_ids == view] for view in (1, 2))
+        if one_sided := np.setxor1d(*by_view).tolist():
             reading.remarks.append(
                 f"{counted(len(one_sided), 'persons')} with images of one view only: {shorten(one_sided)}"
             )
+        if lists is not None:
+            splits = _new(images(), *lists)
+            reading.parts |= dict(zip(("train", "query", "gallery"), splits, strict=True))
+            reading.expected = {**reading.expected, **_official(boxes, "new")}
+            yield from rule_violations(*splits)
 
     reading.make, reading.examine = make, examine
     return reading
@@ -139,21 +135,6 @@ def _broken_trials(reading: Reading, images: Extraction) -> Iterator[InputError 
             )
 
 
-def _broken_new_split(
-    reading: Reading, images: Extraction, lists: Lists, boxes: str
-) -> Iterator[InputError | str]:
-    """What is wrong with the new protocol's splits, which are counted too."""
-    try:
-        splits = _new(images, lists)
-    except InputError as error:
-        yield error
-        return
-    parts = ("train", "query", "gallery")
-    reading.parts |= dict(zip(parts, splits, strict=True))
-    reading.expected = {**reading.expected, **_official(boxes, "new")}
-    yield from rule_violations(*splits)
-
-
 def _official(boxes: str, split: str = "") -> Counts:
     """The counts of an archive's boxes and camera pairs, or of the three parts of a split."""
     return official_counts(f"cuhk03,boxes={boxes}" + (f",split={split}" if split else ""))
@@ -174,7 +155,6 @@ def _is_ready_made(folder: Path) -> bool:
 
 def _archive(root: Path, split: str, boxes: str) -> Path:
     """The archive in ``root``; ``InputError`` says what is there instead and what was probably meant."""
-    require_folder(root)
     if (archive := root / ARCHIVE).is_file():
         return archive
     wanted = "cuhk03 is read from a folder that holds " + ARCHIVE
@@ -187,70 +167,51 @@ def _archive(root: Path, split: str, boxes: str) -> Path:
     def holds(folder: Path) -> bool:
         return (folder / ARCHIVE).is_file() or (split == "new" and _is_ready_made(folder))
 
-    if not _is_ready_made(root) and (near := misplaced(root, holds)):
-        raise Misplaced(wanted, value, near)
-    raise InputError(wanted, value, _instead(root, split, boxes, files))
-
-
-def _instead(root: Path, split: str, boxes: str, files: list[str]) -> str:
     if _is_ready_made(root):
+        mend = "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
         if split == "new":
-            return f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
-        return "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
-    if mend := unpacking(root):
-        return mend
-    mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
-    return near_miss(ARCHIVE, mats, rename=True) or "unpack cuhk03_release.zip and give its folder"
-
-
-def _all_images(images: Extraction) -> Split:
-    pairs_n, persons_n, views_n, _ = images.numbers.T
-    paths = tuple(images.folder / name for name in images.names)
-    return Split(paths, images.person_ids(pairs_n, persons_n), views_n)
+            mend = f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
+    elif near := misplaced(root, holds):
+        raise Misplaced(wanted, value, near)
+    else:
+        mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
+        mend = unpacking(root) or near_miss(ARCHIVE, mats, rename=True)
+    raise InputError(wanted, value, mend or "unpack cuhk03_release.zip and give its folder")
 
 
 def _classic(images: Extraction, trial: int) -> tuple[Split, Split, Split]:
-    everything = _all_images(images)
     chosen = np.array(images.test_sets[trial], dtype=np.int64).reshape(-1, 2)
-    tested_n = np.isin(everything.person_ids, images.person_ids(*chosen.T))
-    test = everything.select(tested_n)
-    return everything.select(~tested_n), test, test
+    tested_n = np.isin(images.split.person_ids, images.person_ids(*chosen.T))
+    test = images.split.select(tested_n)
+    return images.split.select(~tested_n), test, test
 
 
-def _new(images: Extraction, lists: Lists) -> tuple[Split, Split, Split]:
-    everything = _all_images(images)
+def _new(images: Extraction, file: Path, lists: Split, *rows: np.ndarray) -> tuple[Split, Split, Split]:
+    """The new protocol's splits by the lists that ``_read_lists`` found."""
+    names = list(map(str, lists.paths))
     # An extracted file has the list's name behind the kind of its boxes.
     place_of = {name.partition("_")[2]: place for place, name in enumerate(images.names)}
-    if absent := [name for name in lists.names if name not in place_of]:
+    if absent := [name for name in names if name not in place_of]:
         raise InputError(
-            f"the images that {lists.file.name} names are in {ARCHIVE}",
+            f"the images that {file.name} names are in {ARCHIVE}",
             f"{len(absent)} that are not: {shorten(absent)}",
             "both belong to the same boxes and the complete archive: download or copy them again",
         )
-    places_n = np.array([place_of[name] for name in lists.names], dtype=np.int64)
-    person_ids_n, camera_ids_n = everything.person_ids[places_n], everything.camera_ids[places_n]
-    differs_n = (person_ids_n != lists.person_ids) | (camera_ids_n != lists.camera_ids)
+    places_n = np.array([place_of[name] for name in names], dtype=np.int64)
+    everything = images.split
+    found = everything.select(places_n)
+    differs_n = (found.person_ids != lists.person_ids) | (found.camera_ids != lists.camera_ids)
     if differs_n.any():
         row = int(np.flatnonzero(differs_n)[0])
         raise InputError(
-            f"{lists.file.name} counts persons and views as {ARCHIVE} does",
-            f"person {lists.person_ids[row]}, view {lists.camera_ids[row]} for {lists.names[row]}, which"
-            f" is person {person_ids_n[row]}, view {camera_ids_n[row]}",
+            f"{file.name} counts persons and views as {ARCHIVE} does",
+            f"person {lists.person_ids[row]}, view {lists.camera_ids[row]} for {names[row]}, which"
+            f" is person {found.person_ids[row]}, view {found.camera_ids[row]}",
             CONFIG_SOURCE,
         )
     # By name, whatever the order of the list.
-    train, query, gallery = (everything.select(np.sort(places_n[rows])) for rows in lists.rows)
+    train, query, gallery = (everything.select(np.sort(places_n[one])) for one in rows)
     return train, query, gallery
-
-
-class Lists(NamedTuple):
-    """The new protocol's lists: N images, and the rows of each split, sorted."""
-
-    file: Path
-    names: tuple[str, ...]
-    person_ids: np.ndarray
-    camera_ids: np.ndarray
-    rows: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _files_of_lists(root: Path, boxes: str) -> list[Path]:
@@ -259,8 +220,11 @@ def _files_of_lists(root: Path, boxes: str) -> list[Path]:
     return [root / name, root.parent / name]
 
 
-def _read_lists(root: Path, boxes: str) -> Lists:
-    """The lists of these boxes; ``InputError`` for a file that is absent, damaged or in version 7.3."""
+def _read_lists(root: Path, boxes: str) -> tuple[Path, Split, np.ndarray, np.ndarray, np.ndarray]:
+    """The file of these boxes, its list of images, and the rows of training, query and gallery, sorted.
+
+    ``InputError`` for a file that is absent, damaged or in version 7.3.
+    """
     # Slow to import, and only this protocol needs it.
     from scipy.io import loadmat
 
@@ -283,7 +247,7 @@ def _read_lists(root: Path, boxes: str) -> Lists:
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(rule, f"{file}, which lacks {', '.join(missing)}", CONFIG_SOURCE)
     try:
-        names = tuple(str(np.asarray(cell).item()) for cell in content["filelist"].ravel())
+        names = tuple(Path(str(np.asarray(cell).item())) for cell in content["filelist"].ravel())
         numbers = [content[key].ravel().astype(np.int64) for key in _KEYS[1:]]
     except (ValueError, TypeError) as error:
         raise InputError(rule, f"{file}: {' '.join(str(error).split())}", CONFIG_SOURCE) from error
@@ -296,4 +260,4 @@ def _read_lists(root: Path, boxes: str) -> Lists:
             value = f"{file}, whose {key} names rows {shorten(wrong)} of {len(names)}"
             raise InputError(rule, value, CONFIG_SOURCE)
     train, query, gallery = (np.sort(one - 1) for one in rows)  # MATLAB counts from 1
-    return Lists(file, names, labels, cameras, (train, query, gallery))
+    return file, Split(names, labels, cameras), train, query, gallery

@@ -6,8 +6,6 @@ The file is HDF5 with MATLAB's cells of references.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 import re
 from collections import deque
@@ -24,8 +22,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from reidlib import files
+from reidlib.data.splits import Split
 from reidlib.errors import InputError, shorten
-from reidlib.files import built_once, unwritable, write_json, write_whole
+from reidlib.files import built_once, find_json, unwritable, write_filled, write_json
 
 ARCHIVE = "cuhk-03.mat"
 # How the boxes are called here (in file names and options too), and in the file.
@@ -66,6 +65,13 @@ class Extraction:
         if not all(matches):
             raise ValueError("a name without pair, person, view and slot")
         return np.array([match.groups() for match in matches], dtype=np.int64).reshape(-1, 4)
+
+    @cached_property
+    def split(self) -> Split:
+        """All images; a camera is the view."""
+        pairs_n, persons_n, views_n, _ = self.numbers.T
+        paths = tuple(self.folder / name for name in self.names)
+        return Split(paths, self.person_ids(pairs_n, persons_n), views_n)
 
     def person_ids(self, pairs: np.ndarray, persons: np.ndarray) -> np.ndarray:
         """Person ids from 1, counted on from pair to pair as the new protocol's labels are: int64 (N,)."""
@@ -108,7 +114,9 @@ def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
     def build() -> Extraction:
         folder.mkdir(exist_ok=True)
         found = _extract(archive, known, boxes, folder, progress)
-        write_json(index, _written(found))
+        persons_of_pairs, test_sets = found.persons_of_pairs, found.test_sets
+        content = {"images": found.names, "persons_of_pairs": persons_of_pairs, "test_sets": test_sets}
+        write_json(index, content)
         return found
 
     try:
@@ -120,7 +128,7 @@ def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
 def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
     """What the index names, if all of it is there; the index is written last."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = find_json(index)
         found = Extraction(
             known,
             folder,
@@ -133,14 +141,6 @@ def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if there.issuperset(found.names) else None
-
-
-def _written(extraction: Extraction) -> dict:
-    return {
-        "images": extraction.names,
-        "persons_of_pairs": extraction.persons_of_pairs,
-        "test_sets": extraction.test_sets,
-    }
 
 
 def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool) -> Extraction:
@@ -182,10 +182,8 @@ def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool
 
 
 def _write(path: Path, image_hwc: np.ndarray) -> None:
-    encoded = io.BytesIO()
-    Image.fromarray(image_hwc).save(encoded, "PNG", compress_level=1)
     # Encoded in memory first: Pillow reports a full disk as an encoder's error, without saying what it is.
-    write_whole(path, lambda partial: partial.write_bytes(encoded.getbuffer()))
+    write_filled(path, lambda buffer: Image.fromarray(image_hwc).save(buffer, "PNG", compress_level=1))
 
 
 @contextmanager
@@ -211,12 +209,8 @@ def _check_format(archive: Path) -> None:
         return
     text = head.lstrip()[:200].lower()
     if head.startswith(b"MATLAB 5.0"):
-        raise InputError(
-            f"{ARCHIVE} is in MATLAB's version 7.3, which is HDF5",
-            f"{archive}, in version 5 to 7",
-            "take the original file, or save it in MATLAB with '-v7.3'",
-        )
-    if text.startswith(b"version https://git-lfs"):
+        found, mend = "in version 5 to 7", "take the original file, or save it in MATLAB with '-v7.3'"
+    elif text.startswith(b"version https://git-lfs"):
         found, mend = "a pointer of git-lfs and not the file itself", "fetch it with: git lfs pull"
     elif text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         found, mend = "a web page", "download again: the link led to a page and not to the file"

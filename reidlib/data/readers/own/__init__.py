@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers.layout import Reading, changed_options, nearest, require_folder
+from reidlib.data.readers.layout import Reading, changed_options, names_in, nearest, require_folder
 from reidlib.data.readers.own.division import (
     NUM_TRIALS,
     broken_rules,
@@ -47,10 +46,7 @@ def folder(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> R
     that are needed and unknown, and options that contradict the data.
     """
     require_folder(root)
-    reading = Reading("folder")
-    rows = reading.attempt(list_persons, reading, root) or []
-    options = changed_options(folder, same_camera=same_camera, test_persons=test_persons)
-    return _parted(reading, root, root, rows, options)
+    return _parted(folder, list_persons, root, root, same_camera=same_camera, test_persons=test_persons)
 
 
 def csv(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Reading:
@@ -64,10 +60,7 @@ def csv(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Read
     that are not there (with their line numbers), and what ``folder`` refuses.
     """
     file = find_csv(root)
-    reading = Reading("csv")
-    rows = reading.attempt(list_csv, reading, file) or []
-    options = changed_options(csv, same_camera=same_camera, test_persons=test_persons)
-    return _parted(reading, root, file.parent, rows, options)
+    return _parted(csv, list_csv, root, file, same_camera=same_camera, test_persons=test_persons)
 
 
 class OwnImages(NamedTuple):
@@ -111,20 +104,12 @@ def list_own(source: str | Path) -> OwnImages:
         raise reading.problems[0]
     # An image that a list has as query and as gallery is one image here.
     rows = list({row.name: row for row in _in_order(rows)}.values())
-    return OwnImages(
-        root,
-        to_split(root, rows),
-        tuple(row.name for row in rows),
-        tuple(row.person for row in rows),
-        tuple(row.camera for row in rows),
-    )
+    names, persons, cameras, *_ = zip(*rows, strict=True)
+    return OwnImages(root, to_split(root, rows), names, persons, cameras)
 
 
 def _visible_names(folder: Path) -> list[str]:
-    try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
-    except OSError:
-        return []
+    names = [name for name in names_in(folder) if not name.startswith(".")]
     # Comparing spellings takes seconds where a folder holds all of a large set's images.
     return names if len(names) <= 20_000 else []
 
@@ -135,16 +120,20 @@ def _in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def _parted(
-    reading: Reading,
+    reader: Callable[..., Reading],
+    list_rows: Callable[[Reading, Path], list[Row]],
     root: Path,
-    base: Path,
-    rows: Sequence[Row],
-    options: Mapping[str, int | bool],
+    source: Path,
+    *,
+    same_camera: bool,
+    test_persons: int,
 ) -> Reading:
-    """The reading of own images that were listed as ``rows``, their names counting from ``base``."""
-    rows = _in_order(rows)
-    settings = {"same_camera": False, "test_persons": 0, **options}
-    same_camera = settings["same_camera"]
+    """The reading of own images that ``list_rows`` finds in ``source``, for the ``reader`` of ``root``."""
+    reading = Reading(reader.__name__)
+    rows = _in_order(reading.attempt(list_rows, reading, source) or [])
+    base = source if source.is_dir() else source.parent
+    settings = {"same_camera": same_camera, "test_persons": test_persons}
+    options = changed_options(reader, **settings)
     num_trials = 1 if any(row.part for row in rows) else NUM_TRIALS
 
     def make(trial: int) -> Benchmark:
@@ -159,15 +148,11 @@ def _parted(
         paths = tuple(dict.fromkeys(base / row.name for row in rows))
         nobody = np.zeros(len(paths), np.int64)
         reading.parts = {"images": Split(paths, nobody, nobody)}
-        try:
-            reading.remarks += _described(base, rows, same_camera)
-            # What is wrong with the list would be wrong with its parting: named once is enough.
-            if reading.problems:
-                return
-            splits = part(reading.title, base, rows, trial=0, **settings)
-        except InputError as error:
-            yield error
+        reading.remarks += _described(base, rows, same_camera)
+        # What is wrong with the list would be wrong with its parting: named once is enough.
+        if reading.problems:
             return
+        splits = part(reading.title, base, rows, trial=0, **settings)
         reading.parts = dict(zip(("train", "query", "gallery"), splits, strict=True))
         reading.remarks += _parting_described(base, splits, num_trials, same_camera)
         own = list(broken_rules(reading.title, rows, splits, same_camera))

@@ -12,7 +12,7 @@ import numpy as np
 
 from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own.folders import PARTS, Row, among_persons
-from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match
+from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match, shared_persons
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted, shorten
 
@@ -124,14 +124,8 @@ def broken_rules(
     train, query, gallery = splits
     if len(query) and len(gallery) and not queries_with_match(query, gallery).any():
         yield _no_match(name, query, gallery, same_camera)
-    tested = np.union1d(query.person_ids, gallery.person_ids)
-    if shared := np.intersect1d(train.person_ids, tested[tested > 0]).tolist():
-        names = {number: person for person, number in person_numbers(row.person for row in rows).items()}
-        yield InputError(
-            "no person is in both training and test",
-            f"{len(shared)} in both: {shorten([names[number] for number in shared])}",
-            "scores on persons seen in training mean nothing: move each person to one side",
-        )
+    names = {number: person for person, number in person_numbers(row.person for row in rows).items()}
+    yield from shared_persons(train, query, gallery, names)
 
 
 def _no_match(name: str, query: Split, gallery: Split, same_camera: bool) -> InputError:

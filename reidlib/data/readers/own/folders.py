@@ -128,9 +128,7 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[Row]:
         mend = hint or "leave out the folders between, or list the images in a CSV"
         problems.append(InputError(LAYOUT, f"images deeper than that, such as {deeper[0]}", mend))
     if loose := list_images(folder):
-        mend = "move each into the folder of its person"
-        if not rows:
-            mend = _SORT
+        mend = "move each into the folder of its person" if rows else _SORT
         if not rows and _mostly(_shows_images, folder.parent):
             above = folder.parent.parent
             level, also = "one level too low", ""
@@ -182,9 +180,7 @@ def _images_below(folder: Path) -> list[Path]:
 def _holds_persons(folder: Path) -> bool:
     """Does the folder look like a set of persons: two folders at least with images in them or one below?"""
     names = _folders(folder)
-    if set(PARTS) <= set(names):
-        return True
-    return sum(_shows_a_person(folder / name) for name in names) > 1
+    return set(PARTS) <= set(names) or sum(_shows_a_person(folder / name) for name in names) > 1
 
 
 def among_persons(folder: Path) -> bool:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import posixpath
 import unicodedata
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
 
-from reidlib.data.readers.layout import Reading, Unreachable, folder_names, near_miss, require_folder
+from reidlib.data.readers.layout import (
+    Reading,
+    Unreachable,
+    folder_names,
+    names_in,
+    near_miss,
+    require_folder,
+)
 from reidlib.data.readers.own.folders import PARTS, Row
 from reidlib.errors import InputError, counted, shorten
 
@@ -57,9 +64,10 @@ def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[Row
     return rows
 
 
-class _Record(NamedTuple):
-    line: int
-    cells: list[str]
+# The line in which a record begins, and its cells.
+_Record = tuple[int, list[str]]
+# The kind of a faulty row, and where it stands.
+_Fault = tuple[str, str]
 
 
 def _table(file: Path) -> tuple[list[str], list[_Record]]:
@@ -84,14 +92,14 @@ def _table(file: Path) -> tuple[list[str], list[_Record]]:
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                records.append(_Record(line, cells))
+                records.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
         mend = "close each quotation mark, and double those within quotes"
         raise InputError("a CSV's quotes are in pairs", f"{error} from line {line} of {file}", mend) from None
     if not records:
         raise InputError("a CSV begins with its columns' names", f"nothing in {file}", "write them")
-    return [name.strip().lower() for name in records[0].cells], records[1:]
+    return [name.strip().lower() for name in records[0][1]], records[1:]
 
 
 def _check_columns(file: Path, names: list[str], wanted: tuple[str, ...]) -> None:
@@ -131,16 +139,16 @@ def _rows(
     faults: dict[str, list[str]] = {kind: [] for kind in _FAULTS}
     listed: dict[str, list[Row]] = {}
     for record in records:
-        row = _row(record, names, labelled)
-        if isinstance(row, Row):
-            earlier = listed.setdefault(unicodedata.normalize("NFC", row.name), [])
-            if fault := _against(earlier, row):
-                row = fault
-        if isinstance(row, Row):
-            earlier.append(row)
-            rows.append(row)
+        found = _row(record, names, labelled)
+        if isinstance(found, Row):
+            earlier = listed.setdefault(unicodedata.normalize("NFC", found.name), [])
+            found = _against(earlier, found) or found
+        if isinstance(found, Row):
+            earlier.append(found)
+            rows.append(found)
         else:
-            faults[row.kind].append(row.place)
+            kind, place = found
+            faults[kind].append(place)
     problems = [
         InputError(
             rule, f"{counted(len(faults[kind]), 'faulty rows')} in {file}: {shorten(faults[kind])}", mend
@@ -151,28 +159,23 @@ def _rows(
     return rows, problems
 
 
-class _Fault(NamedTuple):
-    kind: str
-    place: str
-
-
 def _row(record: _Record, names: list[str], labelled: bool) -> Row | _Fault:
     line, cells = record
     if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
-        return _Fault("cells", f"line {line} has {len(cells)} of {len(names)}")
+        return "cells", f"line {line} has {len(cells)} of {len(names)}"
     cell = {name: cells[names.index(name)].strip() for name in COLUMNS if name in names}
     if lacks := [name for name in (cell if labelled else ("path",)) if not cell[name]]:
-        return _Fault("empty", f"line {line} ({', '.join(lacks)})")
+        return "empty", f"line {line} ({', '.join(lacks)})"
     place = f"line {line}: {_shown(cell['path'])}"
     path = posixpath.normpath(cell["path"].replace("\\", "/"))
     # A drive makes a Windows path absolute on every machine, so that the same list is refused on all.
     if path.startswith("/") or PureWindowsPath(path).drive:
-        return _Fault("absolute", place)
+        return "absolute", place
     if path.split("/")[0] == "..":
-        return _Fault("escaping", place)
+        return "escaping", place
     part = cell.get("split", "").lower()
     if part and part not in PARTS:
-        return _Fault("split", f"line {line}: {_shown(cell['split'])}")
+        return "split", f"line {line}: {_shown(cell['split'])}"
     return Row(path, cell.get("person", ""), cell.get("camera", ""), part, line)
 
 
@@ -183,45 +186,30 @@ def _against(earlier: list[Row], row: Row) -> _Fault | None:
     place = f"lines {earlier[0].line} and {row.line}: {_shown(row.name)}"
     # A query may be in the gallery, too: an image is never counted as its own match.
     if {row.part, *(one.part for one in earlier)} != {"query", "gallery"} or len(earlier) > 1:
-        return _Fault("twice", place)
+        return "twice", place
     if (earlier[0].person, earlier[0].camera) != (row.person, row.camera):
-        return _Fault("contradiction", place)
+        return "contradiction", place
     return None
 
 
-class _Folders:
-    """The files of folders, each folder listed once: one question a file is slow on a network drive.
+def _spelled(name: str, names: Callable[[str], set[str]]) -> str | None:
+    """The name under which a file exists, which may spell é as one character or as two.
 
-    Listing also tells A.JPG from a.jpg where the file system does not, so that a list that is wrong
-    elsewhere is wrong here.
+    ``names`` lists a folder. Listing also tells A.JPG from a.jpg where the file system does not, so that a
+    list that is wrong elsewhere is wrong here.
     """
-
-    def __init__(self, root: Path):
-        self.root = root
-        self._names: dict[str, set[str]] = {}
-
-    def names(self, folder: str) -> set[str]:
-        """What lies in a folder, relative to the root; nothing where there is no such folder."""
-        if folder not in self._names:
-            try:
-                self._names[folder] = set(os.listdir(self.root / folder))  # noqa: PTH208
-            except (OSError, ValueError):
-                self._names[folder] = set()
-        return self._names[folder]
-
-    def find(self, name: str) -> str | None:
-        """The name under which a file exists, which may spell é as one character or as two."""
-        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
-        for form in forms:
-            folder, _, last = form.rpartition("/")
-            if last in self.names(folder):
-                return form
-        return None
+    forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+    for form in forms:
+        folder, _, last = form.rpartition("/")
+        if last in names(folder):
+            return form
+    return None
 
 
 def _existing(file: Path, rows: list[Row]) -> tuple[list[Row], list[InputError]]:
-    folders = _Folders(file.parent)
-    found = [folders.find(row.name) for row in rows]
+    # Each folder is listed once: one question a file is slow on a network drive.
+    names = cache(lambda folder: names_in(file.parent / folder))
+    found = [_spelled(row.name, names) for row in rows]
     missing = [row for row, name in zip(rows, found, strict=True) if name is None]
     rows = [row._replace(name=name) for row, name in zip(rows, found, strict=True) if name is not None]
     if not missing:
@@ -231,19 +219,19 @@ def _existing(file: Path, rows: list[Row]) -> tuple[list[Row], list[InputError]]
         InputError(
             "every listed image exists, its path counting from the CSV's folder",
             f"{len(missing)} of {len(missing) + len(rows)} missing in {file}: {named}",
-            _where_they_are(file, missing[0].name, folders),
+            _where_they_are(file, missing[0].name),
         )
     ]
 
 
-def _where_they_are(file: Path, name: str, folders: _Folders) -> str:
+def _where_they_are(file: Path, name: str) -> str:
     """The mend for missing files, judged by the first of them."""
     folder, _, last = name.rpartition("/")
-    if same := [other for other in sorted(folders.names(folder)) if other.lower() == last.lower()]:
+    if same := [one for one in sorted(names_in(file.parent / folder)) if one.lower() == last.lower()]:
         return f"write names with their capital letters: there is {posixpath.join(folder, same[0])}"
     above, below = file.parent.parent, [file.parent / one for one in sorted(folder_names(file.parent))]
     for place in (above, *below, Path.cwd()):
-        if _Folders(place).find(name):
+        if _spelled(name, lambda folder, place=place: names_in(place / folder)):
             there = f"{_shown(last)} lies in {place / folder}"
             return f"{there}: write the paths from {file.parent}, or move the CSV to {place}"
     return "put the files back or take them off the list"

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain, pairwise
@@ -130,14 +130,15 @@ def partitions_for(benchmark: str, persons: int, test_persons: int) -> Partition
 
 
 def choose_partitions(
-    benchmark: str, root: Path, persons: int, test_persons: int, default: int, file: str
+    benchmark: str, root: Path, persons: int, test_persons: int, options: Mapping[str, str | int]
 ) -> Partitions:
-    """What a reader's keywords ask for: the user's ``file``, or ``test_persons`` of those that are there.
+    """What a reader's keywords ask for: the user's file, or ``test_persons`` of those that are there.
 
-    ``default`` is the keyword's default, which gives way to a file's own number. Raises ``InputError`` like
+    ``options`` are the keywords that were changed: ``partitions`` names the file, whose own number
+    ``test_persons`` gives way to unless it is among them, too. Raises ``InputError`` like
     ``read_partitions`` and ``draw``, and where file and ``test_persons`` contradict each other.
     """
-    if not file:
+    if not (file := options.get("partitions")):
         return partitions_for(benchmark, persons, test_persons)
     if "," in file:
         raise InputError(
@@ -146,7 +147,7 @@ def choose_partitions(
             "rename the file or its folder",
         )
     partitions = read_partitions(root / Path(file).expanduser(), benchmark, persons)
-    if test_persons not in (default, partitions.test_persons):
+    if options.get("test_persons", partitions.test_persons) != partitions.test_persons:
         raise InputError(
             "a file of partitions says itself how many persons are tested",
             f"test_persons={test_persons} and {file} with {partitions.test_persons}",
