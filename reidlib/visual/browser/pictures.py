@@ -82,12 +82,13 @@ class Thumbnails:
         self._paths = paths
         self._kept = lru_cache(_KEPT)(self._made)
 
-    def __call__(self, index: int) -> bytes | None:
-        """An image's JPEG; None where its file cannot be read, which is tried again the next time."""
+    def __call__(self, index: int, missing: list[str]) -> bytes:
+        """An image's JPEG; grey, and its name added to ``missing``, where its file cannot be read now."""
         try:
             return self._kept(index)
         except OSError:
-            return None
+            missing.append(self._paths[index].name)
+            return blank()
 
     def _made(self, index: int) -> bytes:
         image = decode(self._paths[index])
