@@ -67,7 +67,6 @@ def image_grid(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     titles: Sequence[Sequence[str]] = (),
-    title: str = "",
     height: float = 1.3,
     blocks: int = 1,
 ) -> Figure:
@@ -80,14 +79,10 @@ def image_grid(
     wide = max(map(len, images))
     ratio = images[0][0].shape[1] / images[0][0].shape[0]
     margin = 0.09 * max((len(row) for row in rows), default=0)
-    gap = 0.25 * height * ratio
     # A gap between blocks is a narrow column of its own, which stays empty.
-    slots, widths = [], []
-    for column in range(wide):
-        if column and column % (wide // blocks) == 0:
-            widths.append(gap)
-        slots.append(len(widths))
-        widths.append(height * ratio)
+    block = [height * ratio] * (wide // blocks)
+    widths = block + [0.25 * height * ratio, *block] * (blocks - 1)
+    slots = [column + column // len(block) for column in range(wide)]
     figure, cells = plt.subplots(
         len(images),
         len(widths),
@@ -109,8 +104,6 @@ def image_grid(
     for line, labels in zip(grid, titles or [columns], strict=False):
         for axes, label in zip(line, labels, strict=False):
             axes.set_title(label, fontsize=9, fontweight="normal", loc="left" if titles else "center")
-    if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 

@@ -50,7 +50,6 @@ def score_bars(
     *,
     baseline: str | None = None,
     colours: Mapping[str, str] | None = None,
-    xlabel: str = "per cent",
 ) -> Figure:
     """A panel for each measure and a bar for each row, with its value written on.
 
@@ -79,7 +78,7 @@ def score_bars(
             axes.text(1.04 * longest, place, text, va="center", fontsize=9)
         if baseline is not None and np.isfinite(means[baseline]):
             axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)
-        axes.set(title=measure, xlabel=xlabel, xlim=(0, 1.4 * longest))
+        axes.set(title=measure, xlabel="per cent", xlim=(0, 1.4 * longest))
         # No ticks under the numbers: a share has no 120 per cent.
         ticks = MaxNLocator(5, integer=True).tick_values(0, longest)
         axes.set_xticks([tick for tick in ticks if tick <= longest])
