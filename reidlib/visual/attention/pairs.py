@@ -204,9 +204,8 @@ def accounted(name: str, found: Pairs) -> str:
     for kind, own in places_by_kind(found.parts).items():
         similar = similarities_np[:, own] != 0  # a part may find nothing at all
         shares = sums_np[:, own][similar] / similarities_np[:, own][similar]
-        said.append(
-            f"{kind} " + (f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–")
-        )
+        median = f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–"
+        said.append(f"{kind} {median}")
     return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(said)}."
 
 

@@ -195,7 +195,7 @@ class RunChooser(widgets.VBox):
             run = setup.obtain(name)
             self._list_runs()
             self._folder.value, self._known.value = "", run.folder
-            self._show(run, setup.data)
+            self._opened(*open_collection(run, setup.data, execution=self._execution))
 
         self._work(train)
 
@@ -205,25 +205,21 @@ class RunChooser(widgets.VBox):
         run = Run.open(folder)
         run.weights()  # before any image is read: says so where they are missing
         root, benchmark = self._data_root.value.strip(), self._benchmark.value.strip()
-        self._show(run, benchmark_of(run, root, benchmark=benchmark))
-
-    def _show(self, run: Run, benchmark) -> None:
-        collection, model = open_collection(run, benchmark, execution=self._execution)
-        self._opened(collection, model)
+        searched = benchmark_of(run, root, benchmark=benchmark)
+        self._opened(*open_collection(run, searched, execution=self._execution))
 
     def _work(self, task: Callable[[], None]) -> None:
         """Do what takes long, under a bar; what goes wrong is said."""
         self._say("")
         self._load.disabled = True
         self._output.clear_output()
-        try:
-            with self._output:
-                print("loading …")
-                try:
-                    task()
-                except (Exception, KeyboardInterrupt) as error:  # JupyterLab hides what a callback raises
-                    self._unfolded.value = True
-                    self._say(in_a_line(error))
-            self._output.clear_output()
-        finally:
-            self._load.disabled = False
+        with self._output:
+            print("loading …")
+            try:
+                task()
+            except (Exception, KeyboardInterrupt) as error:  # JupyterLab hides what a callback raises
+                self._unfolded.value = True
+                self._say(in_a_line(error))
+            finally:
+                self._load.disabled = False
+        self._output.clear_output()

@@ -151,10 +151,8 @@ def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: 
     """A bar for each part, what it contributes to the squared distance; SVG, ``longest`` its full width."""
     if not parts:
         return ""
-    told = _told(parts, contributions_p)
-    for part, value, colour in zip(told, contributions_p.tolist(), bar_colours(parts), strict=True):
-        part |= {"colour": colour, "length": min(1.0, value / longest) if longest > 0 else 0.0}
-    return str(_HTML.bars(told, parts[int(np.argmax(contributions_p))].name, _BARS_WIDTH, INK, GREY))
+    told, most = _told(parts, contributions_p), parts[int(np.argmax(contributions_p))].name
+    return str(_HTML.bars(told, bar_colours(parts), longest, most, _BARS_WIDTH, INK, GREY))
 
 
 def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
@@ -162,18 +160,12 @@ def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
     return str(_HTML.contribution_table(_told(parts, entry.contributions)))
 
 
-def _told(parts: Sequence[FeaturePart], contributions_p: np.ndarray) -> list[dict]:
-    """Each part's name, kind and contribution, in absolute numbers and as a share, as texts."""
-    total = max(float(contributions_p.sum()), 1e-12)
-    return [
-        {
-            "name": part.name,
-            "kind": part.kind,
-            "value": f"{value:.3g}",
-            "share": f"{100 * value / total:.0f} %",
-        }
-        for part, value in zip(parts, contributions_p.tolist(), strict=True)
-    ]
+def _told(
+    parts: Sequence[FeaturePart], contributions_p: np.ndarray
+) -> list[tuple[FeaturePart, float, float]]:
+    """Each part with its contribution, in absolute numbers and in per cent of all parts'."""
+    shares_p = 100 * contributions_p / max(float(contributions_p.sum()), 1e-12)
+    return list(zip(parts, contributions_p.tolist(), shares_p.tolist(), strict=True))
 
 
 def view_figure(views: Sequence[View], collection: Collection, *, title: str = "") -> Figure:

@@ -225,12 +225,10 @@ def ranked_lists_at(
     """
     images, statuses = [], []
     for place in places:
-        entries = zip(
-            lists["gallery_indices"][place, :_SHOWN], lists["statuses"][place, :_SHOWN], strict=True
-        )
-        found = [(index, status) for index, status in entries if index >= 0]  # −1: the list ended
-        images.append([gallery_nhwc[index] for index, _ in found])
-        statuses.append([tuple(STATUS)[status] for _, status in found])
+        indices = lists["gallery_indices"][place, :_SHOWN]
+        there = indices >= 0  # −1: the list ended
+        images.append(gallery_nhwc[indices[there]])
+        statuses.append([tuple(STATUS)[status] for status in lists["statuses"][place, :_SHOWN][there]])
     queries = [lists["query_indices"][place] for place in places]
     labels = [f"AP {100 * average_precision[query]:.0f}" for query in queries]
     return ranked_lists(

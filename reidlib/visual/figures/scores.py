@@ -227,14 +227,13 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
 
     studies: row -> ``evaluate.study_protocols`` of it, all of the same ways.
     """
-    names = [way.name for way in next(iter(studies.values()))]
-    entries = [way.gallery for way in next(iter(studies.values()))]
-    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(names) + 1.2))
+    labels = [f"{way.name}\n{_entries(*way.gallery)}" for way in next(iter(studies.values()))]
+    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(labels) + 1.2))
     for order, (row, ways) in enumerate(studies.items()):
         marker, colour, title = _NETWORKS[row]
         shares = [100 * way.rank1 for way in ways]
         axes.plot(
-            shares, range(len(names)), marker, color=colour, markersize=8, label=title,
+            shares, range(len(labels)), marker, color=colour, markersize=8, label=title,
             clip_on=False, zorder=3,
         )  # fmt: skip
         rise = 7 if order == 0 else -13  # labels of equal scores stand above and below
@@ -245,9 +244,8 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
                 f"{share:.1f}", (share, place), (shift, rise), textcoords="offset points", ha=side,
                 fontsize=8, color=INK,
             )  # fmt: skip
-    labels = [f"{name}\n{_entries(*sizes)}" for name, sizes in zip(names, entries, strict=True)]
-    axes.set_yticks(range(len(names)), labels)
-    axes.set_ylim(len(names) - 0.5, -0.7)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.7)
     _per_cent(axes, min(100 * way.rank1 for ways in studies.values() for way in ways))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(studies))
     return figure
@@ -259,22 +257,21 @@ def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figu
     tables: title -> row -> rank-1 in per cent and whose it is: "paper" (JLML or Pyramid), "other", or the
     name of this suite's row, with " (not comparable)" for a small profile or a part of the benchmark.
     """
-    looks = {
-        "other": ("|", GREY, "other methods, as printed"),
-        "paper": ("D", BLUE, "JLML or Pyramid, as printed"),
+    looks = {  # marker, its size, edge, face, words
+        "other": ("|", 11, GREY, GREY, "other methods, as printed"),
+        "paper": ("D", 7, BLUE, BLUE, "JLML or Pyramid, as printed"),
     }
-    for row, marker, title in (("jlml", "*", "JLML"), ("pyramid", "^", "Pyramid")):
-        looks[row] = (marker, RED, f"this suite's {title}")
-        looks[f"{row} (not comparable)"] = (marker, RED, f"this suite's {title}, not comparable")
+    for row, marker, size, title in (("jlml", "*", 12, "JLML"), ("pyramid", "^", 9, "Pyramid")):
+        words = f"this suite's {title}"
+        looks[row] = (marker, size, RED, RED, words)
+        looks[f"{row} (not comparable)"] = (marker, size, RED, "white", f"{words}, not comparable")
     figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.6))
     used = {}
     for place, rows in enumerate(tables.values()):
         values = [value for value, _ in rows.values()]
         axes.plot([min(values), max(values)], [place, place], color="#DDDDDD", linewidth=1, zorder=1)
         for value, kind in rows.values():
-            marker, colour, _ = looks[kind]
-            size = {"|": 11, "D": 7, "*": 12, "^": 9}[marker]
-            face = "white" if kind.endswith("(not comparable)") else colour
+            marker, size, colour, face, _ = looks[kind]
             (used[kind],) = axes.plot(
                 value, place, marker, color=colour, markersize=size, markerfacecolor=face,
                 markeredgewidth=1.5, clip_on=False, zorder=3,
@@ -283,7 +280,7 @@ def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figu
     axes.set_ylim(len(tables) - 0.5, -0.5)
     _per_cent(axes, min(value for rows in tables.values() for value, _ in rows.values()))
     handles = [used[kind] for kind in looks if kind in used]
-    texts = [looks[kind][2] for kind in looks if kind in used]
+    texts = [looks[kind][-1] for kind in looks if kind in used]
     figure.legend(handles, texts, loc="outside upper center", ncols=min(2, len(texts)))
     return figure
 

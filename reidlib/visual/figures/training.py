@@ -79,7 +79,7 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
             _smoothed(losses, step, steps[name], colour, f"{name} loss")
         if f"weight_{name}" in steps:
             values = steps[f"weight_{name}"]
-            _smoothed(weights, step, values, colour, f"weight of the {name} loss", parts=20, strong=True)
+            _smoothed(weights, step, values, colour, f"weight of the {name} loss", strong=True)
             weights.lines[-1].set_linestyle("-" if name == "identity" else "--")  # both may be 1
     highest = max(np.nanmax(steps[name]) for name in LOSSES if name in steps)
     losses.set(ylabel="sum over the parts", ylim=(0, 1.05 * highest))
@@ -139,15 +139,9 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
 
 
 def _smoothed(
-    axes: Axes,
-    step: np.ndarray,
-    values: np.ndarray,
-    colour: str,
-    label: str,
-    parts: int = 50,
-    strong: bool = False,
+    axes: Axes, step: np.ndarray, values: np.ndarray, colour: str, label: str, strong: bool = False
 ) -> None:
-    window = max(1, len(step) // parts)
+    window = max(1, len(step) // (20 if strong else 50))
     if window > 1:  # dots, since a line would not show a value between two that were not measured
         alpha, area = (0.5, 80) if strong else (0.25, 55)
         axes.plot(step, values, "o", color=colour, alpha=alpha, ms=max(1.0, area / len(step) ** 0.5), mew=0)
