@@ -168,12 +168,11 @@ def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Fi
         axes.set_title(kind, color=kind_colour(kind), loc="left")
         axes.legend(loc="upper right", handlelength=1.6, borderaxespad=0.1)
         axes.tick_params(labelbottom=True)
+        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
     low, high = panels[0, 0].get_ylim()
     panels[0, 0].set_ylim(low, high + 0.4 * (high - low))  # room for the legends
     for axes in panels[:, 0]:
         axes.set_ylabel("similarity of the part")
-    for axes in figure.axes:
-        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
     for axes in panels[-1]:
         if axes.figure is not None:
             axes.set_xlabel("patches of the part blanked (%)")

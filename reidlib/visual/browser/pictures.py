@@ -236,9 +236,8 @@ class Comparison(widgets.VBox):
         self._picture.layout.display = "none"
         self.layout.display = ""
         if model is None:
-            raise InputError(
-                "part attention needs the network", "features alone", "open a run with its weights"
-            )
+            rule = "part attention needs the network"
+            raise InputError(rule, "features alone", "open a run with its weights")
         self._picture.value = png(_attention(collection, model, shown, entry.gallery_index), 90)
         self._picture.layout.display = ""
 

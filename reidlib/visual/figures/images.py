@@ -147,13 +147,12 @@ def ranked_lists(
     height = 1.5
     bar_height = 0 if bars is None else max(0.5, 0.075 * len(bar_names))
     lines = 1 if bars is None else 2
+    across = (wide + 1.4) * max(height * ratio, 0.92) + 1.2
+    size = (across, len(queries) * (height + 0.55 + bar_height) + 0.4)
     figure, grid = plt.subplots(
         lines * len(queries),
         wide + 1,
-        figsize=(
-            (wide + 1.4) * max(height * ratio, 0.92) + 1.2,
-            len(queries) * (height + 0.55 + bar_height) + 0.4,
-        ),
+        figsize=size,
         squeeze=False,
         width_ratios=[1.25] + [1] * wide,
         height_ratios=[height, bar_height][:lines] * len(queries),

@@ -18,6 +18,12 @@ from reidlib.visual.figures.images import panel_grid
 
 _MARKERS = "osD^vPX"
 _NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
+# On which side of nought an interval lies: colour, marker, its face, words.
+_ABOVE, _BELOW, _BOTH = (
+    (BLUE, "o", BLUE, "interval above 0"),
+    (RED, "X", RED, "below 0"),
+    (GREY, "o", "white", "on both sides of 0"),
+)
 _LOGARITHMIC_TICKS = (-50, -20, -5, -2, 0, 2, 5, 20, 50)
 
 
@@ -63,9 +69,8 @@ def score_bars(
     for axes, measure in zip(panels[0], measures, strict=True):
         means = {row: cells[measure].mean for row, cells in rows.items()}
         # The numbers stand in a column behind the longest bar, where no line crosses them.
-        longest = np.nanmax(
-            [1.0, *(cells[measure].mean + (cells[measure].half_width or 0) for cells in rows.values())]
-        )
+        ends = [cells[measure].mean + (cells[measure].half_width or 0) for cells in rows.values()]
+        longest = np.nanmax([1.0, *ends])
         for place, (row, cells) in enumerate(rows.items()):
             mean, half_width = cells[measure][:2]
             if not np.isfinite(mean):
@@ -121,17 +126,13 @@ def differences(
             axes.axhline(place - 0.5, color="#CCCCCC", linewidth=1)
     grid[0][0].set_yticks(range(len(rows)), rows)
     grid[0][0].set_ylim(len(rows) - 0.4, -0.6)
-    signs = [
-        (BLUE, "o", BLUE, "-", "interval above 0"),
-        (RED, "X", RED, "-", "below 0"),
-        (GREY, "o", "white", "-", "on both sides of 0"),
+    handles = [
+        plt.Line2D([], [], color=colour, marker=marker, mfc=face, linewidth=1.6, label=text)
+        for colour, marker, face, text in (_ABOVE, _BELOW, _BOTH)
     ]
     if any(printed.values()):
-        signs.append((INK, "D", "white", "", "the paper's, elsewhere"))
-    handles = [
-        plt.Line2D([], [], color=colour, marker=marker, mfc=fill, ls=style, linewidth=1.6, label=text)
-        for colour, marker, fill, style, text in signs
-    ]
+        look = {"color": INK, "marker": "D", "mfc": "white", "ls": ""}
+        handles.append(plt.Line2D([], [], label="the paper's, elsewhere", **look))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -151,12 +152,10 @@ def _intervals(
             axes.plot(diamond, place, "D", color=INK, mfc="white", ms=6, zorder=2)
         found = intervals[row]
         if found is not None:
-            drawn = GREY if not found.clear else BLUE if found.mean > 0 else RED
-            axes.plot([found.low, found.high], [place, place], color=drawn, linewidth=2, zorder=3)
-            marker = "X" if drawn == RED else "o"
-            axes.plot(
-                found.mean, place, marker, color=drawn, mfc="white" if drawn == GREY else drawn, zorder=4
-            )
+            side = _BOTH if not found.clear else _ABOVE if found.mean > 0 else _BELOW
+            colour, marker, face, _ = side
+            axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2, zorder=3)
+            axes.plot(found.mean, place, marker, color=colour, mfc=face, zorder=4)
         # The numbers stand in a column of their own at the right.
         axes.annotate(
             str(found or "missing"), (1.02, place), xycoords=("axes fraction", "data"), va="center",
