@@ -40,14 +40,14 @@ def test_first_answers_are_the_first_right_and_the_first_wrong_ones():
         "gallery_indices": np.array([[1, 2, 3], [4, 5, 6], [7, 8, -1], [1, 2, 3]]),
         "statuses": np.array([[0, 0, 2], [1, 0, 1], [0, 0, 4], [3, 2, 0]], np.int8),
     }
-    found = first_answers(lists)
-    assert found.query_indices.tolist() == [7, 8, 10]  # 9 has no wrong one
-    assert found.match_indices.tolist() == [1, 5, 3]
-    assert found.other_indices.tolist() == [3, 4, 2]
-    assert found.wrong_first.tolist() == [False, True, True]
-    assert found.spread(2).query_indices.tolist() == [7, 10]
+    found = first_answers(lists, 4)
+    assert found["query"].tolist() == [7, 8, 10]  # 9 has no wrong one
+    assert found["match"].tolist() == [1, 5, 3]
+    assert found["other"].tolist() == [3, 4, 2]
+    assert found["wrong_first"].tolist() == [False, True, True]
+    assert first_answers(lists, 2)["query"].tolist() == [7, 10]
     with pytest.raises(InputError, match="a right and a wrong answer"):
-        first_answers({**lists, "statuses": np.zeros((4, 3), np.int8)})
+        first_answers({**lists, "statuses": np.zeros((4, 3), np.int8)}, 4)
 
 
 def test_pairs_show_a_query_its_match_and_somebody_else(evaluated):

@@ -97,17 +97,12 @@ def deletion_curves(
     one step or order.
     """
     if not 0 < len(images_nchw) == len(maps_nhw) == len(rows_n) == len(persons_n):
-        raise InputError(
-            "each of one or more pairs has an image, a map, its rows and a person",
-            f"{len(images_nchw)}, {len(maps_nhw)}, {len(rows_n)} and {len(persons_n)}",
-            "give one each",
-        )
+        rule = "each of one or more pairs has an image, a map, its rows and a person"
+        found = f"{len(images_nchw)}, {len(maps_nhw)}, {len(rows_n)} and {len(persons_n)}"
+        raise InputError(rule, found, "give one each")
     if maps_nhw.shape[1:] != images_nchw.shape[2:]:
-        raise InputError(
-            "a map has its image's size",
-            f"{maps_nhw.shape[1:]} for {tuple(images_nchw.shape[2:])}",
-            "scale it",
-        )
+        found = f"{maps_nhw.shape[1:]} for {tuple(images_nchw.shape[2:])}"
+        raise InputError("a map has its image's size", found, "scale it")
     if steps < 1 or orders < 1:
         raise InputError("one step and one random order at least", f"{steps} and {orders}", "ask for more")
     generator = np.random.default_rng(seed)
@@ -189,7 +184,6 @@ def deletion_by_kind(
     *,
     steps: int = 6,
     orders: int = 3,
-    seed: int = 0,
     stride: int | None = None,
 ) -> Mapping[str, Deletion]:
     """The deletion test of a network's attention, for each kind of its parts ("global", "level 2").
@@ -197,8 +191,8 @@ def deletion_by_kind(
     images_nchw: uint8, on the model's device; others_nd: the matching feature each is compared with;
     persons_n: whom each image shows. Of every kind each pair tests one part, in turn from top to bottom, so
     that kinds of many parts cost what others do. The foreign map is another pair's, of another person
-    where there is one; a pair alone has none. steps, orders, seed and cost as in ``deletion_curves``, for
-    each kind. Raises InputError like it and ``part_attention``.
+    where there is one; a pair alone has none. steps, orders and cost as in ``deletion_curves``, for each
+    kind. Raises InputError like it and ``part_attention``.
     """
     height = images_nchw.shape[2]
     parts = model.feature_parts(height)
@@ -216,7 +210,6 @@ def deletion_by_kind(
             foreign_nhw=None if other_n is None else maps_nphw[other_n, places_n],
             steps=steps,
             orders=orders,
-            seed=seed,
         )
     return found
 
@@ -291,14 +284,11 @@ def score_rows(name: str, found: Mapping[str, Deletion]) -> list[dict]:
 
 def stride_rows(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> list[dict]:
     """What ``deletion_by_kind`` found with maps of each stride, as rows: over random · over foreign maps."""
-    return [
-        {
-            "network": name,
-            "stride": stride,
-            **{kind: f"{one.gain} · {one.gain_over_foreign or '–'}" for kind, one in kinds.items()},
-        }
-        for stride, kinds in by_stride.items()
-    ]
+    rows = []
+    for stride, kinds in by_stride.items():
+        gains = {kind: f"{one.gain} · {one.gain_over_foreign or '–'}" for kind, one in kinds.items()}
+        rows.append({"network": name, "stride": stride, **gains})
+    return rows
 
 
 def stride_sentence(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> str:

@@ -155,26 +155,24 @@ def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Fi
     figure, panels = panel_grid(len(deletions), (3.3, 2.7), (0.3, 0.6), sharex=True, sharey=True)
     for axes, (kind, one) in zip(panels.flat, deletions.items(), strict=False):
         shares = 100 * one.shares_s
-        curves = [
+        for curves_ns, colour, style, name in (
             (one.random_ns, GREY, "--", "random"),
+            (one.foreign_ns, INK, ":", "another query's"),
             (one.attended_ns, kind_colour(kind), "-", "attended"),
-        ]
-        if one.foreign_ns is not None:
-            curves.insert(1, (one.foreign_ns, INK, ":", "another query's"))
-        for curves_ns, colour, style, name in curves:
-            label = f"{name}: area {number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
-            axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
+        ):
+            if curves_ns is not None:
+                label = f"{name}: area {number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
+                axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
         ends = one.random_ns.mean(0), one.attended_ns.mean(0)
         axes.fill_between(shares, *ends, color=kind_colour(kind), alpha=0.12)
         axes.set_title(kind, color=kind_colour(kind), loc="left")
         axes.legend(loc="upper right", handlelength=1.6, borderaxespad=0.1)
         axes.tick_params(labelbottom=True)
+        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
     low, high = panels[0, 0].get_ylim()
     panels[0, 0].set_ylim(low, high + 0.4 * (high - low))  # room for the legends
     for axes in panels[:, 0]:
         axes.set_ylabel("similarity of the part")
-    for axes in figure.axes:
-        axes.set(xlim=(0, 100), xticks=range(0, 101, 25))
     for axes in panels[-1]:
         if axes.figure is not None:
             axes.set_xlabel("patches of the part blanked (%)")
@@ -258,14 +256,9 @@ def _check(rows: Sequence[Row], parts: Sequence[FeaturePart]) -> None:
     for row in rows:
         expected = (len(parts), *rows[0].image_hwc.shape[:2])
         if row.maps_phw.shape != expected or row.image_hwc.shape != rows[0].image_hwc.shape or not parts:
-            raise InputError(
-                "all images are of one size (H, W, 3), with a map of it for each of one or more parts",
-                f"{row.label}: image {row.image_hwc.shape}, maps {row.maps_phw.shape}, {len(parts)} parts",
-                "give both images' maps for the same parts",
-            )
+            rule = "all images are of one size (H, W, 3), with a map of it for each of one or more parts"
+            found = f"{row.label}: image {row.image_hwc.shape}, maps {row.maps_phw.shape}, {len(parts)} parts"
+            raise InputError(rule, found, "give both images' maps for the same parts")
         if row.captions and len(row.captions) != len(parts):
-            raise InputError(
-                "a caption or similarity belongs to each part",
-                f"{len(row.captions)} for {len(parts)} parts",
-                "give one each",
-            )
+            found = f"{len(row.captions)} for {len(parts)} parts"
+            raise InputError("a caption or similarity belongs to each part", found, "give one each")

@@ -141,10 +141,8 @@ def pixel_rows(part: FeaturePart, height: int) -> tuple[int, int]:
 
 def places_by_kind(parts: Sequence[FeaturePart]) -> dict[str, list[int]]:
     """The places of the parts of each kind, in the parts' order."""
-    places: dict[str, list[int]] = {}
-    for place, part in enumerate(parts):
-        places.setdefault(part.kind, []).append(place)
-    return places
+    kinds = [part.kind for part in parts]
+    return {kind: [place for place, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)}
 
 
 class _Cut(NamedTuple):

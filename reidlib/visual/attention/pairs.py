@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,23 +27,11 @@ from reidlib.visual.attention.maps import attention_grids, part_attention, place
 _AT_ONCE = 32  # images whose maps are made together
 
 
-class Answers(NamedTuple):
-    """Queries that have both a right and a wrong answer among their first: indices, all (L,)."""
+def first_answers(lists: Mapping[str, np.ndarray], count: int) -> pd.DataFrame:
+    """The first right and the first wrong answer of at most ``count`` kept lists, evenly from first to last.
 
-    query_indices: np.ndarray
-    match_indices: np.ndarray  # of the gallery: the nearest image of the same person
-    other_indices: np.ndarray  # and of anybody else
-    wrong_first: np.ndarray  # bool: is the wrong one nearer?
-
-    def spread(self, count: int) -> Answers:
-        """At most ``count`` of them, evenly from the first to the last."""
-        chosen = np.unique(np.linspace(0, len(self.query_indices) - 1, count).round().astype(np.int64))
-        return Answers(*(values[chosen] for values in self))
-
-
-def first_answers(lists: Mapping[str, np.ndarray]) -> Answers:
-    """The first right and the first wrong answer of each kept list (``evaluate.ranked_lists_of``).
-
+    lists: ``evaluate.ranked_lists_of``. Columns: "query", its index; "match" and "other", the gallery's
+    indices of the nearest image of the same person and of anybody else; "wrong_first", is the other nearer?
     Queries come in the lists' order, worst average precision first; those that lack either among the kept
     places are left out. A distractor is a wrong answer. Raises InputError where none has both.
     """
@@ -50,17 +39,18 @@ def first_answers(lists: Mapping[str, np.ndarray]) -> Answers:
     right, wrong = statuses == Status.MATCH, (statuses == Status.OTHER) | (statuses == Status.DISTRACTOR)
     both = np.flatnonzero(right.any(1) & wrong.any(1))
     if not len(both):
-        raise InputError(
-            "a query has a right and a wrong answer among its kept ones", "none does", "use another run"
-        )
+        rule = "a query has a right and a wrong answer among its kept ones"
+        raise InputError(rule, "none does", "use another run")
     first_right, first_wrong = right[both].argmax(1), wrong[both].argmax(1)
     gallery = lists["gallery_indices"]
-    return Answers(
-        lists["query_indices"][both],
-        gallery[both, first_right],
-        gallery[both, first_wrong],
-        first_wrong < first_right,
-    )
+    columns = {
+        "query": lists["query_indices"][both],
+        "match": gallery[both, first_right],
+        "other": gallery[both, first_wrong],
+        "wrong_first": first_wrong < first_right,
+    }
+    chosen = np.unique(np.linspace(0, len(both) - 1, count).round().astype(np.int64))
+    return pd.DataFrame(columns).iloc[chosen]
 
 
 def part_similarities(features_nd: Tensor, others_nd: Tensor, parts: Sequence[FeaturePart]) -> np.ndarray:
@@ -73,7 +63,7 @@ def part_similarities(features_nd: Tensor, others_nd: Tensor, parts: Sequence[Fe
 class Pairs(NamedTuple):
     """A network, and L queries with the images that each is compared with, by role.
 
-    Roles are "query", "match" and, for test images, "other" (see ``Answers``).
+    Roles are "query", "match" and, for test images, "other" (see ``first_answers``).
     """
 
     model: nn.Module
@@ -122,13 +112,10 @@ def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Executio
     Raises InputError like ``first_answers``, for less than one, and where the run's weights are not there.
     """
     _check(count)
-    answers = first_answers(ranked_lists_of(run)).spread(count)
-    images = {
-        "query": (benchmark.query, answers.query_indices),
-        "match": (benchmark.gallery, answers.match_indices),
-        "other": (benchmark.gallery, answers.other_indices),
-    }
-    return _pairs(run, images, answers.wrong_first, execution)
+    answers = first_answers(ranked_lists_of(run), count)
+    splits = {"query": benchmark.query, "match": benchmark.gallery, "other": benchmark.gallery}
+    images = {role: (split, answers[role].to_numpy()) for role, split in splits.items()}
+    return _pairs(run, images, answers["wrong_first"].to_numpy(), execution)
 
 
 def training_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> Pairs:
@@ -217,9 +204,8 @@ def accounted(name: str, found: Pairs) -> str:
     for kind, own in places_by_kind(found.parts).items():
         similar = similarities_np[:, own] != 0  # a part may find nothing at all
         shares = sums_np[:, own][similar] / similarities_np[:, own][similar]
-        said.append(
-            f"{kind} " + (f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–")
-        )
+        median = f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–"
+        said.append(f"{kind} {median}")
     return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(said)}."
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -84,7 +85,7 @@ class RankingBrowser(widgets.VBox):
         self._quiet = False
         self._cards: list[Card] = []
         super().__init__()
-        self._controls = Controls(self, step=self._step, go_to=self._go_to, turned=self._turned)
+        self._controls = Controls(self, go_to=self._go_to, turned=self._turned)
         folder = Path(runs) if runs else files.runs()
         self._chooser = RunChooser(folder, device, opened=self.browse, say=self._say)
         self._message, self._statement = widgets.HTML(), widgets.HTML()
@@ -160,9 +161,6 @@ class RankingBrowser(widgets.VBox):
         if not self._quiet:
             setattr(self, name, value)
 
-    def _step(self, by: int) -> None:
-        self.position += by
-
     def _go_to(self, query: int) -> None:
         if self._quiet or self._collection is None:
             return
@@ -212,15 +210,8 @@ class RankingBrowser(widgets.VBox):
         with self._telling():
             with self._quietly():
                 self._controls.follow(self)
-            options = Options(
-                self.feature,
-                self.metric,
-                self.reranked,
-                self.top,
-                tuple(self.cameras),
-                self._persons,
-                self.show_ignored,
-            )
+            turned = {field.name: getattr(self, field.name) for field in fields(Options)}
+            options = Options(**turned | {"persons": self._persons})
             query = int(self._queries[self.position])
             ranking = self._fitted(options) if options.reranked else None
             self.shown = view(self._collection, query, options, reranking=ranking)
@@ -241,24 +232,17 @@ class RankingBrowser(widgets.VBox):
         return self._reranking[1]
 
     def _display(self, shown: View) -> None:
-        collection, missing = self._collection, []
-
-        def picture(thumbnails: pictures.Thumbnails, paths: Sequence[Path], index: int) -> bytes:
-            jpeg = thumbnails(index)
-            if jpeg is None:
-                missing.append(paths[index].name)
-            return jpeg or pictures.blank()
-
-        jpeg = picture(self._query_thumbnails, collection.query_paths, shown.query_index)
-        self._query.show(
-            jpeg, pictures.query_caption(shown, collection), "query", f"query {shown.query_index}"
-        )
+        collection = self._collection
+        missing: list[str] = []  # names of files
+        jpeg = self._query_thumbnails(shown.query_index, missing)
+        caption = pictures.query_caption(shown, collection)
+        self._query.show(jpeg, caption, "query", f"query {shown.query_index}")
         while len(self._cards) < len(shown.entries):
             place = len(self._cards)
             self._cards.append(Card(lambda place=place: self._pick(place)))
         longest = max((float(entry.contributions.max()) for entry in shown.entries), default=0.0)
         for card, entry in zip(self._cards, shown.entries, strict=False):
-            jpeg = picture(self._gallery_thumbnails, collection.gallery_paths, entry.gallery_index)
+            jpeg = self._gallery_thumbnails(entry.gallery_index, missing)
             caption = pictures.entry_caption(entry, shown, collection, longest=longest)
             card.show(jpeg, caption, entry.status.name.lower(), pictures.entry_words(entry))
         if len(self._gallery.children) != len(shown.entries):

@@ -36,7 +36,7 @@ _NO_RUN = InputError(
 class Controls(widgets.VBox):
     """Two rows of controls, bound to a browser's traits.
 
-    step: called with −1 or 1 by the buttons. go_to: called with a query's index. turned: called with a
+    go_to: called with a query's index. turned: called with a
     trait's name and value by controls whose choices may be changed under them.
     """
 
@@ -44,7 +44,6 @@ class Controls(widgets.VBox):
         self,
         browser: traitlets.HasTraits,
         *,
-        step: Callable[[int], None],
         go_to: Callable[[int], None],
         turned: Callable[[str, object], None],
     ):
@@ -78,8 +77,8 @@ class Controls(widgets.VBox):
             getattr(self, name).observe(lambda change, name=name: turned(name, change.new), "value")
         self.place.observe(lambda change: turned("position", change.new - 1), "value")
         self.index.observe(lambda change: go_to(change.new), "value")
-        self.previous.on_click(lambda _: step(-1))
-        self.next.on_click(lambda _: step(1))
+        for button, by in ((self.previous, -1), (self.next, 1)):
+            button.on_click(lambda _, by=by: setattr(browser, "position", browser.position + by))
         wrapped = {"flex_flow": "row wrap", "align_items": "center"}
         query_row = [self.order, self.query_person, self.query_camera]
         query_row += [self.previous, self.next, self.place, self.index]
@@ -87,12 +86,8 @@ class Controls(widgets.VBox):
         list_row += [self.cameras, self.persons, self.show_ignored]
         self._all = (*query_row, *list_row)
         super().__init__([widgets.HBox(row, layout=wrapped) for row in (query_row, list_row)])
-        self.enable(False)
-
-    def enable(self, enabled: bool) -> None:
-        """Let the controls be turned, or grey them out."""
         for control in self._all:
-            control.disabled = not enabled
+            control.disabled = True  # until there is something to show
 
     def fit(self, collection: Collection) -> None:
         """Offer what a collection has."""
@@ -102,7 +97,8 @@ class Controls(widgets.VBox):
         there = np.unique(collection.query.camera_ids).tolist()
         self.query_camera.options = [(ALL, ALL), *((str(camera), camera) for camera in there)]
         self.index.max = len(collection.query) - 1
-        self.enable(True)
+        for control in self._all:
+            control.disabled = False
 
     def follow(self, browser: traitlets.HasTraits) -> None:
         """Show what the browser's traits say. Raises InputError for what the collection does not have."""
@@ -158,28 +154,23 @@ class RunChooser(widgets.VBox):
         # A button, which a keyboard reaches, folds the controls away.
         self._unfolded = widgets.ToggleButton(description="Run", layout={"width": "auto"})
         self._controls = widgets.VBox(controls)
-        self._unfolded.observe(lambda change: self._fold(not change.new), "value")
+        folded = (self._unfolded, "value"), (self._controls.layout, "display")
+        traitlets.dlink(*folded, lambda unfolded: "" if unfolded else "none")
         # Of the two ways to name a run the last one that was used holds.
         self._known.observe(lambda change: change.new and setattr(self._folder, "value", ""), "value")
         super().__init__([self._unfolded, self._controls, self._output])
-        self._fold(True)
         self._list_runs()
 
-    def _fold(self, folded: bool) -> None:
-        self._unfolded.value = not folded
-        self._controls.layout.display = "none" if folded else ""
-
     def _list_runs(self) -> None:
-        found = sorted(
-            path.parent for path in self._runs.glob("*/weights.pt") if (path.parent / "run.json").is_file()
-        )
+        weights = self._runs.glob("*/weights.pt")
+        found = sorted(path.parent for path in weights if (path.parent / "run.json").is_file())
         self._known.options = [("", None)] + [(folder.name, folder) for folder in found]
 
     def start(self, run: str | Path | None, benchmark: str | None, data_root: str | Path | None) -> None:
         """Load a run at once, or ask for one."""
         self._benchmark.value, self._data_root.value = benchmark or "", str(data_root or "")
         if run is None:
-            self._fold(False)
+            self._unfolded.value = True
             self._say(str(_NO_RUN))
         else:
             self._folder.value = str(run)
@@ -188,7 +179,7 @@ class RunChooser(widgets.VBox):
     def named(self, title: str) -> None:
         """Say what is open, and fold the controls away."""
         self._unfolded.description = f"Run: {title}"
-        self._fold(True)
+        self._unfolded.value = False
 
     def load(self) -> None:
         """Open the run that the controls name; a folder that was typed comes before one of the list."""
@@ -203,7 +194,7 @@ class RunChooser(widgets.VBox):
             run = setup.obtain(name)
             self._list_runs()
             self._folder.value, self._known.value = "", run.folder
-            self._show(run, setup.data)
+            self._opened(*open_collection(run, setup.data, execution=self._execution))
 
         self._work(train)
 
@@ -213,25 +204,21 @@ class RunChooser(widgets.VBox):
         run = Run.open(folder)
         run.weights()  # before any image is read: says so where they are missing
         root, benchmark = self._data_root.value.strip(), self._benchmark.value.strip()
-        self._show(run, benchmark_of(run, root, benchmark=benchmark))
-
-    def _show(self, run: Run, benchmark) -> None:
-        collection, model = open_collection(run, benchmark, execution=self._execution)
-        self._opened(collection, model)
+        searched = benchmark_of(run, root, benchmark=benchmark)
+        self._opened(*open_collection(run, searched, execution=self._execution))
 
     def _work(self, task: Callable[[], None]) -> None:
         """Do what takes long, under a bar; what goes wrong is said."""
         self._say("")
         self._load.disabled = True
         self._output.clear_output()
-        try:
-            with self._output:
-                print("loading …")
-                try:
-                    task()
-                except (Exception, KeyboardInterrupt) as error:  # JupyterLab hides what a callback raises
-                    self._fold(False)
-                    self._say(in_a_line(error))
-            self._output.clear_output()
-        finally:
-            self._load.disabled = False
+        with self._output:
+            print("loading …")
+            try:
+                task()
+            except (Exception, KeyboardInterrupt) as error:  # JupyterLab hides what a callback raises
+                self._unfolded.value = True
+                self._say(in_a_line(error))
+            finally:
+                self._load.disabled = False
+        self._output.clear_output()

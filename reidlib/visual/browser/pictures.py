@@ -82,12 +82,13 @@ class Thumbnails:
         self._paths = paths
         self._kept = lru_cache(_KEPT)(self._made)
 
-    def __call__(self, index: int) -> bytes | None:
-        """An image's JPEG; None where its file cannot be read, which is tried again the next time."""
+    def __call__(self, index: int, missing: list[str]) -> bytes:
+        """An image's JPEG; grey, and its name added to ``missing``, where its file cannot be read now."""
         try:
             return self._kept(index)
         except OSError:
-            return None
+            missing.append(self._paths[index].name)
+            return blank()
 
     def _made(self, index: int) -> bytes:
         image = decode(self._paths[index])
@@ -150,10 +151,8 @@ def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: 
     """A bar for each part, what it contributes to the squared distance; SVG, ``longest`` its full width."""
     if not parts:
         return ""
-    told = _told(parts, contributions_p)
-    for part, value, colour in zip(told, contributions_p.tolist(), bar_colours(parts), strict=True):
-        part |= {"colour": colour, "length": min(1.0, value / longest) if longest > 0 else 0.0}
-    return str(_HTML.bars(told, parts[int(np.argmax(contributions_p))].name, _BARS_WIDTH, INK, GREY))
+    told, most = _told(parts, contributions_p), parts[int(np.argmax(contributions_p))].name
+    return str(_HTML.bars(told, bar_colours(parts), longest, most, _BARS_WIDTH, INK, GREY))
 
 
 def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
@@ -161,18 +160,12 @@ def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
     return str(_HTML.contribution_table(_told(parts, entry.contributions)))
 
 
-def _told(parts: Sequence[FeaturePart], contributions_p: np.ndarray) -> list[dict]:
-    """Each part's name, kind and contribution, in absolute numbers and as a share, as texts."""
-    total = max(float(contributions_p.sum()), 1e-12)
-    return [
-        {
-            "name": part.name,
-            "kind": part.kind,
-            "value": f"{value:.3g}",
-            "share": f"{100 * value / total:.0f} %",
-        }
-        for part, value in zip(parts, contributions_p.tolist(), strict=True)
-    ]
+def _told(
+    parts: Sequence[FeaturePart], contributions_p: np.ndarray
+) -> list[tuple[FeaturePart, float, float]]:
+    """Each part with its contribution, in absolute numbers and in per cent of all parts'."""
+    shares_p = 100 * contributions_p / max(float(contributions_p.sum()), 1e-12)
+    return list(zip(parts, contributions_p.tolist(), shares_p.tolist(), strict=True))
 
 
 def view_figure(views: Sequence[View], collection: Collection, *, title: str = "") -> Figure:
@@ -243,9 +236,8 @@ class Comparison(widgets.VBox):
         self._picture.layout.display = "none"
         self.layout.display = ""
         if model is None:
-            raise InputError(
-                "part attention needs the network", "features alone", "open a run with its weights"
-            )
+            rule = "part attention needs the network"
+            raise InputError(rule, "features alone", "open a run with its weights")
         self._picture.value = png(_attention(collection, model, shown, entry.gallery_index), 90)
         self._picture.layout.display = ""
 

@@ -223,21 +223,13 @@ def _chosen(images: Embeddings, persons: Sequence[int], cameras: Sequence[int]) 
 def _message(num_matches: int, num_fitting: int, person: int, camera: int, options: Options) -> str:
     if not num_fitting:
         asked = replace(options, show_ignored=False).filters.replace("; ", " and ")
-        return str(
-            InputError(
-                "a list shows gallery images that the filters let through",
-                f"none of {asked}" if asked else "a gallery of ignored images only",
-                "widen the filters, or show the ignored ones",
-            )
-        )
+        found = f"none of {asked}" if asked else "a gallery of ignored images only"
+        rule = "a list shows gallery images that the filters let through"
+        return str(InputError(rule, found, "widen the filters, or show the ignored ones"))
     if not num_matches:
-        return str(
-            InputError(
-                "a query is scored where its person is in the gallery from another camera",
-                f"no such image for person {person} of camera {camera}",
-                "look at the list, or choose another query",
-            )
-        )
+        found = f"no such image for person {person} of camera {camera}"
+        rule = "a query is scored where its person is in the gallery from another camera"
+        return str(InputError(rule, found, "look at the list, or choose another query"))
     return ""
 
 

@@ -67,7 +67,6 @@ def image_grid(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     titles: Sequence[Sequence[str]] = (),
-    title: str = "",
     height: float = 1.3,
     blocks: int = 1,
 ) -> Figure:
@@ -80,14 +79,10 @@ def image_grid(
     wide = max(map(len, images))
     ratio = images[0][0].shape[1] / images[0][0].shape[0]
     margin = 0.09 * max((len(row) for row in rows), default=0)
-    gap = 0.25 * height * ratio
     # A gap between blocks is a narrow column of its own, which stays empty.
-    slots, widths = [], []
-    for column in range(wide):
-        if column and column % (wide // blocks) == 0:
-            widths.append(gap)
-        slots.append(len(widths))
-        widths.append(height * ratio)
+    block = [height * ratio] * (wide // blocks)
+    widths = block + [0.25 * height * ratio, *block] * (blocks - 1)
+    slots = [column + column // len(block) for column in range(wide)]
     figure, cells = plt.subplots(
         len(images),
         len(widths),
@@ -109,8 +104,6 @@ def image_grid(
     for line, labels in zip(grid, titles or [columns], strict=False):
         for axes, label in zip(line, labels, strict=False):
             axes.set_title(label, fontsize=9, fontweight="normal", loc="left" if titles else "center")
-    if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -154,13 +147,12 @@ def ranked_lists(
     height = 1.5
     bar_height = 0 if bars is None else max(0.5, 0.075 * len(bar_names))
     lines = 1 if bars is None else 2
+    across = (wide + 1.4) * max(height * ratio, 0.92) + 1.2
+    size = (across, len(queries) * (height + 0.55 + bar_height) + 0.4)
     figure, grid = plt.subplots(
         lines * len(queries),
         wide + 1,
-        figsize=(
-            (wide + 1.4) * max(height * ratio, 0.92) + 1.2,
-            len(queries) * (height + 0.55 + bar_height) + 0.4,
-        ),
+        figsize=size,
         squeeze=False,
         width_ratios=[1.25] + [1] * wide,
         height_ratios=[height, bar_height][:lines] * len(queries),
@@ -232,12 +224,10 @@ def ranked_lists_at(
     """
     images, statuses = [], []
     for place in places:
-        entries = zip(
-            lists["gallery_indices"][place, :_SHOWN], lists["statuses"][place, :_SHOWN], strict=True
-        )
-        found = [(index, status) for index, status in entries if index >= 0]  # −1: the list ended
-        images.append([gallery_nhwc[index] for index, _ in found])
-        statuses.append([tuple(STATUS)[status] for _, status in found])
+        indices = lists["gallery_indices"][place, :_SHOWN]
+        there = indices >= 0  # −1: the list ended
+        images.append(gallery_nhwc[indices[there]])
+        statuses.append([tuple(STATUS)[status] for status in lists["statuses"][place, :_SHOWN][there]])
     queries = [lists["query_indices"][place] for place in places]
     labels = [f"AP {100 * average_precision[query]:.0f}" for query in queries]
     return ranked_lists(

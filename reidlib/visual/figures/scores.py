@@ -18,6 +18,12 @@ from reidlib.visual.figures.images import panel_grid
 
 _MARKERS = "osD^vPX"
 _NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
+# On which side of nought an interval lies: colour, marker, its face, words.
+_ABOVE, _BELOW, _BOTH = (
+    (BLUE, "o", BLUE, "interval above 0"),
+    (RED, "X", RED, "below 0"),
+    (GREY, "o", "white", "on both sides of 0"),
+)
 _LOGARITHMIC_TICKS = (-50, -20, -5, -2, 0, 2, 5, 20, 50)
 
 
@@ -50,7 +56,6 @@ def score_bars(
     *,
     baseline: str | None = None,
     colours: Mapping[str, str] | None = None,
-    xlabel: str = "per cent",
 ) -> Figure:
     """A panel for each measure and a bar for each row, with its value written on.
 
@@ -64,9 +69,8 @@ def score_bars(
     for axes, measure in zip(panels[0], measures, strict=True):
         means = {row: cells[measure].mean for row, cells in rows.items()}
         # The numbers stand in a column behind the longest bar, where no line crosses them.
-        longest = np.nanmax(
-            [1.0, *(cells[measure].mean + (cells[measure].half_width or 0) for cells in rows.values())]
-        )
+        ends = [cells[measure].mean + (cells[measure].half_width or 0) for cells in rows.values()]
+        longest = np.nanmax([1.0, *ends])
         for place, (row, cells) in enumerate(rows.items()):
             mean, half_width = cells[measure][:2]
             if not np.isfinite(mean):
@@ -79,7 +83,7 @@ def score_bars(
             axes.text(1.04 * longest, place, text, va="center", fontsize=9)
         if baseline is not None and np.isfinite(means[baseline]):
             axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)
-        axes.set(title=measure, xlabel=xlabel, xlim=(0, 1.4 * longest))
+        axes.set(title=measure, xlabel="per cent", xlim=(0, 1.4 * longest))
         # No ticks under the numbers: a share has no 120 per cent.
         ticks = MaxNLocator(5, integer=True).tick_values(0, longest)
         axes.set_xticks([tick for tick in ticks if tick <= longest])
@@ -122,17 +126,13 @@ def differences(
             axes.axhline(place - 0.5, color="#CCCCCC", linewidth=1)
     grid[0][0].set_yticks(range(len(rows)), rows)
     grid[0][0].set_ylim(len(rows) - 0.4, -0.6)
-    signs = [
-        (BLUE, "o", BLUE, "-", "interval above 0"),
-        (RED, "X", RED, "-", "below 0"),
-        (GREY, "o", "white", "-", "on both sides of 0"),
+    handles = [
+        plt.Line2D([], [], color=colour, marker=marker, mfc=face, linewidth=1.6, label=text)
+        for colour, marker, face, text in (_ABOVE, _BELOW, _BOTH)
     ]
     if any(printed.values()):
-        signs.append((INK, "D", "white", "", "the paper's, elsewhere"))
-    handles = [
-        plt.Line2D([], [], color=colour, marker=marker, mfc=fill, ls=style, linewidth=1.6, label=text)
-        for colour, marker, fill, style, text in signs
-    ]
+        look = {"color": INK, "marker": "D", "mfc": "white", "ls": ""}
+        handles.append(plt.Line2D([], [], label="the paper's, elsewhere", **look))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -152,12 +152,10 @@ def _intervals(
             axes.plot(diamond, place, "D", color=INK, mfc="white", ms=6, zorder=2)
         found = intervals[row]
         if found is not None:
-            drawn = GREY if not found.clear else BLUE if found.mean > 0 else RED
-            axes.plot([found.low, found.high], [place, place], color=drawn, linewidth=2, zorder=3)
-            marker = "X" if drawn == RED else "o"
-            axes.plot(
-                found.mean, place, marker, color=drawn, mfc="white" if drawn == GREY else drawn, zorder=4
-            )
+            side = _BOTH if not found.clear else _ABOVE if found.mean > 0 else _BELOW
+            colour, marker, face, _ = side
+            axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2, zorder=3)
+            axes.plot(found.mean, place, marker, color=colour, mfc=face, zorder=4)
         # The numbers stand in a column of their own at the right.
         axes.annotate(
             str(found or "missing"), (1.02, place), xycoords=("axes fraction", "data"), va="center",
@@ -228,14 +226,13 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
 
     studies: row -> ``evaluate.study_protocols`` of it, all of the same ways.
     """
-    names = [way.name for way in next(iter(studies.values()))]
-    entries = [way.gallery for way in next(iter(studies.values()))]
-    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(names) + 1.2))
+    labels = [f"{way.name}\n{_entries(*way.gallery)}" for way in next(iter(studies.values()))]
+    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(labels) + 1.2))
     for order, (row, ways) in enumerate(studies.items()):
         marker, colour, title = _NETWORKS[row]
         shares = [100 * way.rank1 for way in ways]
         axes.plot(
-            shares, range(len(names)), marker, color=colour, markersize=8, label=title,
+            shares, range(len(labels)), marker, color=colour, markersize=8, label=title,
             clip_on=False, zorder=3,
         )  # fmt: skip
         rise = 7 if order == 0 else -13  # labels of equal scores stand above and below
@@ -246,9 +243,8 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
                 f"{share:.1f}", (share, place), (shift, rise), textcoords="offset points", ha=side,
                 fontsize=8, color=INK,
             )  # fmt: skip
-    labels = [f"{name}\n{_entries(*sizes)}" for name, sizes in zip(names, entries, strict=True)]
-    axes.set_yticks(range(len(names)), labels)
-    axes.set_ylim(len(names) - 0.5, -0.7)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.7)
     _per_cent(axes, min(100 * way.rank1 for ways in studies.values() for way in ways))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(studies))
     return figure
@@ -260,22 +256,21 @@ def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figu
     tables: title -> row -> rank-1 in per cent and whose it is: "paper" (JLML or Pyramid), "other", or the
     name of this suite's row, with " (not comparable)" for a small profile or a part of the benchmark.
     """
-    looks = {
-        "other": ("|", GREY, "other methods, as printed"),
-        "paper": ("D", BLUE, "JLML or Pyramid, as printed"),
+    looks = {  # marker, its size, edge, face, words
+        "other": ("|", 11, GREY, GREY, "other methods, as printed"),
+        "paper": ("D", 7, BLUE, BLUE, "JLML or Pyramid, as printed"),
     }
-    for row, marker, title in (("jlml", "*", "JLML"), ("pyramid", "^", "Pyramid")):
-        looks[row] = (marker, RED, f"this suite's {title}")
-        looks[f"{row} (not comparable)"] = (marker, RED, f"this suite's {title}, not comparable")
+    for row, marker, size, title in (("jlml", "*", 12, "JLML"), ("pyramid", "^", 9, "Pyramid")):
+        words = f"this suite's {title}"
+        looks[row] = (marker, size, RED, RED, words)
+        looks[f"{row} (not comparable)"] = (marker, size, RED, "white", f"{words}, not comparable")
     figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.6))
     used = {}
     for place, rows in enumerate(tables.values()):
         values = [value for value, _ in rows.values()]
         axes.plot([min(values), max(values)], [place, place], color="#DDDDDD", linewidth=1, zorder=1)
         for value, kind in rows.values():
-            marker, colour, _ = looks[kind]
-            size = {"|": 11, "D": 7, "*": 12, "^": 9}[marker]
-            face = "white" if kind.endswith("(not comparable)") else colour
+            marker, size, colour, face, _ = looks[kind]
             (used[kind],) = axes.plot(
                 value, place, marker, color=colour, markersize=size, markerfacecolor=face,
                 markeredgewidth=1.5, clip_on=False, zorder=3,
@@ -284,7 +279,7 @@ def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figu
     axes.set_ylim(len(tables) - 0.5, -0.5)
     _per_cent(axes, min(value for rows in tables.values() for value, _ in rows.values()))
     handles = [used[kind] for kind in looks if kind in used]
-    texts = [looks[kind][2] for kind in looks if kind in used]
+    texts = [looks[kind][-1] for kind in looks if kind in used]
     figure.legend(handles, texts, loc="outside upper center", ncols=min(2, len(texts)))
     return figure
 

@@ -79,7 +79,7 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
             _smoothed(losses, step, steps[name], colour, f"{name} loss")
         if f"weight_{name}" in steps:
             values = steps[f"weight_{name}"]
-            _smoothed(weights, step, values, colour, f"weight of the {name} loss", parts=20, strong=True)
+            _smoothed(weights, step, values, colour, f"weight of the {name} loss", strong=True)
             weights.lines[-1].set_linestyle("-" if name == "identity" else "--")  # both may be 1
     highest = max(np.nanmax(steps[name]) for name in LOSSES if name in steps)
     losses.set(ylabel="sum over the parts", ylim=(0, 1.05 * highest))
@@ -120,16 +120,14 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
         2, len(traces), sharex=True, sharey="row", squeeze=False,
         figsize=(2.3 * len(traces), 4.3), height_ratios=(1.2, 1),
     )  # fmt: skip
-    for index, ((above, below), (name, (steps, in_use))) in enumerate(
-        zip(panels.T, traces.items(), strict=True)
-    ):
+    for (above, below), (name, (steps, in_use)) in zip(panels.T, traces.items(), strict=True):
         _smoothed(above, steps["step"], steps["identity"], LOSSES["identity"], "identity loss")
         above.set_title(name, fontsize=10)
         _batches_panel(below, steps["step"], steps["balanced_batches"], in_use)
         below.set_xlabel("step")
         below.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        if index:
-            below.set_ylabel("")
+    for below in panels[1][1:]:
+        below.set_ylabel("")
     last = max(steps["step"][-1] for steps, _ in traces.values())
     highest = max(steps["identity"].max() for steps, _ in traces.values())
     panels[0][0].set(ylabel="identity loss", ylim=(0, 1.05 * highest), xlim=(0.5, last + 0.5))
@@ -139,15 +137,9 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
 
 
 def _smoothed(
-    axes: Axes,
-    step: np.ndarray,
-    values: np.ndarray,
-    colour: str,
-    label: str,
-    parts: int = 50,
-    strong: bool = False,
+    axes: Axes, step: np.ndarray, values: np.ndarray, colour: str, label: str, strong: bool = False
 ) -> None:
-    window = max(1, len(step) // parts)
+    window = max(1, len(step) // (20 if strong else 50))
     if window > 1:  # dots, since a line would not show a value between two that were not measured
         alpha, area = (0.5, 80) if strong else (0.25, 55)
         axes.plot(step, values, "o", color=colour, alpha=alpha, ms=max(1.0, area / len(step) ** 0.5), mew=0)
@@ -181,14 +173,11 @@ def _ratio_panel(axes: Axes, steps: Mapping[str, np.ndarray], threshold: float) 
     axes.axhline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"δ = {threshold:g}")
     rug = {"ls": "", "color": INK, "ms": 5, "alpha": float(np.clip(300 / len(step), 0.05, 0.8)), "mew": 0.8}
     for marked, edge, words in (
-        (endless, high + margin / 2, "∞: identity does not fall"),
-        (nought, low - margin / 2, "0: triplet does not fall"),
+        (endless, high + margin / 2, "∞:\nidentity does not fall"),
+        (nought, low - margin / 2, "0:\ntriplet does not fall"),
     ):
         axes.plot(step[marked], np.full(marked.sum(), 10**edge), marker="|", **rug)
-        axes.text(
-            1.005, 10**edge, words.replace(": ", ":\n"), transform=axes.get_yaxis_transform(),
-            va="center", fontsize=8,
-        )  # fmt: skip
+        axes.text(1.005, 10**edge, words, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.yaxis.set_major_locator(FixedLocator(10.0 ** np.arange(low, high + 1, max(1, (high - low) // 5))))
     axes.yaxis.set_minor_locator(NullLocator())
 
