@@ -18,7 +18,7 @@ from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint
 from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, nearest, prepare
 from reidlib.data.synthetic.repeatable import Draws, dot, smooth_noise
-from reidlib.data.synthetic.scenes import Scenes, places
+from reidlib.data.synthetic.scenes import Scenes
 
 SAMPLES = 2  # rays along each side of a pixel: outlines and thin bars need more than one
 _VOLUME = 64
@@ -36,11 +36,10 @@ class Studio:
     @classmethod
     def build(cls, factors: Factors, seed: int, device: torch.device | str) -> Studio:
         """Paint the places and fill the noise tables, on the CPU, and bring them to the device."""
-        geometry = places(factors, seed)
-        backdrops = np.stack([paint(seed, camera, view) for camera, view in enumerate(geometry)])
+        backdrops = [paint(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
         grain = Draws(seed, np.arange(_GRAIN, dtype=np.uint64)).bell("grain")
         return cls(
-            torch.from_numpy(backdrops).reshape(len(geometry), 3, ROWS * COLUMNS).to(device),
+            torch.from_numpy(np.stack(backdrops)).flatten(2).to(device),
             torch.from_numpy(cloth(seed)).to(device),
             torch.from_numpy(grain.astype(np.float32)).to(device),
         )

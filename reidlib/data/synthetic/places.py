@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,30 +19,30 @@ _WALLS = ("shop", "facade", "brick", "fence", "hedge")
 _GROUNDS = ("plaza", "street", "park")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Geometry of one camera's view; distances in metres, ``focal`` in rows."""
+class Place(NamedTuple):
+    """Geometry of cameras' views, of one or (N,); distances in metres, ``focal`` in rows."""
 
-    eye: float
-    focal: float
-    near: float
-    far: float
-    wall: float
+    eye: np.ndarray | float
+    focal: np.ndarray | float
+    near: np.ndarray | float
+    far: np.ndarray | float
+    wall: np.ndarray | float
 
 
-def place(seed: int, camera: int, pitch: float) -> Place:
-    """How high camera number ``camera`` hangs and how far people and the wall are from it."""
+def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
+    """How high the cameras of these numbers hang and how far people and the wall are from them, (N,) each."""
     draws = Draws(seed, fold(camera))
-    eye = 1.3 + pitch * float(draws.uniform("eye", 0.6, 2.8)[0])
-    near = float(draws.uniform("near", 6.0, 8.5)[0])
-    far = near + float(draws.uniform("depth", 4.0, 7.0)[0])
-    wall = far + float(draws.uniform("wall", 1.0, 5.0)[0])
-    return Place(eye, min(700.0, (ROWS - HORIZON - 30) * near / eye), near, far, wall)
+    eye = 1.3 + pitch * draws.uniform("eye", 0.6, 2.8)
+    near = draws.uniform("near", 6.0, 8.5)
+    far = near + draws.uniform("depth", 4.0, 7.0)
+    wall = far + draws.uniform("wall", 1.0, 5.0)
+    return Place(eye, np.minimum(700.0, (ROWS - HORIZON - 30) * near / eye), near, far, wall)
 
 
 @lru_cache(maxsize=16)  # 28 MB at most; previews of one factor after the other paint the same places
-def paint(seed: int, camera: int, view: Place) -> np.ndarray:
+def paint(seed: int, camera: int, pitch: float) -> np.ndarray:
     """Picture of the place, (3, ROWS, COLUMNS) uint8: the same for every image that the camera takes."""
+    view = Place(*(float(value[0]) for value in place(seed, camera, pitch)))
     draws = Draws(seed, fold(camera))
     # Neighbouring cameras take turns through the kinds, so that even two cameras differ.
     turn = int(Draws(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera

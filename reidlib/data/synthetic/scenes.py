@@ -11,7 +11,7 @@ from reidlib.data.synthetic.bodies import PROPS, Parts, join, prop
 from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
 from reidlib.data.synthetic.looks import Look
 from reidlib.data.synthetic.pedestrians import Pose, pedestrian
-from reidlib.data.synthetic.places import Place, place
+from reidlib.data.synthetic.places import place
 from reidlib.data.synthetic.raycasting import Capsules, Views
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
 
@@ -59,22 +59,13 @@ class Scenes:
     truth: dict[str, np.ndarray]
 
 
-def places(factors: Factors, seed: int) -> list[Place]:
-    """Geometry of every camera."""
-    return [place(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
-
-
 def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     """Everything about N images but their pixels, from the seed and the factors alone."""
     key = fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind)
     draws = Draws(seed, key)
     person = Draws(seed, fold(_STREAMS["identity"], orders.identity))
     lens = Draws(seed, fold(_STREAMS["camera"], orders.camera))
-    geometry = places(factors, seed)
-    eye, focal, near, far, wall = (
-        np.asarray([getattr(item, name) for item in geometry])[orders.camera]
-        for name in ("eye", "focal", "near", "far", "wall")
-    )
+    eye, focal, near, far, wall = place(seed, orders.camera, factors.camera_pitch)
     distance = near + (far - near) * draws.uniform("distance")
     tangent = (eye - 0.9) / distance
     pitch_cosine = 1.0 / np.sqrt(1.0 + tangent * tangent)
