@@ -33,7 +33,7 @@ from reidlib.data.synthetic.factors import (
 from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
-from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
+from reidlib.data.synthetic.repeatable import Draws, cosine, fold, palettes, sine
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 
@@ -112,6 +112,15 @@ def test_draws_depend_on_name_key_and_seed_only():
     assert abs(draws.bell("b").mean()) < 0.03 and abs(draws.bell("b").std() - 1) < 0.02
     shares = np.bincount(draws.pick("kind", (1, 2, 7)), minlength=3) / 20_000
     np.testing.assert_allclose(shares, (0.1, 0.2, 0.7), atol=0.015)
+
+
+def test_palettes_hold_colours_and_odds():
+    for name, colours in palettes().items():
+        assert len(np.unique(colours[:, :3], axis=0)) == len(colours) >= 3, name
+        assert (colours > 0).all() and (colours[:, :3] < 1).all(), name
+    drawn = Draws(0, fold(np.arange(9_000))).colour("top", "tops")
+    usual = (drawn == palettes()["tops"][0, :3]).all(1).mean()
+    np.testing.assert_allclose(usual, 0.20, atol=0.015)  # the black ones, 20 in 100
 
 
 # --- rays ---------------------------------------------------------------------------------------------------

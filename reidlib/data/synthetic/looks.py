@@ -8,42 +8,14 @@ from reidlib.data.synthetic.bodies import Parts, Surface, point
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.repeatable import Draws
 
-# Colour and odds: unequal, as in the street, so that many people share black, navy and white.
-_TOPS = (
-    ((0.09, 0.09, 0.10), 20), ((0.25, 0.25, 0.27), 10), ((0.58, 0.58, 0.58), 9), ((0.88, 0.87, 0.85), 13),
-    ((0.11, 0.14, 0.31), 13), ((0.24, 0.40, 0.68), 9), ((0.64, 0.12, 0.14), 8), ((0.15, 0.31, 0.20), 5),
-    ((0.47, 0.42, 0.27), 6), ((0.84, 0.51, 0.60), 4), ((0.84, 0.68, 0.24), 3),
-)  # fmt: skip
-_BOTTOMS = (
-    ((0.08, 0.08, 0.09), 28), ((0.15, 0.20, 0.35), 22), ((0.33, 0.44, 0.62), 13), ((0.36, 0.36, 0.37), 12),
-    ((0.63, 0.55, 0.40), 10), ((0.34, 0.23, 0.16), 6), ((0.80, 0.79, 0.76), 4), ((0.30, 0.32, 0.20), 3),
-    ((0.55, 0.14, 0.18), 2),
-)  # fmt: skip
-_SHOES = (
-    ((0.07, 0.07, 0.07), 40), ((0.86, 0.86, 0.86), 25), ((0.33, 0.22, 0.14), 18), ((0.40, 0.41, 0.43), 8),
-    ((0.62, 0.14, 0.14), 4), ((0.18, 0.30, 0.60), 5),
-)  # fmt: skip
-_BAGS = (
-    ((0.09, 0.09, 0.09), 35), ((0.40, 0.25, 0.15), 18), ((0.14, 0.20, 0.42), 14), ((0.60, 0.14, 0.16), 9),
-    ((0.45, 0.46, 0.47), 12), ((0.20, 0.38, 0.26), 6), ((0.78, 0.66, 0.42), 6),
-)  # fmt: skip
-_SKINS = (
-    ((0.86, 0.66, 0.54), 42), ((0.77, 0.56, 0.42), 26), ((0.58, 0.40, 0.28), 18), ((0.36, 0.24, 0.17), 14),
-)  # fmt: skip
-_HAIRS = (
-    ((0.06, 0.05, 0.05), 42), ((0.20, 0.13, 0.09), 28), ((0.38, 0.25, 0.14), 14), ((0.68, 0.53, 0.31), 9),
-    ((0.52, 0.51, 0.50), 7),
-)  # fmt: skip
-
 PLAIN, HOOPS, LINES, CHECKS, PRINT, OPEN, YOKE = range(7)
 BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE = range(7)
 TROUSERS, SHORTS, SKIRT = range(3)
 NO_BAG, BACKPACK, SHOULDER_BAG, HANDBAG = range(4)
 
 
-def _colour(draws: Draws, name: str, palette, spread: float) -> np.ndarray:
-    chosen = draws.pick(name, [odds for _, odds in palette])
-    base = np.asarray([colour for colour, _ in palette])[chosen]
+def _colour(draws: Draws, name: str, palette: str, spread: float) -> np.ndarray:
+    base = draws.colour(name, palette)
     tone = draws.bell(f"{name}/tone")[:, None]
     tint = np.stack([draws.bell(f"{name}/{channel}") for channel in ("red", "green", "blue")], -1)
     return np.clip(base * (1 + 0.16 * spread * tone) + 0.03 * spread * tint, 0.03, 0.96)
@@ -66,8 +38,8 @@ class Look:
             draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6)),
             draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6)),
         )
-        top = _colour(draws, "top", _TOPS, spread)
-        trim = _colour(draws, "trim", _TOPS, spread)
+        top = _colour(draws, "top", "tops", spread)
+        trim = _colour(draws, "trim", "tops", spread)
         # A pattern in nearly the garment's own colour would be no pattern.
         close = np.abs(trim - top).max(-1) < 0.18
         luminous = top.max(-1) > 0.45
@@ -79,8 +51,8 @@ class Look:
         self.shoulders = 1 + variety * (0.05 * draws.bell("shoulders") + 0.10 * (0.5 - womanly))
         self.hips = 1 + variety * (0.05 * draws.bell("hips") - 0.10 * (0.5 - womanly))
         self.leg_share = 0.50 + variety * 0.012 * draws.bell("legs")
-        self.skin = _colour(draws, "skin", _SKINS, 0.6)
-        self.hair = _colour(draws, "hair", _HAIRS, 0.8)
+        self.skin = _colour(draws, "skin", "skins", 0.6)
+        self.hair = _colour(draws, "hair", "hairs", 0.8)
         self.pattern = draws.pick("pattern", (36, 15, 7, 9, 16, 10, 7))
         self.frequency = 1.0 / draws.uniform("stripe period", 0.07, 0.17)
         self.stripe_share = draws.uniform("stripe share", 0.3, 0.6)
@@ -90,12 +62,12 @@ class Look:
         self.hem = draws.uniform("hem", 0.02, 0.15)
         self.coat = draws.chance("coat", 0.14)
         self.hood = draws.chance("hood", 0.14)
-        self.bottom = _colour(draws, "bottom", _BOTTOMS, spread)
+        self.bottom = _colour(draws, "bottom", "bottoms", spread)
         self.bottom_length = draws.uniform("bottom length")
         self.tights = draws.chance("tights", 0.4)
-        self.shoes = _colour(draws, "shoes", _SHOES, spread)
+        self.shoes = _colour(draws, "shoes", "shoes", spread)
         self.bag = np.where(draws.chance("bag", factors.bag_share), bag, NO_BAG)
-        self.bag_colour = _colour(draws, "bag colour", _BAGS, spread)
+        self.bag_colour = _colour(draws, "bag colour", "bags", spread)
         self.bag_size = draws.uniform("bag size", 0.85, 1.2)
         self.bag_side = np.where(draws.chance("bag side", 0.5), 1.0, -1.0)
         self.offset = np.floor(draws.uniform("cloth", 0.0, 64.0))

@@ -87,17 +87,16 @@ def _fraction(value: np.ndarray) -> np.ndarray:
     return value - np.floor(value)
 
 
-def _colour(draws: Draws, name: str, colours) -> np.ndarray:
-    chosen = np.asarray(colours[int(draws.pick(name, [1] * len(colours))[0])])
+def _colour(draws: Draws, name: str) -> np.ndarray:
     tone = 1 + 0.10 * float(draws.bell(f"{name} tone")[0])
-    return (chosen * tone)[:, None, None]
+    return (draws.colour(name, name)[0] * tone)[:, None, None]
 
 
 def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray, view: Place) -> np.ndarray:
     x, d = np.broadcast_arrays(x, d)
     stains = noise(x, d, 0.25)
-    slabs = _colour(draws, "slabs", [(0.55, 0.53, 0.50), (0.48, 0.47, 0.47), (0.58, 0.50, 0.43)])
-    asphalt = _colour(draws, "asphalt", [(0.33, 0.33, 0.35), (0.28, 0.28, 0.29), (0.38, 0.37, 0.36)])
+    slabs = _colour(draws, "slabs")
+    asphalt = _colour(draws, "asphalt")
     size = float(draws.uniform("slab", 0.45, 0.9)[0])
     joint = (_fraction(x / size + 0.5 * np.floor(_fraction(d / (2 * size)) * 2)) < 0.045) | (
         _fraction(d / size) < 0.06
@@ -125,9 +124,7 @@ def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray
 
 def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     stains = 1 + 0.06 * noise(x, y, 0.3)
-    plaster = _colour(
-        draws, "plaster", [(0.74, 0.70, 0.60), (0.62, 0.64, 0.66), (0.72, 0.58, 0.48), (0.56, 0.60, 0.52)]
-    )
+    plaster = _colour(draws, "plaster")
     glass = (0.22 + 0.16 * _fraction(x * 0.31 + y * 0.2)) * np.asarray([0.85, 1.0, 1.12])[:, None, None]
     if kind == "facade":
         period = float(draws.uniform("window period", 1.8, 2.6)[0])
@@ -146,9 +143,7 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
         tints = [0.55 + 0.25 * noise(pane * 3.3 + 11.0 * i, y * 0, 1.0) for i in range(3)]
         inside = np.stack(tints) * np.clip(0.55 + 0.45 * goods, 0.1, 1.1)
         shop = np.where((u < 0.07) | (y < 0.35), 0.20, inside)
-        board = _colour(
-            draws, "board", [(0.55, 0.14, 0.14), (0.12, 0.30, 0.45), (0.15, 0.38, 0.25), (0.72, 0.58, 0.18)]
-        )
+        board = _colour(draws, "board")
         letters = (noise(x, y * 0, 2.0) > 0.1) & (np.abs(y - 3.05) < 0.17)
         sign = np.where(letters, 0.9, board)
         above = plaster * stains
@@ -157,13 +152,13 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
         course = np.floor(y / 0.12)
         u = _fraction(x / 0.36 + 0.5 * _fraction(course * 0.5) * 2)
         mortar = (u < 0.07) | (_fraction(y / 0.12) < 0.16)
-        brick = _colour(draws, "brick", [(0.52, 0.28, 0.21), (0.58, 0.42, 0.30), (0.42, 0.27, 0.24)])
+        brick = _colour(draws, "brick")
         tone = 1 + 0.16 * noise(
             np.floor(x / 0.36 + 0.5 * _fraction(course * 0.5) * 2) * 2.3, course * 1.7, 1.0
         )
         wall = np.where(mortar, 0.60 * stains, brick * tone * stains)
         opening = (_fraction(x / 5.2) < 0.24) & (y < 2.3)
-        door = _colour(draws, "door", [(0.20, 0.27, 0.22), (0.30, 0.20, 0.15), (0.22, 0.26, 0.36)])
+        door = _colour(draws, "door")
         return np.where(opening, door * (1 - 0.25 * (_fraction(x / 0.62) < 0.08)), wall)
     leaves = np.asarray([0.21, 0.33, 0.13])[:, None, None]
     depth = 0.55 * noise(x, y, 0.7) + 0.45 * noise(x, y, 2.2)
@@ -176,7 +171,7 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
         return np.where(trunk, 0.24 * stains, beyond)
     post = _fraction(x / 2.5) < 0.05
     bar = (_fraction(x / 0.22) < 0.28) | (np.abs(y - 0.25) < 0.05) | (np.abs(y - 1.65) < 0.06) | post
-    rail = _colour(draws, "rail", [(0.20, 0.21, 0.22), (0.66, 0.66, 0.64), (0.42, 0.30, 0.20)])
+    rail = _colour(draws, "rail")
     return np.where(bar & (y < 1.8), rail * stains, beyond)
 
 

@@ -6,9 +6,13 @@ here uses integer arithmetic and the IEEE-exact operations + − × ÷ floor alo
 
 from __future__ import annotations
 
+import csv
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -72,6 +76,24 @@ class Draws:
             total += weight
             chosen = chosen + (position >= total)
         return chosen
+
+    def colour(self, name: str, palette: str) -> np.ndarray:
+        """(N, 3) float64, red, green and blue by the odds of ``palettes.csv``.
+
+        Those of people are unequal, as in the street, so that many share black, navy and white.
+        """
+        colours = palettes()[palette]
+        return colours[self.pick(name, colours[:, 3].tolist()), :3]
+
+
+@cache
+def palettes() -> dict[str, np.ndarray]:
+    """Colours of each palette, (K, 4): red, green, blue from 0 to 1, odds."""
+    rows: dict[str, list[list[str]]] = {}
+    with Path(__file__).with_name("palettes.csv").open(encoding="utf-8", newline="") as file:
+        for name, *colour in islice(csv.reader(file), 1, None):
+            rows.setdefault(name, []).append(colour)
+    return {name: np.asarray(colours, np.float64) for name, colours in rows.items()}
 
 
 def sine(angle: np.ndarray | float) -> np.ndarray:
