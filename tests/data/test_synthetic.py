@@ -279,7 +279,7 @@ def test_people_stand_on_the_ground_and_fill_their_box():
 
 
 def check_labels(images):
-    person, camera, split = images.person, images.orders.camera, images.split
+    person, camera, split = images.person, images.camera, images.split
     train, query, gallery = (split == name for name in (TRAIN, QUERY, GALLERY))
     assert not set(person[train]) & set(person[query | gallery])
     assert len(np.unique(images.name)) == len(images)
@@ -289,7 +289,7 @@ def check_labels(images):
     for label, where in zip(person[gallery].tolist(), camera[gallery].tolist(), strict=True):
         places.setdefault(label, set()).add(where)
     assert all(places[label] - {where} for label, where in pairs)
-    key = np.stack([images.orders.identity, camera, images.orders.shot, images.orders.kind])
+    key = np.stack([images.identity, camera, images.shot, images.kind])
     assert len(np.unique(key, axis=1).T) == len(images)
 
 
@@ -308,7 +308,7 @@ def test_full_has_the_counts_of_market1501():
 def test_labels_of_the_smaller_sizes(name, cameras):
     images = plan(SIZES[name], cameras, 1)
     check_labels(images)
-    assert set(images.orders.camera) == set(range(cameras))
+    assert set(images.camera) == set(range(cameras))
 
 
 def test_sizes_that_contradict_themselves_are_refused():

@@ -92,8 +92,8 @@ def render(
             shutil.rmtree(stale)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         try:
-            images = plan(SIZES[size], factors.num_cameras, seed).of(splits)
-            _write(partial, images, asked, factors, device, progress)
+            images = plan(SIZES[size], factors.num_cameras, seed)
+            _write(partial, images[np.isin(images.split, splits)], asked, factors, device, progress)
             partial.chmod(0o755)
             return partial.replace(folder)
         except BaseException:
@@ -228,7 +228,7 @@ def _write(
     renderers = 1 if on_gpu else min(threads, torch.get_num_threads())
 
     def develop(first: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        orders = images.orders[first : first + chunk]
+        orders = images[first : first + chunk]
         scenes = compose(orders, factors, asked["seed"])
         return photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy(), scenes.truth
 
@@ -269,15 +269,13 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, window: in
 
 
 def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None:
-    kind = np.where(
-        images.orders.kind == BACKGROUND, "background", np.where(images.person < 0, "junk", "person")
-    )
+    kind = np.where(images.kind == BACKGROUND, "background", np.where(images.person < 0, "junk", "person"))
     columns = {
         "split": images.split,
         "file": images.name,
         "person_id": images.person,
-        "identity": images.orders.identity,
-        "camera_id": images.orders.camera + 1,
+        "identity": images.identity,
+        "camera_id": images.camera + 1,
         "kind": kind,
     }
     for name, values in truth.items():
@@ -296,7 +294,7 @@ def _counts(images: Plan) -> dict[str, dict[str, int]]:
         counts[split] = {
             "images": int(here.sum()),
             "identities": len(np.unique(person[person > 0])),
-            "cameras": len(np.unique(images.orders.camera[here])),
+            "cameras": len(np.unique(images.camera[here])),
         }
     person = images.person[images.split == GALLERY]
     counts[GALLERY] |= {"junk": int((person == -1).sum()), "distractors": int((person == 0).sum())}
