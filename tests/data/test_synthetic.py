@@ -31,7 +31,7 @@ from reidlib.data.synthetic.factors import (
     plan,
 )
 from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
-from reidlib.data.synthetic.raycasting import Views
+from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, palettes, sine
 from reidlib.data.synthetic.scenes import compose
@@ -144,7 +144,7 @@ def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
     _, covered = cast(
         one_capsule(start, end, radius, flatness=flatness), view, torch.from_numpy(cloth(0)), shape
     )
-    _, up, ray = (axis[0] for axis in view.axes())
+    _, up, ray = (axis[0] for axis in axes(view.sine, view.cosine))
     samples = (np.arange(80) + 0.5) / 40 - 1
     inside = np.zeros((80, 80), bool)
     squeeze = np.asarray([1.0, 1.0, 1.0 / flatness])  # flattened along z, as front says

@@ -16,7 +16,7 @@ import torch
 from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint
-from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, nearest, prepare
+from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest, prepare
 from reidlib.data.synthetic.repeatable import Draws, dot, smooth_noise
 from reidlib.data.synthetic.scenes import Scenes
 
@@ -194,7 +194,7 @@ def _march(depth, image, row, column, tau, march) -> torch.Tensor:
 
 def _lighting(views: Views, rows: int, columns: int, device) -> tuple[torch.Tensor, torch.Tensor]:
     """(2, N) sun and shadow; (3, N) one step towards the light in rows, columns and depth."""
-    right, up, ray = views.axes()
+    right, up, ray = axes(views.sine, views.cosine)
     stride = 0.022  # metres: half the thickness of a forearm
     march = np.stack(
         [

@@ -35,12 +35,12 @@ class Views:
     sun: np.ndarray  # (N,) share of directed light, 0 to 1
     shadow: np.ndarray  # (N,) darkness of shadows, 0 to 1
 
-    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Right, up and ray direction, (N, 3) each."""
-        zero, one = np.zeros_like(self.sine), np.ones_like(self.sine)
-        right = np.stack([one, zero, zero], -1)
-        up = np.stack([zero, self.cosine, -self.sine], -1)
-        return right, up, np.stack([zero, -self.sine, -self.cosine], -1)
+
+def axes(sine: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right, up and ray direction, (N, 3) each, of cameras that look down by a pitch."""
+    zero, one = np.zeros_like(sine), np.ones_like(sine)
+    right, up = np.stack([one, zero, zero], -1), np.stack([zero, cosine, -sine], -1)
+    return right, up, np.stack([zero, -sine, -cosine], -1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Geometry:
 
 def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geometry:
     """Bring each capsule into a frame in which it is round and every ray runs along the third axis."""
-    right, up, ray = (axis[capsules.image] for axis in views.axes())
+    right, up, ray = (axis[capsules.image] for axis in axes(views.sine, views.cosine))
     of_image = capsules.image
     step_x = (views.width / columns)[of_image]
     step_y = (views.height / rows)[of_image]
