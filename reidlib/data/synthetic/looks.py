@@ -107,49 +107,24 @@ def head(parts: Parts, who: Look) -> None:
     tall = who.height
     crown = tall - 0.082
 
-    def at(y, z):
-        return point(0.0, y, z)
+    def add(start, end, radius, surface: Surface, **more) -> None:
+        parts.add(point(0.0, *start), point(0.0, *end), radius, surface, **more)
 
-    neck = Surface(who.skin * 0.92)
-    parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck)
-    parts.add(at(crown - 0.078, 0.018), at(crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
+    add((0.815 * tall, -0.012), (0.885 * tall, 0.0), (0.058, 0.052), Surface(who.skin * 0.92))
+    add((crown - 0.078, 0.018), (crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
     hair = Surface(who.hair, fold=0.22, weave=0.16, offset=who.offset)
-    style = who.style
-    hatted = (style == CAP) | (style == BEANIE)
-    size = np.where(style == BUZZ, 0.080, np.where(style == SHORT, 0.087, 0.091))
-    parts.add(
-        at(crown + 0.010, -0.014), at(crown - 0.035, -0.026), (size, size * 0.90), hair, present=~hatted
-    )
-    parts.add(
-        at(crown - 0.03, -0.032),
-        at(crown - 0.105, -0.030),
-        (0.080, 0.066),
-        hair,
-        present=(style == MEDIUM) | (style == LONG),
-    )
+    styles = (BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE)
+    buzz, short, medium, long, bun, cap, beanie = (who.style == style for style in styles)
+    size = np.where(buzz, 0.080, np.where(short, 0.087, 0.091))
+    add((crown + 0.010, -0.014), (crown - 0.035, -0.026), (size, size * 0.90), hair, present=~(cap | beanie))
+    add((crown - 0.03, -0.032), (crown - 0.105, -0.030), (0.080, 0.066), hair, present=medium | long)
     end = 0.80 * tall - 0.10 * who.bottom_length
-    parts.add(
-        at(crown - 0.02, -0.034),
-        at(end, -0.098),
-        (0.086, 0.070),
-        hair,
-        flatness=0.75,
-        present=(style == LONG),
-    )
-    parts.add(
-        at(crown + 0.005, -0.105), at(crown - 0.02, -0.110), (0.045, 0.045), hair, present=(style == BUN)
-    )
-    hat = Surface(np.where((style == CAP)[:, None], who.trim, who.bag_colour), weave=0.06)
-    parts.add(at(crown + 0.018, -0.004), at(crown - 0.004, -0.010), (0.084, 0.090), hat, present=hatted)
-    parts.add(
-        at(crown + 0.004, 0.05),
-        at(crown - 0.010, 0.125),
-        (0.065, 0.050),
-        hat,
-        flatness=0.22,
-        front=(0.0, 1.0, 0.0),
-        present=(style == CAP),
-    )
+    add((crown - 0.02, -0.034), (end, -0.098), (0.086, 0.070), hair, flatness=0.75, present=long)
+    add((crown + 0.005, -0.105), (crown - 0.02, -0.110), (0.045, 0.045), hair, present=bun)
+    hat = Surface(np.where(cap[:, None], who.trim, who.bag_colour), weave=0.06)
+    add((crown + 0.018, -0.004), (crown - 0.004, -0.010), (0.084, 0.090), hat, present=cap | beanie)
+    peak = {"flatness": 0.22, "front": (0.0, 1.0, 0.0)}
+    add((crown + 0.004, 0.05), (crown - 0.010, 0.125), (0.065, 0.050), hat, present=cap, **peak)
 
 
 def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
