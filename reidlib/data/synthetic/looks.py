@@ -81,8 +81,9 @@ def top_surface(
     lines = (who.pattern == LINES) | (who.pattern == CHECKS)
     yoke = who.pattern == YOKE
     open_front = who.pattern == OPEN
-    print_side = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
-    print_half = np.where(open_front, 9.0, who.print_half)
+    if printed:
+        more["print_side"] = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
+        more["print_half"] = np.where(open_front, 9.0, who.print_half)
     return Surface(
         who.top,
         second=who.trim,
@@ -93,9 +94,7 @@ def top_surface(
         side_phase=0.5 * who.stripe_share,
         side_share=np.where(lines, who.stripe_share, -1.0),
         mixing=np.where(who.pattern == CHECKS, 0.5, 1.0),
-        print_side=print_side if printed else -1.0,
         print_centre=0.03 - down,
-        print_half=print_half if printed else -1.0,
         offset=who.offset + 13,
         **cloth,
         **more,
@@ -131,59 +130,33 @@ def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
     """Backpack, shoulder bag or handbag with straps."""
     tall, size = who.height, who.bag_size
     chest_y, depth = chest
-    zero = np.zeros_like(tall)
+    leather = {"fold": cloth["fold"] * 0.6, "weave": cloth["weave"], "offset": who.offset}
     bag = Surface(
-        who.bag_colour,
-        second=who.bag_colour * 0.6,
-        along_frequency=4.0,
-        along_share=0.12,
-        fold=cloth["fold"] * 0.6,
-        weave=cloth["weave"],
-        offset=who.offset,
+        who.bag_colour, second=who.bag_colour * 0.6, along_frequency=4.0, along_share=0.12, **leather
     )
     strap = Surface(who.bag_colour * 0.8)
-    pack = who.bag == BACKPACK
+    pack, slung, carried = (who.bag == kind for kind in (BACKPACK, SHOULDER_BAG, HANDBAG))
     behind = -(depth + 0.075 * size)
-    parts.add(
-        point(zero, chest_y + 0.01, behind),
-        point(zero, chest_y - 0.20 * size, behind - 0.015),
-        (0.125 * size, 0.145 * size),
-        bag,
-        flatness=0.66,
-        present=pack,
-    )
+    start, end = point(0.0, chest_y + 0.01, behind), point(0.0, chest_y - 0.20 * size, behind - 0.015)
+    parts.add(start, end, (0.125 * size, 0.145 * size), bag, flatness=0.66, present=pack)
     for side in (-1.0, 1.0):
         over = point(side * 0.098, 0.822 * tall, 0.020)
         under = point(side * 0.110, chest_y - 0.10, depth + 0.002)
         parts.add(over, under, (0.022, 0.019), strap, present=pack)
     side = who.bag_side
-    slung = who.bag == SHOULDER_BAG
+    sideways = (1.0, 0.0, 0.0)
     hip_side = side * (0.175 + 0.05 * (who.girth - 1))
-    parts.add(
-        point(hip_side, hip_y + 0.06, -0.06 * size),
-        point(hip_side, hip_y + 0.04, 0.08 * size),
-        (0.105 * size, 0.105 * size),
-        bag,
-        flatness=0.42,
-        front=(1.0, 0.0, 0.0),
-        present=slung,
-    )
+    start, end = point(hip_side, hip_y + 0.06, -0.06 * size), point(hip_side, hip_y + 0.04, 0.08 * size)
+    radii = (0.105 * size, 0.105 * size)
+    parts.add(start, end, radii, bag, flatness=0.42, front=sideways, present=slung)
     for face in (-1.0, 1.0):
         neck = point(-side * 0.07, 0.835 * tall, face * 0.035)
         middle = point(side * 0.0, chest_y - 0.06, face * depth)
         hip = point(side * 0.165, hip_y + 0.12, face * 0.05)
         for start, end in ((neck, middle), (middle, hip)):
             parts.add(start, end, (0.017, 0.017), strap, present=slung)
-    carried = who.bag == HANDBAG
     hand = np.where((side > 0)[:, None], hands[:, 1], hands[:, 0])
-    drop = point(zero, -0.17 * size, zero)
-    parts.add(hand, hand + point(zero, -0.10, zero), (0.010, 0.010), strap, present=carried)
-    parts.add(
-        hand + drop + point(zero, zero, -0.05),
-        hand + drop + point(zero, zero, 0.05),
-        (0.098 * size, 0.098 * size),
-        bag,
-        flatness=0.40,
-        front=(1.0, 0.0, 0.0),
-        present=carried,
-    )
+    parts.add(hand, hand + point(0.0, -0.10, 0.0), (0.010, 0.010), strap, present=carried)
+    start, end = (hand + point(0.0, -0.17 * size, 0.0) + point(0.0, 0.0, z) for z in (-0.05, 0.05))
+    radii = (0.098 * size, 0.098 * size)
+    parts.add(start, end, radii, bag, flatness=0.40, front=sideways, present=carried)

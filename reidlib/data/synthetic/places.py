@@ -98,15 +98,13 @@ def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray
     slabs = _colour(draws, "slabs")
     asphalt = _colour(draws, "asphalt")
     size = float(draws.uniform("slab", 0.45, 0.9)[0])
-    joint = (_fraction(x / size + 0.5 * np.floor(_fraction(d / (2 * size)) * 2)) < 0.045) | (
-        _fraction(d / size) < 0.06
-    )
+    shifted = x / size + 0.5 * np.floor(_fraction(d / (2 * size)) * 2)
+    joint = (_fraction(shifted) < 0.045) | (_fraction(d / size) < 0.06)
     cell = noise(np.floor(x / size) * 3.7, np.floor(d / size) * 5.3, 1.0)
     paved = slabs * (1 + 0.06 * cell + 0.08 * stains) * np.where(joint, 0.72, 1.0)
     tarred = asphalt * (1 + 0.10 * stains + 0.10 * noise(x, d, 4.0))
     if kind == "plaza":
-        band = _fraction(x / 4.1) < 0.12
-        return np.where(band, paved * 0.72, paved)
+        return np.where(_fraction(x / 4.1) < 0.12, paved * 0.72, paved)  # darker bands
     if kind == "street":
         kerb = view.near + 0.75 * (view.far - view.near)
         line = (np.abs(d - (view.near + 1.6)) < 0.10) & (_fraction(x / 2.4) < 0.55)
@@ -146,16 +144,13 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
         board = _colour(draws, "board")
         letters = (noise(x, y * 0, 2.0) > 0.1) & (np.abs(y - 3.05) < 0.17)
         sign = np.where(letters, 0.9, board)
-        above = plaster * stains
-        return np.where(y < 2.6, shop, np.where(y < 3.5, sign, above))
+        return np.where(y < 2.6, shop, np.where(y < 3.5, sign, plaster * stains))
     if kind == "brick":
         course = np.floor(y / 0.12)
-        u = _fraction(x / 0.36 + 0.5 * _fraction(course * 0.5) * 2)
-        mortar = (u < 0.07) | (_fraction(y / 0.12) < 0.16)
+        along = x / 0.36 + 0.5 * _fraction(course * 0.5) * 2
+        mortar = (_fraction(along) < 0.07) | (_fraction(y / 0.12) < 0.16)
         brick = _colour(draws, "brick")
-        tone = 1 + 0.16 * noise(
-            np.floor(x / 0.36 + 0.5 * _fraction(course * 0.5) * 2) * 2.3, course * 1.7, 1.0
-        )
+        tone = 1 + 0.16 * noise(np.floor(along) * 2.3, course * 1.7, 1.0)
         wall = np.where(mortar, 0.60 * stains, brick * tone * stains)
         opening = (_fraction(x / 5.2) < 0.24) & (y < 2.3)
         door = _colour(draws, "door")
@@ -184,10 +179,8 @@ def _furnish(picture: np.ndarray, seed: int, camera: int, noise: _Noise, view: P
     span = COLUMNS / view.focal
     places = (np.arange(count) + draws.uniform("place", -0.35, 0.35) - (count - 1) / 2) / count * span
     kinds = draws.pick("kind", (4, 3, 2, 2))
-    paints = np.stack([draws.uniform(name, 0.12, 0.75) for name in ("red", "green", "blue")], -1)
-    grey = draws.uniform("grey", 0.55, 1.0)[:, None]
-    mean = (paints[:, :1] + paints[:, 1:2] + paints[:, 2:]) / 3
-    paints = paints + (mean - paints) * grey
+    red, green, blue = paints = np.stack([draws.uniform(c, 0.12, 0.75) for c in ("red", "green", "blue")])
+    paints = (paints + ((red + green + blue) / 3 - paints) * draws.uniform("grey", 0.55, 1.0)).T
     for i in order:
         metre = view.focal / float(distances[i])
         draw, wide, high, base = (
@@ -222,10 +215,8 @@ def _car(x, y, paint, noise):
 
 
 def _tree(x, y, paint, noise):
-    yield (
-        np.asarray([0.27, 0.21, 0.16])[:, None, None] * (1 + 0.2 * noise(x, y, 2.0)),
-        ((np.abs(x) < 0.14) & (y > 0) & (y < 2.6)),
-    )
+    bark = np.asarray([0.27, 0.21, 0.16])[:, None, None] * (1 + 0.2 * noise(x, y, 2.0))
+    yield bark, (np.abs(x) < 0.14) & (y > 0) & (y < 2.6)
     edge = 1.4 + 0.5 * noise(x, y, 0.9)
     leaves = np.asarray([0.22, 0.37, 0.15])[:, None, None] * (1 + 0.5 * noise(x, y, 2.0))
     yield leaves, x * x + (y - 3.2) * (y - 3.2) < edge * edge
