@@ -150,17 +150,9 @@ def join(groups: list[Parts]) -> Capsules:
     image = np.concatenate(images)
     order = np.argsort(image, kind="stable")
     table = np.concatenate(tables)[order]
-    return Capsules(
-        image=image[order],
-        start=table[:, 0:3],
-        end=table[:, 3:6],
-        radius=table[:, 9:11],
-        flatness=table[:, 11],
-        front=table[:, 6:9],
-        surface=table[:, 14:],
-        shades=table[:, 12] > 0,
-        hollow=table[:, 13] > 0,
-    )
+    start, end, front, radius, rest, surface = np.split(table, (3, 6, 9, 11, 14), axis=1)
+    flatness, shades, hollow = rest.T
+    return Capsules(image[order], start, end, radius, flatness, front, surface, shades > 0, hollow > 0)
 
 
 def prop(build: Callable, draws: Draws, place: np.ndarray, image: np.ndarray, texture: float) -> Parts:

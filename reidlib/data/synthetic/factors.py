@@ -13,7 +13,8 @@ from reidlib.errors import InputError
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 _USUAL_CAMERAS = 6
 _STRANGERS = 1_000_000  # identity numbers from here on belong to people in no split
-PERSON, JUNK, BACKGROUND = 0, 1, 2
+KINDS = ("person", "junk", "background")
+PERSON, JUNK, BACKGROUND = range(3)
 """Kinds of boxes: a person, a person's badly placed box, a box on nobody."""
 
 

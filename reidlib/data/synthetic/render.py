@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from reidlib.data.images import worked_ahead
 from reidlib.data.synthetic.factors import (
-    BACKGROUND,
     GALLERY,
+    KINDS,
     PERSON,
     QUERY,
     SIZES,
@@ -249,14 +249,13 @@ def _write(
 
 
 def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None:
-    kind = np.where(images.kind == BACKGROUND, "background", np.where(images.person < 0, "junk", "person"))
     columns = {
         "split": images.split,
         "file": images.name,
         "person_id": images.person,
         "identity": images.identity,
         "camera_id": images.camera + 1,
-        "kind": kind,
+        "kind": np.asarray(KINDS)[images.kind],
     }
     for name, values in truth.items():
         columns[name] = values.astype(int) if values.dtype == bool else np.round(values, 5)

@@ -134,10 +134,7 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
 
 def smooth_noise(seed: int, name: str, shape: tuple[int, ...], cells: tuple[int, ...]) -> np.ndarray:
     """Periodic value noise of the given shape in [−1, 1], float64, with ``cells`` bumps along each axis."""
-    count = 1
-    for number in cells:
-        count *= number
-    field = Draws(seed, np.arange(count, dtype=np.uint64)).uniform(name, -1.0, 1.0).reshape(cells)
+    field = Draws(seed, np.arange(np.prod(cells), dtype=np.uint64)).uniform(name, -1.0, 1.0).reshape(cells)
     for axis, (length, number) in enumerate(zip(shape, cells, strict=True)):
         position = np.arange(length) * (number / length)
         lower = np.floor(position).astype(np.int64)
