@@ -8,11 +8,13 @@ import io
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
 RESIDENT_SHARE = 0.4
 # Images of a block of ``decode_blocks``.
 DECODED_AT_ONCE = 512
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class Unreadable(NamedTuple):
@@ -104,6 +107,23 @@ def whole_blocks(
             yield block
     if unreadable:
         raise UnreadableError(unreadable)
+
+
+def worked_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], window: int
+) -> Iterator[Result]:
+    """What ``work`` makes of each item, in order; at most ``window`` results pile up."""
+    items = iter(items)
+    pending: deque[Future[Result]] = deque()
+    try:
+        while True:
+            pending.extend(pool.submit(work, item) for item in islice(items, window - len(pending)))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def file_states(paths: Sequence[Path]) -> list[str]:
@@ -215,22 +235,13 @@ class ImageStore:
         computes. ``index_batches`` is therefore read up to ``ahead`` entries further than was yielded: give
         it a list, or tell a sampler how many of its batches were used (``state_dict(used=…)``).
         """
-        waiting: deque[Future] = deque()
         # A new thread starts on the first GPU, and would open a context there in every process.
         on_gpu = self.device.type == "cuda"
         started = {"initializer": torch.cuda.set_device, "initargs": (self.device,)} if on_gpu else {}
         with ThreadPoolExecutor(1, "batches", **started) as thread:
-            try:
-                stream = torch.cuda.Stream(self.device) if on_gpu else None
-                for indices_b in map(self._checked, index_batches):
-                    waiting.append(thread.submit(self._depart, indices_b, stream))
-                    if len(waiting) > ahead:
-                        yield self._arrive(waiting.popleft().result())
-                while waiting:
-                    yield self._arrive(waiting.popleft().result())
-            finally:
-                for future in waiting:
-                    future.cancel()
+            depart = partial(self._depart, stream=torch.cuda.Stream(self.device) if on_gpu else None)
+            checked = map(self._checked, index_batches)
+            yield from map(self._arrive, worked_ahead(thread, depart, checked, ahead + 1))
 
     def _checked(self, indices_b: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         indices_b = torch.as_tensor(indices_b, dtype=torch.int64, device="cpu")

@@ -29,7 +29,7 @@ def test_culling_against_every_capsule_on_every_ray():
     """Same pictures, same run, one core each: the culled form has to be several times quicker."""
     factors = Factors(num_cameras=2)
     studio = Studio.build(factors, 0, "cpu")
-    scenes = compose(plan(SIZES["quick"], 2, 0).orders[:32], factors, 0)
+    scenes = compose(plan(SIZES["quick"], 2, 0)[:32], factors, 0)
     seconds = {True: [], False: []}
 
     def once(culled: bool) -> np.ndarray:

@@ -31,9 +31,9 @@ from reidlib.data.synthetic.factors import (
     plan,
 )
 from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
-from reidlib.data.synthetic.raycasting import Views
+from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
-from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
+from reidlib.data.synthetic.repeatable import Draws, cosine, fold, palettes, sine
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 
@@ -114,6 +114,15 @@ def test_draws_depend_on_name_key_and_seed_only():
     np.testing.assert_allclose(shares, (0.1, 0.2, 0.7), atol=0.015)
 
 
+def test_palettes_hold_colours_and_odds():
+    for name, colours in palettes().items():
+        assert len(np.unique(colours[:, :3], axis=0)) == len(colours) >= 3, name
+        assert (colours > 0).all() and (colours[:, :3] < 1).all(), name
+    drawn = Draws(0, fold(np.arange(9_000))).colour("top", "tops")
+    usual = (drawn == palettes()["tops"][0, :3]).all(1).mean()
+    np.testing.assert_allclose(usual, 0.20, atol=0.015)  # the black ones, 20 in 100
+
+
 # --- rays ---------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +144,7 @@ def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
     _, covered = cast(
         one_capsule(start, end, radius, flatness=flatness), view, torch.from_numpy(cloth(0)), shape
     )
-    _, up, ray = (axis[0] for axis in view.axes())
+    _, up, ray = (axis[0] for axis in axes(view.sine, view.cosine))
     samples = (np.arange(80) + 0.5) / 40 - 1
     inside = np.zeros((80, 80), bool)
     squeeze = np.asarray([1.0, 1.0, 1.0 / flatness])  # flattened along z, as front says
@@ -270,7 +279,7 @@ def test_people_stand_on_the_ground_and_fill_their_box():
 
 
 def check_labels(images):
-    person, camera, split = images.person, images.orders.camera, images.split
+    person, camera, split = images.person, images.camera, images.split
     train, query, gallery = (split == name for name in (TRAIN, QUERY, GALLERY))
     assert not set(person[train]) & set(person[query | gallery])
     assert len(np.unique(images.name)) == len(images)
@@ -280,7 +289,7 @@ def check_labels(images):
     for label, where in zip(person[gallery].tolist(), camera[gallery].tolist(), strict=True):
         places.setdefault(label, set()).add(where)
     assert all(places[label] - {where} for label, where in pairs)
-    key = np.stack([images.orders.identity, camera, images.orders.shot, images.orders.kind])
+    key = np.stack([images.identity, camera, images.shot, images.kind])
     assert len(np.unique(key, axis=1).T) == len(images)
 
 
@@ -299,7 +308,7 @@ def test_full_has_the_counts_of_market1501():
 def test_labels_of_the_smaller_sizes(name, cameras):
     images = plan(SIZES[name], cameras, 1)
     check_labels(images)
-    assert set(images.orders.camera) == set(range(cameras))
+    assert set(images.camera) == set(range(cameras))
 
 
 def test_sizes_that_contradict_themselves_are_refused():

@@ -150,31 +150,15 @@ def join(groups: list[Parts]) -> Capsules:
     image = np.concatenate(images)
     order = np.argsort(image, kind="stable")
     table = np.concatenate(tables)[order]
-    return Capsules(
-        image=image[order],
-        start=table[:, 0:3],
-        end=table[:, 3:6],
-        radius=table[:, 9:11],
-        flatness=table[:, 11],
-        front=table[:, 6:9],
-        surface=table[:, 14:],
-        shades=table[:, 12] > 0,
-        hollow=table[:, 13] > 0,
-    )
-
-
-_PAINTS = np.asarray(
-    [
-        (0.16, 0.17, 0.18), (0.45, 0.46, 0.47), (0.17, 0.30, 0.22), (0.50, 0.15, 0.13),
-        (0.16, 0.25, 0.45), (0.62, 0.60, 0.54), (0.58, 0.46, 0.20),
-    ]
-)  # fmt: skip
+    start, end, front, radius, rest, surface = np.split(table, (3, 6, 9, 11, 14), axis=1)
+    flatness, shades, hollow = rest.T
+    return Capsules(image[order], start, end, radius, flatness, front, surface, shades > 0, hollow > 0)
 
 
 def prop(build: Callable, draws: Draws, place: np.ndarray, image: np.ndarray, texture: float) -> Parts:
     """Capsules of N things of one of the ``PROPS`` at ``place`` (N, 3) in the images ``image`` (N,)."""
     parts = Parts(image)
-    paint = _PAINTS[draws.pick("paint", [1] * len(_PAINTS))] * draws.uniform("tone", 0.75, 1.25)[:, None]
+    paint = draws.colour("paint", "things") * draws.uniform("tone", 0.75, 1.25)[:, None]
     size = draws.uniform("size", 0.9, 1.15)
 
     def add(start, end, radius, surface: Surface, **more) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import numpy as np
 
@@ -12,27 +13,19 @@ from reidlib.errors import InputError
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 _USUAL_CAMERAS = 6
 _STRANGERS = 1_000_000  # identity numbers from here on belong to people in no split
-PERSON, JUNK, BACKGROUND = 0, 1, 2
+KINDS = ("person", "junk", "background")
+PERSON, JUNK, BACKGROUND = range(3)
 """Kinds of boxes: a person, a person's badly placed box, a box on nobody."""
-# The largest value that still renders something recognisable; the smallest is 0 except where named below.
-_LARGEST = {
-    "pattern": 1.0,
-    "turned_share": 1.0,
-    "standing_share": 1.0,
-    "bag_share": 1.0,
-    "box_jitter": 0.5,
-    "box_scale_error": 0.5,
-    "occlusion_share": 1.0,
-    "other_people_share": 1.0,
-    "clutter": 4.0,
-    "shadow": 1.0,
-    "yaw_spread": 3.2,
-}
+
+
+def _to(largest: float, default: float) -> float:
+    """A factor from 0 to the largest value that still renders something recognisable."""
+    return field(default=default, metadata={"largest": largest})
 
 
 def largest_value(factor: str) -> float:
     """The upper end of a factor's range."""
-    return _LARGEST.get(factor, 3.0)
+    return Factors.__dataclass_fields__[factor].metadata["largest"]
 
 
 @dataclass(frozen=True)
@@ -45,51 +38,51 @@ class Factors:
 
     num_cameras: int = 6
     """Market-1501 has six; with fewer the cross-camera question becomes easier."""
-    yaw_spread: float = 0.7
+    yaw_spread: float = _to(3.2, 0.7)
     """Radians around the street's direction: how differently a camera sees people turned."""
-    turned_share: float = 0.25
+    turned_share: float = _to(1.0, 0.25)
     """Share of people who walk the street the other way: front seen by one camera, back by another."""
-    gait: float = 1.0
+    gait: float = _to(3.0, 1.0)
     """Length of the steps and swing of the arms; 0 is everybody standing with arms hanging."""
-    standing_share: float = 0.2
+    standing_share: float = _to(1.0, 0.2)
     """Share of images in which the person stands: cities hold people who wait."""
-    palette_spread: float = 1.0
+    palette_spread: float = _to(3.0, 1.0)
     """Spread of garment colours around the ten common ones: small makes people harder to tell apart."""
-    pattern: float = 1.0
+    pattern: float = _to(1.0, 1.0)
     """Contrast of stripes, checks, prints: the details that a histogram of the whole cannot use."""
-    bag_share: float = 0.5
+    bag_share: float = _to(1.0, 0.5)
     """Share of people with a bag, which changes the outline and hides the back or a side."""
-    body_variety: float = 1.0
+    body_variety: float = _to(3.0, 1.0)
     """Spread of height, girth and proportions between people."""
-    camera_colour: float = 1.0
+    camera_colour: float = _to(3.0, 1.0)
     """White balance and colour matrix of each camera: why colours alone do not carry across cameras."""
-    camera_gain: float = 1.0
+    camera_gain: float = _to(3.0, 1.0)
     """Exposure differences between cameras."""
-    camera_gamma: float = 1.0
+    camera_gamma: float = _to(3.0, 1.0)
     """Differences of the tone curve between cameras."""
-    camera_blur: float = 1.0
+    camera_blur: float = _to(3.0, 1.0)
     """Softness of each camera's lens and motion."""
-    camera_noise: float = 1.0
+    camera_noise: float = _to(3.0, 1.0)
     """Sensor noise."""
-    camera_pitch: float = 1.0
+    camera_pitch: float = _to(3.0, 1.0)
     """How high the cameras hang: looks down on people, and near ones more than far ones."""
-    light_change: float = 1.0
+    light_change: float = _to(3.0, 1.0)
     """Exposure and colour of the light from image to image in one camera: clouds, time of day."""
-    sun: float = 1.0
+    sun: float = _to(3.0, 1.0)
     """Strength of directed light against light from the whole sky; 0 is an overcast day everywhere."""
-    box_jitter: float = 0.06
+    box_jitter: float = _to(0.5, 0.06)
     """Shift of the detector's box, in box heights (one deviation): what alignment has to cope with."""
-    box_scale_error: float = 0.06
+    box_scale_error: float = _to(0.5, 0.06)
     """Error of the detector's box size, relative (one deviation)."""
-    occlusion_share: float = 0.15
+    occlusion_share: float = _to(1.0, 0.15)
     """Share of images with something standing in front of the person."""
-    other_people_share: float = 0.2
+    other_people_share: float = _to(1.0, 0.2)
     """Share of images with another person partly in the box."""
-    clutter: float = 1.0
+    clutter: float = _to(4.0, 1.0)
     """Number of things in the background: parked bicycles, bins, signs, bushes."""
-    shadow: float = 0.6
+    shadow: float = _to(1.0, 0.6)
     """Darkness of shadows, on the ground and of limbs on the body."""
-    texture: float = 1.0
+    texture: float = _to(3.0, 1.0)
     """Folds and weave of cloth, leaves of bushes."""
 
     def __post_init__(self) -> None:
@@ -99,15 +92,13 @@ class Factors:
                 repr(self.num_cameras),
                 "choose for example 6",
             )
-        for field in fields(self):
-            if field.name == "num_cameras":
-                continue
-            value, largest = getattr(self, field.name), largest_value(field.name)
+        for factor in fields(self)[1:]:
+            value, largest = getattr(self, factor.name), factor.metadata["largest"]
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
                 raise InputError(
-                    f"the factor {field.name} is a number from 0 to {largest:g}",
+                    f"the factor {factor.name} is a number from 0 to {largest:g}",
                     repr(value),
-                    f"the default is {field.default:g}",
+                    f"the default is {factor.default:g}",
                 )
 
 
@@ -159,29 +150,20 @@ class Orders:
     shot: np.ndarray  # (N,) int64 number of the image of this identity by this camera
     kind: np.ndarray  # (N,) PERSON, JUNK or BACKGROUND
 
-    def __getitem__(self, chosen: slice | np.ndarray) -> Orders:
-        return Orders(self.identity[chosen], self.camera[chosen], self.shot[chosen], self.kind[chosen])
+    def __getitem__(self, chosen: slice | np.ndarray) -> Self:
+        return type(self)(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
     def __len__(self) -> int:
         return len(self.identity)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Orders):
     """Every image of a benchmark: what to render, under which name, in which split."""
 
-    orders: Orders
     person: np.ndarray  # (N,) int64 label in the file name: −1 junk, 0 distractor
     split: np.ndarray  # (N,) folder
     name: np.ndarray  # (N,) file
-
-    def __len__(self) -> int:
-        return len(self.person)
-
-    def of(self, splits: tuple[str, ...]) -> Plan:
-        """The images of some splits alone, the same as in the whole plan."""
-        chosen = np.isin(self.split, splits)
-        return Plan(self.orders[chosen], self.person[chosen], self.split[chosen], self.name[chosen])
 
 
 def plan(size: Size, num_cameras: int, seed: int) -> Plan:
@@ -191,35 +173,33 @@ def plan(size: Size, num_cameras: int, seed: int) -> Plan:
     train = np.sort(everyone[order[: size.train_identities]])
     test = np.sort(everyone[order[size.train_identities :]])
 
-    blocks = []  # (split, label, identity, camera, shot, kind)
-    seen = _sightings(train, size.train_sightings, num_cameras, seed)
-    images = _in_step(size.train_images, num_cameras)
-    blocks.append((TRAIN, *_shots(seen, images, size.uneven, seed, first=0), PERSON))
-    seen = _sightings(test, size.queries, num_cameras, seed)
-    blocks.append((QUERY, *_shots(seen, len(seen[0]), 0.0, seed, first=0), PERSON))
-    images = _in_step(size.gallery_images, num_cameras)
-    blocks.append((GALLERY, *_shots(seen, images, size.uneven, seed, first=1), PERSON))
-
-    number = np.arange(_in_step(size.junk, num_cameras))
-    draws = Draws(seed, fold(number, 1))
-    which = (draws.uniform("sighting") * len(seen[0])).astype(np.int64)
-    blocks.append((GALLERY, seen[0][which], seen[1][which], number + 1000, JUNK))
-    number = np.arange(_in_step(size.distractors, num_cameras))
+    learnt = _sightings(train, size.train_sightings, num_cameras, seed)
+    asked = _sightings(test, size.queries, num_cameras, seed)
+    learnt_images, gallery_images, junk, distractors = (
+        _in_step(count, num_cameras)
+        for count in (size.train_images, size.gallery_images, size.junk, size.distractors)
+    )
+    bad, number = np.arange(junk), np.arange(distractors)
+    which = (Draws(seed, fold(bad, 1)).uniform("sighting") * len(asked[0])).astype(np.int64)
     camera = (Draws(seed, fold(number, 2)).uniform("camera") * num_cameras).astype(np.int64)
     # Half show nobody, half somebody whom no query asks for; a stranger comes three times.
     empty = number % 2 == 0
-    blocks.append((GALLERY, _STRANGERS + number[empty], camera[empty], number[empty], BACKGROUND))
-    blocks.append((GALLERY, _STRANGERS + number[~empty] // 6, camera[~empty], number[~empty], PERSON))
-
-    split = np.concatenate([np.full(len(block[1]), block[0]) for block in blocks])
-    identity, camera, shot = (np.concatenate([block[i] for block in blocks]) for i in (1, 2, 3))
-    kind = np.concatenate([np.full(len(block[1]), block[4]) for block in blocks])
+    blocks = [
+        (TRAIN, *_shots(learnt, learnt_images, size.uneven, seed, first=0), PERSON),
+        (QUERY, *_shots(asked, len(asked[0]), 0.0, seed, first=0), PERSON),
+        (GALLERY, *_shots(asked, gallery_images, size.uneven, seed, first=1), PERSON),
+        (GALLERY, asked[0][which], asked[1][which], bad + 1000, JUNK),
+        (GALLERY, _STRANGERS + number[empty], camera[empty], number[empty], BACKGROUND),
+        (GALLERY, _STRANGERS + number[~empty] // 6, camera[~empty], number[~empty], PERSON),
+    ]
+    columns = zip(*(np.broadcast_arrays(*block) for block in blocks), strict=True)
+    split, identity, camera, shot, kind = map(np.concatenate, columns)
     person = np.where(kind == JUNK, -1, np.where(identity >= _STRANGERS, 0, identity))
     names = [
         f"{'-1' if label < 0 else f'{label:04d}'}_c{place + 1}s1_{frame:06d}_{1 + frame % 4:02d}.jpg"
         for frame, (label, place) in enumerate(zip(person.tolist(), camera.tolist(), strict=True), 1)
     ]
-    return Plan(Orders(identity, camera, shot, kind), person, split, np.asarray(names))
+    return Plan(identity, camera, shot, kind, person, split, np.asarray(names))
 
 
 def _in_step(count: int, num_cameras: int) -> int:

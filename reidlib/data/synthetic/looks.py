@@ -8,42 +8,14 @@ from reidlib.data.synthetic.bodies import Parts, Surface, point
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.repeatable import Draws
 
-# Colour and odds: unequal, as in the street, so that many people share black, navy and white.
-_TOPS = (
-    ((0.09, 0.09, 0.10), 20), ((0.25, 0.25, 0.27), 10), ((0.58, 0.58, 0.58), 9), ((0.88, 0.87, 0.85), 13),
-    ((0.11, 0.14, 0.31), 13), ((0.24, 0.40, 0.68), 9), ((0.64, 0.12, 0.14), 8), ((0.15, 0.31, 0.20), 5),
-    ((0.47, 0.42, 0.27), 6), ((0.84, 0.51, 0.60), 4), ((0.84, 0.68, 0.24), 3),
-)  # fmt: skip
-_BOTTOMS = (
-    ((0.08, 0.08, 0.09), 28), ((0.15, 0.20, 0.35), 22), ((0.33, 0.44, 0.62), 13), ((0.36, 0.36, 0.37), 12),
-    ((0.63, 0.55, 0.40), 10), ((0.34, 0.23, 0.16), 6), ((0.80, 0.79, 0.76), 4), ((0.30, 0.32, 0.20), 3),
-    ((0.55, 0.14, 0.18), 2),
-)  # fmt: skip
-_SHOES = (
-    ((0.07, 0.07, 0.07), 40), ((0.86, 0.86, 0.86), 25), ((0.33, 0.22, 0.14), 18), ((0.40, 0.41, 0.43), 8),
-    ((0.62, 0.14, 0.14), 4), ((0.18, 0.30, 0.60), 5),
-)  # fmt: skip
-_BAGS = (
-    ((0.09, 0.09, 0.09), 35), ((0.40, 0.25, 0.15), 18), ((0.14, 0.20, 0.42), 14), ((0.60, 0.14, 0.16), 9),
-    ((0.45, 0.46, 0.47), 12), ((0.20, 0.38, 0.26), 6), ((0.78, 0.66, 0.42), 6),
-)  # fmt: skip
-_SKINS = (
-    ((0.86, 0.66, 0.54), 42), ((0.77, 0.56, 0.42), 26), ((0.58, 0.40, 0.28), 18), ((0.36, 0.24, 0.17), 14),
-)  # fmt: skip
-_HAIRS = (
-    ((0.06, 0.05, 0.05), 42), ((0.20, 0.13, 0.09), 28), ((0.38, 0.25, 0.14), 14), ((0.68, 0.53, 0.31), 9),
-    ((0.52, 0.51, 0.50), 7),
-)  # fmt: skip
-
 PLAIN, HOOPS, LINES, CHECKS, PRINT, OPEN, YOKE = range(7)
 BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE = range(7)
 TROUSERS, SHORTS, SKIRT = range(3)
 NO_BAG, BACKPACK, SHOULDER_BAG, HANDBAG = range(4)
 
 
-def _colour(draws: Draws, name: str, palette, spread: float) -> np.ndarray:
-    chosen = draws.pick(name, [odds for _, odds in palette])
-    base = np.asarray([colour for colour, _ in palette])[chosen]
+def _colour(draws: Draws, name: str, palette: str, spread: float) -> np.ndarray:
+    base = draws.colour(name, palette)
     tone = draws.bell(f"{name}/tone")[:, None]
     tint = np.stack([draws.bell(f"{name}/{channel}") for channel in ("red", "green", "blue")], -1)
     return np.clip(base * (1 + 0.16 * spread * tone) + 0.03 * spread * tint, 0.03, 0.96)
@@ -66,8 +38,8 @@ class Look:
             draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6)),
             draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6)),
         )
-        top = _colour(draws, "top", _TOPS, spread)
-        trim = _colour(draws, "trim", _TOPS, spread)
+        top = _colour(draws, "top", "tops", spread)
+        trim = _colour(draws, "trim", "tops", spread)
         # A pattern in nearly the garment's own colour would be no pattern.
         close = np.abs(trim - top).max(-1) < 0.18
         luminous = top.max(-1) > 0.45
@@ -79,8 +51,8 @@ class Look:
         self.shoulders = 1 + variety * (0.05 * draws.bell("shoulders") + 0.10 * (0.5 - womanly))
         self.hips = 1 + variety * (0.05 * draws.bell("hips") - 0.10 * (0.5 - womanly))
         self.leg_share = 0.50 + variety * 0.012 * draws.bell("legs")
-        self.skin = _colour(draws, "skin", _SKINS, 0.6)
-        self.hair = _colour(draws, "hair", _HAIRS, 0.8)
+        self.skin = _colour(draws, "skin", "skins", 0.6)
+        self.hair = _colour(draws, "hair", "hairs", 0.8)
         self.pattern = draws.pick("pattern", (36, 15, 7, 9, 16, 10, 7))
         self.frequency = 1.0 / draws.uniform("stripe period", 0.07, 0.17)
         self.stripe_share = draws.uniform("stripe share", 0.3, 0.6)
@@ -90,12 +62,12 @@ class Look:
         self.hem = draws.uniform("hem", 0.02, 0.15)
         self.coat = draws.chance("coat", 0.14)
         self.hood = draws.chance("hood", 0.14)
-        self.bottom = _colour(draws, "bottom", _BOTTOMS, spread)
+        self.bottom = _colour(draws, "bottom", "bottoms", spread)
         self.bottom_length = draws.uniform("bottom length")
         self.tights = draws.chance("tights", 0.4)
-        self.shoes = _colour(draws, "shoes", _SHOES, spread)
+        self.shoes = _colour(draws, "shoes", "shoes", spread)
         self.bag = np.where(draws.chance("bag", factors.bag_share), bag, NO_BAG)
-        self.bag_colour = _colour(draws, "bag colour", _BAGS, spread)
+        self.bag_colour = _colour(draws, "bag colour", "bags", spread)
         self.bag_size = draws.uniform("bag size", 0.85, 1.2)
         self.bag_side = np.where(draws.chance("bag side", 0.5), 1.0, -1.0)
         self.offset = np.floor(draws.uniform("cloth", 0.0, 64.0))
@@ -109,8 +81,9 @@ def top_surface(
     lines = (who.pattern == LINES) | (who.pattern == CHECKS)
     yoke = who.pattern == YOKE
     open_front = who.pattern == OPEN
-    print_side = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
-    print_half = np.where(open_front, 9.0, who.print_half)
+    if printed:
+        more["print_side"] = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
+        more["print_half"] = np.where(open_front, 9.0, who.print_half)
     return Surface(
         who.top,
         second=who.trim,
@@ -121,9 +94,7 @@ def top_surface(
         side_phase=0.5 * who.stripe_share,
         side_share=np.where(lines, who.stripe_share, -1.0),
         mixing=np.where(who.pattern == CHECKS, 0.5, 1.0),
-        print_side=print_side if printed else -1.0,
         print_centre=0.03 - down,
-        print_half=print_half if printed else -1.0,
         offset=who.offset + 13,
         **cloth,
         **more,
@@ -135,108 +106,57 @@ def head(parts: Parts, who: Look) -> None:
     tall = who.height
     crown = tall - 0.082
 
-    def at(y, z):
-        return point(0.0, y, z)
+    def add(start, end, radius, surface: Surface, **more) -> None:
+        parts.add(point(0.0, *start), point(0.0, *end), radius, surface, **more)
 
-    neck = Surface(who.skin * 0.92)
-    parts.add(at(0.815 * tall, -0.012), at(0.885 * tall, 0.0), (0.058, 0.052), neck)
-    parts.add(at(crown - 0.078, 0.018), at(crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
+    add((0.815 * tall, -0.012), (0.885 * tall, 0.0), (0.058, 0.052), Surface(who.skin * 0.92))
+    add((crown - 0.078, 0.018), (crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
     hair = Surface(who.hair, fold=0.22, weave=0.16, offset=who.offset)
-    style = who.style
-    hatted = (style == CAP) | (style == BEANIE)
-    size = np.where(style == BUZZ, 0.080, np.where(style == SHORT, 0.087, 0.091))
-    parts.add(
-        at(crown + 0.010, -0.014), at(crown - 0.035, -0.026), (size, size * 0.90), hair, present=~hatted
-    )
-    parts.add(
-        at(crown - 0.03, -0.032),
-        at(crown - 0.105, -0.030),
-        (0.080, 0.066),
-        hair,
-        present=(style == MEDIUM) | (style == LONG),
-    )
+    styles = (BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE)
+    buzz, short, medium, long, bun, cap, beanie = (who.style == style for style in styles)
+    size = np.where(buzz, 0.080, np.where(short, 0.087, 0.091))
+    add((crown + 0.010, -0.014), (crown - 0.035, -0.026), (size, size * 0.90), hair, present=~(cap | beanie))
+    add((crown - 0.03, -0.032), (crown - 0.105, -0.030), (0.080, 0.066), hair, present=medium | long)
     end = 0.80 * tall - 0.10 * who.bottom_length
-    parts.add(
-        at(crown - 0.02, -0.034),
-        at(end, -0.098),
-        (0.086, 0.070),
-        hair,
-        flatness=0.75,
-        present=(style == LONG),
-    )
-    parts.add(
-        at(crown + 0.005, -0.105), at(crown - 0.02, -0.110), (0.045, 0.045), hair, present=(style == BUN)
-    )
-    hat = Surface(np.where((style == CAP)[:, None], who.trim, who.bag_colour), weave=0.06)
-    parts.add(at(crown + 0.018, -0.004), at(crown - 0.004, -0.010), (0.084, 0.090), hat, present=hatted)
-    parts.add(
-        at(crown + 0.004, 0.05),
-        at(crown - 0.010, 0.125),
-        (0.065, 0.050),
-        hat,
-        flatness=0.22,
-        front=(0.0, 1.0, 0.0),
-        present=(style == CAP),
-    )
+    add((crown - 0.02, -0.034), (end, -0.098), (0.086, 0.070), hair, flatness=0.75, present=long)
+    add((crown + 0.005, -0.105), (crown - 0.02, -0.110), (0.045, 0.045), hair, present=bun)
+    hat = Surface(np.where(cap[:, None], who.trim, who.bag_colour), weave=0.06)
+    add((crown + 0.018, -0.004), (crown - 0.004, -0.010), (0.084, 0.090), hat, present=cap | beanie)
+    peak = {"flatness": 0.22, "front": (0.0, 1.0, 0.0)}
+    add((crown + 0.004, 0.05), (crown - 0.010, 0.125), (0.065, 0.050), hat, present=cap, **peak)
 
 
 def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
     """Backpack, shoulder bag or handbag with straps."""
     tall, size = who.height, who.bag_size
     chest_y, depth = chest
-    zero = np.zeros_like(tall)
+    leather = {"fold": cloth["fold"] * 0.6, "weave": cloth["weave"], "offset": who.offset}
     bag = Surface(
-        who.bag_colour,
-        second=who.bag_colour * 0.6,
-        along_frequency=4.0,
-        along_share=0.12,
-        fold=cloth["fold"] * 0.6,
-        weave=cloth["weave"],
-        offset=who.offset,
+        who.bag_colour, second=who.bag_colour * 0.6, along_frequency=4.0, along_share=0.12, **leather
     )
     strap = Surface(who.bag_colour * 0.8)
-    pack = who.bag == BACKPACK
+    pack, slung, carried = (who.bag == kind for kind in (BACKPACK, SHOULDER_BAG, HANDBAG))
     behind = -(depth + 0.075 * size)
-    parts.add(
-        point(zero, chest_y + 0.01, behind),
-        point(zero, chest_y - 0.20 * size, behind - 0.015),
-        (0.125 * size, 0.145 * size),
-        bag,
-        flatness=0.66,
-        present=pack,
-    )
+    start, end = point(0.0, chest_y + 0.01, behind), point(0.0, chest_y - 0.20 * size, behind - 0.015)
+    parts.add(start, end, (0.125 * size, 0.145 * size), bag, flatness=0.66, present=pack)
     for side in (-1.0, 1.0):
         over = point(side * 0.098, 0.822 * tall, 0.020)
         under = point(side * 0.110, chest_y - 0.10, depth + 0.002)
         parts.add(over, under, (0.022, 0.019), strap, present=pack)
     side = who.bag_side
-    slung = who.bag == SHOULDER_BAG
+    sideways = (1.0, 0.0, 0.0)
     hip_side = side * (0.175 + 0.05 * (who.girth - 1))
-    parts.add(
-        point(hip_side, hip_y + 0.06, -0.06 * size),
-        point(hip_side, hip_y + 0.04, 0.08 * size),
-        (0.105 * size, 0.105 * size),
-        bag,
-        flatness=0.42,
-        front=(1.0, 0.0, 0.0),
-        present=slung,
-    )
+    start, end = point(hip_side, hip_y + 0.06, -0.06 * size), point(hip_side, hip_y + 0.04, 0.08 * size)
+    radii = (0.105 * size, 0.105 * size)
+    parts.add(start, end, radii, bag, flatness=0.42, front=sideways, present=slung)
     for face in (-1.0, 1.0):
         neck = point(-side * 0.07, 0.835 * tall, face * 0.035)
         middle = point(side * 0.0, chest_y - 0.06, face * depth)
         hip = point(side * 0.165, hip_y + 0.12, face * 0.05)
         for start, end in ((neck, middle), (middle, hip)):
             parts.add(start, end, (0.017, 0.017), strap, present=slung)
-    carried = who.bag == HANDBAG
     hand = np.where((side > 0)[:, None], hands[:, 1], hands[:, 0])
-    drop = point(zero, -0.17 * size, zero)
-    parts.add(hand, hand + point(zero, -0.10, zero), (0.010, 0.010), strap, present=carried)
-    parts.add(
-        hand + drop + point(zero, zero, -0.05),
-        hand + drop + point(zero, zero, 0.05),
-        (0.098 * size, 0.098 * size),
-        bag,
-        flatness=0.40,
-        front=(1.0, 0.0, 0.0),
-        present=carried,
-    )
+    parts.add(hand, hand + point(0.0, -0.10, 0.0), (0.010, 0.010), strap, present=carried)
+    start, end = (hand + point(0.0, -0.17 * size, 0.0) + point(0.0, 0.0, z) for z in (-0.05, 0.05))
+    radii = (0.098 * size, 0.098 * size)
+    parts.add(start, end, radii, bag, flatness=0.40, front=sideways, present=carried)

@@ -58,8 +58,7 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Par
     bags(parts, who, hands, chest, hip_y, cloth)
 
     lowest = feet.min(-1)
-    shift = np.stack([np.zeros_like(lowest), -lowest, np.zeros_like(lowest)], -1)
-    parts.stand(np.zeros_like(tall), np.ones_like(tall), shift)
+    parts.stand(np.zeros_like(tall), np.ones_like(tall), point(0.0, -lowest, 0.0))
     return parts
 
 
@@ -72,50 +71,29 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
     trousers = who.bottom_kind == TROUSERS
     shorts = who.bottom_kind == SHORTS
     upper = np.where((who.bottom_kind == SKIRT)[:, None], bare, who.bottom)
+    lower = np.where(trousers[:, None], who.bottom, np.where(shorts[:, None], who.skin, bare))
+    # Where on the thigh shorts end and on the shin trousers.
+    upper_cut = np.where(shorts, (0.55 + 0.4 * who.bottom_length) * 0.5 * length, 9.0)
+    lower_cut = np.where(trousers, (0.80 + 0.25 * who.bottom_length) * 0.5 * length, 9.0)
+    upper_worn = Surface(upper, end=who.skin, end_from=upper_cut, offset=who.offset, **cloth)
+    lower_worn = Surface(lower, end=who.skin, end_from=lower_cut, offset=who.offset + 7, **cloth)
+    shoe = Surface(who.shoes, weave=0.05)
+    wide, flesh = np.where(trousers, 1.0, 0.9), 0.4 + 0.6 * who.girth
+    calf = (0.056 * wide * flesh, np.where(trousers, 0.047, 0.036))
     soles = []
-    wide = np.where(trousers, 1.0, 0.9)
     for leg, side in ((0, -1.0), (1, 1.0)):
         thigh = ease * how.thigh[:, leg]
         shin = thigh - ease * how.knee[:, leg]
         hip = point(side * 0.083 * who.hips * who.girth, hip_y, 0.0)
         knee = hip + (0.50 * length)[:, None] * point(-0.015 * side, -cosine(thigh), sine(thigh))
         ankle = knee + (0.50 * length)[:, None] * point(-0.02 * side, -cosine(shin), sine(shin))
-        parts.add(
-            hip,
-            knee,
-            (0.083 * who.girth * who.hips, 0.058 * wide * (0.4 + 0.6 * who.girth)),
-            Surface(
-                upper,
-                end=who.skin,
-                end_from=np.where(shorts, (0.55 + 0.4 * who.bottom_length) * 0.5 * length, 9.0),
-                offset=who.offset,
-                **cloth,
-            ),
-            shades=True,
-        )
-        lower = np.where(trousers[:, None], who.bottom, np.where(shorts[:, None], who.skin, bare))
-        cut = np.where(trousers, (0.80 + 0.25 * who.bottom_length) * 0.5 * length, 9.0)
-        parts.add(
-            knee,
-            ankle,
-            (0.056 * wide * (0.4 + 0.6 * who.girth), np.where(trousers, 0.047, 0.036)),
-            Surface(lower, end=who.skin, end_from=cut, offset=who.offset + 7, **cloth),
-            shades=True,
-        )
+        parts.add(hip, knee, (0.083 * who.girth * who.hips, 0.058 * wide * flesh), upper_worn, shades=True)
+        parts.add(knee, ankle, calf, lower_worn, shades=True)
         # The foot stays flat while the leg carries and follows the shin when it swings behind.
         tilt = np.minimum(shin + 0.25, 0.0) * 0.9 + np.maximum(shin - 0.15, 0.0) * 0.6
-        forward, rise = cosine(tilt), sine(tilt)
         heel = ankle + point(0.0, -0.012, -0.03)
-        toe = heel + point(side * 0.03, rise * 0.17, forward * 0.17)
-        parts.add(
-            heel,
-            toe,
-            (0.047, 0.040),
-            Surface(who.shoes, weave=0.05),
-            flatness=0.85,
-            front=(0.0, 1.0, 0.0),
-            shades=True,
-        )
+        toe = heel + point(side * 0.03, sine(tilt) * 0.17, cosine(tilt) * 0.17)
+        parts.add(heel, toe, (0.047, 0.040), shoe, flatness=0.85, front=(0.0, 1.0, 0.0), shades=True)
         soles.append(np.minimum(heel[:, 1] - 0.040, toe[:, 1] - 0.034))
     return np.stack(soles, -1)
 
@@ -128,61 +106,39 @@ def _torso(parts: Parts, who: Look, hip_y, cloth) -> tuple[np.ndarray, np.ndarra
     waist_r = 0.136 * who.girth
     pelvis_r = 0.148 * who.hips * (0.4 + 0.6 * who.girth)
     thin = np.clip(0.56 + 0.22 * (who.girth - 1) + 0.04, 0.5, 0.85)
-    zero = 0.0
-    chest, waist, pelvis = (point(zero, y, zero) for y in (chest_y, waist_y, pelvis_y))
+    chest, waist, pelvis = (point(0.0, y, 0.0) for y in (chest_y, waist_y, pelvis_y))
     down = chest_y - waist_y
-    yoke_from = np.where(who.pattern == YOKE, 0.06, 9.0)
-    parts.add(
-        chest,
-        waist,
-        (chest_r, waist_r),
-        top_surface(who, cloth, printed=True, end=who.trim, end_from=yoke_from),
-        flatness=thin,
-        shades=True,
-    )
-    below = np.where(who.pattern == YOKE, 1.0, 0.0)[:, None]
-    lower_top = who.top + (who.trim - who.top) * below
-    surface = top_surface(who, cloth, down=down, printed=True, end=who.bottom, end_from=who.hem)
-    parts.add(waist, pelvis, (waist_r, pelvis_r), replace(surface, base=lower_top), flatness=thin + 0.02)
+    yoke = who.pattern == YOKE
+    worn = top_surface(who, cloth, printed=True, end=who.trim, end_from=np.where(yoke, 0.06, 9.0))
+    parts.add(chest, waist, (chest_r, waist_r), worn, flatness=thin, shades=True)
+    lower_top = who.top + (who.trim - who.top) * yoke[:, None]
+    worn = top_surface(who, cloth, down=down, printed=True, end=who.bottom, end_from=who.hem)
+    parts.add(waist, pelvis, (waist_r, pelvis_r), replace(worn, base=lower_top), flatness=thin + 0.02)
     shoulder = 0.100 * who.shoulders * tall
     shoulder_y = 0.805 * tall
+    neck, worn = point(0.0, shoulder_y + 0.028, -0.005), Surface(who.top, offset=who.offset + 13, **cloth)
     for side in (-1.0, 1.0):
-        parts.add(
-            point(zero, shoulder_y + 0.028, -0.005),
-            point(side * shoulder, shoulder_y, -0.005),
-            (0.055, 0.058 * (0.6 + 0.4 * who.girth)),
-            Surface(who.top, offset=who.offset + 13, **cloth),
-        )
+        end = point(side * shoulder, shoulder_y, -0.005)
+        parts.add(neck, end, (0.055, 0.058 * (0.6 + 0.4 * who.girth)), worn)
     skirt = who.bottom_kind == SKIRT
     skirt_cloth = {**cloth, "fold": cloth["fold"] * 1.5}  # deeper folds than a sleeve's
-    skirt_end = hip_y * (0.62 - 0.38 * who.bottom_length)
-    parts.add(
-        point(zero, waist_y - 0.02, zero),
-        point(zero, skirt_end, 0.01),
-        (waist_r * 1.02, pelvis_r * (1.20 + 0.30 * who.bottom_length)),
-        Surface(who.bottom, offset=who.offset + 21, **skirt_cloth),
-        flatness=thin + 0.24,
-        present=skirt,
-        hollow=True,
-    )
-    coat = who.coat & ~skirt
-    parts.add(
-        waist,
-        point(zero, hip_y * 0.78, zero),
-        (waist_r * 1.06, pelvis_r * 1.18),
-        replace(top_surface(who, cloth, down=down, printed=True), base=lower_top),
-        flatness=thin + 0.14,
-        present=coat,
-        hollow=True,
-    )
-    parts.add(
-        point(zero, shoulder_y + 0.050, -0.055),
-        point(zero, shoulder_y - 0.045, -0.100),
-        (0.068, 0.045),
-        Surface(who.top * 0.85, offset=who.offset, **cloth),
-        present=who.hood,
-    )
+    worn = Surface(who.bottom, offset=who.offset + 21, **skirt_cloth)
+    start, end = point(0.0, waist_y - 0.02, 0.0), point(0.0, hip_y * (0.62 - 0.38 * who.bottom_length), 0.01)
+    radii = (waist_r * 1.02, pelvis_r * (1.20 + 0.30 * who.bottom_length))
+    parts.add(start, end, radii, worn, flatness=thin + 0.24, present=skirt, hollow=True)
+    worn = replace(top_surface(who, cloth, down=down, printed=True), base=lower_top)
+    radii, coat = (waist_r * 1.06, pelvis_r * 1.18), who.coat & ~skirt
+    end = point(0.0, hip_y * 0.78, 0.0)
+    parts.add(waist, end, radii, worn, flatness=thin + 0.14, present=coat, hollow=True)
+    start, end = point(0.0, shoulder_y + 0.050, -0.055), point(0.0, shoulder_y - 0.045, -0.100)
+    worn = Surface(who.top * 0.85, offset=who.offset, **cloth)
+    parts.add(start, end, (0.068, 0.045), worn, present=who.hood)
     return chest_y, chest_r * thin
+
+
+def _hanging(side: float, away: np.ndarray, forward: np.ndarray) -> np.ndarray:
+    """Direction (N, 3) of what hangs down, turned away from the body and forward."""
+    return point(side * sine(away), -cosine(away) * cosine(forward), cosine(away) * sine(forward))
 
 
 def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
@@ -199,26 +155,15 @@ def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
         away, swing = how.spread[:, arm], how.arm[:, arm]
         bend = swing + how.elbow[:, arm]
         shoulder = point(side * shoulder_x, shoulder_y - 0.012, -0.005)
-        elbow = shoulder + upper[:, None] * point(
-            side * sine(away), -cosine(away) * cosine(swing), cosine(away) * sine(swing)
-        )
+        elbow = shoulder + upper[:, None] * _hanging(side, away, swing)
         inward = away * 0.2 - 0.12 * (how.elbow[:, arm] > 1.0)
-        wrist = elbow + fore[:, None] * point(
-            side * sine(inward), -cosine(inward) * cosine(bend), cosine(inward) * sine(bend)
-        )
+        wrist = elbow + fore[:, None] * _hanging(side, inward, bend)
         surface = top_surface(who, cloth, down=-0.07, end=who.skin, end_from=upper_from)
         parts.add(shoulder, elbow, (0.056 * thick, 0.044 * thick), surface)
         surface = top_surface(who, cloth, down=upper - 0.07, end=who.skin, end_from=fore_from)
         parts.add(elbow, wrist, (0.043 * thick, 0.033 * thick), surface)
         reach = (wrist - elbow) / fore[:, None]
-        hand = wrist + 0.055 * reach
-        parts.add(
-            wrist + 0.02 * reach,
-            wrist + 0.085 * reach,
-            (0.036, 0.030),
-            Surface(who.skin),
-            flatness=0.7,
-            front=(1.0, 0.0, 0.0),
-        )
-        hands.append(hand)
+        start, end = wrist + 0.02 * reach, wrist + 0.085 * reach
+        parts.add(start, end, (0.036, 0.030), Surface(who.skin), flatness=0.7, front=(1.0, 0.0, 0.0))
+        hands.append(wrist + 0.055 * reach)
     return np.stack(hands, 1)

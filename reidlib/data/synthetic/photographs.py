@@ -16,9 +16,9 @@ import torch
 from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint
-from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, nearest, prepare
+from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest, prepare
 from reidlib.data.synthetic.repeatable import Draws, dot, smooth_noise
-from reidlib.data.synthetic.scenes import Scenes, places
+from reidlib.data.synthetic.scenes import Scenes
 
 SAMPLES = 2  # rays along each side of a pixel: outlines and thin bars need more than one
 _VOLUME = 64
@@ -36,11 +36,10 @@ class Studio:
     @classmethod
     def build(cls, factors: Factors, seed: int, device: torch.device | str) -> Studio:
         """Paint the places and fill the noise tables, on the CPU, and bring them to the device."""
-        geometry = places(factors, seed)
-        backdrops = np.stack([paint(seed, camera, view) for camera, view in enumerate(geometry)])
+        backdrops = [paint(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
         grain = Draws(seed, np.arange(_GRAIN, dtype=np.uint64)).bell("grain")
         return cls(
-            torch.from_numpy(backdrops).reshape(len(geometry), 3, ROWS * COLUMNS).to(device),
+            torch.from_numpy(np.stack(backdrops)).flatten(2).to(device),
             torch.from_numpy(cloth(seed)).to(device),
             torch.from_numpy(grain.astype(np.float32)).to(device),
         )
@@ -195,7 +194,7 @@ def _march(depth, image, row, column, tau, march) -> torch.Tensor:
 
 def _lighting(views: Views, rows: int, columns: int, device) -> tuple[torch.Tensor, torch.Tensor]:
     """(2, N) sun and shadow; (3, N) one step towards the light in rows, columns and depth."""
-    right, up, ray = views.axes()
+    right, up, ray = axes(views.sine, views.cosine)
     stride = 0.022  # metres: half the thickness of a forearm
     march = np.stack(
         [
@@ -215,7 +214,8 @@ def _gather(samples: torch.Tensor) -> torch.Tensor:
 
 
 def _column(values: np.ndarray, device, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device).reshape(shape)
+    """One number an image on the device, (N, 1, 1), or numbers in another shape."""
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device).reshape(shape or (-1, 1, 1))
 
 
 def _pixels(scenes: Scenes, shape: tuple[int, int], device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -230,29 +230,25 @@ def _pixels(scenes: Scenes, shape: tuple[int, int], device) -> tuple[torch.Tenso
 
 def _backdrop(scenes: Scenes, studio: Studio, shape: tuple[int, int]) -> torch.Tensor:
     """The part of each camera's place that the box shows, (N, 3, H, W) in [0, 1], bilinear."""
-    device, (height, width) = studio.volume.device, shape
+    device = studio.volume.device
     across, up = _pixels(scenes, shape, device)
-    metre = _column(scenes.metre, device, -1, 1, 1)
-    column = (_column(scenes.column + COLUMNS / 2, device, -1, 1, 1) + across * metre).clamp(
-        0, COLUMNS - 1.001
-    )
-    row = (_column(scenes.row + HORIZON, device, -1, 1, 1) - up * metre).clamp(0, ROWS - 1.001)
+    metre = _column(scenes.metre, device)
+    column = (_column(scenes.column + COLUMNS / 2, device) + across * metre).clamp(0, COLUMNS - 1.001)
+    row = (_column(scenes.row + HORIZON, device) - up * metre).clamp(0, ROWS - 1.001)
     left, above = column.floor(), row.floor()
-    part_x, part_y = column - left, row - above
+    part_x, part_y = (column - left)[:, None], (row - above)[:, None]
     camera = torch.from_numpy(scenes.camera.astype(np.int32)).to(device).reshape(-1, 1, 1)
     flat = studio.backdrops.view(-1)
-    corner = (camera * (3 * ROWS * COLUMNS) + above.int() * COLUMNS + left.int()).view(-1)
-    channels = []
-    for channel in range(3):
-        place = corner + channel * (ROWS * COLUMNS)
-        taps = [
-            flat.index_select(0, place + shift).float().view(-1, height, width)
-            for shift in (0, 1, COLUMNS, COLUMNS + 1)
-        ]
-        upper = taps[0] + (taps[1] - taps[0]) * part_x
-        lower = taps[2] + (taps[3] - taps[2]) * part_x
-        channels.append(upper + (lower - upper) * part_y)
-    return torch.stack(channels, 1) * (1.0 / 255.0)
+    channel = torch.arange(3, device=device, dtype=torch.int32)[:, None, None]
+    corner = (camera * (3 * ROWS * COLUMNS) + above.int() * COLUMNS + left.int())[:, None]
+    place = corner + channel * (ROWS * COLUMNS)
+    taps = [
+        flat.index_select(0, (place + shift).view(-1)).float().view_as(place)
+        for shift in (0, 1, COLUMNS, COLUMNS + 1)
+    ]
+    upper = taps[0] + (taps[1] - taps[0]) * part_x
+    lower = taps[2] + (taps[3] - taps[2]) * part_x
+    return (upper + (lower - upper) * part_y) * (1.0 / 255.0)
 
 
 def _casters(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
@@ -283,7 +279,7 @@ def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tens
     height, width = shape
     first_row = height // 3  # above it there is hardly ever ground near the feet
     across, up = _pixels(scenes, shape, device)
-    sine = _column(scenes.views.sine, device, -1, 1, 1)
+    sine = _column(scenes.views.sine, device)
     depth = -(up[:, first_row:] / sine)
     image, table = _casters(scenes)
     rank = np.arange(len(image)) - np.searchsorted(image, image)
@@ -291,7 +287,7 @@ def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tens
     for number in range(int(rank.max(initial=-1)) + 1):
         chosen = rank == number
         index = torch.from_numpy(image[chosen]).to(device)
-        x0, z0, x1, z1, reach, darkness = (_column(v, device, -1, 1, 1) for v in table[chosen].T)
+        x0, z0, x1, z1, reach, darkness = (_column(v, device) for v in table[chosen].T)
         span_x, span_z = x1 - x0, z1 - z0
         square = (span_x * span_x + span_z * span_z).clamp(min=1e-6)
         from_x, from_z = across.index_select(0, index) - x0, depth.index_select(0, index) - z0
@@ -300,27 +296,21 @@ def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tens
         away = (away_x * away_x + away_z * away_z).sqrt()
         dark = (1.6 - away * (1.1 / reach)).clamp(0, 1) * darkness
         shadow.index_copy_(0, index, torch.maximum(shadow.index_select(0, index), dark))
-    wall = _column(-scenes.behind, device, -1, 1, 1)
-    strength = _column(scenes.views.shadow, device, -1, 1, 1)
+    wall = _column(-scenes.behind, device)
+    strength = _column(scenes.views.shadow, device)
     shadow = torch.where(depth > wall, shadow, 0.0) * strength
-    full = torch.zeros((len(scenes.camera), 1, height, width), device=device)
-    full[:, 0, first_row:] = shadow
-    return full
+    return torch.nn.functional.pad(shadow, (0, 0, first_row, 0))[:, None]
 
 
 def _expose(picture: torch.Tensor, scenes: Scenes, studio: Studio) -> torch.Tensor:
     """Colour matrix, tone curve, blur, noise; (N, 3, H, W) uint8."""
     device, sensor = picture.device, scenes.sensor
     count, _, height, width = picture.shape
-    red, green, blue = picture.unbind(1)
-    bend = _column(sensor.bend, device, -1, 1, 1)
-    channels = []
-    for i in range(3):
-        weights = [_column(sensor.matrix[:, i, j], device, -1, 1, 1) for j in range(3)]
-        value = (red * weights[0] + green * weights[1] + blue * weights[2]).clamp(0, 1)
-        # Schlick's bias (1994) instead of a power: the same bow, but from exact operations.
-        channels.append(value / ((1 - value) * bend + 1))
-    image = torch.stack(channels, 1)
+    weights = _column(sensor.matrix, device, count, 3, 3, 1, 1)
+    red, green, blue = (picture[:, j, None] * weights[:, :, j] for j in range(3))
+    value = (red + green + blue).clamp(0, 1)
+    # Schlick's bias (1994) instead of a power: the same bow, but from exact operations.
+    image = value / ((1 - value) * _column(sensor.bend, device, -1, 1, 1, 1) + 1)
     share = _column(sensor.blur, device, -1, 1, 1, 1)
     for _ in range(2):
         for axis in (2, 3):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,30 +19,30 @@ _WALLS = ("shop", "facade", "brick", "fence", "hedge")
 _GROUNDS = ("plaza", "street", "park")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Geometry of one camera's view; distances in metres, ``focal`` in rows."""
+class Place(NamedTuple):
+    """Geometry of cameras' views, of one or (N,); distances in metres, ``focal`` in rows."""
 
-    eye: float
-    focal: float
-    near: float
-    far: float
-    wall: float
+    eye: np.ndarray | float
+    focal: np.ndarray | float
+    near: np.ndarray | float
+    far: np.ndarray | float
+    wall: np.ndarray | float
 
 
-def place(seed: int, camera: int, pitch: float) -> Place:
-    """How high camera number ``camera`` hangs and how far people and the wall are from it."""
+def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
+    """How high the cameras of these numbers hang and how far people and the wall are from them, (N,) each."""
     draws = Draws(seed, fold(camera))
-    eye = 1.3 + pitch * float(draws.uniform("eye", 0.6, 2.8)[0])
-    near = float(draws.uniform("near", 6.0, 8.5)[0])
-    far = near + float(draws.uniform("depth", 4.0, 7.0)[0])
-    wall = far + float(draws.uniform("wall", 1.0, 5.0)[0])
-    return Place(eye, min(700.0, (ROWS - HORIZON - 30) * near / eye), near, far, wall)
+    eye = 1.3 + pitch * draws.uniform("eye", 0.6, 2.8)
+    near = draws.uniform("near", 6.0, 8.5)
+    far = near + draws.uniform("depth", 4.0, 7.0)
+    wall = far + draws.uniform("wall", 1.0, 5.0)
+    return Place(eye, np.minimum(700.0, (ROWS - HORIZON - 30) * near / eye), near, far, wall)
 
 
 @lru_cache(maxsize=16)  # 28 MB at most; previews of one factor after the other paint the same places
-def paint(seed: int, camera: int, view: Place) -> np.ndarray:
+def paint(seed: int, camera: int, pitch: float) -> np.ndarray:
     """Picture of the place, (3, ROWS, COLUMNS) uint8: the same for every image that the camera takes."""
+    view = Place(*(float(value[0]) for value in place(seed, camera, pitch)))
     draws = Draws(seed, fold(camera))
     # Neighbouring cameras take turns through the kinds, so that even two cameras differ.
     turn = int(Draws(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera
@@ -86,27 +87,24 @@ def _fraction(value: np.ndarray) -> np.ndarray:
     return value - np.floor(value)
 
 
-def _colour(draws: Draws, name: str, colours) -> np.ndarray:
-    chosen = np.asarray(colours[int(draws.pick(name, [1] * len(colours))[0])])
+def _colour(draws: Draws, name: str) -> np.ndarray:
     tone = 1 + 0.10 * float(draws.bell(f"{name} tone")[0])
-    return (chosen * tone)[:, None, None]
+    return (draws.colour(name, name)[0] * tone)[:, None, None]
 
 
 def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray, view: Place) -> np.ndarray:
     x, d = np.broadcast_arrays(x, d)
     stains = noise(x, d, 0.25)
-    slabs = _colour(draws, "slabs", [(0.55, 0.53, 0.50), (0.48, 0.47, 0.47), (0.58, 0.50, 0.43)])
-    asphalt = _colour(draws, "asphalt", [(0.33, 0.33, 0.35), (0.28, 0.28, 0.29), (0.38, 0.37, 0.36)])
+    slabs = _colour(draws, "slabs")
+    asphalt = _colour(draws, "asphalt")
     size = float(draws.uniform("slab", 0.45, 0.9)[0])
-    joint = (_fraction(x / size + 0.5 * np.floor(_fraction(d / (2 * size)) * 2)) < 0.045) | (
-        _fraction(d / size) < 0.06
-    )
+    shifted = x / size + 0.5 * np.floor(_fraction(d / (2 * size)) * 2)
+    joint = (_fraction(shifted) < 0.045) | (_fraction(d / size) < 0.06)
     cell = noise(np.floor(x / size) * 3.7, np.floor(d / size) * 5.3, 1.0)
     paved = slabs * (1 + 0.06 * cell + 0.08 * stains) * np.where(joint, 0.72, 1.0)
     tarred = asphalt * (1 + 0.10 * stains + 0.10 * noise(x, d, 4.0))
     if kind == "plaza":
-        band = _fraction(x / 4.1) < 0.12
-        return np.where(band, paved * 0.72, paved)
+        return np.where(_fraction(x / 4.1) < 0.12, paved * 0.72, paved)  # darker bands
     if kind == "street":
         kerb = view.near + 0.75 * (view.far - view.near)
         line = (np.abs(d - (view.near + 1.6)) < 0.10) & (_fraction(x / 2.4) < 0.55)
@@ -124,9 +122,7 @@ def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray
 
 def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     stains = 1 + 0.06 * noise(x, y, 0.3)
-    plaster = _colour(
-        draws, "plaster", [(0.74, 0.70, 0.60), (0.62, 0.64, 0.66), (0.72, 0.58, 0.48), (0.56, 0.60, 0.52)]
-    )
+    plaster = _colour(draws, "plaster")
     glass = (0.22 + 0.16 * _fraction(x * 0.31 + y * 0.2)) * np.asarray([0.85, 1.0, 1.12])[:, None, None]
     if kind == "facade":
         period = float(draws.uniform("window period", 1.8, 2.6)[0])
@@ -145,24 +141,19 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
         tints = [0.55 + 0.25 * noise(pane * 3.3 + 11.0 * i, y * 0, 1.0) for i in range(3)]
         inside = np.stack(tints) * np.clip(0.55 + 0.45 * goods, 0.1, 1.1)
         shop = np.where((u < 0.07) | (y < 0.35), 0.20, inside)
-        board = _colour(
-            draws, "board", [(0.55, 0.14, 0.14), (0.12, 0.30, 0.45), (0.15, 0.38, 0.25), (0.72, 0.58, 0.18)]
-        )
+        board = _colour(draws, "board")
         letters = (noise(x, y * 0, 2.0) > 0.1) & (np.abs(y - 3.05) < 0.17)
         sign = np.where(letters, 0.9, board)
-        above = plaster * stains
-        return np.where(y < 2.6, shop, np.where(y < 3.5, sign, above))
+        return np.where(y < 2.6, shop, np.where(y < 3.5, sign, plaster * stains))
     if kind == "brick":
         course = np.floor(y / 0.12)
-        u = _fraction(x / 0.36 + 0.5 * _fraction(course * 0.5) * 2)
-        mortar = (u < 0.07) | (_fraction(y / 0.12) < 0.16)
-        brick = _colour(draws, "brick", [(0.52, 0.28, 0.21), (0.58, 0.42, 0.30), (0.42, 0.27, 0.24)])
-        tone = 1 + 0.16 * noise(
-            np.floor(x / 0.36 + 0.5 * _fraction(course * 0.5) * 2) * 2.3, course * 1.7, 1.0
-        )
+        along = x / 0.36 + 0.5 * _fraction(course * 0.5) * 2
+        mortar = (_fraction(along) < 0.07) | (_fraction(y / 0.12) < 0.16)
+        brick = _colour(draws, "brick")
+        tone = 1 + 0.16 * noise(np.floor(along) * 2.3, course * 1.7, 1.0)
         wall = np.where(mortar, 0.60 * stains, brick * tone * stains)
         opening = (_fraction(x / 5.2) < 0.24) & (y < 2.3)
-        door = _colour(draws, "door", [(0.20, 0.27, 0.22), (0.30, 0.20, 0.15), (0.22, 0.26, 0.36)])
+        door = _colour(draws, "door")
         return np.where(opening, door * (1 - 0.25 * (_fraction(x / 0.62) < 0.08)), wall)
     leaves = np.asarray([0.21, 0.33, 0.13])[:, None, None]
     depth = 0.55 * noise(x, y, 0.7) + 0.45 * noise(x, y, 2.2)
@@ -175,7 +166,7 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
         return np.where(trunk, 0.24 * stains, beyond)
     post = _fraction(x / 2.5) < 0.05
     bar = (_fraction(x / 0.22) < 0.28) | (np.abs(y - 0.25) < 0.05) | (np.abs(y - 1.65) < 0.06) | post
-    rail = _colour(draws, "rail", [(0.20, 0.21, 0.22), (0.66, 0.66, 0.64), (0.42, 0.30, 0.20)])
+    rail = _colour(draws, "rail")
     return np.where(bar & (y < 1.8), rail * stains, beyond)
 
 
@@ -188,10 +179,8 @@ def _furnish(picture: np.ndarray, seed: int, camera: int, noise: _Noise, view: P
     span = COLUMNS / view.focal
     places = (np.arange(count) + draws.uniform("place", -0.35, 0.35) - (count - 1) / 2) / count * span
     kinds = draws.pick("kind", (4, 3, 2, 2))
-    paints = np.stack([draws.uniform(name, 0.12, 0.75) for name in ("red", "green", "blue")], -1)
-    grey = draws.uniform("grey", 0.55, 1.0)[:, None]
-    mean = (paints[:, :1] + paints[:, 1:2] + paints[:, 2:]) / 3
-    paints = paints + (mean - paints) * grey
+    red, green, blue = paints = np.stack([draws.uniform(c, 0.12, 0.75) for c in ("red", "green", "blue")])
+    paints = (paints + ((red + green + blue) / 3 - paints) * draws.uniform("grey", 0.55, 1.0)).T
     for i in order:
         metre = view.focal / float(distances[i])
         draw, wide, high, base = (
@@ -226,10 +215,8 @@ def _car(x, y, paint, noise):
 
 
 def _tree(x, y, paint, noise):
-    yield (
-        np.asarray([0.27, 0.21, 0.16])[:, None, None] * (1 + 0.2 * noise(x, y, 2.0)),
-        ((np.abs(x) < 0.14) & (y > 0) & (y < 2.6)),
-    )
+    bark = np.asarray([0.27, 0.21, 0.16])[:, None, None] * (1 + 0.2 * noise(x, y, 2.0))
+    yield bark, (np.abs(x) < 0.14) & (y > 0) & (y < 2.6)
     edge = 1.4 + 0.5 * noise(x, y, 0.9)
     leaves = np.asarray([0.22, 0.37, 0.15])[:, None, None] * (1 + 0.5 * noise(x, y, 2.0))
     yield leaves, x * x + (y - 3.2) * (y - 3.2) < edge * edge

@@ -35,12 +35,12 @@ class Views:
     sun: np.ndarray  # (N,) share of directed light, 0 to 1
     shadow: np.ndarray  # (N,) darkness of shadows, 0 to 1
 
-    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Right, up and ray direction, (N, 3) each."""
-        zero, one = np.zeros_like(self.sine), np.ones_like(self.sine)
-        right = np.stack([one, zero, zero], -1)
-        up = np.stack([zero, self.cosine, -self.sine], -1)
-        return right, up, np.stack([zero, -self.sine, -self.cosine], -1)
+
+def axes(sine: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right, up and ray direction, (N, 3) each, of cameras that look down by a pitch."""
+    zero, one = np.zeros_like(sine), np.ones_like(sine)
+    right, up = np.stack([one, zero, zero], -1), np.stack([zero, cosine, -sine], -1)
+    return right, up, np.stack([zero, -sine, -cosine], -1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Geometry:
 
 def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geometry:
     """Bring each capsule into a frame in which it is round and every ray runs along the third axis."""
-    right, up, ray = (axis[capsules.image] for axis in views.axes())
+    right, up, ray = (axis[capsules.image] for axis in axes(views.sine, views.cosine))
     of_image = capsules.image
     step_x = (views.width / columns)[of_image]
     step_y = (views.height / rows)[of_image]
@@ -177,24 +177,19 @@ def nearest(
     depth_tl = torch.full((images * high * wide, TILE * TILE), FAR, device=device)
     owner_tl = torch.zeros((images * high * wide, TILE * TILE), dtype=torch.int32, device=device)
     lane = torch.arange(TILE * TILE, device=device)
-    lane_row, lane_column = (lane // TILE).float(), (lane % TILE).float()
-    pair_capsule, pair_place = (torch.from_numpy(array).to(device) for array in (capsule, place))
-    pair_row = torch.from_numpy(tile_row * TILE).to(device).float()
-    pair_column = torch.from_numpy(tile_column * TILE).to(device).float()
+    lanes = (lane // TILE).float(), (lane % TILE).float()
+    corners = ((tile * TILE).astype(np.float32) for tile in (tile_row, tile_column))
+    pair_capsule, pair_place, pair_row, pair_column = (
+        torch.from_numpy(array).to(device) for array in (capsule, place, *corners)
+    )
 
     # Pairs of one rank touch every tile at most once, so that writing back needs no atomic operation.
     edges = np.flatnonzero(np.diff(rank, prepend=-1, append=-1))
     for begin, end in pairwise(edges):
         for first in range(begin, end, block):
             here = slice(first, min(first + block, end))
-            tau = _intersect(
-                table.index_select(1, pair_capsule[here]),
-                pair_row[here],
-                pair_column[here],
-                lane_row,
-                lane_column,
-            )
-            where = pair_place[here]
+            where, parameters = pair_place[here], table.index_select(1, pair_capsule[here])
+            tau = _intersect(parameters, pair_row[here], pair_column[here], *lanes)
             before = depth_tl.index_select(0, where)
             nearer = tau < before
             owner = torch.where(nearer, pair_capsule[here, None].int(), owner_tl.index_select(0, where))

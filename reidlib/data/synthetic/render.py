@@ -9,11 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +18,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from reidlib.data.images import worked_ahead
 from reidlib.data.synthetic.factors import (
-    BACKGROUND,
     GALLERY,
+    KINDS,
     PERSON,
     QUERY,
     SIZES,
@@ -92,8 +90,8 @@ def render(
             shutil.rmtree(stale)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         try:
-            images = plan(SIZES[size], factors.num_cameras, seed).of(splits)
-            _write(partial, images, asked, factors, device, progress)
+            images = plan(SIZES[size], factors.num_cameras, seed)
+            _write(partial, images[np.isin(images.split, splits)], asked, factors, device, progress)
             partial.chmod(0o755)
             return partial.replace(folder)
         except BaseException:
@@ -223,58 +221,37 @@ def _write(
     threads = os.cpu_count() or 1
     renderers = 1 if on_gpu else min(threads, torch.get_num_threads())
 
-    def develop(first: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        orders = images.orders[first : first + chunk]
-        scenes = compose(orders, factors, asked["seed"])
-        return photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy(), scenes.truth
+    def develop(chosen: Plan) -> tuple[list[Path], np.ndarray, dict[str, np.ndarray]]:
+        scenes = compose(chosen, factors, asked["seed"])
+        pictures_nhwc = photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy()
+        paths = [folder / s / n for s, n in zip(chosen.split, chosen.name, strict=True)]
+        return paths, pictures_nhwc, scenes.truth
 
     def save(path: Path, picture_hwc: np.ndarray) -> None:
         Image.fromarray(picture_hwc).save(path, "JPEG", quality=_QUALITY)
 
     truths = []
+    chunks = (images[first : first + chunk] for first in range(0, len(images), chunk))
     bar = tqdm(total=len(images), unit="image", desc=f"rendering {asked['size']}", disable=not progress)
     with bar, single_threaded(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
-        for first, (pictures, truth) in _ahead(
-            render_pool, develop, range(0, len(images), chunk), renderers + 2
-        ):
-            here = slice(first, first + len(pictures))
-            paths = [folder / s / n for s, n in zip(images.split[here], images.name[here], strict=True)]
-            list(disk_pool.map(save, paths, pictures))
+        for paths, pictures_nhwc, truth in worked_ahead(render_pool, develop, chunks, renderers + 2):
+            list(disk_pool.map(save, paths, pictures_nhwc))
             truths.append(truth)
-            bar.update(len(pictures))
+            bar.update(len(paths))
     truth = {name: np.concatenate([part[name] for part in truths]) for name in truths[0]}
     _write_truth(folder / _TRUTH, images, truth)
     record = {**asked, "counts": _counts(images)}
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, window: int) -> Iterator[tuple]:
-    """(item, result) in order, at most ``window`` results ahead, so that pictures do not pile up."""
-    items = iter(items)
-    pending: deque[tuple[object, Future]] = deque()
-    try:
-        while True:
-            pending.extend((item, pool.submit(work, item)) for item in islice(items, window - len(pending)))
-            if not pending:
-                return
-            ready, future = pending.popleft()
-            yield ready, future.result()
-    finally:
-        for _, future in pending:
-            future.cancel()
-
-
 def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None:
-    kind = np.where(
-        images.orders.kind == BACKGROUND, "background", np.where(images.person < 0, "junk", "person")
-    )
     columns = {
         "split": images.split,
         "file": images.name,
         "person_id": images.person,
-        "identity": images.orders.identity,
-        "camera_id": images.orders.camera + 1,
-        "kind": kind,
+        "identity": images.identity,
+        "camera_id": images.camera + 1,
+        "kind": np.asarray(KINDS)[images.kind],
     }
     for name, values in truth.items():
         columns[name] = values.astype(int) if values.dtype == bool else np.round(values, 5)
@@ -287,12 +264,11 @@ def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None
 def _counts(images: Plan) -> dict[str, dict[str, int]]:
     counts = {}
     for split in [name for name in _SPLITS if name in images.split]:
-        here = images.split == split
-        person = images.person[here]
+        here = images[images.split == split]
         counts[split] = {
-            "images": int(here.sum()),
-            "identities": len(np.unique(person[person > 0])),
-            "cameras": len(np.unique(images.orders.camera[here])),
+            "images": len(here),
+            "identities": len(np.unique(here.person[here.person > 0])),
+            "cameras": len(np.unique(here.camera)),
         }
     person = images.person[images.split == GALLERY]
     counts[GALLERY] |= {"junk": int((person == -1).sum()), "distractors": int((person == 0).sum())}

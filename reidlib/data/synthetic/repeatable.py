@@ -6,9 +6,13 @@ here uses integer arithmetic and the IEEE-exact operations + − × ÷ floor alo
 
 from __future__ import annotations
 
+import csv
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -73,6 +77,24 @@ class Draws:
             chosen = chosen + (position >= total)
         return chosen
 
+    def colour(self, name: str, palette: str) -> np.ndarray:
+        """(N, 3) float64, red, green and blue by the odds of ``palettes.csv``.
+
+        Those of people are unequal, as in the street, so that many share black, navy and white.
+        """
+        colours = palettes()[palette]
+        return colours[self.pick(name, colours[:, 3].tolist()), :3]
+
+
+@cache
+def palettes() -> dict[str, np.ndarray]:
+    """Colours of each palette, (K, 4): red, green, blue from 0 to 1, odds."""
+    rows: dict[str, list[list[str]]] = {}
+    with Path(__file__).with_name("palettes.csv").open(encoding="utf-8", newline="") as file:
+        for name, *colour in islice(csv.reader(file), 1, None):
+            rows.setdefault(name, []).append(colour)
+    return {name: np.asarray(colours, np.float64) for name, colours in rows.items()}
+
 
 def sine(angle: np.ndarray | float) -> np.ndarray:
     """Sine of an angle in radians, float64, error below 1e-9: a polynomial after reduction to a quarter."""
@@ -112,10 +134,7 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
 
 def smooth_noise(seed: int, name: str, shape: tuple[int, ...], cells: tuple[int, ...]) -> np.ndarray:
     """Periodic value noise of the given shape in [−1, 1], float64, with ``cells`` bumps along each axis."""
-    count = 1
-    for number in cells:
-        count *= number
-    field = Draws(seed, np.arange(count, dtype=np.uint64)).uniform(name, -1.0, 1.0).reshape(cells)
+    field = Draws(seed, np.arange(np.prod(cells), dtype=np.uint64)).uniform(name, -1.0, 1.0).reshape(cells)
     for axis, (length, number) in enumerate(zip(shape, cells, strict=True)):
         position = np.arange(length) * (number / length)
         lower = np.floor(position).astype(np.int64)

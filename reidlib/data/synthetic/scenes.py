@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import PROPS, Parts, join, prop
+from reidlib.data.synthetic.bodies import PROPS, Capsules, Parts, join, prop
 from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
 from reidlib.data.synthetic.looks import Look
 from reidlib.data.synthetic.pedestrians import Pose, pedestrian
-from reidlib.data.synthetic.places import Place, place
-from reidlib.data.synthetic.raycasting import Capsules, Views
+from reidlib.data.synthetic.places import place
+from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
 
-_PI = 3.141592653589793
 _STREAMS = {"identity": 1, "camera": 2, "image": 3}
 
 
@@ -59,22 +57,13 @@ class Scenes:
     truth: dict[str, np.ndarray]
 
 
-def places(factors: Factors, seed: int) -> list[Place]:
-    """Geometry of every camera."""
-    return [place(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
-
-
 def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     """Everything about N images but their pixels, from the seed and the factors alone."""
     key = fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind)
     draws = Draws(seed, key)
     person = Draws(seed, fold(_STREAMS["identity"], orders.identity))
     lens = Draws(seed, fold(_STREAMS["camera"], orders.camera))
-    geometry = places(factors, seed)
-    eye, focal, near, far, wall = (
-        np.asarray([getattr(item, name) for item in geometry])[orders.camera]
-        for name in ("eye", "focal", "near", "far", "wall")
-    )
+    eye, focal, near, far, wall = place(seed, orders.camera, factors.camera_pitch)
     distance = near + (far - near) * draws.uniform("distance")
     tangent = (eye - 0.9) / distance
     pitch_cosine = 1.0 / np.sqrt(1.0 + tangent * tangent)
@@ -84,14 +73,9 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     accompanied = draws.chance("company", factors.other_people_share)
     people = _people(person, draws, yaw, np.flatnonzero(accompanied), factors)
     light, sun = _light(lens, draws, factors)
-    views = Views(
-        sine=pitch_sine,
-        cosine=pitch_cosine,
-        **_box(people, draws, orders.kind, factors, pitch_sine, pitch_cosine),
-        light=light,
-        sun=sun,
-        shadow=np.full(len(orders), factors.shadow),
-    )
+    box = _box(people, draws, orders.kind, factors, axes(pitch_sine, pitch_cosine))
+    shadow = np.full(len(orders), factors.shadow)
+    views = Views(pitch_sine, pitch_cosine, **box, light=light, sun=sun, shadow=shadow)
     nobody = orders.kind == BACKGROUND
     people.remove(np.concatenate([nobody, np.zeros(len(people.image) - len(nobody), bool)]))
     occluders, occluded = _occluders(draws, factors)
@@ -104,10 +88,7 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
         "distance": distance,
         "occluded": occluded,
         "accompanied": accompanied,
-        "box_left": views.left,
-        "box_top": views.top,
-        "box_width": views.width,
-        "box_height": views.height,
+        **{f"box_{name}": values for name, values in box.items()},
     }
     return Scenes(
         capsules=capsules,
@@ -126,10 +107,10 @@ def _heading(camera: np.ndarray, draws: Draws, factors: Factors, seed: int) -> n
     """Yaw in radians, 0 is towards the camera: the street's direction, turned round, and spread about it."""
     first = Draws(seed, fold(0)).uniform("street")
     # Steps of the golden ratio: any number of cameras look at people from evenly different sides.
-    street = (first + camera * 0.6180339887498949) * 2 * _PI
+    street = (first + camera * 0.6180339887498949) * 2 * np.pi
     turned = draws.chance("turned", factors.turned_share)
-    yaw = street + turned * _PI + factors.yaw_spread * draws.bell("yaw")
-    return yaw - 2 * _PI * np.floor(yaw / (2 * _PI) + 0.5)
+    yaw = street + turned * np.pi + factors.yaw_spread * draws.bell("yaw")
+    return yaw - 2 * np.pi * np.floor(yaw / (2 * np.pi) + 0.5)
 
 
 def _light(lens: Draws, draws: Draws, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
@@ -141,13 +122,10 @@ def _light(lens: Draws, draws: Draws, factors: Factors) -> tuple[np.ndarray, np.
     return light, np.minimum(strength * factors.sun, 1.0)
 
 
-def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, sine_, cosine_) -> dict:
+def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, axes_) -> dict[str, np.ndarray]:
     """The detector's box in the image plane: twice as high as wide, a little off, or for junk far off."""
-    zero, one = np.zeros_like(sine_), np.ones_like(sine_)
-    axes = np.stack([one, zero, zero], -1), np.stack([zero, cosine_, -sine_], -1)
-    left, right, low, high = people.extent(len(zero), *axes)
+    left, right, low, high = people.extent(len(kind), *axes_[:2])
     height = (high - low) * 1.07
-    centre_x, centre_y = 0.5 * (left + right), 0.5 * (low + high)
     error, jitter = factors.box_scale_error, factors.box_jitter
     size = height * np.clip(1 + error * draws.bell("box height"), 0.6, 1.6)
     width = 0.5 * height * np.clip(1 + error * 1.2 * draws.bell("box width"), 0.6, 1.6)
@@ -156,29 +134,28 @@ def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, sine_,
     # A bad detection shows a part of a body, or lies beside the body, or takes in too much.
     junk = kind == JUNK
     way = draws.pick("junk", (4, 4, 2))
-    zoom = np.choose(way, [draws.uniform("part", 0.30, 0.55), one, draws.uniform("wide", 1.5, 2.1)])
+    zoom = np.choose(way, [draws.uniform("part", 0.30, 0.55), 1.0, draws.uniform("wide", 1.5, 2.1)])
     side = np.where(draws.chance("junk side", 0.5), 1.0, -1.0)
-    across = np.choose(
-        way, [draws.uniform("off", -0.08, 0.08), side * draws.uniform("beside", 0.22, 0.36), zero]
-    )
+    beside = side * draws.uniform("beside", 0.22, 0.36)
+    across = np.choose(way, [draws.uniform("off", -0.08, 0.08), beside, 0.0])
     down = np.choose(way, [draws.uniform("down", -0.32, 0.32), draws.uniform("low", -0.3, 0.3), 0.1 * side])
     size, width = np.where(junk, size * zoom, size), np.where(junk, width * zoom, width)
-    centre_x = centre_x + shift_x + np.where(junk, across * height, 0.0)
-    centre_y = centre_y + shift_y + np.where(junk, down * height, 0.0)
+    centre_x = 0.5 * (left + right) + shift_x + np.where(junk, across * height, 0.0)
+    centre_y = 0.5 * (low + high) + shift_y + np.where(junk, down * height, 0.0)
     return {"left": centre_x - 0.5 * width, "top": centre_y + 0.5 * size, "width": width, "height": size}
 
 
-def _occluders(draws: Draws, factors: Factors) -> tuple[_Things, np.ndarray]:
+def _occluders(draws: Draws, factors: Factors) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     occluded = draws.chance("occluded", factors.occlusion_share)
     kind = draws.pick("occluder", (22, 20, 20, 18, 8, 12))
     side = np.where(draws.chance("occluder side", 0.5), 1.0, -1.0)
     across = side * draws.uniform("occluder across", 0.08, 0.45)
     across = np.where((kind == 2) | (kind == 5), across * 1.2, across)
-    spot = np.stack([across, np.zeros_like(across), draws.uniform("occluder depth", 0.5, 1.0)], -1)
-    return _things(draws, "occluder", kind, spot, occluded), occluded
+    depth = draws.uniform("occluder depth", 0.5, 1.0)
+    return _things(draws, "occluder", kind, across, depth, occluded), occluded
 
 
-def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[_Things]:
+def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[tuple[np.ndarray, ...]]:
     """Things behind the person; a box on nobody was drawn to something, so that it holds more of them."""
     groups = []
     for number in range(3):
@@ -188,35 +165,27 @@ def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[_Things]:
         kind = draws.pick(f"{name} kind", (16, 16, 22, 22, 10, 14))
         across, depth = draws.uniform(f"{name} across", -0.8, 0.8), draws.uniform(f"{name} depth", -2.6, -0.7)
         near = np.where(box == BACKGROUND, 0.5, 1.0)
-        spot = np.stack([across * near, np.zeros_like(across), depth * near], -1)
-        groups.append(_things(draws, name, kind, spot, present))
+        groups.append(_things(draws, name, kind, across * near, depth * near, present))
     return groups
 
 
-class _Things(NamedTuple):
-    """Things to be put up: image, stream key, kind and place of each."""
-
-    image: np.ndarray
-    keys: np.ndarray
-    kind: np.ndarray
-    spot: np.ndarray
-
-
-def _things(draws: Draws, name: str, kind: np.ndarray, spot: np.ndarray, present: np.ndarray) -> _Things:
+def _things(
+    draws: Draws, name: str, kind: np.ndarray, across: np.ndarray, depth: np.ndarray, present: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Things to be put up where ``present``: image, stream key, kind and place of each."""
     image = np.flatnonzero(present)
-    return _Things(image, draws.child(name, image).keys, kind[image], spot[image])
+    spot = np.stack([across, np.zeros_like(across), depth], -1)
+    return image, draws.child(name, image).keys, kind[image], spot[image]
 
 
-def _put_up(groups: list[_Things], seed: int, factors: Factors) -> list[Parts]:
+def _put_up(groups: list[tuple[np.ndarray, ...]], seed: int, factors: Factors) -> list[Parts]:
     """Capsules of all things, all of a kind at once, because each call has its price."""
     image, keys, kind, spot = map(np.concatenate, zip(*groups, strict=True))
-    parts = []
-    for number, build in enumerate(PROPS):
-        chosen = np.flatnonzero(kind == number)
-        if len(chosen):
-            own = Draws(seed, keys[chosen])
-            parts.append(prop(build, own, spot[chosen], image[chosen], factors.texture))
-    return parts
+    return [
+        prop(build, Draws(seed, keys[chosen]), spot[chosen], image[chosen], factors.texture)
+        for number, build in enumerate(PROPS)
+        if len(chosen := np.flatnonzero(kind == number))
+    ]
 
 
 def _people(person: Draws, draws: Draws, yaw: np.ndarray, accompanied: np.ndarray, factors: Factors) -> Parts:
@@ -232,7 +201,7 @@ def _people(person: Draws, draws: Draws, yaw: np.ndarray, accompanied: np.ndarra
     depth = np.where(own.chance("before", 0.25), nearer, behind)
     across = side * own.uniform("across", 0.32, 0.62)
     across = np.where(depth > 0, side * 0.5 + 0.3 * across, across)
-    heading = yaw[accompanied] + 0.4 * own.bell("heading") + _PI * own.chance("contrary", 0.35)
+    heading = yaw[accompanied] + 0.4 * own.bell("heading") + np.pi * own.chance("contrary", 0.35)
     heading = np.concatenate([yaw, heading])
     spot = np.zeros((len(heading), 3))
     spot[len(yaw) :, 0], spot[len(yaw) :, 2] = across, depth
