@@ -227,19 +227,7 @@ def search(arguments: argparse.Namespace) -> int:
     """Find the people of some images among others. Returns the exit status."""
     from reidlib.search import search as search_images
 
-    found = search_images(
-        arguments.query,
-        arguments.gallery,
-        out=arguments.out,
-        run=arguments.run,
-        top=arguments.top,
-        false_match_rate=arguments.false_match_rate,
-        calibrate=arguments.calibrate,
-        same_camera=arguments.same_camera,
-        sheet=arguments.sheet,
-        device=arguments.device,
-    )
-    print(found.text)
+    print(search_images(**vars(arguments)).text)
     return 0
 
 
