@@ -27,14 +27,8 @@ class Missing(NamedTuple):
     """In the place of a run or its scores: why it is not there."""
 
     reason: str
-
-
-class Lack(NamedTuple):
-    """What is missing of an experiment, and why."""
-
-    experiment: str
-    seed: int
-    reason: str
+    experiment: str = ""
+    seed: int = 0
 
     def __str__(self) -> str:
         return f"{self.experiment}, seed {self.seed}: {self.reason}"
@@ -46,7 +40,7 @@ class Runs:
 
     runs: Mapping[str, tuple[Run | Missing, ...]]
     seeds: int
-    missing: tuple[Lack, ...] = ()
+    missing: tuple[Missing, ...] = ()
     profile: str = ""
     query_person_ids: tuple[int, ...] | None = None  # for scores of an older version, which lack them
 
@@ -161,6 +155,11 @@ class Setup:
         name, options = self.specification
         return load(name, root, **options)
 
+    @property
+    def obtaining(self) -> dict:
+        """For ``experiments.obtain.obtain``: where runs are, on what they are trained and whether."""
+        return {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
+
     def configuration(self, experiment: str) -> RunConfiguration:
         """What the first run of a row of ``EXPERIMENTS`` depends on: the row in the profile's size."""
         from reidlib.experiments.obtain import link
@@ -184,8 +183,7 @@ class Setup:
         training = link(experiment, self.profile, self.data, seed=seed)
         if model is not None:
             training = training._replace(wanted=replace(training.wanted, model=model))
-        settings = {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
-        return obtain([training], report=report, **settings)
+        return obtain([training], report=report, **self.obtaining)
 
     def gather(
         self,
@@ -207,7 +205,7 @@ class Setup:
         for name in names:
             self.configuration(name)  # what it refuses is no failure of a training
         found: dict[str, tuple[Run | Missing, ...]] = {}
-        missing: list[Lack] = []
+        missing: list[Missing] = []
         for name in names:
             row: list[Run | Missing] = []
             for seed in range(self.seeds):
@@ -215,14 +213,14 @@ class Setup:
                     run = self.obtain(name, seed, report=report)
                     _ = run.information, run.configuration  # damaged files are found here, not in a table
                 except FAILURES as error:
-                    run = Missing(in_a_line(error))
-                    missing.append(Lack(name, seed, run.reason))
+                    run = Missing(in_a_line(error), name, seed)
+                    missing.append(run)
                 row.append(run)
                 if isinstance(run, Run) and (wanted := (under or {}).get(name)):
                     try:
                         evaluate_under_all(run, wanted, self.data, execution=self.execution)
                     except FAILURES as error:  # its other scores are as good as ever
-                        missing.append(Lack(name, seed, f"changed conditions: {in_a_line(error)}"))
+                        missing.append(Missing(f"changed conditions: {in_a_line(error)}", name, seed))
             found[name] = tuple(row)
         persons = tuple(self.data.query.person_ids.tolist())
         return Runs(found, self.seeds, tuple(missing), self.profile.name, persons)
