@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from reidlib.experiments.features import evaluating
+
 # Names of autograd nodes that belong to a layer with weights.
 _WEIGHTED_NODES = (
     "ConvolutionBackward0",
@@ -38,13 +40,8 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
     image = torch.zeros(1, 3, *input_size, device=device)
     classifiers = sum(parameter.numel() for parameter in model.classifiers.parameters())
     parameters = sum(parameter.numel() for parameter in model.parameters()) - classifiers
-    training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            output = model(image)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        output = model(image)
     return Complexity(
         parameters,
         counter.get_total_flops(),
@@ -91,13 +88,10 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
         sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
         for index, layer in enumerate(child if sequence else (child,), start=1):
             hooks.append(layer.register_forward_hook(note(f"{name} {index}" if sequence else name)))
-    training = model.training
-    model.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return rows

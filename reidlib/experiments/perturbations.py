@@ -147,16 +147,14 @@ def evaluate_under_all(
         return scores
     network = Network.trained_on(benchmark, run, execution)
     size = size_of(benchmark)
-    changed = [condition for condition in missing if not condition.is_default]
-    for condition in set(missing) - set(changed):
-        if not usable(run):
-            evaluate_run(run, benchmark, execution=execution)
-        persons = benchmark.query.person_ids.tolist()  # scores of an older format lack them
-        scores[condition] = _as_condition(run.scores, condition, persons)
-    if not changed:
-        return scores
-    _ = network.model  # where the weights are missing nothing is rendered
-    for condition in changed:
+    for condition in missing:
+        if condition.is_default:
+            if not usable(run):
+                evaluate_run(run, benchmark, execution=execution)
+            persons = benchmark.query.person_ids.tolist()  # scores of an older format lack them
+            scores[condition] = _as_condition(run.scores, condition, persons)
+            continue
+        _ = network.model  # where the weights are missing nothing is rendered
         device = execution.rendering_device
         tests = open_condition(condition, size, device=device, progress=execution.progress)
         scores[condition] = {
@@ -188,14 +186,15 @@ def _as_condition(scores: dict, condition: Condition, query_person_ids: list[int
     def shortened(kept: dict) -> dict:
         return {**kept, "cmc": {str(rank): kept["cmc"][str(rank)] for rank in TABLE_RANKS}}
 
-    branches = {name: scores["branches"][name] for name in BRANCHES if name in scores["branches"]}
+    branches = scores["branches"]
     return {
         "condition": asdict(condition),
         "data": scores["data"],
         "query_person_ids": query_person_ids,
         "branches": {
-            name: {kind: shortened(branch[kind]) for kind in AVERAGE_PRECISIONS}
-            for name, branch in branches.items()
+            name: {kind: shortened(branches[name][kind]) for kind in AVERAGE_PRECISIONS}
+            for name in BRANCHES
+            if name in branches
         },
     }
 
