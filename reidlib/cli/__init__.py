@@ -28,8 +28,9 @@ class _Parser(argparse.ArgumentParser):
     def flag(self, name: str, about: str) -> None:
         self.add_argument(name, action="store_true", help=about)
 
-    def number(self, name: str, about: str, default: int | None = None) -> None:
-        self.add_argument(name, type=_positive, default=default, metavar="N", help=about)
+    def number(self, name: str, about: str, least: int = 1, default: int | None = None) -> None:
+        read = _whole_number(f"a whole number from {least} is needed", least)
+        self.add_argument(name, type=read, default=default, metavar="N", help=about)
 
     def folders(self, name: str, about: str) -> None:
         """Folders of benchmarks, one each time that the option is given."""
@@ -47,8 +48,6 @@ def _whole_number(rule: str, least: int = 0, below: float = math.inf) -> Callabl
     return read
 
 
-_positive = _whole_number("a whole number from 1 is needed", 1)
-_count = _whole_number("a whole number from 0 is needed")
 _seed = _whole_number("a seed is a whole number from 0 to 2147483647", below=2**31)
 
 
@@ -177,13 +176,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     search.flag(
         "--same-camera", "also measure on pairs of one person in one camera, for images of a single camera"
     )
-    search.add_argument(
-        "--sheet",
-        type=_count,
-        default=20,
-        metavar="N",
-        help="queries on the contact sheet (default %(default)s)",
-    )
+    search.number("--sheet", "queries on the contact sheet (default %(default)s)", least=0, default=20)
 
     render = command("render", "render the embedded benchmark", seed)
     render.add_argument("size", metavar="SIZE", help="smoke, quick or full")

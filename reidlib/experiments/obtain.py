@@ -221,16 +221,14 @@ def _initial_model(wanted: RunConfiguration, num_classes: int, runs: Path) -> to
     carried = {name: one for name, one in before.weights().items() if not name.startswith("classifiers.")}
     try:
         left = model.load_state_dict(carried, strict=False)
+        lacking = [name for name in left.missing_keys if not name.startswith("classifiers.")]
+        reason = "other layers" if left.unexpected_keys or lacking else ""
     except RuntimeError as error:
-        left, reason = None, str(error).partition("\n")[0]
-    if (
-        left is None
-        or left.unexpected_keys
-        or not all(n.startswith("classifiers.") for n in left.missing_keys)
-    ):
+        reason = str(error).partition("\n")[0]
+    if reason:
         raise InputError(
             "a training starts from a run of the same network",
-            f"{before.folder.name}: {reason if left is None else 'other layers'}",
+            f"{before.folder.name}: {reason}",
             "start from a run of the same row and profile",
         )
     return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -204,24 +205,21 @@ class Setup:
         names = tuple(dict.fromkeys(experiments))
         for name in names:
             self.configuration(name)  # what it refuses is no failure of a training
-        found: dict[str, tuple[Run | Missing, ...]] = {}
+        found: dict[str, tuple[Run | Missing, ...]] = dict.fromkeys(names, ())
         missing: list[Missing] = []
-        for name in names:
-            row: list[Run | Missing] = []
-            for seed in range(self.seeds):
+        for name, seed in product(names, range(self.seeds)):
+            try:
+                run = self.obtain(name, seed, report=report)
+                _ = run.information, run.configuration  # damaged files are found here, not in a table
+            except FAILURES as error:
+                run = Missing(in_a_line(error), name, seed)
+                missing.append(run)
+            found[name] += (run,)
+            if isinstance(run, Run) and (wanted := (under or {}).get(name)):
                 try:
-                    run = self.obtain(name, seed, report=report)
-                    _ = run.information, run.configuration  # damaged files are found here, not in a table
-                except FAILURES as error:
-                    run = Missing(in_a_line(error), name, seed)
-                    missing.append(run)
-                row.append(run)
-                if isinstance(run, Run) and (wanted := (under or {}).get(name)):
-                    try:
-                        evaluate_under_all(run, wanted, self.data, execution=self.execution)
-                    except FAILURES as error:  # its other scores are as good as ever
-                        missing.append(Missing(f"changed conditions: {in_a_line(error)}", name, seed))
-            found[name] = tuple(row)
+                    evaluate_under_all(run, wanted, self.data, execution=self.execution)
+                except FAILURES as error:  # its other scores are as good as ever
+                    missing.append(Missing(f"changed conditions: {in_a_line(error)}", name, seed))
         persons = tuple(self.data.query.person_ids.tolist())
         return Runs(found, self.seeds, tuple(missing), self.profile.name, persons)
 
