@@ -98,10 +98,8 @@ def losses(
     found: dict[str, dict[str, Loss]] = {factor: {} for factor in CONDITIONS}
     for factor, values in CONDITIONS.items():
         strong, plain = values[-1], usual(factor)
-        other_plain, other_strong = (
-            _at(networks[reference], factor, plain),
-            _at(networks[reference], factor, strong),
-        )
+        other = networks[reference]
+        other_plain, other_strong = _at(other, factor, plain), _at(other, factor, strong)
         for label, cell in networks.items():
             plus, minus = _at(cell, factor, strong), _at(cell, factor, plain)
             change = scores.difference([plus], [minus], measure)
