@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -75,23 +76,16 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
     """
     rows: list[dict[str, str | int]] = []
 
-    def note(name: str) -> Callable:
-        def hook(layer: nn.Module, _, output: Tensor) -> None:
-            shape = " × ".join(map(str, output.shape[1:]))
-            parameters = sum(parameter.numel() for parameter in layer.parameters())
-            rows.append({"layer": name, "output": shape, "parameters": parameters})
+    def note(name: str, layer: nn.Module, _, output: Tensor) -> None:
+        shape = " × ".join(map(str, output.shape[1:]))
+        parameters = sum(parameter.numel() for parameter in layer.parameters())
+        rows.append({"layer": name, "output": shape, "parameters": parameters})
 
-        return hook
-
-    hooks = []
-    for name, child in model.named_children():
-        sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
-        for index, layer in enumerate(child if sequence else (child,), start=1):
-            hooks.append(layer.register_forward_hook(note(f"{name} {index}" if sequence else name)))
-    try:
-        with evaluating(model), torch.inference_mode():
-            model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, evaluating(model), torch.inference_mode():
+        for name, child in model.named_children():
+            sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
+            for index, layer in enumerate(child if sequence else (child,), start=1):
+                title = f"{name} {index}" if sequence else name
+                hooks.enter_context(layer.register_forward_hook(partial(note, title)))
+        model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
     return rows
