@@ -78,9 +78,9 @@ class Runs:
 
 def record(experiment: str, seed: int, run: Run) -> dict:
     """What a result keeps of a run: folder, device, commit, seconds."""
-    kept = {"experiment": experiment, "seed": seed}
+    folder = str(run.folder.absolute())
+    kept = {"experiment": experiment, "seed": seed, "run": run.folder.name, "folder": folder}
     names = ("device", "seconds", "commit", "processes", "precision")
-    kept |= {"run": run.folder.name, "folder": str(run.folder.absolute())}
     return kept | {name: run.information.get(name) for name in names}
 
 
