@@ -25,18 +25,19 @@ class _Parser(argparse.ArgumentParser):
         print(f"reidlib: error: {message}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
 
+    def value(self, name: str, metavar: str, about: str, **settings) -> None:
+        self.add_argument(name, metavar=metavar, help=about, **settings)
+
     def flag(self, name: str, about: str) -> None:
         self.add_argument(name, action="store_true", help=about)
 
     def number(self, name: str, about: str, least: int = 1, default: int | None = None) -> None:
         read = _whole_number(f"a whole number from {least} is needed", least)
-        self.add_argument(name, type=read, default=default, metavar="N", help=about)
+        self.value(name, "N", about, type=read, default=default)
 
     def folders(self, name: str, about: str) -> None:
         """Folders of benchmarks, one each time that the option is given."""
-        self.add_argument(
-            name, type=_named_folder, action="append", default=[], metavar="NAME=DIR", help=about
-        )
+        self.value(name, "NAME=DIR", about, type=_named_folder, action="append", default=[])
 
 
 def _whole_number(rule: str, least: int = 0, below: float = math.inf) -> Callable[[str], int]:
@@ -91,29 +92,27 @@ def _parser(line: str) -> argparse.ArgumentParser:
     device = _option("--device", default="auto", help="auto (default), cuda, mps or cpu")
     seed = _option("--seed", type=_seed, default=0, metavar="N")
     run = _option("run", metavar="RUN", help="a trained run's folder")
-    data = argparse.ArgumentParser(add_help=False)
+    data = _Parser(add_help=False)
     data.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
-    data.add_argument(
+    data.value(
         "--benchmark",
+        "NAME",
+        "synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3",
         default="synthetic",
-        metavar="NAME",
-        help="synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3",
     )
-    data.add_argument("--data-root", metavar="DIR", help="the benchmark's folder; rendered if not given")
-    data.add_argument("--runs", metavar="DIR", help="where trained runs are kept")
+    data.value("--data-root", "DIR", "the benchmark's folder; rendered if not given")
+    data.value("--runs", "DIR", "where trained runs are kept")
 
     reproduce = command("reproduce", "run the notebooks, write the report", data, device)
     reproduce.set_defaults(line=line)
-    reproduce.add_argument("numbers", nargs="*", metavar="NUMBER", help="notebooks, such as 20; none: all")
+    reproduce.value("numbers", "NUMBER", "notebooks, such as 20; none: all", nargs="*")
     reproduce.number(
         "--jobs",
         "notebooks and trainings at a time, which need about 1.1 GiB of memory each (quick); "
         "default: one a core, at most 4; one with a GPU; all workers of a scheduler",
     )
-    reproduce.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="run on the workers of this Dask scheduler, which share the command's files",
+    reproduce.value(
+        "--scheduler", "ADDRESS", "run on the workers of this Dask scheduler, which share the command's files"
     )
     reproduce.number(
         "--seeds", "trainings of each row: one says nothing about others, two little, three or more do"
@@ -126,11 +125,11 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "--trials", "of the benchmarks in the papers' tables the first N partitions; default: all"
     )
     reproduce.flag("--force", "run unchanged notebooks again")
-    reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE[-BENCHMARK])")
+    reproduce.value("--out", "DIR", "where the report goes (reports/PROFILE[-BENCHMARK])")
     reproduce.flag("--summary", "also renew reports/README.md and its figures from this report")
 
     train = command("train", "train a model and evaluate it", data, device, seed)
-    train.add_argument("model", metavar="MODEL", help="jlml, pyramid, or another row of reidlib.experiments")
+    train.value("model", "MODEL", "jlml, pyramid, or another row of reidlib.experiments")
     train.folders(
         "--pretrain",
         "train on this benchmark first, and start from there; given several times: on all together",
@@ -138,40 +137,36 @@ def _parser(line: str) -> argparse.ArgumentParser:
     train.flag("--compile", "torch.compile: slow start, faster steps")
 
     evaluate = command("evaluate", "score a trained run again", run, device)
-    evaluate.add_argument("--data-root", metavar="DIR", help="the benchmark's folder, if it has moved")
+    evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")
     evaluate.flag("--distractors", "also with the further distractors of Market-1501")
 
     check = command("check", "compare a benchmark's folder with what belongs there")
-    check.add_argument("name", metavar="NAME", help="a benchmark, NAME[,OPTION=VALUE…]")
-    check.add_argument("root", metavar="ROOT", help="the benchmark's folder")
+    check.value("name", "NAME", "a benchmark, NAME[,OPTION=VALUE…]")
+    check.value("root", "ROOT", "the benchmark's folder")
     check.flag("--again", "read images again that could be read and have not changed since")
 
     embed = command("embed", "write features of own images to a file", run, device)
-    embed.add_argument("images", metavar="IMAGES", help="an image, a folder, a folder per person, or a CSV")
-    embed.add_argument("out", metavar="OUT", help="a new file, .npz or .parquet")
+    embed.value("images", "IMAGES", "an image, a folder, a folder per person, or a CSV")
+    embed.value("out", "OUT", "a new file, .npz or .parquet")
 
     search = command("search", "find the people of some images among others", device)
-    search.add_argument(
-        "query",
-        metavar="QUERY",
-        help="an image, a folder, a folder per person, a CSV, or a file of `reidlib embed`",
+    search.value(
+        "query", "QUERY", "an image, a folder, a folder per person, a CSV, or a file of `reidlib embed`"
     )
-    search.add_argument("gallery", metavar="GALLERY", help="where to look, given in the same way")
-    search.add_argument(
-        "--run", metavar="RUN", help="a trained run's folder; not needed for files of features"
-    )
-    search.add_argument("--out", required=True, metavar="DIR", help="where lists, sheet and histogram go")
+    search.value("gallery", "GALLERY", "where to look, given in the same way")
+    search.value("--run", "RUN", "a trained run's folder; not needed for files of features")
+    search.value("--out", "DIR", "where lists, sheet and histogram go", required=True)
     search.number("--top", "images a list (default %(default)s)", default=10)
-    search.add_argument(
+    search.value(
         "--false-match-rate",
+        "SHARE",
+        "pairs of different people that the threshold may take for one person (default 0.001)",
         type=_share,
-        metavar="SHARE",
-        help="pairs of different people that the threshold may take for one person (default 0.001)",
     )
-    search.add_argument(
+    search.value(
         "--calibrate",
-        metavar="IMAGES",
-        help="images of known people to measure the threshold on; default: those among QUERY and GALLERY",
+        "IMAGES",
+        "images of known people to measure the threshold on; default: those among QUERY and GALLERY",
     )
     search.flag(
         "--same-camera", "also measure on pairs of one person in one camera, for images of a single camera"
@@ -179,7 +174,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     search.number("--sheet", "queries on the contact sheet (default %(default)s)", least=0, default=20)
 
     render = command("render", "render the embedded benchmark", seed)
-    render.add_argument("size", metavar="SIZE", help="smoke, quick or full")
+    render.value("size", "SIZE", "smoke, quick or full")
     render.add_argument("folder", metavar="FOLDER")
     render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
     return parser
