@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from reidlib.analysis import Scores
-from reidlib.experiments.setup import Lack, Missing, Runs
+from reidlib.experiments.setup import Missing, Runs
 from reidlib.training.runs import Run
 
 QUERIES, PERSONS = 60, 20
@@ -45,15 +45,10 @@ def gathered(folder: Path, wanted: dict[str, list[dict[str, float] | None]], pro
     """Scores of runs. wanted: experiment -> of each seed its branches' precisions, None for a missing run."""
     runs = {
         name: tuple(
-            Missing("not trained") if one is None else run(folder / f"{name}-{seed}", one)
+            Missing("not trained", name, seed) if one is None else run(folder / f"{name}-{seed}", one)
             for seed, one in enumerate(seeds)
         )
         for name, seeds in wanted.items()
     }
-    lines = tuple(
-        Lack(name, seed, "not trained")
-        for name, seeds in wanted.items()
-        for seed, one in enumerate(seeds)
-        if one is None
-    )
-    return Scores(Runs(runs, len(next(iter(wanted.values()))), lines, profile))
+    missing = tuple(one for of_seeds in runs.values() for one in of_seeds if isinstance(one, Missing))
+    return Scores(Runs(runs, len(next(iter(wanted.values()))), missing, profile))

@@ -27,39 +27,32 @@ from reidlib.training.runs import Run
 OFF_BELOW = 0.01
 
 
-class Row(NamedTuple):
-    """A row of an ablation's table."""
-
-    cell: Cell
-    printed: str = ""  # its name in the paper's table; "": the paper's number is not known
-    about: str = ""  # what differs, in words
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ablation:
     """One table: rows by label, and the row to which the others are compared.
 
-    table: the paper's, in ``published/jlml_ablations.csv``. average_precision: the rule of the paper's
-    numbers. Raises InputError for a baseline that is no row.
+    rows: lines of ``ablations.csv`` by their labels. table: the paper's, in ``published/jlml_ablations.csv``.
+    average_precision: the rule of the paper's numbers. Raises InputError for a baseline that is no row.
     """
 
     heading: str
-    rows: Mapping[str, Row]
+    rows: pd.DataFrame
     baseline: str
     average_precision: Literal["step", "trapezoid"]
     table: str = ""
 
     def __post_init__(self):
-        check_choice("the baseline is one of the rows", self.baseline, self.rows)
+        check_choice("the baseline is one of the rows", self.baseline, self.rows.index)
 
     @property
     def experiments(self) -> tuple[str, ...]:
         """The trainings behind the rows, each once."""
-        return tuple(dict.fromkeys(row.cell.experiment for row in self.rows.values()))
+        return tuple(self.rows["experiment"].unique())
 
     @property
     def cells(self) -> dict[str, Cell]:
-        return {label: row.cell for label, row in self.rows.items()}
+        places = self.rows[["experiment", "branch"]].itertuples(name=None)
+        return {label: Cell(experiment, branch) for label, experiment, branch in places}
 
     @property
     def compared(self) -> tuple[str, str]:
@@ -78,10 +71,10 @@ class Ablation:
         """
         columns = ["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]
         lines = [
-            published_row("jlml_ablations", table=self.table, row=row.printed) if row.printed else {}
-            for row in self.rows.values()
+            published_row("jlml_ablations", table=self.table, row=row) if row else {}
+            for row in self.rows["printed"]
         ]
-        found = pd.DataFrame(lines, list(self.rows), columns).replace("", "nan").astype(float)
+        found = pd.DataFrame(lines, self.rows.index, columns).replace("", "nan").astype(float)
         return found.set_axis(list(self.measures), axis="columns")
 
     @property
@@ -94,10 +87,7 @@ class Ablation:
 def _ablation(name: str, heading: str, baseline: str, table: str = "") -> Ablation:
     """The rows that ``ablations.csv`` has under a name. JLML prints mAP by the official rule."""
     lines = lines_of("ablations")
-    rows = {
-        label: Row(Cell(experiment, branch), printed, about)
-        for _, label, experiment, branch, printed, about in lines[lines["ablation"] == name].to_numpy()
-    }
+    rows = lines[lines["ablation"] == name].set_index("row")
     return Ablation(heading, rows, baseline, "trapezoid" if table else "step", table)
 
 
@@ -120,8 +110,8 @@ MISALIGNMENT = {
 
 def description_table(ablation: Ablation) -> pd.DataFrame:
     """The rows before anything is trained: label, experiment, branch, what differs."""
-    lines = [(label, row.cell.experiment, row.cell.branch, row.about) for label, row in ablation.rows.items()]
-    return pd.DataFrame(lines, columns=[ablation.heading, "experiment", "feature", "what differs"])
+    shown = ablation.rows[["experiment", "branch", "about"]].reset_index()
+    return shown.set_axis([ablation.heading, "experiment", "feature", "what differs"], axis="columns")
 
 
 def score_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:

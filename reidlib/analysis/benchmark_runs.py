@@ -12,7 +12,7 @@ from reidlib.analysis.benchmark_tables import Table, before, differences_of, fol
 from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
-from reidlib.experiments.setup import Lack, Missing, Runs, Setup, in_a_line
+from reidlib.experiments.setup import Missing, Runs, Setup, in_a_line
 from reidlib.training.runs import Run
 
 # The rows that this suite adds to every table.
@@ -21,7 +21,7 @@ OWN = ("jlml", "pyramid")
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """This suite's runs on one benchmark: of each row, one tuple a trial with a run for each seed.
+    """This suite's runs on one benchmark: of each row and trial, one for each seed.
 
     ``num_trials``: what the protocol has, of which fewer may have been asked for. ``pretrained``: they start
     from ``benchmark_tables.pretraining``. ``lack``: why there are none at all, where the folder could not be
@@ -31,7 +31,7 @@ class OwnRuns:
     specification: str
     profile: str
     num_trials: int = 0
-    runs: Mapping[str, tuple[tuple[Run | Missing, ...], ...]] = field(default_factory=dict)
+    runs: Mapping[tuple[str, int], Sequence[Run | Missing]] = field(default_factory=dict)
     pretrained: bool = False
     lack: str = ""
     differences: tuple[str, ...] = ()
@@ -48,31 +48,28 @@ class OwnRuns:
             apart.append("not the whole benchmark")
         if self.pretrained:
             apart.append("pre-trained")
-        if row in self.runs and len(self.runs[row]) < self.num_trials:
-            apart.append(f"{len(self.runs[row])} of {self.num_trials} partitions")
+        trials = sum(name == row for name, _ in self.runs)
+        if 0 < trials < self.num_trials:
+            apart.append(f"{trials} of {self.num_trials} partitions")
         return "this suite: " + ", ".join(apart)
 
     @property
     def cells(self) -> dict[tuple[str, int], Cell]:
         """(Row, trial) -> under which name its runs are gathered."""
-        return {
-            (row, trial): Cell(f"{row}, {self.specification}, trial {trial}")
-            for row, of_trials in self.runs.items()
-            for trial in range(len(of_trials))
-        }
+        return {(row, trial): Cell(f"{row}, {self.specification}, trial {trial}") for row, trial in self.runs}
 
     @property
     def gathered(self) -> Runs:
         """The runs of all rows and trials, and what is missing: a page that lacks something is made again."""
-        runs = {cell.experiment: self.runs[row][trial] for (row, trial), cell in self.cells.items()}
-        lacks = [Lack(self.specification, 0, self.lack)] if self.lack else []
-        lacks += [
-            Lack(name, seed, run.reason)
+        runs = {cell.experiment: tuple(self.runs[place]) for place, cell in self.cells.items()}
+        missing = [Missing(self.lack, self.specification)] if self.lack else []
+        missing += [
+            run._replace(experiment=name, seed=seed)
             for name, of_seeds in runs.items()
             for seed, run in enumerate(of_seeds)
             if isinstance(run, Missing)
         ]
-        return Runs(runs, len(next(iter(runs.values()), ())), tuple(lacks), self.profile)
+        return Runs(runs, len(next(iter(runs.values()), ())), tuple(missing), self.profile)
 
     def missing(self) -> list[str]:
         """What is not there, each with its reason."""
@@ -83,7 +80,7 @@ class OwnRuns:
 
 def chains(
     specification: str, folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0
-) -> dict[str, tuple[tuple[tuple[Link, ...], ...], ...]]:
+) -> dict[tuple[str, int, int], tuple[Link, ...]]:
     """Of each row, trial and seed: its chain of trainings on a benchmark whose folder is given.
 
     setup: for its profile and seeds. trials: how many of the benchmark's; 0 for all. Raises InputError like
@@ -92,13 +89,10 @@ def chains(
     benchmarks = trials_of(specification, folders, trials)
     start = before(specification, folders)
     return {
-        row: tuple(
-            tuple(
-                chain(row, setup.profile, benchmark, before=start, seed=seed) for seed in range(setup.seeds)
-            )
-            for benchmark in benchmarks
-        )
+        (row, trial, seed): chain(row, setup.profile, benchmark, before=start, seed=seed)
         for row in OWN
+        for trial, benchmark in enumerate(benchmarks)
+        for seed in range(setup.seeds)
     }
 
 
@@ -121,20 +115,14 @@ def gather(
         wanted = chains(specification, folders, setup, trials=trials)
     except FAILURES as error:
         return OwnRuns(specification, setup.profile.name, lack=in_a_line(error))
-
-    def one(links: Sequence[Link]) -> Run | Missing:
+    found: dict[tuple[str, int], list[Run | Missing]] = {}
+    for (row, trial, _), links in wanted.items():
         try:
-            return obtain(
-                links, runs=setup.runs, execution=setup.execution, may_train=setup.may_train, report=report
-            )
+            run = obtain(links, report=report, **setup.obtaining)
         except FAILURES as error:
-            return Missing(in_a_line(error))
-
-    found = {
-        row: tuple(tuple(one(links) for links in of_seeds) for of_seeds in of_trials)
-        for row, of_trials in wanted.items()
-    }
-    first = wanted[OWN[0]][0][0]
+            run = Missing(in_a_line(error))
+        found.setdefault((row, trial), []).append(run)
+    first = wanted[OWN[0], 0, 0]
     return OwnRuns(
         specification,
         setup.profile.name,
@@ -153,13 +141,10 @@ def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
     """
     if own.lack:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN}
-    found = Scores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns)).to_dict()
+    found = Scores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
     return {
-        row: {
-            name: _over_trials([of_cells[row, trial] for trial in range(len(of_trials))])
-            for name, of_cells in found.items()
-        }
-        for row, of_trials in own.runs.items()
+        row: {name: _over_trials(list(of_trials[name])) for name in table.columns}
+        for row, of_trials in found.groupby(lambda place: place[0], sort=False)
     }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from reidlib.experiments.features import evaluating
 
 # Names of autograd nodes that belong to a layer with weights.
 _WEIGHTED_NODES = (
@@ -38,13 +41,8 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
     image = torch.zeros(1, 3, *input_size, device=device)
     classifiers = sum(parameter.numel() for parameter in model.classifiers.parameters())
     parameters = sum(parameter.numel() for parameter in model.parameters()) - classifiers
-    training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            output = model(image)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        output = model(image)
     return Complexity(
         parameters,
         counter.get_total_flops(),
@@ -78,26 +76,16 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
     """
     rows: list[dict[str, str | int]] = []
 
-    def note(name: str) -> Callable:
-        def hook(layer: nn.Module, _, output: Tensor) -> None:
-            shape = " × ".join(map(str, output.shape[1:]))
-            parameters = sum(parameter.numel() for parameter in layer.parameters())
-            rows.append({"layer": name, "output": shape, "parameters": parameters})
+    def note(name: str, layer: nn.Module, _, output: Tensor) -> None:
+        shape = " × ".join(map(str, output.shape[1:]))
+        parameters = sum(parameter.numel() for parameter in layer.parameters())
+        rows.append({"layer": name, "output": shape, "parameters": parameters})
 
-        return hook
-
-    hooks = []
-    for name, child in model.named_children():
-        sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
-        for index, layer in enumerate(child if sequence else (child,), start=1):
-            hooks.append(layer.register_forward_hook(note(f"{name} {index}" if sequence else name)))
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, evaluating(model), torch.inference_mode():
+        for name, child in model.named_children():
+            sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
+            for index, layer in enumerate(child if sequence else (child,), start=1):
+                title = f"{name} {index}" if sequence else name
+                hooks.enter_context(layer.register_forward_hook(partial(note, title)))
+        model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
     return rows

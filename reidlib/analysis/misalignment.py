@@ -95,22 +95,19 @@ def losses(
 ) -> dict[str, dict[str, Loss]]:
     """Factor -> network -> its loss from the usual to the strongest value, beside the reference network's."""
     spreads = _spreads(networks, scores, [measure])[measure]
-    found = {}
+    found: dict[str, dict[str, Loss]] = {factor: {} for factor in CONDITIONS}
     for factor, values in CONDITIONS.items():
-        strong = {label: _at(cell, factor, values[-1]) for label, cell in networks.items()}
-        plain = {label: _at(cell, factor, usual(factor)) for label, cell in networks.items()}
-        found[factor] = {
-            label: Loss(
-                scores.difference([strong[label]], [plain[label]], measure),
-                None
-                if label == reference
-                else scores.difference(
-                    [strong[label], plain[reference]], [plain[label], strong[reference]], measure
-                ),
-                spreads[label, factor, values[-1]].mean / spreads[label, factor, usual(factor)].mean,
-            )
-            for label in networks
-        }
+        strong, plain = values[-1], usual(factor)
+        other = networks[reference]
+        other_plain, other_strong = _at(other, factor, plain), _at(other, factor, strong)
+        for label, cell in networks.items():
+            plus, minus = _at(cell, factor, strong), _at(cell, factor, plain)
+            change = scores.difference([plus], [minus], measure)
+            beyond = None
+            if label != reference:
+                beyond = scores.difference([plus, other_plain], [minus, other_strong], measure)
+            kept = spreads[label, factor, strong].mean / spreads[label, factor, plain].mean
+            found[factor][label] = Loss(change, beyond, kept)
     return found
 
 

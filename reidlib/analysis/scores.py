@@ -46,9 +46,8 @@ class Spread(NamedTuple):
     def of(cls, values: Sequence[float], wanted: int | None = None, over: str = "seeds") -> Spread:
         """The spread of one value a seed, of which there are fewer than ``wanted`` where some are missing."""
         wanted = len(values) if wanted is None else wanted
-        if not values:
-            return cls(math.nan, None, 0, wanted, over)
-        return cls(statistics.fmean(values), half_width(values), len(values), wanted, over)
+        mean = statistics.fmean(values) if values else math.nan
+        return cls(mean, half_width(values), len(values), wanted, over)
 
     def __str__(self) -> str:
         if not self.seeds:

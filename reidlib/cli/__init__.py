@@ -25,6 +25,20 @@ class _Parser(argparse.ArgumentParser):
         print(f"reidlib: error: {message}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
 
+    def value(self, name: str, metavar: str, about: str, **settings) -> None:
+        self.add_argument(name, metavar=metavar, help=about, **settings)
+
+    def flag(self, name: str, about: str) -> None:
+        self.add_argument(name, action="store_true", help=about)
+
+    def number(self, name: str, about: str, least: int = 1, default: int | None = None) -> None:
+        read = _whole_number(f"a whole number from {least} is needed", least)
+        self.value(name, "N", about, type=read, default=default)
+
+    def folders(self, name: str, about: str) -> None:
+        """Folders of benchmarks, one each time that the option is given."""
+        self.value(name, "NAME=DIR", about, type=_named_folder, action="append", default=[])
+
 
 def _whole_number(rule: str, least: int = 0, below: float = math.inf) -> Callable[[str], int]:
     def read(text: str) -> int:
@@ -35,8 +49,6 @@ def _whole_number(rule: str, least: int = 0, below: float = math.inf) -> Callabl
     return read
 
 
-_positive = _whole_number("a whole number from 1 is needed", 1)
-_count = _whole_number("a whole number from 0 is needed")
 _seed = _whole_number("a seed is a whole number from 0 to 2147483647", below=2**31)
 
 
@@ -69,142 +81,100 @@ def _option(name: str, **settings) -> argparse.ArgumentParser:
     return parser
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(line: str) -> argparse.ArgumentParser:
     parser = _Parser(prog="reidlib", description="Experiments on two person re-identification papers.")
     parser.add_argument("--version", action="version", version=f"reidlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, about: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=about, parents=parents)
-        added.set_defaults(function=name)
-        return added
+    def command(name: str, about: str, *parents: argparse.ArgumentParser) -> _Parser:
+        return commands.add_parser(name, help=about, parents=parents)
 
     device = _option("--device", default="auto", help="auto (default), cuda, mps or cpu")
     seed = _option("--seed", type=_seed, default=0, metavar="N")
     run = _option("run", metavar="RUN", help="a trained run's folder")
-    data = argparse.ArgumentParser(add_help=False)
+    data = _Parser(add_help=False)
     data.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
-    data.add_argument(
+    data.value(
         "--benchmark",
+        "NAME",
+        "synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3",
         default="synthetic",
-        metavar="NAME",
-        help="synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3",
     )
-    data.add_argument("--data-root", metavar="DIR", help="the benchmark's folder; rendered if not given")
-    data.add_argument("--runs", metavar="DIR", help="where trained runs are kept")
+    data.value("--data-root", "DIR", "the benchmark's folder; rendered if not given")
+    data.value("--runs", "DIR", "where trained runs are kept")
 
     reproduce = command("reproduce", "run the notebooks, write the report", data, device)
-    reproduce.add_argument("numbers", nargs="*", metavar="NUMBER", help="notebooks, such as 20; none: all")
-    reproduce.add_argument(
+    reproduce.set_defaults(line=line)
+    reproduce.value("numbers", "NUMBER", "notebooks, such as 20; none: all", nargs="*")
+    reproduce.number(
         "--jobs",
-        type=_positive,
-        metavar="N",
-        help="notebooks and trainings at a time, which need about 1.1 GiB of memory each (quick); "
+        "notebooks and trainings at a time, which need about 1.1 GiB of memory each (quick); "
         "default: one a core, at most 4; one with a GPU; all workers of a scheduler",
     )
-    reproduce.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="run on the workers of this Dask scheduler, which share the command's files",
+    reproduce.value(
+        "--scheduler", "ADDRESS", "run on the workers of this Dask scheduler, which share the command's files"
     )
-    reproduce.add_argument(
-        "--seeds",
-        type=_positive,
-        metavar="N",
-        help="trainings of each row: one says nothing about others, two little, three or more do",
+    reproduce.number(
+        "--seeds", "trainings of each row: one says nothing about others, two little, three or more do"
     )
-    reproduce.add_argument(
-        "--no-train", action="store_true", help="use the runs that are there; mark missing ones as missing"
+    reproduce.flag("--no-train", "use the runs that are there; mark missing ones as missing")
+    reproduce.folders(
+        "--folder", "a benchmark's folder for the papers' tables (42_benchmarks); may be given for several"
     )
-    reproduce.add_argument(
-        "--folder",
-        type=_named_folder,
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="a benchmark's folder for the papers' tables (42_benchmarks); may be given for several",
+    reproduce.number(
+        "--trials", "of the benchmarks in the papers' tables the first N partitions; default: all"
     )
-    reproduce.add_argument(
-        "--trials",
-        type=_positive,
-        metavar="N",
-        help="of the benchmarks in the papers' tables the first N partitions; default: all",
-    )
-    reproduce.add_argument("--force", action="store_true", help="run unchanged notebooks again")
-    reproduce.add_argument("--out", metavar="DIR", help="where the report goes (reports/PROFILE[-BENCHMARK])")
-    reproduce.add_argument(
-        "--summary", action="store_true", help="also renew reports/README.md and its figures from this report"
-    )
+    reproduce.flag("--force", "run unchanged notebooks again")
+    reproduce.value("--out", "DIR", "where the report goes (reports/PROFILE[-BENCHMARK])")
+    reproduce.flag("--summary", "also renew reports/README.md and its figures from this report")
 
     train = command("train", "train a model and evaluate it", data, device, seed)
-    train.add_argument("model", metavar="MODEL", help="jlml, pyramid, or another row of reidlib.experiments")
-    train.add_argument(
+    train.value("model", "MODEL", "jlml, pyramid, or another row of reidlib.experiments")
+    train.folders(
         "--pretrain",
-        type=_named_folder,
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="train on this benchmark first, and start from there; given several times: on all together",
+        "train on this benchmark first, and start from there; given several times: on all together",
     )
-    train.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
+    train.flag("--compile", "torch.compile: slow start, faster steps")
 
     evaluate = command("evaluate", "score a trained run again", run, device)
-    evaluate.add_argument("--data-root", metavar="DIR", help="the benchmark's folder, if it has moved")
-    evaluate.add_argument(
-        "--distractors", action="store_true", help="also with the further distractors of Market-1501"
-    )
+    evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")
+    evaluate.flag("--distractors", "also with the further distractors of Market-1501")
 
     check = command("check", "compare a benchmark's folder with what belongs there")
-    check.add_argument("name", metavar="NAME", help="a benchmark, NAME[,OPTION=VALUE…]")
-    check.add_argument("root", metavar="ROOT", help="the benchmark's folder")
-    check.add_argument(
-        "--again", action="store_true", help="read images again that could be read and have not changed since"
-    )
+    check.value("name", "NAME", "a benchmark, NAME[,OPTION=VALUE…]")
+    check.value("root", "ROOT", "the benchmark's folder")
+    check.flag("--again", "read images again that could be read and have not changed since")
 
     embed = command("embed", "write features of own images to a file", run, device)
-    embed.add_argument("images", metavar="IMAGES", help="an image, a folder, a folder per person, or a CSV")
-    embed.add_argument("out", metavar="OUT", help="a new file, .npz or .parquet")
+    embed.value("images", "IMAGES", "an image, a folder, a folder per person, or a CSV")
+    embed.value("out", "OUT", "a new file, .npz or .parquet")
 
     search = command("search", "find the people of some images among others", device)
-    search.add_argument(
-        "query",
-        metavar="QUERY",
-        help="an image, a folder, a folder per person, a CSV, or a file of `reidlib embed`",
+    search.value(
+        "query", "QUERY", "an image, a folder, a folder per person, a CSV, or a file of `reidlib embed`"
     )
-    search.add_argument("gallery", metavar="GALLERY", help="where to look, given in the same way")
-    search.add_argument(
-        "--run", metavar="RUN", help="a trained run's folder; not needed for files of features"
-    )
-    search.add_argument("--out", required=True, metavar="DIR", help="where lists, sheet and histogram go")
-    search.add_argument(
-        "--top", type=_positive, default=10, metavar="N", help="images a list (default %(default)s)"
-    )
-    search.add_argument(
+    search.value("gallery", "GALLERY", "where to look, given in the same way")
+    search.value("--run", "RUN", "a trained run's folder; not needed for files of features")
+    search.value("--out", "DIR", "where lists, sheet and histogram go", required=True)
+    search.number("--top", "images a list (default %(default)s)", default=10)
+    search.value(
         "--false-match-rate",
+        "SHARE",
+        "pairs of different people that the threshold may take for one person (default 0.001)",
         type=_share,
-        metavar="SHARE",
-        help="pairs of different people that the threshold may take for one person (default 0.001)",
     )
-    search.add_argument(
+    search.value(
         "--calibrate",
-        metavar="IMAGES",
-        help="images of known people to measure the threshold on; default: those among QUERY and GALLERY",
+        "IMAGES",
+        "images of known people to measure the threshold on; default: those among QUERY and GALLERY",
     )
-    search.add_argument(
-        "--same-camera",
-        action="store_true",
-        help="also measure on pairs of one person in one camera, for images of a single camera",
+    search.flag(
+        "--same-camera", "also measure on pairs of one person in one camera, for images of a single camera"
     )
-    search.add_argument(
-        "--sheet",
-        type=_count,
-        default=20,
-        metavar="N",
-        help="queries on the contact sheet (default %(default)s)",
-    )
+    search.number("--sheet", "queries on the contact sheet (default %(default)s)", least=0, default=20)
 
     render = command("render", "render the embedded benchmark", seed)
-    render.add_argument("size", metavar="SIZE", help="smoke, quick or full")
+    render.value("size", "SIZE", "smoke, quick or full")
     render.add_argument("folder", metavar="FOLDER")
     render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
     return parser
@@ -213,13 +183,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. 0: done; 1: it ran and found failures; 2: bad input; 130: interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
-    parsed = _parser().parse_args(given)
     # As a report repeats it: without the paths of this machine.
-    parsed.line = shlex.join(
-        ["reidlib", *(f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in given)]
-    )
+    words = (f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in given)
+    parsed = _parser(shlex.join(["reidlib", *words])).parse_args(given)
+    command = vars(parsed).pop("command")
     try:
-        return getattr(import_module("reidlib.cli.commands"), parsed.function)(parsed)
+        return getattr(import_module("reidlib.cli.commands"), command)(parsed)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2

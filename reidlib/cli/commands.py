@@ -186,7 +186,7 @@ def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a trained run again. Returns the exit status."""
-    from reidlib.experiments.evaluate import benchmark_of, evaluate_run
+    from reidlib.experiments.evaluate import benchmark_of, evaluate_run, evaluate_with_distractors
     from reidlib.training.device import Execution
     from reidlib.training.runs import Run
 
@@ -196,8 +196,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
     execution = Execution(device=arguments.device)
     print(_score_table(evaluate_run(run, benchmark, execution=execution)))
     if arguments.distractors:
-        from reidlib.experiments.evaluate import evaluate_with_distractors
-
         found = evaluate_with_distractors(run, benchmark, execution=execution)
         print(f"with {found['num_distractors']:,} further distractors: {_in_short(found)}")
     return 0
@@ -227,19 +225,7 @@ def search(arguments: argparse.Namespace) -> int:
     """Find the people of some images among others. Returns the exit status."""
     from reidlib.search import search as search_images
 
-    found = search_images(
-        arguments.query,
-        arguments.gallery,
-        out=arguments.out,
-        run=arguments.run,
-        top=arguments.top,
-        false_match_rate=arguments.false_match_rate,
-        calibrate=arguments.calibrate,
-        same_camera=arguments.same_camera,
-        sheet=arguments.sheet,
-        device=arguments.device,
-    )
-    print(found.text)
+    print(search_images(**vars(arguments)).text)
     return 0
 
 

@@ -6,12 +6,15 @@ killed process stopped.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
+from operator import eq
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +46,17 @@ from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; its own mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 @torch.inference_mode()
 def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Tensor:
     """Features of all images of a store: ``(N, D)`` float32 on the CPU.
@@ -50,20 +64,15 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Ten
     The model's ``embed`` is run in evaluation mode, in float32 whatever it was trained in, so that the
     scores of a run do not depend on what the machine that evaluates it is good at. Its mode is restored.
     """
-    training = model.training
-    model.eval()
-    try:
-        order = torch.arange(len(images)).split(batch_size)
-        features = None
-        with full_float32(images.device):
-            for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
-                features_bd = model.embed(normalise(images_bchw))
-                if features is None:
-                    features = torch.empty(len(images), features_bd.shape[1])
-                features[indices_b] = features_bd.float().cpu()
-        return features
-    finally:
-        model.train(training)
+    order = torch.arange(len(images)).split(batch_size)
+    features = None
+    with evaluating(model), full_float32(images.device):
+        for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
+            features_bd = model.embed(normalise(images_bchw))
+            if features is None:
+                features = torch.empty(len(images), features_bd.shape[1])
+            features[indices_b] = features_bd.float().cpu()
+    return features
 
 
 def embed_blocks(
@@ -131,23 +140,19 @@ def embed_to_disk(
                 or (features_nd := opened_array(file, (len(paths), None), np.float32)) is None
             ):
                 file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
-                _continue(model, paths, size, execution, file, before, wanted)
+
+                def blocks(rest: Sequence[Path], title: str) -> Iterator[Tensor]:
+                    return embed_blocks(model, rest, size, execution, title=title)
+
+                _continue(blocks, paths, file, before, wanted)
                 features_nd = np.load(file, mmap_mode="r")
     except OSError as error:
         raise unwritable(file, error) from error
     return features_nd
 
 
-def _continue(
-    model: nn.Module,
-    paths: Sequence[Path],
-    size: tuple[int, int],
-    execution: Execution,
-    file: Path,
-    before: dict | None,
-    wanted: dict,
-) -> None:
-    """Write what ``file`` lacks; the caller holds the lock."""
+def _continue(blocks: Callable, paths: Sequence[Path], file: Path, before: dict | None, wanted: dict) -> None:
+    """Write what ``file`` lacks; the caller holds the lock. blocks: ``embed_blocks`` of some paths."""
     partial = file.with_suffix(".partial")
     kept, length = _kept_rows(partial, before, wanted, len(paths))
     if kept:
@@ -161,7 +166,7 @@ def _continue(
     write_json(file.with_suffix(".json"), wanted)
     title = f"embedding all but {kept:,} kept" if kept else "embedding"
     with partial.open("ab" if kept else "wb") as stream:
-        for features_bd in embed_blocks(model, paths[kept:], size, execution, title=title):
+        for features_bd in blocks(paths[kept:], title):
             if not stream.tell():
                 stream.write(array_header((len(paths), features_bd.shape[1]), "<f4"))
             stream.write(np.ascontiguousarray(features_bd.numpy(), np.float32).data)
@@ -173,11 +178,7 @@ def _kept_rows(partial: Path, before: dict | None, wanted: dict, count: int) -> 
     """How many rows of an unfinished file still hold, always whole blocks, and their length."""
     if before is None or before["key"] != wanted["key"]:
         return 0, 0
-    same = 0
-    for old, new in zip(before["blocks"], wanted["blocks"], strict=False):
-        if old != new:
-            break
-        same += 1
+    same = sum(takewhile(bool, map(eq, before["blocks"], wanted["blocks"])))
     try:
         with partial.open("rb") as stream:
             np.lib.format.read_magic(stream)

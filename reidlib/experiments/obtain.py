@@ -123,17 +123,20 @@ def obtain(
             link.check_set()
         distributed.check_share(link.wanted.recipe.batch_size)
     for link in links[needed:]:
-        run = _obtain(link, folder, execution, report, may_train, since)
+        content = link.wanted.to_json()
+        if not may_train and find(content, folder) is None:
+            failure = failure_of(content, folder)
+            raise InputError(
+                "this run is to be there already",
+                f"no {link.name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
+                "train it, or copy it there; the report's folder tasks says why a training failed",
+            )
+        run = _obtain(link, folder, execution, report, since)
     return run
 
 
 def _obtain(
-    link: Link,
-    folder: Path,
-    execution: Execution,
-    report: Callable[[str], None],
-    may_train: bool,
-    since: float | None,
+    link: Link, folder: Path, execution: Execution, report: Callable[[str], None], since: float | None
 ) -> Run:
     name, wanted, benchmark = link
 
@@ -167,13 +170,6 @@ def _obtain(
         return train_it(run_folder)
 
     content = wanted.to_json()
-    if not may_train and find(content, folder) is None:
-        failure = failure_of(content, folder)
-        raise InputError(
-            "this run is to be there already",
-            f"no {name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
-            "train it, or copy it there; the report's folder tasks says why a training failed",
-        )
     with distributed.refusing_together():
         run = find_or_train(content, train_together, name=name, folder=folder, report=report, since=since)
         if not scored(run, benchmark):
@@ -221,16 +217,14 @@ def _initial_model(wanted: RunConfiguration, num_classes: int, runs: Path) -> to
     carried = {name: one for name, one in before.weights().items() if not name.startswith("classifiers.")}
     try:
         left = model.load_state_dict(carried, strict=False)
+        lacking = [name for name in left.missing_keys if not name.startswith("classifiers.")]
+        reason = "other layers" if left.unexpected_keys or lacking else ""
     except RuntimeError as error:
-        left, reason = None, str(error).partition("\n")[0]
-    if (
-        left is None
-        or left.unexpected_keys
-        or not all(n.startswith("classifiers.") for n in left.missing_keys)
-    ):
+        reason = str(error).partition("\n")[0]
+    if reason:
         raise InputError(
             "a training starts from a run of the same network",
-            f"{before.folder.name}: {reason if left is None else 'other layers'}",
+            f"{before.folder.name}: {reason}",
             "start from a run of the same row and profile",
         )
     return model

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -45,16 +44,6 @@ BRANCHES = ("full", "global", "local")
 _FORMAT = 1
 
 
-class TestSplits(NamedTuple):
-    """Test images under a condition; ``fingerprint`` names them and is known without rendering."""
-
-    __test__ = False  # pytest takes the name for a test's
-
-    query: Split
-    gallery: Split
-    fingerprint: str
-
-
 def open_condition(
     condition: Condition,
     size: str,
@@ -62,8 +51,8 @@ def open_condition(
     *,
     device: str | torch.device = "cpu",
     progress: bool = True,
-) -> TestSplits:
-    """The embedded benchmark's test images under a condition, rendered unless they are there.
+) -> tuple[Split, Split]:
+    """The embedded benchmark's query and gallery under a condition, rendered unless they are there.
 
     size: of ``synthetic.SIZES``. folder: where to render to, by default one of the condition's own under
     ``files.data()`` (about 20 MB at the size quick), which may be removed at any time. The default
@@ -71,21 +60,16 @@ def open_condition(
     Raises InputError like ``synthetic.render``, and for a folder that has lost some of its images.
     """
     splits = {} if condition.is_default else {"splits": TEST_SPLITS}
-    root = render(
-        size,
-        folder or _folder(condition, size),
-        factors=condition.factors,
-        device=device,
-        progress=progress,
-        **splits,
-    )
+    folder = folder or _folder(condition, size)
+    root = render(size, folder, factors=condition.factors, device=device, progress=progress, **splits)
     counts = rendering_counts(root, TEST_SPLITS)
     found = []
     for name in TEST_SPLITS:
         split, _ = index_folder(root / name)
         check_rendered_count(root / name, split, counts)
         found.append(split)
-    return TestSplits(*found, fingerprint(size, condition.factors))
+    query, gallery = found
+    return query, gallery
 
 
 def is_rendered(condition: Condition, size: str) -> bool:
@@ -111,13 +95,19 @@ def found(run: Run, condition: Condition) -> dict | None:
             return None
         return _as_condition(kept, condition, kept["query_person_ids"])
     kept = find_json(_path(run, condition)) or {}
-    expected = {
+    known = kept.get("size") in SIZES
+    return kept if known and kept | _named(run, condition, kept["size"]) == kept else None
+
+
+def _named(run: Run, condition: Condition, size: str) -> dict:
+    """What tells a run's scores under a condition from any others, as it stands in their file."""
+    return {
         "format": _FORMAT,
         "condition": asdict(condition),
+        "size": size,
         "run_data": run.configuration["data"],
-        "data": fingerprint(kept["size"], condition.factors) if kept.get("size") in SIZES else "",
+        "data": fingerprint(size, condition.factors),
     }
-    return kept if {name: kept.get(name) for name in expected} == expected else None
 
 
 def evaluate_under_all(
@@ -147,33 +137,26 @@ def evaluate_under_all(
         return scores
     network = Network.trained_on(benchmark, run, execution)
     size = size_of(benchmark)
-    changed = [condition for condition in missing if not condition.is_default]
-    for condition in set(missing) - set(changed):
-        if not usable(run):
-            evaluate_run(run, benchmark, execution=execution)
-        persons = benchmark.query.person_ids.tolist()  # scores of an older format lack them
-        scores[condition] = _as_condition(run.scores, condition, persons)
-    if not changed:
-        return scores
-    _ = network.model  # where the weights are missing nothing is rendered
-    for condition in changed:
+    for condition in missing:
+        if condition.is_default:
+            if not usable(run):
+                evaluate_run(run, benchmark, execution=execution)
+            persons = benchmark.query.person_ids.tolist()  # scores of an older format lack them
+            scores[condition] = _as_condition(run.scores, condition, persons)
+            continue
+        _ = network.model  # where the weights are missing nothing is rendered
         device = execution.rendering_device
-        tests = open_condition(condition, size, device=device, progress=execution.progress)
-        scores[condition] = {
-            "format": _FORMAT,
-            "condition": asdict(condition),
-            "size": size,
-            "run_data": benchmark.fingerprint,
-            "data": tests.fingerprint,
-            "query_person_ids": tests.query.person_ids.tolist(),
-            "branches": _scores(network, tests),
+        query, gallery = open_condition(condition, size, device=device, progress=execution.progress)
+        scores[condition] = _named(run, condition, size) | {
+            "query_person_ids": query.person_ids.tolist(),
+            "branches": _scores(network, query, gallery),
         }
         write_json(_path(run, condition), scores[condition])
     return scores
 
 
-def _scores(network: Network, tests: TestSplits) -> dict[str, dict]:
-    sides = [network.embed(split, keep="nothing") for split in (tests.query, tests.gallery)]
+def _scores(network: Network, query: Split, gallery: Split) -> dict[str, dict]:
+    sides = [network.embed(split, keep="nothing") for split in (query, gallery)]
     columns, device = network.model.branches, network.execution.torch_device
     return {
         name: scores_of(*(branch_of(side, columns[name], device) for side in sides), TABLE_RANKS)
@@ -188,14 +171,15 @@ def _as_condition(scores: dict, condition: Condition, query_person_ids: list[int
     def shortened(kept: dict) -> dict:
         return {**kept, "cmc": {str(rank): kept["cmc"][str(rank)] for rank in TABLE_RANKS}}
 
-    branches = {name: scores["branches"][name] for name in BRANCHES if name in scores["branches"]}
+    branches = scores["branches"]
     return {
         "condition": asdict(condition),
         "data": scores["data"],
         "query_person_ids": query_person_ids,
         "branches": {
-            name: {kind: shortened(branch[kind]) for kind in AVERAGE_PRECISIONS}
-            for name, branch in branches.items()
+            name: {kind: shortened(branches[name][kind]) for kind in AVERAGE_PRECISIONS}
+            for name in BRANCHES
+            if name in branches
         },
     }
 

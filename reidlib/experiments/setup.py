@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,14 +28,8 @@ class Missing(NamedTuple):
     """In the place of a run or its scores: why it is not there."""
 
     reason: str
-
-
-class Lack(NamedTuple):
-    """What is missing of an experiment, and why."""
-
-    experiment: str
-    seed: int
-    reason: str
+    experiment: str = ""
+    seed: int = 0
 
     def __str__(self) -> str:
         return f"{self.experiment}, seed {self.seed}: {self.reason}"
@@ -46,7 +41,7 @@ class Runs:
 
     runs: Mapping[str, tuple[Run | Missing, ...]]
     seeds: int
-    missing: tuple[Lack, ...] = ()
+    missing: tuple[Missing, ...] = ()
     profile: str = ""
     query_person_ids: tuple[int, ...] | None = None  # for scores of an older version, which lack them
 
@@ -55,15 +50,23 @@ class Runs:
         """Of each experiment, how many of its seeds are there."""
         return [sum(isinstance(run, Run) for run in runs) for runs in self.runs.values()]
 
+    @property
+    def device(self) -> str:
+        """On what the runs were trained, in words; several where they differ."""
+        return " and ".join(dict.fromkeys(one["device"] for one in self._trained)) or "none"
+
+    @property
+    def _trained(self) -> list[dict]:
+        return [run.information for runs in self.runs.values() for run in runs if isinstance(run, Run)]
+
     def summary(self) -> str:
         """What is there and what is not, as Markdown."""
-        trained = [run.information for runs in self.runs.values() for run in runs if isinstance(run, Run)]
+        trained = self._trained
         lines = ["No run is there."]
         if trained:
             number = "One run" if len(trained) == 1 else f"{len(trained)} runs"
             seconds = sum(one["seconds"] for one in trained)
-            devices = " and ".join(dict.fromkeys(one["device"] for one in trained))
-            lines = [f"{number}, trained in {seconds:.0f} s together on {devices}."]
+            lines = [f"{number}, trained in {seconds:.0f} s together on {self.device}."]
         return "\n\n".join([*lines, *(f"- **missing**: {reason}" for reason in self.missing)])
 
     def records(self) -> list[dict]:
@@ -83,9 +86,9 @@ class Runs:
 
 def record(experiment: str, seed: int, run: Run) -> dict:
     """What a result keeps of a run: folder, device, commit, seconds."""
-    kept = {"experiment": experiment, "seed": seed}
+    folder = str(run.folder.absolute())
+    kept = {"experiment": experiment, "seed": seed, "run": run.folder.name, "folder": folder}
     names = ("device", "seconds", "commit", "processes", "precision")
-    kept |= {"run": run.folder.name, "folder": str(run.folder.absolute())}
     return kept | {name: run.information.get(name) for name in names}
 
 
@@ -161,6 +164,11 @@ class Setup:
         name, options = self.specification
         return load(name, root, **options)
 
+    @property
+    def obtaining(self) -> dict:
+        """For ``experiments.obtain.obtain``: where runs are, on what they are trained and whether."""
+        return {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
+
     def configuration(self, experiment: str) -> RunConfiguration:
         """What the first run of a row of ``EXPERIMENTS`` depends on: the row in the profile's size."""
         from reidlib.experiments.obtain import link
@@ -184,8 +192,7 @@ class Setup:
         training = link(experiment, self.profile, self.data, seed=seed)
         if model is not None:
             training = training._replace(wanted=replace(training.wanted, model=model))
-        settings = {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
-        return obtain([training], report=report, **settings)
+        return obtain([training], report=report, **self.obtaining)
 
     def gather(
         self,
@@ -206,24 +213,21 @@ class Setup:
         names = tuple(dict.fromkeys(experiments))
         for name in names:
             self.configuration(name)  # what it refuses is no failure of a training
-        found: dict[str, tuple[Run | Missing, ...]] = {}
-        missing: list[Lack] = []
-        for name in names:
-            row: list[Run | Missing] = []
-            for seed in range(self.seeds):
+        found: dict[str, tuple[Run | Missing, ...]] = dict.fromkeys(names, ())
+        missing: list[Missing] = []
+        for name, seed in product(names, range(self.seeds)):
+            try:
+                run = self.obtain(name, seed, report=report)
+                _ = run.information, run.configuration  # damaged files are found here, not in a table
+            except FAILURES as error:
+                run = Missing(in_a_line(error), name, seed)
+                missing.append(run)
+            found[name] += (run,)
+            if isinstance(run, Run) and (wanted := (under or {}).get(name)):
                 try:
-                    run = self.obtain(name, seed, report=report)
-                    _ = run.information, run.configuration  # damaged files are found here, not in a table
-                except FAILURES as error:
-                    run = Missing(in_a_line(error))
-                    missing.append(Lack(name, seed, run.reason))
-                row.append(run)
-                if isinstance(run, Run) and (wanted := (under or {}).get(name)):
-                    try:
-                        evaluate_under_all(run, wanted, self.data, execution=self.execution)
-                    except FAILURES as error:  # its other scores are as good as ever
-                        missing.append(Lack(name, seed, f"changed conditions: {in_a_line(error)}"))
-            found[name] = tuple(row)
+                    evaluate_under_all(run, wanted, self.data, execution=self.execution)
+                except FAILURES as error:  # its other scores are as good as ever
+                    missing.append(Missing(f"changed conditions: {in_a_line(error)}", name, seed))
         persons = tuple(self.data.query.person_ids.tolist())
         return Runs(found, self.seeds, tuple(missing), self.profile.name, persons)
 

@@ -83,23 +83,19 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
             continue
         try:
             wanted = benchmark_runs.chains(specification, folders, setup, trials=trials)
-            for of_trials in wanted.values():
-                for links in (links for of_seeds in of_trials for links in of_seeds):
-                    links[-1].check_set()  # else what comes before it would be trained for nothing
+            for links in wanted.values():
+                links[-1].check_set()  # else what comes before it would be trained for nothing
         except FAILURES:
             continue
-        for row, of_trials in wanted.items():
-            for trial, of_seeds in enumerate(of_trials):
-                for seed, links in enumerate(of_seeds):
-                    *earlier, last = links
-                    if _done(last, setup.runs):
-                        continue
-                    for one in earlier:
-                        if not _done(one, setup.runs):
-                            arguments = (setup, row, seed, folders, since)
-                            first[one.name] = Task(one.name, train_before, arguments, ("42_benchmarks",))
-                    arguments = (setup, row, specification, trial, seed, folders, since)
-                    then.append(Task(last.name, train_chain, arguments, ("42_benchmarks",)))
+        for (row, trial, seed), (*earlier, last) in wanted.items():
+            if _done(last, setup.runs):
+                continue
+            for one in earlier:
+                if not _done(one, setup.runs):
+                    arguments = (setup, row, seed, folders, since)
+                    first[one.name] = Task(one.name, train_before, arguments, ("42_benchmarks",))
+            arguments = (setup, row, specification, trial, seed, folders, since)
+            then.append(Task(last.name, train_chain, arguments, ("42_benchmarks",)))
     return [*first.values(), *then]
 
 

@@ -8,8 +8,8 @@ import torch
 from written import gathered
 
 from reidlib.analysis import ablations, benchmark_tables
-from reidlib.analysis.ablations import Ablation, Row, has_weights, input_norms, norm_cells, switched_off
-from reidlib.analysis.scores import Cell, records
+from reidlib.analysis.ablations import Ablation, has_weights, input_norms, norm_cells, switched_off
+from reidlib.analysis.scores import records
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
 from reidlib.experiments.setup import Missing
@@ -26,13 +26,13 @@ def test_there_are_seven_tables():
 
 @pytest.mark.parametrize("ablation", ALL, ids=lambda ablation: ablation.heading)
 def test_every_row_is_an_experiment_with_its_printed_row(ablation):
-    for label, row in ablation.rows.items():
-        assert row.cell.experiment in EXPERIMENTS
-        if row.printed:
+    for label, row in ablation.rows.iterrows():
+        assert row["experiment"] in EXPERIMENTS
+        if row["printed"]:
             assert ablation.printed.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
         rows = benchmark_tables.published("jlml_ablations", table=ablation.table)["row"]
-        assert sorted(rows) == sorted(row.printed for row in ablation.rows.values() if row.printed)
+        assert sorted(rows) == sorted(filter(None, ablation.rows["printed"]))
 
 
 def test_two_trainings_fill_the_six_rows_of_the_losses():
@@ -127,11 +127,12 @@ def test_the_number_of_seeds_is_said(tmp_path):
 
 def test_a_baseline_has_to_be_a_row():
     with pytest.raises(InputError, match=r"baseline is one of the rows.*'b'"):
-        Ablation("row", {"a": Row(Cell("jlml"))}, "b", "step")
+        Ablation("row", ablations.LOSSES.rows, "b", "step")
 
 
 def test_a_printed_row_has_to_be_in_its_table():
-    misspelt = Ablation("row", {"a": Row(Cell("jlml"), "with SLF")}, "a", "trapezoid", "sfl")
+    rows = ablations.FEATURE_SELECTION.rows.replace("with SFL", "with SLF")
+    misspelt = Ablation("row", rows, "with", "trapezoid", "sfl")
     with pytest.raises(InputError, match=r"'with SLF'.*fits 0 rows"):
         _ = misspelt.printed
 
@@ -140,7 +141,7 @@ def test_every_line_of_the_file_is_a_row_of_a_table():
     lines = benchmark_tables.lines_of("ablations")
     assert list(lines) == ["ablation", "row", "experiment", "branch", "printed", "about"]
     assert len(lines) == sum(len(ablation.rows) for ablation in ALL)
-    assert all(ablation.rows for ablation in ALL)
+    assert all(len(ablation.rows) for ablation in ALL)
 
 
 def with_weights(folder, weight_dc, weight_pdc):

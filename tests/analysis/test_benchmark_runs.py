@@ -57,7 +57,7 @@ def obtained(specification, folders, *, trials=0, **more):
 
 
 def own_rows(table, own):
-    return records(benchmark_runs.rows(table, own))[-len(own.runs) :]
+    return records(benchmark_runs.rows(table, own))[-len(benchmark_runs.OWN) :]
 
 
 def test_every_table_is_printed_and_can_be_read():
@@ -99,23 +99,22 @@ def test_rows_are_means_over_the_partitions(folders):
         "this suite: pyramid, profile smoke, not the whole benchmark",
     ]
     for name, row in zip(benchmark_runs.OWN, rows, strict=True):
-        shares = [
-            run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"]
-            for (run,) in own.runs[name]
-        ]
-        assert len({run.folder for (run,) in own.runs[name]}) == 3
+        runs = [own.runs[name, trial][0] for trial in range(3)]
+        shares = [run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"] for run in runs]
+        assert len({run.folder for run in runs}) == 3
         mean = 100 * sum(shares) / 3
         spread = math.sqrt(sum((100 * share - mean) ** 2 for share in shares) / 2)
         # Student's t of two degrees of freedom, 4.303, over the root of three.
         assert row["R1"] == f"{mean:.1f} ± {4.302653 * spread / math.sqrt(3):.1f}"
     # All partitions, or the first ones; and the runs of those are found again.
-    assert len(obtained("grid", folders | {"cuhk03": ""}, trials=2, may_train=False).runs["jlml"]) == 2
+    again = obtained("grid", folders | {"cuhk03": ""}, trials=2, may_train=False)
+    assert [*again.runs] == [("jlml", 0), ("jlml", 1), ("pyramid", 0), ("pyramid", 1)]
 
 
 def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     own = obtained("grid", folders, trials=1)
     assert own.pretrained
-    ((run,),) = own.runs["jlml"]
+    (run,) = own.runs["jlml", 0]
     before = benchmark_tables.pretraining(folders)
     assert before.specification == "cuhk03+market1501"
     assert before.train.person_ids.min() > 0
@@ -138,7 +137,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
 def test_market_has_its_own_measures(folders):
     own = obtained("market1501", folders)
     row = own_rows(MARKET, own)[0]
-    ((run,),) = own.runs["jlml"]
+    (run,) = own.runs["jlml", 0]
     single = run.scores["branches"]["full"]["trapezoid"]
     assert row["R1"] == f"{100 * single['cmc']['1']:.1f}"
     assert row["mAP (trapezoid)"] == f"{100 * single['mean_average_precision']:.1f}"
@@ -164,10 +163,10 @@ def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
 
 def test_one_missing_partition_is_counted(folders):
     own = obtained("grid", {"grid": folders["grid"]}, trials=2)
-    ((first,), _) = own.runs["jlml"]
+    first = own.runs["jlml", 0]
     lost = benchmark_runs.Missing("lost")
-    own = benchmark_runs.OwnRuns("grid", "smoke", 2, {"jlml": ((first,), (lost,))})
-    assert own_rows(GRID, own)[0]["R1"].endswith("(1 of 2 trials)")
+    own = benchmark_runs.OwnRuns("grid", "smoke", 2, {("jlml", 0): first, ("jlml", 1): [lost]})
+    assert own_rows(GRID, own)[-1]["R1"].endswith("(1 of 2 trials)")
 
 
 def test_rank1_of_a_figure(folders):

@@ -17,7 +17,7 @@ from untrained import JLML, PYRAMID, QUIET, untrained
 from reidlib.data import load
 from reidlib.data.synthetic import render as synthetic
 from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Size, render
+from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Size, fingerprint, render
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import perturbations
@@ -114,12 +114,12 @@ def names(split):
 @pytest.mark.parametrize("condition", [FAR, Condition("box_scale_error", 0.24), HIDDEN])
 def test_only_the_one_thing_changes(benchmark, condition, home):
     """Same names, order and labels; other pixels, in as many images as the factor has to do with."""
-    tests = open_condition(condition, "tiny", progress=False)
-    folder = tests.query.paths[0].parent.parent
+    query, gallery = open_condition(condition, "tiny", progress=False)
+    folder = query.paths[0].parent.parent
     assert folder == home / "data" / f"synthetic-tiny-{condition.factor}-{condition.value:g}"
     assert not (folder / "bounding_box_train").exists()
     changed = []
-    for mine, theirs in ((tests.query, benchmark.query), (tests.gallery, benchmark.gallery)):
+    for mine, theirs in ((query, benchmark.query), (gallery, benchmark.gallery)):
         assert names(mine) == names(theirs)
         assert mine.person_ids.tolist() == theirs.person_ids.tolist()
         assert mine.camera_ids.tolist() == theirs.camera_ids.tolist()
@@ -144,23 +144,23 @@ def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypa
     rendered = render("tiny", tmp_path / "again", factors=DEFAULT.factors, splits=TEST_SPLITS, progress=False)
     monkeypatch.setattr(synthetic, "_write", never)
     for condition in (DEFAULT, Condition("occlusion_share", 0.15)):
-        tests = open_condition(condition, "tiny", progress=False)
-        assert tests.query.paths == benchmark.query.paths and tests.gallery.paths == benchmark.gallery.paths
-    for path in (*tests.query.paths, *tests.gallery.paths):
+        query, gallery = open_condition(condition, "tiny", progress=False)
+        assert query.paths == benchmark.query.paths and gallery.paths == benchmark.gallery.paths
+    for path in (*query.paths, *gallery.paths):
         assert path.read_bytes() == (rendered / path.parent.name / path.name).read_bytes()
 
 
-def test_fingerprints_tell_conditions_apart(monkeypatch):
-    prints = [open_condition(condition, "tiny", progress=False).fingerprint for condition in (DEFAULT, FAR)]
-    prints.append(open_condition(Condition("occlusion_share", 0.15), "tiny", progress=False).fingerprint)
+def test_fingerprints_tell_conditions_apart():
+    conditions = (DEFAULT, FAR, Condition("occlusion_share", 0.15))
+    prints = [fingerprint("tiny", condition.factors) for condition in conditions]
     assert prints[0] == prints[2] != prints[1]
 
 
 def test_a_folder_that_lost_an_image_is_refused(tmp_path):
     folder = tmp_path / "far"
-    tests = open_condition(FAR, "tiny", folder, progress=False)
-    assert tests.query.paths[0].parent.parent == folder
-    tests.gallery.paths[3].unlink()
+    query, gallery = open_condition(FAR, "tiny", folder, progress=False)
+    assert query.paths[0].parent.parent == folder
+    gallery.paths[3].unlink()
     with pytest.raises(InputError, match="render it again"):
         open_condition(FAR, "tiny", folder, progress=False)
     with pytest.raises(InputError, match=r"one rendering.*box_jitter 0.24 where 0.06"):
@@ -195,8 +195,8 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not folder.exists()
-    tests = open_condition(Condition("box_jitter", 0.12), "smoke", folder, progress=False)
-    assert (len(tests.query), len(tests.gallery)) == (60, 118)
+    query, gallery = open_condition(Condition("box_jitter", 0.12), "smoke", folder, progress=False)
+    assert (len(query), len(gallery)) == (60, 118)
     assert sorted(path.name for path in folder.parent.iterdir()) == [".condition.lock", "condition"]
 
 
@@ -233,8 +233,8 @@ def test_scores_under_conditions(benchmark, tmp_path, model, branches):
 def test_the_changed_images_are_scored_as_a_run_is(benchmark, run, tmp_path):
     """The same network on a benchmark of the changed images gives the same scores."""
     under = evaluate_under(run, FAR, benchmark)
-    tests = open_condition(FAR, "tiny", progress=False)
-    changed = replace(benchmark, query=tests.query, gallery=tests.gallery, boxes=None)
+    query, gallery = open_condition(FAR, "tiny", progress=False)
+    changed = replace(benchmark, query=query, gallery=gallery, boxes=None)
     other = untrained(changed, tmp_path / "other")
     scores = evaluate_run(other, changed, execution=QUIET)
     for name, branch in under["branches"].items():
