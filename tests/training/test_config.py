@@ -1,5 +1,6 @@
 """Configurations refuse what contradicts itself when they are built, in the one form of an error."""
 
+import inspect
 import math
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from reidlib import models
 from reidlib.errors import InputError
 from reidlib.training.config import (
     Augmentation,
@@ -45,6 +47,22 @@ def test_contradictory_pyramids_are_refused(arguments, words):
 
 def run(model, recipe, size=(192, 64)):
     return RunConfiguration(model, recipe, size, "synthetic", "fingerprint")
+
+
+@pytest.mark.parametrize("settings", [JLMLConfiguration(), PyramidConfiguration()])
+def test_a_network_has_no_keyword_that_its_configuration_lacks(settings, monkeypatch):
+    built, name = {}, type(settings).__name__.removesuffix("Configuration")
+    network = getattr(models, name)
+
+    def building(num_classes, **given):
+        built.update(given, num_classes=num_classes)
+
+    building.__signature__ = inspect.signature(network)
+    monkeypatch.setattr(models, name, building, raising=False)
+    settings.build(7, seed=3)
+    assert built.keys() == inspect.signature(network).parameters.keys()
+    assert built["num_classes"] == 7 and built["generator"].initial_seed() == 3
+    assert all(getattr(settings, key) == built[key] for key in built.keys() - {"num_classes", "generator"})
 
 
 def test_triplets_need_balanced_batches():
