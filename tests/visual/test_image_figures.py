@@ -1,5 +1,6 @@
 """Which images stand where in grids and ranked lists."""
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -35,3 +36,10 @@ def test_the_pictures_turn_one_factor_a_row():
     as_usual = [shown[4 * row + values.index(usual(f))] for row, (f, values) in enumerate(CONDITIONS.items())]
     assert (as_usual[0] == as_usual[1]).all() and (as_usual[1] == as_usual[2]).all()
     assert (shown[0] != shown[3]).any()
+
+
+def test_figures_have_the_looks_of_the_style_sheet():
+    assert not mpl.rcParams["axes.spines.top"]
+    assert mpl.rcParams["figure.constrained_layout.use"]
+    assert (mpl.rcParams["axes.titlesize"], mpl.rcParams["grid.color"]) == (11, "#E5E5E5")
+    assert mpl.rcParams["axes.axisbelow"]  # seaborn's, beneath it

@@ -179,10 +179,8 @@ def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw:
     Sums of the shares are over all cells, signed, of the right answers' maps.
     """
     sums_np = found.sums_of_shares("query", "match")
-    similarity = {
-        "right": found.similarities("query", "match"),
-        "wrong": found.similarities("query", "other"),
-    }
+    roles = {"right": "match", "wrong": "other"}
+    similarity = {answer: found.similarities("query", role) for answer, role in roles.items()}
     both_np = (right_nphw * wrong_nphw).sum((2, 3))
     lengths_np = np.sqrt((right_nphw**2).sum((2, 3)) * (wrong_nphw**2).sum((2, 3)))
     overlap_np = both_np / np.maximum(lengths_np, 1e-12)

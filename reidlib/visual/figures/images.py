@@ -111,11 +111,9 @@ def contact_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> F
     """The same images of one person, a row for each factor and a block for each of its values."""
     images, titles = [], []
     for factor, values in CONDITIONS.items():
-        line = []
-        for value in values:
-            factors = Condition(factor, value).factors
-            line += [preview(identity, camera, factors)[0].transpose(1, 2, 0) for camera in cameras]
-        images.append(line)
+        conditions = [Condition(factor, value).factors for value in values]
+        shown = [preview(identity, camera, factors)[0] for factors in conditions for camera in cameras]
+        images.append([image_chw.transpose(1, 2, 0) for image_chw in shown])
         marks = [marked(factor, value) for value in values]
         titles.append([text for mark in marks for text in (mark, *[""] * (len(cameras) - 1))])
     blocks = len(next(iter(CONDITIONS.values())))

@@ -152,8 +152,7 @@ def _intervals(
             axes.plot(diamond, place, "D", color=INK, mfc="white", ms=6, zorder=2)
         found = intervals[row]
         if found is not None:
-            side = _BOTH if not found.clear else _ABOVE if found.mean > 0 else _BELOW
-            colour, marker, face, _ = side
+            colour, marker, face, _ = _BOTH if not found.clear else _ABOVE if found.mean > 0 else _BELOW
             axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2, zorder=3)
             axes.plot(found.mean, place, marker, color=colour, mfc=face, zorder=4)
         # The numbers stand in a column of their own at the right.
