@@ -30,14 +30,11 @@ class Look:
         dressed = womanly > 0.5
         skirt_odds = np.where(dressed, 0.30, 0.0)
         kind_draw = draws.uniform("bottom kind")
-        self.bottom_kind = np.where(
-            kind_draw < skirt_odds, SKIRT, np.where(kind_draw > 0.84, SHORTS, TROUSERS)
-        )
-        self.style = np.where(
-            dressed,
-            draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6)),
-            draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6)),
-        )
+        legged = np.where(kind_draw > 0.84, SHORTS, TROUSERS)
+        self.bottom_kind = np.where(kind_draw < skirt_odds, SKIRT, legged)
+        women = draws.pick("style of women", (1, 10, 24, 34, 20, 5, 6))
+        men = draws.pick("style of men", (20, 48, 10, 3, 2, 11, 6))
+        self.style = np.where(dressed, women, men)
         top = _colour(draws, "top", "tops", spread)
         trim = _colour(draws, "trim", "tops", spread)
         # A pattern in nearly the garment's own colour would be no pattern.

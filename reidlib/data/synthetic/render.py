@@ -98,12 +98,9 @@ def render(
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
+    lock = folder.parent / f".{folder.name}.lock"
     try:
-        return built_once(
-            folder.parent / f".{folder.name}.lock",
-            lambda: folder if _finished(folder, asked) else None,
-            build,
-        )
+        return built_once(lock, lambda: folder if _finished(folder, asked) else None, build)
     except OSError as error:
         raise InputError(
             "the folder of a rendered benchmark must be writable and have room",
@@ -182,11 +179,8 @@ def _finished(folder: Path, asked: dict) -> bool:
         # A rendering of all its splits does not name them, and one of some must not pass for it.
         asked = {"splits": list(_SPLITS), **asked}
         found = {"splits": list(_SPLITS), **found}
-        differences = [
-            _difference(name, found.get(name), asked[name])
-            for name in asked
-            if found.get(name) != asked[name]
-        ]
+        pairs = ((name, found.get(name), value) for name, value in asked.items())
+        differences = [_difference(*pair) for pair in pairs if pair[1] != pair[2]]
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{_RECORD} says what a folder holds",

@@ -59,8 +59,7 @@ class Scenes:
 
 def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     """Everything about N images but their pixels, from the seed and the factors alone."""
-    key = fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind)
-    draws = Draws(seed, key)
+    draws = Draws(seed, fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind))
     person = Draws(seed, fold(_STREAMS["identity"], orders.identity))
     lens = Draws(seed, fold(_STREAMS["camera"], orders.camera))
     eye, focal, near, far, wall = place(seed, orders.camera, factors.camera_pitch)
@@ -81,7 +80,6 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     occluders, occluded = _occluders(draws, factors)
     things = _put_up([occluders, *_clutter(draws, orders.kind, factors)], seed, factors)
     capsules = join([people, *things])
-    metre = focal / distance
     truth = {
         "yaw": yaw,
         "pitch": tangent,
@@ -97,7 +95,7 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
         camera=orders.camera,
         column=340.0 * draws.uniform("place", -1.0, 1.0),
         row=focal * eye / distance,
-        metre=metre,
+        metre=focal / distance,
         behind=wall - distance,
         truth=truth,
     )
