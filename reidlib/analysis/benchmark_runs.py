@@ -56,19 +56,14 @@ class OwnRuns:
     @property
     def cells(self) -> dict[tuple[str, int], Cell]:
         """(Row, trial) -> under which name its runs are gathered."""
-        return {(row, trial): Cell(f"{row}, {self.specification}, trial {trial}") for row, trial in self.runs}
+        return {(row, trial): Cell(_name(row, self.specification, trial)) for row, trial in self.runs}
 
     @property
     def gathered(self) -> Runs:
         """The runs of all rows and trials, and what is missing: a page that lacks something is made again."""
         runs = {cell.experiment: tuple(self.runs[place]) for place, cell in self.cells.items()}
         missing = [Missing(self.lack, self.specification)] if self.lack else []
-        missing += [
-            run._replace(experiment=name, seed=seed)
-            for name, of_seeds in runs.items()
-            for seed, run in enumerate(of_seeds)
-            if isinstance(run, Missing)
-        ]
+        missing += [run for of_seeds in runs.values() for run in of_seeds if isinstance(run, Missing)]
         return Runs(runs, len(next(iter(runs.values()), ())), tuple(missing), self.profile)
 
     def missing(self) -> list[str]:
@@ -76,6 +71,10 @@ class OwnRuns:
         if self.lack:
             return [f"{self.specification}: {self.lack}"]
         return [str(lack) for lack in self.gathered.missing]
+
+
+def _name(row: str, specification: str, trial: int) -> str:
+    return f"{row}, {specification}, trial {trial}"
 
 
 def chains(
@@ -116,11 +115,11 @@ def gather(
     except FAILURES as error:
         return OwnRuns(specification, setup.profile.name, lack=in_a_line(error))
     found: dict[tuple[str, int], list[Run | Missing]] = {}
-    for (row, trial, _), links in wanted.items():
+    for (row, trial, seed), links in wanted.items():
         try:
             run = obtain(links, report=report, **setup.obtaining)
         except FAILURES as error:
-            run = Missing(in_a_line(error))
+            run = Missing(in_a_line(error), _name(row, specification, trial), seed)
         found.setdefault((row, trial), []).append(run)
     first = wanted[OWN[0], 0, 0]
     return OwnRuns(

@@ -223,7 +223,7 @@ def decide(claim: Claim, scores: Scores) -> Verdict:
     lost = [label for label, i in found.items() if i is None]
     unclear = [label for label, i in found.items() if i and not i.clear]
     seeds = min((i.seeds for i in found.values() if i), default=0)
-    basis = f" ({_seeds(seeds)})" if seeds else ""
+    basis = {0: "", 1: " (one seed: for these trainings)"}.get(seeds, f" ({seeds} seeds)")
     if scores.runs.profile == "smoke":
         return Verdict(claim, UNDECIDED, "a smoke run only shows that everything runs", found)
     if against:
@@ -234,10 +234,6 @@ def decide(claim: Claim, scores: Scores) -> Verdict:
         reason = f"the interval holds nought: {', '.join(unclear)}{basis}"
         return Verdict(claim, UNDECIDED, reason, found)
     return Verdict(claim, HOLDS, f"clear of nought{basis}", found)
-
-
-def _seeds(seeds: int) -> str:
-    return "one seed: for these trainings" if seeds == 1 else f"{seeds} seeds"
 
 
 def of_notebook(notebook: str) -> tuple[Claim, ...]:

@@ -11,7 +11,7 @@ import pandas as pd
 from reidlib.analysis.scores import Cell, Scores, Spread
 from reidlib.analysis.statistics import Interval
 from reidlib.data.synthetic.factors import Factors
-from reidlib.experiments.rows import CONDITIONS, Condition
+from reidlib.experiments.rows import CONDITIONS, Condition, all_conditions
 
 TITLES = {factor: factor.replace("_", " ") for factor in CONDITIONS}
 MEANINGS = {
@@ -50,10 +50,9 @@ def _spreads(
 ) -> dict[str, dict[tuple[str, str, float], Spread]]:
     """Measure -> (network, factor, value) -> score over the seeds."""
     cells = {
-        (label, factor, value): _at(cell, factor, value)
+        (label, condition.factor, condition.value): cell._replace(condition=condition)
         for label, cell in networks.items()
-        for factor, values in CONDITIONS.items()
-        for value in values
+        for condition in all_conditions()
     }
     return scores.spreads(cells, measures).to_dict()
 

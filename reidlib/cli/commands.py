@@ -52,8 +52,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
     if folders:
-        from reidlib.analysis.benchmark_tables import state, unread
+        from reidlib.analysis.benchmark_tables import check_folders, state, unread
 
+        check_folders(folders)
         # Found out now and not after days of training on the others.
         for specification, reason in unread(folders).items():
             print(f"note: without {specification}: {reason}")
@@ -241,15 +242,11 @@ def render(arguments: argparse.Namespace) -> int:
 
 
 def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
-    """Benchmarks' folders by name, absolute; InputError for one that is not there or not in the tables."""
+    """Benchmarks' folders by name, absolute; InputError for one that is given twice."""
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in given}
     if len(folders) < len(given):
         twice = [name for name, _ in given]
         raise InputError("a benchmark's folder is given once", ", ".join(twice), "leave the others out")
-    if folders:
-        from reidlib.analysis import benchmark_tables
-
-        benchmark_tables.check_folders(folders)
     return folders
 
 

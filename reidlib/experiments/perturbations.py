@@ -68,8 +68,7 @@ def open_condition(
         split, _ = index_folder(root / name)
         check_rendered_count(root / name, split, counts)
         found.append(split)
-    query, gallery = found
-    return query, gallery
+    return tuple(found)
 
 
 def is_rendered(condition: Condition, size: str) -> bool:

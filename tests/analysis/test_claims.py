@@ -164,4 +164,4 @@ def test_a_smaller_loss_is_what_relaxes(tmp_path):
 
 
 def test_labels_of_the_parts_come_from_the_table():
-    assert ablations.PART_COUNTS.rows["10 parts"].cell.experiment == "jlml-10"
+    assert ablations.PART_COUNTS.cells["10 parts"].experiment == "jlml-10"
