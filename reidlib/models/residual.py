@@ -35,6 +35,15 @@ class TrunkShape:
     stride_on: Literal["first", "second"]  # He et al. stride the first 1×1, torchvision the 3×3
     strides: tuple[int, ...]  # of each stage's first bottleneck; 2 halves the map
 
+    def __post_init__(self):
+        for name, values in (("width", self.widths), ("stride", self.strides)):
+            if len(values) != len(self.depths):
+                raise InputError(
+                    f"a trunk has one {name} for each stage",
+                    f"{len(values)} {name}s for {len(self.depths)} stages",
+                    f"give as many {name}s as depths",
+                )
+
     @property
     def out_channels(self) -> int:
         """Channels of one stream's last map."""
