@@ -16,9 +16,9 @@ search       one's own images: features, ranked lists, a threshold
 reports      the numbered notebooks run headless, several at a time, into pages and an index
 cli          ``reidlib COMMAND``
 
-Below them lie ``errors`` (how bad input is refused) and ``files`` (where generated files are kept, how they
-are written). The core, the papers' networks and what trains and scores them, is models, training, ranking and
-reranking. ``lint-imports`` checks the order of the rooms.
+Below them lie ``errors`` (how bad input is refused), ``files`` (where generated files are kept, how they are
+written) and ``threads`` (work ahead, work side by side). The core, the papers' networks and what trains and
+scores them, is models, training, ranking and reranking. ``lint-imports`` checks the order of the rooms.
 """
 
 __version__ = "0.1.0"

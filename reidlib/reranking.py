@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from reidlib.errors import InputError
 from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
-from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours, side_by_side
+from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours
+from reidlib.threads import side_by_side
 
 _QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
 _MEASURED = 2**16  # pairs of images that a thread measures at once

@@ -7,14 +7,12 @@ import hashlib
 import io
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from tqdm.auto import tqdm
 
 from reidlib import files
 from reidlib.errors import InputError, shorten
+from reidlib.threads import worked_ahead
 
 # Part of the cache's key: change it with anything that changes a decoded pixel.
 RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
@@ -31,7 +30,6 @@ RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
 RESIDENT_SHARE = 0.4
 # Images of a block of ``decode_blocks``.
 DECODED_AT_ONCE = 512
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class Unreadable(NamedTuple):
@@ -107,23 +105,6 @@ def whole_blocks(
             yield block
     if unreadable:
         raise UnreadableError(unreadable)
-
-
-def worked_ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], window: int
-) -> Iterator[Result]:
-    """What ``work`` makes of each item, in order; at most ``window`` results pile up."""
-    items = iter(items)
-    pending: deque[Future[Result]] = deque()
-    try:
-        while True:
-            pending.extend(pool.submit(work, item) for item in islice(items, window - len(pending)))
-            if not pending:
-                return
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def file_states(paths: Sequence[Path]) -> list[str]:

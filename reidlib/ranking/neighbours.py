@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reidlib.ranking.distances import ROUNDING, TINY, pair_distances, sorted_rows, spans
+from reidlib.threads import side_by_side
 
 _TILE = {"cpu": 1024, "cuda": 8192}  # images whose distances to as many are held at once
 _WAITING = 2**24  # candidates kept for later images
@@ -62,27 +61,6 @@ def nearest_neighbours(
                 search.begin_anew(number + 1)
         list(map(_called, finish))
     return Neighbours(search.neighbours_nk, search.squared_n, search.right_nd)
-
-
-@contextmanager
-def side_by_side(device: torch.device) -> Iterator[Callable]:
-    """Gives a ``map`` whose calls run in as many threads as torch uses, each with operations of one thread.
-
-    Threads that share an operation wait for the slowest at its end. Where another program uses one of the
-    cores, that happens a thousand times, and two threads become slower than one.
-
-    Results come in order. Threads start in torch's default modes, so the function sets ``inference_mode``
-    itself. On other devices than the CPU, and with one thread, it is Python's ``map``.
-    """
-    count = torch.get_num_threads()
-    if count == 1 or device.type != "cpu":
-        yield map
-        return
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(count)  # what one thread sets holds for all that start later
 
 
 def as_partners(images_nd: Tensor) -> Tensor:

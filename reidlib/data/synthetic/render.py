@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from reidlib.data.images import worked_ahead
 from reidlib.data.synthetic.factors import (
     GALLERY,
     KINDS,
@@ -36,6 +35,7 @@ from reidlib.data.synthetic.photographs import Studio, photograph, single_thread
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError, check_choice
 from reidlib.files import built_once
+from reidlib.threads import worked_ahead
 
 __all__ = ["SIZES", "TEST_SPLITS", "Factors", "Size", "fingerprint", "preview", "render"]
 
