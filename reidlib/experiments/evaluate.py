@@ -268,7 +268,7 @@ _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_pr
 
 def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
     """The kept ranked lists, worst average precision first: query_indices (L,) and, of each query's list,
-    gallery_indices, distances and statuses (L, places); see ``ranking.RankedLists``.
+    gallery_indices, distances and statuses (L, places); see ``ranking.metrics.RankedLists``.
     """
     with np.load(run.folder / "rankings.npz") as file:
         return dict(file)

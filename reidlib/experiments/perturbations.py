@@ -54,10 +54,10 @@ def open_condition(
 ) -> tuple[Split, Split]:
     """The embedded benchmark's query and gallery under a condition, rendered unless they are there.
 
-    size: of ``synthetic.SIZES``. folder: where to render to, by default one of the condition's own under
+    size: of ``render.SIZES``. folder: where to render to, by default one of the condition's own under
     ``files.data()`` (about 20 MB at the size quick), which may be removed at any time. The default
     value is the benchmark itself, which lies there in any case and is not rendered a second time.
-    Raises InputError like ``synthetic.render``, and for a folder that has lost some of its images.
+    Raises InputError like ``render.render``, and for a folder that has lost some of its images.
     """
     splits = {} if condition.is_default else {"splits": TEST_SPLITS}
     folder = folder or _folder(condition, size)

@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-from filelock import FileLock
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from reidlib.errors import InputError
+from reidlib.files import alone
 from reidlib.reports.processes import Failure, one_line
 
 # The executed copy while it grows; it gets its final name only when the kernel has ended.
@@ -136,8 +136,10 @@ def environment_digest() -> str:
     """
     package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
-    kinds = package.rglob("*.py"), package.rglob("*.csv"), package.glob("reports/templates/*")
-    for path in sorted(path for paths in kinds for path in paths):
+    for path in sorted(package.rglob("*")):
+        # Data, templates and style sheets decide what a notebook shows as much as code does.
+        if "__pycache__" in path.parts or not path.is_file():
+            continue
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for distribution in ("torch", "torchvision", "numpy"):
         state.update(f"{distribution} {version(distribution)}\0".encode())
@@ -209,7 +211,7 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
     import papermill
 
     # A cluster starts the notebook of a lost worker again while that worker's kernel may still be ending.
-    with FileLock(folder / ".lock"):
+    with alone(folder / ".lock"):
         clear(folder)
         try:
             papermill.execute_notebook(

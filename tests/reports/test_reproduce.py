@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -566,3 +567,21 @@ def test_a_terminal_shows_running_notebooks_in_one_line_that_is_cleared():
 
 def test_durations_read_as_clocks():
     assert [clock(seconds) for seconds in (0.4, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]
+
+
+def test_every_file_of_the_package_counts_for_a_report(tmp_path, monkeypatch):
+    """Printed numbers, templates, style sheets and partitions as well as code; no cache of Python does."""
+    package = Path(notebook.__file__).parents[1]
+    copy = tmp_path / "reidlib"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(notebook, "__file__", str(copy / "reports" / "notebook.py"))
+    known = {notebook.environment_digest()}
+    for ending in ("py", "csv", "json", "html", "css", "mplstyle"):
+        path = sorted(copy.rglob(f"*.{ending}"))[-1]
+        path.write_bytes(path.read_bytes() + b" ")
+        digest = notebook.environment_digest()
+        assert digest not in known, path
+        known.add(digest)
+    (copy / "__pycache__").mkdir()
+    (copy / "__pycache__" / "x.pyc").touch()
+    assert notebook.environment_digest() == digest
