@@ -540,3 +540,9 @@ def test_as_many_as_belong_there_need_no_word(boxed, monkeypatch):
     monkeypatch.setattr("reidlib.data.readers.market.BOXES_ABOUT", len(BOXES))
     remarks = check("market1501", boxed, progress=False).remarks
     assert "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images" in remarks
+
+
+def test_what_was_parsed_is_the_callers_own():
+    name, options = parse("cuhk03,boxes=detected")
+    options["trial"] = 3
+    assert parse("cuhk03,boxes=detected") == (name, {"boxes": "detected"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from reidlib.data.benchmark import Benchmark
@@ -66,6 +67,13 @@ def parse(specification: str) -> tuple[str, dict[str, str | int | bool]]:
     ``trial`` is one of the keywords. Raises ``InputError`` for an unknown name or keyword and for a value
     that is none of its keyword's type.
     """
+    name, options = _parsed(specification)
+    return name, dict(options)
+
+
+@cache
+def _parsed(specification: str) -> tuple[str, tuple[tuple[str, str | int | bool], ...]]:
+    """``parse``, once for each text: the folders given for the papers' tables are asked for many times."""
     name, *settings = specification.split(",")
     defaults = _defaults(name)
     options = {}
@@ -79,7 +87,7 @@ def parse(specification: str) -> tuple[str, dict[str, str | int | bool]]:
             )
         _check_options(name, {key: text} if key != "trial" else {})
         options[key] = _typed(key, text, defaults[key])
-    return name, options
+    return name, tuple(options.items())
 
 
 def _check_options(name: str, options: dict) -> None:
