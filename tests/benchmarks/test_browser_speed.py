@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np, torch
 from reidlib import files
 from reidlib.visual.browser import RankingBrowser
-from reidlib.experiments.features import Collection
+from reidlib.visual.browser.collection import Collection
 from reidlib.data.synthetic.render import render
 from reidlib.models.pyramid import Pyramid
 from reidlib.ranking.metrics import Embeddings

@@ -14,9 +14,9 @@ from test_browser_views import collection
 from untrained import JLML, PYRAMID, QUIET, untrained
 
 from reidlib.data import load
-from reidlib.experiments.features import open_collection
 from reidlib.ranking.metrics import Embeddings
 from reidlib.visual.browser import RankingBrowser, front_end_present, pictures
+from reidlib.visual.browser.collection import open_collection
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from untrained import PYRAMID, QUIET, untrained
 
 from reidlib.data import load
 from reidlib.errors import InputError
-from reidlib.experiments.features import Collection, open_collection
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, Status, evaluate, ranked_list
 from reidlib.reranking import k_reciprocal
+from reidlib.visual.browser.collection import Collection, open_collection
 from reidlib.visual.browser.views import Options, moved, query_order, reranker, scores_of, view, write_csv
 
 PARTS = (

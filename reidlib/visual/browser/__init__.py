@@ -24,9 +24,9 @@ from IPython import get_ipython
 
 from reidlib import files
 from reidlib.errors import InputError, shorten
-from reidlib.experiments.features import Collection
 from reidlib.reranking import KReciprocal
 from reidlib.visual.browser import pictures
+from reidlib.visual.browser.collection import Collection
 from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls, RunChooser
 from reidlib.visual.browser.pictures import Card, Comparison, Saving, in_a_line
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view

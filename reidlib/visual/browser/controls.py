@@ -12,10 +12,10 @@ import traitlets
 
 from reidlib.errors import InputError, check_choice, shorten
 from reidlib.experiments.evaluate import benchmark_of
-from reidlib.experiments.features import Collection, open_collection
 from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
+from reidlib.visual.browser.collection import Collection, open_collection
 from reidlib.visual.browser.pictures import in_a_line
 from reidlib.visual.browser.views import METRICS, ORDERS
 

@@ -23,13 +23,13 @@ from PIL import Image
 from reidlib.analysis.statistics import percent
 from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode, fitted
 from reidlib.errors import InputError
-from reidlib.experiments.features import Collection
 from reidlib.files import write_whole
 from reidlib.models.parts import FeaturePart
 from reidlib.visual import GREY, INK, STATUS
 from reidlib.visual.attention.figures import pair_figure
 from reidlib.visual.attention.maps import part_attention, places_by_kind
 from reidlib.visual.attention.pairs import part_similarities
+from reidlib.visual.browser.collection import Collection
 from reidlib.visual.browser.views import Entry, View, bar_colours, write_csv
 from reidlib.visual.figures.images import ranked_lists
 

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from reidlib.errors import InputError, check_choice
-from reidlib.experiments.features import Collection
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import squared_distances_to_all
 from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances, statuses
 from reidlib.reranking import KReciprocal, k_reciprocal
+from reidlib.visual.browser.collection import Collection
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}
 ORDERS = {
