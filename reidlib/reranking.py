@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reidlib.errors import InputError
-from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, rows, spans
+from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, select_rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
 from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours
 from reidlib.threads import side_by_side
@@ -143,7 +143,7 @@ class KReciprocal:
             images_nd = torch.empty(num_images, query.features.shape[1], dtype=dtype, device=device)
             for start, features in ((0, query.features), (num_queries, gallery.features)):
                 for span in spans(len(features), 4096):
-                    images_nd[start + span.start : start + span.stop] = rows(features, span)
+                    images_nd[start + span.start : start + span.stop] = select_rows(features, span)
             num_places = min(max(k1 + 1, k2), num_images)
             neighbours = nearest_neighbours(images_nd, num_places, progress=progress, keep=keep)
             encodings_nn = _encodings(images_nd, neighbours, k1)
@@ -177,7 +177,7 @@ class KReciprocal:
         device = self.images_nd.device
         with torch.inference_mode(), full_float32(device):
             scale_q = torch.from_numpy(self._scales(wanted)).to(device)
-            queries_qd = as_partners(rows(self.images_nd, wanted)) * scale_q[:, None]
+            queries_qd = as_partners(select_rows(self.images_nd, wanted)) * scale_q[:, None]
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
                 distances_qg[:, span] = (queries_qd @ self.images_nd[images].T).cpu()

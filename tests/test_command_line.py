@@ -15,7 +15,7 @@ from reidlib.cli import main
 from reidlib.data import load
 from reidlib.data.synthetic import render
 from reidlib.experiments.obtain import link
-from reidlib.experiments.rows import EXPERIMENTS, PROFILES, Size
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, ModelSize
 from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
@@ -30,9 +30,9 @@ def home(tmp_path, monkeypatch):
 def tiny(monkeypatch):
     """Profiles of two steps for the miniature's five training images of two people."""
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", Size((32, 16), {"width": 0.125}, recipe))
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", ModelSize((32, 16), {"width": 0.125}, recipe))
     scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
-    size = Size((32, 16), scaled, replace(recipe, images_per_identity=2))
+    size = ModelSize((32, 16), scaled, replace(recipe, images_per_identity=2))
     monkeypatch.setitem(PROFILES["smoke"].sizes, "pyramid", size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reidlib.analysis import Scores
+from reidlib.analysis import ExperimentScores
 from reidlib.experiments.setup import Missing, Runs
 from reidlib.training.runs import Run
 
@@ -41,7 +41,9 @@ def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
     return Run(folder)
 
 
-def gathered(folder: Path, wanted: dict[str, list[dict[str, float] | None]], profile: str = "") -> Scores:
+def gathered(
+    folder: Path, wanted: dict[str, list[dict[str, float] | None]], profile: str = ""
+) -> ExperimentScores:
     """Scores of runs. wanted: experiment -> of each seed its branches' precisions, None for a missing run."""
     runs = {
         name: tuple(
@@ -51,4 +53,4 @@ def gathered(folder: Path, wanted: dict[str, list[dict[str, float] | None]], pro
         for name, seeds in wanted.items()
     }
     missing = tuple(one for of_seeds in runs.values() for one in of_seeds if isinstance(one, Missing))
-    return Scores(Runs(runs, len(next(iter(wanted.values()))), missing, profile))
+    return ExperimentScores(Runs(runs, len(next(iter(wanted.values()))), missing, profile))

@@ -5,15 +5,15 @@ measures a network; both are imported by their own names.
 """
 
 from reidlib.analysis import ablations, benchmark_tables, claims, misalignment
-from reidlib.analysis.scores import Cell, Scores, records, styled
+from reidlib.analysis.scores import Cell, ExperimentScores, records, style_table
 
 __all__ = [
     "Cell",
-    "Scores",
+    "ExperimentScores",
     "ablations",
     "benchmark_tables",
     "claims",
     "misalignment",
     "records",
-    "styled",
+    "style_table",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from reidlib.analysis.benchmark_tables import lines_of, published_row
-from reidlib.analysis.scores import Cell, Scores
+from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import signed
 from reidlib.errors import check_choice
 from reidlib.training.runs import Run
@@ -114,7 +114,7 @@ def description_table(ablation: Ablation) -> pd.DataFrame:
     return shown.set_axis([ablation.heading, "experiment", "feature", "what differs"], axis="columns")
 
 
-def score_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
+def score_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
     """Scores of all rows, single query and, where the benchmark has boxes for it, multi-query (by the mean).
 
     Mean ± half the 95 % interval over the seeds; the paper's row beside, where it is known.
@@ -132,45 +132,45 @@ def _pairs(printed: pd.DataFrame, write: Callable[[float], str]) -> list[str]:
     return ["" if math.isnan(sum(pair)) else " / ".join(map(write, pair)) for pair in pairs]
 
 
-def differences(ablation: Ablation, scores: Scores) -> pd.DataFrame:
-    """Each row's differences to the baseline row, with their intervals (see ``Scores.differences``)."""
+def baseline_differences(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
+    """Each row's differences to the baseline row, with their intervals."""
     return scores.differences(ablation.cells, ablation.baseline, ablation.compared)
 
 
-def difference_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
+def difference_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
     """The differences as a table, the paper's beside."""
     table = _differences_beside_printed(ablation, scores)
     return table.rename_axis(f"{ablation.heading}, against {ablation.baseline}").reset_index()
 
 
-def report_table(ablation: Ablation, scores: Scores) -> pd.DataFrame:
+def report_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
     """Scores and differences in one table, for the report."""
     apart = _differences_beside_printed(ablation, scores)
     apart.loc[ablation.baseline] = ["" if name.startswith("paper") else "baseline" for name in apart]
     return score_table(ablation, scores).join(apart, on=ablation.heading)
 
 
-def _differences_beside_printed(ablation: Ablation, scores: Scores) -> pd.DataFrame:
-    table = differences(ablation, scores).rename(columns="Δ {} [95 %]".format)
+def _differences_beside_printed(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
+    table = baseline_differences(ablation, scores).rename(columns="Δ {} [95 %]".format)
     if ablation.table:
         table["paper: Δ R1 / Δ mAP"] = _pairs(ablation.printed_differences, signed)
     return table
 
 
-def panels(ablation: Ablation, scores: Scores) -> tuple[dict, dict]:
+def panels(ablation: Ablation, scores: ExperimentScores) -> tuple[dict, dict]:
     """For ``figures.scores.differences``: measure -> row -> interval here, and the paper's difference."""
     printed = {name: known.dropna().to_dict() for name, known in ablation.printed_differences.items()}
-    return differences(ablation, scores).to_dict(), printed
+    return baseline_differences(ablation, scores).to_dict(), printed
 
 
-def readings(ablation: Ablation, scores: Scores) -> list[str]:
+def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
     """A sentence for each row: which way it differs from the baseline here, and whether the paper agrees.
 
     The direction is that of mAP, and it counts only where its interval is clear of nought.
     """
     sentences = []
     printed = ablation.printed_differences
-    for label, rank1, precision in differences(ablation, scores).itertuples(name=None):
+    for label, rank1, precision in baseline_differences(ablation, scores).itertuples(name=None):
         if precision is None:
             sentences.append(f"**{label}**: missing here.")
             continue
@@ -230,7 +230,7 @@ def norm_cells(norms: InputNorms) -> dict[str, str]:
     }
 
 
-def switched_off(norms: Mapping[str, InputNorms]) -> str:
+def switched_off_sentence(norms: Mapping[str, InputNorms]) -> str:
     """Where units are switched off, in a sentence on the global and one on the local layers."""
     if not norms:
         return "No run with its weights is here."

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.analysis.benchmark_tables import Table, before, differences_of, folder_of, trials_of
-from reidlib.analysis.scores import Cell, Scores, Spread
+from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
-from reidlib.experiments.setup import Missing, Runs, Setup, in_a_line
+from reidlib.experiments.setup import Missing, Runs, Setup, first_line
 from reidlib.training.runs import Run
 
 # The rows that this suite adds to every table.
@@ -95,7 +95,7 @@ def chains(
     }
 
 
-def gather(
+def gather_own_runs(
     specification: str,
     folders: Mapping[str, str | Path],
     setup: Setup,
@@ -113,13 +113,13 @@ def gather(
         lacking = differences_of(specification, folders)
         wanted = chains(specification, folders, setup, trials=trials)
     except FAILURES as error:
-        return OwnRuns(specification, setup.profile.name, lack=in_a_line(error))
+        return OwnRuns(specification, setup.profile.name, lack=first_line(error))
     found: dict[tuple[str, int], list[Run | Missing]] = {}
     for (row, trial, seed), links in wanted.items():
         try:
             run = obtain(links, report=report, **setup.obtaining)
         except FAILURES as error:
-            run = Missing(in_a_line(error), _name(row, specification, trial), seed)
+            run = Missing(first_line(error), _name(row, specification, trial), seed)
         found.setdefault((row, trial), []).append(run)
     first = wanted[OWN[0], 0, 0]
     return OwnRuns(
@@ -140,7 +140,7 @@ def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
     """
     if own.lack:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN}
-    found = Scores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
+    found = ExperimentScores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
     return {
         row: {name: _over_trials(list(of_trials[name])) for name in table.columns}
         for row, of_trials in found.groupby(lambda place: place[0], sort=False)
@@ -153,7 +153,7 @@ def _over_trials(trials: Sequence[Spread]) -> Spread:
     return Spread.of([trial.mean for trial in trials if trial.seeds], len(trials), over="trials")
 
 
-def rows(table: Table, own: OwnRuns | None) -> pd.DataFrame:
+def rows_with_own(table: Table, own: OwnRuns | None) -> pd.DataFrame:
     """The printed rows, and this suite's below them where the benchmark's folder is given."""
     printed = table.printed()
     if own is None:

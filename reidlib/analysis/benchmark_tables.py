@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.data import load
-from reidlib.data.benchmark import Benchmark, joined
+from reidlib.data.benchmark import Benchmark, combine
 from reidlib.data.readers import parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
@@ -233,7 +233,7 @@ def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
     roots = [folder_of(name, folders) for name in BEFORE]
     if None in roots:
         return None
-    return joined([load(name, root) for name, root in zip(BEFORE, roots, strict=True)])
+    return combine([load(name, root) for name, root in zip(BEFORE, roots, strict=True)])
 
 
 def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
@@ -262,7 +262,7 @@ def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int
 
 def differences_of(specification: str, folders: Mapping[str, str | Path]) -> list[str]:
     """In what the given folder is not the official one."""
-    from reidlib.data.check import differences  # which loads torch, to read images
+    from reidlib.data.check import count_deviations  # which loads torch, to read images
 
     name, options = parse(specification)
-    return differences(name, folder_of(specification, folders), **options)
+    return count_deviations(name, folder_of(specification, folders), **options)

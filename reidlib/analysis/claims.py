@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.scores import MISSING, Cell, Scores
+from reidlib.analysis.scores import MISSING, Cell, ExperimentScores
 from reidlib.analysis.statistics import Interval
-from reidlib.experiments.rows import CONDITIONS, EXPERIMENTS, Condition
+from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
 
 # A gain of less is not worth a claim: where even the upper end of the interval stays below it, the claim
 # does not hold, be the gain ever so sure. In points of mAP.
@@ -69,7 +69,7 @@ _FIRST_SEED_SEEN = "the first seed of each, on the embedded benchmark"
 
 
 def _loses_less(factor: str, stripes: Cell) -> Contrast:
-    strongest = Condition(factor, CONDITIONS[factor][-1])
+    strongest = Perturbation(factor, PERTURBATIONS[factor][-1])
     rate = ", same rate" if stripes == _STRIPES_SAME_RATE else ""
     return Contrast(
         f"{strongest.name.replace('_', ' ')}: stripes' loss − pyramid's{rate}",
@@ -208,7 +208,7 @@ class Verdict(NamedTuple):
     found: Mapping[str, Interval | None]  # of each contrast, in points of mAP; None where a run is missing
 
 
-def decide(claim: Claim, scores: Scores) -> Verdict:
+def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     """The verdict on a claim, by its own test.
 
     It does not hold if the upper end of one contrast's 95 % interval lies below ``SMALLEST_GAIN`` (below
@@ -241,7 +241,7 @@ def of_notebook(notebook: str) -> tuple[Claim, ...]:
     return tuple(claim for claim in CLAIMS if claim.notebook == notebook)
 
 
-def sentence(verdict: Verdict) -> str:
+def verdict_sentence(verdict: Verdict) -> str:
     """A verdict as a line of Markdown."""
     return (
         f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {_differences(verdict, ' points')}. "
@@ -282,7 +282,9 @@ def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     )
 
 
-def wanted(claims: Iterable[Claim] = CLAIMS) -> tuple[tuple[str, ...], dict[str, tuple[Condition, ...]]]:
+def required_experiments(
+    claims: Iterable[Claim] = CLAIMS,
+) -> tuple[tuple[str, ...], dict[str, tuple[Perturbation, ...]]]:
     """What has to be gathered: the trainings, and the conditions of some of them."""
     cells = [cell for claim in claims for cell in claim.cells]
     names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]

@@ -15,7 +15,7 @@ from pandas.io.formats.style import Styler
 
 from reidlib.analysis.statistics import Interval, half_width, paired
 from reidlib.errors import InputError, check_choice
-from reidlib.experiments.rows import Condition
+from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import Runs
 from reidlib.training.runs import Run
 
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
     experiment: str  # a name among the gathered runs
     branch: str = "full"
-    condition: Condition | None = None
+    condition: Perturbation | None = None
 
 
 class Spread(NamedTuple):
@@ -98,12 +98,12 @@ def _of_queries(scores: BranchScores, measure: str) -> np.ndarray:
     return np.where(first_q == 0, np.nan, first_q <= int(rank[0]))
 
 
-class Scores:
+class ExperimentScores:
     """The scores of gathered runs, read row by row, each file once.
 
     Tables have a line for each of some cells, by its label, and keep numbers (``Spread``, ``Interval``, or
-    None where a run is missing) up to ``styled`` and ``records``. protocol: a title among the protocols of
-    the runs' benchmark, whose ranks stand for Market-1501's. Raises InputError for an unknown measure, and
+    None where a run is missing) up to ``style_table`` and ``records``. protocol: a title among the protocols
+    of the runs' benchmark, whose ranks stand for Market-1501's. Raises InputError for an unknown measure, and
     for runs without seeds or with different numbers of them.
     """
 
@@ -244,9 +244,9 @@ class Scores:
         if cell.condition is None:
             scores = run.scores
         else:
-            from reidlib.experiments.perturbations import found
+            from reidlib.experiments.perturbations import stored_scores
 
-            scores = found(run, cell.condition)
+            scores = stored_scores(run, cell.condition)
         if scores is None or cell.branch not in scores["branches"]:
             return None
         persons = scores.get("query_person_ids") or self.runs.query_person_ids
@@ -256,17 +256,17 @@ class Scores:
         return branch | {"query_person_ids": persons}
 
 
-def styled(table: pd.DataFrame) -> Styler:
+def style_table(table: pd.DataFrame) -> Styler:
     """A table as a notebook shows it."""
-    return table.style.format(_written).hide(axis="index")
+    return table.style.format(_cell_text).hide(axis="index")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, str]]:
     """The same lines as a result keeps them."""
-    return table.map(_written).to_dict("records")
+    return table.map(_cell_text).to_dict("records")
 
 
-def _written(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     return MISSING if cell is None else str(cell)
 
 

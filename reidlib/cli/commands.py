@@ -138,7 +138,9 @@ def train(arguments: argparse.Namespace) -> int:
     from reidlib.training.device import Execution
 
     experiment_named(arguments.model)
-    with distributed.joined(Execution(device=arguments.device, compile=arguments.compile)) as execution:
+    with distributed.process_group(
+        Execution(device=arguments.device, compile=arguments.compile)
+    ) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
         with distributed.first_alone():  # it may have to render
@@ -164,12 +166,12 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _say_what_lacks(setup: Setup) -> None:
     """A part of a benchmark can be trained on, but its scores are not the benchmark's."""
-    from reidlib.data.check import differences
+    from reidlib.data.check import count_deviations
 
     name, options = setup.specification
     if setup.data_root is None or name == "synthetic":
         return
-    if found := differences(name, setup.data_root, **options):
+    if found := count_deviations(name, setup.data_root, **options):
         print(
             f"note: this is not the whole of {name}, so that its scores cannot be compared: "
             f"{shorten(found, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
@@ -179,10 +181,10 @@ def _say_what_lacks(setup: Setup) -> None:
 def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
     """What is trained on first: one benchmark, several joined, or nothing."""
     from reidlib.data import load_specified
-    from reidlib.data.benchmark import joined
+    from reidlib.data.benchmark import combine
 
     benchmarks = [load_specified(name, Path(folder)) for name, folder in given]
-    return (joined(benchmarks),) if len(benchmarks) > 1 else tuple(benchmarks)
+    return (combine(benchmarks),) if len(benchmarks) > 1 else tuple(benchmarks)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASING_TRIES = 10
 
 
-class Draws(NamedTuple):
+class Variations(NamedTuple):
     """What happens to each of B images: shifts and edges in pixels, colour factors around 1."""
 
     flipped_b: Tensor  # bool
@@ -32,7 +32,7 @@ class Draws(NamedTuple):
     colour_b3: Tensor  # float32, brightness, contrast, saturation
 
 
-def draw(
+def draw_variations(
     count: int,
     size: tuple[int, int],
     generator: torch.Generator,
@@ -41,7 +41,7 @@ def draw(
     pad: int = 0,
     erase: float = 0.0,
     colour_jitter: float = 0.0,
-) -> Draws:
+) -> Variations:
     """Draw the variations of ``count`` images of ``size`` = (H, W) from a CPU generator.
 
     flip, pad, erase, colour_jitter: see ``training.config.Augmentation``. An image takes the same number of
@@ -63,7 +63,7 @@ def draw(
     first_b1 = fits_bt.int().argmax(1, keepdim=True)
     edges_b2 = torch.cat([high_bt.gather(1, first_b1), wide_bt.gather(1, first_b1)], dim=1)
     corner_b2 = (place_b2 * (torch.tensor(size) - edges_b2 + 1)).floor().long()
-    return Draws(
+    return Variations(
         flipped_b=flip_b[:, 0] < flip,
         shift_b2=(shift_b2 * (2 * pad + 1)).floor().long() - pad,
         erased_b=(erase_b[:, 0] < erase) & fits_bt.any(1),
@@ -87,8 +87,8 @@ def augment(
     count, _, height, width = images_bchw.shape
     device = images_bchw.device
     rank, processes = share
-    draws = draw(processes * count, (height, width), generator, **strengths)
-    draws = Draws(*(numbers[rank * count : (rank + 1) * count] for numbers in draws))
+    draws = draw_variations(processes * count, (height, width), generator, **strengths)
+    draws = Variations(*(numbers[rank * count : (rank + 1) * count] for numbers in draws))
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
     if draws.shift_b2.any() or draws.flipped_b.any():
         images_bhwc = _move(
@@ -97,7 +97,7 @@ def augment(
     if (draws.colour_b3 != 1).any():
         images_bchw = _jitter(images_bhwc.permute(0, 3, 1, 2), to_device(draws.colour_b3, device))
         images_bhwc = images_bchw.permute(0, 2, 3, 1)
-    normalised_bchw = normalise(images_bhwc.permute(0, 3, 1, 2))
+    normalised_bchw = normalise_images(images_bhwc.permute(0, 3, 1, 2))
     if draws.erased_b.any():
         top, left, bottom, right = to_device(draws.box_b4, device)[:, :, None].unbind(1)  # each (B, 1)
         rows_h, columns_w = torch.arange(height, device=device), torch.arange(width, device=device)
@@ -108,7 +108,7 @@ def augment(
     return normalised_bchw
 
 
-def normalise(images_bchw: Tensor) -> Tensor:
+def normalise_images(images_bchw: Tensor) -> Tensor:
     """Images (B, 3, H, W), uint8 or float in 0..255, to float32 with ImageNet's mean 0 and deviation 1.
 
     The same as ``v2.functional.normalize`` after ``to_dtype(scale=True)``, which takes 25 times as long on

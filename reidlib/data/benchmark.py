@@ -61,7 +61,7 @@ class Benchmark:
     single-query score.
     ``extracted``: where the image files were written by the reader, what tells the archive that it took
     them from; the fingerprint takes this for their sizes, which depend on the encoder, and their names
-    without folders. ``parts``: what ``joined`` joined.
+    without folders. ``parts``: what ``combine`` combined.
 
     The splits keep the rules of ``reidlib.data.rules``; ``InputError`` names the first that is broken.
     Queries without a match are counted (``num_queries_without_match``), not refused, unless none has one.
@@ -132,7 +132,7 @@ class Benchmark:
         return digest.hexdigest()[:16]
 
 
-def joined(benchmarks: Sequence[Benchmark]) -> Benchmark:
+def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
     """Several benchmarks as one, to train on all their training images; at least two.
 
     Persons and cameras of the second and later ones are renumbered behind those before, junk and distractors

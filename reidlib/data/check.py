@@ -106,7 +106,7 @@ def check(
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
 
 
-def differences(name: str, root: str | Path, **options) -> list[str]:
+def count_deviations(name: str, root: str | Path, **options) -> list[str]:
     """In what the folder of a benchmark differs from the official counts; empty where it is whole.
 
     With a ``trial`` among the ``options``, that it cannot be loaded is a difference too, and so is a folder

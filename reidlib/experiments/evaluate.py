@@ -16,7 +16,7 @@ from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers import load, load_specified, parse
 from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 from reidlib.files import find_json, write_json, write_whole
 from reidlib.ranking.metrics import (
     Embeddings,
@@ -84,14 +84,14 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
     ``query_person_ids`` stands beside, because intervals draw whole persons.
     Raises InputError if the run was trained on other data.
     """
-    network = Network.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.trained_on(benchmark, run, execution)
     device = network.execution.torch_device
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     boxes = _embed_boxes(network, benchmark, query, gallery)
     branches = {}
     for name, columns in network.model.branches.items():
         branch_query, branch_gallery = (branch_of(side, columns, device) for side in (query, gallery))
-        branches[name] = scores_of(branch_query, branch_gallery, CMC_RANKS)
+        branches[name] = score_record(branch_query, branch_gallery, CMC_RANKS)
         if boxes is not None:
             branch_boxes = branch_of(boxes, columns, device)
             branches[name]["multi_query"] = multi_query_scores(branch_query, branch_gallery, branch_boxes)
@@ -130,7 +130,7 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     found = {}
     for how in ("mean", "max"):
         pooled = pool_multi_query(query, boxes, how=how)
-        found[how] = scores_of(pooled, gallery, TABLE_RANKS)
+        found[how] = score_record(pooled, gallery, TABLE_RANKS)
         for scores in found[how].values():
             for name in ("num_queries", "average_precision", "first_match_rank"):
                 del scores[name]
@@ -154,13 +154,13 @@ def evaluate_with_distractors(
             f"{benchmark.specification} without",
             "read it with distractors=True",
         )
-    network = Network.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.trained_on(benchmark, run, execution)
     query = network.embed(benchmark.query)
     together = concatenated((benchmark.gallery, benchmark.distractors))
     file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
     gallery = network.embed(together, keep="features", file=file)
     scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}
-    scores |= scores_of(query, gallery, TABLE_RANKS, device=network.execution.torch_device)
+    scores |= score_record(query, gallery, TABLE_RANKS, device=network.execution.torch_device)
     write_json(run.folder / "distractors.json", scores)
     return scores
 
@@ -182,7 +182,7 @@ def study_protocols(run: Run, benchmark: Benchmark, *, execution: Execution | No
     protocol draws from the same images: only what is compared with what changes. Raises InputError for a
     run without weights or of other data.
     """
-    network = Network.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.trained_on(benchmark, run, execution)
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     known = _some(gallery, gallery.person_ids > 0)
     everyone = Embeddings(
@@ -213,7 +213,7 @@ def _some(images: Embeddings, chosen: np.ndarray) -> Embeddings:
     )
 
 
-def scores_of(
+def score_record(
     query: Embeddings, gallery: Embeddings, ranks: Sequence[int], *, device: torch.device | None = None
 ) -> dict[str, dict]:
     """ "step" and "trapezoid": the scores by each definition of average precision, as they are written."""
@@ -280,7 +280,7 @@ def branch_of(embeddings: Embeddings, columns: slice, device: torch.device) -> E
 
 
 def _embed_boxes(
-    network: Network, benchmark: Benchmark, query: Embeddings, gallery: Embeddings
+    network: TrainedNetwork, benchmark: Benchmark, query: Embeddings, gallery: Embeddings
 ) -> Embeddings | None:
     """Features of a benchmark's boxes; those that are query or gallery images are not computed again."""
     boxes = benchmark.boxes

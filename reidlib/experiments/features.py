@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlib import files
-from reidlib.data.augmentation import normalise
+from reidlib.data.augmentation import normalise_images
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import (
     DECODED_AT_ONCE,
@@ -66,7 +66,7 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Ten
     features = None
     with evaluating(model), full_float32(images.device):
         for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
-            features_bd = model.embed(normalise(images_bchw))
+            features_bd = model.embed(normalise_images(images_bchw))
             if features is None:
                 features = torch.empty(len(images), features_bd.shape[1])
             features[indices_b] = features_bd.float().cpu()
@@ -201,14 +201,14 @@ def _block_digests(states: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class TrainedNetwork:
     """A trained run's network on a device, loaded when first needed. Raises InputError without weights."""
 
     run: Run
     execution: Execution = field(default_factory=Execution)
 
     @classmethod
-    def trained_on(cls, benchmark: Benchmark, run: Run, execution: Execution | None) -> Network:
+    def trained_on(cls, benchmark: Benchmark, run: Run, execution: Execution | None) -> TrainedNetwork:
         """A run's network. Raises InputError where it was trained on other data."""
         network = cls(run, execution or Execution())
         check_data_of(network.configuration, benchmark)

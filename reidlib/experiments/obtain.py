@@ -73,7 +73,7 @@ def chain(
 ) -> tuple[Link, ...]:
     """A training on ``benchmark`` that starts from one on each of ``before``, the first of them first.
 
-    This is how JLML was trained for small sets: on CUHK03 and Market-1501 together (``joined``), then on the
+    This is how JLML was trained for small sets: on CUHK03 and Market-1501 together (``combine``), then on the
     target, with new classifiers. Raises InputError where a test image would be trained on.
     """
     tested = {*benchmark.query.paths, *benchmark.gallery.paths}

@@ -18,7 +18,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers.market import (
     RENDERING_FILE,
     check_rendered_count,
-    index_folder,
+    index_market_folder,
     rendering_counts,
 )
 from reidlib.data.splits import Split
@@ -30,11 +30,11 @@ from reidlib.experiments.evaluate import (
     TABLE_RANKS,
     branch_of,
     evaluate_run,
-    scores_of,
+    score_record,
     usable,
 )
-from reidlib.experiments.features import Network
-from reidlib.experiments.rows import Condition
+from reidlib.experiments.features import TrainedNetwork
+from reidlib.experiments.rows import Perturbation
 from reidlib.files import find_json, write_json
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
@@ -44,8 +44,8 @@ BRANCHES = ("full", "global", "local")
 _FORMAT = 1
 
 
-def open_condition(
-    condition: Condition,
+def open_perturbed(
+    condition: Perturbation,
     size: str,
     folder: str | Path | None = None,
     *,
@@ -65,23 +65,23 @@ def open_condition(
     counts = rendering_counts(root, TEST_SPLITS)
     found = []
     for name in TEST_SPLITS:
-        split, _ = index_folder(root / name)
+        split, _ = index_market_folder(root / name)
         check_rendered_count(root / name, split, counts)
         found.append(split)
     return tuple(found)
 
 
-def is_rendered(condition: Condition, size: str) -> bool:
-    """Whether ``open_condition`` would find its images and not render them."""
+def is_rendered(condition: Perturbation, size: str) -> bool:
+    """Whether ``open_perturbed`` would find its images and not render them."""
     return (_folder(condition, size) / RENDERING_FILE).is_file()
 
 
-def _folder(condition: Condition, size: str) -> Path:
+def _folder(condition: Perturbation, size: str) -> Path:
     own = f"synthetic-{size}" if condition.is_default else f"synthetic-{size}-{_file_name(condition)}"
     return files.data() / own
 
 
-def found(run: Run, condition: Condition) -> dict | None:
+def stored_scores(run: Run, condition: Perturbation) -> dict | None:
     """What ``evaluate_under_all`` kept of a run, or None; it needs no weights, no images and no rendering.
 
     Scores of images that would be rendered in another way today, or of another training, are not found, nor
@@ -98,7 +98,7 @@ def found(run: Run, condition: Condition) -> dict | None:
     return kept if known and kept | _named(run, condition, kept["size"]) == kept else None
 
 
-def _named(run: Run, condition: Condition, size: str) -> dict:
+def _named(run: Run, condition: Perturbation, size: str) -> dict:
     """What tells a run's scores under a condition from any others, as it stands in their file."""
     return {
         "format": _FORMAT,
@@ -110,8 +110,8 @@ def _named(run: Run, condition: Condition, size: str) -> dict:
 
 
 def evaluate_under_all(
-    run: Run, conditions: Sequence[Condition], benchmark: Benchmark, *, execution: Execution | None = None
-) -> dict[Condition, dict]:
+    run: Run, conditions: Sequence[Perturbation], benchmark: Benchmark, *, execution: Execution | None = None
+) -> dict[Perturbation, dict]:
     """A run's scores under each condition; what is missing is rendered and evaluated.
 
     The network is loaded once for all of them, and not at all where nothing is missing.
@@ -130,11 +130,11 @@ def evaluate_under_all(
     ones, and where something is missing and the run was carried here without its weights.
     """
     execution = execution or Execution()
-    scores = {condition: found(run, condition) for condition in conditions}
+    scores = {condition: stored_scores(run, condition) for condition in conditions}
     missing = [condition for condition, kept in scores.items() if kept is None]
     if not missing:
         return scores
-    network = Network.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.trained_on(benchmark, run, execution)
     size = size_of(benchmark)
     for condition in missing:
         if condition.is_default:
@@ -145,7 +145,7 @@ def evaluate_under_all(
             continue
         _ = network.model  # where the weights are missing nothing is rendered
         device = execution.rendering_device
-        query, gallery = open_condition(condition, size, device=device, progress=execution.progress)
+        query, gallery = open_perturbed(condition, size, device=device, progress=execution.progress)
         scores[condition] = _named(run, condition, size) | {
             "query_person_ids": query.person_ids.tolist(),
             "branches": _scores(network, query, gallery),
@@ -154,17 +154,17 @@ def evaluate_under_all(
     return scores
 
 
-def _scores(network: Network, query: Split, gallery: Split) -> dict[str, dict]:
+def _scores(network: TrainedNetwork, query: Split, gallery: Split) -> dict[str, dict]:
     sides = [network.embed(split, keep="nothing") for split in (query, gallery)]
     columns, device = network.model.branches, network.execution.torch_device
     return {
-        name: scores_of(*(branch_of(side, columns[name], device) for side in sides), TABLE_RANKS)
+        name: score_record(*(branch_of(side, columns[name], device) for side in sides), TABLE_RANKS)
         for name in BRANCHES
         if name in columns
     }
 
 
-def _as_condition(scores: dict, condition: Condition, query_person_ids: list[int]) -> dict:
+def _as_condition(scores: dict, condition: Perturbation, query_person_ids: list[int]) -> dict:
     """A run's own scores in the form of a condition's."""
 
     def shortened(kept: dict) -> dict:
@@ -198,9 +198,9 @@ def size_of(benchmark: Benchmark) -> str:
     return rendering["size"]
 
 
-def _path(run: Run, condition: Condition) -> Path:
+def _path(run: Run, condition: Perturbation) -> Path:
     return run.folder / "conditions" / f"{_file_name(condition)}.json"
 
 
-def _file_name(condition: Condition) -> str:
+def _file_name(condition: Perturbation) -> str:
     return f"{condition.factor}-{condition.value:g}"

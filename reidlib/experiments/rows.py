@@ -15,7 +15,7 @@ from reidlib.errors import check_choice
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.dynamic import Balancing
 
-Row = TypeVar("Row")
+NamedRow = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ EXPERIMENTS = {
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """How large a model is in a profile: the network's input, what is scaled, and the recipe."""
 
     input_size: tuple[int, int]  # height, width in pixels
@@ -79,7 +79,7 @@ class Profile:
 
     name: str
     rendered: str | None  # size of the embedded benchmark; None wants a real benchmark's folder
-    sizes: Mapping[str, Size]  # by the model's name
+    sizes: Mapping[str, ModelSize]  # by the model's name
 
 
 # From random weights, unscaled triplets with a margin of 1.4 pull everything together before identities come
@@ -88,9 +88,9 @@ _UNIT_LENGTH = {"weights": None, "normalise_triplet": True, "normalisation": "pa
 _SMALL_PYRAMID = {**_UNIT_LENGTH, "trunk": "resnet39"}
 # Seconds: does everything run? Its scores mean nothing.
 _SMOKE = {
-    "jlml": Size((64, 32), {"width": 0.25}, Recipe(epochs=2, batch_size=16)),
+    "jlml": ModelSize((64, 32), {"width": 0.25}, Recipe(epochs=2, batch_size=16)),
     # 192 rows: a map of 12, which 2, 3, 4 and 6 stripes divide.
-    "pyramid": Size(
+    "pyramid": ModelSize(
         (192, 32),
         {**_SMALL_PYRAMID, "width": 0.25, "embedding_size": 16},
         Recipe(epochs=2, batch_size=16, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
@@ -98,8 +98,8 @@ _SMOKE = {
 }
 # Two CPU cores: the smallest networks and inputs at which the papers' effects show.
 _QUICK = {
-    "jlml": Size((128, 64), {"width": 0.5}, Recipe(epochs=20)),
-    "pyramid": Size(
+    "jlml": ModelSize((128, 64), {"width": 0.5}, Recipe(epochs=20)),
+    "pyramid": ModelSize(
         (192, 64),
         {**_SMALL_PYRAMID, "width": 0.5},
         Recipe(epochs=14, batch_size=32, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
@@ -108,8 +108,8 @@ _QUICK = {
 # One GPU: the papers' networks and inputs at Market-1501's size, trained from random weights, with a trunk
 # for which these are enough.
 _FULL = {
-    "jlml": Size((224, 224), {}, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
-    "pyramid": Size(
+    "jlml": ModelSize((224, 224), {}, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
+    "pyramid": ModelSize(
         (384, 128),
         {**_UNIT_LENGTH, "trunk": "resnet50"},
         Recipe(
@@ -125,7 +125,7 @@ _FULL = {
 _PAPER = {
     # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no
     # augmentation and Caffe's usual weight decay. Without the paper's ImageNet pre-training.
-    "jlml": Size(
+    "jlml": ModelSize(
         (224, 224),
         {},
         Recipe(
@@ -139,7 +139,7 @@ _PAPER = {
     ),
     # Zheng et al. and their released code: 120 epochs, rates halved behind the epochs 60, 70, 80, 90 and 100.
     # An epoch is as many batches as fit into the images (theirs of balanced batches is half as long).
-    "pyramid": Size(
+    "pyramid": ModelSize(
         (384, 128),
         {"weights": "imagenet"},
         Recipe(
@@ -164,7 +164,7 @@ PROFILES = {
 }
 
 # The factors that a condition may turn, and the values that are compared; one of each is the benchmark's own.
-CONDITIONS: dict[str, tuple[float, ...]] = {
+PERTURBATIONS: dict[str, tuple[float, ...]] = {
     "box_jitter": (0.0, 0.06, 0.12, 0.24),
     "box_scale_error": (0.0, 0.06, 0.12, 0.24),
     "occlusion_share": (0.0, 0.15, 0.4, 0.8),
@@ -172,17 +172,17 @@ CONDITIONS: dict[str, tuple[float, ...]] = {
 
 
 @dataclass(frozen=True)
-class Condition:
+class Perturbation:
     """One factor of the embedded benchmark at one value, the others as they are by default.
 
-    Raises InputError for a factor that is not in ``CONDITIONS`` and a value out of the factor's range.
+    Raises InputError for a factor that is not in ``PERTURBATIONS`` and a value out of the factor's range.
     """
 
     factor: str
     value: float
 
     def __post_init__(self) -> None:
-        check_choice(f"a condition turns one of {', '.join(CONDITIONS)}", self.factor, CONDITIONS)
+        check_choice(f"a condition turns one of {', '.join(PERTURBATIONS)}", self.factor, PERTURBATIONS)
         Factors(**{self.factor: self.value})  # refuses a value out of range
         object.__setattr__(self, "value", float(self.value))
 
@@ -201,9 +201,9 @@ class Condition:
         return self.factors == Factors()
 
 
-def all_conditions() -> tuple[Condition, ...]:
-    """Every value of every factor in ``CONDITIONS``."""
-    return tuple(Condition(factor, value) for factor, values in CONDITIONS.items() for value in values)
+def all_perturbations() -> tuple[Perturbation, ...]:
+    """Every value of every factor in ``PERTURBATIONS``."""
+    return tuple(Perturbation(factor, value) for factor, values in PERTURBATIONS.items() for value in values)
 
 
 def experiment_named(name: str) -> Experiment:
@@ -216,7 +216,7 @@ def profile_named(name: str) -> Profile:
     return _named(name, "profile", PROFILES, usual="quick")
 
 
-def _named(name: str, kind: str, rows: Mapping[str, Row], *, usual: str) -> Row:
+def _named(name: str, kind: str, rows: Mapping[str, NamedRow], *, usual: str) -> NamedRow:
     near = difflib.get_close_matches(str(name), rows, 1) or [usual]
     check_choice(f"a {kind} is one of {', '.join(rows)}", name, rows, f"try {near[0]!r}")
     return rows[name]

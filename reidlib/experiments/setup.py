@@ -16,7 +16,7 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import load, parse
 from reidlib.errors import InputError
-from reidlib.experiments.rows import Condition, Profile, profile_named
+from reidlib.experiments.rows import Perturbation, Profile, profile_named
 from reidlib.training.config import ModelConfiguration, RunConfiguration
 from reidlib.training.runs import Run
 
@@ -198,7 +198,7 @@ class Setup:
         self,
         experiments: Iterable[str],
         *,
-        under: Mapping[str, Sequence[Condition]] | None = None,
+        under: Mapping[str, Sequence[Perturbation]] | None = None,
         report: Callable[[str], None] = print,
     ) -> Runs:
         """The runs of some rows, one for each seed.
@@ -220,18 +220,18 @@ class Setup:
                 run = self.obtain(name, seed, report=report)
                 _ = run.information, run.configuration  # damaged files are found here, not in a table
             except FAILURES as error:
-                run = Missing(in_a_line(error), name, seed)
+                run = Missing(first_line(error), name, seed)
                 missing.append(run)
             found[name] += (run,)
             if isinstance(run, Run) and (wanted := (under or {}).get(name)):
                 try:
                     evaluate_under_all(run, wanted, self.data, execution=self.execution)
                 except FAILURES as error:  # its other scores are as good as ever
-                    missing.append(Missing(f"changed conditions: {in_a_line(error)}", name, seed))
+                    missing.append(Missing(f"changed conditions: {first_line(error)}", name, seed))
         persons = tuple(self.data.query.person_ids.tolist())
         return Runs(found, self.seeds, tuple(missing), self.profile.name, persons)
 
 
-def in_a_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what went wrong."""
     return f"{type(error).__name__}: {error}".partition("\n")[0].removeprefix("InputError: ")

@@ -47,7 +47,7 @@ _RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", stri
 _RESNET50 = TrunkShape((4, 6, 3), (128, 256, 512), expansion=4, stride_on="second", strides=(2, 2, 2))
 
 
-class Output(NamedTuple):
+class JLMLOutput(NamedTuple):
     """What one forward pass gives, in every mode."""
 
     logits: Tensor  # (B, branches, K): of the global and the local classifier, or of the joint one
@@ -75,7 +75,7 @@ def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
 class JLML(nn.Module):
     """The joint network.
 
-    ``forward(images) -> Output``; ``embed(images) -> (B, D)`` is what matching uses.
+    ``forward(images) -> JLMLOutput``; ``embed(images) -> (B, D)`` is what matching uses.
 
     num_classes: identities in training (K).
     parts: horizontal stripes, each with a local stream of its own (paper: 4).
@@ -171,8 +171,8 @@ class JLML(nn.Module):
         self.global_stream.load_state_dict(later)
         self.local_streams.load_state_dict(repeat_streams(later, self.parts))
 
-    def forward(self, images_bchw: Tensor) -> Output:
-        """``(B, 3, H, W)`` normalised images -> ``Output``."""
+    def forward(self, images_bchw: Tensor) -> JLMLOutput:
+        """``(B, 3, H, W)`` normalised images -> ``JLMLOutput``."""
         low_level = self.shared(images_bchw)
         local_level = low_level if self.local_stem is None else self.local_stem(images_bchw)
         rows = stripe_rows(local_level.shape[2], self.parts)
@@ -190,7 +190,7 @@ class JLML(nn.Module):
         classified = embeddings if self.multi_loss else (torch.cat(embeddings, dim=1),)
         logits = [classify(x) for classify, x in zip(self.classifiers, classified, strict=True)]
         logits_bpk = torch.stack(logits, dim=1)
-        return Output(logits_bpk, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
+        return JLMLOutput(logits_bpk, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
 
     def embed(self, images_bchw: Tensor) -> Tensor:
         """The matching feature, ``(B, D)`` float32: each branch scaled to unit length, then concatenated.

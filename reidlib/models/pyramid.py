@@ -46,7 +46,7 @@ _TRUNKS = {
 _STEM = 64
 
 
-class Output(NamedTuple):
+class PyramidOutput(NamedTuple):
     """What one forward pass gives, in every mode."""
 
     logits: Tensor  # (B, P, K) of each part's classifier
@@ -131,7 +131,7 @@ class PartPooling(nn.Module):
 class Pyramid(nn.Module):
     """The pyramid network.
 
-    ``forward(images) -> Output``; ``embed(images) -> (B, P·D)`` is what matching uses.
+    ``forward(images) -> PyramidOutput``; ``embed(images) -> (B, P·D)`` is what matching uses.
 
     num_classes: identities in training (K).
     stripes: equal horizontal stripes of the map (paper: 6); they divide the map's height.
@@ -213,10 +213,10 @@ class Pyramid(nn.Module):
             self.stem.load_state_dict(stem)
             self.stages.load_state_dict(stages)
 
-    def forward(self, images_bchw: Tensor) -> Output:
-        """``(B, 3, H, W)`` normalised images -> ``Output``."""
+    def forward(self, images_bchw: Tensor) -> PyramidOutput:
+        """``(B, 3, H, W)`` normalised images -> ``PyramidOutput``."""
         maps_bchw = self._maps(images_bchw)
-        return Output(*self.head(maps_bchw), maps_bchw)
+        return PyramidOutput(*self.head(maps_bchw), maps_bchw)
 
     def head(self, maps_bchw: Tensor) -> tuple[Tensor, Tensor]:
         """The trunk's map ``(B, C, H, W)`` -> logits ``(B, P, K)`` and embeddings ``(B, P, D)``."""

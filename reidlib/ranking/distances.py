@@ -32,7 +32,7 @@ def spans(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
-def rows(features: Features, indices: slice | np.ndarray) -> Tensor:
+def select_rows(features: Features, indices: slice | np.ndarray) -> Tensor:
     """Some rows of a feature array as a tensor, on the tensor's device or (numpy, memmap) in memory."""
     if isinstance(features, Tensor):
         if isinstance(indices, slice):
@@ -43,7 +43,7 @@ def rows(features: Features, indices: slice | np.ndarray) -> Tensor:
 
 def common_dtype(query: Features, gallery: Features) -> torch.dtype:
     """The type distances are computed in: float32, or float64 if either side is."""
-    types = (rows(side, slice(0, 0)).dtype for side in (query, gallery))
+    types = (select_rows(side, slice(0, 0)).dtype for side in (query, gallery))
     return torch.promote_types(torch.promote_types(*types), torch.float32)
 
 
@@ -61,7 +61,7 @@ def squared_distances_to_all(queries_qd: Tensor, gallery: Features) -> Tensor:
     """
     distances_qg = queries_qd.new_empty(len(queries_qd), len(gallery), dtype=torch.float64)
     for span in spans(len(gallery), block_rows(queries_qd.shape[1], queries_qd.device)):
-        gallery_gd = rows(gallery, span).to(queries_qd)
+        gallery_gd = select_rows(gallery, span).to(queries_qd)
         for place, query_d in enumerate(queries_qd):
             distances_qg[place, span] = squared_distances(query_d, gallery_gd)
     return distances_qg
@@ -100,8 +100,10 @@ def pair_distances(
     distances_p = torch.empty(len(query_indices), dtype=torch.float64, device=device)
     size = max(1, (2**20 if device.type == "cpu" else 2**25) // query.shape[1])
     for span in spans(len(query_indices), size):
-        differences_pd = rows(query, query_indices[span]).to(device, dtype)  # a copy: indexing makes one
-        differences_pd.sub_(rows(gallery, gallery_indices[span]).to(device, dtype))
+        differences_pd = select_rows(query, query_indices[span]).to(
+            device, dtype
+        )  # a copy: indexing makes one
+        differences_pd.sub_(select_rows(gallery, gallery_indices[span]).to(device, dtype))
         distances_p[span] = _summed_by_halves(differences_pd.mul_(differences_pd))
     return distances_p
 
@@ -160,7 +162,7 @@ def count_within(
     products = torch.empty(size, dtype=torch.float32, device=device)
     keys = torch.empty(size, dtype=torch.int32, device=device)
     for span in spans(len(gallery), gallery_size):
-        features_gd = rows(gallery, span).to(device, torch.float32)
+        features_gd = select_rows(gallery, span).to(device, torch.float32)
         half_norms_g = _summed_by_halves(features_gd * features_gd) / 2
         norm = float((2 * half_norms_g.max()).sqrt())
         half_norms_g[torch.from_numpy(left_out[span]).to(device)] = math.inf
@@ -198,7 +200,7 @@ def _query_block(query, indices, thresholds_bm, left_out_pairs, device) -> _Quer
     own_rows = row_of_query[left_out_pairs[0]]
     own_rows, own_columns = own_rows[own_rows >= 0], left_out_pairs[1][own_rows >= 0]
     by_column = np.argsort(own_columns, kind="stable")
-    features_bd = rows(query, indices).to(device)
+    features_bd = select_rows(query, indices).to(device)
     norms_b = torch.linalg.vector_norm(features_bd.double(), dim=1)
     return _QueryBlock(
         indices, features_bd.float(), norms_b, thresholds_bm, own_rows[by_column], own_columns[by_column]

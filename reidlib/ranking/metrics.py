@@ -23,7 +23,7 @@ from reidlib.ranking.distances import (
     float64_device,
     full_float32,
     pair_distances,
-    rows,
+    select_rows,
     spans,
     squared_distances,
 )
@@ -67,7 +67,7 @@ class Embeddings:
             rule = "person ids are −1 (junk), 0 (distractor) or positive"
             raise InputError(rule, self.person_ids.min(), "renumber the persons")
         for span in spans(len(features), 4096):
-            largest_n = rows(features, span).abs().amax(1)
+            largest_n = select_rows(features, span).abs().amax(1)
             refused_n = ~(largest_n <= _LARGEST)  # true of NaN too
             if refused_n.any():
                 row = int(refused_n.nonzero()[0, 0])
@@ -221,7 +221,7 @@ def evaluate_distances(
     wrong_qm = np.empty(is_match_qm.shape, np.int64)
     junk_g = torch.from_numpy(gallery.person_ids == JUNK)
     for block in spans(len(query), max(1, _BLOCK // len(gallery))):
-        block_bg = rows(distances_qg, block).to("cpu", copy=True).contiguous()
+        block_bg = select_rows(distances_qg, block).to("cpu", copy=True).contiguous()
         refused_bg = ~block_bg.isfinite()
         if refused_bg.any():
             row, column = refused_bg.nonzero()[0].tolist()
@@ -292,7 +292,7 @@ def pool_multi_query(
         if (person, camera) not in groups:
             rule = "every query has a box of its person from its camera"
             raise InputError(rule, f"none for person {person}, camera {camera}", "add the query's own image")
-        boxes_nd = rows(boxes.features, np.array(groups[person, camera]))
+        boxes_nd = select_rows(boxes.features, np.array(groups[person, camera]))
         boxes_nd = normalize(boxes_nd.to(torch.promote_types(boxes_nd.dtype, torch.float32)))
         pooled.append(boxes_nd.mean(0) if how == "mean" else boxes_nd.amax(0))
     return Embeddings(normalize(torch.stack(pooled)), query.person_ids, query.camera_ids)
@@ -323,9 +323,9 @@ def ranked_list(
     device = chosen_device(device, query, gallery)
     dtype = common_dtype(query.features, gallery.features)
     best = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8)) for _ in wanted]
-    queries_qd = rows(query.features, wanted).to(device, dtype)
+    queries_qd = select_rows(query.features, wanted).to(device, dtype)
     for span in spans(len(gallery), block_rows(queries_qd.shape[1], device)):
-        rows_gd = rows(gallery.features, span).to(device, dtype)
+        rows_gd = select_rows(gallery.features, span).to(device, dtype)
         persons, cameras = gallery.person_ids[span], gallery.camera_ids[span]
         for place, index in enumerate(wanted):
             status = statuses(query.person_ids[index], query.camera_ids[index], persons, cameras)

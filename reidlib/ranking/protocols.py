@@ -23,7 +23,7 @@ from reidlib.ranking.distances import (
     count_within,
     full_float32,
     pair_distances,
-    rows,
+    select_rows,
     squared_distances_to_all,
 )
 from reidlib.ranking.metrics import Embeddings, check_pair, check_scoring, chosen_device, no_match
@@ -164,7 +164,7 @@ def _single_shot(
         if not len(places):
             continue
         indices = asked[places]
-        features_qd, persons_q = rows(query.features, indices), query.person_ids[indices]
+        features_qd, persons_q = select_rows(query.features, indices), query.person_ids[indices]
         distractors = np.flatnonzero(compared_g & (persons_g == DISTRACTOR))
         for draw, order in enumerate(orders_rg):
             matches_k = _first_of_each(persons_g, order[is_match_g[order]])
@@ -176,7 +176,7 @@ def _single_shot(
             match_distance_q = pair_distances(query.features, gallery.features, indices, match_q, device)
             wrong_q1 = count_within(
                 features_qd,
-                rows(gallery.features, entries),
+                select_rows(gallery.features, entries),
                 match_distance_q[:, None],
                 left_out=np.zeros(len(entries), bool),
                 left_out_pairs=(np.arange(len(indices)), own_q),
@@ -221,14 +221,16 @@ def _multi_shot(
     for camera, compared_g in _compared(query.camera_ids[asked], gallery, across):
         compared = np.flatnonzero(compared_g & (gallery.person_ids >= DISTRACTOR))
         persons, cameras = gallery.person_ids[compared], gallery.camera_ids[compared]
-        features_gd = rows(gallery.features, compared).to(device, dtype)
+        features_gd = select_rows(gallery.features, compared).to(device, dtype)
         groups = _groups(persons)
         here = asked[query.camera_ids[asked] == camera]
         for person in np.unique(query.person_ids[here]).tolist():
             matches = np.flatnonzero(is_match(person, camera, persons, cameras))
             rank = int(len(matches) > 0)
             if rank:
-                images_nd = rows(query.features, here[query.person_ids[here] == person]).to(device, dtype)
+                images_nd = select_rows(query.features, here[query.person_ids[here] == person]).to(
+                    device, dtype
+                )
                 distances_ng = squared_distances_to_all(images_nd, features_gd)
                 if average_of == "distance":
                     distances_ng.sqrt_()

@@ -47,7 +47,7 @@ class Source:
     content: str
 
 
-def number(path: Path) -> int:
+def notebook_number(path: Path) -> int:
     """The number that a notebook's name begins with, as that of its folder in a report does."""
     return int(path.name.split("_")[0])
 
@@ -55,7 +55,7 @@ def number(path: Path) -> int:
 def numbered(paths: Iterable[Path]) -> list[Path]:
     """Those that begin with a number, in its order."""
     found = (path for path in paths if re.match(r"\d+_", path.name))
-    return sorted(found, key=lambda path: (number(path), path.name))
+    return sorted(found, key=lambda path: (notebook_number(path), path.name))
 
 
 def read_source(path: Path) -> Source:

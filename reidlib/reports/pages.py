@@ -67,7 +67,7 @@ _TEMPLATES = Environment(loader=PackageLoader("reidlib.reports"), autoescape=sel
 _TEMPLATES.filters |= {"cell": _cell, "clock": clock, "columns": _columns, "markdown": _markdown}
 
 
-def read_json(path: Path) -> dict:
+def read_object(path: Path) -> dict:
     """A JSON object; empty when the file is missing, damaged or holds something else."""
     try:
         return files.read_json(path)
@@ -91,10 +91,10 @@ def _rows(out: Path) -> list[dict]:
     """What is shown of each notebook, in order; results count only where the status says done."""
     rows = []
     for folder in numbered(path.parent for path in out.glob("*/status.json")):
-        status = read_json(folder / "status.json")
+        status = read_object(folder / "status.json")
         state = str(status.get("state"))
         state = state if state in _SHOWN else "running"
-        result = read_json(folder / "result.json") if state == "done" else {}
+        result = read_object(folder / "result.json") if state == "done" else {}
         duration = status.get("duration")
         tables = {
             name: [row for row in result.get(name) or [] if isinstance(row, dict)]

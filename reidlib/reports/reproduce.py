@@ -119,7 +119,9 @@ def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
     for wanted in map(str, numbers):
         name = wanted.removesuffix(".ipynb")
         found = [
-            p for p in numbered if p.stem == name or (name.isdecimal() and notebook.number(p) == int(name))
+            p
+            for p in numbered
+            if p.stem == name or (name.isdecimal() and notebook.notebook_number(p) == int(name))
         ]
         if not found:
             raise InputError(
@@ -231,8 +233,8 @@ def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:
 
 def _unchanged(folder: Path, digest: str) -> bool:
     """Whether a notebook's result stands: of this digest, whole, its runs where they were, none missing."""
-    status = pages.read_json(folder / "status.json")
-    runs = pages.read_json(folder / "result.json").get("runs") or []
+    status = pages.read_object(folder / "status.json")
+    runs = pages.read_object(folder / "result.json").get("runs") or []
     return (
         status.get("state") == "done"
         and status.get("digest") == digest

@@ -194,7 +194,7 @@ class Session:
     def _finish(self, name: str, error: str | None) -> None:
         """Make a notebook's page and settle what became of it."""
         folder = self._out / name
-        if error is None and not pages.read_json(folder / "result.json"):
+        if error is None and not pages.read_object(folder / "result.json"):
             error = "it ended without writing result.json, which its last cell must write"
         if (folder / notebook.PARTIAL).is_file():
             (folder / notebook.PARTIAL).replace(folder / "notebook.ipynb")

@@ -15,7 +15,7 @@ from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import scored
 from reidlib.experiments.obtain import FAILURES, Link, chain, link, obtain
-from reidlib.experiments.rows import EXPERIMENTS, Condition, all_conditions
+from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
 from reidlib.reports.processes import Task
 from reidlib.training.device import Execution
@@ -43,9 +43,9 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             turned = [notebook.perturbed.get(name, ()) for notebook in notebooks]
             changed = tuple(
                 condition
-                for condition in (all_conditions() if setup.benchmark == "synthetic" else ())
+                for condition in (all_perturbations() if setup.benchmark == "synthetic" else ())
                 if any(names == "all" or condition.name in names for names in turned)
-                and (run is None or perturbations.found(run, condition) is None)
+                and (run is None or perturbations.stored_scores(run, condition) is None)
             )
             if run is not None and not run.has_weights:
                 changed = ()  # cannot be evaluated here; its row says so
@@ -54,7 +54,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             for condition in changed:
                 if not condition.is_default:
                     renderings.setdefault(condition, []).extend(waiting)
-            wanted.append(Task(training.name, train, (setup, name, seed, changed), waiting))
+            wanted.append(Task(training.name, run_training, (setup, name, seed, changed), waiting))
     size = perturbations.size_of(setup.data) if renderings else ""
     first = [
         Task(
@@ -111,7 +111,7 @@ def _done(training: Link, runs: Path) -> bool:
     return run is not None and scored(run, training.benchmark)
 
 
-def train(setup: Setup, name: str, seed: int, under: tuple[Condition, ...]) -> None:
+def run_training(setup: Setup, name: str, seed: int, under: tuple[Perturbation, ...]) -> None:
     """One training, evaluated, also under changed conditions; whatever is there already is kept."""
     run = setup.obtain(name, seed)
     perturbations.evaluate_under_all(run, under, setup.data, execution=setup.execution)
@@ -139,8 +139,8 @@ def train_before(setup: Setup, row: str, seed: int, folders: Mapping[str, str], 
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
-def render_condition(condition: Condition, size: str, device: str) -> None:
+def render_condition(condition: Perturbation, size: str, device: str) -> None:
     """The embedded benchmark's test images under a condition, unless they are there."""
-    perturbations.open_condition(
+    perturbations.open_perturbed(
         condition, size, device=Execution(device=device).rendering_device, progress=False
     )

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 from reidlib.ranking.distances import (
     TINY,
     Features,
@@ -24,14 +24,20 @@ from reidlib.ranking.distances import (
     float64_device,
     full_float32,
     pair_distances,
-    rows,
+    select_rows,
     spans,
     squared_by_product,
 )
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
 from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
-from reidlib.search.verification import UNKNOWN_CAMERA, Pairs, calibration_of, check_rate, pairs_within
+from reidlib.search.verification import (
+    UNKNOWN_CAMERA,
+    VerificationPairs,
+    calibration_of,
+    check_rate,
+    pairs_within,
+)
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -88,7 +94,7 @@ def search(
     _check(out, rate, top, sheet)
     execution = Execution(device=device, progress=progress)
     sources = [query, gallery] + ([] if calibrate is None else [calibrate])
-    network = None if run is None else Network(Run.open(run), execution)
+    network = None if run is None else TrainedNetwork(Run.open(run), execution)
     sets = _opened(sources, network)
     queries, images, *others = _labelled(sets)
     left_out = same_images(*sets[:2])
@@ -105,14 +111,14 @@ def search(
     where = str(calibrate) if others else " and ".join(dict.fromkeys(map(str, sources)))
     measured = sets[2:] or sets[:2]
     if others:
-        pairs = Pairs(others[0], None, same_camera)
+        pairs = VerificationPairs(others[0], None, same_camera)
     elif sets[0] is sets[1]:
-        pairs = Pairs(queries, None, same_camera)
+        pairs = VerificationPairs(queries, None, same_camera)
     elif all(known) or not any(known):
-        pairs = Pairs(queries, images, same_camera, left_out)
+        pairs = VerificationPairs(queries, images, same_camera, left_out)
     else:
         place = known.index(True)
-        pairs = Pairs((queries, images)[place], None, same_camera)
+        pairs = VerificationPairs((queries, images)[place], None, same_camera)
         measured, where = [sets[place]], str(sources[place])
         remarks = [
             f"no person is known in {sources[1 - place]}: a threshold is measured within {where} alone"
@@ -175,7 +181,7 @@ def _nearest_of_block(
     device: torch.device,
 ) -> list[np.ndarray]:
     """Row in the block, gallery index and squared distance of what is nearest, row after row."""
-    query_qd = rows(query, block).to(device, torch.float64)
+    query_qd = select_rows(query, block).to(device, torch.float64)
     norms_q = torch.linalg.vector_norm(query_qd, dim=1)
     length = query_qd.shape[1]
     # A measured distance is a sum by halves of rounded squares of rounded differences: each term is off by
@@ -188,7 +194,7 @@ def _nearest_of_block(
     waiting: list[tuple[Tensor, Tensor, Tensor]] = []
     num_waiting = 0
     for span in spans(len(gallery), _GALLERY):
-        gallery_gd = rows(gallery, span).to(device, torch.float64)
+        gallery_gd = select_rows(gallery, span).to(device, torch.float64)
         longest = max(longest, float(torch.linalg.vector_norm(gallery_gd, dim=1).max()))
         squared_qg = squared_by_product(query_qd, gallery_gd)
         squared_qg[pairs_within(left_out, block, span)] = math.inf
@@ -278,7 +284,7 @@ def _check(out: Path, rate: float, top: int, sheet: int) -> None:
         raise InputError("a search writes a folder", f"the file {out}", "name another")
 
 
-def _opened(sources: Sequence[str | Path], network: Network | None) -> list[FeatureSet]:
+def _opened(sources: Sequence[str | Path], network: TrainedNetwork | None) -> list[FeatureSet]:
     """The features of every source, of one and the same network; equal sources give one and the same set."""
     own = {} if network is None else {str(network.run.folder): network.key}
     if network is None and (images := [source for source in sources if not is_feature_file(source)]):

@@ -18,7 +18,7 @@ from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
 from reidlib.data.readers.own import list_own
 from reidlib.errors import InputError
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 from reidlib.files import write_whole
 from reidlib.ranking.distances import spans
 from reidlib.training.device import Execution
@@ -70,7 +70,7 @@ class FeatureSet:
         return len(self.names)
 
 
-def embed_own(network: Network, source: str | Path) -> FeatureSet:
+def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
     """Features of one image, a folder or a CSV; see ``list_own`` and ``Network.embed``.
 
     They are kept in ``files.feature_cache()``, so that the same images are embedded once. Raises InputError
@@ -120,7 +120,7 @@ def write_features(
         raise InputError(
             "features are written to a new file", f"{out}, which is there", "name another, or remove it"
         )
-    embedded = embed_own(Network(Run.open(run), Execution(device=device, progress=progress)), images)
+    embedded = embed_own(TrainedNetwork(Run.open(run), Execution(device=device, progress=progress)), images)
     save_features(embedded, out)
     return embedded
 

@@ -23,7 +23,7 @@ VERDICTS = {True: "same", False: "not sure"}  # at most as far away as the thres
 _COLOURS = {True: GREEN, False: GREY}
 
 
-class Found(NamedTuple):
+class RankedImage(NamedTuple):
     """One image that was found."""
 
     image_hwc: np.ndarray  # uint8
@@ -37,7 +37,7 @@ class SheetRow(NamedTuple):
 
     image_hwc: np.ndarray  # uint8
     label: str
-    found: Sequence[Found]
+    found: Sequence[RankedImage]
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Image:

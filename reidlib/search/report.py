@@ -88,7 +88,7 @@ def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
     """The contact sheet of the first ``count`` queries; where images are missing none, and why."""
     if not count:
         return None, ""
-    from reidlib.search.figures import Found, SheetRow, contact_sheet
+    from reidlib.search.figures import RankedImage, SheetRow, contact_sheet
 
     rows, missing = [], []
 
@@ -103,7 +103,7 @@ def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
     for row in range(min(count, len(query))):
         listed = list(searched.list_of(row))[:SHEET_WIDE]
         found = [
-            Found(picture(gallery, index), distance, match, within)
+            RankedImage(picture(gallery, index), distance, match, within)
             for index, distance, match, within in listed
         ]
         rows.append(SheetRow(picture(query, row), query.names[row], found))

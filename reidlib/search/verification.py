@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.errors import InputError, counted
-from reidlib.ranking.distances import float64_device, full_float32, rows, spans, squared_by_product
+from reidlib.ranking.distances import float64_device, full_float32, select_rows, spans, squared_by_product
 from reidlib.ranking.metrics import Embeddings
 
 UNKNOWN_CAMERA = -1
@@ -97,7 +97,7 @@ class _Block(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class VerificationPairs:
     """Which pairs are counted: of a query and a gallery image, or without a gallery all within ``query``.
 
     Pairs with junk are left out, and those of two distractors (who may be one person); a person and a
@@ -123,7 +123,7 @@ class Pairs:
         within, (query, gallery) = self.gallery is None, self.sides
         orders = None if self.left_out is None else self._orders(*self.left_out)
         for query_span in spans(len(query), _QUERIES):
-            query_qd = rows(query.features, query_span).to(device, torch.float64)
+            query_qd = select_rows(query.features, query_span).to(device, torch.float64)
             for gallery_span in spans(len(gallery), _GALLERY):
                 if within and gallery_span.stop - 1 <= query_span.start:
                     continue  # each pair of a set with itself once
@@ -134,7 +134,7 @@ class Pairs:
                 if orders is not None:
                     order_q, order_g = orders[0][query_span, None], orders[1][None, gallery_span]
                     counted_qg &= (order_q < 0) | (order_g < 0) | (order_q < order_g)
-                gallery_gd = rows(gallery.features, gallery_span).to(device, torch.float64)
+                gallery_gd = select_rows(gallery.features, gallery_span).to(device, torch.float64)
                 distances_qg = squared_by_product(query_qd, gallery_gd).sqrt_()
                 distances_qg[distances_qg <= _EQUAL * width * bins] = 0
                 places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
@@ -180,7 +180,7 @@ def pairs_within(
 
 
 def pair_distances_histogram(
-    pairs: Pairs, *, device: torch.device | str = "cpu", bins: int = BINS
+    pairs: VerificationPairs, *, device: torch.device | str = "cpu", bins: int = BINS
 ) -> PairHistogram:
     """Count the distances of pairs.
 
@@ -205,7 +205,11 @@ def pair_distances_histogram(
 
 
 def false_match_persons(
-    pairs: Pairs, histogram: PairHistogram, threshold: Threshold, *, device: torch.device | str = "cpu"
+    pairs: VerificationPairs,
+    histogram: PairHistogram,
+    threshold: Threshold,
+    *,
+    device: torch.device | str = "cpu",
 ) -> FalseMatches:
     """Count the people behind the false matches at a threshold, in a second pass over the same pairs.
 
@@ -281,7 +285,7 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     )
 
 
-def calibration_of(pairs: Pairs, rate: float, where: str, device: torch.device) -> Calibration:
+def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: torch.device) -> Calibration:
     """The threshold of a rate, measured on pairs of images from ``where``; errors as ``threshold_for``.
 
     Raises InputError, too, where no person is known or no pair of one person is counted.
@@ -335,7 +339,7 @@ def check_rate(false_match_rate: float) -> None:
 
 def _largest_norm(embeddings: Embeddings) -> float:
     return max(
-        float(torch.linalg.vector_norm(rows(embeddings.features, span).double(), dim=1).max())
+        float(torch.linalg.vector_norm(select_rows(embeddings.features, span).double(), dim=1).max())
         for span in spans(len(embeddings), _GALLERY)
     )
 

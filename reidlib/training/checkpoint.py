@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.stateful import Stateful
 
 
-class Parts(NamedTuple):
+class TrainingState(NamedTuple):
     """What a training works with; a checkpoint holds the state of each."""
 
     recipe: Recipe  # which a checkpoint must have been written with
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
 _STATEFUL = ("model", "optimiser", "feeds", "meter")
 
 
-def save_checkpoint(path: Path, parts: Parts, step: int, balance: Balance | None) -> None:
+def save_checkpoint(path: Path, parts: TrainingState, step: int, balance: Balance | None) -> None:
     """Write all that a training is behind ``step`` steps; every process calls this, the first one writes."""
     device = next(parts.model.parameters()).device
     random = distributed.of_all(torch.get_rng_state())
@@ -53,7 +53,9 @@ def save_checkpoint(path: Path, parts: Parts, step: int, balance: Balance | None
     save_tensors(path, content)
 
 
-def restore_checkpoint(path: Path, parts: Parts, balance: Balance | None) -> tuple[int, Balance | None]:
+def restore_checkpoint(
+    path: Path, parts: TrainingState, balance: Balance | None
+) -> tuple[int, Balance | None]:
     """Put back what ``save_checkpoint`` wrote; the steps behind it, and the balance for the next one.
 
     Without a file nothing changes. Raises InputError for one that is damaged or of another training.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reidlib.models import JLML, Pyramid, jlml, pyramid
     from reidlib.training.losses import Terms
 
-Network = TypeVar("Network", "JLML", "Pyramid")
+NetworkType = TypeVar("Network", "JLML", "Pyramid")
 # Raised when the same configuration starts to give another result, so that old runs are not mistaken for new.
 _FORMAT = 2
 
@@ -164,7 +164,7 @@ class JLMLConfiguration:
         return _built(JLML, self, num_classes, seed)
 
     def objective(
-        self, model: JLML, output: jlml.Output, labels_b: Tensor, balance: None = None
+        self, model: JLML, output: jlml.JLMLOutput, labels_b: Tensor, balance: None = None
     ) -> tuple[Terms, None]:
         """What training minimises."""
         from reidlib.training.losses import jlml_objective
@@ -215,7 +215,7 @@ class PyramidConfiguration:
         return _built(Pyramid, self, num_classes, seed)
 
     def objective(
-        self, model: Pyramid, output: pyramid.Output, labels_b: Tensor, balance: Balance | None
+        self, model: Pyramid, output: pyramid.PyramidOutput, labels_b: Tensor, balance: Balance | None
     ) -> tuple[Terms, Balance | None]:
         """What training minimises, and the balance for the next step.
 
@@ -230,7 +230,7 @@ class PyramidConfiguration:
         if balance is None or not balance.balanced:
             terms = Terms(("identity",), (identity,))
         else:
-            embeddings, labels = distributed.gather(output.embeddings), distributed.gather(labels_b)
+            embeddings, labels = distributed.all_gather(output.embeddings), distributed.all_gather(labels_b)
             triplet = batch_hard_triplet(
                 embeddings, labels, margin=self.margin, normalise=self.normalise_triplet
             ).sum()
@@ -254,7 +254,9 @@ class PyramidConfiguration:
         check_input_height(size[0], self.stripes)
 
 
-def _built(network: type[Network], settings: ModelConfiguration, num_classes: int, seed: int) -> Network:
+def _built(
+    network: type[NetworkType], settings: ModelConfiguration, num_classes: int, seed: int
+) -> NetworkType:
     """A network with the settings that it has a keyword for; the others belong to the objective."""
     import torch
 

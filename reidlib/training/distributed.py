@@ -36,14 +36,14 @@ class World(NamedTuple):
 
 
 def world() -> World:
-    """This process's place; rank 0 of 1 outside of ``joined``."""
+    """This process's place; rank 0 of 1 outside of ``process_group``."""
     if not (dist.is_available() and dist.is_initialized()):
         return World()
     return World(dist.get_rank(), dist.get_world_size())
 
 
 @contextlib.contextmanager
-def joined(execution: Execution) -> Iterator[Execution]:
+def process_group(execution: Execution) -> Iterator[Execution]:
     """Join the processes that ``torchrun`` started, if it did; yields the execution for this process.
 
     On CUDA each process of a machine takes the GPU of its number there. Only the first process shows
@@ -171,7 +171,7 @@ def any_of(flag: bool) -> bool:
     return any(map(bool, of_all(torch.tensor(float(flag)))))
 
 
-def gather(values_b: Tensor) -> Tensor:
+def all_gather(values_b: Tensor) -> Tensor:
     """A whole batch's rows from the processes' parts of it, in their order.
 
     Differentiable under one condition: every process computes the same loss of the gathered rows, and
@@ -181,7 +181,7 @@ def gather(values_b: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose gradient is complete without asking anyone, under the condition of ``gather``.
+    """all_gather whose gradient is complete without asking anyone, under the condition of ``all_gather``.
 
     It is scaled because the mean over processes divides it again.
     """

@@ -24,7 +24,7 @@ from reidlib.data.samplers import Epochs, Feeds, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 from reidlib.files import unwritable, write_filled, write_text
 from reidlib.training import distributed
-from reidlib.training.checkpoint import Parts, restore_checkpoint, save_checkpoint, save_tensors
+from reidlib.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
 from reidlib.training.config import Recipe
 from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balance
@@ -98,7 +98,7 @@ def train(
     meter = Meter(recipe.batch_size)
 
     checkpoint, history = folder / CHECKPOINT, folder / "history.jsonl"
-    parts = Parts(recipe, model, optimiser, feeds, meter, augmentation_generator)
+    parts = TrainingState(recipe, model, optimiser, feeds, meter, augmentation_generator)
     step, balance = restore_checkpoint(checkpoint, parts, balance)
     if world.rank == 0:
         # Rows after the checkpoint are dropped: a kill may have come between the two files.

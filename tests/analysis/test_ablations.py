@@ -8,7 +8,7 @@ import torch
 from written import gathered
 
 from reidlib.analysis import ablations, benchmark_tables
-from reidlib.analysis.ablations import Ablation, has_weights, input_norms, norm_cells, switched_off
+from reidlib.analysis.ablations import Ablation, has_weights, input_norms, norm_cells, switched_off_sentence
 from reidlib.analysis.scores import records
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
@@ -178,10 +178,10 @@ def test_cells_of_the_table(norms):
 
 def test_the_reading_names_rows_and_sizes(norms):
     half = norms._replace(global_c=np.array([1.0, 1.0, 1.0]))
-    text = switched_off({"strong": norms, "none": half})
+    text = switched_off_sentence({"strong": norms, "none": half})
     assert "global layer: switched off in *strong* 33 %, in no other row" in text
-    assert "switched off in no row" in switched_off({"none": half}).partition("\n")[0]
-    assert switched_off({}) == "No run with its weights is here."
+    assert "switched off in no row" in switched_off_sentence({"none": half}).partition("\n")[0]
+    assert switched_off_sentence({}) == "No run with its weights is here."
 
 
 def test_without_weights_there_is_nothing_to_measure(tmp_path):

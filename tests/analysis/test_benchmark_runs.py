@@ -20,7 +20,7 @@ from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.readers import GUIDES
 from reidlib.errors import InputError
-from reidlib.experiments.rows import PROFILES, Size
+from reidlib.experiments.rows import PROFILES, ModelSize
 from reidlib.experiments.setup import Setup
 from reidlib.reports.tasks import benchmark_tasks
 from reidlib.training.config import Augmentation, Recipe
@@ -36,10 +36,10 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     recipe = Recipe(steps=2, batch_size=4, augmentation=Augmentation(pad=1))
     smoke = PROFILES["smoke"].sizes
-    monkeypatch.setitem(smoke, "jlml", Size((32, 16), {"width": 0.125, "feature_size": 16}, recipe))
+    monkeypatch.setitem(smoke, "jlml", ModelSize((32, 16), {"width": 0.125, "feature_size": 16}, recipe))
     scaled = {"trunk": "resnet39", "width": 0.125, "stripes": 2, "embedding_size": 8}
     recipe = Recipe(steps=2, batch_size=4, images_per_identity=2, augmentation=Augmentation(pad=1))
-    monkeypatch.setitem(smoke, "pyramid", Size((32, 16), scaled, recipe))
+    monkeypatch.setitem(smoke, "pyramid", ModelSize((32, 16), scaled, recipe))
 
 
 @pytest.fixture
@@ -53,11 +53,13 @@ def folders(market, tmp_path):
 
 def obtained(specification, folders, *, trials=0, **more):
     setup = Setup("smoke", device="cpu", progress=False, **more)
-    return benchmark_runs.gather(specification, folders, setup, trials=trials, report=lambda text: None)
+    return benchmark_runs.gather_own_runs(
+        specification, folders, setup, trials=trials, report=lambda text: None
+    )
 
 
 def own_rows(table, own):
-    return records(benchmark_runs.rows(table, own))[-len(benchmark_runs.OWN) :]
+    return records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN) :]
 
 
 def test_every_table_is_printed_and_can_be_read():
@@ -83,8 +85,8 @@ def test_every_table_is_printed_and_can_be_read():
 
 
 def test_a_benchmark_that_is_not_given_has_no_rows():
-    assert benchmark_runs.gather("grid", {}, Setup("smoke")) is None
-    assert records(benchmark_runs.rows(GRID, None)) == records(GRID.printed())
+    assert benchmark_runs.gather_own_runs("grid", {}, Setup("smoke")) is None
+    assert records(benchmark_runs.rows_with_own(GRID, None)) == records(GRID.printed())
 
 
 def test_rows_are_means_over_the_partitions(folders):
@@ -149,7 +151,7 @@ def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
     own = obtained("cuhk01", {"cuhk01": root})
     assert "unpack" in own.missing()[0]
     table = TABLES[0]
-    assert records(benchmark_runs.rows(table, own))[-1] == {
+    assert records(benchmark_runs.rows_with_own(table, own))[-1] == {
         "method": "this suite: pyramid, profile smoke",
         **dict.fromkeys(table.columns, "missing"),
     }

@@ -119,14 +119,16 @@ def test_two_seeds_are_too_few_to_be_sure(tmp_path):
 
 
 def test_an_undecided_sentence_never_holds(tmp_path):
-    missing = claims.sentence(decide(claim(ABOVE), found(tmp_path, [None], [0.5])))
+    missing = claims.verdict_sentence(decide(claim(ABOVE), found(tmp_path, [None], [0.5])))
     assert "a − b: missing" in missing
     assert "? undecided here" in missing
     assert not re.search(r"[+−]\d", missing)
 
 
 def test_the_ledger_has_a_row_for_each_claim(tmp_path):
-    everything = {name: [{"full": 0.6, "global": 0.5, "local": 0.5}] for name in claims.wanted()[0]}
+    everything = {
+        name: [{"full": 0.6, "global": 0.5, "local": 0.5}] for name in claims.required_experiments()[0]
+    }
     everywhere = gathered(tmp_path, everything)
     verdicts = [decide(one, everywhere) for one in CLAIMS]
     rows = records(claims.ledger(verdicts))
@@ -142,7 +144,7 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
 
 
 def test_what_has_to_be_gathered():
-    names, under = claims.wanted()
+    names, under = claims.required_experiments()
     assert set(names) >= {"jlml", "jlml-10", "pyramid", "pyramid-off", "pyramid-stripes-same-rate"}
     assert set(under) == {"pyramid", "pyramid-stripes", "pyramid-stripes-same-rate"}
     assert {condition.factor for condition in under["pyramid"]} == {"box_jitter", "box_scale_error"}

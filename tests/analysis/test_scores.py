@@ -9,7 +9,7 @@ import pytest
 from reidlib.analysis.scores import (
     SINGLE_QUERY,
     Cell,
-    Scores,
+    ExperimentScores,
     batch_table,
     records,
     trace,
@@ -37,7 +37,7 @@ def of(groups):
         name: tuple(Missing("lost") if one is None else Scored(one) for one in seeds)
         for name, seeds in groups.items()
     }
-    return Scores(Runs(runs, max(map(len, groups.values())))), {name: Cell(name) for name in groups}
+    return ExperimentScores(Runs(runs, max(map(len, groups.values())))), {name: Cell(name) for name in groups}
 
 
 def score_rows(groups, *arguments, **keywords):
@@ -168,7 +168,7 @@ def test_the_tidy_table_has_a_line_for_each_score_that_is_there():
 def test_a_protocols_ranks_stand_for_the_usual_ones():
     own = {**scored(0.5, 0.4), "protocols": {"single-shot": {"cmc": {"1": 0.25}}}}
     runs = Runs({"a": (Scored(own),)}, 1)
-    assert Scores(runs, "single-shot").spreads({"a": Cell("a")}, ("R1",)).at["a", "R1"].mean == 25
+    assert ExperimentScores(runs, "single-shot").spreads({"a": Cell("a")}, ("R1",)).at["a", "R1"].mean == 25
 
 
 @pytest.mark.parametrize(

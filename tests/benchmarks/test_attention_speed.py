@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.data.augmentation import normalise
+from reidlib.data.augmentation import normalise_images
 from reidlib.models import JLML, Pyramid
 from reidlib.models.parts import FeaturePart, pyramid_parts
 from reidlib.training.device import Execution
@@ -45,7 +45,7 @@ def test_sixteen_maps(name):
     torch.set_num_threads(2)
     try:
         with torch.inference_mode():
-            others = model.embed(normalise(images)).roll(1, 0)
+            others = model.embed(normalise_images(images)).roll(1, 0)
 
         def seconds(wanted) -> list[float]:
             found = []

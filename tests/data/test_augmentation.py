@@ -6,8 +6,8 @@ from reidlib.data.augmentation import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     augment,
-    draw,
-    normalise,
+    draw_variations,
+    normalise_images,
 )
 
 SIZE = (12, 6)
@@ -63,7 +63,7 @@ def test_a_batch_is_what_each_image_alone_would_be(augmentation):
     images = batch()
     before = images.clone()
     result = augment(images, generator(), **augmentation)
-    draws = draw(len(images), SIZE, generator(), **augmentation)
+    draws = draw_variations(len(images), SIZE, generator(), **augmentation)
     expected = torch.stack([naive(image, draws, i) for i, image in enumerate(images)])
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(images, before)
@@ -82,17 +82,17 @@ def test_normalise_is_torchvisions():
     images = batch()
     scaled = functional.to_dtype(images, torch.float32, scale=True)
     expected = functional.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    torch.testing.assert_close(normalise(images), expected, rtol=1e-5, atol=1e-5)
-    assert normalise(images).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(normalise_images(images), expected, rtol=1e-5, atol=1e-5)
+    assert normalise_images(images).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_nothing_asked_nothing_changed():
     images = batch()
-    assert torch.equal(augment(images, generator()), normalise(images))
+    assert torch.equal(augment(images, generator()), normalise_images(images))
 
 
 def test_each_image_has_its_own_draws_in_the_stated_ranges():
-    draws = draw(4000, SIZE, generator(), **EVERYTHING)
+    draws = draw_variations(4000, SIZE, generator(), **EVERYTHING)
     assert abs(draws.flipped_b.float().mean() - 0.5) < 0.04  # five standard deviations
     for axis in (0, 1):
         shifts, counts = draws.shift_b2[:, axis].unique(return_counts=True)
@@ -105,7 +105,7 @@ def test_each_image_has_its_own_draws_in_the_stated_ranges():
 
 def test_erased_rectangles_keep_to_area_and_aspect():
     height, width = 128, 64
-    draws = draw(4000, (height, width), generator(), erase=1)
+    draws = draw_variations(4000, (height, width), generator(), erase=1)
     assert draws.erased_b.float().mean() > 0.99
     top, left, bottom, right = draws.box_b4[draws.erased_b].unbind(1)
     assert top.min() == 0 and left.min() == 0  # touching each border is possible, crossing it is not
@@ -119,9 +119,9 @@ def test_erased_rectangles_keep_to_area_and_aspect():
 
 def test_a_variation_leaves_the_draws_of_the_others_alone():
     moved = {"flip": 0.5, "pad": 4}
-    plain = draw(50, SIZE, generator(), **moved)
+    plain = draw_variations(50, SIZE, generator(), **moved)
     for change in ({"erase": 0.7}, {"colour_jitter": 0.3}):
-        changed = draw(50, SIZE, generator(), **moved, **change)
+        changed = draw_variations(50, SIZE, generator(), **moved, **change)
         assert torch.equal(changed.flipped_b, plain.flipped_b)
         assert torch.equal(changed.shift_b2, plain.shift_b2)
 

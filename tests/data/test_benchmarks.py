@@ -8,7 +8,7 @@ from miniature import MINIATURE, write_image
 
 from reidlib.data import BENCHMARKS, load, load_specified
 from reidlib.data import check as checking
-from reidlib.data.check import check, differences
+from reidlib.data.check import check, count_deviations
 from reidlib.data.readers import GUIDES, parse
 from reidlib.data.readers.layout import official_counts
 from reidlib.errors import InputError, counted
@@ -195,7 +195,7 @@ def test_a_folder_one_level_off_is_all_that_is_said(rendered, name):
         assert f"one level too {way}: give {rendered}" in problem
         assert not report.counts and not report.remarks
         assert report.text().splitlines()[2:] == [f"problem: {problem}", "1 problem"]
-        assert differences(name, root) == [problem]
+        assert count_deviations(name, root) == [problem]
     # Where some of the layout is there, what is there is counted.
     for folder in ("query", "bounding_box_train"):
         (rendered / folder).rename(rendered.parent / folder)
@@ -204,10 +204,10 @@ def test_a_folder_one_level_off_is_all_that_is_said(rendered, name):
 
 def test_a_trial_that_cannot_be_loaded_is_a_problem(rendered):
     assert check("synthetic", rendered, progress=False, trial=0).ok
-    assert differences("synthetic", rendered, trial=0) == []
+    assert count_deviations("synthetic", rendered, trial=0) == []
     refused = "synthetic has trial 0 only; got trial 3; choose one of those"
     assert check("synthetic", rendered, progress=False, trial=3).problems == (refused,)
-    assert differences("synthetic", rendered, trial=3) == [refused]
+    assert count_deviations("synthetic", rendered, trial=3) == [refused]
     # What the survey says already is said once, and a trial is no excuse for another keyword.
     write_image(rendered / "bounding_box_test" / "portrait.jpg")
     assert check("synthetic", rendered, progress=False, trial=0).text().count("portrait.jpg") == 1
@@ -476,7 +476,7 @@ def test_what_lacks_is_mended_once(market, rendered):
     assert [problem for problem in problems if whole in problem] == [
         f"bounding_box_train holds 5 images, 12,931 fewer than belong there; {whole}"
     ]
-    assert not any(whole in difference for difference in differences("market1501", market))
+    assert not any(whole in difference for difference in count_deviations("market1501", market))
     write_image(rendered / "query" / "0003_c2s1_000002_00.jpg")
     write_image(rendered / "query" / "0001_c3s1_000002_00.jpg")
     (rendered / "bounding_box_train" / MINIATURE["bounding_box_train"][0]).unlink()

@@ -6,7 +6,7 @@ import pytest
 from reidlib.data.readers import partitions as module
 from reidlib.data.readers.partitions import (
     Partitions,
-    draw,
+    draw_partitions,
     partitions_for,
     read_partitions,
     write_partitions,
@@ -27,7 +27,7 @@ def refusal(function, *arguments):
 @pytest.mark.parametrize(("benchmark", "persons", "test_persons"), OFFICIAL)
 def test_what_is_stored_is_what_is_drawn(benchmark, persons, test_persons):
     stored = files(module) / f"{benchmark}_{test_persons}.json"
-    drawn = draw(benchmark, persons, test_persons)
+    drawn = draw_partitions(benchmark, persons, test_persons)
     assert json.loads(stored.read_text()) == {
         "benchmark": benchmark,
         "persons": persons,
@@ -62,22 +62,22 @@ def test_only_the_official_sizes_are_stored():
 def test_a_drawing_follows_from_sha256_alone():
     # The two smallest of four digests, from the shell:
     # printf 'viper 4 persons, 2 for testing, trial 0: 1' | sha256sum
-    assert draw("viper", 4, 2).test == (
+    assert draw_partitions("viper", 4, 2).test == (
         *((2, 4), (3, 4), (2, 4), (1, 4), (3, 4)),
         *((1, 2), (2, 3), (1, 4), (1, 4), (1, 4)),
     )
-    assert draw("cuhk01", 4, 2).test[:4] == ((2, 3), (1, 4), (2, 4), (1, 2))
+    assert draw_partitions("cuhk01", 4, 2).test[:4] == ((2, 3), (1, 4), (2, 4), (1, 2))
 
 
 def test_a_stored_size_with_other_persons_is_drawn():
-    assert partitions_for("viper", 631, 316) == draw("viper", 631, 316)
+    assert partitions_for("viper", 631, 316) == draw_partitions("viper", 631, 316)
     assert partitions_for("viper", 631, 316).test[0] != partitions_for("viper", 632, 316).test[0]
 
 
 def test_every_person_is_tested_about_as_often_as_any_other():
     counts = [0] * 60
     for test_persons in range(20, 40):
-        for places in draw("cuhk01", 60, test_persons).test:
+        for places in draw_partitions("cuhk01", 60, test_persons).test:
             for place in places:
                 counts[place - 1] += 1
     # 200 trials, each with odds around a half: mean 98.3, standard deviation about 7.
@@ -87,12 +87,12 @@ def test_every_person_is_tested_about_as_often_as_any_other():
 
 @pytest.mark.parametrize("test_persons", [0, -1, 6, 7, "3", 2.0, True])
 def test_both_sides_have_a_person(test_persons):
-    text = refusal(draw, "viper", 6, test_persons)
+    text = refusal(draw_partitions, "viper", 6, test_persons)
     assert f"test_persons={test_persons!r} of the 6 persons" in text and "from 1 to 5" in text
 
 
 def test_one_person_cannot_be_divided():
-    assert refusal(draw, "viper", 1, 1).endswith("unpack the archive completely")
+    assert refusal(draw_partitions, "viper", 1, 1).endswith("unpack the archive completely")
 
 
 def test_own_partitions_are_written_and_read(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reidlib.data import load
-from reidlib.data.benchmark import Benchmark, Protocol, joined
+from reidlib.data.benchmark import Benchmark, Protocol, combine
 from reidlib.data.rules import is_ignored, is_match, queries_with_match, rule_violations
 from reidlib.data.splits import Split, training_labels
 from reidlib.errors import InputError
@@ -231,16 +231,16 @@ def test_matches_agree_with_a_plain_search(query, gallery):
 def test_benchmarks_are_joined_with_persons_and_cameras_of_their_own(market, tmp_path):
     copies = [shutil.copytree(market, tmp_path / name) for name in ("second", "third")]
     one, other, third = (load("market1501", root) for root in (market, *copies))
-    both = joined((one, other))
+    both = combine((one, other))
     assert both.specification == both.name == "market1501+market1501"
     assert both.train.person_ids.tolist() == [2, 2, 2, 7, 7, 9, 9, 9, 14, 14]
     assert both.train.camera_ids.tolist() == [1, 2, 2, 1, 3, 5, 6, 6, 5, 7]
     # Nobody stays nobody; in the other camera's numbers, so that it is no match by chance.
     assert both.gallery.person_ids.tolist() == [-1, -1, 0, 1, 1, 3, 3, -1, -1, 0, 8, 8, 10, 10]
     assert both.query.camera_ids.tolist() == [1, 2, 5, 6]
-    assert both.fingerprint not in (one.fingerprint, joined((one, other, third)).fingerprint)
+    assert both.fingerprint not in (one.fingerprint, combine((one, other, third)).fingerprint)
     with pytest.raises(InputError, match="at least two benchmarks"):
-        joined((one,))
+        combine((one,))
 
 
 def test_extracted_images_count_without_their_sizes(market):

@@ -17,27 +17,27 @@ from PIL import Image
 
 from reidlib.data import load
 from reidlib.data.synthetic import render as synthetic
-from reidlib.data.synthetic.bodies import Parts, Surface, join
+from reidlib.data.synthetic.bodies import CapsuleGroup, Surface, join
 from reidlib.data.synthetic.factors import (
     GALLERY,
     PERSON,
     QUERY,
     SIZES,
     TRAIN,
+    BenchmarkSize,
     Factors,
     Orders,
-    Size,
     largest_value,
     plan,
 )
 from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
-from reidlib.data.synthetic.repeatable import Draws, cosine, fold, palettes, sine
+from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 
-TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
+TINY = BenchmarkSize(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
 # Of the pixels below; changes only together with the benchmark's design.
 COMMITTED = "81d855c9e8a190a1e2cc153981cad452f9d968465e9958a3cc810bddc85becc2"
 RENDER_AND_HASH = """
@@ -85,7 +85,7 @@ def frontal_view(pitch=0.0, size=2.0):
 
 
 def one_capsule(start, end, radius, *, flatness=1.0, front=(0.0, 0.0, 1.0), **surface):
-    parts = Parts(np.zeros(1, np.int64))
+    parts = CapsuleGroup(np.zeros(1, np.int64))
     worn = Surface(np.asarray([[1.0, 0.2, 0.2]]), **surface)
     parts.add(np.asarray([start]), np.asarray([end]), radius, worn, flatness=flatness, front=front)
     return join([parts])
@@ -102,10 +102,10 @@ def test_sine_and_cosine_agree_with_the_library():
 
 def test_draws_depend_on_name_key_and_seed_only():
     keys = fold(np.arange(20_000))
-    draws = Draws(3, keys)
+    draws = RandomStreams(3, keys)
     values = draws.uniform("yaw")
-    np.testing.assert_array_equal(Draws(3, keys[::-1]).uniform("yaw"), values[::-1])
-    for other in (draws.uniform("pitch"), Draws(4, keys).uniform("yaw"), np.roll(values, 1)):
+    np.testing.assert_array_equal(RandomStreams(3, keys[::-1]).uniform("yaw"), values[::-1])
+    for other in (draws.uniform("pitch"), RandomStreams(4, keys).uniform("yaw"), np.roll(values, 1)):
         assert abs(np.corrcoef(values, other)[0, 1]) < 0.03
     counts = np.histogram(values, 10, (0, 1))[0]
     assert counts.sum() == 20_000 and counts.min() > 1_850 and counts.max() < 2_150
@@ -118,7 +118,7 @@ def test_palettes_hold_colours_and_odds():
     for name, colours in palettes().items():
         assert len(np.unique(colours[:, :3], axis=0)) == len(colours) >= 3, name
         assert (colours > 0).all() and (colours[:, :3] < 1).all(), name
-    drawn = Draws(0, fold(np.arange(9_000))).colour("top", "tops")
+    drawn = RandomStreams(0, fold(np.arange(9_000))).colour("top", "tops")
     usual = (drawn == palettes()["tops"][0, :3]).all(1).mean()
     np.testing.assert_allclose(usual, 0.20, atol=0.015)  # the black ones, 20 in 100
 
@@ -163,7 +163,7 @@ def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
 
 
 def test_nearer_capsule_hides_the_farther():
-    parts = Parts(np.zeros(1, np.int64))
+    parts = CapsuleGroup(np.zeros(1, np.int64))
     for colour, z in (((0.0, 1.0, 0.0), 0.5), ((1.0, 0.0, 0.0), -0.5)):
         point = np.asarray([[0.0, 0.0, z]])
         parts.add(point, point, (0.3, 0.3), Surface(np.asarray([colour])))
@@ -313,7 +313,7 @@ def test_labels_of_the_smaller_sizes(name, cameras):
 
 def test_sizes_that_contradict_themselves_are_refused():
     with pytest.raises(InputError, match="two to six cameras"):
-        Size(10, 10, 10, 40, 20, 20, 0, 0, 0.0)
+        BenchmarkSize(10, 10, 10, 40, 20, 20, 0, 0, 0.0)
 
 
 # --- the folder ---------------------------------------------------------------------------------------------

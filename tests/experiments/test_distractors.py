@@ -13,7 +13,7 @@ from reidlib.data.splits import concatenated
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments.evaluate import evaluate_with_distractors
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 from reidlib.ranking.metrics import evaluate
 
 
@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     assert json.loads((run.folder / "distractors.json").read_text()) == scores
     together = concatenated((benchmark.gallery, benchmark.distractors))
     query, own, gallery = (
-        Network(run, QUIET).embed(split, keep="nothing")
+        TrainedNetwork(run, QUIET).embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, together)
     )
     for kind in ("step", "trapezoid"):

@@ -20,7 +20,7 @@ from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import features
 from reidlib.experiments.evaluate import current, evaluate_run, multi_query_scores, usable
-from reidlib.experiments.features import Network, embed_blocks
+from reidlib.experiments.features import TrainedNetwork, embed_blocks
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.runs import Run
 
@@ -128,7 +128,7 @@ def test_what_evaluation_keeps(boxed, tmp_path, model):
         "num_boxes": 3,
         "query_person_ids": [1, 3],
     }
-    network = Network(run, QUIET)
+    network = TrainedNetwork(run, QUIET)
     assert scores["branches"].keys() == network.model.branches.keys()
     # Each branch once more by hand, from features that are found in another way.
     query, gallery, boxes = (
@@ -194,7 +194,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
     )
     evaluate_run(run, benchmark, execution=QUIET)
     assert streamed == [new]
-    expected = Network(run, QUIET).embed(boxes, keep="nothing")
+    expected = TrainedNetwork(run, QUIET).embed(boxes, keep="nothing")
     whole = pooled_over[-1]  # of the branch "full"
     torch.testing.assert_close(whole.features, expected.features)
     assert whole.person_ids.tolist() == [3, 1, 3, 1]

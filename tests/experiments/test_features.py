@@ -7,7 +7,7 @@ from untrained import QUIET, untrained
 
 from reidlib.data import load
 from reidlib.errors import InputError
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def home(tmp_path, monkeypatch):
 
 def test_features_are_the_same_whatever_is_kept(market, tmp_path):
     benchmark = load("market1501", market)
-    network = Network(untrained(benchmark, tmp_path / "runs"), QUIET)
+    network = TrainedNetwork(untrained(benchmark, tmp_path / "runs"), QUIET)
     stored = network.embed(benchmark.gallery)
     kept = list((tmp_path / "home").rglob("*.npy"))
     streamed = network.embed(benchmark.gallery, keep="nothing")
@@ -39,11 +39,11 @@ def test_features_are_the_same_whatever_is_kept(market, tmp_path):
 def test_the_key_tells_trainings_of_one_configuration_apart(market, tmp_path):
     benchmark = load("market1501", market)
     one, other = (untrained(benchmark, tmp_path / place) for place in ("a", "b"))
-    assert Network(one, QUIET).key == Network(other, QUIET).key
+    assert TrainedNetwork(one, QUIET).key == TrainedNetwork(other, QUIET).key
     weights = other.weights()
     weights["global_feature.weight"] += 1
     torch.save(weights, other.folder / "weights.pt")
-    assert Network(one, QUIET).key != Network(other, QUIET).key
+    assert TrainedNetwork(one, QUIET).key != TrainedNetwork(other, QUIET).key
     (other.folder / "weights.pt").unlink()
     with pytest.raises(InputError, match="needs the run's weights"):
-        _ = Network(other, QUIET).key
+        _ = TrainedNetwork(other, QUIET).key

@@ -9,10 +9,10 @@ import torch
 from miniature import write_image
 
 from reidlib.data import load
-from reidlib.data.benchmark import joined
+from reidlib.data.benchmark import combine
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
-from reidlib.experiments.rows import PROFILES, Size
+from reidlib.experiments.rows import PROFILES, ModelSize
 from reidlib.training.config import Augmentation, Recipe, RunConfiguration
 from reidlib.training.device import Execution
 
@@ -25,7 +25,7 @@ def home(tmp_path, monkeypatch):
     # A rate so low that what training changes is far below what a new network would differ by.
     recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-7, augmentation=Augmentation(pad=1))
     small = {"width": 0.125, "feature_size": 16}
-    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", Size((32, 16), small, recipe))
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", ModelSize((32, 16), small, recipe))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_start_from_another_network_is_refused(benchmarks, monkeypatch):
 
 def test_three_in_a_row(benchmarks):
     target, before = benchmarks
-    run = obtain(chain(target, before, joined((target, before))))
+    run = obtain(chain(target, before, combine((target, before))))
     assert run.scores is not None
     assert len([path for path in run.folder.parent.iterdir() if (path / "run.json").exists()]) == 3
 
@@ -166,7 +166,7 @@ def test_one_of_many_tries_a_training_that_fails(benchmarks, monkeypatch):
 def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_trained(benchmarks, monkeypatch, tmp_path):
     market, other = benchmarks  # 4 training images in the other
     recipe = Recipe(steps=1, batch_size=5)
-    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", Size((32, 16), {"width": 0.125}, recipe))
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", ModelSize((32, 16), {"width": 0.125}, recipe))
     with pytest.raises(
         InputError, match=r"the images of one batch, 5; got 4 images of 3 persons in market1501"
     ):

@@ -17,18 +17,18 @@ from untrained import JLML, PYRAMID, QUIET, untrained
 from reidlib.data import load
 from reidlib.data.synthetic import render as synthetic
 from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, Size, fingerprint, render
+from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, BenchmarkSize, fingerprint, render
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import evaluate_run
-from reidlib.experiments.perturbations import evaluate_under_all, found, open_condition
-from reidlib.experiments.rows import CONDITIONS, Condition, all_conditions
+from reidlib.experiments.perturbations import evaluate_under_all, open_perturbed, stored_scores
+from reidlib.experiments.rows import PERTURBATIONS, Perturbation, all_perturbations
 from reidlib.training.runs import Run
 
-TINY = Size(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
-DEFAULT, FAR = Condition("box_jitter", 0.06), Condition("box_jitter", 0.24)
-HIDDEN = Condition("occlusion_share", 0.8)
+TINY = BenchmarkSize(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
+DEFAULT, FAR = Perturbation("box_jitter", 0.06), Perturbation("box_jitter", 0.24)
+HIDDEN = Perturbation("occlusion_share", 0.8)
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +74,19 @@ def never(*arguments, **options):
 
 
 def test_each_factor_goes_from_nothing_over_the_default_upward():
-    for factor, values in CONDITIONS.items():
+    for factor, values in PERTURBATIONS.items():
         assert len(values) == 4 and values[0] == 0 and list(values) == sorted(set(values))
         assert getattr(Factors(), factor) in values
-    assert len(all_conditions()) == 12
-    assert sum(condition.is_default for condition in all_conditions()) == 3
+    assert len(all_perturbations()) == 12
+    assert sum(condition.is_default for condition in all_perturbations()) == 3
 
 
 def test_a_condition_has_a_name_and_turns_one_factor():
-    condition = Condition("box_jitter", 0.12)
+    condition = Perturbation("box_jitter", 0.12)
     assert condition.name == "box_jitter 0.12"
     assert condition.factors == replace(Factors(), box_jitter=0.12)
-    assert Condition("occlusion_share", 0) == Condition("occlusion_share", 0.0)
-    assert asdict(Condition("occlusion_share", 1)) == {"factor": "occlusion_share", "value": 1.0}
+    assert Perturbation("occlusion_share", 0) == Perturbation("occlusion_share", 0.0)
+    assert asdict(Perturbation("occlusion_share", 1)) == {"factor": "occlusion_share", "value": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_condition_has_a_name_and_turns_one_factor():
 )
 def test_other_factors_and_values_are_refused(factor, value, words):
     with pytest.raises(InputError, match=words):
-        Condition(factor, value)
+        Perturbation(factor, value)
 
 
 # --- the images ---------------------------------------------------------------------------------------------
@@ -111,10 +111,10 @@ def names(split):
     return [path.name for path in split.paths]
 
 
-@pytest.mark.parametrize("condition", [FAR, Condition("box_scale_error", 0.24), HIDDEN])
+@pytest.mark.parametrize("condition", [FAR, Perturbation("box_scale_error", 0.24), HIDDEN])
 def test_only_the_one_thing_changes(benchmark, condition, home):
     """Same names, order and labels; other pixels, in as many images as the factor has to do with."""
-    query, gallery = open_condition(condition, "tiny", progress=False)
+    query, gallery = open_perturbed(condition, "tiny", progress=False)
     folder = query.paths[0].parent.parent
     assert folder == home / "data" / f"synthetic-tiny-{condition.factor}-{condition.value:g}"
     assert not (folder / "bounding_box_train").exists()
@@ -143,28 +143,28 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
 def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypatch):
     rendered = render("tiny", tmp_path / "again", factors=DEFAULT.factors, splits=TEST_SPLITS, progress=False)
     monkeypatch.setattr(synthetic, "_write", never)
-    for condition in (DEFAULT, Condition("occlusion_share", 0.15)):
-        query, gallery = open_condition(condition, "tiny", progress=False)
+    for condition in (DEFAULT, Perturbation("occlusion_share", 0.15)):
+        query, gallery = open_perturbed(condition, "tiny", progress=False)
         assert query.paths == benchmark.query.paths and gallery.paths == benchmark.gallery.paths
     for path in (*query.paths, *gallery.paths):
         assert path.read_bytes() == (rendered / path.parent.name / path.name).read_bytes()
 
 
 def test_fingerprints_tell_conditions_apart():
-    conditions = (DEFAULT, FAR, Condition("occlusion_share", 0.15))
+    conditions = (DEFAULT, FAR, Perturbation("occlusion_share", 0.15))
     prints = [fingerprint("tiny", condition.factors) for condition in conditions]
     assert prints[0] == prints[2] != prints[1]
 
 
 def test_a_folder_that_lost_an_image_is_refused(tmp_path):
     folder = tmp_path / "far"
-    query, gallery = open_condition(FAR, "tiny", folder, progress=False)
+    query, gallery = open_perturbed(FAR, "tiny", folder, progress=False)
     assert query.paths[0].parent.parent == folder
     gallery.paths[3].unlink()
     with pytest.raises(InputError, match="render it again"):
-        open_condition(FAR, "tiny", folder, progress=False)
+        open_perturbed(FAR, "tiny", folder, progress=False)
     with pytest.raises(InputError, match=r"one rendering.*box_jitter 0.24 where 0.06"):
-        open_condition(HIDDEN, "tiny", folder, progress=False)
+        open_perturbed(HIDDEN, "tiny", folder, progress=False)
 
 
 def test_a_killed_rendering_leaves_nothing_half(tmp_path):
@@ -195,7 +195,7 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not folder.exists()
-    query, gallery = open_condition(Condition("box_jitter", 0.12), "smoke", folder, progress=False)
+    query, gallery = open_perturbed(Perturbation("box_jitter", 0.12), "smoke", folder, progress=False)
     assert (len(query), len(gallery)) == (60, 118)
     assert sorted(path.name for path in folder.parent.iterdir()) == [".condition.lock", "condition"]
 
@@ -233,7 +233,7 @@ def test_scores_under_conditions(benchmark, tmp_path, model, branches):
 def test_the_changed_images_are_scored_as_a_run_is(benchmark, run, tmp_path):
     """The same network on a benchmark of the changed images gives the same scores."""
     under = evaluate_under(run, FAR, benchmark)
-    query, gallery = open_condition(FAR, "tiny", progress=False)
+    query, gallery = open_perturbed(FAR, "tiny", progress=False)
     changed = replace(benchmark, query=query, gallery=gallery, boxes=None)
     other = untrained(changed, tmp_path / "other")
     scores = evaluate_run(other, changed, execution=QUIET)
@@ -255,9 +255,9 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
     for name in ("open_condition", "Network", "evaluate_run"):
         monkeypatch.setattr(perturbations, name, never)
     carried = Run(carried)
-    assert {condition: found(carried, condition) for condition in scores} == scores
+    assert {condition: stored_scores(carried, condition) for condition in scores} == scores
     assert evaluate_under_all(carried, (DEFAULT, FAR), None) == scores
-    assert found(carried, HIDDEN) is None
+    assert stored_scores(carried, HIDDEN) is None
     assert not (tmp_path / "empty").exists()
 
 
@@ -274,7 +274,7 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
     del scores["format"], scores["query_person_ids"]
     (run.folder / "scores.json").write_text(json.dumps(scores))
     (run.folder / "weights.pt").unlink()
-    assert found(run, DEFAULT) is None  # whose persons these are is known from the data alone
+    assert stored_scores(run, DEFAULT) is None  # whose persons these are is known from the data alone
     under = evaluate_under(run, DEFAULT, benchmark)
     assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
     assert under["data"] == benchmark.fingerprint
@@ -283,7 +283,7 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
 def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
     under = evaluate_under(run, DEFAULT, benchmark)
     assert evaluation.current(run, benchmark)
-    assert under == found(run, DEFAULT)
+    assert under == stored_scores(run, DEFAULT)
 
 
 def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeypatch):
@@ -297,7 +297,7 @@ def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeyp
 
 
 def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
-    real = perturbations.open_condition
+    real = perturbations.open_perturbed
 
     def failing(condition, *arguments, **options):
         if condition == HIDDEN:
@@ -308,7 +308,7 @@ def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert [path.name for path in (run.folder / "conditions").iterdir()] == ["box_jitter-0.24.json"]
-    assert found(run, FAR) and not found(run, HIDDEN)
+    assert stored_scores(run, FAR) and not stored_scores(run, HIDDEN)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_scores_of_something_else_are_not_found(benchmark, run, change):
     scores = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(json.dumps({**scores, **change}))
-    assert found(run, FAR) is None
+    assert stored_scores(run, FAR) is None
     assert evaluate_under(run, FAR, benchmark) == scores
     assert json.loads(path.read_text()) == scores
 
@@ -333,21 +333,21 @@ def test_scores_of_something_else_are_not_found(benchmark, run, change):
 def test_scores_of_a_former_renderer_are_not_found(benchmark, run, monkeypatch):
     evaluate_under(run, FAR, benchmark)
     monkeypatch.setattr(synthetic, "_FORMAT", synthetic._FORMAT + 1)
-    assert found(run, FAR) is None
+    assert stored_scores(run, FAR) is None
 
 
 def test_a_damaged_file_is_made_again(benchmark, run):
     whole = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(path.read_text()[:100])
-    assert found(run, FAR) is None
+    assert stored_scores(run, FAR) is None
     assert evaluate_under(run, FAR, benchmark) == whole
-    assert found(run, FAR) == whole
+    assert stored_scores(run, FAR) == whole
 
 
 def test_decoded_images_are_not_kept(benchmark, run, home):
     before = set(home.rglob("*.npy"))
-    evaluate_under(run, Condition("box_scale_error", 0.12), benchmark)
+    evaluate_under(run, Perturbation("box_scale_error", 0.12), benchmark)
     assert set(home.rglob("*.npy")) == before
 
 

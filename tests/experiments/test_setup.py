@@ -10,11 +10,11 @@ import pytest
 from written import gathered
 
 from reidlib import files
-from reidlib.analysis import Cell, Scores
+from reidlib.analysis import Cell, ExperimentScores
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations
-from reidlib.experiments.rows import PROFILES, Condition
+from reidlib.experiments.rows import PROFILES, Perturbation
 from reidlib.experiments.setup import Missing, Setup
 from reidlib.training.device import Execution
 
@@ -48,11 +48,11 @@ def test_a_run_for_each_seed(trained):
     _, found = trained
     assert [run.configuration["seed"] for run in found.runs["jlml"]] == [0, 1]
     assert found.missing == ()
-    first, second = Scores(found).of(Cell("jlml"))
+    first, second = ExperimentScores(found).of(Cell("jlml"))
     assert first["step"]["cmc"].keys() == second["step"]["cmc"].keys()
     assert len(first["query_person_ids"]) == 60
-    assert Scores(found).of(Cell("jlml", "global"))[0] != first
-    assert Scores(found).of(Cell("jlml", "level 3")) == [None, None]
+    assert ExperimentScores(found).of(Cell("jlml", "global"))[0] != first
+    assert ExperimentScores(found).of(Cell("jlml", "level 3")) == [None, None]
     assert re.match(
         rf"\d runs, trained in \d+ s together on {re.escape(QUIET.describe())}\.$", found.summary()
     )
@@ -66,7 +66,7 @@ def test_nothing_is_trained_where_it_may_not_be(smoke, trained):
     found = again(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [False, False, True]
-    assert Scores(found).of(Cell("jlml-2")) == [None] * 3
+    assert ExperimentScores(found).of(Cell("jlml-2")) == [None] * 3
     assert len(found.missing) == 4
     assert "to be there already" in str(found.missing[0])
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}
@@ -89,8 +89,8 @@ def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
         str(found.missing[0]) == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
     )
     assert len(found.missing) == 1
-    assert Scores(found).of(Cell("jlml"))[0] is not None
-    assert Scores(found).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
+    assert ExperimentScores(found).of(Cell("jlml"))[0] is not None
+    assert ExperimentScores(found).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
 
 
 def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, train
     before = {path: path.stat().st_mtime_ns for path in carried.rglob("*")}
     found = again(carried, seeds=2)
     assert [run.folder.name.partition("-seed")[0] for run in found.runs["jlml"]] == ["from-the-gpu", "also"]
-    assert Scores(found).of(Cell("jlml")) == Scores(original).of(Cell("jlml"))
+    assert ExperimentScores(found).of(Cell("jlml")) == ExperimentScores(original).of(Cell("jlml"))
     assert {path: path.stat().st_mtime_ns for path in carried.rglob("*")} == before
 
 
@@ -186,7 +186,10 @@ def test_old_scores_borrow_the_persons_of_the_benchmark(smoke, trained, tmp_path
         path.write_text(path.read_text().replace('"query_person_ids"', '"formerly"'))
         (path.parent / "weights.pt").unlink()
     found = again(carried)
-    assert list(Scores(found).of(Cell("jlml"))[0]["query_person_ids"]) == smoke.query.person_ids.tolist()
+    assert (
+        list(ExperimentScores(found).of(Cell("jlml"))[0]["query_person_ids"])
+        == smoke.query.person_ids.tolist()
+    )
 
 
 def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
@@ -205,26 +208,26 @@ def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_p
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*/weights.pt"):
         path.unlink()
-    turned = Condition("box_jitter", 0.24)
+    turned = Perturbation("box_jitter", 0.24)
     found = again(carried, under={"jlml": (turned,)})
-    assert Scores(found).of(Cell("jlml"))[0] is not None
-    assert Scores(found).of(Cell("jlml", condition=turned)) == [None]
+    assert ExperimentScores(found).of(Cell("jlml"))[0] is not None
+    assert ExperimentScores(found).of(Cell("jlml", condition=turned)) == [None]
     assert "changed conditions" in found.missing[0].reason
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
 
 
 def test_conditions_are_evaluated_once(smoke, trained, monkeypatch):
     folder, _ = trained
-    turned = Condition("box_jitter", 0.24)
+    turned = Perturbation("box_jitter", 0.24)
     cell = Cell("jlml", condition=turned)
-    scores = Scores(again(folder, under={"jlml": (turned,)})).of(cell)
+    scores = ExperimentScores(again(folder, under={"jlml": (turned,)})).of(cell)
     assert scores[0]["step"]["average_precision"]
 
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
     monkeypatch.setattr(perturbations, "open_condition", never)
-    assert Scores(again(folder, under={"jlml": (turned,)})).of(cell) == scores
+    assert ExperimentScores(again(folder, under={"jlml": (turned,)})).of(cell) == scores
 
 
 def test_each_file_of_scores_is_read_once(tmp_path):

@@ -151,7 +151,7 @@ def test_every_ending_is_told_apart(made):
 
 def test_parameters_reach_the_notebook_in_this_python_in_its_own_folder(made):
     plan, _, _ = made
-    used = pages.read_json(plan.out / "10_good" / "result.json")["configuration"]
+    used = pages.read_object(plan.out / "10_good" / "result.json")["configuration"]
     assert used["executable"] == sys.executable
     assert used["seeds"] == 3
     assert used["data_root"] == str(Path("some/data").absolute())

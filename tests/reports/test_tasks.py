@@ -9,7 +9,7 @@ import pytest
 from reidlib import files
 from reidlib.analysis import ablations, benchmark_runs, claims
 from reidlib.experiments import EXPERIMENTS, Setup
-from reidlib.experiments.rows import CONDITIONS
+from reidlib.experiments.rows import PERTURBATIONS
 from reidlib.reports.notebook import read_source
 from reidlib.reports.tasks import tasks
 from reidlib.training.runs import Run
@@ -56,16 +56,18 @@ def test_the_metadata_name_what_is_gathered():
             *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
         ),
         "42_benchmarks": benchmark_runs.OWN,
-        "90_claims": claims.wanted()[0],
+        "90_claims": claims.required_experiments()[0],
     }
     for name, rows in ablation.items():
         assert set(SOURCES[name].trainings) == set(rows), name
     misaligned = {cell.experiment for cell in ablations.MISALIGNMENT.values()}
-    claimed, under = claims.wanted(claims.of_notebook("36_box_misalignment"))
+    claimed, under = claims.required_experiments(claims.of_notebook("36_box_misalignment"))
     assert set(SOURCES["36_box_misalignment"].trainings) == misaligned | set(claimed)
     short = {name: [c.name for c in conditions] for name, conditions in under.items()}
     assert SOURCES["36_box_misalignment"].perturbed == short | dict.fromkeys(misaligned, "all")
-    short = {name: [c.name for c in conditions] for name, conditions in claims.wanted()[1].items()}
+    short = {
+        name: [c.name for c in conditions] for name, conditions in claims.required_experiments()[1].items()
+    }
     assert SOURCES["90_claims"].perturbed == short
 
 
@@ -87,7 +89,7 @@ def test_a_training_that_several_notebooks_want_is_one_task(home):
 
 def test_conditions_are_rendered_before_the_trainings(home):
     found = wanted("36_box_misalignment")
-    turned = sum(len(values) - 1 for values in CONDITIONS.values())
+    turned = sum(len(values) - 1 for values in PERTURBATIONS.values())
     assert all(name.startswith("rendering ") for name in names(found)[:turned])
     assert len(found) == turned + 5
 

@@ -16,7 +16,7 @@ from reidlib.errors import InputError
 from reidlib.ranking import distances
 from reidlib.search import nearest_images, same_images, search
 from reidlib.search.features import FeatureSet, save_features, write_features
-from reidlib.search.figures import Found, SheetRow, _font, _wrapped, contact_sheet, distance_figure
+from reidlib.search.figures import RankedImage, SheetRow, _font, _wrapped, contact_sheet, distance_figure
 from reidlib.search.verification import PairHistogram, threshold_for
 
 QUIET = {"device": "cpu", "progress": False}
@@ -530,7 +530,10 @@ def coloured(colour, size=(40, 20)):
 
 
 def test_the_sheet_shows_every_image_in_its_place_with_its_frame():
-    found = [Found(coloured((0, 0, 200)), 0.5, True, False), Found(coloured((0, 200, 0), (10, 90)), 1.5)]
+    found = [
+        RankedImage(coloured((0, 0, 200)), 0.5, True, False),
+        RankedImage(coloured((0, 200, 0), (10, 90)), 1.5),
+    ]
     sheet = contact_sheet(
         [SheetRow(coloured((200, 0, 0)), "a/long/name/of/a/file/000123.jpg", found)] * 2, lines=["one", "two"]
     )

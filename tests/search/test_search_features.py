@@ -15,7 +15,7 @@ from untrained import QUIET, untrained
 from reidlib.data import load
 from reidlib.data.images import decode
 from reidlib.errors import InputError
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 from reidlib.search.features import FeatureSet, read_features, save_features, write_features
 from reidlib.training.runs import Run
 
@@ -67,7 +67,7 @@ def test_own_images_come_back_with_features_persons_and_cameras(run, crops, tmp_
     assert decode(found.root / found.names[3]).shape == (16, 8, 3)
     assert found.information["model"] == "jlml"
     assert found.information["input_size"] == [32, 16]
-    network = Network(Run.open(run), QUIET)
+    network = TrainedNetwork(Run.open(run), QUIET)
     expected = network.embed(split_of(crops, found.names), keep="nothing")
     assert np.array_equal(found.features, expected.features.numpy())
     assert found.information["network"] == network.key

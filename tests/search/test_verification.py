@@ -13,7 +13,7 @@ from reidlib.ranking.metrics import Embeddings
 from reidlib.search import verification
 from reidlib.search.verification import (
     PairHistogram,
-    Pairs,
+    VerificationPairs,
     false_match_persons,
     pair_distances_histogram,
     threshold_for,
@@ -60,8 +60,8 @@ def test_counts_are_those_of_a_plain_loop_in_blocks_of_any_size(seed, sizes, sam
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", blocks[0])
         patch.setattr(verification, "_GALLERY", blocks[1])
-        between = pair_distances_histogram(Pairs(query, gallery, same_camera, left_out), bins=50)
-        within = pair_distances_histogram(Pairs(query, None, same_camera), bins=50)
+        between = pair_distances_histogram(VerificationPairs(query, gallery, same_camera, left_out), bins=50)
+        within = pair_distances_histogram(VerificationPairs(query, None, same_camera), bins=50)
     same, different = naive(query, gallery, same_camera, {(0, sizes[1] - 1)})
     assert np.array_equal(between.same, counted(same, between))
     assert np.array_equal(between.different, counted(different, between))
@@ -87,7 +87,7 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", 3)
         patch.setattr(verification, "_GALLERY", 2)
-        pairs_counted = Pairs(query, gallery, True, left_out)
+        pairs_counted = VerificationPairs(query, gallery, True, left_out)
         histogram = pair_distances_histogram(pairs_counted, bins=50)
         pairs = {}
         for q, one in enumerate(columns[0].tolist()):
@@ -118,11 +118,15 @@ def test_people_behind_false_matches_within_one_set():
     # Persons 1 and 2 are near each other with three images each, 3 to 6 far from all.
     features = np.array([[0.0], [0.1], [0.2], [1], [1.1], [1.2], [50], [90], [140], [200]], np.float32)
     images = Embeddings(features, np.array([1, 1, 1, 2, 2, 2, 3, 4, 5, 6]), np.full(10, -1))
-    histogram = pair_distances_histogram(Pairs(images))
+    histogram = pair_distances_histogram(VerificationPairs(images))
     threshold = threshold_for(histogram, 0.24)
     assert threshold.num_false_matches == 9
-    assert false_match_persons(Pairs(images), histogram, threshold) == (2, 1, 15)
-    assert false_match_persons(Pairs(images), histogram, threshold_for(histogram, 0.03)) == (2, 1, 15)
+    assert false_match_persons(VerificationPairs(images), histogram, threshold) == (2, 1, 15)
+    assert false_match_persons(VerificationPairs(images), histogram, threshold_for(histogram, 0.03)) == (
+        2,
+        1,
+        15,
+    )
 
 
 def test_which_pairs_count():
@@ -131,7 +135,7 @@ def test_which_pairs_count():
     cameras = [1, 1, 2, 1, 1, 2, 2]
     features = np.array([[0.0], [1], [3], [7], [15], [31], [63]], np.float32)
     embeddings = Embeddings(features, np.array(persons), np.array(cameras))
-    histogram = pair_distances_histogram(Pairs(embeddings), bins=126)  # bins one wide
+    histogram = pair_distances_histogram(VerificationPairs(embeddings), bins=126)  # bins one wide
     assert histogram.width == pytest.approx(1)
 
     def distances(counts):
@@ -143,7 +147,7 @@ def test_which_pairs_count():
     # 1–2 share person and camera; the distractors 5–6 may be one person; the last is junk.
     assert distances(histogram.same) == [2, 3]
     assert distances(histogram.different) == [4, 6, 7, 8, 12, 14, 15, 24, 28, 30, 31]
-    allowed = pair_distances_histogram(Pairs(embeddings, same_camera=True), bins=126)
+    allowed = pair_distances_histogram(VerificationPairs(embeddings, same_camera=True), bins=126)
     assert allowed.same.sum() == 3
     assert np.array_equal(allowed.different, histogram.different)
 
@@ -152,8 +156,8 @@ def test_unknown_cameras_are_never_the_same():
     features = np.array([[0.0], [1]], np.float32)
     known = Embeddings(features, np.array([5, 5]), np.array([0, 0]))
     unknown = Embeddings(features, np.array([5, 5]), np.array([-1, -1]))
-    assert pair_distances_histogram(Pairs(known)).same.sum() == 0
-    assert pair_distances_histogram(Pairs(unknown)).same.sum() == 1
+    assert pair_distances_histogram(VerificationPairs(known)).same.sum() == 0
+    assert pair_distances_histogram(VerificationPairs(unknown)).same.sum() == 1
 
 
 def test_a_memory_map_counts_like_the_array_and_is_not_changed(tmp_path):
@@ -161,7 +165,10 @@ def test_a_memory_map_counts_like_the_array_and_is_not_changed(tmp_path):
     np.save(tmp_path / "f.npy", whole.features)
     mapped = Embeddings(np.load(tmp_path / "f.npy", mmap_mode="r"), whole.person_ids, whole.camera_ids)
     before = whole.features.copy()
-    one, other = pair_distances_histogram(Pairs(whole)), pair_distances_histogram(Pairs(mapped))
+    one, other = (
+        pair_distances_histogram(VerificationPairs(whole)),
+        pair_distances_histogram(VerificationPairs(mapped)),
+    )
     assert np.array_equal(one.same, other.same)
     assert np.array_equal(one.different, other.different)
     assert np.array_equal(whole.features, before)
@@ -170,7 +177,9 @@ def test_a_memory_map_counts_like_the_array_and_is_not_changed(tmp_path):
 def test_copies_are_at_distance_0_whatever_their_length():
     features = np.repeat(np.random.default_rng(0).normal(size=(1, 300)) * 1e4, 20, 0).astype(np.float32)
     features[10:] += 1
-    histogram = pair_distances_histogram(Pairs(Embeddings(features, np.arange(1, 21), np.zeros(20, int))))
+    histogram = pair_distances_histogram(
+        VerificationPairs(Embeddings(features, np.arange(1, 21), np.zeros(20, int)))
+    )
     assert histogram.different[0] == 90  # 45 pairs in each half
     assert histogram.different.sum() == 190
 
@@ -200,7 +209,7 @@ def test_a_threshold_by_hand():
 @settings(max_examples=40, deadline=None)
 def test_the_threshold_is_the_largest_that_keeps_the_rate(seed, rate):
     query = drawn(seed, 40, persons=9)
-    histogram = pair_distances_histogram(Pairs(query, same_camera=True), bins=4096)
+    histogram = pair_distances_histogram(VerificationPairs(query, same_camera=True), bins=4096)
     found = threshold_for(histogram, rate)
     same, different = naive(query, query, same_camera=True, within=True)
     below = np.mean(different <= found.distance)
@@ -236,7 +245,7 @@ def test_without_a_pair_of_one_person_the_true_match_rate_is_unknown():
 
 def test_features_of_different_lengths_are_refused():
     with pytest.raises(InputError, match="equally long; got 3 and 4; use one model"):
-        pair_distances_histogram(Pairs(drawn(0, 3), drawn(0, 3, length=4)))
+        pair_distances_histogram(VerificationPairs(drawn(0, 3), drawn(0, 3, length=4)))
 
 
 def test_counts_that_do_not_fit_are_refused():
@@ -249,7 +258,8 @@ def test_counts_that_do_not_fit_are_refused():
 def test_a_gpu_counts_alike():
     query = drawn(0, 300, persons=20, length=64)
     here, there = (
-        pair_distances_histogram(Pairs(query), device=device, bins=200) for device in ("cpu", "cuda")
+        pair_distances_histogram(VerificationPairs(query), device=device, bins=200)
+        for device in ("cpu", "cuda")
     )
     assert np.abs(here.different.cumsum() - there.different.cumsum()).max() <= 1
     assert here.same.sum() == there.same.sum()

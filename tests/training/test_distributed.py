@@ -53,7 +53,7 @@ def run(name: str, folder: Path, objective=None) -> torch.nn.Module:
     images = generator.integers(0, 255, (len(LABELS), 64, 16, 3), dtype=np.uint8)
     settings = MODELS[name]
     model = settings.build(6, seed=0)
-    with distributed.joined(Execution(device="cpu", precision="float32", progress=False)) as execution:
+    with distributed.process_group(Execution(device="cpu", precision="float32", progress=False)) as execution:
         folder.mkdir(exist_ok=True, parents=True)
         train(
             model,

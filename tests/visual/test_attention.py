@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reidlib.data.augmentation import normalise
+from reidlib.data.augmentation import normalise_images
 from reidlib.errors import InputError
 from reidlib.models import JLML, Pyramid
 from reidlib.models.residual import Stages, TrunkShape
@@ -51,7 +51,7 @@ def pictures(count=3, height=HEIGHT, seed=1):
 
 @torch.inference_mode()
 def features_of(model, images_bchw):
-    return model.embed(normalise(images_bchw))
+    return model.embed(normalise_images(images_bchw))
 
 
 def cosines(model, images_bchw, others_bd):
@@ -129,7 +129,7 @@ def test_what_follows_the_cut_is_the_networks_own_rest(model, stride):
     cut_at = maps._jlml_cuts if isinstance(model, JLML) else maps._pyramid_cuts
     features_bd = features_of(model, images)
     seen = []
-    for cut in cut_at(model, normalise(images), tuple(range(len(parts))), stride):
+    for cut in cut_at(model, normalise_images(images), tuple(range(len(parts))), stride):
         with torch.no_grad():
             rest_bpd = cut.rest(cut.maps_rchw).unflatten(0, (3, -1))
         for index, place in enumerate(cut.parts):
@@ -152,7 +152,7 @@ def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(mode
     for part, grid in zip(parts, grids, strict=True):
         first, stop = pixel_rows(part, HEIGHT)
         assert grid.shares_bhw.shape[1:] == (-(-(stop - first) // cell), WIDTH // cell)
-    for cut in cut_at(model, normalise(images), tuple(range(len(parts))), stride):
+    for cut in cut_at(model, normalise_images(images), tuple(range(len(parts))), stride):
         # As in use: with gradients of the weights, torch 2.15 damages its memory here (narrow grouped maps).
         with maps._frozen(model):
             shares_rhw = maps._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))

@@ -8,7 +8,7 @@ from matplotlib.transforms import Bbox
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart, pyramid_parts
 from reidlib.visual.attention import figures
-from reidlib.visual.attention.figures import Row, averages, pair_figure, sheet
+from reidlib.visual.attention.figures import MapRow, averages, pair_figure, sheet
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
 
@@ -94,7 +94,7 @@ def test_what_a_part_does_not_see_is_pale_and_the_scale_is_common():
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     low, high = maps_of(STREAMS, 0), maps_of(STREAMS, 0)
     low[1, :24], high[1, :24], high[3, 48:72] = 0.25, 1.0, 4.0
-    painted = [figures._painted(Row("", black, maps_phw), STREAMS, scale=4.0) for maps_phw in (low, high)]
+    painted = [figures._painted(MapRow("", black, maps_phw), STREAMS, scale=4.0) for maps_phw in (low, high)]
     for of_parts in painted:
         assert (of_parts[1][24:] == 178).all()  # 30 % of the image's black on white
         assert (of_parts[4][:72] == 178).all()
@@ -113,7 +113,7 @@ def test_what_a_part_does_not_see_is_pale_and_the_scale_is_common():
 
 
 def test_the_images_stand_in_the_picture_as_they_are():
-    figure = sheet([Row("one", IMAGES[0], maps_of(STREAMS))], STREAMS)
+    figure = sheet([MapRow("one", IMAGES[0], maps_of(STREAMS))], STREAMS)
     canvas = figure.axes[0].images[0].get_array()
     whole = [
         (y, x)

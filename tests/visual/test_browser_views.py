@@ -19,7 +19,7 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, Status, evaluate, ranked_list
 from reidlib.reranking import k_reciprocal
 from reidlib.visual.browser.collection import Collection, open_collection
-from reidlib.visual.browser.views import Options, moved, query_order, reranker, scores_of, view, write_csv
+from reidlib.visual.browser.views import Options, moved, query_order, reranker, view, view_scores, write_csv
 
 PARTS = (
     FeaturePart("global", "global", slice(0, 3), (0.0, 1.0)),
@@ -100,7 +100,7 @@ def test_views_rank_as_scores_are_computed(feature, metric):
         for entry in shown.entries:
             distance = entry.distance * 2 if metric == "cosine" else entry.distance**2
             np.testing.assert_allclose(entry.contributions.sum(), distance, rtol=1e-5)
-    assert scores_of(made, options).mean_average_precision == pytest.approx(scores.mean_average_precision)
+    assert view_scores(made, options).mean_average_precision == pytest.approx(scores.mean_average_precision)
 
 
 def test_re_ranking_says_what_it_moved():
@@ -116,7 +116,7 @@ def test_re_ranking_says_what_it_moved():
         assert entry.distance == pytest.approx(float(distances_qg[3, entry.gallery_index]), abs=1e-6)
     assert any(entry.moved for entry in shown.entries)
     precisions = [view(made, query, options, reranking=reranking).average_precision for query in range(12)]
-    np.testing.assert_allclose(precisions, scores_of(made, options).average_precision, rtol=1e-9)
+    np.testing.assert_allclose(precisions, view_scores(made, options).average_precision, rtol=1e-9)
 
 
 def test_filters_take_images_away_and_leave_ranks():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib.data.augmentation import normalise
+from reidlib.data.augmentation import normalise_images
 from reidlib.errors import InputError
 from reidlib.models import JLML, Pyramid
 from reidlib.visual.attention import deletion
@@ -77,7 +77,7 @@ def test_attention_that_saw_another_image_is_told_from_attention_that_saw_this_o
     alone = deletion_curves(oracle(images), images, own, ROWS, PERSONS)
     assert alone.gain_over_foreign is alone.foreign_ns is None
     assert (alone.random_ns == found.random_ns).all()
-    text = deletion.sentence("net", {"a": same})
+    text = deletion.deletion_sentence("net", {"a": same})
     assert "beat random ones for every kind of parts (a); the maps beat another query's for no kind" in text
 
 
@@ -163,7 +163,7 @@ def test_a_networks_kinds_are_tested_each_with_its_own_parts(name, monkeypatch):
     assert list(found) == list(dict.fromkeys(part.kind for part in parts))
     maps_nphw = part_attention(model, images, others_nd, signed=True)
     with torch.inference_mode():
-        similarities_np = part_similarities(model.embed(normalise(images)), others_nd, parts)
+        similarities_np = part_similarities(model.embed(normalise_images(images)), others_nd, parts)
     for (kind, one), (maps_nhw, rows_n) in zip(found.items(), asked, strict=True):
         places = [place for place, part in enumerate(parts) if part.kind == kind]
         for pair in range(PAIRS):
@@ -185,12 +185,13 @@ def test_what_is_said_follows_the_intervals():
     better = Deletion(shares_s, ones_ns - 0.5, ones_ns, np.arange(4))
     even = Deletion(shares_s, ones_ns + np.array([[-0.1], [0.1], [-0.1], [0.1]]), ones_ns, np.arange(4))
     assert (
-        deletion.sentence("net", {"a": better}) == "net: one pair has no other query's map to compare with; "
+        deletion.deletion_sentence("net", {"a": better})
+        == "net: one pair has no other query's map to compare with; "
         "the maps beat random ones for every kind of parts (a)."
     )
-    text = deletion.sentence("net", {"a": better, "b": even})
+    text = deletion.deletion_sentence("net", {"a": better, "b": even})
     assert "the maps beat random ones for a, **not clearly for b (0.0 [" in text
-    assert "for no kind of parts" in deletion.sentence("net", {"b": even})
+    assert "for no kind of parts" in deletion.deletion_sentence("net", {"b": even})
     assert deletion.better_than_random({"a": better, "b": even}) == "1 of 2"
     rows = deletion.score_rows("net", {"a": better, "b": even})
     assert [row["better than random"] for row in rows] == ["yes", "not clearly"]
@@ -231,7 +232,7 @@ def test_one_pair_has_no_foreign_map():
     others_nd = torch.randn(1, model.branches["full"].stop)
     found = deletion_by_kind(model, pictures()[:1], others_nd, PERSONS[:1], steps=2, orders=1)
     assert all(one.foreign_ns is None for one in found.values())
-    assert "one pair has no other query's map" in deletion.sentence("net", found)
+    assert "one pair has no other query's map" in deletion.deletion_sentence("net", found)
     assert deletion.score_rows("net", found)[0]["another query's − attended, × 100 [95 %]"] == "–"
 
 

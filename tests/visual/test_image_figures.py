@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from reidlib.analysis.misalignment import usual
-from reidlib.experiments.rows import CONDITIONS
+from reidlib.experiments.rows import PERTURBATIONS
 from reidlib.visual.figures import images
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
@@ -30,10 +30,12 @@ def test_ranked_lists_end_where_the_gallery_does():
 
 
 def test_the_pictures_turn_one_factor_a_row():
-    figure = images.contact_sheet(cameras=(1,))
+    figure = images.factor_sheet(cameras=(1,))
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(shown) == 12
-    as_usual = [shown[4 * row + values.index(usual(f))] for row, (f, values) in enumerate(CONDITIONS.items())]
+    as_usual = [
+        shown[4 * row + values.index(usual(f))] for row, (f, values) in enumerate(PERTURBATIONS.items())
+    ]
     assert (as_usual[0] == as_usual[1]).all() and (as_usual[1] == as_usual[2]).all()
     assert (shown[0] != shown[3]).any()
 

@@ -38,7 +38,7 @@ def inside(figure):
 
 def test_a_side_of_nought_is_a_colour_and_a_mark():
     rows = {"up": UP, "down": DOWN, "both": BOTH, "lost": None}
-    figure = scores.differences({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
+    figure = scores.difference_plot({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
     axes = figure.axes[0]
     points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() in ("o", "X")}
     assert [(points[row].get_color(), points[row].get_marker()) for row in range(3)] == [
@@ -57,7 +57,7 @@ def test_a_side_of_nought_is_a_colour_and_a_mark():
 
 
 def test_numbers_stand_where_no_interval_is():
-    figure = scores.differences({"mAP": {"wide": Interval(0, -30, 30, 1, 9), "narrow": UP}})
+    figure = scores.difference_plot({"mAP": {"wide": Interval(0, -30, 30, 1, 9), "narrow": UP}})
     axes = figure.axes[0]
     figure.canvas.draw()
     (number,) = [text for text in axes.texts if text.get_text().startswith("0.0 [")]
@@ -66,7 +66,7 @@ def test_numbers_stand_where_no_interval_is():
 
 
 def test_only_missing_rows_can_be_drawn():
-    inside(scores.differences({"R1": {"lost": None}}))
+    inside(scores.difference_plot({"R1": {"lost": None}}))
 
 
 def test_scores_over_a_setting():
@@ -89,7 +89,7 @@ def test_scores_over_a_setting():
 
 def test_norms_are_counted_and_sorted():
     norms = {"strong": np.array([1.0, 0.5, 0.001, 0.0]), "weak": np.ones(4)}
-    figure = models.switched_off({"global": norms, "local": norms}, threshold=0.01)
+    figure = models.input_norm_plot({"global": norms, "local": norms}, threshold=0.01)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["strong: 2 of 4 off", "weak: 0 of 4 off"]
     assert figure.axes[0].lines[0].get_ydata().tolist() == [1.0, 0.5, 0.001, 1e-6]

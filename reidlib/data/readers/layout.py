@@ -214,10 +214,10 @@ def require_folder(root: Path) -> None:
         packed = root.name.lower().endswith(ARCHIVE_ENDINGS)
         mend = "unpack it and name the folder" if packed else f"give the folder it lies in: {root.parent}"
         raise InputError("a benchmark is a folder", f"the file {root}", mend)
-    raise InputError("a benchmark's folder exists", root, nearest(root, folder_names))
+    raise InputError("a benchmark's folder exists", root, nearest_path(root, folder_names))
 
 
-def nearest(absent: Path, names: Callable[[Path], Iterable[str]]) -> str:
+def nearest_path(absent: Path, names: Callable[[Path], Iterable[str]]) -> str:
     """The mend for a path that is not there; ``names`` lists what may be meant in its nearest folder."""
     ancestor = next(parent for parent in absent.parents if parent.is_dir())
     lost = absent.relative_to(ancestor).parts[0]

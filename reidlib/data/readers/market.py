@@ -160,7 +160,7 @@ def broken_rules(reading: Reading, boxes: Split | None = None) -> list[InputErro
     return [error for error in broken if error.rule != NO_EMPTY_SPLIT]
 
 
-def index_folder(folder: Path) -> tuple[Split, list[Path]]:
+def index_market_folder(folder: Path) -> tuple[Split, list[Path]]:
     """A folder's images named as in Market-1501, sorted by name, and the paths that are named otherwise."""
     return layout.index_folder(folder, _read_name)
 
@@ -191,7 +191,7 @@ def hand_drawn_boxes(root: Path, query: Split | None) -> Split | None:
     """
     if query is None or not (root / BOXES_FOLDER).is_dir():
         return None
-    boxes, unparsed = index_folder(root / BOXES_FOLDER)
+    boxes, unparsed = index_market_folder(root / BOXES_FOLDER)
     if unparsed:
         raise _name_error(unparsed)
     return boxes.select(in_sightings(boxes, query))

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from reidlib.data.synthetic.repeatable import Draws, cosine, dot, sine
+from reidlib.data.synthetic.repeatable import RandomStreams, cosine, dot, sine
 
 _NEVER = 1.0e3  # metres or share that no part of a body reaches
 
@@ -67,7 +67,7 @@ class Surface:
 
 
 @dataclass
-class Parts:
+class CapsuleGroup:
     """Capsules of one kind of thing in N images while they are collected; ``join`` drops the absent ones."""
 
     image: np.ndarray  # (N,) number of the image that each row stands in
@@ -140,7 +140,7 @@ def point(x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -
     return np.stack(np.broadcast_arrays(x, y, z), -1).astype(np.float64)
 
 
-def join(groups: list[Parts]) -> Capsules:
+def join(groups: list[CapsuleGroup]) -> Capsules:
     """All present capsules, ordered by image and within an image as they were added."""
     images, tables = [], []
     for group in groups:
@@ -155,9 +155,11 @@ def join(groups: list[Parts]) -> Capsules:
     return Capsules(image[order], start, end, radius, flatness, front, surface, shades > 0, hollow > 0)
 
 
-def prop(build: Callable, draws: Draws, place: np.ndarray, image: np.ndarray, texture: float) -> Parts:
+def prop(
+    build: Callable, draws: RandomStreams, place: np.ndarray, image: np.ndarray, texture: float
+) -> CapsuleGroup:
     """Capsules of N things of one of the ``PROPS`` at ``place`` (N, 3) in the images ``image`` (N,)."""
-    parts = Parts(image)
+    parts = CapsuleGroup(image)
     paint = draws.colour("paint", "things") * draws.uniform("tone", 0.75, 1.25)[:, None]
     size = draws.uniform("size", 0.9, 1.15)
 

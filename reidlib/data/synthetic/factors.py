@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from reidlib.data.synthetic.repeatable import Draws, fold
+from reidlib.data.synthetic.repeatable import RandomStreams, fold
 from reidlib.errors import InputError
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
@@ -103,7 +103,7 @@ class Factors:
 
 
 @dataclass(frozen=True)
-class Size:
+class BenchmarkSize:
     """Numbers of identities and images, for six cameras; with more or fewer the images change in step.
 
     A sighting is an identity seen by a camera. Raises InputError for numbers that contradict one another.
@@ -134,10 +134,10 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(12, 12, 60, 96, 60, 90, 16, 12, 0.0),
-    "quick": Size(130, 130, 780, 1560, 780, 1170, 338, 248, 0.0),
+    "smoke": BenchmarkSize(12, 12, 60, 96, 60, 90, 16, 12, 0.0),
+    "quick": BenchmarkSize(130, 130, 780, 1560, 780, 1170, 338, 248, 0.0),
     # Market-1501's own counts; how many cameras see a training identity is not published.
-    "full": Size(751, 750, 3400, 12936, 3368, 13115, 3819, 2798, 1.0),
+    "full": BenchmarkSize(751, 750, 3400, 12936, 3368, 13115, 3819, 2798, 1.0),
 }
 
 
@@ -158,7 +158,7 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Plan(Orders):
+class BenchmarkOrders(Orders):
     """Every image of a benchmark: what to render, under which name, in which split."""
 
     person: np.ndarray  # (N,) int64 label in the file name: −1 junk, 0 distractor
@@ -166,10 +166,10 @@ class Plan(Orders):
     name: np.ndarray  # (N,) file
 
 
-def plan(size: Size, num_cameras: int, seed: int) -> Plan:
+def plan(size: BenchmarkSize, num_cameras: int, seed: int) -> BenchmarkOrders:
     """The images of a benchmark, in the order in which they are rendered."""
     everyone = np.arange(1, size.train_identities + size.test_identities + 1)
-    order = np.argsort(Draws(seed, fold(everyone)).uniform("split"), kind="stable")
+    order = np.argsort(RandomStreams(seed, fold(everyone)).uniform("split"), kind="stable")
     train = np.sort(everyone[order[: size.train_identities]])
     test = np.sort(everyone[order[size.train_identities :]])
 
@@ -180,8 +180,8 @@ def plan(size: Size, num_cameras: int, seed: int) -> Plan:
         for count in (size.train_images, size.gallery_images, size.junk, size.distractors)
     )
     bad, number = np.arange(junk), np.arange(distractors)
-    which = (Draws(seed, fold(bad, 1)).uniform("sighting") * len(asked[0])).astype(np.int64)
-    camera = (Draws(seed, fold(number, 2)).uniform("camera") * num_cameras).astype(np.int64)
+    which = (RandomStreams(seed, fold(bad, 1)).uniform("sighting") * len(asked[0])).astype(np.int64)
+    camera = (RandomStreams(seed, fold(number, 2)).uniform("camera") * num_cameras).astype(np.int64)
     # Half show nobody, half somebody whom no query asks for; a stranger comes three times.
     empty = number % 2 == 0
     blocks = [
@@ -199,7 +199,7 @@ def plan(size: Size, num_cameras: int, seed: int) -> Plan:
         f"{'-1' if label < 0 else f'{label:04d}'}_c{place + 1}s1_{frame:06d}_{1 + frame % 4:02d}.jpg"
         for frame, (label, place) in enumerate(zip(person.tolist(), camera.tolist(), strict=True), 1)
     ]
-    return Plan(identity, camera, shot, kind, person, split, np.asarray(names))
+    return BenchmarkOrders(identity, camera, shot, kind, person, split, np.asarray(names))
 
 
 def _in_step(count: int, num_cameras: int) -> int:
@@ -213,7 +213,7 @@ def _sightings(
     count = min(max(_in_step(usual, num_cameras), 2 * len(identities)), num_cameras * len(identities))
     identity = np.repeat(identities, num_cameras)
     camera = np.tile(np.arange(num_cameras), len(identities))
-    luck = Draws(seed, fold(identity, camera)).uniform("sighting").reshape(-1, num_cameras)
+    luck = RandomStreams(seed, fold(identity, camera)).uniform("sighting").reshape(-1, num_cameras)
     rank = np.argsort(np.argsort(luck, 1, kind="stable"), 1, kind="stable")
     priority = np.where(rank < 2, luck - 2.0, luck).reshape(-1)
     chosen = np.sort(np.argsort(priority, kind="stable")[:count])
@@ -225,7 +225,7 @@ def _shots(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Identity, camera and shot of ``images`` images, one at least of each sighting."""
     identity, camera = seen
-    draws = Draws(seed, fold(identity, camera))
+    draws = RandomStreams(seed, fold(identity, camera))
     luck = draws.uniform(f"order {first}")
     weight = 1 + uneven * (4 * luck * luck * luck - 1)
     order = np.argsort(draws.uniform(f"turn {first}"), kind="stable")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import Parts, Surface, point
+from reidlib.data.synthetic.bodies import CapsuleGroup, Surface, point
 from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.repeatable import Draws
+from reidlib.data.synthetic.repeatable import RandomStreams
 
 PLAIN, HOOPS, LINES, CHECKS, PRINT, OPEN, YOKE = range(7)
 BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE = range(7)
@@ -14,7 +14,7 @@ TROUSERS, SHORTS, SKIRT = range(3)
 NO_BAG, BACKPACK, SHOULDER_BAG, HANDBAG = range(4)
 
 
-def _colour(draws: Draws, name: str, palette: str, spread: float) -> np.ndarray:
+def _colour(draws: RandomStreams, name: str, palette: str, spread: float) -> np.ndarray:
     base = draws.colour(name, palette)
     tone = draws.bell(f"{name}/tone")[:, None]
     tint = np.stack([draws.bell(f"{name}/{channel}") for channel in ("red", "green", "blue")], -1)
@@ -24,7 +24,7 @@ def _colour(draws: Draws, name: str, palette: str, spread: float) -> np.ndarray:
 class Look:
     """What stays the same in all images of N identities, by which ``draws`` are keyed: (N,) or (N, 3)."""
 
-    def __init__(self, draws: Draws, factors: Factors) -> None:
+    def __init__(self, draws: RandomStreams, factors: Factors) -> None:
         variety, spread = factors.body_variety, factors.palette_spread
         womanly = draws.uniform("figure")
         dressed = womanly > 0.5
@@ -98,7 +98,7 @@ def top_surface(
     )
 
 
-def head(parts: Parts, who: Look) -> None:
+def head(parts: CapsuleGroup, who: Look) -> None:
     """Neck, head, hair or headgear."""
     tall = who.height
     crown = tall - 0.082
@@ -123,7 +123,7 @@ def head(parts: Parts, who: Look) -> None:
     add((crown + 0.004, 0.05), (crown - 0.010, 0.125), (0.065, 0.050), hat, present=cap, **peak)
 
 
-def bags(parts: Parts, who: Look, hands, chest, hip_y, cloth) -> None:
+def bags(parts: CapsuleGroup, who: Look, hands, chest, hip_y, cloth) -> None:
     """Backpack, shoulder bag or handbag with straps."""
     tall, size = who.height, who.bag_size
     chest_y, depth = chest

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import Parts, Surface, point
+from reidlib.data.synthetic.bodies import CapsuleGroup, Surface, point
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.looks import SHORTS, SKIRT, TROUSERS, YOKE, Look, bags, head, top_surface
-from reidlib.data.synthetic.repeatable import Draws, cosine, sine
+from reidlib.data.synthetic.repeatable import RandomStreams, cosine, sine
 
 
 class Pose:
@@ -22,7 +22,7 @@ class Pose:
     Forward of a thigh, bend of a knee, and so on.
     """
 
-    def __init__(self, draws: Draws, factors: Factors) -> None:
+    def __init__(self, draws: RandomStreams, factors: Factors) -> None:
         phase = draws.uniform("gait phase", 0.0, 6.283185307179586)
         step = draws.uniform("gait step", 0.30, 0.50) * factors.gait
         standing = draws.chance("standing", factors.standing_share)
@@ -44,9 +44,9 @@ class Pose:
         self.spread = 0.07 + 0.10 * spread
 
 
-def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Parts:
+def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> CapsuleGroup:
     """Capsules of N people in body coordinates, lowest sole on the ground, in the images ``image`` (N,)."""
-    parts = Parts(image)
+    parts = CapsuleGroup(image)
     cloth = {"fold": 0.16 * factors.texture, "weave": 0.07 * factors.texture}
     tall = who.height
     hip_y, shoulder_y = who.leg_share * tall, 0.805 * tall
@@ -62,7 +62,7 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Par
     return parts
 
 
-def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
+def _legs(parts: CapsuleGroup, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
     """Thighs, shins, shoes; returns the height of both soles (N, 2)."""
     # Cloth holds the knees together: a narrow skirt allows short steps only.
     ease = np.where(who.bottom_kind == SKIRT, 0.62, 1.0)
@@ -98,7 +98,7 @@ def _legs(parts: Parts, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
     return np.stack(soles, -1)
 
 
-def _torso(parts: Parts, who: Look, hip_y, cloth) -> tuple[np.ndarray, np.ndarray]:
+def _torso(parts: CapsuleGroup, who: Look, hip_y, cloth) -> tuple[np.ndarray, np.ndarray]:
     """Chest, belly, hips, shoulders, skirt or coat; returns chest height and depth (N,)."""
     tall = who.height
     chest_y, waist_y, pelvis_y = 0.735 * tall, 0.625 * tall, hip_y + 0.045
@@ -141,7 +141,7 @@ def _hanging(side: float, away: np.ndarray, forward: np.ndarray) -> np.ndarray:
     return point(side * sine(away), -cosine(away) * cosine(forward), cosine(away) * sine(forward))
 
 
-def _arms(parts: Parts, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
+def _arms(parts: CapsuleGroup, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
     """Upper arms, forearms, hands; returns where the hands are (N, 2, 3)."""
     tall = who.height
     shoulder_x = 0.106 * who.shoulders * tall

@@ -16,8 +16,8 @@ import torch
 from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint
-from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest, prepare
-from reidlib.data.synthetic.repeatable import Draws, dot, smooth_noise
+from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest_hit, prepare
+from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise
 from reidlib.data.synthetic.scenes import Scenes
 
 SAMPLES = 2  # rays along each side of a pixel: outlines and thin bars need more than one
@@ -37,7 +37,7 @@ class Studio:
     def build(cls, factors: Factors, seed: int, device: torch.device | str) -> Studio:
         """Paint the places and fill the noise tables, on the CPU, and bring them to the device."""
         backdrops = [paint(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
-        grain = Draws(seed, np.arange(_GRAIN, dtype=np.uint64)).bell("grain")
+        grain = RandomStreams(seed, np.arange(_GRAIN, dtype=np.uint64)).bell("grain")
         return cls(
             torch.from_numpy(np.stack(backdrops)).flatten(2).to(device),
             torch.from_numpy(cloth(seed)).to(device),
@@ -98,7 +98,7 @@ def cast(
     # Blocks small enough for a core's cache; a GPU wants few launches instead.
     on_gpu = device.type != "cpu"
     block, patch = (1 << 15, 1 << 21) if on_gpu else (1 << 9, 1 << 15)
-    depth, owner = nearest(geometry, capsules, images, rows, columns, block, device)
+    depth, owner = nearest_hit(geometry, capsules, images, rows, columns, block, device)
 
     covered = depth < FAR
     place = covered.view(-1).nonzero().squeeze(1).int()

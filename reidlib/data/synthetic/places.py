@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reidlib.data.synthetic.repeatable import Draws, fold, smooth_noise
+from reidlib.data.synthetic.repeatable import RandomStreams, fold, smooth_noise
 
 ROWS, COLUMNS, HORIZON = 600, 960, 90
 _WALLS = ("shop", "facade", "brick", "fence", "hedge")
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
     """How high the cameras of these numbers hang and how far people and the wall are from them, (N,) each."""
-    draws = Draws(seed, fold(camera))
+    draws = RandomStreams(seed, fold(camera))
     eye = 1.3 + pitch * draws.uniform("eye", 0.6, 2.8)
     near = draws.uniform("near", 6.0, 8.5)
     far = near + draws.uniform("depth", 4.0, 7.0)
@@ -43,9 +43,9 @@ def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
 def paint(seed: int, camera: int, pitch: float) -> np.ndarray:
     """Picture of the place, (3, ROWS, COLUMNS) uint8: the same for every image that the camera takes."""
     view = Place(*(float(value[0]) for value in place(seed, camera, pitch)))
-    draws = Draws(seed, fold(camera))
+    draws = RandomStreams(seed, fold(camera))
     # Neighbouring cameras take turns through the kinds, so that even two cameras differ.
-    turn = int(Draws(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera
+    turn = int(RandomStreams(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera
     wall_kind, ground_kind = _WALLS[turn * 2 % 5], _GROUNDS[turn % 3]
     noise = _Noise(smooth_noise(seed, f"place {camera}", (256, 256), (64, 64)))
     row = (np.arange(ROWS) + 0.5 - HORIZON)[:, None]
@@ -87,12 +87,14 @@ def _fraction(value: np.ndarray) -> np.ndarray:
     return value - np.floor(value)
 
 
-def _colour(draws: Draws, name: str) -> np.ndarray:
+def _colour(draws: RandomStreams, name: str) -> np.ndarray:
     tone = 1 + 0.10 * float(draws.bell(f"{name} tone")[0])
     return (draws.colour(name, name)[0] * tone)[:, None, None]
 
 
-def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray, view: Place) -> np.ndarray:
+def _ground(
+    draws: RandomStreams, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray, view: Place
+) -> np.ndarray:
     x, d = np.broadcast_arrays(x, d)
     stains = noise(x, d, 0.25)
     slabs = _colour(draws, "slabs")
@@ -120,7 +122,7 @@ def _ground(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, d: np.ndarray
     return np.where(path, gravel, grass)
 
 
-def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _wall(draws: RandomStreams, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     stains = 1 + 0.06 * noise(x, y, 0.3)
     plaster = _colour(draws, "plaster")
     glass = (0.22 + 0.16 * _fraction(x * 0.31 + y * 0.2)) * np.asarray([0.85, 1.0, 1.12])[:, None, None]
@@ -173,7 +175,7 @@ def _wall(draws: Draws, kind: str, noise: _Noise, x: np.ndarray, y: np.ndarray) 
 def _furnish(picture: np.ndarray, seed: int, camera: int, noise: _Noise, view: Place) -> None:
     """Draw parked cars, trees, boards and planters between the people and the wall, far ones first."""
     count = 7
-    draws = Draws(seed, fold(camera, np.arange(count)))
+    draws = RandomStreams(seed, fold(camera, np.arange(count)))
     order = np.argsort(-draws.uniform("distance"), kind="stable")
     distances = view.far + 0.4 + draws.uniform("distance") * max(view.wall - view.far - 0.6, 0.2)
     span = COLUMNS / view.focal

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from reidlib.data.synthetic.bodies import Capsules
-from reidlib.data.synthetic.repeatable import cross, dot, normalise
+from reidlib.data.synthetic.repeatable import cross, dot, unit_vectors
 
 TILE = 8
 FAR = 1.0e4
@@ -64,13 +64,13 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
     span = capsules.end - capsules.start
     length = np.sqrt(dot(span, span))
     fallback = np.where(np.abs(capsules.front[:, 1:2]) < 0.9, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
-    along = np.where(length[:, None] > 1e-9, normalise(span), fallback)
+    along = np.where(length[:, None] > 1e-9, unit_vectors(span), fallback)
     front = capsules.front - along * dot(capsules.front, along)[:, None]
     # A front along the axis says nothing: any direction across the axis does, here from the least aligned.
     aligned = dot(front, front) < 1e-6
     spare = np.eye(3)[np.argmin(np.abs(along), 1)]
     front = np.where(aligned[:, None], spare - along * dot(spare, along)[:, None], front)
-    front = normalise(front)
+    front = unit_vectors(front)
     side = cross(along, front)
 
     def local(vector: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
     ray_local = ray_local / speed[:, None]
     right_local, up_local, start_local = local(right), local(up), local(capsules.start)
     pole = np.where(np.abs(ray_local[:, :1]) < 0.9999, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
-    p_axis = normalise(pole - ray_local * dot(pole, ray_local)[:, None])
+    p_axis = unit_vectors(pole - ray_local * dot(pole, ray_local)[:, None])
     q_axis = cross(ray_local, p_axis)
 
     def affine(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -166,7 +166,7 @@ def _tiles(capsules: Capsules, bounds: np.ndarray, rows: int, columns: int) -> t
     return capsule, row, column, rank[capsule]
 
 
-def nearest(
+def nearest_hit(
     geometry: Geometry, capsules: Capsules, images: int, rows: int, columns: int, block: int, device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth and capsule of the first hit of each sample, (N, rows, columns) each; no hit is FAR, 0."""

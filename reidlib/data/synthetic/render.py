@@ -25,10 +25,10 @@ from reidlib.data.synthetic.factors import (
     QUERY,
     SIZES,
     TRAIN,
+    BenchmarkOrders,
+    BenchmarkSize,
     Factors,
     Orders,
-    Plan,
-    Size,
     plan,
 )
 from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
@@ -37,7 +37,7 @@ from reidlib.errors import InputError, check_choice
 from reidlib.files import built_once
 from reidlib.threads import worked_ahead
 
-__all__ = ["SIZES", "TEST_SPLITS", "Factors", "Size", "fingerprint", "preview", "render"]
+__all__ = ["SIZES", "TEST_SPLITS", "BenchmarkSize", "Factors", "fingerprint", "preview", "render"]
 
 SHAPE = (128, 64)
 """Height and width of every image, as in Market-1501."""
@@ -204,7 +204,12 @@ def _difference(name: str, found: object, asked: object) -> str:
 
 
 def _write(
-    folder: Path, images: Plan, asked: dict, factors: Factors, device: str | torch.device, progress: bool
+    folder: Path,
+    images: BenchmarkOrders,
+    asked: dict,
+    factors: Factors,
+    device: str | torch.device,
+    progress: bool,
 ) -> None:
     for split in asked.get("splits", _SPLITS):
         (folder / split).mkdir()
@@ -215,7 +220,7 @@ def _write(
     threads = os.cpu_count() or 1
     renderers = 1 if on_gpu else min(threads, torch.get_num_threads())
 
-    def develop(chosen: Plan) -> tuple[list[Path], np.ndarray, dict[str, np.ndarray]]:
+    def develop(chosen: BenchmarkOrders) -> tuple[list[Path], np.ndarray, dict[str, np.ndarray]]:
         scenes = compose(chosen, factors, asked["seed"])
         pictures_nhwc = photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy()
         paths = [folder / s / n for s, n in zip(chosen.split, chosen.name, strict=True)]
@@ -238,7 +243,7 @@ def _write(
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None:
+def _write_truth(path: Path, images: BenchmarkOrders, truth: dict[str, np.ndarray]) -> None:
     columns = {
         "split": images.split,
         "file": images.name,
@@ -255,7 +260,7 @@ def _write_truth(path: Path, images: Plan, truth: dict[str, np.ndarray]) -> None
         writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
 
 
-def _counts(images: Plan) -> dict[str, dict[str, int]]:
+def _counts(images: BenchmarkOrders) -> dict[str, dict[str, int]]:
     counts = {}
     for split in [name for name in _SPLITS if name in images.split]:
         here = images[images.split == split]

@@ -39,7 +39,7 @@ def fold(*columns: np.ndarray | int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomStreams:
     """Independent random streams, one a name, for N things known by their keys.
 
     A draw depends on the seed, its own name and the thing's key, and on nothing else: what one factor
@@ -49,9 +49,9 @@ class Draws:
     seed: int
     keys: np.ndarray  # (N,) uint64
 
-    def child(self, name: str, chosen: np.ndarray) -> Draws:
+    def child(self, name: str, chosen: np.ndarray) -> RandomStreams:
         """Streams of another thing that belongs to each of the things at the indices ``chosen`` (M,)."""
-        return Draws(self.seed, scramble(self.keys[chosen] ^ fold(zlib.crc32(name.encode()))))
+        return RandomStreams(self.seed, scramble(self.keys[chosen] ^ fold(zlib.crc32(name.encode()))))
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """(N,) float64 in [low, high)."""
@@ -126,7 +126,7 @@ def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.stack(np.broadcast_arrays(b * z - c * y, c * x - a * z, a * y - b * x), -1)
 
 
-def normalise(vectors: np.ndarray) -> np.ndarray:
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     """Vectors of length one over the last axis, of length 3; a zero vector stays zero."""
     length = np.sqrt(dot(vectors, vectors))
     return vectors / np.where(length > 0, length, 1.0)[..., None]
@@ -134,7 +134,11 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
 
 def smooth_noise(seed: int, name: str, shape: tuple[int, ...], cells: tuple[int, ...]) -> np.ndarray:
     """Periodic value noise of the given shape in [−1, 1], float64, with ``cells`` bumps along each axis."""
-    field = Draws(seed, np.arange(np.prod(cells), dtype=np.uint64)).uniform(name, -1.0, 1.0).reshape(cells)
+    field = (
+        RandomStreams(seed, np.arange(np.prod(cells), dtype=np.uint64))
+        .uniform(name, -1.0, 1.0)
+        .reshape(cells)
+    )
     for axis, (length, number) in enumerate(zip(shape, cells, strict=True)):
         position = np.arange(length) * (number / length)
         lower = np.floor(position).astype(np.int64)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import PROPS, Capsules, Parts, join, prop
+from reidlib.data.synthetic.bodies import PROPS, CapsuleGroup, Capsules, join, prop
 from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
 from reidlib.data.synthetic.looks import Look
 from reidlib.data.synthetic.pedestrians import Pose, pedestrian
 from reidlib.data.synthetic.places import place
 from reidlib.data.synthetic.raycasting import Views, axes
-from reidlib.data.synthetic.repeatable import Draws, cosine, fold, sine
+from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, sine
 
 _STREAMS = {"identity": 1, "camera": 2, "image": 3}
 
@@ -20,7 +20,7 @@ _STREAMS = {"identity": 1, "camera": 2, "image": 3}
 class Sensor:
     """How N images are exposed; one row an image, because light changes between images of one camera."""
 
-    def __init__(self, lens: Draws, draws: Draws, factors: Factors) -> None:
+    def __init__(self, lens: RandomStreams, draws: RandomStreams, factors: Factors) -> None:
         exposure = 1 + np.clip(0.17 * lens.bell("gain"), -0.35, 0.40) * factors.camera_gain
         weather = 1 + 0.07 * factors.light_change * draws.bell("light")
         matrix = np.empty((len(draws.keys), 3, 3))
@@ -59,9 +59,11 @@ class Scenes:
 
 def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     """Everything about N images but their pixels, from the seed and the factors alone."""
-    draws = Draws(seed, fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind))
-    person = Draws(seed, fold(_STREAMS["identity"], orders.identity))
-    lens = Draws(seed, fold(_STREAMS["camera"], orders.camera))
+    draws = RandomStreams(
+        seed, fold(_STREAMS["image"], orders.identity, orders.camera, orders.shot, orders.kind)
+    )
+    person = RandomStreams(seed, fold(_STREAMS["identity"], orders.identity))
+    lens = RandomStreams(seed, fold(_STREAMS["camera"], orders.camera))
     eye, focal, near, far, wall = place(seed, orders.camera, factors.camera_pitch)
     distance = near + (far - near) * draws.uniform("distance")
     tangent = (eye - 0.9) / distance
@@ -101,9 +103,9 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     )
 
 
-def _heading(camera: np.ndarray, draws: Draws, factors: Factors, seed: int) -> np.ndarray:
+def _heading(camera: np.ndarray, draws: RandomStreams, factors: Factors, seed: int) -> np.ndarray:
     """Yaw in radians, 0 is towards the camera: the street's direction, turned round, and spread about it."""
-    first = Draws(seed, fold(0)).uniform("street")
+    first = RandomStreams(seed, fold(0)).uniform("street")
     # Steps of the golden ratio: any number of cameras look at people from evenly different sides.
     street = (first + camera * 0.6180339887498949) * 2 * np.pi
     turned = draws.chance("turned", factors.turned_share)
@@ -111,7 +113,7 @@ def _heading(camera: np.ndarray, draws: Draws, factors: Factors, seed: int) -> n
     return yaw - 2 * np.pi * np.floor(yaw / (2 * np.pi) + 0.5)
 
 
-def _light(lens: Draws, draws: Draws, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
+def _light(lens: RandomStreams, draws: RandomStreams, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
     azimuth = lens.uniform("sun azimuth", -1.9, 1.9)
     elevation = lens.uniform("sun elevation", 0.65, 1.15)
     level = cosine(elevation)
@@ -120,7 +122,9 @@ def _light(lens: Draws, draws: Draws, factors: Factors) -> tuple[np.ndarray, np.
     return light, np.minimum(strength * factors.sun, 1.0)
 
 
-def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, axes_) -> dict[str, np.ndarray]:
+def _box(
+    people: CapsuleGroup, draws: RandomStreams, kind: np.ndarray, factors: Factors, axes_
+) -> dict[str, np.ndarray]:
     """The detector's box in the image plane: twice as high as wide, a little off, or for junk far off."""
     left, right, low, high = people.extent(len(kind), *axes_[:2])
     height = (high - low) * 1.07
@@ -143,7 +147,7 @@ def _box(people: Parts, draws: Draws, kind: np.ndarray, factors: Factors, axes_)
     return {"left": centre_x - 0.5 * width, "top": centre_y + 0.5 * size, "width": width, "height": size}
 
 
-def _occluders(draws: Draws, factors: Factors) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def _occluders(draws: RandomStreams, factors: Factors) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     occluded = draws.chance("occluded", factors.occlusion_share)
     kind = draws.pick("occluder", (22, 20, 20, 18, 8, 12))
     side = np.where(draws.chance("occluder side", 0.5), 1.0, -1.0)
@@ -153,7 +157,7 @@ def _occluders(draws: Draws, factors: Factors) -> tuple[tuple[np.ndarray, ...], 
     return _things(draws, "occluder", kind, across, depth, occluded), occluded
 
 
-def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[tuple[np.ndarray, ...]]:
+def _clutter(draws: RandomStreams, box: np.ndarray, factors: Factors) -> list[tuple[np.ndarray, ...]]:
     """Things behind the person; a box on nobody was drawn to something, so that it holds more of them."""
     groups = []
     for number in range(3):
@@ -168,7 +172,12 @@ def _clutter(draws: Draws, box: np.ndarray, factors: Factors) -> list[tuple[np.n
 
 
 def _things(
-    draws: Draws, name: str, kind: np.ndarray, across: np.ndarray, depth: np.ndarray, present: np.ndarray
+    draws: RandomStreams,
+    name: str,
+    kind: np.ndarray,
+    across: np.ndarray,
+    depth: np.ndarray,
+    present: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
     """Things to be put up where ``present``: image, stream key, kind and place of each."""
     image = np.flatnonzero(present)
@@ -176,24 +185,26 @@ def _things(
     return image, draws.child(name, image).keys, kind[image], spot[image]
 
 
-def _put_up(groups: list[tuple[np.ndarray, ...]], seed: int, factors: Factors) -> list[Parts]:
+def _put_up(groups: list[tuple[np.ndarray, ...]], seed: int, factors: Factors) -> list[CapsuleGroup]:
     """Capsules of all things, all of a kind at once, because each call has its price."""
     image, keys, kind, spot = map(np.concatenate, zip(*groups, strict=True))
     return [
-        prop(build, Draws(seed, keys[chosen]), spot[chosen], image[chosen], factors.texture)
+        prop(build, RandomStreams(seed, keys[chosen]), spot[chosen], image[chosen], factors.texture)
         for number, build in enumerate(PROPS)
         if len(chosen := np.flatnonzero(kind == number))
     ]
 
 
-def _people(person: Draws, draws: Draws, yaw: np.ndarray, accompanied: np.ndarray, factors: Factors) -> Parts:
+def _people(
+    person: RandomStreams, draws: RandomStreams, yaw: np.ndarray, accompanied: np.ndarray, factors: Factors
+) -> CapsuleGroup:
     """The N people themselves, then those of no identity who come along in the images ``accompanied``.
 
     Company is partly in the box, beside and behind more often than in front.
     """
     own = draws.child("company", accompanied)
-    looks = Draws(draws.seed, np.concatenate([person.keys, own.keys]))
-    poses = Draws(draws.seed, np.concatenate([draws.keys, own.keys]))
+    looks = RandomStreams(draws.seed, np.concatenate([person.keys, own.keys]))
+    poses = RandomStreams(draws.seed, np.concatenate([draws.keys, own.keys]))
     side = np.where(own.chance("side", 0.5), 1.0, -1.0)
     nearer, behind = own.uniform("nearer", 0.35, 0.7), own.uniform("behind", -1.8, -0.4)
     depth = np.where(own.chance("before", 0.25), nearer, behind)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.analysis.statistics import Interval, paired
-from reidlib.data.augmentation import normalise
+from reidlib.data.augmentation import normalise_images
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import full_float32
@@ -238,13 +238,13 @@ def part_similarity(
     @torch.inference_mode()
     def similarity(images_bchw: Tensor, which_b: Tensor) -> Tensor:
         with full_float32(device):
-            features_bd = model.embed(normalise(images_bchw))
+            features_bd = model.embed(normalise_images(images_bchw))
         return F.cosine_similarity(features_bd * own_nd[which_b], others_nd[which_b] * own_nd[which_b])
 
     return similarity
 
 
-def sentence(name: str, found: Mapping[str, Deletion]) -> str:
+def deletion_sentence(name: str, found: Mapping[str, Deletion]) -> str:
     """For which kinds of a network's parts the maps beat random ones, and foreign ones, in words."""
     against = {"random ones": {kind: one.gain for kind, one in found.items()}}
     if foreign := {kind: gain for kind, one in found.items() if (gain := one.gain_over_foreign) is not None}:

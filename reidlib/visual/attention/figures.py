@@ -18,7 +18,7 @@ from reidlib.models.parts import FeaturePart
 from reidlib.visual import GREY, INK
 from reidlib.visual.attention.deletion import Deletion
 from reidlib.visual.attention.maps import pixel_rows, places_by_kind
-from reidlib.visual.attention.pairs import Pairs
+from reidlib.visual.attention.pairs import AnswerPairs
 from reidlib.visual.figures.images import in_lines, panel_grid
 from reidlib.visual.figures.models import kind_colour
 
@@ -32,7 +32,7 @@ _COLOURS = colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
 _SCALE_LABEL = "similarity per 256 pixels (root scale, the same for all maps; at its end: or more)"
 
 
-class Row(NamedTuple):
+class MapRow(NamedTuple):
     """A line of images: one plain, then the same with each part's map."""
 
     label: str
@@ -58,12 +58,15 @@ def pair_figure(
     All maps have one scale, which the bar at the foot explains. What a part does not see is pale.
     Raises InputError where shapes do not fit.
     """
-    captions = () if similarities_p is None else [number(value) for value in similarities_p]
-    rows = (Row("query", query_hwc, query_maps_phw), Row("gallery", gallery_hwc, gallery_maps_phw, captions))
+    captions = () if similarities_p is None else [format_number(value) for value in similarities_p]
+    rows = (
+        MapRow("query", query_hwc, query_maps_phw),
+        MapRow("gallery", gallery_hwc, gallery_maps_phw, captions),
+    )
     return sheet(rows, parts, title=title)
 
 
-def sheet(rows: Sequence[Row], parts: Sequence[FeaturePart], *, title: str = "") -> Figure:
+def sheet(rows: Sequence[MapRow], parts: Sequence[FeaturePart], *, title: str = "") -> Figure:
     """Rows of images with the maps of all parts on one scale; many parts are wrapped, each kind whole.
 
     Raises InputError where shapes do not fit.
@@ -128,25 +131,25 @@ def averages(
     """
     rows = []
     for name, (images_nhwc, maps_nphw) in groups.items():
-        numbers = [] if similarities is None else [number(value) for value in similarities[name]]
+        numbers = [] if similarities is None else [format_number(value) for value in similarities[name]]
         image_hwc = images_nhwc.mean(0).round().astype(np.uint8)
         # What speaks against the similarity is no support, in single maps or in their average.
-        rows.append(Row(name, image_hwc, np.maximum(maps_nphw, 0).mean(0), numbers))
+        rows.append(MapRow(name, image_hwc, np.maximum(maps_nphw, 0).mean(0), numbers))
     return sheet(rows, parts, title=title)
 
 
-def wrong_answer(found: Pairs, place: int, kinds: Sequence[str], *, title: str = "") -> Figure:
+def wrong_answer(found: AnswerPairs, place: int, kinds: Sequence[str], *, title: str = "") -> Figure:
     """A query with its wrong answer, and the same query with its right one, for the parts of some kinds."""
     places = [index for index, part in enumerate(found.parts) if part.kind in kinds]
     rows = []
     for answer, word in (("other", "wrong"), ("match", "right")):
-        numbers = [number(value) for value in found.similarities("query", answer)[place, places]]
+        numbers = [format_number(value) for value in found.similarities("query", answer)[place, places]]
         for role, other, label, captions in (
             ("query", answer, f"query, beside\nthe {word} answer", ()),
             (answer, "query", f"{word} answer", numbers),
         ):
             maps_phw = found.maps(role, other, at=place)[0, places]
-            rows.append(Row(label, found.array(role)[place], maps_phw, captions))
+            rows.append(MapRow(label, found.array(role)[place], maps_phw, captions))
     return sheet(rows, [found.parts[index] for index in places], title=title)
 
 
@@ -161,7 +164,7 @@ def deletion_figure(deletions: Mapping[str, Deletion], *, title: str = "") -> Fi
             (one.attended_ns, kind_colour(kind), "-", "attended"),
         ):
             if curves_ns is not None:
-                label = f"{name}: area {number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
+                label = f"{name}: area {format_number(np.trapezoid(curves_ns.mean(0), one.shares_s))}"
                 axes.plot(shares, curves_ns.mean(0), style, color=colour, label=label, linewidth=1.8)
         ends = one.random_ns.mean(0), one.attended_ns.mean(0)
         axes.fill_between(shares, *ends, color=kind_colour(kind), alpha=0.12)
@@ -206,7 +209,7 @@ def area_figure(networks: Mapping[str, Mapping[str, Deletion]]) -> Figure:
     return figure
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A similarity or an area as figures have it."""
     return f"{value:.2f}".replace("-", "−")
 
@@ -236,7 +239,7 @@ def _draw(canvas: np.ndarray, texts: Sequence, inch: float, scale: float, title:
     return figure
 
 
-def _painted(row: Row, parts: Sequence[FeaturePart], scale: float) -> list[np.ndarray]:
+def _painted(row: MapRow, parts: Sequence[FeaturePart], scale: float) -> list[np.ndarray]:
     """The image once for each part, uint8: the map in the part's rows, pale elsewhere."""
     height = len(row.image_hwc)
     grey_hw = row.image_hwc @ np.array([0.299, 0.587, 0.114])
@@ -252,7 +255,7 @@ def _painted(row: Row, parts: Sequence[FeaturePart], scale: float) -> list[np.nd
     return found
 
 
-def _check(rows: Sequence[Row], parts: Sequence[FeaturePart]) -> None:
+def _check(rows: Sequence[MapRow], parts: Sequence[FeaturePart]) -> None:
     for row in rows:
         expected = (len(parts), *rows[0].image_hwc.shape[:2])
         if row.maps_phw.shape != expected or row.image_hwc.shape != rows[0].image_hwc.shape or not parts:

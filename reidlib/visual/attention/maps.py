@@ -25,7 +25,7 @@ from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.data.augmentation import normalise
+from reidlib.data.augmentation import normalise_images
 from reidlib.errors import InputError, check_choice, shorten
 from reidlib.models import JLML, Pyramid
 from reidlib.models.jlml import stripe_rows
@@ -124,7 +124,7 @@ def attention_grids(
     with torch.inference_mode(False), torch.enable_grad(), full_float32(device), _frozen(model):
         others_bd = others_bd.detach().to(device, torch.float32, copy=True)
         cut_at = _jlml_cuts if isinstance(model, JLML) else _pyramid_cuts
-        for cut in cut_at(model, normalise(images_bchw.to(device)), wanted, stride):
+        for cut in cut_at(model, normalise_images(images_bchw.to(device)), wanted, stride):
             others_bpd = torch.stack([others_bd[:, all_parts[place].columns] for place in cut.parts], 1)
             shares_rhw = _shares(cut, F.normalize(others_bpd, dim=2).flatten(0, 1))
             counted_rhw = shares_rhw[:, :: cut.step, :: cut.step][:, slice(*cut.rows)]

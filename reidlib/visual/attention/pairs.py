@@ -17,7 +17,7 @@ from reidlib.data.images import ImageStore
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import ranked_lists_of
-from reidlib.experiments.features import Network, embed
+from reidlib.experiments.features import TrainedNetwork, embed
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
 from reidlib.training.device import Execution
@@ -60,7 +60,7 @@ def part_similarities(features_nd: Tensor, others_nd: Tensor, parts: Sequence[Fe
     return torch.stack(found, 1).cpu().numpy()
 
 
-class Pairs(NamedTuple):
+class AnswerPairs(NamedTuple):
     """A network, and L queries with the images that each is compared with, by role.
 
     Roles are "query", "match" and, for test images, "other" (see ``first_answers``).
@@ -105,7 +105,7 @@ class Pairs(NamedTuple):
         return self.images[role].permute(0, 2, 3, 1).cpu().numpy()
 
 
-def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> Pairs:
+def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> AnswerPairs:
     """At most ``count`` of a run's kept queries with their first right and their first wrong answer.
 
     Kept are the worst, the middle and the best queries by average precision; the choice is spread over them.
@@ -118,7 +118,7 @@ def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Executio
     return _pairs(run, images, answers["wrong_first"].to_numpy(), execution)
 
 
-def training_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> Pairs:
+def training_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> AnswerPairs:
     """An image of each of at most ``count`` training persons, compared with another camera's of the person.
 
     For choices that must not be made on test images. The same arguments give the same pairs.
@@ -147,8 +147,8 @@ def _check(count: int) -> None:
 
 def _pairs(
     run: Run, chosen: Mapping[str, tuple[Split, np.ndarray]], wrong_first: np.ndarray, execution: Execution
-) -> Pairs:
-    network = Network(run, execution)
+) -> AnswerPairs:
+    network = TrainedNetwork(run, execution)
     model = network.model
     images, features = {}, {}
     for role, (split, indices) in chosen.items():
@@ -156,7 +156,7 @@ def _pairs(
         images[role], features[role] = store.batch(range(len(store))), embed(model, store)
     split, indices = chosen["query"]
     parts = model.feature_parts(network.input_size[0])
-    return Pairs(model, parts, split.person_ids[indices], wrong_first, images, features)
+    return AnswerPairs(model, parts, split.person_ids[indices], wrong_first, images, features)
 
 
 def attention_in_batches(
@@ -172,7 +172,9 @@ def attention_in_batches(
     return np.concatenate([part_attention(model, *batch, signed=signed, stride=stride) for batch in batches])
 
 
-def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw: np.ndarray) -> list[dict]:
+def comparison_rows(
+    name: str, found: AnswerPairs, right_nphw: np.ndarray, wrong_nphw: np.ndarray
+) -> list[dict]:
     """For each kind of a network's parts, how queries compare with right and with wrong answers.
 
     right_nphw, wrong_nphw: the queries' maps. Overlap is the cosine between the two maps of a query's part.
@@ -195,7 +197,7 @@ def comparison_rows(name: str, found: Pairs, right_nphw: np.ndarray, wrong_nphw:
     return rows
 
 
-def accounted(name: str, found: Pairs) -> str:
+def accounted(name: str, found: AnswerPairs) -> str:
     """For how much of the similarity to the right answers the shares account, in words: medians by kind."""
     sums_np, similarities_np = found.sums_of_shares("query", "match"), found.similarities("query", "match")
     said = []
@@ -207,7 +209,7 @@ def accounted(name: str, found: Pairs) -> str:
     return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(said)}."
 
 
-def preference(name: str, found: Pairs, place: int) -> str:
+def preference(name: str, found: AnswerPairs, place: int) -> str:
     """Which parts of the query at ``place`` find its wrong answer the more similar one, in words."""
     gaps_p = (found.similarities("query", "other") - found.similarities("query", "match"))[place]
     most, least = (found.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin()))

@@ -28,7 +28,7 @@ from reidlib.reranking import KReciprocal
 from reidlib.visual.browser import pictures
 from reidlib.visual.browser.collection import Collection
 from reidlib.visual.browser.controls import ALL, MOST_SHOWN, Controls, RunChooser
-from reidlib.visual.browser.pictures import Card, Comparison, Saving, in_a_line
+from reidlib.visual.browser.pictures import Card, Comparison, Saving, error_line
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view
 
 
@@ -296,8 +296,8 @@ class RankingBrowser(widgets.VBox):
             self._refused.pop(filters, None)
         except Exception as error:
             if filters:
-                self._refused[filters] = in_a_line(error)
-            self._say(in_a_line(error))
+                self._refused[filters] = error_line(error)
+            self._say(error_line(error))
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.errors import InputError, check_choice
-from reidlib.experiments.features import Network
+from reidlib.experiments.features import TrainedNetwork
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, evaluate
 from reidlib.training.device import Execution
@@ -83,7 +83,7 @@ def open_collection(
     a quarter of a GiB for 23,100 images and Pyramid's 2,688 numbers. Raises InputError for a run without
     weights and for images that cannot be decoded.
     """
-    network = Network(run, execution or Execution())
+    network = TrainedNetwork(run, execution or Execution())
     kept = (network.embed(split, keep="features") for split in (benchmark.query, benchmark.gallery))
     collection = Collection(
         f"{run.folder.resolve().name} on {benchmark.specification}",

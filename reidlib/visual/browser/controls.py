@@ -16,7 +16,7 @@ from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 from reidlib.visual.browser.collection import Collection, open_collection
-from reidlib.visual.browser.pictures import in_a_line
+from reidlib.visual.browser.pictures import error_line
 from reidlib.visual.browser.views import METRICS, ORDERS
 
 MOST_SHOWN = 50
@@ -218,7 +218,7 @@ class RunChooser(widgets.VBox):
                 task()
             except (Exception, KeyboardInterrupt) as error:  # JupyterLab hides what a callback raises
                 self._unfolded.value = True
-                self._say(in_a_line(error))
+                self._say(error_line(error))
             finally:
                 self._load.disabled = False
         self._output.clear_output()

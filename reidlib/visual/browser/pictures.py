@@ -107,7 +107,7 @@ def blank() -> bytes:
     return buffer.getvalue()
 
 
-def in_a_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error as one line; with its type where it is no ``InputError``, whose text alone says little."""
     told = str(error).partition("\n")[0]
     return told if isinstance(error, InputError) else f"{type(error).__name__}: {told}"

@@ -116,7 +116,7 @@ def reranker(collection: Collection, options: Options) -> KReciprocal:
     return KReciprocal.fit(*collection.compared(options.feature, options.metric))
 
 
-def scores_of(collection: Collection, options: Options) -> Scores:
+def view_scores(collection: Collection, options: Options) -> Scores:
     """The scores of a feature, a metric and perhaps re-ranking over all queries, with the step rule.
 
     Distances of all pairs are held for re-ranking, 4·Q·G bytes. Raises InputError where no query has a match.

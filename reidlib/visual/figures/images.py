@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reidlib.analysis.misalignment import TITLES, marked
 from reidlib.data.synthetic.render import preview
-from reidlib.experiments.rows import CONDITIONS, Condition
+from reidlib.experiments.rows import PERTURBATIONS, Perturbation
 from reidlib.visual import PALETTE, STATUS
 
 _BINS = 24  # of a histogram whose values are not whole
@@ -107,16 +107,16 @@ def image_grid(
     return figure
 
 
-def contact_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Figure:
+def factor_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Figure:
     """The same images of one person, a row for each factor and a block for each of its values."""
     images, titles = [], []
-    for factor, values in CONDITIONS.items():
-        conditions = [Condition(factor, value).factors for value in values]
+    for factor, values in PERTURBATIONS.items():
+        conditions = [Perturbation(factor, value).factors for value in values]
         shown = [preview(identity, camera, factors)[0] for factors in conditions for camera in cameras]
         images.append([image_chw.transpose(1, 2, 0) for image_chw in shown])
         marks = [marked(factor, value) for value in values]
         titles.append([text for mark in marks for text in (mark, *[""] * (len(cameras) - 1))])
-    blocks = len(next(iter(CONDITIONS.values())))
+    blocks = len(next(iter(PERTURBATIONS.values())))
     return image_grid(images, rows=list(TITLES.values()), titles=titles, blocks=blocks)
 
 

@@ -123,7 +123,7 @@ def stripe_diagrams(
     return figure
 
 
-def switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
+def input_norm_plot(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
     """Norms of a layer's input units, as shares of the largest, sorted; on a logarithmic scale.
 
     panels: title -> row -> norms (C,) or (P, C). What lies below ``threshold`` counts as switched off.

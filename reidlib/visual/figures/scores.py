@@ -93,7 +93,7 @@ def score_bars(
     return figure
 
 
-def differences(
+def difference_plot(
     panels: Mapping[str, Mapping[str, Interval | None]],
     *,
     printed: Mapping[str, Mapping[str, float]] | None = None,

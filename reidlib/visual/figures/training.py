@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from reidlib.visual import BLUE, GREEN, GREY, INK, ORANGE, PALETTE
 
 # A loss, or what concerns it, keeps its colour.
-LOSSES = {"identity": BLUE, "triplet": ORANGE}
+LOSS_STYLES = {"identity": BLUE, "triplet": ORANGE}
 _BALANCED, _IN_USE = GREEN, ORANGE
 # From a random batch to a balanced one.
 _STRIP = LinearSegmentedColormap.from_list("samplers", ["#CCCCCC", _BALANCED])
@@ -74,18 +74,18 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
     step = steps["step"]
     figure, panels = plt.subplots(4, 1, sharex=True, figsize=(9.6, 9.2), height_ratios=(2.8, 2.6, 2, 1.8))
     losses, ratio, weights, batches = panels
-    for name, colour in LOSSES.items():
+    for name, colour in LOSS_STYLES.items():
         if name in steps:
             _smoothed(losses, step, steps[name], colour, f"{name} loss")
         if f"weight_{name}" in steps:
             values = steps[f"weight_{name}"]
             _smoothed(weights, step, values, colour, f"weight of the {name} loss", strong=True)
             weights.lines[-1].set_linestyle("-" if name == "identity" else "--")  # both may be 1
-    highest = max(np.nanmax(steps[name]) for name in LOSSES if name in steps)
+    highest = max(np.nanmax(steps[name]) for name in LOSS_STYLES if name in steps)
     losses.set(ylabel="sum over the parts", ylim=(0, 1.05 * highest))
     weights.set(ylabel="weight")
     if weights.lines:
-        _scale_weights(weights, np.concatenate([steps[f"weight_{name}"] for name in LOSSES]))
+        _scale_weights(weights, np.concatenate([steps[f"weight_{name}"] for name in LOSS_STYLES]))
     else:
         _say(weights, "no triplet loss, so nothing to balance: the identity loss alone, weight 1")
     if "focal_triplet" in steps:
@@ -121,7 +121,7 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
         figsize=(2.3 * len(traces), 4.3), height_ratios=(1.2, 1),
     )  # fmt: skip
     for (above, below), (name, (steps, in_use)) in zip(panels.T, traces.items(), strict=True):
-        _smoothed(above, steps["step"], steps["identity"], LOSSES["identity"], "identity loss")
+        _smoothed(above, steps["step"], steps["identity"], LOSS_STYLES["identity"], "identity loss")
         above.set_title(name, fontsize=10)
         _batches_panel(below, steps["step"], steps["balanced_batches"], in_use)
         below.set_xlabel("step")

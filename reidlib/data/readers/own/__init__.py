@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers.layout import Reading, changed_options, names_in, nearest, require_folder
+from reidlib.data.readers.layout import Reading, changed_options, names_in, nearest_path, require_folder
 from reidlib.data.readers.own.division import (
     NUM_TRIALS,
-    broken_rules,
+    broken_division_rules,
     part,
     searchable_persons,
     to_split,
 )
-from reidlib.data.readers.own.folders import Row, is_flat, list_flat, list_persons, list_single
+from reidlib.data.readers.own.folders import ListedImage, is_flat, list_flat, list_persons, list_single
 from reidlib.data.readers.own.lists import find_csv, list_csv
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_without_match, rule_violations
 from reidlib.data.splits import Split
@@ -90,7 +90,7 @@ def list_own(source: str | Path) -> OwnImages:
     """
     source = Path(source).expanduser().absolute()
     if not source.exists():
-        raise InputError("the images to search or embed exist", source, nearest(source, _visible_names))
+        raise InputError("the images to search or embed exist", source, nearest_path(source, _visible_names))
     reading = Reading("own images")
     root = source.parent if source.is_file() else source
     if source.is_file():
@@ -114,14 +114,14 @@ def _visible_names(folder: Path) -> list[str]:
     return names if len(names) <= 20_000 else []
 
 
-def _in_order(rows: Sequence[Row]) -> list[Row]:
+def _in_order(rows: Sequence[ListedImage]) -> list[ListedImage]:
     """By name, in the same order whether a file system keeps é as one character or as two."""
     return sorted(rows, key=lambda row: (unicodedata.normalize("NFC", row.name), row.name))
 
 
 def _parted(
     reader: Callable[..., Reading],
-    list_rows: Callable[[Reading, Path], list[Row]],
+    list_rows: Callable[[Reading, Path], list[ListedImage]],
     root: Path,
     source: Path,
     *,
@@ -138,7 +138,7 @@ def _parted(
 
     def make(trial: int) -> Benchmark:
         splits = part(reading.title, base, rows, trial=trial, **settings)
-        for error in broken_rules(reading.title, rows, splits, same_camera):
+        for error in broken_division_rules(reading.title, rows, splits, same_camera):
             raise error
         return Benchmark(reading.title, root, *splits, num_trials=num_trials, trial=trial, options=options)
 
@@ -155,7 +155,7 @@ def _parted(
         splits = part(reading.title, base, rows, trial=0, **settings)
         reading.parts = dict(zip(("train", "query", "gallery"), splits, strict=True))
         reading.remarks += _parting_described(base, splits, num_trials, same_camera)
-        own = list(broken_rules(reading.title, rows, splits, same_camera))
+        own = list(broken_division_rules(reading.title, rows, splits, same_camera))
         rules = {error.rule for error in own}
         yield from own
         yield from (error for error in rule_violations(*splits) if error.rule not in rules)
@@ -164,7 +164,7 @@ def _parted(
     return reading
 
 
-def _described(root: Path, rows: Sequence[Row], same_camera: bool) -> list[str]:
+def _described(root: Path, rows: Sequence[ListedImage], same_camera: bool) -> list[str]:
     images = to_split(root, rows, unknown_camera=1)
     ids = images.person_ids
     persons = np.unique(ids[ids > 0])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlib.data.readers.layout import seeded_order
-from reidlib.data.readers.own.folders import PARTS, Row, among_persons
+from reidlib.data.readers.own.folders import PARTS, ListedImage, among_persons
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match, shared_persons
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted, shorten
@@ -57,7 +57,7 @@ def numbers(what: str, names: Iterable[str]) -> dict[str, int]:
     return {"": 0, **{name: number_of[form] for name, form in composed.items()}}
 
 
-def to_split(root: Path, rows: Sequence[Row], *, unknown_camera: int = 0) -> Split:
+def to_split(root: Path, rows: Sequence[ListedImage], *, unknown_camera: int = 0) -> Split:
     """Paths, person ids (0 where unknown) and camera ids of the rows, in their order."""
     person_of = person_numbers(row.person for row in rows)
     camera_of = {**numbers("camera", (row.camera for row in rows)), "": unknown_camera}
@@ -69,7 +69,7 @@ def to_split(root: Path, rows: Sequence[Row], *, unknown_camera: int = 0) -> Spl
 
 
 def part(
-    name: str, root: Path, rows: Sequence[Row], *, trial: int, same_camera: bool, test_persons: int
+    name: str, root: Path, rows: Sequence[ListedImage], *, trial: int, same_camera: bool, test_persons: int
 ) -> tuple[Split, Split, Split]:
     """Training, query and gallery of own images, as ``own.folder`` describes it.
 
@@ -117,8 +117,8 @@ def searchable_persons(images: Split, same_camera: bool) -> list[int]:
     return sorted(person for person, of in seen.items() if person > 0 and len(of) > 1)
 
 
-def broken_rules(
-    name: str, rows: Sequence[Row], splits: tuple[Split, Split, Split], same_camera: bool
+def broken_division_rules(
+    name: str, rows: Sequence[ListedImage], splits: tuple[Split, Split, Split], same_camera: bool
 ) -> Iterator[InputError]:
     """Rules of ``reidlib.data.rules`` that a parting breaks, with mends and names that it does not know."""
     train, query, gallery = splits

@@ -33,7 +33,7 @@ _FOREIGN = {"__MACOSX", "@eaDir"}
 _CAMERA_IN_NAME = re.compile(r"_c(\d{1,18})(?!\d)", re.ASCII)
 
 
-class Row(NamedTuple):
+class ListedImage(NamedTuple):
     """One image as it was listed; empty texts are unknown."""
 
     name: str  # path relative to the folder of all, with /
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     line: int = 0  # of the CSV, from 1
 
 
-def list_single(image: Path) -> list[Row]:
+def list_single(image: Path) -> list[ListedImage]:
     """One image file, of an unknown person."""
     if not image.name.lower().endswith(IMAGE_ENDINGS):
         raise InputError(
@@ -51,12 +51,12 @@ def list_single(image: Path) -> list[Row]:
             image,
             f"name one of those (image files end in {', '.join(IMAGE_ENDINGS)})",
         )
-    return _with_named_cameras([Row(image.name)])
+    return _with_named_cameras([ListedImage(image.name)])
 
 
-def list_flat(folder: Path) -> list[Row]:
+def list_flat(folder: Path) -> list[ListedImage]:
     """The images of one folder, of unknown persons; cameras where all names tell them."""
-    return _with_named_cameras([Row(name) for name in list_images(folder)])
+    return _with_named_cameras([ListedImage(name) for name in list_images(folder)])
 
 
 def is_flat(folder: Path) -> bool:
@@ -64,7 +64,7 @@ def is_flat(folder: Path) -> bool:
     return bool(list_images(folder)) and not _folders_with_images(folder)
 
 
-def list_persons(reading: Reading, root: Path, *, parted: bool = True) -> list[Row]:
+def list_persons(reading: Reading, root: Path, *, parted: bool = True) -> list[ListedImage]:
     """A folder per person, with or without a folder per camera, in one folder or in train, query and gallery.
 
     With ``parted=False`` train, query and gallery are refused: one of the three is meant. What is wrong with
@@ -107,15 +107,18 @@ def list_persons(reading: Reading, root: Path, *, parted: bool = True) -> list[R
     return _with_named_cameras(_scan_persons(reading, root, ""))
 
 
-def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[Row]:
+def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedImage]:
     rows, deeper, empty, problems = [], [], [], []
     part = prefix.rstrip("/")
     for person in _folders(folder):
-        there = [Row(f"{prefix}{person}/{name}", person, "", part) for name in list_images(folder / person)]
+        there = [
+            ListedImage(f"{prefix}{person}/{name}", person, "", part) for name in list_images(folder / person)
+        ]
         for camera in _folders(folder / person):
             inside = folder / person / camera
             there += [
-                Row(f"{prefix}{person}/{camera}/{n}", person, camera, part) for n in list_images(inside)
+                ListedImage(f"{prefix}{person}/{camera}/{n}", person, camera, part)
+                for n in list_images(inside)
             ]
             deeper += _images_below(inside)
         rows += there
@@ -149,7 +152,7 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[Row]:
     return rows
 
 
-def _with_named_cameras(rows: list[Row]) -> list[Row]:
+def _with_named_cameras(rows: list[ListedImage]) -> list[ListedImage]:
     """Take the cameras of images in no camera folder from their names, where all of these have one."""
     named = [row if row.camera else row._replace(camera=_named_camera(row.name)) for row in rows]
     return named if all(row.camera for row in named) else rows

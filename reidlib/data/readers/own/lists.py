@@ -18,7 +18,7 @@ from reidlib.data.readers.layout import (
     near_miss,
     require_folder,
 )
-from reidlib.data.readers.own.folders import PARTS, Row
+from reidlib.data.readers.own.folders import PARTS, ListedImage
 from reidlib.errors import InputError, counted, shorten
 
 COLUMNS = ("path", "person", "camera", "split")
@@ -42,7 +42,7 @@ def find_csv(root: Path) -> Path:
     return there[0]
 
 
-def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[Row]:
+def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[ListedImage]:
     """The images that a CSV lists; what is wrong with rows goes to the reading, each kind in one line.
 
     Columns are ``path``, ``person``, ``camera`` and ``split`` (train, query or gallery), in any order and
@@ -133,17 +133,17 @@ _FAULTS = {
 
 def _rows(
     file: Path, records: list[_Record], names: list[str], labelled: bool
-) -> tuple[list[Row], list[InputError]]:
+) -> tuple[list[ListedImage], list[InputError]]:
     """The rows without a fault, and one error for each kind of fault with all the lines that have it."""
-    rows: list[Row] = []
+    rows: list[ListedImage] = []
     faults: dict[str, list[str]] = {kind: [] for kind in _FAULTS}
-    listed: dict[str, list[Row]] = {}
+    listed: dict[str, list[ListedImage]] = {}
     for record in records:
         found = _row(record, names, labelled)
-        if isinstance(found, Row):
+        if isinstance(found, ListedImage):
             earlier = listed.setdefault(unicodedata.normalize("NFC", found.name), [])
             found = _against(earlier, found) or found
-        if isinstance(found, Row):
+        if isinstance(found, ListedImage):
             earlier.append(found)
             rows.append(found)
         else:
@@ -159,7 +159,7 @@ def _rows(
     return rows, problems
 
 
-def _row(record: _Record, names: list[str], labelled: bool) -> Row | _Fault:
+def _row(record: _Record, names: list[str], labelled: bool) -> ListedImage | _Fault:
     line, cells = record
     if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
         return "cells", f"line {line} has {len(cells)} of {len(names)}"
@@ -176,10 +176,10 @@ def _row(record: _Record, names: list[str], labelled: bool) -> Row | _Fault:
     part = cell.get("split", "").lower()
     if part and part not in PARTS:
         return "split", f"line {line}: {_shown(cell['split'])}"
-    return Row(path, cell.get("person", ""), cell.get("camera", ""), part, line)
+    return ListedImage(path, cell.get("person", ""), cell.get("camera", ""), part, line)
 
 
-def _against(earlier: list[Row], row: Row) -> _Fault | None:
+def _against(earlier: list[ListedImage], row: ListedImage) -> _Fault | None:
     """What makes a row impossible after the rows of the same path before it."""
     if not earlier:
         return None
@@ -206,7 +206,7 @@ def _spelled(name: str, names: Callable[[str], set[str]]) -> str | None:
     return None
 
 
-def _existing(file: Path, rows: list[Row]) -> tuple[list[Row], list[InputError]]:
+def _existing(file: Path, rows: list[ListedImage]) -> tuple[list[ListedImage], list[InputError]]:
     # Each folder is listed once: one question a file is slow on a network drive.
     names = cache(lambda folder: names_in(file.parent / folder))
     found = [_spelled(row.name, names) for row in rows]

@@ -96,7 +96,7 @@ class Partitions:
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def draw(benchmark: str, persons: int, test_persons: int) -> Partitions:
+def draw_partitions(benchmark: str, persons: int, test_persons: int) -> Partitions:
     """Ten random partitions, the same on every machine.
 
     In trial k the persons are ordered by the SHA-256 of
@@ -120,13 +120,13 @@ def draw(benchmark: str, persons: int, test_persons: int) -> Partitions:
 
 
 def partitions_for(benchmark: str, persons: int, test_persons: int) -> Partitions:
-    """The stored partitions where this size is stored, else those that ``draw`` draws by the same rule."""
+    """The stored partitions of this size; else those that ``draw_partitions`` draws by the same rule."""
     stored = files(__name__) / f"{benchmark}_{test_persons}.json"
     if stored.is_file():
         partitions = _parsed(stored.read_bytes(), stored.name, checked=True)
         if partitions.persons == persons:
             return partitions
-    return draw(benchmark, persons, test_persons)
+    return draw_partitions(benchmark, persons, test_persons)
 
 
 def choose_partitions(
@@ -136,7 +136,7 @@ def choose_partitions(
 
     ``options`` are the keywords that were changed: ``partitions`` names the file, whose own number
     ``test_persons`` gives way to unless it is among them, too. Raises ``InputError`` like
-    ``read_partitions`` and ``draw``, and where file and ``test_persons`` contradict each other.
+    ``read_partitions`` and ``draw_partitions``, and where file and ``test_persons`` contradict each other.
     """
     if not (file := options.get("partitions")):
         return partitions_for(benchmark, persons, test_persons)
