@@ -1,6 +1,9 @@
 """Fixtures that the tests of benchmark folders share."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from miniature import MINIATURE, write_image
@@ -36,3 +39,14 @@ def styled_figures():
         set_style()
         yield
     plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """All notebooks, run once with the smallest profile as a user would: report, environment, command."""
+    home = tmp_path_factory.mktemp("report")
+    environment = {**os.environ, "REIDLIB_HOME": str(home)}
+    command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "--device", "cpu"]
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return home / "smoke", environment, command

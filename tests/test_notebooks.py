@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,17 +23,6 @@ README = (ROOT / "README.md").read_text()
 
 def names(paths):
     return [path.stem for path in paths]
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """All notebooks, run once with the smallest profile as a user would."""
-    home = tmp_path_factory.mktemp("home")
-    environment = {**os.environ, "REIDLIB_HOME": str(home)}
-    command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "--device", "cpu"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home / "smoke", environment, command
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))

@@ -1,0 +1,266 @@
+"""Every command in README.md and notebooks/README.md runs, at the smallest size that there is.
+
+A command stands on a line of its own in a block marked ``sh``, or in the last column of the table of
+measurements. It runs as it is written, but for these substitutions: the profile ``smoke`` and the CPU, one seed,
+one trial, free ports, and folders of miniatures in place of RUN, DIR, QUERIES, GALLERY and IMAGES. Reports on real
+benchmarks run one notebook. Benchmarks of speed are only imported and collected: they take minutes.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from contextlib import contextmanager
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+from cuhk03_miniature import write_archive
+from miniature import write_image
+from packaging.requirements import Requirement
+from screens import free_port
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 1800  # a guard against hanging, not a bound on speed
+
+
+def documented_commands(document: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    in_tables = re.findall(r"\| `((?:reidlib|pytest|python) [^`]+)` \|$", text, re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line] + in_tables
+
+
+COMMANDS = {document: documented_commands(document) for document in ("README.md", "notebooks/README.md")}
+ALL = list(dict.fromkeys(command for commands in COMMANDS.values() for command in commands))
+
+
+def test_commands_are_found():
+    assert {command.split()[0] for command in ALL} == {
+        "python3", "jupyter", "reidlib", "torchrun", "papermill", "pip", "dask", "voila", "nbstripout", "pytest"
+    }  # fmt: skip
+    for document, commands in COMMANDS.items():
+        text = (ROOT / document).read_text(encoding="utf-8")
+        unmarked = re.findall(r"^```\n", text, re.MULTILINE)  # a closing fence, never an opening one
+        assert len(unmarked) <= text.count("```") / 2, document
+        assert commands, document
+
+
+class Sandbox:
+    """Folders for the placeholders, and the environment in which commands run."""
+
+    def __init__(self, folder: Path, home: Path):
+        self.folder, self.home = folder, folder / "home"
+        for name in ("data", "runs"):
+            shutil.copytree(home / name, self.home / name)
+        self.environment = {
+            **os.environ,
+            "REIDLIB_HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        self.rendered = self.home / "data" / "synthetic-smoke"
+
+    def run(self, words: list[str], **settings) -> str:
+        completed = subprocess.run(
+            words,
+            **{"cwd": ROOT, "env": self.environment, "timeout": TIMEOUT, "text": True} | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert completed.returncode == 0, f"{shlex.join(words)}\n{completed.stdout[-3000:]}"
+        return completed.stdout
+
+    def serves(self, words: list[str], address: str) -> None:
+        """Start a server, ask it for a page, and end it as Ctrl-C does."""
+        log = self.folder / "server.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                words, cwd=ROOT, env=self.environment, stdout=file, stderr=file, start_new_session=True
+            )
+        try:
+            end = time.monotonic() + TIMEOUT
+            while True:
+                try:
+                    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
+                        assert answer.status == 200
+                    return
+                except OSError:
+                    assert process.poll() is None, log.read_text()[-3000:]
+                    assert time.monotonic() < end, log.read_text()[-3000:]
+                    time.sleep(0.2)
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(TIMEOUT)
+
+    def trained(self, pattern: str) -> Path:
+        return next((self.home / "runs").glob(f"{pattern}-smoke-*"))
+
+    def benchmark(self, name: str) -> Path:
+        """A folder that a benchmark's reader accepts, written once."""
+        root = self.folder / name
+        if root.exists():
+            return root
+        if name == "market1501":
+            shutil.copytree(self.rendered, root)
+            (root / "distractors_500k").mkdir()
+            for image in sorted((root / "bounding_box_test").glob("0000_*"))[:4]:
+                shutil.copy(image, root / "distractors_500k")
+        elif name == "folder":
+            for path in self.rendered.glob("bounding_box_train/*.jpg"):
+                person, camera = path.name.split("_")[:2]
+                target = root / person / camera[:2] / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+        elif name == "viper":
+            for camera in ("cam_a", "cam_b"):
+                (root / camera).mkdir(parents=True)
+                for person in range(632):
+                    write_image(root / camera / f"{person:03}_0.bmp", seed=person)
+        elif name == "cuhk03":
+            root.mkdir()
+            write_archive(root / "cuhk-03.mat")
+        return root
+
+
+@pytest.fixture(scope="module")
+def sandbox(report, tmp_path_factory):
+    return Sandbox(tmp_path_factory.mktemp("documented"), report[0].parent)
+
+
+def small(words: list[str], sandbox: Sandbox) -> list[str]:
+    """A command of reidlib at the smallest size: see the module's docstring."""
+    out = [words[0]]
+    name = "market1501"
+    for before, word in zip(words, words[1:], strict=False):
+        if before == "--benchmark" or words[1] == "check":
+            name = word.partition(",")[0] if word != "DIR" else name
+        if before == "--profile":
+            word = "smoke"
+        elif before == "--seeds":
+            word = "1"
+        elif before == "render":
+            word = "smoke"
+        elif word == "RUN":
+            word = str(sandbox.trained("jlml-smoke-market1501" if "--distractors" in words else "jlml"))
+        elif word in ("QUERIES", "GALLERY", "IMAGES"):
+            word = str(sandbox.rendered / ("bounding_box_test" if word == "GALLERY" else "query"))
+        elif before == "--out" or (words[1] == "render" and word == "DIR"):
+            word = str(sandbox.folder / "out" / words[1])
+        elif word == "DIR":
+            word = str(sandbox.benchmark(name))
+        elif word.endswith("=DIR"):
+            other = word.removesuffix("=DIR")
+            word = f"{other}={sandbox.benchmark(other)}"
+        elif word == "features.parquet":
+            word = str(sandbox.folder / word)
+        out.append(word)
+    if words[1] in ("reproduce", "train") and "--profile" not in words:
+        out += ["--profile", "smoke"]
+    if words[1] not in ("check", "render") and "--device" not in words:
+        out += ["--device", "cpu"]
+    return out
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_command_runs(command, sandbox):
+    words = shlex.split(command.rpartition("&& ")[2] if command.startswith("python3 -m venv") else command)
+    match words:
+        case ["pytest"]:
+            assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()  # there this very line is run
+        case ["pytest", file, "-s"]:
+            collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", file])
+            assert file in collected
+        case ["pip", "install", "-e", target]:
+            assert_extra_is_installed(target)
+        case ["jupyter", "lab", notebook]:
+            port = free_port()
+            assert (ROOT / notebook).is_file()
+            settings = [
+                "--no-browser",
+                "--allow-root",
+                "--ip=127.0.0.1",
+                f"--port={port}",
+                "--ServerApp.token=x",
+            ]
+            page = f"http://127.0.0.1:{port}/lab/tree/{notebook}?token=x"
+            sandbox.serves([sys.executable, "-m", "jupyter", "lab", notebook, *settings], page)
+        case ["voila", notebook]:
+            port = free_port()
+            settings = ["--no-browser", f"--port={port}"]
+            sandbox.serves([sys.executable, "-m", "voila", notebook, *settings], f"http://127.0.0.1:{port}/")
+        case ["papermill", notebook, output, *parameters]:
+            parameters = ["smoke" if word == "quick" else "1" if word == "3" else word for word in parameters]
+            output = sandbox.folder / output
+            sandbox.run([sys.executable, "-m", "papermill", notebook, str(output), *parameters])
+            assert output.is_file()
+        case ["nbstripout", _]:
+            copies = shutil.copytree(ROOT / "notebooks", sandbox.folder / "notebooks")
+            sandbox.run([sys.executable, "-m", "nbstripout", *map(str, copies.glob("*.ipynb"))])
+            for path in copies.glob("*.ipynb"):
+                assert path.read_bytes() == (ROOT / "notebooks" / path.name).read_bytes(), path.name
+        case ["torchrun", "--nproc_per_node", number, *rest]:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", number]
+            sandbox.run([sys.executable, *launcher, *rest, "--profile", "smoke"])
+            assert sandbox.trained("pyramid")
+        case ["dask", *_]:
+            pytest.skip("runs together with the command that uses the cluster")
+        case ["reidlib", "reproduce", *_] if "--scheduler" in words:
+            with cluster(sandbox) as address:
+                words = [address if word == "tcp://HOST:8786" else word for word in words]
+                sandbox.run([*small(words, sandbox), "20", "--force"])
+        case ["reidlib", "reproduce", *rest]:
+            alone = any(word.isdecimal() and len(word) == 2 for word in rest) or not rest
+            sandbox.run(small(words, sandbox) + ([] if alone else ["20"]))
+        case ["reidlib", *_]:
+            sandbox.run(small(words, sandbox))
+        case _:
+            pytest.fail(f"no test knows how to run `{command}`: teach test_command_runs")
+
+
+def assert_extra_is_installed(target: str) -> None:
+    """The tests run in an installation with all extras: one of them must name what is installed."""
+    extra = re.fullmatch(r"\.(?:\[(\w+)\])?", target)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extra is None or extra in project["optional-dependencies"]
+    for line in requires("reidlib"):
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra or ""}):
+            assert version(requirement.name) in requirement.specifier
+
+
+@contextmanager
+def cluster(sandbox: Sandbox):
+    """The documented scheduler and worker, at a free port and with one worker."""
+    scheduler, worker = (line for line in COMMANDS["notebooks/README.md"] if line.startswith("dask "))
+    address = f"tcp://127.0.0.1:{free_port()}"
+    started = []
+    places = ["--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--dashboard-address", ":0"]
+    worker = worker.replace("tcp://HOST:8786", address).replace("--nworkers 8", "--nworkers 1")
+    lines = [
+        [*shlex.split(scheduler), *places],
+        [
+            *shlex.split(worker),
+            "--local-directory",
+            str(sandbox.folder / "dask"),
+            "--dashboard-address",
+            ":0",
+        ],
+    ]
+    settings = {"cwd": ROOT, "env": sandbox.environment, "start_new_session": True}
+    try:
+        for line in lines:
+            log = (sandbox.folder / f"{line[1]}.log").open("w")
+            started.append(subprocess.Popen(line, stdout=log, stderr=log, **settings))
+        yield address
+        assert all(process.poll() is None for process in started)
+    finally:
+        for process in started:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(TIMEOUT)
