@@ -1,11 +1,12 @@
 """Every command in README.md and notebooks/README.md runs, at the smallest size that there is.
 
-A command stands on a line of its own in a block marked ``sh``, or in the last column of the table of
-measurements. It runs as it is written, but for these substitutions: the profile ``smoke`` and the CPU, one seed,
-one trial, free ports, and folders of miniatures in place of RUN, DIR, QUERIES, GALLERY and IMAGES. Reports on real
-benchmarks run one notebook. Benchmarks of speed are only imported and collected: they take minutes.
+A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements. It
+runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, free ports, and small
+folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. Reports that name no notebook run one of them, except
+the plain `reidlib reproduce`. Benchmarks of speed are only imported and collected, because they take minutes.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -43,7 +44,8 @@ ALL = list(dict.fromkeys(command for commands in COMMANDS.values() for command i
 
 def test_commands_are_found():
     assert {command.split()[0] for command in ALL} == {
-        "python3", "jupyter", "reidlib", "torchrun", "papermill", "pip", "dask", "voila", "nbstripout", "pytest"
+        "python3", "jupyter", "reidlib", "torchrun", "papermill", "pip", "dask", "voila", "nbstripout",
+        "pytest",
     }  # fmt: skip
     for document, commands in COMMANDS.items():
         text = (ROOT / document).read_text(encoding="utf-8")
@@ -138,7 +140,7 @@ def small(words: list[str], sandbox: Sandbox) -> list[str]:
     """A command of reidlib at the smallest size: see the module's docstring."""
     out = [words[0]]
     name = "market1501"
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in itertools.pairwise(words):
         if before == "--benchmark" or words[1] == "check":
             name = word.partition(",")[0] if word != "DIR" else name
         if before == "--profile":
