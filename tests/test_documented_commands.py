@@ -1,9 +1,9 @@
 """Every command in README.md and notebooks/README.md runs, at the smallest size that there is.
 
-A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements. It
-runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, free ports, and small
-folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. Reports that name no notebook run one of them, except
-the plain `reidlib reproduce`. Benchmarks of speed are only imported and collected, because they take minutes.
+A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements.
+It runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, free ports, and
+small folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. A report that names no notebook runs one,
+except the plain ``reidlib reproduce``. Benchmarks of speed take minutes and are only collected.
 """
 
 import itertools
