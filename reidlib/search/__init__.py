@@ -30,11 +30,18 @@ from reidlib.ranking.distances import (
 )
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
-from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
+from reidlib.search.report import (
+    SHEET_ROWS,
+    Nearest,
+    SearchRanking,
+    describe_search,
+    draw_contact_sheet,
+    write_search,
+)
 from reidlib.search.verification import (
     UNKNOWN_CAMERA,
     VerificationPairs,
-    calibration_of,
+    calibrate_threshold,
     check_rate,
     pairs_within,
 )
@@ -51,8 +58,8 @@ _WAITING = 2**20
 class SearchResult:
     """What a search found and wrote; ``text`` is what the command line prints."""
 
-    searched: Searched
-    written: tuple[Path, ...]
+    ranking: SearchRanking
+    files: tuple[Path, ...]
     text: str
 
 
@@ -124,7 +131,7 @@ def search(
             f"no person is known in {sources[1 - place]}: a threshold is measured within {where} alone"
         ]
     try:
-        calibration = calibration_of(pairs, rate, where, execution.torch_device)
+        calibration = calibrate_threshold(pairs, rate, where, execution.torch_device)
     except InputError as error:
         if asked:
             raise
@@ -134,12 +141,14 @@ def search(
             "these images lie in the folder that the run was trained on: a threshold measured on people it "
             "has seen is too high for strangers"
         )
-    searched = Searched(*sets[:2], queries, images, nearest, calibration)
-    picture, missing = sheet_of(searched, sheet)
+    searched = SearchRanking(*sets[:2], queries, images, nearest, calibration)
+    picture, missing = draw_contact_sheet(searched, sheet)
     written = write_search(searched, out, picture)
     where = f"written to {out}: {', '.join(path.name for path in written)}"
     return SearchResult(
-        searched, written, "\n".join(filter(None, [*described(searched, top), *remarks, missing, where]))
+        searched,
+        written,
+        "\n".join(filter(None, [*describe_search(searched, top), *remarks, missing, where])),
     )
 
 

@@ -37,7 +37,7 @@ class SheetRow(NamedTuple):
 
     image_hwc: np.ndarray  # uint8
     label: str
-    found: Sequence[RankedImage]
+    results: Sequence[RankedImage]
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Image:

@@ -43,7 +43,7 @@ class Nearest(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Searched:
+class SearchRanking:
     """Queries, the images that were searched, and what was found.
 
     queries, images: the features of ``query`` and ``gallery`` with persons and cameras as numbers that mean
@@ -57,7 +57,7 @@ class Searched:
     nearest: Nearest
     calibration: Calibration | None
 
-    def list_of(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
+    def ranked_list(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
         """A query's list: gallery index, distance, is it the query's person, is it within the threshold.
 
         None is unknown, or no threshold.
@@ -73,7 +73,7 @@ class Searched:
             within = None if self.calibration is None else distance <= self.calibration.threshold.distance
             yield index, distance, match, within
 
-    def images_of_others(self) -> tuple[float, bool]:
+    def count_other_images(self) -> tuple[float, bool]:
         """How many images of other people there are for a query, on average, and is that an upper bound?
 
         It is where some person is unknown: whoever is not known to be the query's person counts.
@@ -84,7 +84,7 @@ class Searched:
         return len(there) - float(own[asked + 1].mean()), bool(JUNK in asked or JUNK in there)
 
 
-def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
+def draw_contact_sheet(searched: SearchRanking, count: int) -> tuple[Image.Image | None, str]:
     """The contact sheet of the first ``count`` queries; where images are missing none, and why."""
     if not count:
         return None, ""
@@ -101,7 +101,7 @@ def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
 
     query, gallery = searched.query, searched.gallery
     for row in range(min(count, len(query))):
-        listed = list(searched.list_of(row))[:SHEET_WIDE]
+        listed = list(searched.ranked_list(row))[:SHEET_WIDE]
         found = [
             RankedImage(picture(gallery, index), distance, match, within)
             for index, distance, match, within in listed
@@ -113,7 +113,7 @@ def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
     return contact_sheet(rows, lines=_sheet_lines(searched, len(rows))), ""
 
 
-def write_search(searched: Searched, out: Path, sheet: Image.Image | None) -> tuple[Path, ...]:
+def write_search(searched: SearchRanking, out: Path, sheet: Image.Image | None) -> tuple[Path, ...]:
     """Write what a search found to a folder, each file whole; what an earlier one left there is replaced.
 
     Raises InputError when the disk is full or the folder cannot be written.
@@ -130,7 +130,7 @@ def write_search(searched: Searched, out: Path, sheet: Image.Image | None) -> tu
     return tuple(out / name for name in OUTPUTS if (out / name).exists())
 
 
-def described(searched: Searched, top: int) -> list[str]:
+def describe_search(searched: SearchRanking, top: int) -> list[str]:
     """What was searched and found, in a few sentences, one a line."""
     query, gallery = searched.query, searched.gallery
     sizes = f"{counted(len(query), 'query images')}, {counted(len(gallery), 'images')} to search"
@@ -139,7 +139,7 @@ def described(searched: Searched, top: int) -> list[str]:
     if lengths.min() < top:
         shortest = counted(lengths.min(), "images")
         said.append(f"lists end after {shortest}: there are no more, and none finds itself")
-    first = [match for row in range(len(query)) for _, _, match, _ in list(searched.list_of(row))[:1]]
+    first = [match for row in range(len(query)) for _, _, match, _ in list(searched.ranked_list(row))[:1]]
     if known := [match for match in first if match is not None]:
         sides = searched.queries, searched.images
         cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
@@ -150,7 +150,7 @@ def described(searched: Searched, top: int) -> list[str]:
     return said + _threshold_described(searched)
 
 
-def _sheet_lines(searched: Searched, shown: int) -> list[str]:
+def _sheet_lines(searched: SearchRanking, shown: int) -> list[str]:
     total = len(searched.query)
     if total == 1:
         lines = ["The one query image"]
@@ -173,7 +173,7 @@ def _sheet_lines(searched: Searched, shown: int) -> list[str]:
     return lines
 
 
-def _write_lists(path: Path, searched: Searched) -> None:
+def _write_lists(path: Path, searched: SearchRanking) -> None:
     query, gallery = searched.query, searched.gallery
     # A file's name may hold bytes that are no UTF-8; they come out as they went in.
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
@@ -200,7 +200,7 @@ def _write_figure(path: Path, calibration: Calibration) -> None:
         plt.close(figure)
 
 
-def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
+def _threshold_content(calibration: Calibration, searched: SearchRanking) -> dict:
     threshold, people = calibration.threshold, calibration.false_matches
     others, upper_bound = searched.images_of_others()
     return {
@@ -233,7 +233,7 @@ def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
     }
 
 
-def _threshold_described(searched: Searched) -> list[str]:
+def _threshold_described(searched: SearchRanking) -> list[str]:
     calibration = searched.calibration
     if calibration is None:
         return []

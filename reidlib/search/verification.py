@@ -56,7 +56,7 @@ class Threshold(NamedTuple):
     """
 
     distance: float
-    asked_rate: float
+    requested_rate: float
     false_match_rate: float
     true_match_rate: float
     num_false_matches: int
@@ -79,7 +79,7 @@ class Calibration:
     threshold: Threshold
     false_matches: FalseMatches
     histogram: PairHistogram
-    where: str
+    source: str
     num_images: int
     num_persons: int
     num_cameras: int  # 0: unknown
@@ -204,7 +204,7 @@ def pair_distances_histogram(
     return PairHistogram(width, same, different)
 
 
-def false_match_persons(
+def count_false_match_persons(
     pairs: VerificationPairs,
     histogram: PairHistogram,
     threshold: Threshold,
@@ -285,7 +285,9 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     )
 
 
-def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: torch.device) -> Calibration:
+def calibrate_threshold(
+    pairs: VerificationPairs, rate: float, where: str, device: torch.device
+) -> Calibration:
     """The threshold of a rate, measured on pairs of images from ``where``; errors as ``threshold_for``.
 
     Raises InputError, too, where no person is known or no pair of one person is counted.
@@ -306,7 +308,7 @@ def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: to
             mend += ", or count pairs within a camera with --same-camera"
         raise InputError(rule, f"none in {where}", mend)
     threshold = threshold_for(histogram, rate)
-    false_matches = false_match_persons(pairs, histogram, threshold, device=device)
+    false_matches = count_false_match_persons(pairs, histogram, threshold, device=device)
     known = [side.person_ids != JUNK for side in sides]
     once = [mask.copy() for mask in known]
     if pairs.left_out is not None:  # an image of both sets is one image

@@ -97,8 +97,8 @@ def test_rows_are_means_over_the_partitions(folders):
     assert own.incomplete.startswith("probe holds 4 images, 246 fewer than belong there")
     rows = own_rows(GRID, own)
     assert [row["method"] for row in rows] == [
-        "this suite: jlml, profile smoke, not the whole benchmark",
-        "this suite: pyramid, profile smoke, not the whole benchmark",
+        "this suite: jlml, profile smoke, incomplete benchmark",
+        "this suite: pyramid, profile smoke, incomplete benchmark",
     ]
     for name, row in zip(benchmark_runs.OWN, rows, strict=True):
         runs = [own.runs[name, trial][0] for trial in range(3)]
@@ -129,7 +129,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
     rows = own_rows(GRID, own)
     assert rows[0]["method"] == (
-        "this suite: jlml, profile smoke, not the whole benchmark, pre-trained, 1 of 3 partitions"
+        "this suite: jlml, profile smoke, incomplete benchmark, pre-trained, 1 of 3 partitions"
     )
     # The large sets do not, and neither do the small ones without both folders.
     assert benchmark_tables.before("market1501", folders) == ()
@@ -331,7 +331,7 @@ def test_the_benchmark_at_hand_may_be_one_of_the_tables(tmp_path, capsys):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("jlml-smoke-market1501-seed0  done") == 1
     page = (tmp_path / "elsewhere" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
-    assert "this suite: jlml, profile smoke, not the whole benchmark" in page
+    assert "this suite: jlml, profile smoke, incomplete benchmark" in page
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_p
     done = subprocess.run([*command, "42", *given], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "elsewhere" / "paper" / "42_benchmarks" / "index.html").read_text()
-    assert "this suite: jlml, profile paper, not the whole benchmark" in page
+    assert "this suite: jlml, profile paper, incomplete benchmark" in page
     assert "this needs Market-1501 or DukeMTMC-reID" in page
     for more in (["42"], ["30", "42", *given]):  # else one is needed
         refused = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)

@@ -205,7 +205,7 @@ def test_unlabelled_images_are_ranked_without_a_threshold_and_with_one_that_was_
     result = search(flat / "0.jpg", flat, run=run, out=tmp_path / "out", **QUIET)
     assert "no threshold: " in result.text
     assert "--calibrate" in result.text
-    assert {path.name for path in result.written} == {"ranked.csv", "contact_sheet.jpg"}
+    assert {path.name for path in result.files} == {"ranked.csv", "contact_sheet.jpg"}
     assert {row["within_threshold"] for row in table(tmp_path / "out")} == {""}
     labelled = people(tmp_path / "labelled")
     options = {"run": run, "out": tmp_path / "out", "calibrate": labelled, "false_match_rate": 0.1}
@@ -226,7 +226,7 @@ def test_verdicts_by_hand(tmp_path):
     strangers = [10.0 * step for step in range(1, 11)]
     gallery = saved(tmp_path / "g.npz", [12.0, *strangers], persons=["a", *"bcdefghijk"], cameras=["2"] * 11)
     result = search(query, gallery, out=tmp_path / "out", top=3, false_match_rate=0.1, **QUIET)
-    found = result.searched.calibration.threshold
+    found = result.ranking.calibration.threshold
     assert (found.num_false_matches, found.num_different, found.num_same) == (1, 10, 1)
     assert 19.9 < found.distance < 20
     rows = table(tmp_path / "out")
@@ -259,7 +259,7 @@ def test_a_querys_own_images_are_not_counted_as_other_peoples(tmp_path):
     """Three images of a, two of b, one of c: a query meets 3, 4 or 5 of others, 22 of 6 on average."""
     images = saved(tmp_path / "f.npz", [0.0, 1, 2, 10, 11, 30], persons=[*"aaabbc"])
     options = {"out": tmp_path / "out", "false_match_rate": 0.5, **QUIET}
-    found = search(images, images, **options).searched.calibration.threshold
+    found = search(images, images, **options).ranking.calibration.threshold
     # As often as a query really meets a false one: each false pair is met from both sides.
     assert per_query(tmp_path / "out") == {
         "images_of_other_people": pytest.approx(22 / 6),
@@ -331,9 +331,9 @@ def test_a_threshold_is_measured_within_the_side_whose_persons_are_known(tmp_pat
     sides = (own, flat) if labelled_queries else (flat, own)
     result = search(*sides, out=tmp_path / "out", false_match_rate=0.3, **QUIET)
     assert f"no person is known in {flat}: a threshold is measured within {own} alone" in result.text
-    assert result.searched.calibration.where == str(own)
-    assert result.searched.calibration.num_images == 4
-    found = result.searched.calibration.threshold
+    assert result.ranking.calibration.source == str(own)
+    assert result.ranking.calibration.num_images == 4
+    found = result.ranking.calibration.threshold
     assert (found.num_same, found.num_different) == (2, 4)
     with pytest.raises(InputError, match=r"none known in .*flat\.npz; give some with --calibrate"):
         search(flat, flat, out=tmp_path / "new", false_match_rate=0.3, **QUIET)
@@ -361,7 +361,7 @@ def test_an_image_of_both_sets_counts_once(run, tmp_path):
         for image in sorted((gallery / person).iterdir()):
             (queries / person / image.name).symlink_to(image)
     options = {"run": run, "false_match_rate": 0.2, "sheet": 0, **QUIET}
-    found = search(queries, gallery, out=tmp_path / "out", **options).searched.calibration
+    found = search(queries, gallery, out=tmp_path / "out", **options).ranking.calibration
     assert found.num_images == 10
     # Pairs of the six queries: 3 of one person and 12 of two. With the four other images 24 of two.
     assert (found.threshold.num_same, found.threshold.num_different) == (3, 36)
@@ -383,7 +383,7 @@ def test_one_camera_is_explained_and_allowed_when_asked_for(tmp_path):
     with pytest.raises(InputError, match="two cameras; got none in"):
         search(features, features, out=tmp_path / "new", false_match_rate=0.5, **QUIET)
     options = {"out": tmp_path / "new", "false_match_rate": 0.5, "same_camera": True}
-    found = search(features, features, **options, **QUIET).searched.calibration
+    found = search(features, features, **options, **QUIET).ranking.calibration
     assert found.threshold.num_same == 2
     assert json.loads((tmp_path / "new" / "threshold.json").read_text())["calibrated_on"][
         "same_person_pairs_within_a_camera"
@@ -473,7 +473,7 @@ def test_the_sheet_says_what_its_words_mean(run, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "contact_sheet", listening)
     monkeypatch.setattr(figures, "_centred", lambda *given: (drawn.append(given[3]), centred(*given))[1])
     root = people(tmp_path / "all")
-    found = search(root, root, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET).searched
+    found = search(root, root, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET).ranking
     threshold = found.calibration.threshold
     assert f"same: at most {threshold.distance:.3f} away, so taken for the same person." in said[-1]
     missed = 100 - 100 * threshold.true_match_rate

@@ -14,7 +14,7 @@ from reidlib.search import verification
 from reidlib.search.verification import (
     PairHistogram,
     VerificationPairs,
-    false_match_persons,
+    count_false_match_persons,
     pair_distances_histogram,
     threshold_for,
 )
@@ -101,7 +101,7 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
             assert np.array_equal(counts, counted(np.array(distances), histogram))
         if histogram.different.sum() and histogram.different[0] == 0:
             threshold = threshold_for(histogram, 0.6 if histogram.different.sum() > 1 else 0.9999999999)
-            found = false_match_persons(pairs_counted, histogram, threshold)
+            found = count_false_match_persons(pairs_counted, histogram, threshold)
             near = {
                 frozenset(map(int, persons))
                 for distance, persons in pairs.values()
@@ -121,8 +121,8 @@ def test_people_behind_false_matches_within_one_set():
     histogram = pair_distances_histogram(VerificationPairs(images))
     threshold = threshold_for(histogram, 0.24)
     assert threshold.num_false_matches == 9
-    assert false_match_persons(VerificationPairs(images), histogram, threshold) == (2, 1, 15)
-    assert false_match_persons(VerificationPairs(images), histogram, threshold_for(histogram, 0.03)) == (
+    assert count_false_match_persons(VerificationPairs(images), histogram, threshold) == (2, 1, 15)
+    assert count_false_match_persons(VerificationPairs(images), histogram, threshold_for(histogram, 0.03)) == (
         2,
         1,
         15,
