@@ -171,7 +171,7 @@ def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN}
     scores = ExperimentScores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
     return {
-        row: {name: _over_trials(list(trials[name])) for name in table.columns}
+        str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
         for row, trials in scores.groupby(lambda row_and_trial: row_and_trial[0], sort=False)
     }
 
@@ -215,7 +215,7 @@ def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
     sources = {"JLML": "paper", "Pyramid": "paper"}
     scores = {
         name: (float(value), sources.get(name, "other"))
-        for name, value in table.printed().set_index("method")["R1"].items()
+        for name, value in table.printed()[["method", "R1"]].to_numpy()
         if value
     }
     if own is not None and not own.lack:

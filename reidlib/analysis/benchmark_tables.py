@@ -60,7 +60,7 @@ def published(name: str, **keys: str) -> pd.DataFrame:
         InputError: If there is no such table.
     """
     lines = lines_of(f"published/{name}")
-    return lines[(lines.reindex(columns=list(keys)) == list(keys.values())).all(axis="columns")]
+    return lines.loc[(lines.reindex(columns=list(keys)) == list(keys.values())).all(axis="columns")]
 
 
 def published_row(name: str, **keys: str) -> dict[str, str]:
@@ -115,11 +115,11 @@ class Table:
     def lines(self) -> pd.DataFrame:
         """The lines of the file that the table shows, with all columns."""
         lines = published(self.file, **self.keys)
-        return lines[(lines[list(self.columns.values())] != "").any(axis="columns")]
+        return lines.loc[(lines[list(self.columns.values())] != "").any(axis="columns")]
 
     def printed(self) -> pd.DataFrame:
         """Return the table as printed, without rows that are empty in its columns."""
-        lines = self.lines[["method", *self.columns.values()]]
+        lines = self.lines.loc[:, ["method", *self.columns.values()]]
         return lines.set_axis(["method", *self.columns], axis="columns")
 
 
@@ -317,10 +317,10 @@ def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
 
 def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
     """Combine CUHK03 and Market-1501 into one benchmark; None if the folder of either is not given."""
-    roots = [folder_of(name, folders) for name in PRETRAINING_SETS]
-    if None in roots:
+    roots = {name: folder for name in PRETRAINING_SETS if (folder := folder_of(name, folders))}
+    if len(roots) < len(PRETRAINING_SETS):
         return None
-    return combine([load(name, root) for name, root in zip(PRETRAINING_SETS, roots, strict=True)])
+    return combine([load(name, root) for name, root in roots.items()])
 
 
 def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
@@ -334,10 +334,16 @@ def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Bench
     return () if combined is None else (combined,)
 
 
+def _required_folder(specification: str, folders: Mapping[str, str | Path]) -> Path:
+    folder = folder_of(specification, folders)
+    assert folder is not None, f"no folder is given for {specification}"
+    return folder
+
+
 def load_trial(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
     """Load a partition of a benchmark from its folder; raises InputError like ``load``."""
     name, options = parse(specification)
-    return load(name, folder_of(specification, folders), trial=trial, **options)
+    return load(name, _required_folder(specification, folders), trial=trial, **options)
 
 
 def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int) -> list[Benchmark]:
@@ -352,4 +358,4 @@ def folder_deviations(specification: str, folders: Mapping[str, str | Path]) -> 
     from reidlib.data.check import count_deviations  # imports torch, to read images
 
     name, options = parse(specification)
-    return count_deviations(name, folder_of(specification, folders), **options)
+    return count_deviations(name, _required_folder(specification, folders), **options)

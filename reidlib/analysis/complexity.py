@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *input_size, device=device)
-    classifiers = sum(parameter.numel() for parameter in model.classifiers.parameters())
+    classifiers = sum(parameter.numel() for parameter in cast(nn.Module, model.classifiers).parameters())
     parameters = sum(parameter.numel() for parameter in model.parameters()) - classifiers
     with evaluating(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         output = model(image)
@@ -62,14 +62,14 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
         parameters,
         counter.get_total_flops(),
         _weighted_depth(output.logits),
-        model.streams,
+        cast(int, model.streams),
     )
 
 
 def _weighted_depth(output: Tensor) -> int:
     """Return the most layers with weights on any path through the autograd graph of ``output``."""
-    depth: dict = {}
-    stack = [output.grad_fn]
+    depth: dict[Any, int] = {}
+    stack: list[Any] = [output.grad_fn]
     while stack:  # post-order without recursion: the graph is hundreds of nodes deep
         node = stack[-1]
         inputs = [next_node for next_node, _ in node.next_functions if next_node is not None]

@@ -151,7 +151,7 @@ class ExperimentScores:
             self._scores[cell] = [self._branch(run, cell) for run in self.runs.runs[cell.experiment]]
         return self._scores[cell]
 
-    def tidy(self, cells: Mapping[str, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
+    def tidy(self, cells: Mapping[Any, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
         """Return the scores in long form: one line per row, available seed and measure.
 
         Args:
@@ -175,7 +175,7 @@ class ExperimentScores:
         ]
         return pd.DataFrame(lines, columns=["row", *Cell._fields, "seed", "measure", "value"])
 
-    def spreads(self, cells: Mapping[str, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
+    def spreads(self, cells: Mapping[Any, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
         """Return means and intervals over the seeds.
 
         Args:
@@ -348,7 +348,9 @@ def style_table(table: pd.DataFrame) -> Styler:
     Returns:
         A pandas ``Styler``, which JupyterLab shows as an HTML table.
     """
-    return table.style.format(_cell_text).hide(axis="index")
+    styler = table.style.hide(axis="index")
+    styler.format(_cell_text)
+    return styler
 
 
 def records(table: pd.DataFrame) -> list[dict[str, str]]:
