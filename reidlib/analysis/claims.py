@@ -266,10 +266,7 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     """
     if not claim.contrasts:
         return Verdict(claim, UNDECIDED, claim.impossible, {})
-    intervals = {
-        contrast.label: scores.difference(contrast.plus, contrast.minus, claim.measure)
-        for contrast in claim.contrasts
-    }
+    intervals = {c.label: scores.difference(c.plus, c.minus, claim.measure) for c in claim.contrasts}
     limits = {1: 0.0}  # by the number of seeds; ``SMALLEST_GAIN`` for two or more
     too_small = [label for label, i in intervals.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
     missing = [label for label, i in intervals.items() if i is None]
@@ -285,8 +282,7 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     if unclear:
         reason = f"the interval includes zero: {', '.join(unclear)}{basis}"
         return Verdict(claim, UNDECIDED, reason, intervals)
-    every = "the interval is" if len(intervals) == 1 else "all intervals are"
-    return Verdict(claim, HOLDS, f"{every} above zero{basis}", intervals)
+    return Verdict(claim, HOLDS, f"every interval is above zero{basis}", intervals)
 
 
 def of_notebook(notebook: str) -> tuple[Claim, ...]:
@@ -379,11 +375,6 @@ def required_experiments(
     """
     cells = [cell for claim in claims for cell in claim.cells]
     names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
-    perturbed = dict.fromkeys(
-        (cell.experiment, cell.condition) for cell in cells if cell.condition is not None
-    )
-    perturbations = {
-        name: tuple(perturbation for other, perturbation in perturbed if other == name)
-        for name, _ in perturbed
-    }
+    pairs = dict.fromkeys((cell.experiment, cell.condition) for cell in cells if cell.condition is not None)
+    perturbations = {name: tuple(value for other, value in pairs if other == name) for name, _ in pairs}
     return tuple(names), perturbations

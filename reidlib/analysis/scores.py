@@ -68,8 +68,8 @@ class Spread(NamedTuple):
         if math.isnan(self.mean):
             return "–"
         text = f"{self.mean:.1f}" if self.half_width is None else f"{self.mean:.1f} ± {self.half_width:.1f}"
-        complete = self.seeds == self.requested
-        return text if complete else f"{text} ({self.seeds} of {self.requested} {self.over})"
+        missing = self.seeds != self.requested
+        return f"{text} ({self.seeds} of {self.requested} {self.over})" if missing else text
 
 
 # Path of keys to each measure within the scores of a branch.

@@ -94,18 +94,12 @@ def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> I
     # variation of single queries enters both shares, which makes the interval conservative.
     differences_sq = np.asarray(differences_sq, dtype=float)
     if differences_sq.ndim != 2 or not differences_sq.shape[0]:
-        raise InputError(
-            "differences have the shape (seeds, queries)",
-            f"shape {differences_sq.shape}",
-            "stack one row per seed",
-        )
+        rule = "differences have the shape (seeds, queries)"
+        raise InputError(rule, f"shape {differences_sq.shape}", "stack one row per seed")
     persons_q = np.arange(differences_sq.shape[1]) if persons_q is None else np.asarray(persons_q)
     if persons_q.shape != differences_sq.shape[1:]:
-        raise InputError(
-            "every query shows one person",
-            f"{len(persons_q)} person ids for {differences_sq.shape[1]} queries",
-            "give one id per query",
-        )
+        numbers = f"{len(persons_q)} person ids for {differences_sq.shape[1]} queries"
+        raise InputError("every query shows one person", numbers, "give one id per query")
     valid_q = np.isfinite(differences_sq).all(0)
     if not valid_q.any():
         raise InputError("a difference needs a query with a match", "none", "check the scores")

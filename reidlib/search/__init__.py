@@ -35,7 +35,7 @@ from reidlib.search.report import (
     Nearest,
     SearchRanking,
     describe_search,
-    draw_contact_sheet,
+    draw_sheet,
     write_search,
 )
 from reidlib.search.verification import (
@@ -145,9 +145,7 @@ def search(
         side = has_persons.index(True)
         pairs = VerificationPairs((queries, images)[side], None, same_camera)
         measured, source = [sets[side]], str(sources[side])
-        remarks = [
-            f"{sources[1 - side]} has no known persons: the threshold is measured within {source} alone"
-        ]
+        remarks = [f"{sources[1 - side]} has no known persons: the threshold is measured within {source}"]
     try:
         calibration = calibrate_threshold(pairs, rate, source, execution.torch_device)
     except InputError as error:
@@ -160,7 +158,7 @@ def search(
             "people of the training is too high for other people"
         )
     ranking = SearchRanking(sets[0], sets[1], queries, images, nearest, calibration)
-    picture, missing = draw_contact_sheet(ranking, sheet)
+    picture, missing = draw_sheet(ranking, sheet)
     files = write_search(ranking, out, picture)
     remarks += [missing, f"written to {out}: {', '.join(path.name for path in files)}"]
     return SearchResult(ranking, files, "\n".join(filter(None, [*describe_search(ranking, top), *remarks])))
@@ -246,14 +244,12 @@ def _nearest_of_block(
             row_n, index_n = row_n[near_n].cpu().numpy(), index_n[near_n].cpu().numpy()
             squared_n = pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
             added = row_n, index_n, squared_n
-            measured = _keep_nearest(places, *map(np.concatenate, zip(measured, added, strict=True)))
+            measured = _nearest(places, *map(np.concatenate, zip(measured, added, strict=True)))
             waiting, num_waiting = [], 0
     return measured
 
 
-def _keep_nearest(
-    places: int, row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray
-) -> list[np.ndarray]:
+def _nearest(places: int, row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray) -> list[np.ndarray]:
     """Keep the nearest images of each row, row by row; ties by index."""
     order = np.lexsort((index_n, squared_n, row_n))
     row_n = row_n[order]
@@ -336,24 +332,20 @@ def _load_sets(sources: Sequence[str | Path], network: TrainedNetwork | None) ->
         raise InputError(
             "images need a trained run that embeds them",
             f"{images[0]} and no run",
-            "give the run's folder with --run",
+            "give its folder with --run",
         )
     sets: dict[Path, FeatureSet] = {}
     paths = [Path(source).expanduser().absolute() for source in sources]
     for path in dict.fromkeys(paths):
-        if is_feature_file(path):
+        if network is None or is_feature_file(path):
             sets[path] = read_features(path)
         else:
-            assert network is not None
             sets[path] = embed_own(network, path)
     keys = {str(path): features.information["network"] for path, features in sets.items()} | own_key
     if len(set(keys.values())) > 1:
         listing = ", ".join(f"{key} of {Path(source).name}" for source, key in keys.items())
-        raise InputError(
-            "features can be compared only if one trained run computed them",
-            listing,
-            "embed all images with one run",
-        )
+        rule = "features can be compared only if one trained run computed them"
+        raise InputError(rule, listing, "embed all images with one run")
     return [sets[path] for path in paths]
 
 
@@ -365,9 +357,8 @@ def _label(sets: Sequence[FeatureSet]) -> list[Embeddings]:
         if id(feature_set) not in embeddings:
             person_ids = [persons.setdefault(_plain(name), len(persons)) for name in feature_set.persons]
             camera_ids = [cameras.setdefault(_plain(name), len(cameras)) for name in feature_set.cameras]
-            embeddings[id(feature_set)] = Embeddings(
-                feature_set.features, np.array(person_ids), np.array(camera_ids)
-            )
+            ids = np.array(person_ids), np.array(camera_ids)
+            embeddings[id(feature_set)] = Embeddings(feature_set.features, *ids)
     return [embeddings[id(feature_set)] for feature_set in sets]
 
 

@@ -103,7 +103,7 @@ class SearchRanking:
         return len(gallery_ids) - float(own[query_ids + 1].mean()), is_bound
 
 
-def draw_contact_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, str]:
+def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, str]:
     """Draw the contact sheet of the first queries.
 
     Args:

@@ -332,7 +332,7 @@ def test_the_threshold_is_measured_within_the_side_with_known_persons(tmp_path, 
     flat = saved(tmp_path / "flat.npz", [0.5, 6.0])
     sides = (own, flat) if labelled_queries else (flat, own)
     result = search(*sides, out=tmp_path / "out", false_match_rate=0.3, **QUIET)
-    assert f"{flat} has no known persons: the threshold is measured within {own} alone" in result.text
+    assert f"{flat} has no known persons: the threshold is measured within {own}\n" in result.text
     assert result.ranking.calibration.source == str(own)
     assert result.ranking.calibration.num_images == 4
     threshold = result.ranking.calibration.threshold
