@@ -106,7 +106,7 @@ _FIRST_SEED_SEEN = "the first seed of each, on the embedded benchmark"
 def _loses_less(factor: str, stripes: Cell) -> Contrast:
     """Build the contrast: the stripes' loss of mAP at a factor's strongest value, minus Pyramid's."""
     strongest = Perturbation(factor, PERTURBATIONS[factor][-1])
-    rate = ", same rate" if stripes == _STRIPES_SAME_RATE else ""
+    rate = " (same rate)" if stripes == _STRIPES_SAME_RATE else ""
     return Contrast(
         f"{strongest.name.replace('_', ' ')}: stripes' loss − pyramid's{rate}",
         (_PYRAMID._replace(condition=strongest), stripes),
@@ -132,7 +132,7 @@ CLAIMS = (
         "JLML",
         "Global and local features complement each other.",
         "30_ablation_losses",
-        "mAP of the MultiLoss network: joined feature above its global and above its local part",
+        "mAP of the MultiLoss network: joined feature above its global and above its local feature",
         (
             _above("joined − global", _JLML, Cell("jlml", "global")),
             _above("joined − local", _JLML, Cell("jlml", "local")),
@@ -230,8 +230,8 @@ CLAIMS = (
         (
             _above("all − stripes", _PYRAMID, _STRIPES),
             _above("all − whole body", _PYRAMID, Cell("pyramid-global")),
-            _above("all − stripes, same rate", _PYRAMID, _STRIPES_SAME_RATE),
-            _above("all − whole body, same rate", _PYRAMID, Cell("pyramid-global-same-rate")),
+            _above("all − stripes (same rate)", _PYRAMID, _STRIPES_SAME_RATE),
+            _above("all − whole body (same rate)", _PYRAMID, Cell("pyramid-global-same-rate")),
         ),
         seen=f"{_ONE_SEED_SEEN}, and two more of the first difference",
     ),
@@ -276,11 +276,11 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     if scores.runs.profile == "smoke":
         return Verdict(claim, UNDECIDED, "a smoke run only checks that everything runs", intervals)
     if too_small:
-        return Verdict(claim, FAILS, f"below the smallest gain: {', '.join(too_small)}{basis}", intervals)
+        return Verdict(claim, FAILS, f"below the smallest gain: {'; '.join(too_small)}{basis}", intervals)
     if missing:
-        return Verdict(claim, UNDECIDED, f"missing runs: {', '.join(missing)}", intervals)
+        return Verdict(claim, UNDECIDED, f"missing runs: {'; '.join(missing)}", intervals)
     if unclear:
-        reason = f"the interval includes zero: {', '.join(unclear)}{basis}"
+        reason = f"the interval includes zero: {'; '.join(unclear)}{basis}"
         return Verdict(claim, UNDECIDED, reason, intervals)
     return Verdict(claim, HOLDS, f"every interval is above zero{basis}", intervals)
 
@@ -306,8 +306,9 @@ def verdict_sentence(verdict: Verdict) -> str:
     Returns:
         The claim's statement, its test, the measured differences in points, and the outcome with its reason.
     """
+    differences = _differences_text(verdict, " points")
     return (
-        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {_differences_text(verdict, ' points')}. "
+        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {f'{differences}. ' if differences else ''}"
         f"**{SIGNS[verdict.word]} {verdict.word}**: {verdict.reason}."
     )
 

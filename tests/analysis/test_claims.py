@@ -106,6 +106,7 @@ def test_the_fewest_seeds_of_all_contrasts_are_named(tmp_path):
 def test_a_claim_without_contrasts_is_undecided(tmp_path):
     verdict = decide(claim(impossible="no metric yet"), scores_of(tmp_path, [0.6], [0.5]))
     assert (verdict.word, verdict.reason) == (UNDECIDED, "no metric yet")
+    assert claims.verdict_sentence(verdict).endswith("Test: a above b. **? undecided here**: no metric yet.")
 
 
 def test_a_smoke_run_decides_nothing(tmp_path):
