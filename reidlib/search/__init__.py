@@ -102,7 +102,7 @@ def search(
             pairs within it.
         same_camera: Whether pairs of one person in one camera count, for data with a single camera.
         sheet: Number of queries on the contact sheet, at most 200; 0 for no sheet.
-        device: "auto", "cpu", "cuda" or another torch device.
+        device: "auto", or a device of this machine: "cpu", "cuda", "cuda:1" or "mps".
         progress: Whether progress bars are shown.
 
     Returns:

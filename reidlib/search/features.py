@@ -135,7 +135,7 @@ def write_features(
         run: Folder of the trained run.
         images: One image, a folder, a folder per person, or a CSV (see ``list_own``).
         out: File to write, with the ending .npz or .parquet.
-        device: "auto", "cpu", "cuda" or another torch device.
+        device: "auto", or a device of this machine: "cpu", "cuda", "cuda:1" or "mps".
         progress: Whether a progress bar is shown.
 
     Returns:
