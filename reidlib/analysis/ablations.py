@@ -1,9 +1,10 @@
-"""The papers' ablations: which rows stand in a table, against which baseline, and what the paper printed.
+"""The papers' ablations: the rows of each table, its baseline, and the paper's printed numbers.
 
-The rows stand in ``ablations.csv``: label, experiment and branch, the name of the paper's row (empty where
-the paper's number is not known), and what differs.
+``ablations.csv`` holds the rows. Its columns are the ablation, the row's label, experiment and branch, the
+name of the paper's row (empty if the paper prints no number for it), and what differs.
 
-At the end: what JLML's structured sparsity does to the feature layers, which input units it switches off.
+The end of the module measures what JLML's structured sparsity does to the feature layers: which input units
+it switches off.
 """
 
 from __future__ import annotations
@@ -22,17 +23,24 @@ from reidlib.analysis.statistics import signed
 from reidlib.errors import check_choice
 from reidlib.training.runs import Run
 
-# An input unit, or a weight, counts as switched off below this share of the layer's largest. Gradient steps
-# reach nought only in the limit.
+# An input unit or a weight counts as switched off below this share of the layer's largest one. Gradient steps
+# reach zero only in the limit.
 OFF_BELOW = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """One table: rows by label, and the row to which the others are compared.
+    """One ablation table: its rows, and the baseline to which the other rows are compared.
 
-    rows: lines of ``ablations.csv`` by their labels. table: the paper's, in ``published/jlml_ablations.csv``.
-    average_precision: the rule of the paper's numbers. Raises InputError for a baseline that is no row.
+    Attributes:
+        heading: Name of the column of labels.
+        rows: Lines of ``ablations.csv``, indexed by label.
+        baseline: Label of the baseline row.
+        average_precision: Rule of the mAP that the paper prints: "step" or "trapezoid".
+        table: The paper's table in ``published/jlml_ablations.csv``; empty if the paper prints none.
+
+    Raises:
+        InputError: If the baseline is not the label of a row.
     """
 
     heading: str
@@ -46,48 +54,48 @@ class Ablation:
 
     @property
     def experiments(self) -> tuple[str, ...]:
-        """The trainings behind the rows, each once."""
+        """The experiments behind the rows, each once."""
         return tuple(self.rows["experiment"].unique())
 
     @property
     def cells(self) -> dict[str, Cell]:
-        places = self.rows[["experiment", "branch"]].itertuples(name=None)
-        return {label: Cell(experiment, branch) for label, experiment, branch in places}
+        """Label -> experiment and branch of the row."""
+        addresses = self.rows[["experiment", "branch"]].itertuples(name=None)
+        return {label: Cell(experiment, branch) for label, experiment, branch in addresses}
 
     @property
     def compared(self) -> tuple[str, str]:
-        """The measures of the differences."""
+        """The measures whose differences to the baseline are estimated: rank-1 and mAP."""
         return ("R1", f"mAP ({self.average_precision})")
 
     @property
     def measures(self) -> tuple[str, ...]:
+        """The measures of the score table: rank-1 and mAP, single query and multi-query."""
         return (*self.compared, *(f"MQ {name}" for name in self.compared))
 
     @property
     def printed(self) -> pd.DataFrame:
-        """The paper's numbers, a line for each row and a column for each measure; not a number: not known.
-
-        Raises InputError for a row that its table does not have.
-        """
+        """The paper's numbers in per cent: a line per row, a column per measure; NaN if not known."""
         columns = ["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]
         lines = [
             published_row("jlml_ablations", table=self.table, row=row) if row else {}
             for row in self.rows["printed"]
         ]
-        found = pd.DataFrame(lines, self.rows.index, columns).replace("", "nan").astype(float)
-        return found.set_axis(list(self.measures), axis="columns")
+        scores = pd.DataFrame(lines, self.rows.index, columns).replace("", "nan").astype(float)
+        return scores.set_axis(list(self.measures), axis="columns")
 
     @property
     def printed_differences(self) -> pd.DataFrame:
-        """What the paper's rows have more than its baseline, in points, in the compared measures."""
+        """The paper's rows minus its baseline, in points, for the compared measures."""
         printed = self.printed[list(self.compared)]
         return (printed - printed.loc[self.baseline]).drop(self.baseline)
 
 
 def _ablation(name: str, heading: str, baseline: str, table: str = "") -> Ablation:
-    """The rows that ``ablations.csv`` has under a name. JLML prints mAP by the official rule."""
+    """Read an ablation's rows from ``ablations.csv``."""
     lines = lines_of("ablations")
     rows = lines[lines["ablation"] == name].set_index("row")
+    # The JLML paper prints mAP by Market-1501's official rule (trapezoid).
     return Ablation(heading, rows, baseline, "trapezoid" if table else "step", table)
 
 
@@ -99,7 +107,7 @@ DYNAMIC_TRAINING = _ablation("dynamic training", "training", "plain sum")
 PYRAMID_LEVELS = _ablation("pyramid levels", "parts", "6 stripes, all levels")
 PYRAMID_LEVELS_SAME_RATE = _ablation("pyramid levels, same rate", "parts", "6 stripes, all levels")
 
-# Models whose parts see ever less of what the others see as the boxes get worse. All compare by one feature.
+# Networks whose parts share less and less image content as the boxes get worse. All compare the full feature.
 MISALIGNMENT = {
     "JLML": Cell("jlml"),
     "Pyramid": Cell("pyramid"),
@@ -109,106 +117,175 @@ MISALIGNMENT = {
 
 
 def description_table(ablation: Ablation) -> pd.DataFrame:
-    """The rows before anything is trained: label, experiment, branch, what differs."""
-    shown = ablation.rows[["experiment", "branch", "about"]].reset_index()
-    return shown.set_axis([ablation.heading, "experiment", "feature", "what differs"], axis="columns")
+    """Describe an ablation's rows before anything is trained.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+
+    Returns:
+        A table with a line for each row: label, "experiment", "feature" (the branch) and "what differs".
+    """
+    rows = ablation.rows[["experiment", "branch", "about"]].reset_index()
+    return rows.set_axis([ablation.heading, "experiment", "feature", "what differs"], axis="columns")
 
 
 def score_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
-    """Scores of all rows, single query and, where the benchmark has boxes for it, multi-query (by the mean).
+    """Return the scores of all rows, with the paper's numbers beside them.
 
-    Mean ± half the 95 % interval over the seeds; the paper's row beside, where it is known.
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        A table with a line for each row. Rank-1 and mAP are a ``Spread`` in per cent: the mean, and half its
+        95 % interval over the seeds. Multi-query columns (boxes pooled by their mean) appear if the benchmark
+        has boxes for it, and the paper's columns if it prints this table.
     """
     table = scores.table(ablation.cells, ablation.measures, heading=ablation.heading)
     if ablation.table:
-        table["paper: R1 / mAP"] = _pairs(ablation.printed.iloc[:, :2], "{:.1f}".format)
-        table["paper: MQ"] = _pairs(ablation.printed.iloc[:, 2:], "{:.1f}".format)
+        table["paper: R1 / mAP"] = _pair_texts(ablation.printed.iloc[:, :2], "{:.1f}".format)
+        table["paper: MQ"] = _pair_texts(ablation.printed.iloc[:, 2:], "{:.1f}".format)
     return table
 
 
-def _pairs(printed: pd.DataFrame, write: Callable[[float], str]) -> list[str]:
-    """Rank-1 and mAP of each row in one cell, empty where one is not known."""
+def _pair_texts(printed: pd.DataFrame, write: Callable[[float], str]) -> list[str]:
+    """Write rank-1 and mAP of each row into one cell; the cell is empty if one of them is not known."""
     pairs = printed.itertuples(index=False, name=None)
     return ["" if math.isnan(sum(pair)) else " / ".join(map(write, pair)) for pair in pairs]
 
 
 def baseline_differences(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
-    """Each row's differences to the baseline row, with their intervals."""
+    """Return the difference of each row to the baseline.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        A table with a line for each row except the baseline and a column for each compared measure; each
+        entry is an ``Interval`` in points, or None if a run is missing.
+    """
     return scores.differences(ablation.cells, ablation.baseline, ablation.compared)
 
 
 def difference_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
-    """The differences as a table, the paper's beside."""
+    """Return the differences to the baseline as a table to show, with the paper's beside them.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        The table of ``baseline_differences`` with the labels in its first column.
+    """
     table = _differences_beside_printed(ablation, scores)
     return table.rename_axis(f"{ablation.heading}, against {ablation.baseline}").reset_index()
 
 
 def report_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
-    """Scores and differences in one table, for the report."""
-    apart = _differences_beside_printed(ablation, scores)
-    apart.loc[ablation.baseline] = ["" if name.startswith("paper") else "baseline" for name in apart]
-    return score_table(ablation, scores).join(apart, on=ablation.heading)
+    """Return scores and differences to the baseline in one table, for the report.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        ``score_table`` with the columns of ``difference_table``.
+    """
+    differences = _differences_beside_printed(ablation, scores)
+    baseline_line = ["" if name.startswith("paper") else "baseline" for name in differences]
+    differences.loc[ablation.baseline] = baseline_line
+    return score_table(ablation, scores).join(differences, on=ablation.heading)
 
 
 def _differences_beside_printed(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
     table = baseline_differences(ablation, scores).rename(columns="Δ {} [95 %]".format)
     if ablation.table:
-        table["paper: Δ R1 / Δ mAP"] = _pairs(ablation.printed_differences, signed)
+        table["paper: Δ R1 / Δ mAP"] = _pair_texts(ablation.printed_differences, signed)
     return table
 
 
 def panels(ablation: Ablation, scores: ExperimentScores) -> tuple[dict, dict]:
-    """For ``figures.scores.differences``: measure -> row -> interval here, and the paper's difference."""
-    printed = {name: known.dropna().to_dict() for name, known in ablation.printed_differences.items()}
+    """Return the arguments of ``visual.figures.scores.difference_plot``.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        Two mappings from measure to row: to the measured ``Interval`` (None if a run is missing), and to the
+        paper's difference, if it is known. All differences are to the baseline, in points.
+    """
+    printed = {name: column.dropna().to_dict() for name, column in ablation.printed_differences.items()}
     return baseline_differences(ablation, scores).to_dict(), printed
 
 
 def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
-    """A sentence for each row: which way it differs from the baseline here, and whether the paper agrees.
+    """Say for each row how it compares to the baseline, and whether that agrees with the paper.
 
-    The direction is that of mAP, and it counts only where its interval is clear of nought.
+    The direction is that of mAP. It counts only if the interval excludes zero.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        A sentence in Markdown for each row except the baseline.
     """
     sentences = []
     printed = ablation.printed_differences
     for label, rank1, precision in baseline_differences(ablation, scores).itertuples(name=None):
         if precision is None:
-            sentences.append(f"**{label}**: missing here.")
+            sentences.append(f"**{label}**: no run is available.")
             continue
-        verb = "cannot be told from"
+        verb = "does not differ clearly from"
         if precision.clear:
             verb = "is above" if precision.mean > 0 else "is below"
         sentence = f"**{label}** {verb} *{ablation.baseline}*: mAP {precision}, rank-1 {rank1} points"
         printed_rank1, printed_precision = printed.loc[label]
         if not math.isnan(printed_precision):
-            sentence += f"; the paper: mAP {signed(printed_precision)}, rank-1 {signed(printed_rank1)}"
-            agreement = "its direction is not decided here"
+            sentence += f". In the paper: mAP {signed(printed_precision)}, rank-1 {signed(printed_rank1)}"
+            agreement = "these runs do not decide its direction"
             if precision.clear:
                 same = precision.mean * printed_precision > 0
-                agreement = "the paper's direction holds here" if same else "it is reversed here"
-            sentence += f", so **{agreement}**"
+                agreement = "these runs confirm its direction" if same else "these runs reverse its direction"
+            sentence += f"; **{agreement}**"
         sentences.append(sentence + ".")
     return sentences
 
 
 class InputNorms(NamedTuple):
-    """Euclidean norms of the weights that leave each input unit of the feature layers.
+    """Norms of the weights that leave each input unit of JLML's feature layers.
 
-    ``local_weights_off``: the share of single weights of the local layers below ``OFF_BELOW`` of the largest
-    that their output unit has, which is what an exclusive norm over output units makes sparse.
+    Attributes:
+        global_c: Euclidean norms of the global layer, shape (C,).
+        local_pc: Euclidean norms of the local layers, shape (P, C).
+        local_weights_off: Share of single weights of the local layers that are below ``OFF_BELOW`` of the
+            largest weight of their output unit. An exclusive norm over output units makes these sparse.
     """
 
-    global_c: np.ndarray  # (C,)
-    local_pc: np.ndarray  # (P, C)
+    global_c: np.ndarray
+    local_pc: np.ndarray
     local_weights_off: float
 
 
 def has_weights(run: object) -> bool:
-    """Whether there is a run, and its weights with it."""
+    """Return whether an entry of gathered runs is a run, and its weights are stored with it."""
     return isinstance(run, Run) and run.has_weights
 
 
 def input_norms(run: Run) -> InputNorms:
-    """The norms of a JLML run's feature layers. Raises InputError where its weights are not there."""
+    """Compute the input norms of a JLML run's feature layers.
+
+    Args:
+        run: A JLML run with its weights.
+
+    Returns:
+        The norms of the global and the local layers.
+
+    Raises:
+        InputError: If the run's weights are missing.
+    """
     state = run.weights()
     weight_dc, weight_pdc = (state[f"{name}_feature.weight"].float().numpy() for name in ("global", "local"))
     largest_pd = np.abs(weight_pdc).max(axis=2, keepdims=True)
@@ -220,10 +297,10 @@ def input_norms(run: Run) -> InputNorms:
 
 
 def norm_cells(norms: InputNorms) -> dict[str, str]:
-    """The same as cells of a table."""
+    """Return the norms as text, column -> cell of a table."""
     return {
-        "global units off": _share_off(norms.global_c),
-        "local units off": _share_off(norms.local_pc),
+        "global units off": _share_off_text(norms.global_c),
+        "local units off": _share_off_text(norms.local_pc),
         "local weights off": f"{100 * norms.local_weights_off:.1f} %",
         "mean norm, global": f"{norms.global_c.mean():.3g}",
         "mean norm, local": f"{norms.local_pc.mean():.3g}",
@@ -231,21 +308,21 @@ def norm_cells(norms: InputNorms) -> dict[str, str]:
 
 
 def switched_off_sentence(norms: Mapping[str, InputNorms]) -> str:
-    """Where units are switched off, in a sentence on the global and one on the local layers."""
+    """Say in which rows input units are switched off: a sentence each on the global and the local layers."""
     if not norms:
-        return "No run with its weights is here."
+        return "No run with weights is available."
     sentences = []
     for name, field in (("global", "global_c"), ("local", "local_pc")):
-        off = {label: _off(getattr(found, field)) for label, found in norms.items()}
-        some = [f"*{label}* {100 * share:.0f} %" for label, share in off.items() if share > 0]
-        what = f"switched off in {', '.join(some)}, in no other row" if some else "switched off in no row"
-        sentences.append(f"Input units of the {name} layer: {what}.")
+        shares = {label: _share_off(getattr(row_norms, field)) for label, row_norms in norms.items()}
+        rows = [f"*{label}* ({100 * share:.0f} %)" for label, share in shares.items() if share > 0]
+        where = f"{', '.join(rows)}, and in no other row" if rows else "no row"
+        sentences.append(f"Input units of the {name} layer are switched off in {where}.")
     return "\n\n".join(sentences)
 
 
-def _off(norms: np.ndarray) -> float:
+def _share_off(norms: np.ndarray) -> float:
     return float((norms < OFF_BELOW * norms.max()).mean())
 
 
-def _share_off(norms: np.ndarray) -> str:
-    return f"{100 * _off(norms):.1f} % of {norms.size}"
+def _share_off_text(norms: np.ndarray) -> str:
+    return f"{100 * _share_off(norms):.1f} % of {norms.size}"

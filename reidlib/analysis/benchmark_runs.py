@@ -1,4 +1,4 @@
-"""The papers' tables of whole benchmarks, with this suite's rows inside them."""
+"""This suite's rows in the papers' tables of whole benchmarks."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.analysis.benchmark_tables import Table, before, differences_of, folder_of, trials_of
+from reidlib.analysis.benchmark_tables import Table, before, folder_deviations, folder_of, trials_of
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
 from reidlib.experiments.setup import Missing, Runs, Setup, first_line
 from reidlib.training.runs import Run
 
-# The rows that this suite adds to every table.
+# The experiments whose rows this suite adds to every table.
 OWN = ("jlml", "pyramid")
 
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """This suite's runs on one benchmark: of each row and trial, one for each seed.
+    """This suite's runs on one benchmark.
 
-    ``num_trials``: what the protocol has, of which fewer may have been asked for. ``pretrained``: they start
-    from ``benchmark_tables.pretraining``. ``lack``: why there are none at all, where the folder could not be
-    read. ``differences``: in what the folder is not the official one.
+    Attributes:
+        specification: The benchmark with its options, such as "cuhk03,boxes=detected".
+        profile: Name of the profile.
+        num_trials: Number of partitions of the benchmark's protocol; fewer may have been requested.
+        runs: (Row, trial) -> one run or ``Missing`` per seed.
+        pretrained: Whether the runs start from ``benchmark_tables.pretraining``.
+        lack: Why there are no runs at all, if the folder cannot be read; otherwise empty.
+        differences: How the folder deviates from the official benchmark; empty if it does not.
     """
 
     specification: str
@@ -38,39 +43,39 @@ class OwnRuns:
 
     @property
     def incomplete(self) -> str:
-        """In what the folder differs from the official counts, in a line; empty where it is whole."""
+        """How the folder deviates from the official counts, in a line; empty if it is complete."""
         return shorten(self.differences, 3)
 
     def title(self, row: str) -> str:
-        """What a table calls a row of this suite: with what sets it apart from a printed one."""
-        apart = [row, f"profile {self.profile}"]
+        """Return a row's name in a table, with everything that distinguishes it from a printed row."""
+        parts = [row, f"profile {self.profile}"]
         if self.differences:
-            apart.append("not the whole benchmark")
+            parts.append("incomplete benchmark")
         if self.pretrained:
-            apart.append("pre-trained")
+            parts.append("pre-trained")
         trials = sum(name == row for name, _ in self.runs)
         if 0 < trials < self.num_trials:
-            apart.append(f"{trials} of {self.num_trials} partitions")
-        return "this suite: " + ", ".join(apart)
+            parts.append(f"{trials} of {self.num_trials} partitions")
+        return "this suite: " + ", ".join(parts)
 
     @property
     def cells(self) -> dict[tuple[str, int], Cell]:
-        """(Row, trial) -> under which name its runs are gathered."""
+        """(Row, trial) -> row of scores in ``gathered``."""
         return {(row, trial): Cell(_name(row, self.specification, trial)) for row, trial in self.runs}
 
     @property
     def gathered(self) -> Runs:
-        """The runs of all rows and trials, and what is missing: a page that lacks something is made again."""
-        runs = {cell.experiment: tuple(self.runs[place]) for place, cell in self.cells.items()}
+        """The runs of all rows and trials; its ``missing`` makes a report run an incomplete page again."""
+        runs = {cell.experiment: tuple(self.runs[key]) for key, cell in self.cells.items()}
         missing = [Missing(self.lack, self.specification)] if self.lack else []
-        missing += [run for of_seeds in runs.values() for run in of_seeds if isinstance(run, Missing)]
+        missing += [run for seed_runs in runs.values() for run in seed_runs if isinstance(run, Missing)]
         return Runs(runs, len(next(iter(runs.values()), ())), tuple(missing), self.profile)
 
     def missing(self) -> list[str]:
-        """What is not there, each with its reason."""
+        """Return a line for each missing run, with its reason."""
         if self.lack:
             return [f"{self.specification}: {self.lack}"]
-        return [str(lack) for lack in self.gathered.missing]
+        return [str(missing) for missing in self.gathered.missing]
 
 
 def _name(row: str, specification: str, trial: int) -> str:
@@ -80,10 +85,19 @@ def _name(row: str, specification: str, trial: int) -> str:
 def chains(
     specification: str, folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0
 ) -> dict[tuple[str, int, int], tuple[Link, ...]]:
-    """Of each row, trial and seed: its chain of trainings on a benchmark whose folder is given.
+    """Return the chain of trainings for each row, trial and seed of a benchmark.
 
-    setup: for its profile and seeds. trials: how many of the benchmark's; 0 for all. Raises InputError like
-    ``load``.
+    Args:
+        specification: The benchmark with its options.
+        folders: Name or specification of a benchmark -> folder.
+        setup: Gives the profile and the number of seeds.
+        trials: Number of the benchmark's partitions; 0 for all.
+
+    Returns:
+        (Row, trial, seed) -> its trainings in order: pre-training, if there is one, and the benchmark.
+
+    Raises:
+        InputError: If a folder cannot be read (see ``load``).
     """
     benchmarks = trials_of(specification, folders, trials)
     start = before(specification, folders)
@@ -103,47 +117,62 @@ def gather_own_runs(
     trials: int = 0,
     report: Callable[[str], None] = print,
 ) -> OwnRuns | None:
-    """This suite's runs on a benchmark; None where its folder is not given.
+    """Load this suite's runs on a benchmark, and train those that do not exist yet.
 
-    A run that is not there is trained, if it may be; one that fails is marked as ``Missing``.
+    Args:
+        specification: The benchmark with its options.
+        folders: Name or specification of a benchmark -> folder.
+        setup: Gives profile, seeds and device, and whether runs may be trained.
+        trials: Number of the benchmark's partitions; 0 for all.
+        report: Receives a line of progress for each training.
+
+    Returns:
+        The runs; a run that fails, or may not be trained, is a ``Missing`` with its reason. None if no folder
+        is given for the benchmark.
     """
     if folder_of(specification, folders) is None:
         return None
     try:
-        lacking = differences_of(specification, folders)
-        wanted = chains(specification, folders, setup, trials=trials)
+        deviations = folder_deviations(specification, folders)
+        chain_by_run = chains(specification, folders, setup, trials=trials)
     except FAILURES as error:
         return OwnRuns(specification, setup.profile.name, lack=first_line(error))
-    found: dict[tuple[str, int], list[Run | Missing]] = {}
-    for (row, trial, seed), links in wanted.items():
+    runs: dict[tuple[str, int], list[Run | Missing]] = {}
+    for (row, trial, seed), links in chain_by_run.items():
         try:
             run = obtain(links, report=report, **setup.obtaining)
         except FAILURES as error:
             run = Missing(first_line(error), _name(row, specification, trial), seed)
-        found.setdefault((row, trial), []).append(run)
-    first = wanted[OWN[0], 0, 0]
+        runs.setdefault((row, trial), []).append(run)
+    first_chain = chain_by_run[OWN[0], 0, 0]
     return OwnRuns(
         specification,
         setup.profile.name,
-        first[-1].benchmark.num_trials,
-        found,
-        pretrained=len(first) > 1,
-        differences=tuple(lacking),
+        first_chain[-1].benchmark.num_trials,
+        runs,
+        pretrained=len(first_chain) > 1,
+        differences=tuple(deviations),
     )
 
 
 def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
-    """Of this suite's rows of a table each measure's mean and half its 95 % interval, in per cent.
+    """Return the scores of this suite's rows of a table.
 
-    A trial's value is the mean over its seeds. The interval is over the trials where a benchmark has several
-    (they share identities, which makes it somewhat too narrow), else over seeds.
+    Args:
+        table: The table.
+        own: This suite's runs on the table's benchmark.
+
+    Returns:
+        Row -> measure -> mean and half its 95 % interval, in per cent. If the benchmark has several trials, a
+        trial's value is the mean over its seeds, and the interval is over the trials. Trials share
+        identities, which makes that interval somewhat too narrow. Otherwise the interval is over the seeds.
     """
     if own.lack:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN}
-    found = ExperimentScores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
+    scores = ExperimentScores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
     return {
-        row: {name: _over_trials(list(of_trials[name])) for name in table.columns}
-        for row, of_trials in found.groupby(lambda place: place[0], sort=False)
+        str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
+        for row, trials in scores.groupby(lambda row_and_trial: row_and_trial[0], sort=False)
     }
 
 
@@ -154,28 +183,44 @@ def _over_trials(trials: Sequence[Spread]) -> Spread:
 
 
 def rows_with_own(table: Table, own: OwnRuns | None) -> pd.DataFrame:
-    """The printed rows, and this suite's below them where the benchmark's folder is given."""
+    """Return a printed table with this suite's rows below it.
+
+    Args:
+        table: The table.
+        own: This suite's runs on the table's benchmark; None if there are none.
+
+    Returns:
+        The printed rows as text, and this suite's rows with a ``Spread`` in per cent for each measure.
+    """
     printed = table.printed()
     if own is None:
         return printed
-    ours = [{"method": own.title(row), **cells} for row, cells in spreads(table, own).items()]
-    return pd.concat([printed, pd.DataFrame(ours, dtype=object)], ignore_index=True)
+    own_lines = [{"method": own.title(row), **cells} for row, cells in spreads(table, own).items()]
+    return pd.concat([printed, pd.DataFrame(own_lines, dtype=object)], ignore_index=True)
 
 
 def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
-    """Rank-1 in per cent of each row of a table, and whose it is: see ``figures.scores.printed_rank1``.
+    """Return the rank-1 scores of a table, for ``visual.figures.scores.printed_rank1``.
 
-    The paper is the one that the table stands in; rows without a number are left out.
+    Args:
+        table: The table.
+        own: This suite's runs on the table's benchmark; None if there are none.
+
+    Returns:
+        Method -> rank-1 in per cent and its source. The source is "paper" for the method of the paper that
+        prints the table, "other" for other printed methods, and the row's name for this suite's rows, with
+        "(not comparable)" unless they use the paper profile on the complete benchmark. Methods without a
+        number are left out.
     """
-    paper = {"JLML": "paper", "Pyramid": "paper"}
-    found = {
-        name: (float(value), paper.get(name, "other"))
-        for name, value in table.printed().set_index("method")["R1"].items()
+    sources = {"JLML": "paper", "Pyramid": "paper"}
+    scores = {
+        name: (float(value), sources.get(name, "other"))
+        for name, value in table.printed()[["method", "R1"]].to_numpy()
         if value
     }
     if own is not None and not own.lack:
-        aside = "" if own.profile == "paper" and not own.differences else " (not comparable)"
-        for row, of_measures in spreads(table, own).items():
-            if of_measures["R1"].seeds:
-                found[own.title(row)] = (of_measures["R1"].mean, row + aside)
-    return found
+        remark = "" if own.profile == "paper" and not own.differences else " (not comparable)"
+        for row, spread_by_measure in spreads(table, own).items():
+            if spread_by_measure["R1"].seeds:
+                scores[own.title(row)] = (spread_by_measure["R1"].mean, row + remark)
+    return scores

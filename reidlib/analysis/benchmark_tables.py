@@ -1,10 +1,11 @@
-"""The papers' printed numbers, their tables of whole benchmarks, and how and where this suite scores those.
+"""The papers' printed numbers, their tables of whole benchmarks, and the folders for this suite's own rows.
 
-``published/`` holds one CSV file a printed table. Its ``notes.csv`` says what is odd about them: misprints,
-other protocols, lost headers. There ``table`` is empty where a note holds in all of them, ``row`` where it
-holds for the whole table; rows are parted by ``; ``. ``benchmark_tables.csv`` lists ``TABLES``.
+``published/`` holds one CSV file per printed table. ``published/notes.csv`` lists what a reader must know
+about them: misprints, other protocols, lost headers. In it, an empty ``table`` means that a note holds for
+all tables, and an empty ``row`` that it holds for the whole table; several rows are separated by ``; ``.
+``benchmark_tables.csv`` defines ``TABLES``.
 
-The functions at the end find the benchmarks of the tables in the folders that are given for them.
+The functions after ``notes`` find the tables' benchmarks in the folders that the user gives.
 """
 
 from __future__ import annotations
@@ -23,53 +24,79 @@ from reidlib.data.readers import parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
 
-# What JLML was trained on before it was trained on a set too small for it (sets and order as in the paper;
-# which boxes and which of CUHK03's partitions is not known: we assume these).
-BEFORE = ("cuhk03", "market1501")
-SMALL = ("cuhk01", "grid", "viper")
+# The sets on which JLML was pre-trained before it was trained on a small set. Sets and order are the paper's.
+# Which boxes and which of CUHK03's partitions it used is not known; we assume the defaults.
+PRETRAINING_SETS = ("cuhk03", "market1501")
+SMALL_BENCHMARKS = ("cuhk01", "grid", "viper")
 
 
 @cache
 def lines_of(name: str) -> pd.DataFrame:
-    """The rows of ``NAME.csv`` beside this module, all text. Raises InputError for one that is not there."""
+    """Read ``NAME.csv`` beside this module, all cells as text; InputError if there is no such file."""
     folder = files("reidlib.analysis")
     file = folder / f"{name}.csv"
     if not file.is_file():
-        known = sorted(path.name[:-4] for path in (folder / "published").iterdir())
+        names = sorted(path.name[:-4] for path in (folder / "published").iterdir())
         raise InputError(
             "a table of printed numbers is one of the package's",
             repr(name.removeprefix("published/")),
-            f"choose from {', '.join(known)}",
+            f"choose from {', '.join(names)}",
         )
     with file.open(encoding="utf-8") as lines:
         return pd.read_csv(lines, dtype=str, keep_default_na=False)
 
 
 def published(name: str, **keys: str) -> pd.DataFrame:
-    """The rows of a printed table whose columns have these values, as printed, all text."""
+    """Return rows of a printed table.
+
+    Args:
+        name: Name of a file in ``published/``, without ".csv".
+        keys: Column -> value. Only rows with these values are returned; all rows if no key is given.
+
+    Returns:
+        The rows as printed, all cells as text.
+
+    Raises:
+        InputError: If there is no such table.
+    """
     lines = lines_of(f"published/{name}")
-    return lines[(lines.reindex(columns=list(keys)) == list(keys.values())).all(axis="columns")]
+    return lines.loc[(lines.reindex(columns=list(keys)) == list(keys.values())).all(axis="columns")]
 
 
 def published_row(name: str, **keys: str) -> dict[str, str]:
-    """The one row of a printed table that has these values. Raises InputError for none or several."""
-    found = published(name, **keys)
-    if len(found) != 1:
+    """Return the only row of a printed table that has some values.
+
+    Args:
+        name: Name of a file in ``published/``, without ".csv".
+        keys: Column -> value.
+
+    Returns:
+        Column -> cell as printed.
+
+    Raises:
+        InputError: If there is no such table, or if no row or several rows have these values.
+    """
+    rows = published(name, **keys)
+    if len(rows) != 1:
         raise InputError(
-            "a printed row is named by columns that only it has",
-            f"{keys} in {name}.csv, which fits {len(found)} rows",
-            f"its columns are {', '.join(found)}",
+            "the values of a printed row's columns identify it",
+            f"{keys} in {name}.csv, which fits {len(rows)} rows",
+            f"its columns are {', '.join(rows)}",
         )
-    return found.iloc[0].to_dict()
+    return {str(column): cell for column, cell in rows.iloc[0].items()}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One of the papers' tables, or the half of it that one protocol fills.
+    """One of the papers' benchmark tables, or the half of it that belongs to one protocol.
 
-    specification: what to read, without a trial, such as ``cuhk03,boxes=detected``. protocol: a title among
-    ``Benchmark.protocols``; empty for Market-1501's way, with the measures of ``scores.MEASURES``. file: in
-    ``published/``. keys: columns that choose rows of it, with their values. columns: measure -> its column.
+    Attributes:
+        title: The table's title.
+        specification: The benchmark with its options, without a trial, such as "cuhk03,boxes=detected".
+        protocol: Title of one of ``Benchmark.protocols``. Empty for Market-1501's protocol.
+        file: Name of a file in ``published/``, without ".csv".
+        keys: Column of the file -> value, which select the table's rows.
+        columns: Measure (a name from ``scores.MEASURES``) -> column of the file.
     """
 
     title: str
@@ -81,63 +108,95 @@ class Table:
 
     @property
     def benchmark(self) -> str:
-        """The benchmark's name alone."""
+        """The benchmark's name without options."""
         return parse(self.specification)[0]
 
     @property
     def lines(self) -> pd.DataFrame:
-        """The lines of its file that the table shows, with all that stands in them."""
+        """The lines of the file that the table shows, with all columns."""
         lines = published(self.file, **self.keys)
-        return lines[(lines[list(self.columns.values())] != "").any(axis="columns")]
+        return lines.loc[(lines[list(self.columns.values())] != "").any(axis="columns")]
 
     def printed(self) -> pd.DataFrame:
-        """The table's rows as printed; those with nothing in these columns are left out."""
-        shown = self.lines[["method", *self.columns.values()]]
-        return shown.set_axis(["method", *self.columns], axis="columns")
+        """Return the table as printed, without rows that are empty in its columns."""
+        lines = self.lines.loc[:, ["method", *self.columns.values()]]
+        return lines.set_axis(["method", *self.columns], axis="columns")
 
 
-def _listed(
+def _table(
     title: str, specification: str, protocol: str, file: str, key: str, value: str, **columns: str
 ) -> Table:
-    named = {measure: column for measure, column in columns.items() if column}
-    return Table(title, specification, protocol, file, {key: value} if key else {}, named)
+    """Build a table from a line of ``benchmark_tables.csv``."""
+    measures = {measure: column for measure, column in columns.items() if column}
+    return Table(title, specification, protocol, file, {key: value} if key else {}, measures)
 
 
-TABLES = tuple(_listed(**line) for line in lines_of("benchmark_tables").to_dict("records"))
+TABLES = tuple(_table(**line) for line in lines_of("benchmark_tables").to_dict("records"))
 
 
 def notes(tables: Sequence[Table]) -> tuple[str, ...]:
-    """What is odd about the rows that these tables show, all of one file, each with the rows it concerns.
+    """Return the notes on the rows that tables show.
 
-    Notes that hold in all of the papers' tables come last.
+    Args:
+        tables: Tables of one file.
+
+    Returns:
+        The notes, each with the rows that it concerns. Those that hold for all of the papers' tables come
+        last.
     """
-    shown = {cell for table in tables for cell in table.lines.to_numpy().flat}
-    found = []
-    for wanted in (tables[0].file, ""):
-        for concerning, note in published("notes", table=wanted)[["row", "note"]].to_numpy():
-            concerned = [row for row in concerning.split("; ") if row and row in shown]
-            if concerned or not concerning:
-                found.append(f"{', '.join(concerned)}: {note}" if concerned else note)
-    return tuple(found)
+    cells = {cell for table in tables for cell in table.lines.to_numpy().flat}
+    texts = []
+    for file in (tables[0].file, ""):
+        for names, note in published("notes", table=file)[["row", "note"]].to_numpy():
+            rows = [row for row in names.split("; ") if row and row in cells]
+            if rows or not names:
+                texts.append(f"{', '.join(rows)}: {note}" if rows else note)
+    return tuple(texts)
 
 
 def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | None:
-    """The folder given for a benchmark, by its whole specification or else by its name; None if none is."""
-    by_options = [folder for name, folder in folders.items() if parse(name) == parse(specification)]
-    given = next(filter(None, by_options), None) or folders.get(parse(specification)[0])
-    return Path(given).expanduser().absolute() if given else None
+    """Return the folder of a benchmark.
+
+    Args:
+        specification: The benchmark with its options.
+        folders: Name or specification of a benchmark -> folder; an empty folder counts as not given.
+
+    Returns:
+        The absolute folder that is given for the whole specification, or else for the benchmark's name. None
+        if there is neither.
+    """
+    matches = [folder for name, folder in folders.items() if parse(name) == parse(specification)]
+    folder = next(filter(None, matches), None) or folders.get(parse(specification)[0])
+    return Path(folder).expanduser().absolute() if folder else None
 
 
 def folders_of(benchmark: str, folders: Mapping[str, str | Path]) -> list[str]:
-    """The folders given for tables about a benchmark, each once; ``benchmark`` without options."""
-    found = [str(folder) for name, folder in folders.items() if folder and parse(name)[0] == benchmark]
-    return list(dict.fromkeys(found))
+    """Return all folders that are given for a benchmark, with whatever options.
+
+    Args:
+        benchmark: The benchmark's name without options.
+        folders: Name or specification of a benchmark -> folder.
+
+    Returns:
+        The folders, each once.
+    """
+    matches = [str(folder) for name, folder in folders.items() if folder and parse(name)[0] == benchmark]
+    return list(dict.fromkeys(matches))
 
 
 def given(
     folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str | Path | None = None
-) -> dict[str, str]:
-    """The folders given for the tables, and that of the benchmark at hand where a table is about it."""
+) -> dict[str, str | Path]:
+    """Return the folders for the tables, with a run's own benchmark added if a table is about it.
+
+    Args:
+        folders: Name or specification of a benchmark -> folder.
+        benchmark: Specification of the benchmark that the notebook or command runs on.
+        data_root: Folder of that benchmark; empty or None for the embedded benchmark.
+
+    Returns:
+        Name or specification of a benchmark -> folder. An entry of ``folders`` takes precedence.
+    """
     name = parse(benchmark)[0]
     if not data_root or name not in {table.benchmark for table in TABLES}:
         return dict(folders)
@@ -147,122 +206,156 @@ def given(
 def at_hand(
     profile: str, folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str = ""
 ) -> tuple[str, str] | None:
-    """On which benchmark, in which folder, the last section of notebook 42 compares protocols; None: on none.
+    """Choose the benchmark on which the last section of notebook 42 compares protocols.
 
-    The one at hand; where a profile needs a real one and none is, Market-1501 or else DukeMTMC-reID among the
-    tables' folders. An empty folder stands for the embedded benchmark.
+    Args:
+        profile: Name of the profile.
+        folders: Name or specification of a benchmark -> folder, for the tables.
+        benchmark: Specification of the benchmark that the notebook runs on.
+        data_root: Folder of that benchmark; empty for the embedded benchmark.
+
+    Returns:
+        Specification and folder. If the profile needs a real benchmark and the notebook has none, Market-1501
+        or else DukeMTMC-reID from ``folders``. None if there is neither.
     """
     if data_root or profile_named(profile).rendered is not None:
         return benchmark, str(data_root)
-    found = [(name, str(folders[name])) for name in ("market1501", "dukemtmc") if folders.get(name)]
-    return found[0] if found else None
+    choices = [(name, str(folders[name])) for name in ("market1501", "dukemtmc") if folders.get(name)]
+    return choices[0] if choices else None
 
 
 def specifications() -> tuple[str, ...]:
-    """What the tables read, each once."""
+    """Return the specifications of the tables' benchmarks, each once."""
     return tuple(dict.fromkeys(table.specification for table in TABLES))
 
 
 def check_folders(folders: Mapping[str, str | Path]) -> None:
-    """Raise InputError for a folder of what no table is about, given twice, or not there."""
-    known = sorted({table.benchmark for table in TABLES})
-    for place, (name, folder) in enumerate(folders.items()):
+    """Check the folders that are given for the tables.
+
+    Args:
+        folders: Name or specification of a benchmark -> folder.
+
+    Raises:
+        InputError: If no table is about a benchmark, if a benchmark is given twice, or if a folder does not
+            exist.
+    """
+    benchmarks = sorted({table.benchmark for table in TABLES})
+    for position, (name, folder) in enumerate(folders.items()):
         benchmark, options = parse(name)
-        if benchmark not in known:
+        if benchmark not in benchmarks:
             raise InputError(
-                f"the papers' tables are about {', '.join(known)}", repr(name), "name one of them"
+                f"the papers' tables are about {', '.join(benchmarks)}", repr(name), "name one of them"
             )
-        read = [one for one in specifications() if parse(one)[0] == benchmark]
-        if options and (benchmark, options) not in map(parse, read):
+        of_tables = [text for text in specifications() if parse(text)[0] == benchmark]
+        if options and (benchmark, options) not in map(parse, of_tables):
             raise InputError(
-                "a folder is given for a benchmark, or with its options for one of the tables about it",
+                "a folder is given for a benchmark, or for the exact options of one of its tables",
                 repr(name),
-                f"write {' or '.join(dict.fromkeys([benchmark, *read]))}",
+                f"write {' or '.join(dict.fromkeys([benchmark, *of_tables]))}",
             )
-        if twice := [other for other in [*folders][:place] if parse(other) == (benchmark, options)]:
-            raise InputError("a benchmark's folder is given once", f"{twice[0]} and {name}", "leave one out")
+        if equal := [other for other in [*folders][:position] if parse(other) == (benchmark, options)]:
+            raise InputError("a benchmark's folder is given once", f"{equal[0]} and {name}", "leave one out")
         if folder and not Path(folder).expanduser().is_dir():
             raise InputError(f"the folder of {name} exists", folder, "check the path")
 
 
 def state(folders: Mapping[str, str | Path], trials: int = 0) -> dict[str, list[str]]:
-    """Of each benchmark whose folder is given: what in it the tables depend on, or why it cannot be read.
+    """Describe the content of the given folders on which the tables depend.
 
-    The fingerprints of the partitions (of the first ``trials``; 0: all), and what is no part of them.
+    Args:
+        folders: Name or specification of a benchmark -> folder.
+        trials: Number of partitions to describe; 0 for all.
+
+    Returns:
+        Specification of each benchmark with a folder -> fingerprints of its partitions, number of multi-query
+        boxes, protocols and deviations from the official counts; or the error, if it cannot be read.
     """
-    found = {}
+    states = {}
     for specification in specifications():
         if folder_of(specification, folders) is not None:
             try:
                 benchmarks = trials_of(specification, folders, trials)
             except InputError as error:
-                found[specification] = [str(error)]
+                states[specification] = [str(error)]
                 continue
             boxes = benchmarks[0].boxes
-            found[specification] = [
+            states[specification] = [
                 *(benchmark.fingerprint for benchmark in benchmarks),
                 f"{0 if boxes is None else len(boxes)} boxes",
                 repr(benchmarks[0].protocols),
-                *differences_of(specification, folders),
+                *folder_deviations(specification, folders),
             ]
-    return found
+    return states
 
 
 def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
-    """Of the tables whose folders are given, those whose benchmark cannot be read there, with the reason.
+    """Return the tables' benchmarks that cannot be read from their folders.
 
-    Raises InputError for a folder in which no table's benchmark can be read.
+    Args:
+        folders: Name or specification of a benchmark -> folder.
+
+    Returns:
+        Specification -> reason.
+
+    Raises:
+        InputError: If none of the tables' benchmarks can be read from one of the folders.
     """
-    found = {}
+    reasons = {}
     for name in folders:
-        wanted = [one for one in specifications() if parse(name) in (parse(one), (parse(one)[0], {}))]
-        refusals = {}
-        for specification in wanted:
+        candidates = [text for text in specifications() if parse(name) in (parse(text), (parse(text)[0], {}))]
+        errors = {}
+        for specification in candidates:
             try:
                 load_trial(specification, folders)
             except InputError as error:
-                refusals[specification] = error
-        if len(refusals) == len(wanted):
-            raise refusals[wanted[0]]
-        found |= {specification: str(error) for specification, error in refusals.items()}
-    return found
+                errors[specification] = error
+        if len(errors) == len(candidates):
+            raise errors[candidates[0]]
+        reasons |= {specification: str(error) for specification, error in errors.items()}
+    return reasons
 
 
 def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
-    """CUHK03 and Market-1501 together, or None where the folder of either is not given."""
-    roots = [folder_of(name, folders) for name in BEFORE]
-    if None in roots:
+    """Combine CUHK03 and Market-1501 into one benchmark; None if the folder of either is not given."""
+    roots = {name: folder for name in PRETRAINING_SETS if (folder := folder_of(name, folders))}
+    if len(roots) < len(PRETRAINING_SETS):
         return None
-    return combine([load(name, root) for name, root in zip(BEFORE, roots, strict=True)])
+    return combine([load(name, root) for name, root in roots.items()])
 
 
 def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
-    """What is trained on before a benchmark: ``pretraining`` before a small one, else nothing."""
-    if parse(specification)[0] not in SMALL:
+    """Return the benchmarks to pre-train on: ``pretraining`` for a small benchmark, otherwise none."""
+    if parse(specification)[0] not in SMALL_BENCHMARKS:
         return ()
     try:
-        together = pretraining(folders)
+        combined = pretraining(folders)
     except InputError as error:
         raise InputError(f"pre-training: {error.rule}", error.value, error.mend) from error
-    return () if together is None else (together,)
+    return () if combined is None else (combined,)
+
+
+def _required_folder(specification: str, folders: Mapping[str, str | Path]) -> Path:
+    folder = folder_of(specification, folders)
+    assert folder is not None, f"no folder is given for {specification}"
+    return folder
 
 
 def load_trial(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
-    """A benchmark's partition from the folder given for it. Raises InputError like ``load``."""
+    """Load a partition of a benchmark from its folder; raises InputError like ``load``."""
     name, options = parse(specification)
-    return load(name, folder_of(specification, folders), trial=trial, **options)
+    return load(name, _required_folder(specification, folders), trial=trial, **options)
 
 
 def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int) -> list[Benchmark]:
-    """A benchmark's partitions, all (0) or the first few. Raises InputError like ``load``."""
+    """Load a benchmark's partitions, all (0) or the first ``trials``; raises InputError like ``load``."""
     first = load_trial(specification, folders)
     count = min(trials, first.num_trials) if trials else first.num_trials
     return [first, *(load_trial(specification, folders, trial) for trial in range(1, count))]
 
 
-def differences_of(specification: str, folders: Mapping[str, str | Path]) -> list[str]:
-    """In what the given folder is not the official one."""
-    from reidlib.data.check import count_deviations  # which loads torch, to read images
+def folder_deviations(specification: str, folders: Mapping[str, str | Path]) -> list[str]:
+    """Describe how a benchmark's folder deviates from the official counts; empty if it does not."""
+    from reidlib.data.check import count_deviations  # imports torch, to read images
 
     name, options = parse(specification)
-    return count_deviations(name, folder_of(specification, folders), **options)
+    return count_deviations(name, _required_folder(specification, folders), **options)

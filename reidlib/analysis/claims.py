@@ -1,6 +1,26 @@
-"""The ledger: each claim of the two papers, the test that decides it, the evidence and the verdict.
+"""The claims of the two papers, the test that decides each claim, and the verdict.
 
-The tests were written before the trainings that decide them, except where ``seen`` says otherwise.
+How a verdict is reached:
+
+1. A claim has one or more contrasts. A contrast is a difference in mAP between rows of scores, in points. A
+   row is an experiment, a branch of its feature, and possibly a perturbation of the test images. The claim
+   predicts that every contrast is above zero.
+2. A contrast is measured on runs with the same seeds, query by query. ``statistics.paired`` computes its
+   mean and its 95 % interval. With two or more seeds the interval covers seeds and queries. With one seed it
+   covers queries only: the verdict is then about these trainings.
+3. ``decide`` derives the verdict from the intervals alone:
+
+   - "does not hold" if the upper end of at least one interval is below ``SMALLEST_GAIN`` (with one seed:
+     below zero),
+   - otherwise "undecided here" if a run is missing or an interval includes zero,
+   - otherwise "holds": all intervals are above zero.
+
+A claim that nothing here can decide gives the reason, and is undecided. Every claim is undecided in the
+profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The papers' printed
+numbers do not influence it.
+
+The tests were written before the trainings that decide them. ``Claim.seen`` names the results that were
+already known.
 """
 
 from __future__ import annotations
@@ -16,8 +36,8 @@ from reidlib.analysis.scores import MISSING, Cell, ExperimentScores
 from reidlib.analysis.statistics import Interval
 from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
 
-# A gain of less is not worth a claim: where even the upper end of the interval stays below it, the claim
-# does not hold, be the gain ever so sure. In points of mAP.
+# Smallest gain that counts, in points of mAP. A claim does not hold if the upper end of an interval is below
+# it, even if the interval is above zero.
 SMALLEST_GAIN = 0.5
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
@@ -25,7 +45,13 @@ SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?"}
 
 
 class Contrast(NamedTuple):
-    """A difference that has to be above nought: the rows ``plus`` together minus the rows ``minus``."""
+    """A difference in mAP that a claim predicts to be above zero.
+
+    Attributes:
+        label: Name of the difference in tables and figures.
+        plus: Rows that are added; one for an ordinary difference, two for a difference of differences.
+        minus: Rows that are subtracted, as many as ``plus``.
+    """
 
     label: str
     plus: tuple[Cell, ...]
@@ -34,19 +60,27 @@ class Contrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, and what has to be seen for it to hold here.
+    """A statement of a paper, and the test that decides it here.
 
-    contrasts: the differences in mAP that decide it: all have to be clear of nought. Empty: nothing here can.
+    Attributes:
+        name: Short name.
+        paper: "JLML" or "Pyramid".
+        statement: What the paper says, in a sentence.
+        notebook: Name of the notebook that shows the claim's experiment; empty if there is none yet.
+        test: The contrasts in words.
+        contrasts: Differences in mAP that must all be above zero. Empty if nothing here can decide the claim.
+        impossible: Why nothing here can decide the claim; empty if there are contrasts.
+        seen: Results that were known when the test was written; empty if there were none.
     """
 
     name: str
     paper: Literal["JLML", "Pyramid"]
     statement: str
-    notebook: str  # where its experiment is shown; "" if there is none yet
-    test: str  # the contrasts in words
+    notebook: str
+    test: str
     contrasts: tuple[Contrast, ...] = ()
-    impossible: str = ""  # why nothing here can decide it
-    seen: str = ""  # which results were known when the test was written
+    impossible: str = ""
+    seen: str = ""
 
     @property
     def measure(self) -> str:
@@ -55,6 +89,7 @@ class Claim:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
+        """All rows of scores that the contrasts need."""
         return tuple(cell for contrast in self.contrasts for cell in (*contrast.plus, *contrast.minus))
 
 
@@ -69,8 +104,9 @@ _FIRST_SEED_SEEN = "the first seed of each, on the embedded benchmark"
 
 
 def _loses_less(factor: str, stripes: Cell) -> Contrast:
+    """Build the contrast: the stripes' loss of mAP at a factor's strongest value, minus Pyramid's."""
     strongest = Perturbation(factor, PERTURBATIONS[factor][-1])
-    rate = ", same rate" if stripes == _STRIPES_SAME_RATE else ""
+    rate = " (same rate)" if stripes == _STRIPES_SAME_RATE else ""
     return Contrast(
         f"{strongest.name.replace('_', ' ')}: stripes' loss − pyramid's{rate}",
         (_PYRAMID._replace(condition=strongest), stripes),
@@ -78,6 +114,9 @@ def _loses_less(factor: str, stripes: Cell) -> Contrast:
     )
 
 
+# One entry per claim. To add a claim: add an entry here, with contrasts between rows of ``EXPERIMENTS``
+# (``experiments/rows.py``), and its notebook. Write the test before the trainings that decide it, and name in
+# ``seen`` the results that are already known.
 CLAIMS = (
     Claim(
         "branch independence",
@@ -93,7 +132,7 @@ CLAIMS = (
         "JLML",
         "Global and local features complement each other.",
         "30_ablation_losses",
-        "mAP of the MultiLoss network: joined feature above its global and above its local part",
+        "mAP of the MultiLoss network: joined feature above its global and above its local feature",
         (
             _above("joined − global", _JLML, Cell("jlml", "global")),
             _above("joined − local", _JLML, Cell("jlml", "local")),
@@ -137,7 +176,7 @@ CLAIMS = (
         "A generic L2 metric suffices: metrics learnt on top (KISSME, XQDA, CRAFT) make it worse.",
         "",
         "mAP of JLML's feature: L2 above each learnt metric",
-        impossible="the learnt metrics are not built yet",
+        impossible="the learnt metrics are not implemented yet",
     ),
     Claim(
         "small for its strength",
@@ -191,8 +230,8 @@ CLAIMS = (
         (
             _above("all − stripes", _PYRAMID, _STRIPES),
             _above("all − whole body", _PYRAMID, Cell("pyramid-global")),
-            _above("all − stripes, same rate", _PYRAMID, _STRIPES_SAME_RATE),
-            _above("all − whole body, same rate", _PYRAMID, Cell("pyramid-global-same-rate")),
+            _above("all − stripes (same rate)", _PYRAMID, _STRIPES_SAME_RATE),
+            _above("all − whole body (same rate)", _PYRAMID, Cell("pyramid-global-same-rate")),
         ),
         seen=f"{_ONE_SEED_SEEN}, and two more of the first difference",
     ),
@@ -200,81 +239,122 @@ CLAIMS = (
 
 
 class Verdict(NamedTuple):
-    """A claim, what was found, and what follows."""
+    """A claim with its outcome.
+
+    Attributes:
+        claim: The claim.
+        word: The outcome: ``HOLDS``, ``FAILS`` or ``UNDECIDED``.
+        reason: Why, in a few words.
+        intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
+    """
 
     claim: Claim
-    word: str  # HOLDS, FAILS or UNDECIDED
+    word: str
     reason: str
-    found: Mapping[str, Interval | None]  # of each contrast, in points of mAP; None where a run is missing
+    intervals: Mapping[str, Interval | None]
 
 
 def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
-    """The verdict on a claim, by its own test.
+    """Decide a claim by its own test (see the module's docstring for the rule).
 
-    It does not hold if the upper end of one contrast's 95 % interval lies below ``SMALLEST_GAIN`` (below
-    nought, where there is one seed only). It holds if all contrasts' intervals lie above nought. Else, or if
-    a run is missing that could still change that, it is undecided; so is everything in the profile smoke.
+    Args:
+        claim: The claim.
+        scores: Scores of the experiments that the claim's contrasts need; runs may be missing.
+
+    Returns:
+        The outcome, its reason, and the interval of each contrast.
     """
     if not claim.contrasts:
         return Verdict(claim, UNDECIDED, claim.impossible, {})
-    found = {one.label: scores.difference(one.plus, one.minus, claim.measure) for one in claim.contrasts}
-    limits = {1: 0.0}
-    against = [label for label, i in found.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
-    lost = [label for label, i in found.items() if i is None]
-    unclear = [label for label, i in found.items() if i and not i.clear]
-    seeds = min((i.seeds for i in found.values() if i), default=0)
-    basis = {0: "", 1: " (one seed: for these trainings)"}.get(seeds, f" ({seeds} seeds)")
+    intervals = {c.label: scores.difference(c.plus, c.minus, claim.measure) for c in claim.contrasts}
+    limits = {1: 0.0}  # by the number of seeds; ``SMALLEST_GAIN`` for two or more
+    too_small = [label for label, i in intervals.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
+    missing = [label for label, i in intervals.items() if i is None]
+    unclear = [label for label, i in intervals.items() if i and not i.clear]
+    seeds = min((i.seeds for i in intervals.values() if i), default=0)
+    basis = {0: "", 1: " (one seed: valid for these trainings only)"}.get(seeds, f" ({seeds} seeds)")
     if scores.runs.profile == "smoke":
-        return Verdict(claim, UNDECIDED, "a smoke run only shows that everything runs", found)
-    if against:
-        return Verdict(claim, FAILS, f"not so: {', '.join(against)}{basis}", found)
-    if lost:
-        return Verdict(claim, UNDECIDED, f"missing here: {', '.join(lost)}", found)
+        return Verdict(claim, UNDECIDED, "a smoke run only checks that everything runs", intervals)
+    if too_small:
+        return Verdict(claim, FAILS, f"below the smallest gain: {'; '.join(too_small)}{basis}", intervals)
+    if missing:
+        return Verdict(claim, UNDECIDED, f"missing runs: {'; '.join(missing)}", intervals)
     if unclear:
-        reason = f"the interval holds nought: {', '.join(unclear)}{basis}"
-        return Verdict(claim, UNDECIDED, reason, found)
-    return Verdict(claim, HOLDS, f"clear of nought{basis}", found)
+        reason = f"the interval includes zero: {'; '.join(unclear)}{basis}"
+        return Verdict(claim, UNDECIDED, reason, intervals)
+    return Verdict(claim, HOLDS, f"every interval is above zero{basis}", intervals)
 
 
 def of_notebook(notebook: str) -> tuple[Claim, ...]:
-    """The claims whose experiment a notebook shows."""
+    """Return the claims whose experiment a notebook shows.
+
+    Args:
+        notebook: The notebook's name, such as "30_ablation_losses".
+
+    Returns:
+        Its claims, in the order of ``CLAIMS``.
+    """
     return tuple(claim for claim in CLAIMS if claim.notebook == notebook)
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """A verdict as a line of Markdown."""
+    """Write a verdict as a line of Markdown.
+
+    Args:
+        verdict: The verdict of ``decide``.
+
+    Returns:
+        The claim's statement, its test, the measured differences in points, and the outcome with its reason.
+    """
+    differences = _differences_text(verdict, " points")
     return (
-        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {_differences(verdict, ' points')}. "
+        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {f'{differences}. ' if differences else ''}"
         f"**{SIGNS[verdict.word]} {verdict.word}**: {verdict.reason}."
     )
 
 
-def _differences(verdict: Verdict, unit: str = "") -> str:
+def _differences_text(verdict: Verdict, unit: str = "") -> str:
     return "; ".join(
         f"{label}: {MISSING if interval is None else f'{interval}{unit}'}"
-        for label, interval in verdict.found.items()
+        for label, interval in verdict.intervals.items()
     )
 
 
 def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], list[int]]:
-    """For ``figures.scores.differences``: every contrast's interval by its label, and the claims' ends."""
+    """Return the intervals of all contrasts for a forest plot (``visual.figures.scores.difference_plot``).
+
+    Args:
+        verdicts: The verdicts of ``decide``.
+
+    Returns:
+        Label -> interval of each contrast in points of mAP, and after how many lines each claim but the last
+        one ends.
+    """
     intervals: dict[str, Interval | None] = {}
     ends = []
     for verdict in verdicts:
         title = f"{SIGNS[verdict.word]} {verdict.claim.name}"
-        intervals |= {f"{title}: {label}": interval for label, interval in verdict.found.items()}
-        if verdict.found:
+        intervals |= {f"{title}: {label}": interval for label, interval in verdict.intervals.items()}
+        if verdict.intervals:
             ends.append(len(intervals))
     return intervals, ends[:-1]
 
 
 def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """The ledger as a table."""
+    """Return the verdicts as a table.
+
+    Args:
+        verdicts: The verdicts of ``decide``.
+
+    Returns:
+        A line for each claim: the claim, its test, the differences in points of mAP with their 95 %
+        intervals, the verdict, and the notebook's number.
+    """
     return pd.DataFrame(
         {
             "claim": f"{verdict.claim.paper}: {verdict.claim.statement}",
             "decided by": verdict.claim.test,
-            "found (points of mAP, 95 %)": _differences(verdict) or "–",
+            "found (points of mAP, 95 %)": _differences_text(verdict) or "–",
             "verdict": f"{SIGNS[verdict.word]} {verdict.word}: {verdict.reason}",
             "notebook": verdict.claim.notebook.partition("_")[0] or "–",
         }
@@ -285,9 +365,17 @@ def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
 def required_experiments(
     claims: Iterable[Claim] = CLAIMS,
 ) -> tuple[tuple[str, ...], dict[str, tuple[Perturbation, ...]]]:
-    """What has to be gathered: the trainings, and the conditions of some of them."""
+    """Return what must be trained and evaluated to decide claims.
+
+    Args:
+        claims: The claims; all by default.
+
+    Returns:
+        The names of the experiments in the order of ``EXPERIMENTS``, and for some of them the perturbations
+        under which they are evaluated.
+    """
     cells = [cell for claim in claims for cell in claim.cells]
     names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
-    turned = dict.fromkeys((cell.experiment, cell.condition) for cell in cells if cell.condition is not None)
-    under = {name: tuple(condition for other, condition in turned if other == name) for name, _ in turned}
-    return tuple(names), under
+    pairs = dict.fromkeys((cell.experiment, cell.condition) for cell in cells if cell.condition is not None)
+    perturbations = {name: tuple(value for other, value in pairs if other == name) for name, _ in pairs}
+    return tuple(names), perturbations

@@ -1,10 +1,10 @@
-"""What a model costs: parameters, floating-point operations, weighted depth, streams."""
+"""Complexity of a model: parameters, floating-point operations, weighted depth and streams."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.experiments.features import evaluating
 
-# Names of autograd nodes that belong to a layer with weights.
+# Names of the autograd nodes of layers with weights.
 _WEIGHTED_NODES = (
     "ConvolutionBackward0",
     "AddmmBackward0",
@@ -23,23 +23,38 @@ _WEIGHTED_NODES = (
 
 
 class Complexity(NamedTuple):
-    """The figures of the JLML paper's table of model complexity."""
+    """The numbers of the JLML paper's table of model complexity.
 
-    parameters: int  # without the identity classifiers, as a re-identification network is counted
-    flops: int  # of one image; a multiplication and an addition count as two
-    weighted_depth: int  # layers with weights on the longest path from image to identity
+    Attributes:
+        parameters: Number of parameters without the identity classifiers, which a re-identification network
+            does not need after training.
+        flops: Floating-point operations for one image; a multiplication and an addition count as two.
+        weighted_depth: Layers with weights on the longest path from the image to the identity.
+        streams: Number of parallel streams.
+    """
+
+    parameters: int
+    flops: int
+    weighted_depth: int
     streams: int
 
 
 def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
-    """Measure a model by one forward pass of one image of ``input_size`` (height, width).
+    """Measure a model's complexity by one forward pass of one image.
 
-    The model returns a NamedTuple with ``logits`` and has ``classifiers`` and ``streams``. Its mode,
-    weights and batch statistics are left as they were.
+    The model's mode, weights and batch statistics do not change.
+
+    Args:
+        model: A JLML or Pyramid model. Any other module needs the attributes ``classifiers`` and ``streams``
+            and returns a NamedTuple with ``logits``.
+        input_size: Height and width of the image, in pixels.
+
+    Returns:
+        The model's complexity.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *input_size, device=device)
-    classifiers = sum(parameter.numel() for parameter in model.classifiers.parameters())
+    classifiers = sum(parameter.numel() for parameter in cast(nn.Module, model.classifiers).parameters())
     parameters = sum(parameter.numel() for parameter in model.parameters()) - classifiers
     with evaluating(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         output = model(image)
@@ -47,14 +62,14 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
         parameters,
         counter.get_total_flops(),
         _weighted_depth(output.logits),
-        model.streams,
+        cast(int, model.streams),
     )
 
 
 def _weighted_depth(output: Tensor) -> int:
-    """Most weighted layers on any path through the autograd graph that made ``output``."""
-    depth: dict = {}
-    stack = [output.grad_fn]
+    """Return the most layers with weights on any path through the autograd graph of ``output``."""
+    depth: dict[Any, int] = {}
+    stack: list[Any] = [output.grad_fn]
     while stack:  # post-order without recursion: the graph is hundreds of nodes deep
         node = stack[-1]
         inputs = [next_node for next_node, _ in node.next_functions if next_node is not None]
@@ -69,14 +84,20 @@ def _weighted_depth(output: Tensor) -> int:
 
 
 def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str, str | int]]:
-    """The model's layers in the order in which they run on one image of ``input_size`` (height, width).
+    """List a model's layers in the order in which they run.
 
-    One row for each direct child, or for each entry of a child that is a sequence (the stages of a trunk):
-    ``layer``, the shape that it gives without the batch, and its ``parameters``.
+    Args:
+        model: The model.
+        input_size: Height and width of the image, in pixels.
+
+    Returns:
+        A row for each direct child, or for each entry of a child that is a sequence (the stages of a trunk):
+        its name (``layer``), the shape of its output without the batch (``output``), and its number of
+        ``parameters``.
     """
     rows: list[dict[str, str | int]] = []
 
-    def note(name: str, layer: nn.Module, _, output: Tensor) -> None:
+    def add_row(name: str, layer: nn.Module, _, output: Tensor) -> None:
         shape = " × ".join(map(str, output.shape[1:]))
         parameters = sum(parameter.numel() for parameter in layer.parameters())
         rows.append({"layer": name, "output": shape, "parameters": parameters})
@@ -86,6 +107,6 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
             sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
             for index, layer in enumerate(child if sequence else (child,), start=1):
                 title = f"{name} {index}" if sequence else name
-                hooks.enter_context(layer.register_forward_hook(partial(note, title)))
+                hooks.enter_context(layer.register_forward_hook(partial(add_row, title)))
         model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
     return rows

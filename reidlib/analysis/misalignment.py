@@ -1,4 +1,4 @@
-"""Networks tested with worse boxes and more occlusion than they were trained with: tables."""
+"""Tables of networks tested with worse boxes and more occlusion than in training."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from reidlib.analysis.statistics import Interval
 from reidlib.data.synthetic.factors import Factors
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation, all_perturbations
 
+# Names of the factors of the renderer that perturbations change, and what the factors mean.
 TITLES = {factor: factor.replace("_", " ") for factor in PERTURBATIONS}
 MEANINGS = {
-    "box_jitter": "shift of the box, in box heights (one deviation)",
-    "box_scale_error": "error of the box's size, relative (one deviation)",
-    "occlusion_share": "share of images with something in front",
+    "box_jitter": "shift of the box, in box heights (std. dev.)",
+    "box_scale_error": "relative error of the box's size (std. dev.)",
+    "occlusion_share": "share of images with an occluder in front",
 }
 
 
 def usual(factor: str) -> float:
-    """The value that the benchmark has."""
+    """Return the value of a factor on the unperturbed benchmark."""
     return getattr(Factors(), factor)
 
 
 def marked(factor: str, value: float) -> str:
-    """A value as tables and pictures name it: the usual one says so."""
+    """Return a factor's value as text, with "(usual)" if it is that of the unperturbed benchmark."""
     return f"{value:g}" + (" (usual)" if value == usual(factor) else "")
 
 
 def factor_table() -> pd.DataFrame:
-    """The factors and the values that are tested."""
+    """Return a table of the factors, their meaning, and the values that are tested."""
     lines = [
         (TITLES[factor], MEANINGS[factor], f"{usual(factor):g}", ", ".join(f"{value:g}" for value in values))
         for factor, values in PERTURBATIONS.items()
@@ -40,19 +41,19 @@ def factor_table() -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["factor", "means", "usual", "tested"])
 
 
-def _at(cell: Cell, factor: str, value: float) -> Cell:
-    """A network's scores at one value; at the usual one they are its ordinary scores on this benchmark."""
+def _perturbed(cell: Cell, factor: str, value: float) -> Cell:
+    """Return a network's row at one value of a factor; at the usual one, its ordinary scores."""
     return cell._replace(condition=Perturbation(factor, value))
 
 
 def _spreads(
     networks: Mapping[str, Cell], scores: ExperimentScores, measures: Sequence[str]
 ) -> dict[str, dict[tuple[str, str, float], Spread]]:
-    """Measure -> (network, factor, value) -> score over the seeds."""
+    """Return measure -> (network, factor, value) -> score over the seeds."""
     cells = {
-        (label, condition.factor, condition.value): cell._replace(condition=condition)
+        (label, perturbation.factor, perturbation.value): cell._replace(condition=perturbation)
         for label, cell in networks.items()
-        for condition in all_perturbations()
+        for perturbation in all_perturbations()
     }
     return scores.spreads(cells, measures).to_dict()
 
@@ -60,7 +61,16 @@ def _spreads(
 def curves(
     networks: Mapping[str, Cell], scores: ExperimentScores, measure: str
 ) -> dict[str, dict[str, list[tuple[float, Spread]]]]:
-    """Title of a factor -> network -> (value, score over the seeds), for ``figures.scores.turned``."""
+    """Return each network's scores at all values of each factor, for ``visual.figures.scores.turned``.
+
+    Args:
+        networks: Label -> row of scores without a perturbation.
+        scores: Scores of the networks with their perturbations.
+        measure: A name from ``scores.MEASURES``.
+
+    Returns:
+        Title of a factor -> label of a network -> pairs of a value and the score there, in per cent.
+    """
     spreads = _spreads(networks, scores, [measure])[measure]
     return {
         TITLES[factor]: {
@@ -71,7 +81,16 @@ def curves(
 
 
 def condition_table(networks: Mapping[str, Cell], scores: ExperimentScores) -> pd.DataFrame:
-    """A line for each value of each factor: every network's rank-1 and mAP (step)."""
+    """Return rank-1 and mAP of all networks at all values of all factors.
+
+    Args:
+        networks: Label -> row of scores without a perturbation.
+        scores: Scores of the networks with their perturbations.
+
+    Returns:
+        A line for each value of each factor. The columns "LABEL: R1" and "LABEL: mAP (step)" of each network
+        hold a ``Spread`` in per cent.
+    """
     spreads = _spreads(networks, scores, ("R1", "mAP (step)"))
     return pd.DataFrame(
         {"factor": TITLES[factor], "value": marked(factor, value)}
@@ -81,42 +100,69 @@ def condition_table(networks: Mapping[str, Cell], scores: ExperimentScores) -> p
     )
 
 
-class Loss(NamedTuple):
-    """What the strongest value of a factor changes, in points, and how far that is beyond the reference's."""
+class ScoreDrop(NamedTuple):
+    """What the strongest value of a factor changes in a network's score.
+
+    Attributes:
+        change: Score at the strongest value minus score at the usual one, in points; None if a run is
+            missing.
+        beyond: ``change`` minus that of the reference network, in points. A value below zero means that the
+            network loses more than the reference. None for the reference and for missing runs.
+        remaining_share: Score at the strongest value divided by the score at the usual one; NaN if a run is
+            missing.
+    """
 
     change: Interval | None
-    beyond: Interval | None  # below nought: loses more than the reference
-    kept: float  # share of its usual score that is left; not a number where one is missing
+    beyond: Interval | None
+    remaining_share: float
 
 
 def losses(
     networks: Mapping[str, Cell], scores: ExperimentScores, measure: str, *, reference: str
-) -> dict[str, dict[str, Loss]]:
-    """Factor -> network -> its loss from the usual to the strongest value, beside the reference network's."""
+) -> dict[str, dict[str, ScoreDrop]]:
+    """Compute what each network loses from the usual to the strongest value of each factor.
+
+    Args:
+        networks: Label -> row of scores without a perturbation.
+        scores: Scores of the networks with their perturbations.
+        measure: A measure with a value for each query: rank-k or mAP, single query.
+        reference: Label of the network to which the others are compared.
+
+    Returns:
+        Factor -> label of a network -> the change of its score.
+    """
     spreads = _spreads(networks, scores, [measure])[measure]
-    found: dict[str, dict[str, Loss]] = {factor: {} for factor in PERTURBATIONS}
+    drops: dict[str, dict[str, ScoreDrop]] = {factor: {} for factor in PERTURBATIONS}
     for factor, values in PERTURBATIONS.items():
-        strong, plain = values[-1], usual(factor)
-        other = networks[reference]
-        other_plain, other_strong = _at(other, factor, plain), _at(other, factor, strong)
+        strongest, default = values[-1], usual(factor)
+        reference_default = _perturbed(networks[reference], factor, default)
+        reference_strongest = _perturbed(networks[reference], factor, strongest)
         for label, cell in networks.items():
-            plus, minus = _at(cell, factor, strong), _at(cell, factor, plain)
+            plus, minus = _perturbed(cell, factor, strongest), _perturbed(cell, factor, default)
             change = scores.difference([plus], [minus], measure)
             beyond = None
             if label != reference:
-                beyond = scores.difference([plus, other_plain], [minus, other_strong], measure)
-            kept = spreads[label, factor, strong].mean / spreads[label, factor, plain].mean
-            found[factor][label] = Loss(change, beyond, kept)
-    return found
+                beyond = scores.difference([plus, reference_default], [minus, reference_strongest], measure)
+            share = spreads[label, factor, strongest].mean / spreads[label, factor, default].mean
+            drops[factor][label] = ScoreDrop(change, beyond, share)
+    return drops
 
 
-def loss_table(found: Mapping[str, Mapping[str, Loss]]) -> pd.DataFrame:
-    """``losses`` as a table: the change in points, and how much of its usual score each network keeps."""
-    table = pd.DataFrame({"network": list(next(iter(found.values())))})
-    for factor, of_networks in found.items():
+def loss_table(drops: Mapping[str, Mapping[str, ScoreDrop]]) -> pd.DataFrame:
+    """Return a table of the changes in points, and of the share of its usual score that a network keeps.
+
+    Args:
+        drops: The result of ``losses``.
+
+    Returns:
+        A line for each network with two columns for each factor.
+    """
+    table = pd.DataFrame({"network": list(next(iter(drops.values())))})
+    for factor, network_drops in drops.items():
         title = f"{TITLES[factor]} {usual(factor):g} → {PERTURBATIONS[factor][-1]:g}"
-        table[title] = pd.Series([loss.change for loss in of_networks.values()], dtype=object)
+        table[title] = pd.Series([drop.change for drop in network_drops.values()], dtype=object)
         table[f"{TITLES[factor]}: keeps"] = [
-            "–" if math.isnan(loss.kept) else f"{100 * loss.kept:.0f} %" for loss in of_networks.values()
+            "–" if math.isnan(drop.remaining_share) else f"{100 * drop.remaining_share:.0f} %"
+            for drop in network_drops.values()
         ]
     return table

@@ -1,4 +1,4 @@
-"""Scores of gathered runs: one tidy table of numbers, what is read off it, and how its cells are written."""
+"""Scores of gathered runs as tables: means and intervals over seeds, paired differences, and their text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,35 +19,48 @@ from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import Runs
 from reidlib.training.runs import Run
 
-# What a run's scores hold for one branch (see evaluate.evaluate_run), with "query_person_ids" beside it where
-# they are known. None: the run is missing.
-BranchScores = Mapping[str, Mapping]
+# The scores of one branch of a run (see evaluate.evaluate_run), with "query_person_ids" added if known.
+BranchScores = Mapping[str, Any]
 MISSING = "missing"
 
 
 class Cell(NamedTuple):
-    """A row of scores: a training, a branch of its feature, and the condition if it is not the usual one."""
+    """Address of one row of scores: an experiment, a branch of its feature, and a perturbation.
 
-    experiment: str  # a name among the gathered runs
+    Attributes:
+        experiment: Name of an experiment among the gathered runs.
+        branch: Part of the feature that is compared, such as "full", "global" or "local".
+        condition: Perturbation of the test images; None for the unperturbed benchmark.
+    """
+
+    experiment: str
     branch: str = "full"
     condition: Perturbation | None = None
 
 
 class Spread(NamedTuple):
-    """Mean over the seeds, and half its 95 % interval where there are two or more; in per cent or points."""
+    """A mean with half its 95 % interval, in per cent or points.
+
+    Attributes:
+        mean: Mean of the values; NaN if there is none.
+        half_width: Half the width of the mean's 95 % interval; None for fewer than two values.
+        seeds: Number of values.
+        requested: Number of values that were requested; more than ``seeds`` if runs are missing.
+        over: What the mean is taken over: "seeds" or "trials" (partitions of a benchmark).
+    """
 
     mean: float
     half_width: float | None = None
     seeds: int = 1
-    wanted: int = 1  # seeds that were asked for
-    over: str = "seeds"  # or trials: what the mean is over
+    requested: int = 1
+    over: str = "seeds"
 
     @classmethod
-    def of(cls, values: Sequence[float], wanted: int | None = None, over: str = "seeds") -> Spread:
-        """The spread of one value a seed, of which there are fewer than ``wanted`` where some are missing."""
-        wanted = len(values) if wanted is None else wanted
+    def of(cls, values: Sequence[float], requested: int | None = None, over: str = "seeds") -> Spread:
+        """Compute the spread of one value per seed; ``requested`` is None if no value is missing."""
+        requested = len(values) if requested is None else requested
         mean = statistics.fmean(values) if values else math.nan
-        return cls(mean, half_width(values), len(values), wanted, over)
+        return cls(mean, half_width(values), len(values), requested, over)
 
     def __str__(self) -> str:
         if not self.seeds:
@@ -55,138 +68,195 @@ class Spread(NamedTuple):
         if math.isnan(self.mean):
             return "–"
         text = f"{self.mean:.1f}" if self.half_width is None else f"{self.mean:.1f} ± {self.half_width:.1f}"
-        return text if self.seeds == self.wanted else f"{text} ({self.seeds} of {self.wanted} {self.over})"
+        missing = self.seeds != self.requested
+        return f"{text} ({self.seeds} of {self.requested} {self.over})" if missing else text
 
 
-# Where a measure stands in a branch's scores.
-_PLACES: dict[str, tuple[str, ...]] = {
+# Path of keys to each measure within the scores of a branch.
+_PATHS: dict[str, tuple[str, ...]] = {
     **{f"R{rank}": ("step", "cmc", str(rank)) for rank in (1, 5, 10, 20)},
     "mAP (step)": ("step", "mean_average_precision"),
     "mAP (trapezoid)": ("trapezoid", "mean_average_precision"),
     "mINP": ("step", "mean_inp"),
 }
-SINGLE_QUERY = tuple(_PLACES)
-_PLACES |= {  # multi-query, its boxes pooled by their mean or maximum
-    f"MQ{suffix} {name}": ("multi_query", pooling, *_PLACES[name])
+SINGLE_QUERY = tuple(_PATHS)
+_PATHS |= {  # multi-query: the features of a query's boxes are pooled by their mean or maximum
+    f"MQ{suffix} {name}": ("multi_query", pooling, *_PATHS[name])
     for suffix, pooling in (("", "mean"), (" (max)", "max"))
     for name in ("R1", "mAP (step)", "mAP (trapezoid)")
 }
-MEASURES = tuple(_PLACES)
+MEASURES = tuple(_PATHS)
 
 
-def _place(measure: str) -> tuple[str, ...]:
-    check_choice(f"a measure is one of {', '.join(MEASURES)}", measure, _PLACES)
-    return _PLACES[measure]
+def _key_path(measure: str) -> tuple[str, ...]:
+    check_choice(f"a measure is one of {', '.join(MEASURES)}", measure, _PATHS)
+    return _PATHS[measure]
 
 
-def _per_cent(scores: BranchScores, place: Sequence[str]) -> float:
-    """A branch's score; not a number where it has none."""
-    if place[0] == "multi_query" and place[0] not in scores:
+def _per_cent(scores: BranchScores, path: Sequence[str]) -> float:
+    """Return a branch's score in per cent; NaN if it has no such score."""
+    if path[0] == "multi_query" and path[0] not in scores:
         return math.nan
-    share = reduce(getitem, place, scores)
+    share: Any = reduce(getitem, path, scores)
     return math.nan if share is None else 100 * share
 
 
-def _of_queries(scores: BranchScores, measure: str) -> np.ndarray:
-    """What a branch's score is the mean of: a share of each query, not a number where it has no match."""
-    kind, name, *rank = _place(measure)
+def _query_values(scores: BranchScores, measure: str) -> np.ndarray:
+    """Return the values (Q,) whose mean is a branch's score: shares, NaN for a query without a match."""
+    kind, name, *rank = _key_path(measure)
     if name == "mean_average_precision":
         return np.array(scores[kind]["average_precision"], dtype=float)
-    if name != "cmc":  # only the means are kept
+    if name != "cmc":  # runs store only the means of the other measures
         raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
     first_q = np.array(scores[kind]["first_match_rank"])
     return np.where(first_q == 0, np.nan, first_q <= int(rank[0]))
 
 
 class ExperimentScores:
-    """The scores of gathered runs, read row by row, each file once.
+    """Scores of gathered runs, as tables with one line per row of an experiment.
 
-    Tables have a line for each of some cells, by its label, and keep numbers (``Spread``, ``Interval``, or
-    None where a run is missing) up to ``style_table`` and ``records``. protocol: a title among the protocols
-    of the runs' benchmark, whose ranks stand for Market-1501's. Raises InputError for an unknown measure, and
-    for runs without seeds or with different numbers of them.
+    Each file is read once. The tables hold numbers (``Spread``, ``Interval``, or None for a missing run);
+    ``style_table`` and ``records`` turn them into text.
+
+    Args:
+        runs: The gathered runs: for each experiment one run or ``Missing`` per seed.
+        protocol: Title of one of the benchmark's own protocols, whose CMC ranks replace those of
+            Market-1501's protocol. Empty for Market-1501's protocol.
+
+    Raises:
+        InputError: If an experiment has no seeds, or if experiments have different numbers of seeds.
     """
 
     def __init__(self, runs: Runs, protocol: str = ""):
         self.runs, self.protocol = runs, protocol
         self._scores: dict[Cell, list[BranchScores | None]] = {}
-        counts = [len(of_seeds) for of_seeds in runs.runs.values()]
+        counts = [len(seed_runs) for seed_runs in runs.runs.values()]
         if 0 in counts or len(set(counts)) > 1:
             raise InputError(
-                "rows are compared over the same seeds, one at least",
+                "rows are compared over the same seeds, at least one",
                 f"{', '.join(map(str, counts))} seeds",
-                "train them first, and give Missing for a missing one",
+                "train the runs first, and give Missing for a missing one",
             )
 
     def of(self, cell: Cell) -> list[BranchScores | None]:
-        """A row's scores, one branch's for each seed, None where they are missing."""
+        """Return the scores of one row, one entry per seed.
+
+        Args:
+            cell: The row's experiment, branch and perturbation.
+
+        Returns:
+            A branch's scores for each seed, as stored in ``scores.json``; None for a seed without them.
+        """
         if cell not in self._scores:
             self._scores[cell] = [self._branch(run, cell) for run in self.runs.runs[cell.experiment]]
         return self._scores[cell]
 
-    def tidy(self, cells: Mapping[str, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
-        """A line for each row, seed that is there and measure; ``value`` is in per cent.
+    def tidy(self, cells: Mapping[Any, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
+        """Return the scores in long form: one line per row, available seed and measure.
 
-        measures: some of ``MEASURES``. A value is not a number where a row has no such score.
+        Args:
+            cells: Label -> row.
+            measures: Names from ``MEASURES``.
+
+        Returns:
+            A table with the columns row, experiment, branch, condition, seed, measure and value. ``value``
+            is in per cent; NaN if a row has no such score.
+
+        Raises:
+            InputError: If a measure is not in ``MEASURES``.
         """
-        places = {name: _place(name) for name in measures}
+        paths = {name: _key_path(name) for name in measures}
         lines = [
-            (row, *cell, seed, name, _per_cent(scores, place))
-            for row, cell in cells.items()
+            (label, *cell, seed, name, _per_cent(scores, path))
+            for label, cell in cells.items()
             for seed, scores in enumerate(self.of(cell))
             if scores is not None
-            for name, place in places.items()
+            for name, path in paths.items()
         ]
         return pd.DataFrame(lines, columns=["row", *Cell._fields, "seed", "measure", "value"])
 
-    def spreads(self, cells: Mapping[str, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
-        """A line for each row, a column for each measure: its ``Spread`` over the seeds."""
+    def spreads(self, cells: Mapping[Any, Cell], measures: Sequence[str] = SINGLE_QUERY) -> pd.DataFrame:
+        """Return means and intervals over the seeds.
+
+        Args:
+            cells: Label -> row.
+            measures: Names from ``MEASURES``.
+
+        Returns:
+            A table with a line for each label and a column for each measure; each entry is a ``Spread`` in
+            per cent.
+
+        Raises:
+            InputError: If a measure is not in ``MEASURES``.
+        """
         values = self.tidy(cells, measures).groupby(["row", "measure"])["value"].agg(list).to_dict()
         return pd.DataFrame(
             {
-                name: [Spread.of(values.get((row, name), []), self.runs.seeds) for row in cells]
+                name: [Spread.of(values.get((label, name), []), self.runs.seeds) for label in cells]
                 for name in measures
             },
             index=list(cells),
         )
 
     def difference(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Interval | None:
-        """What the rows ``plus`` together have more than the rows ``minus``, seed by seed and query by query.
+        """Estimate the sum of rows ``plus`` minus the sum of rows ``minus``, paired by seed and query.
 
-        One row each for an ordinary difference, two each for a difference of differences. measure: one with a
-        value for each query (rank-k or mAP, single query). None where no seed is there in all rows. See
-        ``statistics.paired``. Raises InputError for rows with different numbers of queries.
+        One row on each side gives an ordinary difference, two rows each a difference of differences.
+
+        Args:
+            plus: Rows that are added.
+            minus: Rows that are subtracted.
+            measure: A measure with a value for each query: rank-k or mAP, single query.
+
+        Returns:
+            The mean difference with its interval, in points (see ``statistics.paired``); None if no seed is
+            available in all rows.
+
+        Raises:
+            InputError: If the measure has no value for each query, or if rows have different numbers of
+                queries.
         """
         signs = [1] * len(plus) + [-1] * len(minus)
         differences, persons_q = [], None
         for scores in zip(*(self.of(cell) for cell in (*plus, *minus)), strict=True):
-            if any(one is None for one in scores):
+            available = [branch for branch in scores if branch is not None]
+            if len(available) < len(scores):
                 continue
-            values = [_of_queries(one, measure) for one in scores]
+            values = [_query_values(branch, measure) for branch in available]
             if len({len(value) for value in values}) > 1:
                 counts = ", ".join(str(len(value)) for value in values)
                 raise InputError(
-                    "rows are compared over the same queries", f"{counts} queries", "evaluate again"
+                    "rows are compared over the same queries", f"{counts} queries", "evaluate the runs again"
                 )
             differences.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
-            known = (one.get("query_person_ids") for one in scores)
-            persons_q = persons_q or next((ids for ids in known if ids), None)
+            person_ids = (branch.get("query_person_ids") for branch in available)
+            persons_q = persons_q or next(filter(None, person_ids), None)
         if not differences:
             return None
-        return paired(np.stack(differences), persons_q)._replace(wanted=self.runs.seeds)
+        return paired(np.stack(differences), persons_q)._replace(requested=self.runs.seeds)
 
     def differences(self, cells: Mapping[str, Cell], baseline: str, measures: Sequence[str]) -> pd.DataFrame:
-        """A line for each row but the baseline, a column for each measure: row − baseline (``difference``).
+        """Return the difference of each row to a baseline row (see ``difference``).
 
-        Raises InputError for a baseline that is no row.
+        Args:
+            cells: Label -> row, the baseline among them.
+            baseline: Label of the row that is subtracted.
+            measures: Measures with a value for each query.
+
+        Returns:
+            A table with a line for each label except the baseline and a column for each measure; each entry
+            is an ``Interval`` in points, or None if no seed is available in both rows.
+
+        Raises:
+            InputError: If the baseline is not a label of ``cells``.
         """
         check_choice("the baseline is one of the rows", baseline, cells, f"use one of {', '.join(cells)}")
-        rows = [row for row in cells if row != baseline]
-        found = {
-            name: [self.difference([cells[row]], [cells[baseline]], name) for row in rows]
+        labels = [label for label in cells if label != baseline]
+        intervals = {
+            name: [self.difference([cells[label]], [cells[baseline]], name) for label in labels]
             for name in measures
         }
-        return pd.DataFrame(found, index=rows, dtype=object)
+        return pd.DataFrame(intervals, index=labels, dtype=object)
 
     def table(
         self,
@@ -197,10 +267,20 @@ class ExperimentScores:
         baseline: str | None = None,
         compared: Sequence[str] = (),
     ) -> pd.DataFrame:
-        """``spreads`` with the rows' labels under ``heading``.
+        """Return a score table to show: ``spreads``, with differences to a baseline if one is given.
 
-        A multi-query column is left out where no row has its scores. baseline: the row to which the measures
-        ``compared`` are given as differences in columns of their own (see ``differences``).
+        Args:
+            cells: Label -> row.
+            measures: Names from ``MEASURES``. A multi-query column without any score is left out.
+            heading: Name of the column of labels.
+            baseline: Label of the row for the differences; None for a table without differences.
+            compared: Measures whose differences to the baseline are added as columns "Δ …".
+
+        Returns:
+            A table with the column of labels first, then one column per measure and per difference.
+
+        Raises:
+            InputError: If a measure is unknown, or if the baseline is not a label of ``cells``.
         """
         spreads = self.spreads(cells, measures)
         empty = [
@@ -211,12 +291,12 @@ class ExperimentScores:
         table = spreads.drop(columns=empty).rename_axis(heading).reset_index()
         if baseline is None:
             return table
-        apart = self.differences(cells, baseline, compared).rename(columns="Δ {}".format)
-        apart.loc[baseline] = "baseline"
-        return table.join(apart, on=heading)
+        intervals = self.differences(cells, baseline, compared).rename(columns="Δ {}".format)
+        intervals.loc[baseline] = "baseline"
+        return table.join(intervals, on=heading)
 
     def seeds_in_words(self) -> str:
-        """How many seeds there are of the runs: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
+        """Return the number of seeds as text: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
         fewest, most = min(self.runs.counts), max(self.runs.counts)
         if most == 0:
             return "no runs"
@@ -225,18 +305,21 @@ class ExperimentScores:
         return "one seed" if most == 1 else f"{most} seeds"
 
     def basis(self) -> str:
-        """On what the intervals of a page stand, in words."""
-        words, alone = self.seeds_in_words(), "over queries alone, and say nothing about other trainings"
-        most = max(self.runs.counts)
+        """Say in a sentence how many seeds there are and what the intervals of a page cover."""
+        seeds = self.seeds_in_words()
+        queries_only = "cover queries only, and say nothing about other trainings of the same rows"
+        fewest, most = min(self.runs.counts), max(self.runs.counts)
         if most == 0:
-            return words
+            return seeds
         if most == 1:
-            return f"{words}: the intervals are {alone} of the same rows"
-        if min(self.runs.counts) < most:
-            both = "an interval is over the seeds that both rows have and over queries"
-            return f"{words}: {both}; from one, {alone}"
-        few = "; two seeds tell almost nothing, three or more are wanted" if most == 2 else ""
-        return f"{words}: the intervals are over seeds and queries{few}"
+            return f"{seeds}: the intervals {queries_only}"
+        if fewest < most:
+            return (
+                f"{seeds}: the intervals cover queries and the seeds that both rows have; with one such seed "
+                f"they {queries_only}"
+            )
+        few = "; two seeds say very little, use at least three" if most == 2 else ""
+        return f"{seeds}: the intervals cover seeds and queries{few}"
 
     def _branch(self, run: object, cell: Cell) -> BranchScores | None:
         if not isinstance(run, Run):
@@ -257,12 +340,28 @@ class ExperimentScores:
 
 
 def style_table(table: pd.DataFrame) -> Styler:
-    """A table as a notebook shows it."""
-    return table.style.format(_cell_text).hide(axis="index")
+    """Style a table for a notebook, with numbers and intervals as text and without the index.
+
+    Args:
+        table: A table of ``Spread``, ``Interval``, text or None (a missing run).
+
+    Returns:
+        A pandas ``Styler``, which JupyterLab shows as an HTML table.
+    """
+    styler = table.style.hide(axis="index")
+    styler.format(_cell_text)
+    return styler
 
 
 def records(table: pd.DataFrame) -> list[dict[str, str]]:
-    """The same lines as a result keeps them."""
+    """Convert a table to the records that ``result.json`` keeps.
+
+    Args:
+        table: A table of ``Spread``, ``Interval``, text or None (a missing run).
+
+    Returns:
+        One dictionary per line, column -> the text that ``style_table`` shows.
+    """
     return table.map(_cell_text).to_dict("records")
 
 
@@ -271,30 +370,36 @@ def _cell_text(cell: object) -> str:
 
 
 def batch_table(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> pd.DataFrame:
-    """How often trainings had identity-balanced batches and the triplet loss in use, in per cent of steps.
+    """Return how often Pyramid trainings used balanced batches and the triplet loss, in per cent of steps.
 
-    groups: of each row, its runs; whatever is no ``Run`` stands for a missing one.
+    Args:
+        groups: Label -> runs of a row, one per seed; anything but a ``Run`` counts as missing.
+        heading: Name of the column of labels.
+
+    Returns:
+        A table with the columns heading, "steps", "balanced batches" and "triplet loss in use".
     """
     lines = []
-    for row, wanted in groups.items():
-        runs = [run for run in wanted if isinstance(run, Run)]
+    for label, seed_runs in groups.items():
+        runs = [run for run in seed_runs if isinstance(run, Run)]
         traces = [trace(run) for run in runs]
         shares = {
             "balanced batches": [100 * float(np.mean(steps["balanced_batches"])) for steps in traces],
             "triplet loss in use": [100 * float(np.mean(triplet_in_use(steps))) for steps in traces],
         }
         steps = f"{runs[0].information['steps']:,}" if runs else None
-        lines.append({heading: row, "steps": steps} | {name: Spread.of(of) for name, of in shares.items()})
+        spreads = {name: Spread.of(values) for name, values in shares.items()}
+        lines.append({heading: label, "steps": steps} | spreads)
     return pd.DataFrame(lines, dtype=object)
 
 
 def trace(run: Run) -> dict[str, np.ndarray]:
-    """What a Pyramid's training measured over its steps, with ``step`` (from 1): see ``Run.steps``."""
+    """Return a Pyramid training's measurements at each step, with ``step`` from 1 (see ``Run.steps``)."""
     return {"step": np.arange(1, len(run.steps["identity"]) + 1), **run.steps}
 
 
 def triplet_in_use(steps: Mapping[str, np.ndarray]) -> np.ndarray:
-    """1 for each step of a ``trace`` whose triplet loss was measured and had a weight above 0, else 0."""
+    """Return 1 for each step of a ``trace`` with a triplet loss whose weight is above 0, else 0."""
     if "triplet" not in steps:
         return np.zeros(len(steps["step"]))
     return (np.nan_to_num(steps["weight_triplet"]) > 0).astype(float)

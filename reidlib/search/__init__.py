@@ -1,4 +1,4 @@
-"""Search own images for people, and say from what distance on it is the same person."""
+"""Search for people in the user's own images, with a measured threshold for the same person."""
 
 from __future__ import annotations
 
@@ -30,11 +30,18 @@ from reidlib.ranking.distances import (
 )
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
-from reidlib.search.report import SHEET_ROWS, Nearest, Searched, described, sheet_of, write_search
+from reidlib.search.report import (
+    SHEET_ROWS,
+    Nearest,
+    SearchRanking,
+    describe_search,
+    draw_sheet,
+    write_search,
+)
 from reidlib.search.verification import (
     UNKNOWN_CAMERA,
     VerificationPairs,
-    calibration_of,
+    calibrate_threshold,
     check_rate,
     pairs_within,
 )
@@ -43,16 +50,22 @@ from reidlib.training.runs import Run
 
 FALSE_MATCH_RATE = 0.001
 _QUERIES, _GALLERY = 1024, 2048
-# Candidates of a block of queries that wait to be measured.
+# Number of candidates of a block of queries that are collected before their distances are computed.
 _WAITING = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """What a search found and wrote; ``text`` is what the command line prints."""
+    """The result of a search.
 
-    searched: Searched
-    written: tuple[Path, ...]
+    Attributes:
+        ranking: Query and gallery sets, the ranked lists, and the threshold.
+        files: Paths of the files that were written.
+        text: The summary that the command line prints.
+    """
+
+    ranking: SearchRanking
+    files: tuple[Path, ...]
     text: str
 
 
@@ -70,77 +83,85 @@ def search(
     device: str = "auto",
     progress: bool = True,
 ) -> SearchResult:
-    """Rank gallery images by distance for every query image; ``reidlib search``.
+    """Rank gallery images by distance for each query image (``reidlib search``).
 
-    query, gallery, calibrate: one image, a folder, a folder per person, a CSV (see ``list_own``), or
-        features that ``reidlib embed`` wrote. An image that is in both never finds itself.
-    out: folder for ``ranked.csv``; ``contact_sheet.jpg`` of the first ``sheet`` queries; and, where a
-        threshold can be measured, ``distances.png`` and ``threshold.json``. What an earlier search left
-        there under these names is replaced.
-    run: the trained run; needed unless all are features.
-    false_match_rate: the share of pairs of different people that the threshold may take for one person;
-        None: one in a thousand, and where the images at hand cannot tell that, there is no threshold.
-    calibrate: labelled images on whose pairs the threshold is measured; None: on the pairs of query and
-        gallery whose persons are known, or within one of the two where no person is known in the other.
-    same_camera: count pairs of one person in one camera, for data with a single one.
+    Writes ``ranked.csv``, ``contact_sheet.jpg`` and, if a threshold can be measured, ``distances.png`` and
+    ``threshold.json``. A threshold is valid only for the people and cameras on which it was measured.
 
-    A threshold belongs to the people and cameras that it was measured on. Raises InputError for a run
-    without weights, features of two different runs, images that cannot be read, and a threshold that was
-    asked for by ``false_match_rate`` or ``calibrate`` and cannot be measured.
+    Args:
+        query: Query images: one image, a folder, a folder per person, a CSV (see ``list_own``), or features
+            from ``reidlib embed``.
+        gallery: Gallery images, in the same forms. An image that is in both sets is not listed for itself.
+        out: Output folder. Files of an earlier search in it are replaced.
+        run: Folder of a trained run. Required unless all inputs are features.
+        top: Largest length of a ranked list, in images.
+        false_match_rate: Share of pairs of different people, between 0 and 1, that the threshold may accept
+            as one person. None: 0.001, and no threshold if the images are too few for that.
+        calibrate: Labelled images, in the same forms, on whose pairs the threshold is measured. None: the
+            pairs of query and gallery images with known persons. If only one of the two has known persons,
+            pairs within it.
+        same_camera: Whether pairs of one person in one camera count, for data with a single camera.
+        sheet: Number of queries on the contact sheet, at most 200; 0 for no sheet.
+        device: "auto", or a device of this machine: "cpu", "cuda", "cuda:1" or "mps".
+        progress: Whether progress bars are shown.
+
+    Returns:
+        The ranked lists, the threshold, the files and a summary.
+
+    Raises:
+        InputError: If a run has no weights, features come from different runs, an image cannot be read, an
+            argument is out of range, or the threshold cannot be measured although ``false_match_rate`` or
+            ``calibrate`` requests it.
     """
     out = Path(out).expanduser()
-    asked = false_match_rate is not None or calibrate is not None
+    threshold_requested = false_match_rate is not None or calibrate is not None
     rate = FALSE_MATCH_RATE if false_match_rate is None else false_match_rate
     _check(out, rate, top, sheet)
     execution = Execution(device=device, progress=progress)
     sources = [query, gallery] + ([] if calibrate is None else [calibrate])
     network = None if run is None else TrainedNetwork(Run.open(run), execution)
-    sets = _opened(sources, network)
-    queries, images, *others = _labelled(sets)
-    left_out = same_images(*sets[:2])
+    sets = _load_sets(sources, network)
+    queries, images, *calibration_images = _label(sets)
+    excluded_pairs = same_images(*sets[:2])
     nearest = nearest_images(
         queries.features,
         images.features,
         top=top,
-        left_out=left_out,
+        excluded_pairs=excluded_pairs,
         device=execution.torch_device,
         progress=progress,
     )
     calibration, remarks = None, []
-    known = [bool((side.person_ids != JUNK).any()) for side in (queries, images)]
-    where = str(calibrate) if others else " and ".join(dict.fromkeys(map(str, sources)))
+    has_persons = [bool((side.person_ids != JUNK).any()) for side in (queries, images)]
+    source = str(calibrate) if calibration_images else " and ".join(dict.fromkeys(map(str, sources)))
     measured = sets[2:] or sets[:2]
-    if others:
-        pairs = VerificationPairs(others[0], None, same_camera)
+    if calibration_images:
+        pairs = VerificationPairs(calibration_images[0], None, same_camera)
     elif sets[0] is sets[1]:
         pairs = VerificationPairs(queries, None, same_camera)
-    elif all(known) or not any(known):
-        pairs = VerificationPairs(queries, images, same_camera, left_out)
+    elif all(has_persons) or not any(has_persons):
+        pairs = VerificationPairs(queries, images, same_camera, excluded_pairs)
     else:
-        place = known.index(True)
-        pairs = VerificationPairs((queries, images)[place], None, same_camera)
-        measured, where = [sets[place]], str(sources[place])
-        remarks = [
-            f"no person is known in {sources[1 - place]}: a threshold is measured within {where} alone"
-        ]
+        side = has_persons.index(True)
+        pairs = VerificationPairs((queries, images)[side], None, same_camera)
+        measured, source = [sets[side]], str(sources[side])
+        remarks = [f"{sources[1 - side]} has no known persons: the threshold is measured within {source}"]
     try:
-        calibration = calibration_of(pairs, rate, where, execution.torch_device)
+        calibration = calibrate_threshold(pairs, rate, source, execution.torch_device)
     except InputError as error:
-        if asked:
+        if threshold_requested:
             raise
         remarks.append(f"no threshold: {error}")
     if calibration is not None and network is not None and _trained_on(network.run, measured):
         remarks.append(
-            "these images lie in the folder that the run was trained on: a threshold measured on people it "
-            "has seen is too high for strangers"
+            "these images are in the folder that the run was trained on: a threshold that is measured on the "
+            "people of the training is too high for other people"
         )
-    searched = Searched(*sets[:2], queries, images, nearest, calibration)
-    picture, missing = sheet_of(searched, sheet)
-    written = write_search(searched, out, picture)
-    where = f"written to {out}: {', '.join(path.name for path in written)}"
-    return SearchResult(
-        searched, written, "\n".join(filter(None, [*described(searched, top), *remarks, missing, where]))
-    )
+    ranking = SearchRanking(sets[0], sets[1], queries, images, nearest, calibration)
+    picture, missing = draw_sheet(ranking, sheet)
+    files = write_search(ranking, out, picture)
+    remarks += [missing, f"written to {out}: {', '.join(path.name for path in files)}"]
+    return SearchResult(ranking, files, "\n".join(filter(None, [*describe_search(ranking, top), *remarks])))
 
 
 def nearest_images(
@@ -148,24 +169,35 @@ def nearest_images(
     gallery: Features,
     *,
     top: int,
-    left_out: tuple[np.ndarray, np.ndarray] | None = None,
+    excluded_pairs: tuple[np.ndarray, np.ndarray] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Nearest:
-    """The ``top`` gallery features nearest to each query's, by Euclidean distance; ties by gallery index.
+    """Find the gallery features nearest to each query by Euclidean distance; ties by gallery index.
 
-    query (Q, D), gallery (G, D): tensors, arrays or memory maps, which are streamed. left_out: (query,
-    gallery) indices of pairs that do not count. A product in float64 finds candidates: all that lie within
-    the rounding of both ways of measuring from the ``top``-th. Their distances are then measured as
-    ``reidlib.ranking.distances`` does, so that any number of copies stand in their order.
+    Args:
+        query: Query features, shape (Q, D). Tensors, arrays or memory maps, which are streamed.
+        gallery: Gallery features, shape (G, D).
+        top: Largest number of gallery features per query.
+        excluded_pairs: Query and gallery indices, each of shape (P,), of pairs that are not listed.
+        device: Torch device for the computation in float64.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        Gallery indices and distances, each of shape (Q, min(top, G)).
     """
+    # A product in float64 finds candidates: all that are within the rounding of both ways to compute a
+    # distance from the ``top``-th. Their distances are then computed as in ``reidlib.ranking.distances``, so
+    # that any number of copies keep their order.
     device = float64_device(device)
     places = min(top, len(gallery))
     lists = Nearest(np.full((len(query), places), -1), np.full((len(query), places), np.nan))
     blocks = list(spans(len(query), _QUERIES))
     with torch.inference_mode(), full_float32(device):
         for block in tqdm(blocks, desc="searching", unit="block", disable=not progress, leave=False):
-            row_n, index_n, squared_n = _nearest_of_block(query, gallery, block, places, left_out, device)
+            row_n, index_n, squared_n = _nearest_of_block(
+                query, gallery, block, places, excluded_pairs, device
+            )
             place_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n)
             lists.gallery_indices[block.start + row_n, place_n] = index_n
             lists.distances[block.start + row_n, place_n] = np.sqrt(squared_n)
@@ -177,15 +209,15 @@ def _nearest_of_block(
     gallery: Features,
     block: slice,
     places: int,
-    left_out: tuple[np.ndarray, np.ndarray] | None,
+    excluded_pairs: tuple[np.ndarray, np.ndarray] | None,
     device: torch.device,
 ) -> list[np.ndarray]:
-    """Row in the block, gallery index and squared distance of what is nearest, row after row."""
+    """Return row in the block, gallery index and squared distance of the nearest images, row by row."""
     query_qd = select_rows(query, block).to(device, torch.float64)
     norms_q = torch.linalg.vector_norm(query_qd, dim=1)
     length = query_qd.shape[1]
-    # A measured distance is a sum by halves of rounded squares of rounded differences: each term is off by
-    # some roundings of its own size. A product's errors are roundings of the vectors' lengths.
+    # A direct distance is a pairwise sum of rounded squares of rounded differences: the error of each term is
+    # a few roundings of its size. The errors of a product are roundings of the vectors' lengths.
     relative = 2 * (math.ceil(math.log2(length)) + 8) * torch.finfo(common_dtype(query, gallery)).eps
     absolute = 4 * (length + 8) * torch.finfo(torch.float64).eps
     best_qk = torch.empty(len(query_qd), 0, dtype=torch.float64, device=device)
@@ -197,7 +229,7 @@ def _nearest_of_block(
         gallery_gd = select_rows(gallery, span).to(device, torch.float64)
         longest = max(longest, float(torch.linalg.vector_norm(gallery_gd, dim=1).max()))
         squared_qg = squared_by_product(query_qd, gallery_gd)
-        squared_qg[pairs_within(left_out, block, span)] = math.inf
+        squared_qg[pairs_within(excluded_pairs, block, span)] = math.inf
         both_qk = torch.cat([best_qk, squared_qg], dim=1)
         best_qk = both_qk.topk(min(places, both_qk.shape[1]), dim=1, largest=False).values
         limit_q = torch.full_like(norms_q, math.inf)
@@ -208,40 +240,49 @@ def _nearest_of_block(
         num_waiting += len(row_n)
         if num_waiting > _WAITING or span.stop == len(gallery):
             row_n, index_n, squared_n = map(torch.cat, zip(*waiting, strict=True))
-            near_n = squared_n <= limit_q[row_n]  # the limit has come nearer since
+            near_n = squared_n <= limit_q[row_n]  # the limit has decreased since
             row_n, index_n = row_n[near_n].cpu().numpy(), index_n[near_n].cpu().numpy()
             squared_n = pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
-            fresh = row_n, index_n, squared_n
-            measured = _first(*map(np.concatenate, zip(measured, fresh, strict=True)), places)
+            added = row_n, index_n, squared_n
+            measured = _nearest(places, *map(np.concatenate, zip(measured, added, strict=True)))
             waiting, num_waiting = [], 0
     return measured
 
 
-def _first(row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray, places: int) -> list[np.ndarray]:
-    """The nearest of each row, equally near ones by index, row after row."""
+def _nearest(places: int, row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray) -> list[np.ndarray]:
+    """Keep the nearest images of each row, row by row; ties by index."""
     order = np.lexsort((index_n, squared_n, row_n))
     row_n = row_n[order]
-    kept = np.arange(len(row_n)) - np.searchsorted(row_n, row_n) < places
-    return [row_n[kept], index_n[order][kept], squared_n[order][kept]]
+    mask_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n) < places
+    return [row_n[mask_n], index_n[order][mask_n], squared_n[order][mask_n]]
 
 
 def same_images(query: FeatureSet, gallery: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (P,) of query and of gallery images that are the same file, by path or by link."""
+    """Find images that are in both sets, by path or by link.
+
+    Args:
+        query: The query set.
+        gallery: The gallery set.
+
+    Returns:
+        Query indices and gallery indices of the pairs, each of shape (P,).
+    """
     queries: dict[object, list[int]] = {}
     for index, name in enumerate(query.names):
-        for key in _identities(query.root, name):
+        for key in _file_keys(query.root, name):
             queries.setdefault(key, []).append(index)
     pairs = {
-        (one, index)
+        (query_index, index)
         for index, name in enumerate(gallery.names)
-        for key in _identities(gallery.root, name)
-        for one in queries.get(key, ())
+        for key in _file_keys(gallery.root, name)
+        for query_index in queries.get(key, ())
     }
-    found = np.array(sorted(pairs), np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    pairs_p2 = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    return pairs_p2[:, 0], pairs_p2[:, 1]
 
 
-def _identities(root: Path | None, name: str) -> Iterator[object]:
+def _file_keys(root: Path | None, name: str) -> Iterator[object]:
+    """Yield the keys that identify a file: its path, and its device and inode."""
     if root is None:
         return
     path = os.path.join(root, name)  # noqa: PTH118 (half a million paths)
@@ -252,70 +293,75 @@ def _identities(root: Path | None, name: str) -> Iterator[object]:
 
 
 def _trained_on(run: Run, sets: Sequence[FeatureSet]) -> bool:
-    """Do any of the images lie in the folder that the run's training images came from?"""
+    """Return whether any image is in the folder of the run's training images."""
     data_root = run.information.get("data_root")
     if not data_root:
         return False
     data_root = Path(os.path.realpath(data_root))
-    if data_root.is_file():  # a list, which holds no images outside its folder
+    if data_root.is_file():  # a CSV list, whose images are all in its folder
         data_root = data_root.parent
-    places = set()
-    for one in sets:
-        if one.root is None:
+    folders = set()
+    for feature_set in sets:
+        if feature_set.root is None:
             continue
-        for name in one.names:
-            path = os.path.join(one.root, name)  # noqa: PTH118 (half a million paths)
+        for name in feature_set.names:
+            path = os.path.join(feature_set.root, name)  # noqa: PTH118 (half a million paths)
             path = os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
-            places.add(os.path.dirname(path))  # noqa: PTH120
-    return any(Path(os.path.realpath(place)).is_relative_to(data_root) for place in places)
+            folders.add(os.path.dirname(path))  # noqa: PTH120
+    return any(Path(os.path.realpath(folder)).is_relative_to(data_root) for folder in folders)
 
 
 def _check(out: Path, rate: float, top: int, sheet: int) -> None:
     check_rate(rate)
     if top < 1:
-        raise InputError("a ranked list has at least one image", f"top {top}", "ask for 1 or more")
+        raise InputError("a ranked list has at least one image", f"top {top}", "request at least 1")
     if not 0 <= sheet <= SHEET_ROWS:
         raise InputError(
             f"a contact sheet has at most {SHEET_ROWS} queries",
             f"sheet {sheet}",
-            "ask for fewer; 0 draws none",
+            "request fewer; 0 draws no sheet",
         )
     if out.exists() and not out.is_dir():
-        raise InputError("a search writes a folder", f"the file {out}", "name another")
+        raise InputError("a search writes to a folder", f"the file {out}", "name another path")
 
 
-def _opened(sources: Sequence[str | Path], network: TrainedNetwork | None) -> list[FeatureSet]:
-    """The features of every source, of one and the same network; equal sources give one and the same set."""
-    own = {} if network is None else {str(network.run.folder): network.key}
+def _load_sets(sources: Sequence[str | Path], network: TrainedNetwork | None) -> list[FeatureSet]:
+    """Return the features of each source, all from one network; equal sources give the same object."""
+    own_key = {} if network is None else {str(network.run.folder): network.key}
     if network is None and (images := [source for source in sources if not is_feature_file(source)]):
         raise InputError(
-            "images are searched with a trained run", f"{images[0]} and no run", "give its folder with --run"
+            "images need a trained run that embeds them",
+            f"{images[0]} and no run",
+            "give its folder with --run",
         )
-    found: dict[Path, FeatureSet] = {}
-    keys = [Path(source).expanduser().absolute() for source in sources]
-    for source in dict.fromkeys(keys):
-        found[source] = read_features(source) if is_feature_file(source) else embed_own(network, source)
-    networks = {str(source): features.information["network"] for source, features in found.items()} | own
-    if len(set(networks.values())) > 1:
-        named = ", ".join(f"{key} of {Path(source).name}" for source, key in networks.items())
-        raise InputError(
-            "features are compared where one trained run made them", named, "embed all of them with one run"
-        )
-    return [found[key] for key in keys]
+    sets: dict[Path, FeatureSet] = {}
+    paths = [Path(source).expanduser().absolute() for source in sources]
+    for path in dict.fromkeys(paths):
+        if network is None or is_feature_file(path):
+            sets[path] = read_features(path)
+        else:
+            sets[path] = embed_own(network, path)
+    keys = {str(path): features.information["network"] for path, features in sets.items()} | own_key
+    if len(set(keys.values())) > 1:
+        listing = ", ".join(f"{key} of {Path(source).name}" for source, key in keys.items())
+        rule = "features can be compared only if one trained run computed them"
+        raise InputError(rule, listing, "embed all images with one run")
+    return [sets[path] for path in paths]
 
 
-def _labelled(sets: Sequence[FeatureSet]) -> list[Embeddings]:
-    """The sets with persons and cameras as numbers that mean the same in all of them."""
+def _label(sets: Sequence[FeatureSet]) -> list[Embeddings]:
+    """Return the sets with persons and cameras as numbers that mean the same in all of them."""
     persons, cameras = {"": JUNK}, {"": UNKNOWN_CAMERA}
-    made: dict[int, Embeddings] = {}
-    for one in sets:
-        if id(one) not in made:
-            person_ids = [persons.setdefault(_plain(name), len(persons)) for name in one.persons]
-            camera_ids = [cameras.setdefault(_plain(name), len(cameras)) for name in one.cameras]
-            made[id(one)] = Embeddings(one.features, np.array(person_ids), np.array(camera_ids))
-    return [made[id(one)] for one in sets]
+    embeddings: dict[int, Embeddings] = {}
+    for feature_set in sets:
+        if id(feature_set) not in embeddings:
+            person_ids = [persons.setdefault(_plain(name), len(persons)) for name in feature_set.persons]
+            camera_ids = [cameras.setdefault(_plain(name), len(cameras)) for name in feature_set.cameras]
+            ids = np.array(person_ids), np.array(camera_ids)
+            embeddings[id(feature_set)] = Embeddings(feature_set.features, *ids)
+    return [embeddings[id(feature_set)] for feature_set in sets]
 
 
 def _plain(name: str) -> str:
-    """0002 and 2 are one person: a folder's name often has leading zeros, and a table's cell none."""
+    """Remove leading zeros from a number: 0002 in a folder's name and 2 in a table's cell are one person."""
     return str(int(name)) if name.isascii() and name.isdecimal() else name

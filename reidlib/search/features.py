@@ -1,4 +1,9 @@
-"""Features of own images with what is known of them: computed by a run, written to a file, read again."""
+"""Features of the user's own images, with their names, persons and cameras: compute, write and read.
+
+File formats. npz: arrays ``features``, ``names``, ``persons``, ``cameras`` and ``information`` (a JSON text).
+Parquet: columns ``name``, ``person``, ``camera`` and ``feature`` (a list of float32), and the JSON text under
+``reidlib`` in the metadata. The folder of the images is stored relative to the file's folder.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,23 +31,26 @@ from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
 _FORMAT = 1
-# Rows that are written and read at once.
+# Number of rows that are written or read at once.
 _ROWS = 4096
 _MEND = "write it again with `reidlib embed`"
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of N images, and what is known of these.
+    """Features of N images, with names, persons and cameras.
 
-    features: float32 (N, D), a memory map where they lie on disk.
-    names: paths of the images relative to ``root``, with /.
-    persons, cameras: names, "" where unknown; junk and distractors are unknown persons.
-    information: JSON types: ``network`` (``Network.key`` of the run), ``run`` (its folder's name),
-        ``model``, ``input_size``, ``resize``, ``mean``, ``std``, ``distance``, ``versions``.
-    root: where the images lay when they were embedded; None where nobody knows.
+    Attributes:
+        features: Features, float32 of shape (N, D); a memory map if they are on disk.
+        names: Paths of the images relative to ``root``, with "/".
+        persons: Names of the persons; "" if unknown. Junk and distractors count as unknown.
+        cameras: Names of the cameras; "" if unknown.
+        information: JSON types: ``network`` (``TrainedNetwork.key`` of the run), ``run`` (name of its
+            folder), ``model``, ``input_size``, ``resize``, ``mean``, ``std``, ``distance`` and ``versions``.
+        root: Folder of the images when they were embedded; None if unknown.
 
-    Raises InputError where these are not equally long or there is no image.
+    Raises:
+        InputError: If the lengths differ, there is no image, or the network is not named.
     """
 
     features: np.ndarray
@@ -61,28 +70,38 @@ class FeatureSet:
             )
         lengths = (len(features), len(self.names), len(self.persons), len(self.cameras))
         if len(set(lengths)) > 1:
-            found = "{} features, {} names, {} persons, {} cameras".format(*lengths)
-            raise InputError("every image has a feature, a name, a person and a camera", found, _MEND)
+            numbers = "{} features, {} names, {} persons, {} cameras".format(*lengths)
+            raise InputError("every image has a feature, a name, a person and a camera", numbers, _MEND)
         if not isinstance(self.information.get("network"), str):
-            raise InputError("features say which network they come from", "no such note", _MEND)
+            raise InputError("features name the network that computed them", "no name", _MEND)
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
-    """Features of one image, a folder or a CSV; see ``list_own`` and ``Network.embed``.
+    """Embed the user's own images, and cache the features so that images are embedded once.
 
-    They are kept in ``files.feature_cache()``, so that the same images are embedded once. Raises InputError
-    for a run without weights, before any image is listed.
+    Args:
+        network: The trained network.
+        source: One image, a folder, a folder per person, or a CSV (see ``list_own``).
+
+    Returns:
+        The features with names, persons and cameras. They are a memory map of a file in
+        ``files.feature_cache()``.
+
+    Raises:
+        InputError: If the run has no weights (before any image is listed), ``list_own`` refuses the source,
+            or an image cannot be decoded.
     """
     key = network.key
     own = list_own(source)
-    # One file for each source, so that a list that has grown takes the place of what it was before.
+    # One file per source, so that a source with new images replaces its earlier features.
     name = hashlib.sha256(f"{key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
     file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
     embedded = network.embed(own.split, keep="features", file=file)
-    known = own.split.person_ids > 0
+    assert isinstance(embedded.features, np.ndarray)  # a memory map of the file
+    is_person = own.split.person_ids > 0
     information = {
         "format": _FORMAT,
         "network": key,
@@ -98,7 +117,7 @@ def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
     return FeatureSet(
         embedded.features,
         own.names,
-        tuple(person if known else "" for person, known in zip(own.persons, known, strict=True)),
+        tuple(name if known else "" for name, known in zip(own.persons, is_person, strict=True)),
         own.cameras,
         information,
         own.root,
@@ -108,17 +127,29 @@ def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
 def write_features(
     run: str | Path, images: str | Path, out: str | Path, *, device: str = "auto", progress: bool = True
 ) -> FeatureSet:
-    """Embed own images by a trained run and write them to ``out`` (.npz or .parquet); ``reidlib embed``.
+    """Embed the user's own images with a trained run and write the features (``reidlib embed``).
 
-    Raises InputError for another ending and a file that is there already, before any work; for what
-    ``list_own`` refuses; and for images that cannot be decoded. What was embedded before an interruption is
-    kept, and the same call goes on from there.
+    An interrupted call keeps the features computed so far; the same call then continues from there.
+
+    Args:
+        run: Folder of the trained run.
+        images: One image, a folder, a folder per person, or a CSV (see ``list_own``).
+        out: File to write, with the ending .npz or .parquet.
+        device: "auto", or a device of this machine: "cpu", "cuda", "cuda:1" or "mps".
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The features with names, persons and cameras.
+
+    Raises:
+        InputError: If ``out`` has another ending or exists (both before any work), ``list_own`` refuses the
+            images, or an image cannot be decoded.
     """
     out = Path(out).expanduser()
-    _format(out)
+    _reader_and_writer(out)
     if out.exists():
         raise InputError(
-            "features are written to a new file", f"{out}, which is there", "name another, or remove it"
+            "features are written to a new file", f"{out}, which exists", "name another, or remove it"
         )
     embedded = embed_own(TrainedNetwork(Run.open(run), Execution(device=device, progress=progress)), images)
     save_features(embedded, out)
@@ -126,13 +157,16 @@ def write_features(
 
 
 def save_features(features: FeatureSet, out: Path) -> None:
-    """Write features to a .npz or .parquet file, whole or not at all.
+    """Write features to a .npz or .parquet file, completely or not at all.
 
-    npz: arrays ``features``, ``names``, ``persons``, ``cameras`` and ``information``, a JSON text. Parquet:
-    columns ``name``, ``person``, ``camera``, ``feature`` (a list of float32), and the JSON text under
-    ``reidlib`` in the metadata. The folder of the images is noted relative to the file's.
+    Args:
+        features: The features.
+        out: File to write, with the ending .npz or .parquet.
+
+    Raises:
+        InputError: If the file has another ending, or a name is not Unicode.
     """
-    _, write = _format(out)
+    _, write = _reader_and_writer(out)
     try:
         "".join((*features.names, *features.persons, *features.cameras)).encode()
     except UnicodeEncodeError as error:
@@ -146,60 +180,69 @@ def save_features(features: FeatureSet, out: Path) -> None:
 
 
 def read_features(file: str | Path) -> FeatureSet:
-    """Features from a file that ``save_features`` wrote; those of a .npz stay on disk as a memory map.
+    """Read features from a file that ``save_features`` wrote.
 
-    Raises InputError for a file that is not there, another ending, and one that is damaged or another's.
+    Args:
+        file: The .npz or .parquet file.
+
+    Returns:
+        The features; those of a .npz file are a memory map.
+
+    Raises:
+        InputError: If the file does not exist, has another ending, is damaged, or is not a file of features.
     """
     file = Path(file).expanduser()
     if not file.is_file():
         raise InputError(
             "features are read from a file that `reidlib embed` wrote", f"no file {file}", "check the path"
         )
-    read, _ = _format(file)
+    read, _ = _reader_and_writer(file)
     try:
         features_nd, names, persons, cameras, text = read(file)
         information = json.loads(text)
         root = information.pop("root", None)
         if information["format"] != _FORMAT:
             raise ValueError(f"format {information['format']} instead of {_FORMAT}")
-        place = None if root is None else Path(os.path.normpath(file.absolute().parent / root))
-        return FeatureSet(features_nd, names, persons, cameras, information, place)
+        folder = None if root is None else Path(os.path.normpath(file.absolute().parent / root))
+        return FeatureSet(features_nd, names, persons, cameras, information, folder)
     except InputError:
         raise
-    except Exception as error:  # readers report damage as any of half a dozen types
+    except Exception as error:  # readers raise many types of error for a damaged file
         raise InputError(
-            "a file of features was written whole by `reidlib embed`",
+            "a file of features is a complete file from `reidlib embed`",
             f"{file}: {str(error).partition(chr(10))[0] or type(error).__name__}",
             _MEND,
         ) from error
 
 
 def is_feature_file(source: str | Path) -> bool:
-    """Has the name the ending of a file of features?"""
+    """Return whether the name has the ending of a file of features."""
     return Path(source).suffix.lower() in _FORMATS
 
 
-def _format(file: Path) -> tuple[Callable, Callable]:
-    """What reads, and what writes, a file of this name."""
+def _reader_and_writer(file: Path) -> tuple[Callable, Callable]:
+    """Return the functions that read and write a file with this ending."""
     if not is_feature_file(file):
-        raise InputError("features are kept in .npz or .parquet", file, "end the name in one of those")
+        raise InputError("features are stored as .npz or .parquet", file, "choose one of these endings")
     return _FORMATS[file.suffix.lower()]
 
 
 def _write_npz(path: Path, features: FeatureSet, text: str) -> None:
-    columns = {name: np.array(getattr(features, name), str) for name in ("names", "persons", "cameras")}
-    with path.open("wb") as stream:  # a name would be given the ending .npz
+    columns: dict[str, Any] = {
+        name: np.array(getattr(features, name), str) for name in ("names", "persons", "cameras")
+    }
+    with path.open("wb") as stream:  # given a name, numpy would append .npz
         np.savez(stream, features=features.features, information=np.array(text), **columns)
 
 
 def _read_npz(file: Path) -> tuple[np.ndarray, tuple, tuple, tuple, str]:
     with np.load(file) as content:
-        columns = (tuple(content[name].tolist()) for name in ("names", "persons", "cameras"))
-        return _mapped(file, "features.npy"), *columns, str(content["information"])
+        names, persons, cameras = (tuple(content[name].tolist()) for name in ("names", "persons", "cameras"))
+        return _memory_map(file, "features.npy"), names, persons, cameras, str(content["information"])
 
 
-def _mapped(file: Path, member: str) -> np.ndarray:
-    """A memory map of an array in an uncompressed archive, as ``np.savez`` writes it."""
+def _memory_map(file: Path, member: str) -> np.ndarray:
+    """Map an array of an uncompressed archive, as ``np.savez`` writes it, into memory."""
     with zipfile.ZipFile(file) as archive:
         entry = archive.getinfo(member)
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -209,14 +252,14 @@ def _mapped(file: Path, member: str) -> np.ndarray:
             shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
             header = stream.tell()
     with file.open("rb") as stream:
-        # The entry's own header repeats the name and may hold more than the archive's directory says.
+        # The entry's local header repeats the name and may be longer than the archive's directory says.
         stream.seek(entry.header_offset + 26)
         lengths = struct.unpack("<HH", stream.read(4))
     return np.memmap(file, dtype, "r", entry.header_offset + 30 + sum(lengths) + header, shape)
 
 
 def _write_parquet(path: Path, features: FeatureSet, text: str) -> None:
-    import pyarrow as pa  # these take a third of a second to import, and few need them
+    import pyarrow as pa  # the import takes a third of a second, and few calls need it
     from pyarrow import parquet
 
     strings = [(name, pa.string()) for name in ("name", "person", "camera")]
@@ -238,19 +281,20 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, tuple, tuple, tuple, str]:
     with parquet.ParquetFile(file) as content:
         text = (content.schema_arrow.metadata or {})[b"reidlib"].decode()
         count = content.metadata.num_rows
-        features_nd, columns, done = None, ([], [], []), 0
+        features_nd, columns, num_read = None, ([], [], []), 0
         for batch in content.iter_batches(_ROWS, columns=["name", "person", "camera", "feature"]):
             flat = batch.column(3).flatten().to_numpy()
             rows_nd = flat.reshape(len(batch), -1)
             if features_nd is None:
                 features_nd = np.empty((count, rows_nd.shape[1]), np.float32)
-            features_nd[done : done + len(rows_nd)] = rows_nd
-            done += len(rows_nd)
+            features_nd[num_read : num_read + len(rows_nd)] = rows_nd
+            num_read += len(rows_nd)
             for column, name in zip(columns, ("name", "person", "camera"), strict=True):
                 column += batch.column(name).to_pylist()
     if features_nd is None:
         raise ValueError("no image")
-    return features_nd, *map(tuple, columns), text
+    names, persons, cameras = map(tuple, columns)
+    return features_nd, names, persons, cameras, text
 
 
 _FORMATS = {".npz": (_read_npz, _write_npz), ".parquet": (_read_parquet, _write_parquet)}

@@ -1,4 +1,4 @@
-"""What a search shows: queries with what was found for them, and the distances behind its verdicts."""
+"""Pictures of a search: the contact sheet of ranked images, and the distances behind the threshold."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw, ImageFont
 
 from reidlib.data.images import fitted
@@ -17,38 +18,58 @@ from reidlib.errors import counted
 from reidlib.search.verification import PairHistogram, Threshold
 from reidlib.visual import BLUE, GREEN, GREY, INK, RED, STATUS
 
-_BOX = (104, 208)  # width and height of the room for one image, in pixels; crops of persons are upright
+_BOX = (104, 208)  # width and height of the space for one image, in pixels; crops of persons are upright
 _GAP, _FRAME, _LINE = 14, 5, 17
-VERDICTS = {True: "same", False: "not sure"}  # at most as far away as the threshold, and farther
+VERDICTS = {True: "same", False: "not sure"}  # by whether the distance is within the threshold
 _COLOURS = {True: GREEN, False: GREY}
 
 
 class RankedImage(NamedTuple):
-    """One image that was found."""
+    """One image of a ranked list.
 
-    image_hwc: np.ndarray  # uint8
+    Attributes:
+        image_hwc: The image, uint8 of shape (H, W, 3).
+        distance: Its distance from the query.
+        match: Whether it shows the query's person; None if unknown.
+        verdict: Whether the distance is within the threshold; None if there is no threshold.
+    """
+
+    image_hwc: np.ndarray
     distance: float
-    match: bool | None = None  # is it the query's person? None: unknown
-    verdict: bool | None = None  # is it near enough to be taken for the same person? None: no threshold
+    match: bool | None = None
+    verdict: bool | None = None
 
 
 class SheetRow(NamedTuple):
-    """A query and what was found for it, nearest first."""
+    """A query with its ranked list.
 
-    image_hwc: np.ndarray  # uint8
+    Attributes:
+        image_hwc: The query image, uint8 of shape (H, W, 3).
+        label: Its name.
+        results: The ranked images, nearest first.
+    """
+
+    image_hwc: np.ndarray
     label: str
-    found: Sequence[RankedImage]
+    results: Sequence[RankedImage]
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Image:
-    """Queries at the left, what was found at their right, under some lines of text.
+    """Draw queries on the left with their ranked images on the right, below some lines of text.
 
-    A frame's colour says what the words below say: whether it is the query's person where that is known,
-    else whether the distance is below the threshold. Drawn by Pillow: matplotlib takes minutes for
-    hundreds of images.
+    The colour of a frame repeats the first word below the image: whether it shows the query's person, if that
+    is known; otherwise whether the distance is within the threshold.
+
+    Args:
+        rows: The queries with their ranked images.
+        lines: Lines of text above; the first one is bold.
+
+    Returns:
+        The picture.
     """
+    # Drawn by Pillow: matplotlib takes minutes for hundreds of images.
     text, bold = (_font(weight) for weight in ("normal", "bold"))
-    wide = 1 + max(len(row.found) for row in rows)
+    wide = 1 + max(len(row.results) for row in rows)
     row_height = _BOX[1] + 3 * _LINE + 2 * _GAP
     top = _GAP + (len(lines) + 1) * (_LINE + 3)
     width = max(
@@ -66,52 +87,58 @@ def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Im
         _paste(sheet, row.image_hwc, columns[0], y)
         for place, part in enumerate(_wrapped(row.label, text)):
             _centred(draw, columns[0], y + _BOX[1] + 6 + place * _LINE, part, INK, text)
-        for x, found in zip(columns[1:], row.found, strict=False):
-            box = _paste(sheet, found.image_hwc, x, y)
-            words = [] if found.match is None else [STATUS["match" if found.match else "other"]]
-            if found.verdict is not None:
-                words.append((_COLOURS[found.verdict], VERDICTS[found.verdict]))
+        for x, ranked in zip(columns[1:], row.results, strict=False):
+            box = _paste(sheet, ranked.image_hwc, x, y)
+            words = [] if ranked.match is None else [STATUS["match" if ranked.match else "other"]]
+            if ranked.verdict is not None:
+                words.append((_COLOURS[ranked.verdict], VERDICTS[ranked.verdict]))
             if words:
                 left, upper, right, lower = box
                 outer = (left - _FRAME, upper - _FRAME, right + _FRAME - 1, lower + _FRAME - 1)
                 draw.rectangle(outer, outline=words[0][0], width=_FRAME)
             below = y + _BOX[1] + 6
-            _centred(draw, x, below, f"{found.distance:.3f}", INK, text)
+            _centred(draw, x, below, f"{ranked.distance:.3f}", INK, text)
             for place, (colour, word) in enumerate(words, 1):
                 _centred(draw, x, below + place * _LINE, word, colour, bold if place == 1 else text)
     return sheet
 
 
 def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int = 80) -> Figure:
-    """Distances of pairs of the same person and of different people, and the threshold between.
+    """Plot distances of pairs of one person and of different people, with the threshold.
 
-    Left: how they are spread; right: how many lie at or below a distance, on a logarithmic scale, from
-    which thresholds for other rates can be read.
+    Args:
+        histogram: The distances of the pairs.
+        threshold: The threshold.
+        bars: Largest number of bars.
+
+    Returns:
+        A figure with two panels. Left: the distribution of distances. Right: the share of pairs up to each
+        distance on a logarithmic scale, from which thresholds for other rates can be read.
     """
     same = ("same person", histogram.same, BLUE, "-")
     different = ("different people", histogram.different, RED, "--")
     kinds = [kind for kind in (same, different) if kind[1].any()]
     filled = np.flatnonzero(histogram.same + histogram.different)
-    # Bars are whole fine bins, as many in each, so that none gets more for being wider.
+    # Every bar covers the same whole number of fine bins.
     step = max(1, -(-(filled[-1] - filled[0] + 1) // bars))
     begins = np.arange(filled[0], filled[-1] + 1, step)
     edges = histogram.width * (np.append(begins, begins[-1] + step) - 1)
-    figure, (spread, shares) = plt.subplots(1, 2, figsize=(10, 3.6))
+    figure, (distribution, shares) = plt.subplots(1, 2, figsize=(10, 3.6))
     for label, counts, colour, style in kinds:
         total = counts.sum()
         bars_n = np.add.reduceat(counts, begins) / total * 100
-        spread.stairs(bars_n, edges, fill=True, color=colour, alpha=0.25)
-        spread.stairs(bars_n, edges, color=colour, linestyle=style, linewidth=1.5, label=label)
+        distribution.stairs(bars_n, edges, fill=True, color=colour, alpha=0.25)
+        distribution.stairs(bars_n, edges, color=colour, linestyle=style, linewidth=1.5, label=label)
         below = counts.cumsum() / total * 100
-        shown = slice(max(filled[0] - 1, 0), filled[-1] + 1)
-        shares.plot(histogram.edges[shown], below[shown], color=colour, linestyle=style, label=label)
-    for axes in (spread, shares):
+        visible = slice(max(filled[0] - 1, 0), filled[-1] + 1)
+        shares.plot(histogram.edges[visible], below[visible], color=colour, linestyle=style, label=label)
+    for axes in (distribution, shares):
         axes.axvline(threshold.distance, color=INK, linewidth=1.2, linestyle=":")
         axes.set_xlabel("Euclidean distance of two images' features")
         axes.set_xlim(edges[0], edges[-1])
-    spread.set_ylim(bottom=0)
-    spread.set(ylabel="share of the pairs of its kind (%)", title="How distances are spread")
-    spread.annotate(
+    distribution.set_ylim(bottom=0)
+    distribution.set(ylabel="share of the pairs of this kind (%)", title="Distribution of distances")
+    distribution.annotate(
         f" threshold {threshold.distance:.3f}",
         (threshold.distance, 0.98),
         xycoords=("data", "axes fraction"),
@@ -122,30 +149,28 @@ def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int
     shares.set_yscale("log")
     shares.yaxis.set_major_formatter("{x:g}")
     shares.set_ylim(50 / threshold.num_different, 160)
-    shares.set(ylabel="pairs at or below the distance (%)", title="What a threshold lets through")
+    shares.set(ylabel="pairs up to the distance (%)", title="Pairs that a threshold accepts")
     for rate in (threshold.false_match_rate, threshold.true_match_rate):
         if rate > 0:
             shares.plot(threshold.distance, 100 * rate, "o", color=INK, markersize=4)
             shares.annotate(
                 f"{100 * rate:.3g} % ", (threshold.distance, 100 * rate), ha="right", va="bottom", fontsize=9
             )
-    handles = [plt.Line2D([], [], color=colour, linestyle=style) for _, _, colour, style in kinds]
+    handles = [Line2D([], [], color=colour, linestyle=style) for _, _, colour, style in kinds]
     labels = [f"{label}: {counted(counts.sum(), 'pairs')}" for label, counts, *_ in kinds]
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
 def _font(weight: str) -> ImageFont.FreeTypeFont:
-    # matplotlib brings this one along on every machine, and it has the signs ✓ and ✗.
+    # matplotlib installs this font on every machine, and it contains the signs ✓ and ✗.
     path = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
     return ImageFont.truetype(path, 13)
 
 
 def _wrapped(label: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A label in at most three lines; of a longer one the end, in which file names differ.
-
-    Lines break behind a slash, and within a folder's or file's name only where it is wider than a line.
-    """
+    """Break a label into at most three lines, after a slash if possible; keep the end of a longer one."""
+    # File names differ at their end.
     lines = [""]
     for part in re.split("(?<=/)", label):
         if font.getlength(lines[-1] + part) <= _BOX[0]:
@@ -166,7 +191,7 @@ def _centred(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, 
 
 
 def _paste(sheet: Image.Image, image_hwc: np.ndarray, x: int, y: int) -> tuple[int, int, int, int]:
-    """Put an image in the middle of its room, as large as fits with its proportions; returns its edges."""
+    """Paste an image into the middle of its box, as large as fits, and return its edges."""
     image = fitted(image_hwc, _BOX[1] - 2 * _FRAME, _BOX[0] - 2 * _FRAME)
     left, upper = x + (_BOX[0] - image.width) // 2, y + (_BOX[1] - image.height) // 2
     sheet.paste(image, (left, upper))

@@ -1,4 +1,4 @@
-"""What a search writes and says: ranked lists, contact sheet, threshold, and a few sentences."""
+"""Output of a search: ranked lists, contact sheet, threshold, and a summary in a few sentences."""
 
 from __future__ import annotations
 
@@ -20,34 +20,45 @@ from reidlib.search.features import FeatureSet
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration
 
 OUTPUTS = ("ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json")
-# Images of a row of the sheet, and rows of a sheet: a JPEG has at most 65,535 lines.
+# Images in a row of the sheet, and rows of a sheet: a JPEG has at most 65,535 lines of pixels.
 SHEET_WIDE, SHEET_ROWS = 20, 200
 _COLUMNS = (
     "query", "rank", "image", "distance", "within_threshold",
     "query_person", "query_camera", "person", "camera", "match",
 )  # fmt: skip
 _WORDS = {True: "yes", False: "no", None: ""}
-# Fewer pairs of people than this are no sample of people, however many their images are.
+# Fewer pairs of people than this are too small a sample of people, however many images they have.
 _FEW_PERSON_PAIRS = 10
 _NOTE = (
-    "The threshold holds for the people and cameras that it was measured on; other cameras, other light "
-    "or another run need one of their own."
+    "The threshold is valid for the people and cameras that it was measured on; measure it again for other "
+    "cameras, other light or another run."
 )
 
 
 class Nearest(NamedTuple):
-    """The nearest gallery images of each query, both fields (Q, places)."""
+    """The nearest gallery images of each query.
 
-    gallery_indices: np.ndarray  # int64, −1 where the list ended
-    distances: np.ndarray  # float64, Euclidean, NaN where the list ended
+    Attributes:
+        gallery_indices: Indices, int64 of shape (Q, L) for lists of length L; −1 beyond the end of a list.
+        distances: Euclidean distances, float64 of shape (Q, L); NaN beyond the end of a list.
+    """
+
+    gallery_indices: np.ndarray
+    distances: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Searched:
-    """Queries, the images that were searched, and what was found.
+class SearchRanking:
+    """Query and gallery sets with the ranked lists.
 
-    queries, images: the features of ``query`` and ``gallery`` with persons and cameras as numbers that mean
-        the same in both; unknown persons are junk. calibration: None where there is no threshold.
+    Attributes:
+        query: Features and names of the query images.
+        gallery: Features and names of the gallery images.
+        queries: Features of the query images, with persons and cameras as numbers that mean the same in both
+            sets. Unknown persons are junk.
+        images: The same of the gallery images.
+        nearest: The ranked lists.
+        calibration: The threshold; None if there is none.
     """
 
     query: FeatureSet
@@ -57,10 +68,15 @@ class Searched:
     nearest: Nearest
     calibration: Calibration | None
 
-    def list_of(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
-        """A query's list: gallery index, distance, is it the query's person, is it within the threshold.
+    def ranked_list(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
+        """Yield a query's ranked images.
 
-        None is unknown, or no threshold.
+        Args:
+            row: Index of the query.
+
+        Yields:
+            Gallery index; distance; whether it is the query's person, None if unknown; whether the distance
+            is within the threshold, None if there is no threshold.
         """
         person = self.queries.person_ids[row]
         for index, distance in zip(
@@ -68,123 +84,154 @@ class Searched:
         ):
             if index < 0:
                 return
-            found = self.images.person_ids[index]
-            match = None if JUNK in (person, found) else bool(person == found)
+            other = self.images.person_ids[index]
+            match = None if JUNK in (person, other) else bool(person == other)
             within = None if self.calibration is None else distance <= self.calibration.threshold.distance
             yield index, distance, match, within
 
-    def images_of_others(self) -> tuple[float, bool]:
-        """How many images of other people there are for a query, on average, and is that an upper bound?
+    def count_other_images(self) -> tuple[float, bool]:
+        """Count the gallery images of other people that a query is compared with.
 
-        It is where some person is unknown: whoever is not known to be the query's person counts.
+        Returns:
+            The mean number over the queries, and whether it is an upper bound. It is one if a person is
+            unknown: an image counts unless it is known to show the query's person.
         """
-        asked, there = self.queries.person_ids, self.images.person_ids
-        own = np.bincount(there + 1, minlength=asked.max() + 2)
+        query_ids, gallery_ids = self.queries.person_ids, self.images.person_ids
+        own = np.bincount(gallery_ids + 1, minlength=query_ids.max() + 2)
         own[JUNK + 1] = 0
-        return len(there) - float(own[asked + 1].mean()), bool(JUNK in asked or JUNK in there)
+        is_bound = bool(JUNK in query_ids or JUNK in gallery_ids)
+        return len(gallery_ids) - float(own[query_ids + 1].mean()), is_bound
 
 
-def sheet_of(searched: Searched, count: int) -> tuple[Image.Image | None, str]:
-    """The contact sheet of the first ``count`` queries; where images are missing none, and why."""
+def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, str]:
+    """Draw the contact sheet of the first queries.
+
+    Args:
+        ranking: The ranked lists.
+        count: Number of queries; 0 for no sheet.
+
+    Returns:
+        The sheet and "". If images are missing, None and a sentence that says so.
+    """
     if not count:
         return None, ""
     from reidlib.search.figures import RankedImage, SheetRow, contact_sheet
 
     rows, missing = [], []
 
-    def picture(one: FeatureSet, index: int) -> np.ndarray | None:
-        image = None if one.root is None else decode(one.root / one.names[index])
+    def load(images: FeatureSet, index: int) -> np.ndarray:
+        image = None if images.root is None else decode(images.root / images.names[index])
         if isinstance(image, np.ndarray):
             return image
-        missing.append(one.names[index] if one.root is None else one.root / one.names[index])
-        return None
+        missing.append(images.names[index] if images.root is None else images.root / images.names[index])
+        return np.zeros((1, 1, 3), np.uint8)  # the sheet is not drawn then
 
-    query, gallery = searched.query, searched.gallery
+    query, gallery = ranking.query, ranking.gallery
     for row in range(min(count, len(query))):
-        listed = list(searched.list_of(row))[:SHEET_WIDE]
-        found = [
-            RankedImage(picture(gallery, index), distance, match, within)
-            for index, distance, match, within in listed
+        results = [
+            RankedImage(load(gallery, index), distance, match, within)
+            for index, distance, match, within in list(ranking.ranked_list(row))[:SHEET_WIDE]
         ]
-        rows.append(SheetRow(picture(query, row), query.names[row], found))
+        rows.append(SheetRow(load(query, row), query.names[row], results))
     if missing:
-        why = f"no contact sheet: it lacks {counted(len(missing), 'images')}, such as {missing[0]}"
-        return None, f"{why}; search with the images instead of their features"
-    return contact_sheet(rows, lines=_sheet_lines(searched, len(rows))), ""
+        reason = f"no contact sheet: it lacks {counted(len(missing), 'images')}, such as {missing[0]}"
+        return None, f"{reason}; search with the images instead of their features"
+    return contact_sheet(rows, lines=_sheet_lines(ranking, len(rows))), ""
 
 
-def write_search(searched: Searched, out: Path, sheet: Image.Image | None) -> tuple[Path, ...]:
-    """Write what a search found to a folder, each file whole; what an earlier one left there is replaced.
+def write_search(ranking: SearchRanking, out: Path, sheet: Image.Image | None) -> tuple[Path, ...]:
+    """Write the files of a search, each completely or not at all; those of an earlier search are removed.
 
-    Raises InputError when the disk is full or the folder cannot be written.
+    Args:
+        ranking: The ranked lists and the threshold.
+        out: Output folder.
+        sheet: The contact sheet; None for no sheet.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InputError: If the disk is full, or the folder cannot be written.
     """
-    calibration = searched.calibration
+    calibration = ranking.calibration
     for name in OUTPUTS:
-        (out / name).unlink(missing_ok=True)  # an earlier threshold would speak of other lists
+        (out / name).unlink(missing_ok=True)  # an earlier threshold would not belong to the new lists
     if sheet is not None:
         write_whole(out / "contact_sheet.jpg", lambda path: sheet.save(path, "JPEG", quality=90))
     if calibration is not None:
         _write_figure(out / "distances.png", calibration)
-        write_json(out / "threshold.json", _threshold_content(calibration, searched))
-    write_whole(out / "ranked.csv", lambda path: _write_lists(path, searched))
+        write_json(out / "threshold.json", _threshold_content(calibration, ranking))
+    write_whole(out / "ranked.csv", lambda path: _write_lists(path, ranking))
     return tuple(out / name for name in OUTPUTS if (out / name).exists())
 
 
-def described(searched: Searched, top: int) -> list[str]:
-    """What was searched and found, in a few sentences, one a line."""
-    query, gallery = searched.query, searched.gallery
-    sizes = f"{counted(len(query), 'query images')}, {counted(len(gallery), 'images')} to search"
-    said = [f"{sizes}, run {query.information['run']}"]
-    lengths = (searched.nearest.gallery_indices >= 0).sum(1)
+def describe_search(ranking: SearchRanking, top: int) -> list[str]:
+    """Summarise a search in a few sentences.
+
+    Args:
+        ranking: The ranked lists and the threshold.
+        top: Requested length of a ranked list.
+
+    Returns:
+        The sentences, one per line of output.
+    """
+    query, gallery = ranking.query, ranking.gallery
+    sizes = f"{counted(len(query), 'query images')}, {counted(len(gallery), 'gallery images')}"
+    sentences = [f"{sizes}, run {query.information['run']}"]
+    lengths = (ranking.nearest.gallery_indices >= 0).sum(1)
     if lengths.min() < top:
         shortest = counted(lengths.min(), "images")
-        said.append(f"lists end after {shortest}: there are no more, and none finds itself")
-    first = [match for row in range(len(query)) for _, _, match, _ in list(searched.list_of(row))[:1]]
-    if known := [match for match in first if match is not None]:
-        sides = searched.queries, searched.images
-        cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
-        said.append(
-            f"nearest image: the query's person for {sum(known):,} of {counted(len(known), 'query images')} "
-            "where both persons are known" + " (images of the same camera included)" * cameras_known
+        sentences.append(
+            f"ranked lists end after {shortest}: the gallery has no more, and no image is listed for itself"
         )
-    return said + _threshold_described(searched)
+    first = [match for row in range(len(query)) for _, _, match, _ in list(ranking.ranked_list(row))[:1]]
+    if matches := [match for match in first if match is not None]:
+        sides = ranking.queries, ranking.images
+        cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
+        sentences.append(
+            f"the nearest image shows the query's person for {sum(matches):,} of "
+            f"{counted(len(matches), 'query images')} for which both persons are known"
+            + " (images of the same camera included)"
+            * cameras_known
+        )
+    return sentences + _describe_threshold(ranking)
 
 
-def _sheet_lines(searched: Searched, shown: int) -> list[str]:
-    total = len(searched.query)
+def _sheet_lines(ranking: SearchRanking, num_rows: int) -> list[str]:
+    total = len(ranking.query)
     if total == 1:
-        lines = ["The one query image"]
+        lines = ["The query image"]
     else:
-        first = "The first" if shown == 1 else f"The first {shown:,}"
-        part = f"All {total:,}" if shown == total else f"{first} of {total:,}"
-        lines = [f"{part} query images, in the order of their names and not chosen by how well they went"]
+        first = "The first" if num_rows == 1 else f"The first {num_rows:,}"
+        part = f"All {total:,}" if num_rows == total else f"{first} of {total:,}"
+        lines = [f"{part} query images, in the order of their names and not selected by their results"]
     lines.append("Nearest image first; the number below an image is its distance from the query.")
-    if all((side.person_ids != JUNK).any() for side in (searched.queries, searched.images)):
-        lines.append("✓ match: the query's person.  ✗ other: somebody else.")
-    if searched.calibration is not None:
+    if all((side.person_ids != JUNK).any() for side in (ranking.queries, ranking.images)):
+        lines.append("✓ match: the query's person.  ✗ other: another person.")
+    if ranking.calibration is not None:
         from reidlib.search.figures import VERDICTS
 
-        threshold = searched.calibration.threshold
+        threshold = ranking.calibration.threshold
         missed = 100 * (1 - threshold.true_match_rate)
         lines.append(
-            f"{VERDICTS[True]}: at most {threshold.distance:.3f} away, so taken for the same person. "
-            f"{VERDICTS[False]}: farther; {missed:.1f} % of one person's pairs are, too."
+            f"{VERDICTS[True]}: distance at most {threshold.distance:.3f}, accepted as the same person. "
+            f"{VERDICTS[False]}: larger distance, as for {missed:.1f} % of the pairs of one person."
         )
     return lines
 
 
-def _write_lists(path: Path, searched: Searched) -> None:
-    query, gallery = searched.query, searched.gallery
-    # A file's name may hold bytes that are no UTF-8; they come out as they went in.
+def _write_lists(path: Path, ranking: SearchRanking) -> None:
+    query, gallery = ranking.query, ranking.gallery
+    # A file name may contain bytes that are not UTF-8; surrogateescape writes them unchanged.
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         table = csv.writer(stream)
         table.writerow(_COLUMNS)
         for row, name in enumerate(query.names):
-            asked = query.persons[row], query.cameras[row]
-            for rank, (index, distance, match, within) in enumerate(searched.list_of(row), 1):
-                found = gallery.persons[index], gallery.cameras[index]
-                place = name, rank, gallery.names[index], f"{distance:.6f}"
-                table.writerow((*place, _WORDS[within], *asked, *found, _WORDS[match]))
+            query_cells = query.persons[row], query.cameras[row]
+            for rank, (index, distance, match, within) in enumerate(ranking.ranked_list(row), 1):
+                gallery_cells = gallery.persons[index], gallery.cameras[index]
+                first_cells = name, rank, gallery.names[index], f"{distance:.6f}"
+                table.writerow((*first_cells, _WORDS[within], *query_cells, *gallery_cells, _WORDS[match]))
 
 
 def _write_figure(path: Path, calibration: Calibration) -> None:
@@ -200,13 +247,13 @@ def _write_figure(path: Path, calibration: Calibration) -> None:
         plt.close(figure)
 
 
-def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
+def _threshold_content(calibration: Calibration, ranking: SearchRanking) -> dict:
     threshold, people = calibration.threshold, calibration.false_matches
-    others, upper_bound = searched.images_of_others()
+    others, upper_bound = ranking.count_other_images()
     return {
         "threshold": threshold.distance,
         "distance": "Euclidean",
-        "false_match_rate": {"asked": threshold.asked_rate, "reached": threshold.false_match_rate},
+        "false_match_rate": {"asked": threshold.requested_rate, "reached": threshold.false_match_rate},
         "true_match_rate": threshold.true_match_rate,
         "pairs": {"same_person": threshold.num_same, "different_people": threshold.num_different},
         "false_matches": threshold.num_false_matches,
@@ -221,50 +268,49 @@ def _threshold_content(calibration: Calibration, searched: Searched) -> dict:
             "upper_bound": upper_bound,
         },
         "calibrated_on": {
-            "images_from": calibration.where,
+            "images_from": calibration.source,
             "images": calibration.num_images,
             "persons": calibration.num_persons,
             "cameras": calibration.num_cameras or None,
             "same_person_pairs_within_a_camera": calibration.same_camera,
         },
-        "network": searched.query.information["network"],
-        "run": searched.query.information["run"],
+        "network": ranking.query.information["network"],
+        "run": ranking.query.information["run"],
         "note": _NOTE,
     }
 
 
-def _threshold_described(searched: Searched) -> list[str]:
-    calibration = searched.calibration
+def _describe_threshold(ranking: SearchRanking) -> list[str]:
+    calibration = ranking.calibration
     if calibration is None:
         return []
     threshold, people = calibration.threshold, calibration.false_matches
-    others, upper_bound = searched.images_of_others()
+    others, upper_bound = ranking.count_other_images()
     expected, at_most = others * threshold.false_match_rate, "at most " if upper_bound else ""
     expected = f"{expected:,.0f}" if expected >= 10 else f"{expected:.2g}"
     cameras = counted(calibration.num_cameras, "cameras") if calibration.num_cameras else "cameras unknown"
-    said = [
-        f"same person up to distance {threshold.distance:.3f}: that takes {threshold.num_false_matches:,} of "
-        f"{counted(threshold.num_different, 'pairs')} of different people for one "
-        f"({100 * threshold.false_match_rate:.3g} %, asked {100 * threshold.asked_rate:.3g} %) and finds "
+    sentences = [
+        f"same person up to distance {threshold.distance:.3f}: this accepts {threshold.num_false_matches:,} "
+        f"of {counted(threshold.num_different, 'pairs')} of different people "
+        f"({100 * threshold.false_match_rate:.3g} %, requested {100 * threshold.requested_rate:.3g} %) and "
         f"{100 * threshold.true_match_rate:.1f} % of {counted(threshold.num_same, 'pairs')} of one person",
-        f"a query meets {at_most}{counted(round(others), 'gallery images')} of other people on average: "
-        f"expect {at_most}about {expected} false ones among them",
-        f"measured on {calibration.where}: {counted(calibration.num_persons, 'persons')}, "
+        f"a query is compared with {at_most}{counted(round(others), 'gallery images')} of other people on "
+        f"average: expect {at_most}about {expected} false matches",
+        f"threshold measured on {calibration.source}: {counted(calibration.num_persons, 'persons')}, "
         f"{counted(calibration.num_images, 'images')}, {cameras}",
         _NOTE,
     ]
     if threshold.num_false_matches:
-        rests = people.num_person_pairs < _FEW_PERSON_PAIRS
-        said.append(
-            f"the false matches are of {people.num_persons:,} persons: the threshold "
-            + ("rests on" if rests else "is measured on")
-            + f" {people.num_person_pairs:,} of {counted(people.num_possible_pairs, 'pairs')} of people"
-            + ("; calibrate on more persons" if rests else "")
+        too_few = people.num_person_pairs < _FEW_PERSON_PAIRS
+        sentences.append(
+            f"the false matches come from {people.num_persons:,} persons, in {people.num_person_pairs:,} of "
+            f"{counted(people.num_possible_pairs, 'pairs')} of people"
+            + ("; these are few, calibrate on more persons" if too_few else "")
         )
-    if threshold.num_different * threshold.asked_rate < 3:
-        # By the rule of three, none among n pairs leaves up to 3/n possible (95 per cent).
-        said.append(
-            f"few pairs for this rate: had none matched, up to {300 / threshold.num_different:.2g} % could"
-            " be expected elsewhere; calibrate on more persons"
+    if threshold.num_different * threshold.requested_rate < 3:
+        # By the rule of three, zero among n pairs is compatible with a rate of up to 3/n (95 per cent).
+        sentences.append(
+            "few pairs for this rate: even without a false match, a rate of up to "
+            f"{300 / threshold.num_different:.2g} % is possible elsewhere; calibrate on more persons"
         )
-    return said
+    return sentences

@@ -1,4 +1,4 @@
-"""From what distance on is it the same person? Distances of same and of different people, and a threshold."""
+"""Verification: distances of pairs of the same and of different people, and a threshold between them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ from reidlib.ranking.metrics import Embeddings
 UNKNOWN_CAMERA = -1
 BINS = 2**16
 _QUERIES, _GALLERY = 1024, 2048
-# Below this share of the largest possible distance two vectors count as equal: that is rounding.
+# Two vectors count as equal if their distance is below this share of the largest possible one (rounding).
 _EQUAL = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class PairHistogram:
-    """Euclidean distances of image pairs, counted in fine bins.
+    """Histogram of Euclidean distances of image pairs, in fine bins.
 
-    width: of a bin. same, different: int64 (bins + 1,), pairs of one person and of two. Entry 0 counts
-        distances of 0, entry i those above (i − 1)·width and at most i·width.
+    Entry 0 counts pairs at distance 0. Entry i counts distances above (i − 1)·width and up to i·width.
 
-    Raises InputError for counts that do not fit together.
+    Attributes:
+        width: Width of a bin.
+        same: Pairs of one person, int64 of shape (bins + 1,).
+        different: Pairs of two people, int64 of shape (bins + 1,).
+
+    Raises:
+        InputError: If the shapes differ, or the width is not positive.
     """
 
     width: float
@@ -39,24 +44,30 @@ class PairHistogram:
 
     def __post_init__(self):
         if self.same.shape != self.different.shape or self.same.ndim != 1 or not self.width > 0:
-            found = f"{self.same.shape} and {self.different.shape}, width {self.width}"
-            raise InputError("both kinds of pairs are counted in the same bins", found, "count them together")
+            shapes = f"{self.same.shape} and {self.different.shape}, width {self.width}"
+            raise InputError("both kinds of pairs share the same bins", shapes, "count them together")
 
     @property
     def edges(self) -> np.ndarray:
-        """Upper edge of each bin, (bins + 1,)."""
+        """Upper edge of each entry, shape (bins + 1,)."""
         return self.width * np.arange(len(self.same))
 
 
 class Threshold(NamedTuple):
-    """Up to ``distance`` two images are taken for the same person's, and how often that was right.
+    """A distance up to which two images are accepted as one person, and how often that is right.
 
-    Shares are between 0 and 1, of the pairs that the histogram counts; ``true_match_rate`` is NaN where no
-    pair of one person was counted.
+    Attributes:
+        distance: The threshold.
+        requested_rate: The false-match rate that was requested, a share between 0 and 1.
+        false_match_rate: Share of the pairs of different people that are accepted.
+        true_match_rate: Share of the pairs of one person that are accepted; NaN if there are no such pairs.
+        num_false_matches: Number of accepted pairs of different people.
+        num_different: Number of pairs of different people.
+        num_same: Number of pairs of one person.
     """
 
     distance: float
-    asked_rate: float
+    requested_rate: float
     false_match_rate: float
     true_match_rate: float
     num_false_matches: int
@@ -65,24 +76,41 @@ class Threshold(NamedTuple):
 
 
 class FalseMatches(NamedTuple):
-    """How many people the false matches at a threshold come from: many false matches may be of one pair."""
+    """Number of people behind the false matches; many false matches may come from one pair of people.
+
+    Attributes:
+        num_persons: Persons with a false match.
+        num_person_pairs: Pairs of persons with a false match.
+        num_possible_pairs: Pairs of persons of whom image pairs were counted.
+    """
 
     num_persons: int
     num_person_pairs: int
-    num_possible_pairs: int  # pairs of persons of whom image pairs were counted
+    num_possible_pairs: int
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A threshold and what it was measured on."""
+    """A threshold and the images on which it was measured.
+
+    Attributes:
+        threshold: The threshold.
+        false_matches: The people behind its false matches.
+        histogram: The distances of all pairs.
+        source: Where the images come from.
+        num_images: Number of images with a known person.
+        num_persons: Number of persons.
+        num_cameras: Number of cameras; 0 if unknown.
+        same_camera: Whether pairs of one person in one camera were counted.
+    """
 
     threshold: Threshold
     false_matches: FalseMatches
     histogram: PairHistogram
-    where: str
+    source: str
     num_images: int
     num_persons: int
-    num_cameras: int  # 0: unknown
+    num_cameras: int
     same_camera: bool
 
 
@@ -91,42 +119,47 @@ class _Block(NamedTuple):
 
     query_span: slice
     gallery_span: slice
-    places_qg: Tensor  # bins
-    counted_qg: Tensor  # bool: does the pair count
-    same_qg: Tensor  # bool: does it show one person
+    places_qg: Tensor  # the pair's bin
+    counted_qg: Tensor  # bool: whether the pair counts
+    same_qg: Tensor  # bool: whether both images show one person
 
 
 @dataclass(frozen=True, eq=False)
 class VerificationPairs:
-    """Which pairs are counted: of a query and a gallery image, or without a gallery all within ``query``.
+    """The image pairs that a histogram counts.
 
-    Pairs with junk are left out, and those of two distractors (who may be one person); a person and a
-    distractor are different people. Pairs of one person in one camera are left out unless ``same_camera``:
-    frames of one moment are nearly the same picture and say little about recognising anybody. Cameras
-    below 0 are unknown, and never the same as another.
-    left_out: (query, gallery) indices of images that are in both sets. Such an image makes no pair with
-        itself, and of two such images' pairs (a, b) and (b, a) one counts.
+    Pairs with junk are left out. So are pairs of two distractors, who may be one person. A person and a
+    distractor are different people. Pairs of one person in one camera are left out unless ``same_camera`` is
+    set: frames of one moment are nearly the same image and say little about recognition. Negative camera ids
+    are unknown, and never equal to another.
+
+    Attributes:
+        query: Features (Q, D), person ids and camera ids of the query images.
+        gallery: The same of the gallery images. None: all pairs within ``query`` are counted.
+        same_camera: Whether pairs of one person in one camera count.
+        excluded_pairs: Query and gallery indices, each of shape (P,), of images that are in both sets. Such
+            an image makes no pair with itself. Of the pairs (a, b) and (b, a) of two such images one counts.
     """
 
     query: Embeddings
     gallery: Embeddings | None = None
     same_camera: bool = False
-    left_out: tuple[np.ndarray, np.ndarray] | None = None
+    excluded_pairs: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def sides(self) -> tuple[Embeddings, Embeddings]:
-        """The two sets that pairs are of; within one set twice the same."""
+        """Query and gallery; the query set twice if there is no gallery."""
         return self.query, self.query if self.gallery is None else self.gallery
 
     def blocks(self, device: torch.device, width: float, bins: int) -> Iterator[_Block]:
-        """All pairs, block by block."""
+        """Yield all pairs, block by block."""
         within, (query, gallery) = self.gallery is None, self.sides
-        orders = None if self.left_out is None else self._orders(*self.left_out)
+        orders = None if self.excluded_pairs is None else self._orders(*self.excluded_pairs)
         for query_span in spans(len(query), _QUERIES):
             query_qd = select_rows(query.features, query_span).to(device, torch.float64)
             for gallery_span in spans(len(gallery), _GALLERY):
                 if within and gallery_span.stop - 1 <= query_span.start:
-                    continue  # each pair of a set with itself once
+                    continue  # within one set, each pair counts once
                 counted_qg, same_qg = self._counted(query_span, gallery_span)
                 if within:
                     columns_g = np.arange(gallery_span.start, gallery_span.stop)
@@ -138,16 +171,16 @@ class VerificationPairs:
                 distances_qg = squared_by_product(query_qd, gallery_gd).sqrt_()
                 distances_qg[distances_qg <= _EQUAL * width * bins] = 0
                 places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
-                counted_qg, same_qg = (torch.from_numpy(one).to(device) for one in (counted_qg, same_qg))
-                yield _Block(query_span, gallery_span, places_qg, counted_qg, same_qg)
+                masks = (torch.from_numpy(mask_qg).to(device) for mask_qg in (counted_qg, same_qg))
+                yield _Block(query_span, gallery_span, places_qg, *masks)
 
     def _orders(self, queries: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A number for each image that is in both sets, the same in both, else −1: (Q,) and (G,)."""
+        """Number the images that are in both sets, equally in both; −1 for others. Shapes (Q,) and (G,)."""
         query, gallery = self.sides
-        # Where the person is known on one side only, pairs count in one direction only, and none is double.
+        # If the person is known on one side only, pairs count in one direction only, and none counts twice.
         known = (query.person_ids[queries] != JUNK) & (gallery.person_ids[images] != JUNK)
         queries, images = queries[known], images[known]
-        order_q, order_g = (np.full(len(one), np.iinfo(np.int64).max) for one in (query, gallery))
+        order_q, order_g = (np.full(len(side), np.iinfo(np.int64).max) for side in (query, gallery))
         np.minimum.at(order_q, queries, images)
         np.minimum.at(order_g, images, order_q[queries])
         for order in (order_q, order_g):
@@ -155,7 +188,7 @@ class VerificationPairs:
         return order_q, order_g
 
     def _counted(self, query_span: slice, gallery_span: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Boolean (Q, G) of a block: which pairs count, and which show one person."""
+        """Return two masks (Q, G) of a block: pairs that count, and pairs that show one person."""
         query, gallery = self.sides
         persons_q, persons_g = query.person_ids[query_span, None], gallery.person_ids[None, gallery_span]
         cameras_q, cameras_g = query.camera_ids[query_span, None], gallery.camera_ids[None, gallery_span]
@@ -164,37 +197,46 @@ class VerificationPairs:
         counted_qg &= (persons_q != DISTRACTOR) | (persons_g != DISTRACTOR)
         if not self.same_camera:
             counted_qg &= ~(same_qg & (cameras_q == cameras_g) & (cameras_q > UNKNOWN_CAMERA))
-        counted_qg[pairs_within(self.left_out, query_span, gallery_span)] = False
+        counted_qg[pairs_within(self.excluded_pairs, query_span, gallery_span)] = False
         return counted_qg, same_qg
 
 
 def pairs_within(
     pairs: tuple[np.ndarray, np.ndarray] | None, block: slice, span: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, in a block, of those (query, gallery) pairs that lie in it."""
+    """Return rows and columns, within a block, of the (query, gallery) pairs that are in it."""
     if pairs is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     queries, images = pairs
-    here = (queries >= block.start) & (queries < block.stop) & (images >= span.start) & (images < span.stop)
-    return queries[here] - block.start, images[here] - span.start
+    inside = (queries >= block.start) & (queries < block.stop) & (images >= span.start) & (images < span.stop)
+    return queries[inside] - block.start, images[inside] - span.start
 
 
 def pair_distances_histogram(
     pairs: VerificationPairs, *, device: torch.device | str = "cpu", bins: int = BINS
 ) -> PairHistogram:
-    """Count the distances of pairs.
+    """Count the distances of pairs in bins.
 
-    device: where distances are computed, in float64; CPU instead of MPS, which lacks it.
-    Features are streamed: memory beyond them is some blocks and the counts. Raises InputError where
-    feature lengths differ.
+    Features are streamed: beyond them, memory holds a few blocks and the counts.
+
+    Args:
+        pairs: The pairs to count.
+        device: Device on which distances are computed in float64; the CPU replaces MPS, which lacks it.
+        bins: Number of bins up to the largest possible distance.
+
+    Returns:
+        The histogram of pairs of one person and of different people.
+
+    Raises:
+        InputError: If the features of query and gallery have different lengths.
     """
     lengths = [side.features.shape[1] for side in pairs.sides]
     if lengths[0] != lengths[1]:
-        found = f"{lengths[0]} and {lengths[1]}"
-        raise InputError("both sets' features are equally long", found, "use one model for both")
+        numbers = f"{lengths[0]} and {lengths[1]}"
+        raise InputError("features of both sets are equally long", numbers, "use one model for both")
     device = float64_device(device)
     with torch.inference_mode(), full_float32(device):
-        # No distance is longer than two vectors end to end.
+        # No distance is larger than the sum of the two largest norms.
         width = max(sum(map(_largest_norm, pairs.sides)), 1e-30) * (1 + 1e-9) / bins
         counts = torch.zeros(2 * (bins + 1), dtype=torch.int64, device=device)
         for block in pairs.blocks(device, width, bins):
@@ -204,63 +246,82 @@ def pair_distances_histogram(
     return PairHistogram(width, same, different)
 
 
-def false_match_persons(
+def count_false_match_persons(
     pairs: VerificationPairs,
     histogram: PairHistogram,
     threshold: Threshold,
     *,
     device: torch.device | str = "cpu",
 ) -> FalseMatches:
-    """Count the people behind the false matches at a threshold, in a second pass over the same pairs.
+    """Count the people behind the false matches at a threshold, in a second pass over the pairs.
 
-    histogram: of these pairs, and device as for it. Memory beyond the features is some blocks and one
-    number for each pair of persons with a false match. All distractors count as one person.
+    Beyond the features, memory holds a few blocks and one number for each pair of persons with a false match.
+
+    Args:
+        pairs: The pairs.
+        histogram: Their histogram.
+        threshold: The threshold of that histogram.
+        device: The device on which the histogram was computed.
+
+    Returns:
+        The numbers of persons and of pairs of persons. All distractors count as one person.
     """
     device = float64_device(device)
     query, gallery = pairs.sides
-    queried, searched = (np.unique(side.person_ids[side.person_ids != JUNK]) for side in pairs.sides)
-    shared = len(np.intersect1d(queried, searched))
-    # Ordered pairs of two people, less one of the two orders where both people are on both sides.
-    possible = len(queried) * len(searched) - shared - shared * (shared - 1) // 2
-    found, fresh, num_fresh = np.empty(0, np.int64), [], 0
-    persons = np.union1d(queried, searched)
+    query_persons, gallery_persons = (
+        np.unique(side.person_ids[side.person_ids != JUNK]) for side in pairs.sides
+    )
+    shared = len(np.intersect1d(query_persons, gallery_persons))
+    # Ordered pairs of two people, minus one of the two orders if both people are on both sides.
+    possible = len(query_persons) * len(gallery_persons) - shared - shared * (shared - 1) // 2
+    # A pair of persons is one number. New numbers are collected and merged from time to time.
+    person_pairs, added, num_added = np.empty(0, np.int64), [], 0
+    persons = np.union1d(query_persons, gallery_persons)
     place, bins = round(threshold.distance / histogram.width), len(histogram.different) - 1
     if threshold.num_false_matches:
         with torch.inference_mode(), full_float32(device):
             for block in pairs.blocks(device, histogram.width, bins):
-                chosen_qg = block.counted_qg & ~block.same_qg & (block.places_qg <= place)
-                row_n, column_n = (one.cpu().numpy() for one in chosen_qg.nonzero(as_tuple=True))
-                shown = (
+                false_qg = block.counted_qg & ~block.same_qg & (block.places_qg <= place)
+                row_n, column_n = (index_n.cpu().numpy() for index_n in false_qg.nonzero(as_tuple=True))
+                person_ids = (
                     query.person_ids[block.query_span][row_n],
                     gallery.person_ids[block.gallery_span][column_n],
                 )
-                numbers = [np.searchsorted(persons, ids) for ids in shown]
-                fresh.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
-                num_fresh += len(fresh[-1])
-                if num_fresh > len(found) + 2**20:
-                    found, fresh, num_fresh = np.unique(np.concatenate([found, *fresh])), [], 0
-        found = np.unique(np.concatenate([found, *fresh]))
-    people = np.unique(np.concatenate(np.divmod(found, max(len(persons), 1))))
-    return FalseMatches(len(people), len(found), possible)
+                numbers = [np.searchsorted(persons, ids_n) for ids_n in person_ids]
+                added.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
+                num_added += len(added[-1])
+                if num_added > len(person_pairs) + 2**20:
+                    person_pairs = np.unique(np.concatenate([person_pairs, *added]))
+                    added, num_added = [], 0
+        person_pairs = np.unique(np.concatenate([person_pairs, *added]))
+    people = np.unique(np.concatenate(np.divmod(person_pairs, max(len(persons), 1))))
+    return FalseMatches(len(people), len(person_pairs), possible)
 
 
 def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshold:
-    """The largest distance at which at most this share of pairs of different people lie at or below it.
+    """Find the largest distance at which the false-match rate does not exceed a given one.
 
-    To the width of a bin. Raises InputError for a rate that is not between 0 and 1, one that is finer than
-    one pair of the different ones counted, and features by which even that share of different people are
-    the same (distance 0).
+    Args:
+        histogram: The distances of the pairs.
+        false_match_rate: Share of the pairs of different people that may be accepted, between 0 and 1.
+
+    Returns:
+        The threshold, exact to the width of a bin.
+
+    Raises:
+        InputError: If the rate is not between 0 and 1, if it is finer than one of the counted pairs, or if
+            more pairs of different people than that are at distance 0.
     """
     check_rate(false_match_rate)
     num_different, num_same = int(histogram.different.sum()), int(histogram.same.sum())
-    allowed = num_different * false_match_rate + 1e-9  # 0.07 of 100 pairs are 7, not 7.000000000000001
+    allowed = num_different * false_match_rate + 1e-9  # 0.07 of 100 pairs is 7, not 7.000000000000001
     if allowed < 1:
         mend = "give more persons"
         if num_different > 1:
-            mend = f"ask for {_rounded_up(1 / num_different)} or more, or {mend}"
+            mend = f"request a rate of at least {_round_up(1 / num_different)}, or {mend}"
         raise InputError(
-            f"a false-match rate of {false_match_rate:g} is measured on {math.ceil(1 / false_match_rate):,} "
-            "pairs of different people or more",
+            f"a false-match rate of {false_match_rate:g} needs at least {math.ceil(1 / false_match_rate):,} "
+            "pairs of different people",
             counted(num_different, "pairs"),
             mend,
         )
@@ -285,16 +346,29 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     )
 
 
-def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: torch.device) -> Calibration:
-    """The threshold of a rate, measured on pairs of images from ``where``; errors as ``threshold_for``.
+def calibrate_threshold(
+    pairs: VerificationPairs, rate: float, source: str, device: torch.device
+) -> Calibration:
+    """Measure the threshold for a false-match rate.
 
-    Raises InputError, too, where no person is known or no pair of one person is counted.
+    Args:
+        pairs: Pairs of images with known persons.
+        rate: Share of the pairs of different people that may be accepted, between 0 and 1.
+        source: Where the images come from, for messages.
+        device: Device on which distances are computed.
+
+    Returns:
+        The threshold and what it was measured on.
+
+    Raises:
+        InputError: If no person is known, no pair of one person is counted, or ``threshold_for`` refuses the
+            rate.
     """
     sides = [pairs.query] if pairs.gallery is None else [pairs.query, pairs.gallery]
     if any((side.person_ids == JUNK).all() for side in sides):
         raise InputError(
             "a threshold is measured on images whose persons are known",
-            f"none known in {where}",
+            f"none known in {source}",
             "give some with --calibrate: a folder per person, or a CSV with a column person",
         )
     histogram = pair_distances_histogram(pairs, device=device)
@@ -304,17 +378,17 @@ def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: to
         if not pairs.same_camera:
             rule += " in two cameras"
             mend += ", or count pairs within a camera with --same-camera"
-        raise InputError(rule, f"none in {where}", mend)
+        raise InputError(rule, f"none in {source}", mend)
     threshold = threshold_for(histogram, rate)
-    false_matches = false_match_persons(pairs, histogram, threshold, device=device)
+    false_matches = count_false_match_persons(pairs, histogram, threshold, device=device)
     known = [side.person_ids != JUNK for side in sides]
-    once = [mask.copy() for mask in known]
-    if pairs.left_out is not None:  # an image of both sets is one image
-        queries, images = pairs.left_out
-        once[1][images[known[0][queries]]] = False
+    counted_once = [mask.copy() for mask in known]
+    if pairs.excluded_pairs is not None:  # an image of both sets is one image
+        queries, images = pairs.excluded_pairs
+        counted_once[1][images[known[0][queries]]] = False
     persons, cameras = (
         np.unique(
-            np.concatenate([getattr(side, name)[kept] for side, kept in zip(sides, known, strict=True)])
+            np.concatenate([getattr(side, name)[mask] for side, mask in zip(sides, known, strict=True)])
         )
         for name in ("person_ids", "camera_ids")
     )
@@ -322,8 +396,8 @@ def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: to
         threshold,
         false_matches,
         histogram,
-        where,
-        int(sum(kept.sum() for kept in once)),
+        source,
+        int(sum(mask.sum() for mask in counted_once)),
         len(persons),
         int((cameras != UNKNOWN_CAMERA).sum()),
         pairs.same_camera,
@@ -331,7 +405,7 @@ def calibration_of(pairs: VerificationPairs, rate: float, where: str, device: to
 
 
 def check_rate(false_match_rate: float) -> None:
-    """Raises InputError for a false-match rate that is not between 0 and 1."""
+    """Raise InputError for a false-match rate that is not between 0 and 1."""
     if not 0 < false_match_rate < 1:
         rule = "a false-match rate is a share of pairs between 0 and 1"
         raise InputError(rule, f"{false_match_rate:g}", "0.001 is one pair in a thousand")
@@ -344,6 +418,6 @@ def _largest_norm(embeddings: Embeddings) -> float:
     )
 
 
-def _rounded_up(share: float) -> str:
+def _round_up(share: float) -> str:
     digits = 1 - math.floor(math.log10(share))
     return f"{math.ceil(share * 10**digits - 1e-9) / 10**digits:g}"

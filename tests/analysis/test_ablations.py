@@ -1,4 +1,4 @@
-"""The ablations' rows, and what is read off their scores."""
+"""The rows of the ablations, their tables, and the sentences about them."""
 
 import json
 
@@ -20,7 +20,7 @@ ALL = [value for value in vars(ablations).values() if isinstance(value, Ablation
 SHARED = ablations.SHARED_FEATURES
 
 
-def test_there_are_seven_tables():
+def test_there_are_seven_ablations():
     assert len(ALL) == 7
 
 
@@ -45,11 +45,11 @@ def test_part_counts_are_the_papers():
     assert [MODELS[row.model](**row.changed).parts for row in rows] == [2, 4, 6, 8, 10]
 
 
-def test_scores_with_the_papers_row_beside(tmp_path):
-    found = gathered(
+def test_score_table_has_the_papers_row(tmp_path):
+    scores = gathered(
         tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.62}], "jlml-separate": [{"full": 0.5}, None]}
     )
-    without, shared = records(ablations.score_table(SHARED, found))
+    without, shared = records(ablations.score_table(SHARED, scores))
     assert without == {
         "low-level layers": "without shared features",
         "R1": "50.0 (1 of 2 seeds)",
@@ -60,18 +60,18 @@ def test_scores_with_the_papers_row_beside(tmp_path):
     assert shared["mAP (trapezoid)"] == "61.0 ± 12.7"  # 1.414 / √2 · 12.706
 
 
-def test_differences_pair_what_both_have(tmp_path):
-    found = gathered(
+def test_differences_use_the_seeds_of_both_rows(tmp_path):
+    scores = gathered(
         tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.9}], "jlml-separate": [{"full": 0.5}, None]}
     )
-    (line,) = records(ablations.difference_table(SHARED, found))
+    (line,) = records(ablations.difference_table(SHARED, scores))
     assert line == {
         "low-level layers, against without shared features": "with shared features",
         "Δ R1 [95 %]": "0.0 [0.0, 0.0] (1 of 2 seeds)",
         "Δ mAP (trapezoid) [95 %]": "+10.0 [+10.0, +10.0] (1 of 2 seeds)",
         "paper: Δ R1 / Δ mAP": "+1.9 / +2.4",
     }
-    base, other = records(ablations.report_table(SHARED, found))
+    base, other = records(ablations.report_table(SHARED, scores))
     assert base["Δ R1 [95 %]"] == "baseline"
     assert other["Δ mAP (trapezoid) [95 %]"] == line["Δ mAP (trapezoid) [95 %]"]
 
@@ -79,13 +79,13 @@ def test_differences_pair_what_both_have(tmp_path):
 @pytest.mark.parametrize(
     ("shared", "separate", "words"),
     [
-        (0.6, 0.5, ["is above", "+10.0", "mAP +2.4", "the paper's direction holds here"]),
-        (0.5, 0.6, ["is below", "−10.0", "it is reversed here"]),
-        (0.5, 0.5, ["cannot be told from", "its direction is not decided here"]),
-        (None, 0.5, ["missing here"]),
+        (0.6, 0.5, ["is above", "+10.0", "In the paper: mAP +2.4", "these runs confirm its direction"]),
+        (0.5, 0.6, ["is below", "−10.0", "these runs reverse its direction"]),
+        (0.5, 0.5, ["does not differ clearly from", "these runs do not decide its direction"]),
+        (None, 0.5, ["no run is available"]),
     ],
 )
-def test_the_reading_follows_the_interval(tmp_path, shared, separate, words):
+def test_the_sentence_follows_the_interval(tmp_path, shared, separate, words):
     rows = {
         name: [None if value is None else {"full": value}]
         for name, value in (("jlml", shared), ("jlml-separate", separate))
@@ -94,33 +94,37 @@ def test_the_reading_follows_the_interval(tmp_path, shared, separate, words):
     assert all(word in sentence for word in words), sentence
 
 
-def test_figures_get_what_is_here_and_what_is_printed(tmp_path):
-    found = gathered(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
-    here, printed = ablations.panels(SHARED, found)
-    assert here == {name: {"with shared features": None} for name in ("R1", "mAP (trapezoid)")}
+def test_figures_get_measured_and_printed_differences(tmp_path):
+    scores = gathered(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
+    measured, printed = ablations.panels(SHARED, scores)
+    assert measured == {name: {"with shared features": None} for name in ("R1", "mAP (trapezoid)")}
     assert printed["R1"]["with shared features"] == pytest.approx(1.9)
     assert printed["mAP (trapezoid)"]["with shared features"] == pytest.approx(2.4)
 
 
-def test_nothing_stands_beside_where_nothing_is_printed(tmp_path):
+def test_without_printed_numbers_there_are_no_paper_columns(tmp_path):
     dynamic = ablations.DYNAMIC_TRAINING
-    found = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
-    here, printed = ablations.panels(dynamic, found)
-    assert list(here) == list(printed) == ["R1", "mAP (step)"]
+    scores = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
+    measured, printed = ablations.panels(dynamic, scores)
+    assert list(measured) == list(printed) == ["R1", "mAP (step)"]
     assert not any(printed.values())
-    (line, *_) = records(ablations.report_table(dynamic, found))
+    (line, *_) = records(ablations.report_table(dynamic, scores))
     assert list(line) == ["training", "R1", "mAP (step)", "Δ R1 [95 %]", "Δ mAP (step) [95 %]"]
-    assert "the paper" not in " ".join(ablations.readings(dynamic, found))
+    assert "the paper" not in " ".join(ablations.readings(dynamic, scores))
 
 
-def test_the_number_of_seeds_is_said(tmp_path):
-    assert "over queries alone" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).basis()
-    wanted = {"2": [{"full": 0.6}, {"full": 0.7}], "mixed": [{"full": 0.6}, None], "none": [None, None]}
+def test_the_basis_names_the_number_of_seeds(tmp_path):
+    assert "cover queries only" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).basis()
+    seeds_by_case = {
+        "2": [{"full": 0.6}, {"full": 0.7}],
+        "mixed": [{"full": 0.6}, None],
+        "none": [None, None],
+    }
     two, mixed, none = (
-        gathered(tmp_path / name, {"jlml": seeds, "jlml-2": wanted["2"] if name != "none" else seeds})
-        for name, seeds in wanted.items()
+        gathered(tmp_path / name, {"jlml": seeds, "jlml-2": seeds_by_case["2"] if name != "none" else seeds})
+        for name, seeds in seeds_by_case.items()
     )
-    assert two.basis().startswith("2 seeds") and "almost nothing" in two.basis()
+    assert two.basis().startswith("2 seeds") and "very little" in two.basis()
     assert mixed.basis().startswith("1 to 2 seeds")
     assert none.basis() == "no runs"
 
@@ -162,7 +166,7 @@ def norms(tmp_path):
     return input_norms(with_weights(tmp_path / "run", weight_dc, weight_pdc))
 
 
-def test_norms_run_over_what_leaves_an_input_unit(norms):
+def test_norms_are_over_the_weights_that_leave_an_input_unit(norms):
     assert norms.global_c == pytest.approx([5, 0.04, 1])
     assert norms.local_pc == pytest.approx(np.array([[1, 2, 0.5], [1, 0.005, 1]]))
     assert norms.local_weights_off == pytest.approx(1 / 6)
@@ -176,15 +180,17 @@ def test_cells_of_the_table(norms):
     assert cells["mean norm, global"] == "2.01"
 
 
-def test_the_reading_names_rows_and_sizes(norms):
+def test_the_sentence_names_rows_and_shares(norms):
     half = norms._replace(global_c=np.array([1.0, 1.0, 1.0]))
     text = switched_off_sentence({"strong": norms, "none": half})
-    assert "global layer: switched off in *strong* 33 %, in no other row" in text
+    assert text.startswith(
+        "Input units of the global layer are switched off in *strong* (33 %), and in no other row."
+    )
     assert "switched off in no row" in switched_off_sentence({"none": half}).partition("\n")[0]
-    assert switched_off_sentence({}) == "No run with its weights is here."
+    assert switched_off_sentence({}) == "No run with weights is available."
 
 
-def test_without_weights_there_is_nothing_to_measure(tmp_path):
+def test_input_norms_need_weights(tmp_path):
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")
     assert not has_weights(run)

@@ -1,13 +1,13 @@
-"""The room as a notebook imports it."""
+"""The package ``analysis`` as a notebook imports it."""
 
 import subprocess
 import sys
 
 
-def test_what_a_notebook_needs_is_there_without_torch():
+def test_a_notebooks_imports_do_not_load_torch():
     program = (
         "import sys\n"
-        "from reidlib.analysis import Cell, Scores, records, styled\n"
+        "from reidlib.analysis import Cell, ExperimentScores, records, style_table\n"
         "from reidlib.analysis import ablations, benchmark_tables, claims, misalignment\n"
         "print('torch' in sys.modules)"
     )

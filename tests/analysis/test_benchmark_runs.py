@@ -51,7 +51,7 @@ def folders(market, tmp_path):
     return {"grid": str(grid), "cuhk03": str(cuhk03), "market1501": str(market)}
 
 
-def obtained(specification, folders, *, trials=0, **more):
+def gather_runs(specification, folders, *, trials=0, **more):
     setup = Setup("smoke", device="cpu", progress=False, **more)
     return benchmark_runs.gather_own_runs(
         specification, folders, setup, trials=trials, report=lambda text: None
@@ -62,16 +62,16 @@ def own_rows(table, own):
     return records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN) :]
 
 
-def test_every_table_is_printed_and_can_be_read():
+def test_every_table_has_rows_and_notes():
     for table in TABLES:
         rows = records(table.printed())
         assert rows, table.title
         assert all(row.keys() == {"method", *table.columns} for row in rows)
         assert table.benchmark in BENCHMARKS
         assert table.benchmark in GUIDES
-        found = notes([table])
-        assert found
-        assert all(note[0].isalnum() for note in found), found  # an empty cell is no row's name
+        texts = notes([table])
+        assert texts
+        assert all(note[0].isalnum() for note in texts), texts  # an empty cell is no row's name
     printed_alike = "Rank-1 78.9 is printed for the labelled and for the detected boxes alike"
     with_note = {table.title for table in TABLES if printed_alike in " ".join(notes([table]))}
     assert with_note == {"CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"}
@@ -84,21 +84,21 @@ def test_every_table_is_printed_and_can_be_read():
     assert new == [{"method": "Pyramid", "R1": "78.9", "R5": "90.7", "R10": "94.5", "mAP (step)": "74.8"}]
 
 
-def test_a_benchmark_that_is_not_given_has_no_rows():
+def test_a_benchmark_without_a_folder_has_no_own_rows():
     assert benchmark_runs.gather_own_runs("grid", {}, Setup("smoke")) is None
     assert records(benchmark_runs.rows_with_own(GRID, None)) == records(GRID.printed())
 
 
 def test_rows_are_means_over_the_partitions(folders):
-    own = obtained("grid", {"grid": folders["grid"]})
+    own = gather_runs("grid", {"grid": folders["grid"]})
     assert own.num_trials == 3
     assert not own.pretrained
     assert own.missing() == []
     assert own.incomplete.startswith("probe holds 4 images, 246 fewer than belong there")
     rows = own_rows(GRID, own)
     assert [row["method"] for row in rows] == [
-        "this suite: jlml, profile smoke, not the whole benchmark",
-        "this suite: pyramid, profile smoke, not the whole benchmark",
+        "this suite: jlml, profile smoke, incomplete benchmark",
+        "this suite: pyramid, profile smoke, incomplete benchmark",
     ]
     for name, row in zip(benchmark_runs.OWN, rows, strict=True):
         runs = [own.runs[name, trial][0] for trial in range(3)]
@@ -109,12 +109,12 @@ def test_rows_are_means_over_the_partitions(folders):
         # Student's t of two degrees of freedom, 4.303, over the root of three.
         assert row["R1"] == f"{mean:.1f} ± {4.302653 * spread / math.sqrt(3):.1f}"
     # All partitions, or the first ones; and the runs of those are found again.
-    again = obtained("grid", folders | {"cuhk03": ""}, trials=2, may_train=False)
+    again = gather_runs("grid", folders | {"cuhk03": ""}, trials=2, may_train=False)
     assert [*again.runs] == [("jlml", 0), ("jlml", 1), ("pyramid", 0), ("pyramid", 1)]
 
 
 def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
-    own = obtained("grid", folders, trials=1)
+    own = gather_runs("grid", folders, trials=1)
     assert own.pretrained
     (run,) = own.runs["jlml", 0]
     before = benchmark_tables.pretraining(folders)
@@ -129,7 +129,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
     rows = own_rows(GRID, own)
     assert rows[0]["method"] == (
-        "this suite: jlml, profile smoke, not the whole benchmark, pre-trained, 1 of 3 partitions"
+        "this suite: jlml, profile smoke, incomplete benchmark, pre-trained, 1 of 3 partitions"
     )
     # The large sets do not, and neither do the small ones without both folders.
     assert benchmark_tables.before("market1501", folders) == ()
@@ -137,7 +137,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
 
 
 def test_market_has_its_own_measures(folders):
-    own = obtained("market1501", folders)
+    own = gather_runs("market1501", folders)
     row = own_rows(MARKET, own)[0]
     (run,) = own.runs["jlml", 0]
     single = run.scores["branches"]["full"]["trapezoid"]
@@ -146,16 +146,16 @@ def test_market_has_its_own_measures(folders):
     assert row["MQ R1"] == "–"  # the miniature has no gt_bbox
 
 
-def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
+def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
     root = write_cuhk01(tmp_path / "CUHK01")
-    own = obtained("cuhk01", {"cuhk01": root})
+    own = gather_runs("cuhk01", {"cuhk01": root})
     assert "unpack" in own.missing()[0]
     table = TABLES[0]
     assert records(benchmark_runs.rows_with_own(table, own))[-1] == {
         "method": "this suite: pyramid, profile smoke",
         **dict.fromkeys(table.columns, "missing"),
     }
-    own = obtained("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
+    own = gather_runs("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
     assert [line.split(":")[0] for line in own.missing()] == [
         "jlml, grid, trial 0, seed 0",
         "pyramid, grid, trial 0, seed 0",
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_missing_and_says_why(folders, tmp_path):
 
 
 def test_one_missing_partition_is_counted(folders):
-    own = obtained("grid", {"grid": folders["grid"]}, trials=2)
+    own = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
     first = own.runs["jlml", 0]
     lost = benchmark_runs.Missing("lost")
     own = benchmark_runs.OwnRuns("grid", "smoke", 2, {("jlml", 0): first, ("jlml", 1): [lost]})
@@ -172,21 +172,21 @@ def test_one_missing_partition_is_counted(folders):
 
 
 def test_rank1_of_a_figure(folders):
-    own = obtained("grid", {"grid": folders["grid"]}, trials=2)
-    found = benchmark_runs.rank1(GRID, own)
-    assert found["JLML"] == (37.5, "paper")
-    assert found["GOG"] == (24.7, "other")
-    assert [kind for name, (_, kind) in found.items() if "2 of 3 partitions" in name] == [
+    own = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
+    scores = benchmark_runs.rank1(GRID, own)
+    assert scores["JLML"] == (37.5, "paper")
+    assert scores["GOG"] == (24.7, "other")
+    assert [kind for name, (_, kind) in scores.items() if "2 of 3 partitions" in name] == [
         "jlml (not comparable)",
         "pyramid (not comparable)",
     ]
     whole = replace(own, profile="paper", differences=())
     assert [kind for _, kind in benchmark_runs.rank1(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
-    gone = benchmark_runs.rank1(GRID, benchmark_runs.OwnRuns("grid", "smoke", lack="gone"))
-    assert gone.keys() == set(GRID.printed()["method"])
+    unreadable = benchmark_runs.rank1(GRID, benchmark_runs.OwnRuns("grid", "smoke", lack="gone"))
+    assert unreadable.keys() == set(GRID.printed()["method"])
 
 
-def test_trainings_are_tasks_that_others_can_share(folders):
+def test_trainings_are_separate_tasks(folders):
     setup = Setup("smoke", device="cpu", progress=False)
     tasks = benchmark_tasks(folders, setup, trials=1)
     names = [task.name for task in tasks]
@@ -207,8 +207,8 @@ def test_trainings_are_tasks_that_others_can_share(folders):
     for task in tasks:
         if "jlml" in task.name and ("grid" in task.name or "+" in task.name):
             task.function(*task.arguments)
-    left = [task.name for task in benchmark_tasks(folders, setup, trials=1)]
-    assert left == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
+    remaining = [task.name for task in benchmark_tasks(folders, setup, trials=1)]
+    assert remaining == [name for name in names if not ("jlml" in name and ("grid" in name or "+" in name))]
 
 
 def test_folders_are_checked(tmp_path):
@@ -234,8 +234,8 @@ def test_folders_are_checked(tmp_path):
 def test_a_folder_is_found_however_its_options_are_ordered(folders):
     ordered = {"cuhk03,split=new,boxes=detected": folders["cuhk03"]}
     benchmark_tables.check_folders(ordered)
-    found = benchmark_tables.folder_of("cuhk03,boxes=detected,split=new", ordered)
-    assert found == Path(folders["cuhk03"])
+    folder = benchmark_tables.folder_of("cuhk03,boxes=detected,split=new", ordered)
+    assert folder == Path(folders["cuhk03"])
     assert benchmark_tables.folder_of("cuhk03", ordered) is None
     assert benchmark_tables.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
     assert benchmark_tables.folders_of("grid", ordered) == []
@@ -249,10 +249,10 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
     for name in ("cuhk03", "market1501"):
         arguments += ["--pretrain", f"{name}={folders[name]}"]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
-    assert "training jlml on cuhk03+market1501" in said
-    assert "note: this is not the whole of grid" in said
-    assert "single-shot (the benchmark's own protocol): R1 " in said
+    output = capsys.readouterr().out
+    assert "training jlml on cuhk03+market1501" in output
+    assert "note: this is not the whole of grid" in output
+    assert "single-shot (the benchmark's own protocol): R1 " in output
     (run,) = (tmp_path / "runs").glob("jlml-smoke-grid,trial=2-seed0-pretrained-*")
     configuration = json.loads((run / "config.json").read_text())
     assert configuration["benchmark"] == "grid,trial=2"
@@ -270,10 +270,10 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
     assert not before.exists()
 
 
-def test_what_is_missing_is_recorded(folders, tmp_path):
-    own = obtained("grid", {"grid": folders["grid"]}, trials=1)
+def test_missing_runs_are_recorded(folders, tmp_path):
+    own = gather_runs("grid", {"grid": folders["grid"]}, trials=1)
     assert [set(row) >= {"run", "folder"} for row in own.gathered.records()] == [True, True]
-    own = obtained("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
+    own = gather_runs("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
     records = own.gathered.records()
     assert [(row["experiment"], "missing" in row) for row in records] == [
         ("jlml, grid, trial 0", False),
@@ -284,7 +284,7 @@ def test_what_is_missing_is_recorded(folders, tmp_path):
     assert "missing" in benchmark_runs.OwnRuns("grid", "smoke", lack="gone").gathered.records()[0]
 
 
-def test_the_state_changes_with_whatever_the_tables_show(folders, market):
+def test_the_state_changes_with_the_content_of_the_folders(folders, market):
     state = benchmark_tables.state(folders)
     assert benchmark_tables.state(folders) == state
     assert len(state["grid"]) > 3
@@ -305,7 +305,7 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
     assert f"one level too low: give {market}" in capsys.readouterr().err
     assert main([*command, "--folder", f"grid={folders['grid']}"]) == 2
     assert "given once" in capsys.readouterr().err
-    # A part of what the tables want of a folder may be missing: said, and gone on without it.
+    # Benchmarks of a folder that cannot be read are reported and left out; the others are used.
     assert benchmark_tables.unread({"cuhk03": folders["cuhk03"]}).keys() == {
         "cuhk03,split=new",
         "cuhk03,boxes=detected,split=new",
@@ -313,11 +313,11 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
 
 
 def test_pre_training_that_cannot_be_read_is_named(folders):
-    own = obtained("grid", {**folders, "market1501": folders["market1501"] + "/query"})
+    own = gather_runs("grid", {**folders, "market1501": folders["market1501"] + "/query"})
     assert own.lack.startswith("pre-training: a folder in Market-1501's layout")
 
 
-def test_the_benchmark_at_hand_may_be_one_of_the_tables(tmp_path, capsys):
+def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, capsys):
     """Both ask for its trainings; and a page with a training that failed is made again."""
     root = tmp_path / "market"
     assert main(["render", "smoke", str(root)]) == 0
@@ -325,13 +325,13 @@ def test_the_benchmark_at_hand_may_be_one_of_the_tables(tmp_path, capsys):
     command = ["reproduce", "42", "--profile", "smoke", "--device", "cpu", "--jobs", "1"]
     command += ["--benchmark", "market1501", "--data-root", str(root)]
     environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "elsewhere")}
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-m", "reidlib", *command], env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("jlml-smoke-market1501-seed0  done") == 1
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("jlml-smoke-market1501-seed0  done") == 1
     page = (tmp_path / "elsewhere" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
-    assert "this suite: jlml, profile smoke, not the whole benchmark" in page
+    assert "this suite: jlml, profile smoke, incomplete benchmark" in page
 
 
 @pytest.mark.parametrize(
@@ -367,19 +367,21 @@ def test_a_run_on_a_list_is_evaluated_again(tmp_path, market, capsys):
 def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_path):
     command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "paper", "--no-train"]
     environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "elsewhere")}
-    given = ["--folder", f"grid={folders['grid']}"]
-    done = subprocess.run([*command, "42", *given], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    folder_option = ["--folder", f"grid={folders['grid']}"]
+    finished = subprocess.run(
+        [*command, "42", *folder_option], env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
     page = (tmp_path / "elsewhere" / "paper" / "42_benchmarks" / "index.html").read_text()
-    assert "this suite: jlml, profile paper, not the whole benchmark" in page
+    assert "this suite: jlml, profile paper, incomplete benchmark" in page
     assert "this needs Market-1501 or DukeMTMC-reID" in page
-    for more in (["42"], ["30", "42", *given]):  # else one is needed
+    for more in (["42"], ["30", "42", *folder_option]):  # other notebooks need a benchmark
         refused = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
         assert refused.returncode == 2
         assert "give --benchmark and --data-root" in refused.stderr
 
 
-def test_where_protocols_are_compared():
+def test_the_benchmark_for_comparing_protocols():
     at_hand = benchmark_tables.at_hand
     assert at_hand("quick", {"market1501": "m"}) == ("synthetic", "")
     assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")

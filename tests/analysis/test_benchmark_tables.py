@@ -1,4 +1,4 @@
-"""Printed numbers: one reader, and the tables as they are printed."""
+"""The papers' printed numbers, their tables and notes."""
 
 import pytest
 
@@ -12,19 +12,19 @@ ROWS = {
 }  # fmt: skip
 
 
-def shown(file, *columns):
+def tables_of(file, *columns):
     """The tables of a file, or those that show one of these columns."""
     return [table for table in TABLES if table.file == file and not {*columns} - {*table.columns.values()}]
 
 
 def ablation(table, row):
     """A printed row of JLML's ablations in numbers."""
-    found = published_row("jlml_ablations", table=table, row=row)
-    return [float(found[column] or "nan") for column in ("SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP")]
+    printed = published_row("jlml_ablations", table=table, row=row)
+    return [float(printed[column] or "nan") for column in ("SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP")]
 
 
 @pytest.mark.parametrize(("name", "rows"), ROWS.items())
-def test_every_table_is_whole(name, rows):
+def test_every_file_is_complete(name, rows):
     lines = published(name)
     assert len(lines) == rows
     assert not any("Unnamed" in column for column in lines)
@@ -49,7 +49,7 @@ def test_a_row_of_the_ablations():
     assert ablation("metric", "CRAFT") == pytest.approx([77.9, 56.4, float("nan"), float("nan")], nan_ok=True)
 
 
-def test_the_same_row_is_printed_alike_everywhere():
+def test_a_row_has_the_same_numbers_in_all_tables():
     full = ablation("loss", "MultiLoss full")
     for table, row in (
         ("shared", "with shared feature"),
@@ -65,16 +65,16 @@ def test_the_same_row_is_printed_alike_everywhere():
     assert (details["R1"], details["mAP"]) == (short["market_R1"], short["market_mAP"])
 
 
-def test_oddities_stand_beside():
-    found = notes(shown("cuhk03"))
-    assert any("impossible for a CMC" in note and note.startswith("XQDA") for note in found)
-    assert any("multi-query result" in note for note in found)
-    assert any("1260/100" in note for note in found)
-    assert found[-2:] == (
+def test_notes_name_misprints():
+    texts = notes(tables_of("cuhk03"))
+    assert any("impossible for a CMC" in note and note.startswith("XQDA") for note in texts)
+    assert any("multi-query result" in note for note in texts)
+    assert any("1260/100" in note for note in texts)
+    assert texts[-2:] == (
         "DCNN+, S-CNN, X-Corr: Decimals are truncated, not rounded.",
         "XQDA: Decimals are rounded.",
     )
-    printed = published_row("cuhk03", method="XQDA")  # as printed, not mended in silence
+    printed = published_row("cuhk03", method="XQDA")  # kept as printed, without a silent correction
     assert float(printed["lab_R10"]) > float(printed["lab_R20"])
     for line in published("notes").to_dict("records"):
         for row in line["row"].split("; ") if line["table"] and line["row"] else ():
@@ -83,18 +83,18 @@ def test_oddities_stand_beside():
 
 def test_notes_are_about_rows_that_are_shown():
     general = published("notes", table="cuhk03", row="")["note"]
-    assert notes(shown("cuhk03", "lab_R1")) == (
-        *(note for note in notes(shown("cuhk03")) if note.startswith("XQDA: As printed")),
+    assert notes(tables_of("cuhk03", "lab_R1")) == (
+        *(note for note in notes(tables_of("cuhk03")) if note.startswith("XQDA: As printed")),
         "DGD: 75.3 is for labelled and detected boxes merged.",
         "NSFT: The same method as NFST in other tables. Detected R10 94.8 repeats the labelled R10.",
         *general,
         "DCNN+, X-Corr: Decimals are truncated, not rounded.",
         "XQDA: Decimals are rounded.",
     )
-    detected = notes(shown("cuhk03", "det_R1"))
+    detected = notes(tables_of("cuhk03", "det_R1"))
     assert not any(note.startswith("DGD") for note in detected)  # printed for labelled boxes alone
     assert set(general) < set(detected)
-    assert not any("S-CNN" in note for note in notes(shown("grid")))  # which has no row of it
+    assert not any("S-CNN" in note for note in notes(tables_of("grid")))  # which has no row of it
 
 
 @pytest.mark.parametrize(

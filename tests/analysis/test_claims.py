@@ -1,4 +1,4 @@
-"""The ledger: what its tests are made of, and that verdicts follow from intervals alone."""
+"""The claims' tests, and verdicts that follow from intervals alone."""
 
 import re
 from pathlib import Path
@@ -20,14 +20,14 @@ def claim(*contrasts, **keywords):
     return Claim("name", "JLML", "It helps.", "", "a above b", contrasts, **keywords)
 
 
-def found(folder, a, b, c=None, profile=""):
-    wanted = {"jlml": a, "jlml-2": b} | ({} if c is None else {"jlml-6": c})
-    values = {name: [v if v is None else {"full": v} for v in vs] for name, vs in wanted.items()}
+def scores_of(folder, a, b, c=None, profile=""):
+    rows = {"jlml": a, "jlml-2": b} | ({} if c is None else {"jlml-6": c})
+    values = {name: [v if v is None else {"full": v} for v in vs] for name, vs in rows.items()}
     return gathered(folder, values, profile)
 
 
-def test_every_claim_of_the_issue_is_there():
-    assert [one.name for one in CLAIMS] == [
+def test_all_claims_are_listed():
+    assert [entry.name for entry in CLAIMS] == [
         "branch independence",
         "complementary branches",
         "shared low-level features",
@@ -42,19 +42,19 @@ def test_every_claim_of_the_issue_is_there():
     ]
 
 
-@pytest.mark.parametrize("one", CLAIMS, ids=lambda one: one.name)
-def test_a_claim_can_be_decided_or_says_why_not(one):
-    assert bool(one.contrasts) != bool(one.impossible)
-    assert one.notebook in NOTEBOOKS or not one.notebook
-    assert one.test
-    for cell in one.cells:
+@pytest.mark.parametrize("entry", CLAIMS, ids=lambda entry: entry.name)
+def test_a_claim_has_contrasts_or_a_reason(entry):
+    assert bool(entry.contrasts) != bool(entry.impossible)
+    assert entry.notebook in NOTEBOOKS or not entry.notebook
+    assert entry.test
+    for cell in entry.cells:
         assert cell.experiment in EXPERIMENTS
     # JLML's tables use the official rule, Pyramid's the one of its code.
-    assert one.measure == ("mAP (trapezoid)" if one.paper == "JLML" else "mAP (step)")
+    assert entry.measure == ("mAP (trapezoid)" if entry.paper == "JLML" else "mAP (step)")
 
 
-def test_all_other_part_counts_are_asked():
-    (four,) = [one for one in CLAIMS if one.name == "four parts"]
+def test_four_parts_are_compared_with_all_other_counts():
+    (four,) = [entry for entry in CLAIMS if entry.name == "four parts"]
     assert {cell.experiment for contrast in four.contrasts for cell in contrast.minus} == {
         "jlml-2", "jlml-6", "jlml-8", "jlml-10",
     }  # fmt: skip
@@ -77,49 +77,49 @@ def test_all_other_part_counts_are_asked():
     ],
 )
 def test_the_verdict_follows_from_the_interval(tmp_path, a, b, word):
-    verdict = decide(claim(ABOVE), found(tmp_path, a, b))
+    verdict = decide(claim(ABOVE), scores_of(tmp_path, a, b))
     assert verdict.word == word, verdict
-    (interval,) = verdict.found.values()
+    (interval,) = verdict.intervals.values()
     assert ("one seed" in verdict.reason) == (interval is not None and interval.seeds == 1)
 
 
-def test_all_contrasts_have_to_be_clear(tmp_path):
-    one = found(tmp_path, [0.6], [0.5], [0.6])
-    verdict = decide(claim(ABOVE, ALSO), one)
+def test_all_intervals_have_to_exclude_zero(tmp_path):
+    verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path, [0.6], [0.5], [0.6]))
     assert verdict.word == UNDECIDED
     assert "a − c" in verdict.reason
     assert "a − b" not in verdict.reason
 
 
-def test_one_contrast_against_is_enough_whatever_is_missing(tmp_path):
-    verdict = decide(claim(ABOVE, ALSO), found(tmp_path, [0.5], [0.6], [None]))
+def test_one_contrast_below_the_smallest_gain_is_enough(tmp_path):
+    verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path, [0.5], [0.6], [None]))
     assert verdict.word == FAILS
-    verdict = decide(claim(ABOVE, ALSO), found(tmp_path / "2", [0.6], [0.5], [None]))
+    verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path / "2", [0.6], [0.5], [None]))
     assert verdict.word == UNDECIDED
     assert "missing" in verdict.reason
 
 
 def test_the_fewest_seeds_of_all_contrasts_are_named(tmp_path):
-    one = found(tmp_path, [0.6, 0.6, 0.6], [0.5, 0.5, 0.5], [0.5, None, None])
-    assert "one seed" in decide(claim(ABOVE, ALSO), one).reason
+    partial = scores_of(tmp_path, [0.6, 0.6, 0.6], [0.5, 0.5, 0.5], [0.5, None, None])
+    assert "one seed" in decide(claim(ABOVE, ALSO), partial).reason
 
 
-def test_nothing_to_decide_by_is_undecided(tmp_path):
-    verdict = decide(claim(impossible="no metric yet"), found(tmp_path, [0.6], [0.5]))
+def test_a_claim_without_contrasts_is_undecided(tmp_path):
+    verdict = decide(claim(impossible="no metric yet"), scores_of(tmp_path, [0.6], [0.5]))
     assert (verdict.word, verdict.reason) == (UNDECIDED, "no metric yet")
+    assert claims.verdict_sentence(verdict).endswith("Test: a above b. **? undecided here**: no metric yet.")
 
 
 def test_a_smoke_run_decides_nothing(tmp_path):
-    assert decide(claim(ABOVE), found(tmp_path, [0.6], [0.5], profile="smoke")).word == UNDECIDED
+    assert decide(claim(ABOVE), scores_of(tmp_path, [0.6], [0.5], profile="smoke")).word == UNDECIDED
 
 
 def test_two_seeds_are_too_few_to_be_sure(tmp_path):
-    verdict = decide(claim(ABOVE), found(tmp_path, [0.6, 0.55], [0.5, 0.5]))
+    verdict = decide(claim(ABOVE), scores_of(tmp_path, [0.6, 0.55], [0.5, 0.5]))
     assert verdict.word == UNDECIDED
 
 
-def test_an_undecided_sentence_never_holds(tmp_path):
-    missing = claims.verdict_sentence(decide(claim(ABOVE), found(tmp_path, [None], [0.5])))
+def test_the_sentence_of_a_missing_run_has_no_number(tmp_path):
+    missing = claims.verdict_sentence(decide(claim(ABOVE), scores_of(tmp_path, [None], [0.5])))
     assert "a − b: missing" in missing
     assert "? undecided here" in missing
     assert not re.search(r"[+−]\d", missing)
@@ -130,40 +130,40 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
         name: [{"full": 0.6, "global": 0.5, "local": 0.5}] for name in claims.required_experiments()[0]
     }
     everywhere = gathered(tmp_path, everything)
-    verdicts = [decide(one, everywhere) for one in CLAIMS]
+    verdicts = [decide(entry, everywhere) for entry in CLAIMS]
     rows = records(claims.ledger(verdicts))
-    assert [row["claim"] for row in rows] == [f"{one.paper}: {one.statement}" for one in CLAIMS]
+    assert [row["claim"] for row in rows] == [f"{entry.paper}: {entry.statement}" for entry in CLAIMS]
     by_name = {verdict.claim.name: verdict.word for verdict in verdicts}
     assert by_name["complementary branches"] == HOLDS
-    assert by_name["relaxed alignment"] == UNDECIDED  # its conditions were not evaluated
+    assert by_name["relaxed alignment"] == UNDECIDED  # its perturbations were not evaluated
     assert "missing" in rows[7]["found (points of mAP, 95 %)"]
     intervals, ends = claims.forest(verdicts)
-    assert len(intervals) == sum(len(one.contrasts) for one in CLAIMS)
+    assert len(intervals) == sum(len(entry.contrasts) for entry in CLAIMS)
     assert ends == sorted(ends)
     assert ends[-1] < len(intervals)
 
 
-def test_what_has_to_be_gathered():
-    names, under = claims.required_experiments()
+def test_required_experiments():
+    names, perturbations = claims.required_experiments()
     assert set(names) >= {"jlml", "jlml-10", "pyramid", "pyramid-off", "pyramid-stripes-same-rate"}
-    assert set(under) == {"pyramid", "pyramid-stripes", "pyramid-stripes-same-rate"}
-    assert {condition.factor for condition in under["pyramid"]} == {"box_jitter", "box_scale_error"}
+    assert set(perturbations) == {"pyramid", "pyramid-stripes", "pyramid-stripes-same-rate"}
+    assert {condition.factor for condition in perturbations["pyramid"]} == {"box_jitter", "box_scale_error"}
     assert claims.of_notebook("33_ablation_part_counts")[0].name == "four parts"
 
 
-def test_a_smaller_loss_is_what_relaxes(tmp_path):
+def test_relaxed_alignment_is_a_smaller_loss(tmp_path):
     """Pyramid 60 → 50, stripes 70 → 40: it loses 20 points less."""
-    (one,) = [one for one in CLAIMS if one.name == "relaxed alignment"]
+    (entry,) = [entry for entry in CLAIMS if entry.name == "relaxed alignment"]
     stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
     both = gathered(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
-    for cell in {cell for cell in one.cells if cell.condition}:
+    for cell in {cell for cell in entry.cells if cell.condition}:
         assert both.of(cell) == [None]
         value = 0.5 if cell.experiment == "pyramid" else 0.4
         both._scores[cell] = [scores({"full": value})["branches"]["full"]]
-    verdict = decide(one, both)
+    verdict = decide(entry, both)
     assert verdict.word == HOLDS
-    assert [interval.mean for interval in verdict.found.values()] == pytest.approx([20] * 4)
+    assert [interval.mean for interval in verdict.intervals.values()] == pytest.approx([20] * 4)
 
 
-def test_labels_of_the_parts_come_from_the_table():
+def test_labels_of_part_counts_come_from_the_ablation():
     assert ablations.PART_COUNTS.cells["10 parts"].experiment == "jlml-10"

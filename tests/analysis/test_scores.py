@@ -1,4 +1,4 @@
-"""Rows of score tables, counted by hand."""
+"""Score tables and differences against values computed by hand."""
 
 import json
 import math
@@ -86,13 +86,13 @@ def written(folder, history, **steps):
     return Run(folder)
 
 
-def test_each_measure_is_read_off_its_own_place():
+def test_each_measure_has_its_own_key_path():
     (row,) = score_rows({"all": [scored(0.5, 0.4, trapezoid=0.45, inp=0.3)]})
     values = ("50.0", "75.0", "80.0", "90.0", "40.0", "45.0", "30.0")
     assert row == {"feature": "all", **dict(zip(SINGLE_QUERY, values, strict=True))}
 
 
-def test_multi_query_stands_where_there_is_any():
+def test_multi_query_columns_appear_only_with_scores():
     measures = ("R1", "MQ R1", "MQ mAP (trapezoid)", "MQ (max) R1")
     without = {"one": [scored(0.5, 0.4)]}
     assert score_rows(without, measures=measures) == [{"feature": "one", "R1": "50.0"}]
@@ -129,24 +129,24 @@ def test_a_missing_run_is_marked():
 def test_a_difference_is_paired_query_by_query():
     base = [scored(0, 0, first=(1, 2, 2, 0), precision=(0.5, 0.5, 0.5, None))]
     more = [scored(0, 0, first=(1, 1, 2, 0), precision=(0.6, 0.8, 0.4, None))]
-    found = differences({"base": base, "more": more}, "base", ("R1", "mAP (step)"))
-    assert list(found.index) == ["more"]
-    assert found.at["more", "R1"].mean == pytest.approx(100 / 3)  # one of the three queries with a match
-    assert found.at["more", "R1"].queries == 3
-    assert found.at["more", "mAP (step)"].mean == pytest.approx(10)
+    table = differences({"base": base, "more": more}, "base", ("R1", "mAP (step)"))
+    assert list(table.index) == ["more"]
+    assert table.at["more", "R1"].mean == pytest.approx(100 / 3)  # one of the three queries with a match
+    assert table.at["more", "R1"].queries == 3
+    assert table.at["more", "mAP (step)"].mean == pytest.approx(10)
     # Persons 1 and 2 are drawn: person 1 alone gives +20, person 2 alone −10.
-    assert found.at["more", "mAP (step)"].low == pytest.approx(-10)
-    assert found.at["more", "mAP (step)"].high == pytest.approx(20)
+    assert table.at["more", "mAP (step)"].low == pytest.approx(-10)
+    assert table.at["more", "mAP (step)"].high == pytest.approx(20)
 
 
 def test_a_difference_of_differences_needs_all_four_rows():
     rows = [[scored(0, 0, precision=(value, value, value, None))] for value in (0.9, 0.5, 0.6, 0.4)]
-    found = difference([rows[0], rows[3]], [rows[1], rows[2]], "mAP (step)")
-    assert found.mean == pytest.approx(100 * (0.9 + 0.4 - 0.5 - 0.6))
+    interval = difference([rows[0], rows[3]], [rows[1], rows[2]], "mAP (step)")
+    assert interval.mean == pytest.approx(100 * (0.9 + 0.4 - 0.5 - 0.6))
     assert difference([rows[0], [None]], [rows[1], rows[2]], "mAP (step)") is None
 
 
-def test_without_persons_queries_stand_for_themselves():
+def test_without_person_ids_queries_are_resampled_one_by_one():
     first, second = ({k: v for k, v in scored(0, 0).items() if k != "persons"} for _ in range(2))
     assert difference([[first]], [[second]], "R1").queries == 3
 
@@ -156,7 +156,7 @@ def test_a_score_without_any_match_is_a_dash():
     assert score_rows({"all": [lost]}, measures=("mAP (step)",)) == [{"feature": "all", "mAP (step)": "–"}]
 
 
-def test_the_tidy_table_has_a_line_for_each_score_that_is_there():
+def test_the_tidy_table_has_a_line_for_each_available_score():
     scores, cells = of({"half": [None, scored(0.7, 0.4)]})
     table = scores.tidy(cells, ("R1", "mAP (step)", "MQ R1"))
     assert list(table.columns) == ["row", "experiment", "branch", "condition", "seed", "measure", "value"]
@@ -165,7 +165,7 @@ def test_the_tidy_table_has_a_line_for_each_score_that_is_there():
     assert table["seed"].tolist() == [1, 1, 1]
 
 
-def test_a_protocols_ranks_stand_for_the_usual_ones():
+def test_a_protocols_ranks_replace_the_default_ones():
     own = {**scored(0.5, 0.4), "protocols": {"single-shot": {"cmc": {"1": 0.25}}}}
     runs = Runs({"a": (Scored(own),)}, 1)
     assert ExperimentScores(runs, "single-shot").spreads({"a": Cell("a")}, ("R1",)).at["a", "R1"].mean == 25
@@ -175,7 +175,7 @@ def test_a_protocols_ranks_stand_for_the_usual_ones():
     ("call", "words"),
     [
         (lambda: score_rows(GROUPS, ("R2",)), "a measure is one of R1, .*'R2'"),
-        (lambda: score_rows({"plain": []}), "one at least.*0 seeds"),
+        (lambda: score_rows({"plain": []}), "at least one.*0 seeds"),
         (lambda: differences(GROUPS, "none", ("R1",)), "baseline is one of the rows.*'none'"),
         (lambda: differences(GROUPS, "plain", ("mINP",)), "a value for each query.*mINP"),
         (

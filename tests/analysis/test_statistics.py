@@ -1,4 +1,4 @@
-"""Intervals of differences: by hand where that can be, and how often they hold the truth."""
+"""Intervals of differences: values computed by hand, and how often the intervals contain the truth."""
 
 import math
 import statistics
@@ -10,28 +10,28 @@ from reidlib.analysis.statistics import Interval, half_width, paired, signed
 from reidlib.errors import InputError
 
 
-def test_half_the_interval_of_a_mean_is_students():
+def test_half_width_follows_students_t():
     # Three values 1, 2, 3: deviation 1, t with two degrees of freedom 4.3027.
     assert half_width([1, 2, 3]) == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
     assert half_width([5.0]) is None
 
 
 def test_a_constant_difference_has_no_width():
-    found = paired(np.full((1, 6), 2.5))
-    assert found == Interval(2.5, 2.5, 2.5, 1, 6)
-    assert found.clear
-    assert str(found) == "+2.5 [+2.5, +2.5]"
+    interval = paired(np.full((1, 6), 2.5))
+    assert interval == Interval(2.5, 2.5, 2.5, 1, 6)
+    assert interval.clear
+    assert str(interval) == "+2.5 [+2.5, +2.5]"
 
 
 def test_one_seed_resamples_queries_as_a_normal_approximation_would():
     values = np.random.default_rng(3).normal(1, 4, (1, 2000))
-    found = paired(values)
+    interval = paired(values)
     half = 1.96 * values.std() / math.sqrt(2000)
-    assert found.mean == pytest.approx(values.mean())
-    assert found.high - found.low == pytest.approx(2 * half, rel=0.06)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.06)
 
 
-def test_queries_of_a_person_count_once():
+def test_queries_of_a_person_are_resampled_together():
     """Ten copies of each query are no more evidence than one."""
     single = np.random.default_rng(4).normal(0, 1, (1, 100))
     copied = np.repeat(single, 10, axis=1)
@@ -49,23 +49,23 @@ def test_persons_with_more_queries_weigh_more():
 
 def test_a_query_without_a_match_is_left_out():
     values = np.array([[1.0, math.nan, 3.0], [1.0, math.nan, 3.0]])
-    found = paired(values)
-    assert (found.mean, found.queries, found.seeds) == (2.0, 2, 2)
+    interval = paired(values)
+    assert (interval.mean, interval.queries, interval.seeds) == (2.0, 2, 2)
 
 
-def test_a_match_in_one_seed_alone_is_no_pair():
-    """A query counts where all seeds have a value for it."""
-    found = paired(np.array([[1.0, 5.0, 3.0], [1.0, math.nan, 3.0]]))
-    assert (found.mean, found.queries) == (2.0, 2)
+def test_a_query_needs_a_match_in_every_seed():
+    """A query counts if all seeds have a value for it."""
+    interval = paired(np.array([[1.0, 5.0, 3.0], [1.0, math.nan, 3.0]]))
+    assert (interval.mean, interval.queries) == (2.0, 2)
 
 
-def test_seeds_alone_give_students_interval():
-    """Where all queries agree, only the seeds are uncertain."""
+def test_without_variation_over_queries_the_interval_is_students():
+    """If all queries agree, only the seeds are uncertain."""
     values = np.array([1.0, 2.0, 4.0])[:, None].repeat(50, axis=1)
-    found = paired(values)
+    interval = paired(values)
     half = half_width([1, 2, 4])
-    assert found.mean == pytest.approx(7 / 3)
-    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+    assert interval.mean == pytest.approx(7 / 3)
+    assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.1)
 
 
 def test_the_same_arguments_give_the_same_interval():
@@ -74,10 +74,10 @@ def test_the_same_arguments_give_the_same_interval():
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_how_often_the_truth_is_inside(seeds):
-    """Trainings and persons drawn anew: the interval holds the true difference about 95 times in 100.
+def test_the_interval_contains_the_true_difference(seeds):
+    """With new trainings and persons the interval contains the true difference about 95 times in 100.
 
-    With one seed it is the difference between these two networks that it is about.
+    With one seed the true difference is that between these two networks.
     """
     generator = np.random.default_rng(seeds)
     persons, each, trials = 60, 3, 200
@@ -87,13 +87,13 @@ def test_how_often_the_truth_is_inside(seeds):
         person_q = generator.normal(0, 4, persons).repeat(each)
         values = 1 + seed_s1 + person_q + generator.normal(0, 3, (seeds, persons * each))
         truth = 1 + (float(seed_s1.mean()) if seeds == 1 else 0)
-        found = paired(values, np.arange(persons).repeat(each))
-        inside += found.low <= truth <= found.high
+        interval = paired(values, np.arange(persons).repeat(each))
+        inside += interval.low <= truth <= interval.high
     assert inside / trials >= 0.91
 
 
-def test_resampling_three_seeds_would_promise_too_much():
-    """Why seeds are not simply resampled (the docstring's claim): their resampled means are too close."""
+def test_resampling_three_seeds_would_be_too_narrow():
+    """The reason why ``paired`` does not resample seeds: resampled means of three seeds vary too little."""
     generator = np.random.default_rng(1)
     inside = 0
     for _ in range(400):
@@ -107,7 +107,7 @@ def test_resampling_three_seeds_would_promise_too_much():
 @pytest.mark.parametrize(
     ("points", "text"), [(3.25, "+3.2"), (-0.04, "0.0"), (0.04, "0.0"), (-1.26, "−1.3"), (math.nan, "–")]
 )
-def test_a_difference_has_a_sign_unless_it_is_nought(points, text):
+def test_a_difference_has_a_sign_unless_it_is_zero(points, text):
     assert signed(points) == text
 
 

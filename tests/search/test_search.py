@@ -49,7 +49,7 @@ def people(root, persons=4, cameras=2, seed=0):
 
 
 def saved(path, features, persons=None, cameras=None, root=None, **information):
-    """A file of features of images that are not there."""
+    """Write a file of features of images that do not exist."""
     features = np.array(features, np.float32).reshape(len(features), -1)
     count = len(features)
     names = tuple(f"{path.stem}{index}.jpg" for index in range(count))
@@ -67,40 +67,40 @@ def table(out):
 
 
 @pytest.mark.parametrize("top", [1, 4, 30])
-def test_lists_are_those_of_a_plain_loop_in_blocks_of_any_size(monkeypatch, top):
+def test_ranked_lists_equal_a_naive_loop_for_any_block_size(monkeypatch, top):
     monkeypatch.setattr("reidlib.search._QUERIES", 3)
     monkeypatch.setattr("reidlib.search._GALLERY", 4)
     monkeypatch.setattr("reidlib.search._WAITING", 5)
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (8, 21))
     gallery[17] = gallery[2]  # copies: the lower index first
-    left_out = (np.array([0, 0, 7]), np.array([3, 20, 2]))
-    found = nearest_images(query, gallery, top=top, left_out=left_out)
+    excluded_pairs = (np.array([0, 0, 7]), np.array([3, 20, 2]))
+    nearest = nearest_images(query, gallery, top=top, excluded_pairs=excluded_pairs)
     for q in range(8):
         order = sorted(
             (math.dist(query[q].tolist(), gallery[g].tolist()) if g not in (2, 17) else
              math.dist(query[q].tolist(), gallery[2].tolist()), g)
             for g in range(21) if (q, g) not in {(0, 3), (0, 20), (7, 2)}
         )[:top]  # fmt: skip
-        assert found.gallery_indices[q, : len(order)].tolist() == [g for _, g in order]
-        np.testing.assert_allclose(found.distances[q, : len(order)], [d for d, _ in order], rtol=1e-5)
-        assert (found.gallery_indices[q, len(order) :] == -1).all()
-        assert np.isnan(found.distances[q, len(order) :]).all()
+        assert nearest.gallery_indices[q, : len(order)].tolist() == [g for _, g in order]
+        np.testing.assert_allclose(nearest.distances[q, : len(order)], [d for d, _ in order], rtol=1e-5)
+        assert (nearest.gallery_indices[q, len(order) :] == -1).all()
+        assert np.isnan(nearest.distances[q, len(order) :]).all()
 
 
-def test_many_copies_stand_in_their_order():
+def test_copies_are_ranked_by_index():
     features = np.tile(np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32), (12, 1))
-    found = nearest_images(features[:2] + 1, features, top=5)
-    assert found.gallery_indices.tolist() == [[0, 1, 2, 3, 4]] * 2
+    nearest = nearest_images(features[:2] + 1, features, top=5)
+    assert nearest.gallery_indices.tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 @pytest.mark.parametrize(("kinds", "copies"), [(1, 5000), (100, 50)])
-def test_any_number_of_copies_stand_in_their_order(monkeypatch, kinds, copies):
+def test_any_number_of_copies_is_ranked_by_index(monkeypatch, kinds, copies):
     """Also where a product is rounded by an image's place in its block, as it is on some machines."""
     random, original = np.random.default_rng(2), distances.squared_by_product
 
-    def rounding(*given):
-        squared_qg = original(*given)
+    def rounding(*arguments):
+        squared_qg = original(*arguments)
         return squared_qg * (1 + 1e-15 * torch.from_numpy(random.normal(size=squared_qg.shape)))
 
     kind_of = random.permutation(np.repeat(np.arange(kinds), copies))
@@ -108,10 +108,10 @@ def test_any_number_of_copies_stand_in_their_order(monkeypatch, kinds, copies):
     query = features[:3] + random.normal(size=(min(kinds, 3), 33)).astype(np.float32) / 50
     for product in (original, rounding):
         monkeypatch.setattr("reidlib.search.squared_by_product", product)
-        found = nearest_images(query, features[kind_of], top=10)
+        nearest = nearest_images(query, features[kind_of], top=10)
         for row in range(len(query)):
-            assert found.gallery_indices[row].tolist() == np.flatnonzero(kind_of == row)[:10].tolist()
-            assert len(set(found.distances[row].tolist())) == 1
+            assert nearest.gallery_indices[row].tolist() == np.flatnonzero(kind_of == row)[:10].tolist()
+            assert len(set(nearest.distances[row].tolist())) == 1
 
 
 def test_the_same_file_is_found_by_path_and_by_link(tmp_path):
@@ -125,8 +125,8 @@ def test_the_same_file_is_found_by_path_and_by_link(tmp_path):
         features = np.ones((len(names), 2), np.float32)
         return FeatureSet(features, names, ("",) * len(names), ("",) * len(names), INFORMATION, root)
 
-    here, there = of(tmp_path, "a.jpg", "b.jpg"), of(tmp_path / "other", "a.jpg", "c.jpg")
-    pairs = same_images(here, there)
+    first, second = of(tmp_path, "a.jpg", "b.jpg"), of(tmp_path / "other", "a.jpg", "c.jpg")
+    pairs = same_images(first, second)
     assert [one.tolist() for one in pairs] == [[1], [1]]
     gone = of(tmp_path / "gone", "a.jpg")
     assert [one.tolist() for one in same_images(gone, gone)] == [[0], [0]]
@@ -136,7 +136,7 @@ def test_the_same_file_is_found_by_path_and_by_link(tmp_path):
 # --- a search as its user sees it ---------------------------------------------------------------------------
 
 
-def test_images_in_folders_are_ranked_judged_and_shown(run, tmp_path):
+def test_a_search_of_folders_writes_lists_sheet_and_threshold(run, tmp_path):
     query, gallery = people(tmp_path / "query"), people(tmp_path / "gallery", persons=5, seed=3)
     result = search(query, gallery, run=run, out=tmp_path / "out", top=3, false_match_rate=0.2, **QUIET)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
@@ -161,18 +161,18 @@ def test_images_in_folders_are_ranked_judged_and_shown(run, tmp_path):
     assert "other cameras" in threshold["note"]
     with Image.open(tmp_path / "out" / "contact_sheet.jpg") as sheet:
         assert sheet.height > 8 * 200
-    assert "8 query images, 10 images to search" in result.text
+    assert "8 query images, 10 gallery images" in result.text
     assert "12 of 64 pairs of different people" in result.text
-    assert "need one of their own" in result.text
+    assert "measure it again for other cameras" in result.text
 
 
-def test_an_image_never_finds_itself(run, tmp_path):
+def test_an_image_is_not_listed_for_itself(run, tmp_path):
     root = people(tmp_path / "all")
     result = search(root, root, run=run, out=tmp_path / "out", top=50, false_match_rate=0.2, **QUIET)
     rows = table(tmp_path / "out")
     assert len(rows) == 8 * 7
     assert all(row["query"] != row["image"] for row in rows)
-    assert "lists end after 7 images" in result.text
+    assert "ranked lists end after 7 images" in result.text
     # Within one set each pair counts once: 8·7/2, of which 4 show one person.
     threshold = json.loads((tmp_path / "out" / "threshold.json").read_text())
     assert threshold["pairs"] == {"same_person": 4, "different_people": 24}
@@ -182,7 +182,7 @@ def test_an_image_never_finds_itself(run, tmp_path):
     assert len(table(tmp_path / "one")) == 7
 
 
-def test_features_give_what_their_images_give(run, tmp_path):
+def test_features_give_the_same_results_as_their_images(run, tmp_path):
     query, gallery = people(tmp_path / "query"), people(tmp_path / "gallery", seed=3)
     search(query, gallery, run=run, out=tmp_path / "a", **QUIET)
     for name in ("query.npz", "gallery.parquet"):
@@ -195,9 +195,7 @@ def test_features_give_what_their_images_give(run, tmp_path):
     assert table(tmp_path / "c") == table(tmp_path / "a")
 
 
-def test_unlabelled_images_are_ranked_without_a_threshold_and_with_one_that_was_measured_elsewhere(
-    run, tmp_path
-):
+def test_unlabelled_images_need_calibration_images_for_a_threshold(run, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     for seed in range(5):
@@ -205,7 +203,7 @@ def test_unlabelled_images_are_ranked_without_a_threshold_and_with_one_that_was_
     result = search(flat / "0.jpg", flat, run=run, out=tmp_path / "out", **QUIET)
     assert "no threshold: " in result.text
     assert "--calibrate" in result.text
-    assert {path.name for path in result.written} == {"ranked.csv", "contact_sheet.jpg"}
+    assert {path.name for path in result.files} == {"ranked.csv", "contact_sheet.jpg"}
     assert {row["within_threshold"] for row in table(tmp_path / "out")} == {""}
     labelled = people(tmp_path / "labelled")
     options = {"run": run, "out": tmp_path / "out", "calibrate": labelled, "false_match_rate": 0.1}
@@ -215,7 +213,7 @@ def test_unlabelled_images_are_ranked_without_a_threshold_and_with_one_that_was_
     assert threshold["calibrated_on"]["images_from"] == str(labelled)
     assert {row["within_threshold"] for row in table(tmp_path / "out")} <= {"yes", "no"}
     assert {row["match"] for row in table(tmp_path / "out")} == {""}
-    # And what the earlier search found does not stay beside lists to which it does not belong.
+    # Files of the earlier search do not remain beside the new lists.
     search(flat / "0.jpg", flat, run=run, out=tmp_path / "out", sheet=0, **QUIET)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ranked.csv"]
 
@@ -226,24 +224,26 @@ def test_verdicts_by_hand(tmp_path):
     strangers = [10.0 * step for step in range(1, 11)]
     gallery = saved(tmp_path / "g.npz", [12.0, *strangers], persons=["a", *"bcdefghijk"], cameras=["2"] * 11)
     result = search(query, gallery, out=tmp_path / "out", top=3, false_match_rate=0.1, **QUIET)
-    found = result.searched.calibration.threshold
-    assert (found.num_false_matches, found.num_different, found.num_same) == (1, 10, 1)
-    assert 19.9 < found.distance < 20
+    threshold = result.ranking.calibration.threshold
+    assert (threshold.num_false_matches, threshold.num_different, threshold.num_same) == (1, 10, 1)
+    assert 19.9 < threshold.distance < 20
     rows = table(tmp_path / "out")
     assert [(row["image"], row["distance"], row["within_threshold"], row["match"]) for row in rows] == [
         ("g1.jpg", "10.000000", "yes", "no"),
         ("g0.jpg", "12.000000", "yes", "yes"),
         ("g2.jpg", "20.000000", "no", "no"),
     ]
-    assert "few pairs for this rate: had none matched, up to 30 %" in result.text
+    assert (
+        "few pairs for this rate: even without a false match, a rate of up to 30 % is possible" in result.text
+    )
     assert "no contact sheet: it lacks 4 images, such as g1.jpg" in result.text
-    assert "nearest image: the query's person for 0 of 1 query image where" in result.text
+    assert "the nearest image shows the query's person for 0 of 1 query image for which" in result.text
     assert "both persons are known (images of the same camera included)" in result.text
-    assert f"up to distance {found.distance:.3f}:" in result.text
+    assert f"up to distance {threshold.distance:.3f}:" in result.text
     # One of ten strangers matches, and ten of the eleven images are of strangers.
-    said = "a query meets 10 gallery images of other people on average: expect about 1 false ones"
-    assert said in result.text
-    assert "the false matches are of 2 persons: the threshold rests on 1 of 10 pairs of people" in result.text
+    summary = "a query is compared with 10 gallery images of other people on average: expect about 1 false"
+    assert summary in result.text
+    assert "the false matches come from 2 persons, in 1 of 10 pairs of people; these are few" in result.text
     content = json.loads((tmp_path / "out" / "threshold.json").read_text())
     assert content["false_matches_per_query"] == {
         "images_of_other_people": 10, "expected": pytest.approx(1), "upper_bound": False
@@ -259,11 +259,11 @@ def test_a_querys_own_images_are_not_counted_as_other_peoples(tmp_path):
     """Three images of a, two of b, one of c: a query meets 3, 4 or 5 of others, 22 of 6 on average."""
     images = saved(tmp_path / "f.npz", [0.0, 1, 2, 10, 11, 30], persons=[*"aaabbc"])
     options = {"out": tmp_path / "out", "false_match_rate": 0.5, **QUIET}
-    found = search(images, images, **options).searched.calibration.threshold
+    threshold = search(images, images, **options).ranking.calibration.threshold
     # As often as a query really meets a false one: each false pair is met from both sides.
     assert per_query(tmp_path / "out") == {
         "images_of_other_people": pytest.approx(22 / 6),
-        "expected": pytest.approx(2 * found.num_false_matches / 6),
+        "expected": pytest.approx(2 * threshold.num_false_matches / 6),
         "upper_bound": False,
     }
 
@@ -280,76 +280,78 @@ def test_images_of_unknown_persons_make_the_number_of_other_peoples_an_upper_bou
         (unknown, known, 4),
     ):
         text = search(query, gallery, **options).text
-        found = per_query(tmp_path / "out")
-        assert (found["images_of_other_people"], found["upper_bound"]) == (pytest.approx(others), True)
-        assert (
-            f"meets at most {round(others)} gallery images of other people on average: expect at most" in text
+        others_per_query = per_query(tmp_path / "out")
+        assert others_per_query["images_of_other_people"] == pytest.approx(others)
+        assert others_per_query["upper_bound"] is True
+        average = (
+            f"a query is compared with at most {round(others)} gallery images of other people on average"
         )
+        assert f"{average}: expect at most" in text
 
 
-def test_many_expected_false_ones_are_a_plain_number(tmp_path):
+def test_many_expected_false_matches_are_a_plain_number(tmp_path):
     query = saved(tmp_path / "q.npz", [0.0], persons=["a"])
     gallery = saved(tmp_path / "g.npz", [1.0, *range(2, 3002)], persons=["a", *["b"] * 3000])
     result = search(query, gallery, out=tmp_path / "out", top=1, false_match_rate=0.5, **QUIET)
-    assert "a query meets 3,000 gallery images of other people on average: expect about 1,500 " in result.text
+    assert "compared with 3,000 gallery images of other people on average: expect about 1,500 " in result.text
 
 
-def test_one_of_anything_is_no_plural(tmp_path):
+def test_a_single_item_has_no_plural(tmp_path):
     query = saved(tmp_path / "q.npz", [0.0], persons=["a"], cameras=["1"])
     gallery = saved(tmp_path / "g.npz", [1.0, 9.0], persons=["a", "b"], cameras=["1", "1"])
     options = {"out": tmp_path / "out", "same_camera": True, **QUIET}
     text = search(query, gallery, false_match_rate=0.9999999999, top=1, **options).text
     for words in (
-        "1 query image, 2 images to search", "takes 1 of 1 pair of different people",
-        "100.0 % of 1 pair of one person", "a query meets 1 gallery image of other people", "1 camera\n",
+        "1 query image, 2 gallery images", "accepts 1 of 1 pair of different people",
+        "100.0 % of 1 pair of one person", "compared with 1 gallery image of other people", "1 camera\n",
     ):  # fmt: skip
         assert words in text
     text = search(query, saved(tmp_path / "one.npz", [1.0]), **options).text
-    assert "1 query image, 1 image to search" in text
-    assert "lists end after 1 image: there are no more" in text
+    assert "1 query image, 1 gallery image" in text
+    assert "ranked lists end after 1 image: the gallery has no more" in text
 
 
-def test_many_pairs_of_people_are_not_called_few(tmp_path):
+def test_many_pairs_of_people_get_no_warning(tmp_path):
     """Twelve people whose images lie one beside the other: each is near the next one's."""
     features = [float(place) for place in range(12)] + [place + 0.1 for place in range(12)]
     cameras = ["1"] * 12 + ["2"] * 12
     images = saved(tmp_path / "f.npz", features, persons=[*"abcdefghijkl"] * 2, cameras=cameras)
     result = search(images, images, out=tmp_path / "out", false_match_rate=0.17, **QUIET)
-    assert "are of 12 persons: the threshold is measured on 11 of 66 pairs of people" in result.text
+    assert "come from 12 persons, in 11 of 66 pairs of people" in result.text
     assert "calibrate on more persons" not in result.text
 
 
-def test_without_cameras_nothing_is_said_of_them(tmp_path):
+def test_unknown_cameras_are_not_mentioned(tmp_path):
     images = saved(tmp_path / "f.npz", [0.0, 1.0, 5.0], persons=[*"aab"])
     assert "camera included" not in search(images, images, out=tmp_path / "out", **QUIET).text
 
 
 @pytest.mark.parametrize("labelled_queries", [True, False])
-def test_a_threshold_is_measured_within_the_side_whose_persons_are_known(tmp_path, labelled_queries):
+def test_the_threshold_is_measured_within_the_side_with_known_persons(tmp_path, labelled_queries):
     own = saved(tmp_path / "own.npz", [0.0, 1.0, 5.0, 7.0], persons=[*"aabb"])
     flat = saved(tmp_path / "flat.npz", [0.5, 6.0])
     sides = (own, flat) if labelled_queries else (flat, own)
     result = search(*sides, out=tmp_path / "out", false_match_rate=0.3, **QUIET)
-    assert f"no person is known in {flat}: a threshold is measured within {own} alone" in result.text
-    assert result.searched.calibration.where == str(own)
-    assert result.searched.calibration.num_images == 4
-    found = result.searched.calibration.threshold
-    assert (found.num_same, found.num_different) == (2, 4)
+    assert f"{flat} has no known persons: the threshold is measured within {own}\n" in result.text
+    assert result.ranking.calibration.source == str(own)
+    assert result.ranking.calibration.num_images == 4
+    threshold = result.ranking.calibration.threshold
+    assert (threshold.num_same, threshold.num_different) == (2, 4)
     with pytest.raises(InputError, match=r"none known in .*flat\.npz; give some with --calibrate"):
         search(flat, flat, out=tmp_path / "new", false_match_rate=0.3, **QUIET)
 
 
 @pytest.mark.parametrize("how", ["folder", "link", "elsewhere"])
-def test_a_threshold_of_people_the_run_has_seen_is_remarked(run, tmp_path, how):
+def test_a_threshold_on_training_people_gets_a_remark(run, tmp_path, how):
     images = people(tmp_path / "data" / "images")
     trained_on = tmp_path / ("data" if how != "elsewhere" else "dat")
     (run / "run.json").write_text(json.dumps({"data_root": str(trained_on)}))
-    given = images
+    folder = images
     if how == "link":
         (tmp_path / "linked").symlink_to(images)
-        given = tmp_path / "linked"
-    result = search(given, given, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET)
-    assert ("people it has seen is too high for strangers" in result.text) == (how != "elsewhere")
+        folder = tmp_path / "linked"
+    result = search(folder, folder, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET)
+    assert ("people of the training is too high for other people" in result.text) == (how != "elsewhere")
 
 
 def test_an_image_of_both_sets_counts_once(run, tmp_path):
@@ -361,21 +363,21 @@ def test_an_image_of_both_sets_counts_once(run, tmp_path):
         for image in sorted((gallery / person).iterdir()):
             (queries / person / image.name).symlink_to(image)
     options = {"run": run, "false_match_rate": 0.2, "sheet": 0, **QUIET}
-    found = search(queries, gallery, out=tmp_path / "out", **options).searched.calibration
-    assert found.num_images == 10
+    calibration = search(queries, gallery, out=tmp_path / "out", **options).ranking.calibration
+    assert calibration.num_images == 10
     # Pairs of the six queries: 3 of one person and 12 of two. With the four other images 24 of two.
-    assert (found.threshold.num_same, found.threshold.num_different) == (3, 36)
-    assert found.false_matches.num_possible_pairs == 3 + 6
+    assert (calibration.threshold.num_same, calibration.threshold.num_different) == (3, 36)
+    assert calibration.false_matches.num_possible_pairs == 3 + 6
 
 
-def test_leading_zeros_do_not_part_a_person(tmp_path):
+def test_leading_zeros_do_not_separate_persons(tmp_path):
     query = saved(tmp_path / "q.npz", [0.0], persons=["0002"], cameras=["c"])
     gallery = saved(tmp_path / "g.npz", [1.0, 2.0], persons=["2", "x"], cameras=["d", "d"])
     search(query, gallery, out=tmp_path / "out", **QUIET)
     assert [row["match"] for row in table(tmp_path / "out")] == ["yes", "no"]
 
 
-def test_one_camera_is_explained_and_allowed_when_asked_for(tmp_path):
+def test_a_single_camera_needs_same_camera(tmp_path):
     features = saved(tmp_path / "f.npz", [0.0, 1, 10, 11, 30], persons=[*"aabbc"], cameras=["1"] * 5)
     result = search(features, features, out=tmp_path / "out", **QUIET)
     assert "no threshold: a threshold is measured on pairs of one person in two cameras" in result.text
@@ -383,47 +385,47 @@ def test_one_camera_is_explained_and_allowed_when_asked_for(tmp_path):
     with pytest.raises(InputError, match="two cameras; got none in"):
         search(features, features, out=tmp_path / "new", false_match_rate=0.5, **QUIET)
     options = {"out": tmp_path / "new", "false_match_rate": 0.5, "same_camera": True}
-    found = search(features, features, **options, **QUIET).searched.calibration
-    assert found.threshold.num_same == 2
+    calibration = search(features, features, **options, **QUIET).ranking.calibration
+    assert calibration.threshold.num_same == 2
     assert json.loads((tmp_path / "new" / "threshold.json").read_text())["calibrated_on"][
         "same_person_pairs_within_a_camera"
     ]
 
 
-def test_a_rate_that_cannot_be_measured_is_refused_only_when_it_was_asked_for(tmp_path):
+def test_an_unmeasurable_rate_is_refused_only_if_requested(tmp_path):
     query = saved(tmp_path / "q.npz", [0.0], persons=["a"])
     gallery = saved(tmp_path / "g.npz", [1.0, 2.0], persons=["a", "b"])
     pairs = saved(tmp_path / "p.npz", [1.0, 2.0, 3.0], persons=["a", "b", "a"])
     assert "no threshold: a false-match rate" in search(query, gallery, out=tmp_path / "out", **QUIET).text
-    with pytest.raises(InputError, match="measured on 1,000 pairs"):
+    with pytest.raises(InputError, match="needs at least 1,000 pairs"):
         search(query, gallery, out=tmp_path / "new", false_match_rate=0.001, **QUIET)
-    with pytest.raises(InputError, match="measured on 1,000 pairs"):
+    with pytest.raises(InputError, match="needs at least 1,000 pairs"):
         search(query, gallery, out=tmp_path / "new", calibrate=pairs, **QUIET)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
         ({"top": 0}, "at least one image"),
         ({"false_match_rate": 0.0}, "between 0 and 1"),
         ({"sheet": 1000}, "at most 200"),
         ({"device": "abacus"}, "device"),
         ({"calibrate": "unlabelled.npz"}, "persons are known; got none known"),
-        ({"out": "q.npz"}, "writes a folder"),
+        ({"out": "q.npz"}, "writes to a folder"),
         ({"query": "gone"}, "run"),
         ({"query": "gone.npz"}, r"no file .*gone\.npz"),
-        ({"gallery": "long.npz"}, "one trained run made them; got .*other of long"),
+        ({"gallery": "long.npz"}, "one trained run computed them; got .*other of long"),
     ],
 )
-def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, monkeypatch, options, said):
+def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "q.npz", [0.0], persons=["a"])
     saved(tmp_path / "g.npz", [1.0, 2.0], persons=["a", "b"])
     saved(tmp_path / "unlabelled.npz", [1.0, 2.0])
     saved(tmp_path / "long.npz", [[1.0, 2.0]], network="other")
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(InputError, match=said) as refused:
+    with pytest.raises(InputError, match=words) as refused:
         search(**{"query": "q.npz", "gallery": "g.npz", "out": "out", **QUIET, **options})
     assert "\n" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -433,17 +435,17 @@ def test_bad_images_and_runs_get_one_line(run, benchmark, tmp_path):
     images, empty = people(tmp_path / "images"), tmp_path / "empty"
     empty.mkdir()
     options = {"out": tmp_path / "out", **QUIET}
-    for query, gallery, said in (
+    for query, gallery, words in (
         (empty, images, "no image"),
         (images, empty, "no image"),
         (tmp_path / "gone", images, "gone"),
         (images / "0001" / "gone.jpg", images, "gone.jpg"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=words):
             search(query, gallery, run=run, **options)
     other = untrained(benchmark, tmp_path / "runs", PYRAMID, (64, 16)).folder
     write_features(other, images, tmp_path / "other.npz", **QUIET)
-    with pytest.raises(InputError, match="one trained run made them"):
+    with pytest.raises(InputError, match="one trained run computed them"):
         search(images, tmp_path / "other.npz", run=run, **options)
     (run / "weights.pt").unlink()
     with pytest.raises(InputError, match="needs the run's weights"):
@@ -460,30 +462,32 @@ def test_a_run_whose_features_are_not_finite_is_refused(tmp_path):
 # --- pictures -----------------------------------------------------------------------------------------------
 
 
-def test_the_sheet_says_what_its_words_mean(run, tmp_path, monkeypatch):
+def test_the_sheet_explains_its_words(run, tmp_path, monkeypatch):
     from reidlib.search import figures
 
-    said, original = [], figures.contact_sheet
+    text_lines, original = [], figures.contact_sheet
 
-    def listening(rows, *, lines):
-        said.extend(lines)
+    def recording(rows, *, lines):
+        text_lines.extend(lines)
         return original(rows, lines=lines)
 
     drawn, centred = [], figures._centred
-    monkeypatch.setattr(figures, "contact_sheet", listening)
-    monkeypatch.setattr(figures, "_centred", lambda *given: (drawn.append(given[3]), centred(*given))[1])
+    monkeypatch.setattr(figures, "contact_sheet", recording)
+    monkeypatch.setattr(
+        figures, "_centred", lambda *arguments: (drawn.append(arguments[3]), centred(*arguments))[1]
+    )
     root = people(tmp_path / "all")
-    found = search(root, root, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET).searched
-    threshold = found.calibration.threshold
-    assert f"same: at most {threshold.distance:.3f} away, so taken for the same person." in said[-1]
+    ranking = search(root, root, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET).ranking
+    threshold = ranking.calibration.threshold
+    assert f"same: distance at most {threshold.distance:.3f}, accepted as the same person." in text_lines[-1]
     missed = 100 - 100 * threshold.true_match_rate
-    assert f"not sure: farther; {missed:.1f} % of one person's pairs are, too." in said[-1]
-    listed = found.nearest.gallery_indices >= 0
-    within = found.nearest.distances <= threshold.distance
+    assert f"not sure: larger distance, as for {missed:.1f} % of the pairs of one person." in text_lines[-1]
+    is_listed = ranking.nearest.gallery_indices >= 0
+    within = ranking.nearest.distances <= threshold.distance
     assert drawn.count("same") == within.sum()
-    assert drawn.count("not sure") == listed.sum() - within.sum() > 0
+    assert drawn.count("not sure") == is_listed.sum() - within.sum() > 0
     assert "different" not in drawn
-    assert {f"{distance:.3f}" for distance in found.nearest.distances[listed]} <= set(drawn)
+    assert {f"{distance:.3f}" for distance in ranking.nearest.distances[is_listed]} <= set(drawn)
 
 
 @pytest.mark.parametrize(
@@ -492,23 +496,23 @@ def test_the_sheet_says_what_its_words_mean(run, tmp_path, monkeypatch):
         (3, 3, "All 3 query images, in the order of their names and"),
         (3, 2, "The first 2 of 3 query images, in the order of their names and"),
         (3, 1, "The first of 3 query images, in the order of their names and"),
-        (1, 3, "The one query image"),
+        (1, 3, "The query image"),
     ],
 )
-def test_the_sheets_title_says_which_queries_it_shows(tmp_path, monkeypatch, count, sheet, title):
+def test_the_sheets_title_names_its_queries(tmp_path, monkeypatch, count, sheet, title):
     from reidlib.search import figures
 
-    said, original = [], figures.contact_sheet
+    text_lines, original = [], figures.contact_sheet
     monkeypatch.setattr(
         figures,
         "contact_sheet",
-        lambda rows, lines: (said.extend(lines), original(rows, lines=lines))[1],
+        lambda rows, lines: (text_lines.extend(lines), original(rows, lines=lines))[1],
     )
     for index in range(count):
         write_image(tmp_path / f"q{index}.jpg", seed=index)
     query = saved(tmp_path / "q.npz", [float(index) for index in range(count)], root=tmp_path)
     search(query, query, out=tmp_path / "out", sheet=sheet, **QUIET)
-    assert said[0].startswith(title)
+    assert text_lines[0].startswith(title)
 
 
 @pytest.mark.parametrize(
@@ -521,7 +525,7 @@ def test_the_sheets_title_says_which_queries_it_shows(tmp_path, monkeypatch, cou
         ("folder/with/many/parts/person00/camA/img0.JPG", ["…any/parts/", "person00/", "camA/img0.JPG"]),
     ],
 )
-def test_a_label_breaks_behind_slashes(label, lines):
+def test_a_label_breaks_after_slashes(label, lines):
     assert _wrapped(label, _font("normal")) == lines
 
 
@@ -529,13 +533,14 @@ def coloured(colour, size=(40, 20)):
     return np.full((*size, 3), colour, np.uint8)
 
 
-def test_the_sheet_shows_every_image_in_its_place_with_its_frame():
-    found = [
+def test_the_sheet_shows_each_image_with_its_frame():
+    results = [
         RankedImage(coloured((0, 0, 200)), 0.5, True, False),
         RankedImage(coloured((0, 200, 0), (10, 90)), 1.5),
     ]
     sheet = contact_sheet(
-        [SheetRow(coloured((200, 0, 0)), "a/long/name/of/a/file/000123.jpg", found)] * 2, lines=["one", "two"]
+        [SheetRow(coloured((200, 0, 0)), "a/long/name/of/a/file/000123.jpg", results)] * 2,
+        lines=["one", "two"],
     )
     pixels = np.asarray(sheet).astype(int)
 

@@ -1,4 +1,4 @@
-"""Files of features: what went in comes out, and bad ones are refused in a line."""
+"""Files of features: reading returns what was written, and bad files are refused in one line."""
 
 import json
 import shutil
@@ -56,21 +56,21 @@ def made(count=5, length=3, **changed):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_own_images_come_back_with_features_persons_and_cameras(run, crops, tmp_path, ending):
+def test_written_features_are_read_with_persons_and_cameras(run, crops, tmp_path, ending):
     out = tmp_path / "new" / f"features{ending}"
     write_features(run, crops, out, device="cpu", progress=False)
-    found = read_features(out)
-    assert found.names == ("ann/a/1.jpg", "ann/b/2.JPG", "bérénice/a/3.jpg", "junk/b/4.png")
-    assert found.persons == ("ann", "ann", "bérénice", "")  # junk is nobody
-    assert found.cameras == ("a", "b", "a", "b")
-    assert found.root == crops
-    assert decode(found.root / found.names[3]).shape == (16, 8, 3)
-    assert found.information["model"] == "jlml"
-    assert found.information["input_size"] == [32, 16]
+    features = read_features(out)
+    assert features.names == ("ann/a/1.jpg", "ann/b/2.JPG", "bérénice/a/3.jpg", "junk/b/4.png")
+    assert features.persons == ("ann", "ann", "bérénice", "")  # junk is an unknown person
+    assert features.cameras == ("a", "b", "a", "b")
+    assert features.root == crops
+    assert decode(features.root / features.names[3]).shape == (16, 8, 3)
+    assert features.information["model"] == "jlml"
+    assert features.information["input_size"] == [32, 16]
     network = TrainedNetwork(Run.open(run), QUIET)
-    expected = network.embed(split_of(crops, found.names), keep="nothing")
-    assert np.array_equal(found.features, expected.features.numpy())
-    assert found.information["network"] == network.key
+    expected = network.embed(split_of(crops, features.names), keep="nothing")
+    assert np.array_equal(features.features, expected.features.numpy())
+    assert features.information["network"] == network.key
 
 
 def split_of(root, names):
@@ -84,14 +84,18 @@ def test_a_file_is_written_and_read_in_blocks(tmp_path, monkeypatch, ending):
     monkeypatch.setattr("reidlib.search.features._ROWS", 4)
     original = made(11, persons=("é",) * 11)
     save_features(original, tmp_path / f"f{ending}")
-    found = read_features(tmp_path / f"f{ending}")
-    assert np.array_equal(found.features, original.features)
-    assert (found.names, found.persons, found.cameras) == (original.names, original.persons, original.cameras)
-    assert found.information == original.information
-    assert found.root is None
+    features = read_features(tmp_path / f"f{ending}")
+    assert np.array_equal(features.features, original.features)
+    assert (features.names, features.persons, features.cameras) == (
+        original.names,
+        original.persons,
+        original.cameras,
+    )
+    assert features.information == original.information
+    assert features.root is None
 
 
-def test_npz_is_read_by_plain_numpy_and_here_as_a_map(tmp_path):
+def test_npz_is_readable_with_numpy_and_memory_mapped(tmp_path):
     original = made()
     save_features(original, tmp_path / "f.npz")
     with np.load(tmp_path / "f.npz") as content:
@@ -101,7 +105,7 @@ def test_npz_is_read_by_plain_numpy_and_here_as_a_map(tmp_path):
     assert isinstance(read_features(tmp_path / "f.npz").features, np.memmap)
 
 
-def test_parquet_is_read_by_pandas(tmp_path):
+def test_parquet_is_readable_with_pandas(tmp_path):
     original = made()
     save_features(original, tmp_path / "f.parquet")
     table = pd.read_parquet(tmp_path / "f.parquet")
@@ -121,7 +125,7 @@ def test_features_and_images_may_move_together(run, crops, tmp_path, ending):
     assert read_features(tmp_path / "moved" / out.name).root == tmp_path / "moved" / "crops"
 
 
-def test_a_second_time_nothing_is_embedded(run, crops, tmp_path, monkeypatch):
+def test_images_are_embedded_once(run, crops, tmp_path, monkeypatch):
     first = write_features(run, crops, tmp_path / "a.npz", device="cpu", progress=False)
     monkeypatch.setattr("reidlib.data.images.decode", None)  # would fail if it were called
     again = write_features(run, crops, tmp_path / "b.npz", device="cpu", progress=False)
@@ -131,21 +135,21 @@ def test_a_second_time_nothing_is_embedded(run, crops, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["f.csv", "f", "f.npy"])
 def test_another_ending_is_refused_before_any_work(tmp_path, name):
-    with pytest.raises(InputError, match=r"\.npz or \.parquet; got .*; end the name in one of those"):
+    with pytest.raises(InputError, match=r"\.npz or \.parquet; got .*; choose one of these endings"):
         write_features(tmp_path / "no run", tmp_path / "no images", tmp_path / name)
     (tmp_path / name).write_text("")
     with pytest.raises(InputError, match=r"\.npz or \.parquet"):
         read_features(tmp_path / name)
 
 
-def test_a_file_that_is_there_is_not_written_over(run, crops, tmp_path):
+def test_an_existing_file_is_not_overwritten(run, crops, tmp_path):
     (tmp_path / "f.npz").write_text("mine")
-    with pytest.raises(InputError, match="which is there; name another, or remove it"):
+    with pytest.raises(InputError, match="which exists; name another, or remove it"):
         write_features(run, crops, tmp_path / "f.npz")
     assert (tmp_path / "f.npz").read_text() == "mine"
 
 
-def test_a_run_without_weights_and_no_run(run, crops, tmp_path):
+def test_a_run_needs_weights_and_a_configuration(run, crops, tmp_path):
     with pytest.raises(InputError, match=r"config\.json"):
         write_features(tmp_path, crops, tmp_path / "f.npz")
     (run / "weights.pt").unlink()
@@ -163,7 +167,7 @@ def test_unreadable_images_are_all_named_and_nothing_is_written(run, crops, tmp_
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_damaged_and_foreign_files_are_refused_in_a_line(tmp_path, ending):
+def test_damaged_files_are_refused_in_one_line(tmp_path, ending):
     file = tmp_path / f"f{ending}"
     with pytest.raises(InputError, match="no file"):
         read_features(file)
@@ -171,17 +175,17 @@ def test_damaged_and_foreign_files_are_refused_in_a_line(tmp_path, ending):
     whole = file.read_bytes()
     for content in (b"", b"not such a file", whole[: len(whole) // 2]):
         file.write_bytes(content)
-        with pytest.raises(InputError, match="written whole by `reidlib embed`; got") as refused:
+        with pytest.raises(InputError, match="complete file from `reidlib embed`; got") as refused:
             read_features(file)
         assert "\n" not in str(refused.value)
 
 
-def test_files_of_others_with_these_endings(tmp_path):
+def test_other_files_with_these_endings_are_refused(tmp_path):
     np.savez(tmp_path / "f.npz", features=np.zeros((2, 2), np.float32))
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "f.parquet")
     np.savez_compressed(tmp_path / "g.npz", **{name: np.zeros((2, 2), np.float32) for name in "ab"})
     for name in ("f.npz", "f.parquet", "g.npz"):
-        with pytest.raises(InputError, match="written whole by `reidlib embed`"):
+        with pytest.raises(InputError, match="complete file from `reidlib embed`"):
             read_features(tmp_path / name)
     save_features(made(), tmp_path / "h.npz")
     with zipfile.ZipFile(tmp_path / "h.npz") as archive, zipfile.ZipFile(tmp_path / "i.npz", "w", 8) as other:
@@ -192,20 +196,20 @@ def test_files_of_others_with_these_endings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "words"),
     [
         ({"names": ("a",)}, "5 features, 1 names"),
         ({"features": np.zeros((5, 3))}, "float64"),
         ({"features": np.zeros((0, 3), np.float32)}, "non-empty"),
-        ({"information": {}}, "which network"),
+        ({"information": {}}, "name the network"),
     ],
 )
-def test_contradictions_are_refused(changed, said):
-    with pytest.raises(InputError, match=said):
+def test_contradictions_are_refused(changed, words):
+    with pytest.raises(InputError, match=words):
         made(**changed)
 
 
-def test_a_name_that_is_no_unicode_is_refused(tmp_path):
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"are Unicode; got .*udcff"):
         save_features(made(1, names=("x\udcff.jpg",)), tmp_path / "f.parquet")
     assert list(tmp_path.iterdir()) == []

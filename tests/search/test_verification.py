@@ -1,4 +1,4 @@
-"""Histograms of pairs against a plain loop, thresholds by hand."""
+"""Histograms of pairs against a naive loop, thresholds computed by hand."""
 
 import math
 
@@ -14,20 +14,20 @@ from reidlib.search import verification
 from reidlib.search.verification import (
     PairHistogram,
     VerificationPairs,
-    false_match_persons,
+    count_false_match_persons,
     pair_distances_histogram,
     threshold_for,
 )
 
 
-def naive(query, gallery, same_camera=False, left_out=(), within=False):
+def naive(query, gallery, same_camera=False, excluded_pairs=(), within=False):
     """Distances of pairs of the same and of different people, pair by pair."""
     same, different = [], []
     for q in range(len(query)):
         for g in range(q + 1 if within else 0, len(gallery)):
             person, other = query.person_ids[q], gallery.person_ids[g]
             camera, other_camera = query.camera_ids[q], gallery.camera_ids[g]
-            if -1 in (person, other) or (person == other == 0) or (q, g) in left_out:
+            if -1 in (person, other) or (person == other == 0) or (q, g) in excluded_pairs:
                 continue
             distance = math.dist(query.features[q].tolist(), gallery.features[g].tolist())
             if person != other:
@@ -54,13 +54,15 @@ def drawn(seed, count, persons=4, cameras=3, length=3):
     same_camera=st.booleans(), blocks=st.tuples(st.integers(1, 4), st.integers(1, 4)),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_counts_are_those_of_a_plain_loop_in_blocks_of_any_size(seed, sizes, same_camera, blocks):
+def test_counts_equal_a_naive_loop_for_any_block_size(seed, sizes, same_camera, blocks):
     query, gallery = drawn(seed, sizes[0]), drawn(seed + 1, sizes[1])
-    left_out = (np.array([0]), np.array([sizes[1] - 1]))
+    excluded_pairs = (np.array([0]), np.array([sizes[1] - 1]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", blocks[0])
         patch.setattr(verification, "_GALLERY", blocks[1])
-        between = pair_distances_histogram(VerificationPairs(query, gallery, same_camera, left_out), bins=50)
+        between = pair_distances_histogram(
+            VerificationPairs(query, gallery, same_camera, excluded_pairs), bins=50
+        )
         within = pair_distances_histogram(VerificationPairs(query, None, same_camera), bins=50)
     same, different = naive(query, gallery, same_camera, {(0, sizes[1] - 1)})
     assert np.array_equal(between.same, counted(same, between))
@@ -83,11 +85,11 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
         for one in columns
     )
     query.person_ids[random.random(sizes[0]) < 0.2] = -1
-    left_out = tuple(np.nonzero(columns[0][:, None] == columns[1][None]))
+    excluded_pairs = tuple(np.nonzero(columns[0][:, None] == columns[1][None]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", 3)
         patch.setattr(verification, "_GALLERY", 2)
-        pairs_counted = VerificationPairs(query, gallery, True, left_out)
+        pairs_counted = VerificationPairs(query, gallery, True, excluded_pairs)
         histogram = pair_distances_histogram(pairs_counted, bins=50)
         pairs = {}
         for q, one in enumerate(columns[0].tolist()):
@@ -101,17 +103,17 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
             assert np.array_equal(counts, counted(np.array(distances), histogram))
         if histogram.different.sum() and histogram.different[0] == 0:
             threshold = threshold_for(histogram, 0.6 if histogram.different.sum() > 1 else 0.9999999999)
-            found = false_match_persons(pairs_counted, histogram, threshold)
+            false_matches = count_false_match_persons(pairs_counted, histogram, threshold)
             near = {
                 frozenset(map(int, persons))
                 for distance, persons in pairs.values()
                 if distance <= threshold.distance and len({*persons}) == 2
             }
-            assert found.num_person_pairs == len(near)
-            assert found.num_persons == len(frozenset().union(*near))
+            assert false_matches.num_person_pairs == len(near)
+            assert false_matches.num_persons == len(frozenset().union(*near))
             known = [{*one.person_ids.tolist()} - {-1} for one in (query, gallery)]
             possible = {frozenset((one, other)) for one in known[0] for other in known[1] if one != other}
-            assert found.num_possible_pairs == len(possible)
+            assert false_matches.num_possible_pairs == len(possible)
 
 
 def test_people_behind_false_matches_within_one_set():
@@ -121,8 +123,10 @@ def test_people_behind_false_matches_within_one_set():
     histogram = pair_distances_histogram(VerificationPairs(images))
     threshold = threshold_for(histogram, 0.24)
     assert threshold.num_false_matches == 9
-    assert false_match_persons(VerificationPairs(images), histogram, threshold) == (2, 1, 15)
-    assert false_match_persons(VerificationPairs(images), histogram, threshold_for(histogram, 0.03)) == (
+    assert count_false_match_persons(VerificationPairs(images), histogram, threshold) == (2, 1, 15)
+    assert count_false_match_persons(
+        VerificationPairs(images), histogram, threshold_for(histogram, 0.03)
+    ) == (
         2,
         1,
         15,
@@ -160,7 +164,7 @@ def test_unknown_cameras_are_never_the_same():
     assert pair_distances_histogram(VerificationPairs(unknown)).same.sum() == 1
 
 
-def test_a_memory_map_counts_like_the_array_and_is_not_changed(tmp_path):
+def test_a_memory_map_gives_the_same_counts_and_is_not_changed(tmp_path):
     whole = drawn(3, 40)
     np.save(tmp_path / "f.npy", whole.features)
     mapped = Embeddings(np.load(tmp_path / "f.npy", mmap_mode="r"), whole.person_ids, whole.camera_ids)
@@ -196,8 +200,8 @@ def test_a_threshold_by_hand():
     # Ten pairs of different people; one in five may be let through: two, at 2.0 and 3.0. The third is at 4.0.
     different = [2.0, 3.0, 4.0, 5.0, 5.0, 6.0, 6.0, 7.0, 8.0, 9.0]
     histogram = histogram_of([0.0, 1.0, 3.5, 4.0], different)
-    found = threshold_for(histogram, 0.2)
-    assert found == (3.5, 0.2, 0.2, 0.75, 2, 10, 4)
+    threshold = threshold_for(histogram, 0.2)
+    assert threshold == (3.5, 0.2, 0.2, 0.75, 2, 10, 4)
     assert threshold_for(histogram, 0.29).distance == 3.5
     assert threshold_for(histogram, 0.1).distance == 2.5
     # Two pairs at 5.0: neither fits alone under 0.4, both under 0.5.
@@ -210,17 +214,19 @@ def test_a_threshold_by_hand():
 def test_the_threshold_is_the_largest_that_keeps_the_rate(seed, rate):
     query = drawn(seed, 40, persons=9)
     histogram = pair_distances_histogram(VerificationPairs(query, same_camera=True), bins=4096)
-    found = threshold_for(histogram, rate)
+    threshold = threshold_for(histogram, rate)
     same, different = naive(query, query, same_camera=True, within=True)
-    below = np.mean(different <= found.distance)
-    assert below == found.false_match_rate <= rate + 1e-9  # as much as a product's rounding needs
-    assert found.true_match_rate == np.mean(same <= found.distance)
-    assert np.mean(different <= found.distance + histogram.width) > rate
+    below = np.mean(different <= threshold.distance)
+    assert below == threshold.false_match_rate <= rate + 1e-9  # as much as a product's rounding needs
+    assert threshold.true_match_rate == np.mean(same <= threshold.distance)
+    assert np.mean(different <= threshold.distance + histogram.width) > rate
 
 
-def test_a_rate_that_is_finer_than_one_pair_is_refused_with_one_that_can_be_measured():
+def test_a_rate_finer_than_one_pair_is_refused_with_a_measurable_one():
     histogram = histogram_of([1.0], list(np.linspace(1, 9, 49)))
-    with pytest.raises(InputError, match=r"on 1,000 pairs .* or more; got 49 pairs; ask for 0\.021 or more"):
+    with pytest.raises(
+        InputError, match=r"at least 1,000 pairs .*; got 49 pairs; request a rate of at least 0\.021"
+    ):
         threshold_for(histogram, 0.001)
     assert threshold_for(histogram, 0.021).num_false_matches == 1
     with pytest.raises(InputError, match="got 0 pairs; give more persons"):
@@ -248,18 +254,18 @@ def test_features_of_different_lengths_are_refused():
         pair_distances_histogram(VerificationPairs(drawn(0, 3), drawn(0, 3, length=4)))
 
 
-def test_counts_that_do_not_fit_are_refused():
+def test_counts_of_different_shapes_are_refused():
     with pytest.raises(InputError, match="same bins"):
         PairHistogram(1.0, np.zeros(3, int), np.zeros(4, int))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_counts_alike():
+def test_a_gpu_gives_the_same_counts():
     query = drawn(0, 300, persons=20, length=64)
-    here, there = (
+    on_cpu, on_gpu = (
         pair_distances_histogram(VerificationPairs(query), device=device, bins=200)
         for device in ("cpu", "cuda")
     )
-    assert np.abs(here.different.cumsum() - there.different.cumsum()).max() <= 1
-    assert here.same.sum() == there.same.sum()
+    assert np.abs(on_cpu.different.cumsum() - on_gpu.different.cumsum()).max() <= 1
+    assert on_cpu.same.sum() == on_gpu.same.sum()
