@@ -20,6 +20,8 @@ from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import signed
 from reidlib.errors import check_choice
+from reidlib.experiments.setup import Missing, Setup
+from reidlib.training.config import RunConfiguration
 from reidlib.training.runs import Run
 
 # An input unit, or a weight, counts as switched off below this share of the layer's largest. Gradient steps
@@ -53,6 +55,10 @@ class Ablation:
     def cells(self) -> dict[str, Cell]:
         places = self.rows[["experiment", "branch"]].itertuples(name=None)
         return {label: Cell(experiment, branch) for label, experiment, branch in places}
+
+    def configurations(self, setup: Setup) -> dict[str, RunConfiguration]:
+        """Return the configuration of each row's training, by its label."""
+        return {label: setup.configuration(cell.experiment) for label, cell in self.cells.items()}
 
     @property
     def compared(self) -> tuple[str, str]:
@@ -190,6 +196,11 @@ def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
     return sentences
 
 
+def runs_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, tuple[Run | Missing, ...]]:
+    """Return the runs of each row, one for each seed, by the row's label."""
+    return {label: scores.runs.runs[cell.experiment] for label, cell in ablation.cells.items()}
+
+
 class InputNorms(NamedTuple):
     """Euclidean norms of the weights that leave each input unit of the feature layers.
 
@@ -217,6 +228,17 @@ def input_norms(run: Run) -> InputNorms:
         np.linalg.norm(weight_pdc, axis=1),
         float((np.abs(weight_pdc) < OFF_BELOW * largest_pd).mean()),
     )
+
+
+def norms_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, InputNorms]:
+    """Return the norms of each row's run with seed 0; a row whose weights are missing is left out."""
+    first = {label: runs[0] for label, runs in runs_by_row(ablation, scores).items()}
+    return {label: input_norms(run) for label, run in first.items() if has_weights(run)}
+
+
+def norm_table(norms: Mapping[str, InputNorms]) -> pd.DataFrame:
+    """Return how many input units are switched off in each row, as a table."""
+    return pd.DataFrame([{"row": label, **norm_cells(of_row)} for label, of_row in norms.items()])
 
 
 def norm_cells(norms: InputNorms) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import pytest
 
 from reidlib.errors import InputError
@@ -28,8 +29,6 @@ def notebook(out, name, *, state="done", figures=(), **result):
     for file, *_ in figures:
         (folder / file).write_bytes(b"picture")
     result = {
-        "title": f"About {name}",
-        "question": "Does it *work*?",
         "figures": [
             {"file": file, "caption": f"Caption of {file}", "alt": "a picture", "summary": marked}
             for file, marked in figures
@@ -40,6 +39,10 @@ def notebook(out, name, *, state="done", figures=(), **result):
         **result,
     }
     (folder / "result.json").write_text(json.dumps(result))
+    first = nbformat.v4.new_markdown_cell(
+        f"# About {name}\n\n**Question.** Does it\n*work*?\n\n**In:** nothing."
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[first]), folder / "notebook.ipynb")
 
 
 @pytest.fixture
