@@ -9,7 +9,7 @@ At the end: what JLML's structured sparsity does to the feature layers, which in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from reidlib.analysis.benchmark_tables import lines_of, published_row
-from reidlib.analysis.scores import Cell, ExperimentScores
+from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_use
 from reidlib.analysis.statistics import signed
 from reidlib.errors import check_choice
 from reidlib.experiments.setup import Missing, Setup
@@ -199,6 +199,12 @@ def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
 def runs_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, tuple[Run | Missing, ...]]:
     """Return the runs of each row, one for each seed, by the row's label."""
     return {label: scores.runs.runs[cell.experiment] for label, cell in ablation.cells.items()}
+
+
+def first_traces(runs: Mapping[str, Sequence[Run | Missing]]) -> dict[str, tuple[dict, np.ndarray]]:
+    """Return each row's ``trace`` and ``triplet_in_use`` of seed 0; rows without a run are left out."""
+    traces = {row: trace(of_row[0]) for row, of_row in runs.items() if isinstance(of_row[0], Run)}
+    return {row: (steps, triplet_in_use(steps)) for row, steps in traces.items()}
 
 
 class InputNorms(NamedTuple):
