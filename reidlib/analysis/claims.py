@@ -251,8 +251,9 @@ def of_notebook(notebook: str) -> tuple[Claim, ...]:
 
 def verdict_sentence(verdict: Verdict) -> str:
     """A verdict as a line of Markdown."""
+    differences = f" {_differences(verdict, ' points')}." if verdict.found else ""
     return (
-        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {_differences(verdict, ' points')}. "
+        f"*{verdict.claim.statement}* Test: {verdict.claim.test}.{differences} "
         f"**{SIGNS[verdict.word]} {verdict.word}**: {verdict.reason}."
     )
 
