@@ -76,8 +76,9 @@ def read_object(path: Path) -> dict:
 
 
 def read_heading(path: Path) -> tuple[str, str]:
-    """Read a notebook's title and question from its first text cell; empty where the cell has none."""
-    cells = [cell for cell in read_object(path).get("cells", []) if cell["cell_type"] == "markdown"]
+    """Read a notebook's title and question from its first text cell; empty if the cell has none."""
+    cells = [cell for cell in read_object(path).get("cells", []) if cell.get("cell_type") == "markdown"]
+    # papermill puts a notice of a failure before the first cell.
     own = (cell for cell in cells if "papermill-error-cell-tag" not in cell["metadata"].get("tags", []))
     text = "".join(next(own, {}).get("source", ""))
     title = re.search(r"^# +(.+)$", text, re.MULTILINE)
