@@ -239,7 +239,9 @@ def input_norms(run: Run) -> InputNorms:
 def norms_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, InputNorms]:
     """Return the norms of each row's run with seed 0; a row whose weights are missing is left out."""
     first = {label: runs[0] for label, runs in runs_by_row(ablation, scores).items()}
-    return {label: input_norms(run) for label, run in first.items() if has_weights(run)}
+    return {
+        label: input_norms(run) for label, run in first.items() if isinstance(run, Run) and run.has_weights
+    }
 
 
 def norm_table(norms: Mapping[str, InputNorms]) -> pd.DataFrame:

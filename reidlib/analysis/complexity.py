@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.experiments.features import evaluating
 from reidlib.models.parts import pyramid_parts
-from reidlib.training.config import RunConfiguration
+from reidlib.training.config import PyramidConfiguration, RunConfiguration
 
 # Names of autograd nodes that belong to a layer with weights.
 _WEIGHTED_NODES = (
@@ -83,9 +83,10 @@ def pyramid_table(configurations: Mapping[str, RunConfiguration]) -> pd.DataFram
     """Return parts, feature length and the trunk's learning rate of each pyramid, as a table."""
     lines = []
     for row, one in configurations.items():
-        parts, rate = pyramid_parts(one.model.stripes, one.model.levels), one.recipe.trunk_rate
-        size = len(parts) * one.model.embedding_size
-        lines.append((row, len(parts), size, f"{one.recipe.learning_rate * rate:.3g}"))
+        assert isinstance(one.model, PyramidConfiguration)
+        parts = len(pyramid_parts(one.model.stripes, one.model.levels))
+        rate = one.recipe.learning_rate * one.recipe.trunk_rate
+        lines.append((row, parts, parts * one.model.embedding_size, f"{rate:.3g}"))
     return pd.DataFrame(lines, columns=["parts of", "parts", "feature", "trunk's learning rate"])
 
 

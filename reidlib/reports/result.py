@@ -73,7 +73,9 @@ class Result:
             caption, alt = caption or own_caption, alt or own_alt
         if not (caption and alt):
             raise InputError("a figure has a caption and an alternative text", repr(name), "give both")
-        photographs = any(image.get_array().ndim == 3 for axes in figure.axes for image in axes.images)
+        photographs = any(
+            np.asarray(image.get_array()).ndim == 3 for axes in figure.axes for image in axes.images
+        )
         kind = "jpeg" if photographs else "png"
         path = self.out / f"{name}.{'jpg' if photographs else 'png'}"
         if path.name in {entry["file"] for entry in self._figures}:
@@ -119,7 +121,7 @@ class Result:
             runs: The trainings behind the scores, as ``Runs.records`` returns them.
             ledger: Rows of the ledger of claims.
         """
-        if is_dataclass(configuration):
+        if is_dataclass(configuration) and not isinstance(configuration, type):
             configuration = asdict(configuration)
         content = {
             "notebook": self.name,

@@ -6,7 +6,7 @@ A notebook hands what these functions return to ``Result.figure``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +17,10 @@ from reidlib.data.images import ImageStore
 from reidlib.experiments.setup import Setup
 from reidlib.models.jlml import stripe_rows
 from reidlib.models.parts import pyramid_parts
+from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
 from reidlib.visual.figures import models, scores
+
+_Network = TypeVar("_Network", JLMLConfiguration, PyramidConfiguration)
 
 
 class CaptionedFigure(NamedTuple):
@@ -106,7 +109,7 @@ def setting_plot(
             for label, rows in lines.items()
         }
         if printed:
-            rows, paper = next(iter(lines.values())), ablation.printed[name]
+            rows, paper = next(iter(lines.values())), ablation.printed.to_dict()[name]
             curves[name][printed] = [(value, Spread(paper[row])) for value, row in rows.items()]
     marks = None if usual is None else dict.fromkeys(ablation.compared, usual)
     return scores.turned(
@@ -120,18 +123,13 @@ def setting_plot(
     )
 
 
-def _training_image(ablation: Ablation, setup: Setup) -> np.ndarray:
-    size = setup.configuration(ablation.cells[ablation.baseline].experiment).input_size
-    return ImageStore.open(setup.data.train.paths, size).array_nhwc[0]
-
-
 def stripe_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     """Draw the stripes of each JLML row on a training image."""
-    configurations, image = ablation.configurations(setup), _training_image(ablation, setup)
+    image, networks = _training_image(ablation, setup), _networks(ablation, setup, JLMLConfiguration)
     map_height = len(image) // 4  # of the map behind the shared layers
-    rows = {row: stripe_rows(map_height, wanted.model.parts) for row, wanted in configurations.items()}
+    stripes = {row: stripe_rows(map_height, network.parts) for row, network in networks.items()}
     return CaptionedFigure(
-        models.stripe_diagrams(image, rows, map_height),
+        models.stripe_diagrams(image, stripes, map_height),
         "The local streams of each training: one bar beside the image for each stripe.",
         "The same pedestrian five times with bars beside it for two to ten stripes.",
     )
@@ -139,11 +137,20 @@ def stripe_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
 
 def part_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     """Draw the parts of each pyramid on a training image."""
-    configurations, image = ablation.configurations(setup), _training_image(ablation, setup)
-    networks = {row: configuration.model for row, configuration in configurations.items()}
+    networks = _networks(ablation, setup, PyramidConfiguration)
     parts = {row: (pyramid_parts(one.stripes, one.levels), one.stripes) for row, one in networks.items()}
     return CaptionedFigure(
-        models.part_diagrams(image, parts),
+        models.part_diagrams(_training_image(ablation, setup), parts),
         "The parts of each training: bars beside the image, coloured by how many stripes they cover.",
         "The same pedestrian six times, cut into stripes, with vertical bars for the parts beside it.",
     )
+
+
+def _networks(ablation: Ablation, setup: Setup, kind: type[_Network]) -> dict[str, _Network]:
+    networks = {row: one.model for row, one in ablation.configurations(setup).items()}
+    return {row: network for row, network in networks.items() if isinstance(network, kind)}
+
+
+def _training_image(ablation: Ablation, setup: Setup) -> np.ndarray:
+    size = setup.configuration(ablation.cells[ablation.baseline].experiment).input_size
+    return ImageStore.open(setup.data.train.paths, size).array_nhwc[0]
