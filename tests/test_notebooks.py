@@ -1,9 +1,11 @@
 """The notebooks: their form, that all of them run, and that the README tells the truth about them."""
 
 import ast
+import html
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,7 @@ import pytest
 
 from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS
+from reidlib.reports import pages
 from reidlib.reports.notebook import read_source
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +26,12 @@ README = (ROOT / "README.md").read_text()
 
 def names(paths):
     return [path.stem for path in paths]
+
+
+def texts(path):
+    """All text cells of a notebook, one below the other."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
@@ -57,6 +66,24 @@ def test_form(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_text_cells_are_short_and_imports_few(path):
+    cells = nbformat.read(path, as_version=4).cells
+    words = [len(cell.source.split()) for cell in cells if cell.cell_type == "markdown"]
+    assert max(words) <= 80
+    assert statistics.median(words) < 30
+    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    assert sum(len(node.names) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)) <= 10
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_links_between_notebooks_lead_to_headings(path):
+    for name, heading in re.findall(r"\]\((\w+)\.ipynb(?:#([^)]+))?\)", texts(path)):
+        headings = re.findall(r"^#+ +(.+)$", texts(path.with_name(f"{name}.ipynb")), re.MULTILINE)
+        assert not heading or heading in [line.strip().replace(" ", "-") for line in headings]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
 def test_every_notebook_leaves_its_result(path, report):
     folder = report[0] / path.stem
     result = json.loads((folder / "result.json").read_text())
@@ -82,6 +109,9 @@ def test_the_index_shows_every_notebook(report):
     index = (report[0] / "index.html").read_text()
     for path in NOTEBOOKS:
         assert f'href="{path.stem}/index.html"' in index
+        title, question = pages.read_heading(path)
+        assert title and question
+        assert html.escape(title, quote=False) in index and html.escape(question) in index
     assert "failed" not in index
 
 

@@ -5,13 +5,14 @@ measures a network; both are imported by their own names.
 """
 
 from reidlib.analysis import ablations, benchmark_tables, claims, misalignment
-from reidlib.analysis.scores import Cell, ExperimentScores, records, style_table
+from reidlib.analysis.scores import Cell, ExperimentScores, bullet_list, records, style_table
 
 __all__ = [
     "Cell",
     "ExperimentScores",
     "ablations",
     "benchmark_tables",
+    "bullet_list",
     "claims",
     "misalignment",
     "records",

@@ -10,7 +10,7 @@ it switches off.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 
 from reidlib.analysis.benchmark_tables import lines_of, published_row
-from reidlib.analysis.scores import Cell, ExperimentScores
+from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_use
 from reidlib.analysis.statistics import signed
 from reidlib.errors import check_choice
+from reidlib.experiments.setup import Missing, Setup
+from reidlib.training.config import RunConfiguration
 from reidlib.training.runs import Run
 
 # An input unit or a weight counts as switched off below this share of the layer's largest one. Gradient steps
@@ -62,6 +64,10 @@ class Ablation:
         """Label -> experiment and branch of the row."""
         addresses = self.rows[["experiment", "branch"]].itertuples(name=None)
         return {label: Cell(experiment, branch) for label, experiment, branch in addresses}
+
+    def configurations(self, setup: Setup) -> dict[str, RunConfiguration]:
+        """Return the configuration of each row's training, by its label."""
+        return {label: setup.configuration(cell.experiment) for label, cell in self.cells.items()}
 
     @property
     def compared(self) -> tuple[str, str]:
@@ -254,6 +260,17 @@ def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
     return sentences
 
 
+def runs_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, tuple[Run | Missing, ...]]:
+    """Return the runs of each row, one for each seed, by the row's label."""
+    return {label: scores.runs.runs[cell.experiment] for label, cell in ablation.cells.items()}
+
+
+def first_traces(runs: Mapping[str, Sequence[Run | Missing]]) -> dict[str, tuple[dict, np.ndarray]]:
+    """Return each row's ``trace`` and ``triplet_in_use`` of seed 0; rows without a run are left out."""
+    traces = {row: trace(of_row[0]) for row, of_row in runs.items() if isinstance(of_row[0], Run)}
+    return {row: (steps, triplet_in_use(steps)) for row, steps in traces.items()}
+
+
 class InputNorms(NamedTuple):
     """Norms of the weights that leave each input unit of JLML's feature layers.
 
@@ -294,6 +311,19 @@ def input_norms(run: Run) -> InputNorms:
         np.linalg.norm(weight_pdc, axis=1),
         float((np.abs(weight_pdc) < OFF_BELOW * largest_pd).mean()),
     )
+
+
+def norms_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, InputNorms]:
+    """Return the norms of each row's run with seed 0; a row whose weights are missing is left out."""
+    first = {label: runs[0] for label, runs in runs_by_row(ablation, scores).items()}
+    return {
+        label: input_norms(run) for label, run in first.items() if isinstance(run, Run) and run.has_weights
+    }
+
+
+def norm_table(norms: Mapping[str, InputNorms]) -> pd.DataFrame:
+    """Return how many input units are switched off in each row, as a table."""
+    return pd.DataFrame([{"row": label, **norm_cells(of_row)} for label, of_row in norms.items()])
 
 
 def norm_cells(norms: InputNorms) -> dict[str, str]:

@@ -32,8 +32,9 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.scores import MISSING, Cell, ExperimentScores
+from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, records
 from reidlib.analysis.statistics import Interval
+from reidlib.data.benchmark import Benchmark
 from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
 
 # Smallest gain that counts, in points of mAP. A claim does not hold if the upper end of an interval is below
@@ -238,6 +239,13 @@ CLAIMS = (
 )
 
 
+def description_table() -> pd.DataFrame:
+    """Return the claims and their tests as a table."""
+    columns = ["paper", "claim", "decided by", "seen before the test was written"]
+    lines = [(claim.paper, claim.statement, claim.test, claim.seen or "nothing") for claim in CLAIMS]
+    return pd.DataFrame(lines, columns=columns)
+
+
 class Verdict(NamedTuple):
     """A claim with its outcome.
 
@@ -318,6 +326,21 @@ def _differences_text(verdict: Verdict, unit: str = "") -> str:
         f"{label}: {MISSING if interval is None else f'{interval}{unit}'}"
         for label, interval in verdict.intervals.items()
     )
+
+
+def result_fields(
+    ablation: ablations.Ablation, scores: ExperimentScores, benchmark: Benchmark, verdicts: Iterable[Verdict]
+) -> dict:
+    """Return what ``Result.finish`` writes of an ablation, as keyword arguments."""
+    return {
+        "headline": {verdict.claim.name: verdict.word for verdict in verdicts},
+        "scores": records(ablations.report_table(ablation, scores)),
+        "configuration": {"benchmark": benchmark.name, "rows": ablation.cells},
+        "seeds": tuple(range(scores.runs.seeds)),
+        "device": scores.runs.device,
+        "data": benchmark.fingerprint,
+        "runs": scores.runs.records(),
+    }
 
 
 def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], list[int]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.experiments.features import evaluating
+from reidlib.models.parts import pyramid_parts
+from reidlib.training.config import PyramidConfiguration, RunConfiguration
 
 # Names of the autograd nodes of layers with weights.
 _WEIGHTED_NODES = (
@@ -81,6 +85,24 @@ def _weighted_depth(output: Tensor) -> int:
         deepest = max((depth[next_node] for next_node in inputs), default=0)
         depth[node] = deepest + (node.name() in _WEIGHTED_NODES)
     return depth[output.grad_fn]
+
+
+def cost_table(configurations: Mapping[str, RunConfiguration], heading: str) -> pd.DataFrame:
+    """Return parameters (without classifiers) and operations for one image of each row, as a table."""
+    costs = {row: complexity(one.model.build(751, 0), one.input_size) for row, one in configurations.items()}
+    lines = [(row, f"{cost.parameters:,}", f"{cost.flops:.3g}") for row, cost in costs.items()]
+    return pd.DataFrame(lines, columns=[heading, "parameters", "operations"])
+
+
+def pyramid_table(configurations: Mapping[str, RunConfiguration]) -> pd.DataFrame:
+    """Return parts, feature length and the trunk's learning rate of each pyramid, as a table."""
+    lines = []
+    for row, one in configurations.items():
+        assert isinstance(one.model, PyramidConfiguration)
+        parts = len(pyramid_parts(one.model.stripes, one.model.levels))
+        rate = one.recipe.learning_rate * one.recipe.trunk_rate
+        lines.append((row, parts, parts * one.model.embedding_size, f"{rate:.3g}"))
+    return pd.DataFrame(lines, columns=["parts of", "parts", "feature", "trunk's learning rate"])
 
 
 def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str, str | int]]:

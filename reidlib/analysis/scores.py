@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any, NamedTuple
@@ -363,6 +363,11 @@ def records(table: pd.DataFrame) -> list[dict[str, str]]:
         One dictionary per line, column -> the text that ``style_table`` shows.
     """
     return table.map(_cell_text).to_dict("records")
+
+
+def bullet_list(sentences: Iterable[str]) -> str:
+    """Return sentences as a list in Markdown."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _cell_text(cell: object) -> str:

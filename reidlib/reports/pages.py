@@ -75,6 +75,17 @@ def read_object(path: Path) -> dict:
         return {}
 
 
+def read_heading(path: Path) -> tuple[str, str]:
+    """Read a notebook's title and question from its first text cell; empty if the cell has none."""
+    cells = [cell for cell in read_object(path).get("cells", []) if cell.get("cell_type") == "markdown"]
+    # papermill puts a notice of a failure before the first cell.
+    own = (cell for cell in cells if "papermill-error-cell-tag" not in cell["metadata"].get("tags", []))
+    text = "".join(next(own, {}).get("source", ""))
+    title = re.search(r"^# +(.+)$", text, re.MULTILINE)
+    question = re.search(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", text, re.DOTALL)
+    return title[1].strip() if title else "", " ".join(question[1].split()) if question else ""
+
+
 def write_index(out: Path) -> Path:
     """Write ``out / "index.html"`` from the notebooks' folders; left alone when nothing has changed."""
     rows = _rows(out)
@@ -96,6 +107,7 @@ def _rows(out: Path) -> list[dict]:
         state = state if state in _SHOWN else "running"
         result = read_object(folder / "result.json") if state == "done" else {}
         duration = status.get("duration")
+        title, question = read_heading(folder / "notebook.ipynb")
         tables = {
             name: [row for row in result.get(name) or [] if isinstance(row, dict)]
             for name in ("scores", "ledger", "runs")
@@ -104,8 +116,8 @@ def _rows(out: Path) -> list[dict]:
             {
                 "name": folder.name,
                 "number": folder.name.split("_")[0],
-                "title": result.get("title") or status.get("title") or folder.name,
-                "question": result.get("question") or "",
+                "title": title or status.get("title") or folder.name,
+                "question": question,
                 "state": state,
                 "status": status,
                 "result": result,

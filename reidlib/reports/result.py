@@ -24,32 +24,62 @@ _DOTS_PER_INCH = 110
 class Result:
     """Collects a notebook's figures while it runs and writes ``result.json`` at its end.
 
-    name: the notebook's file name without its ending. out: the folder to write to; "" chooses one under
-    ``files.home()``. question: what the notebook asks, in one sentence.
+    It holds neither title nor question: the report reads both from the notebook's first cell.
+
+    Args:
+        name: The notebook's file name without its ending.
+        out: The folder to write to; "" chooses one under ``files.home()``.
+        profile: The name of the profile, as in ``smoke``.
     """
 
-    def __init__(self, name: str, *, out: str | Path = "", question: str, profile: str):
-        self.name, self.question, self.profile = name, question, profile
+    def __init__(self, name: str, *, out: str | Path = "", profile: str):
+        self.name, self.profile = name, profile
         self.out = Path(out) if out else files.home() / "explored" / name
         self._figures: list[dict] = []
         self._started = time.perf_counter()
-        # Nothing of an earlier execution may pass for this one's.
+        # A result of an earlier execution must not be mistaken for the result of this one.
         (self.out / "result.json").unlink(missing_ok=True)
 
     def figure(
-        self, figure: Figure, name: str, *, caption: str, alt: str, lead: bool = False, summary: bool = False
+        self,
+        figure: Figure | tuple[Figure, str, str],
+        name: str,
+        *,
+        caption: str = "",
+        alt: str = "",
+        lead: bool = False,
+        summary: bool = False,
     ) -> Image:
-        """Keep a figure as ``name.png``, or as ``name.jpg`` if it shows photographs; return it for display.
+        """Save a figure for the report and return the saved picture, which the cell displays.
 
-        What the cell shows is the very file of the report, with ``alt`` for those who cannot see it.
-        lead: one of the few that stand for the notebook in the index. summary: one of the few that stand for
-        the whole suite in ``reports/README.md``.
+        Args:
+            figure: A figure, or a figure with its caption and its alternative text, as the functions of
+                ``visual.figures.ablations`` return it.
+            name: The file's name without its ending, which is ``.jpg`` if the figure shows photographs, else
+                ``.png``.
+            caption: The text below the figure in the report.
+            alt: The text for readers who cannot see the figure.
+            lead: Whether the report's index shows the figure.
+            summary: Whether ``reports/README.md`` shows the figure.
+
+        Returns:
+            The picture of the file, with ``alt``.
+
+        Raises:
+            InputError: If the notebook has a figure of this name already, or the caption or ``alt`` is empty.
         """
-        photographs = any(shown.get_array().ndim == 3 for axes in figure.axes for shown in axes.images)
+        if isinstance(figure, tuple):
+            figure, own_caption, own_alt = figure
+            caption, alt = caption or own_caption, alt or own_alt
+        if not (caption and alt):
+            raise InputError("a figure has a caption and an alternative text", repr(name), "give both")
+        photographs = any(
+            np.asarray(image.get_array()).ndim == 3 for axes in figure.axes for image in axes.images
+        )
         kind = "jpeg" if photographs else "png"
         path = self.out / f"{name}.{'jpg' if photographs else 'png'}"
         if path.name in {entry["file"] for entry in self._figures}:
-            raise InputError("every figure of a notebook has its own name", repr(name), "rename one")
+            raise InputError("the names of a notebook's figures differ", repr(name), "rename one")
         write_whole(
             path,
             lambda partial: figure.savefig(
@@ -64,13 +94,12 @@ class Result:
         self._figures.append(
             {"file": path.name, "caption": caption, "alt": alt, "lead": lead, "summary": summary}
         )
-        plt.close(figure)  # an open figure would be shown a second time at the end of the cell
+        plt.close(figure)  # Jupyter would display an open figure a second time at the end of the cell
         return Image(path.read_bytes(), format=kind, alt=alt)
 
     def finish(
         self,
         *,
-        title: str,
         headline: dict[str, str] | None = None,
         scores: list[dict] | None = None,
         configuration: object = None,
@@ -80,17 +109,22 @@ class Result:
         runs: list[dict] | None = None,
         ledger: list[dict] | None = None,
     ) -> None:
-        """Write ``result.json``.
+        """Write ``result.json``, from which the report's index and summary are made.
 
-        headline: the few numbers worth the index, already formatted. scores: rows of a table. runs: the
-        trainings behind them (``Runs.records``). ledger: rows of the ledger of claims, for the summary.
+        Args:
+            headline: The few results that the index shows, already formatted, by their label.
+            scores: Rows of the notebook's table of scores.
+            configuration: What was computed: a dataclass or a JSON object.
+            seeds: The seeds of the trainings.
+            device: The device of the computation, in words.
+            data: The fingerprint of the benchmark.
+            runs: The trainings behind the scores, as ``Runs.records`` returns them.
+            ledger: Rows of the ledger of claims.
         """
-        if is_dataclass(configuration):
+        if is_dataclass(configuration) and not isinstance(configuration, type):
             configuration = asdict(configuration)
         content = {
             "notebook": self.name,
-            "title": title,
-            "question": self.question,
             "profile": self.profile,
             "headline": headline or {},
             "scores": scores or [],
@@ -109,7 +143,7 @@ class Result:
 
 
 def _plain(value: object) -> object:
-    """Numbers of numpy and paths as JSON types."""
+    """Convert numbers and arrays of numpy to JSON types, and other objects to text."""
     if isinstance(value, np.generic):
         number = value.item()
         return None if isinstance(number, float) and not math.isfinite(number) else number

@@ -42,8 +42,6 @@ import base64, json, os, sys
 from pathlib import Path
 Path(out, "curve 1.png").write_bytes(base64.b64decode("{PIXEL}"))
 Path(out, "result.json").write_text(json.dumps(dict(
-    title="Finished <img src=x onerror=alert(1)>",
-    question="Does it work?",
     headline={{"R1": "82.8", "<b>mAP</b>": "67.4"}},
     scores=[{{"branch": "full", "R1": 82.8123, "valid": True}}, {{"branch": "<i>local</i>", "mAP": None}}],
     figures=[{{"file": "curve 1.png", "caption": "A curve", "alt": "one pixel"}},
@@ -59,7 +57,8 @@ def build(folder: Path, name: str, *cells: str, parameters: str | None = PARAMET
     notebook = nbformat.v4.new_notebook()
     notebook.cells.append(
         nbformat.v4.new_markdown_cell(
-            f"# About {name}\n\nThe loss $\\sum_i \\alpha_i x^2$ of [the other](10_good.ipynb)."
+            f"# About {name}\n\n**Question.** Does <img src=x onerror=alert(1)> work?\n\n"
+            "The loss $\\sum_i \\alpha_i x^2$ of [the other](10_good.ipynb)."
             "\n\n<script src='https://example.org/x.js'></script> ![far](https://example.org/far.png)"
         )
     )
@@ -197,7 +196,7 @@ def test_the_index_shows_results_and_escapes_everything(made):
     plan, _, _ = made
     index = (plan.out / "index.html").read_text()
     assert "3 done, 3 failed, 2 not run" in index
-    assert "<img src=x" not in index and "Finished &lt;img src=x onerror=alert(1)&gt;" in index
+    assert "<img src=x" not in index and "Does &lt;img src=x onerror=alert(1)&gt; work?" in index
     assert "&lt;b&gt;mAP&lt;/b&gt;" in index and "&lt;i&gt;local&lt;/i&gt;" in index
     assert 'src="10_good/curve%201.png" alt="one pixel"' in index and "outside" not in index
     assert "82.81" in index and "abc1234" in index and "2 cores" in index

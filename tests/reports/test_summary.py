@@ -2,10 +2,11 @@
 
 import json
 
+import nbformat
 import pytest
 
 from reidlib.errors import InputError
-from reidlib.reports.pages import summary_markdown, write_summary
+from reidlib.reports.pages import read_heading, summary_markdown, write_summary
 
 TRAINED = {
     "experiment": "jlml",
@@ -28,8 +29,6 @@ def notebook(out, name, *, state="done", figures=(), **result):
     for file, *_ in figures:
         (folder / file).write_bytes(b"picture")
     result = {
-        "title": f"About {name}",
-        "question": "Does it *work*?",
         "figures": [
             {"file": file, "caption": f"Caption of {file}", "alt": "a picture", "summary": marked}
             for file, marked in figures
@@ -40,6 +39,10 @@ def notebook(out, name, *, state="done", figures=(), **result):
         **result,
     }
     (folder / "result.json").write_text(json.dumps(result))
+    first = nbformat.v4.new_markdown_cell(
+        f"# About {name}\n\n**Question.** Does it\n*work*?\n\n**In:** nothing."
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[first]), folder / "notebook.ipynb")
 
 
 @pytest.fixture
@@ -105,3 +108,15 @@ def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
 def test_without_a_report_there_is_no_summary(tmp_path):
     with pytest.raises(InputError, match=r"made from a report.*reidlib reproduce"):
         summary_markdown(tmp_path)
+
+
+def test_title_and_question_are_those_of_the_first_text_cell(tmp_path):
+    notice = nbformat.v4.new_markdown_cell("# failed", metadata={"tags": ["papermill-error-cell-tag"]})
+    first = nbformat.v4.new_markdown_cell("# One\n\n**Question.** Which is\nit?\n\n**In:** x.")
+    later = nbformat.v4.new_markdown_cell("# Later\n\n**Question.** Not this.")
+    path = tmp_path / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[notice, first, later]), path)
+    assert read_heading(path) == ("One", "Which is it?")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), path)
+    assert read_heading(path) == ("", "")
+    assert read_heading(tmp_path / "none.ipynb") == ("", "")

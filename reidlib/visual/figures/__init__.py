@@ -1,5 +1,5 @@
 """Arrays in, figure out: every picture of the notebooks."""
 
-from reidlib.visual.figures import images, models, scores, training
+from reidlib.visual.figures import ablations, images, models, scores, training
 
-__all__ = ["images", "models", "scores", "training"]
+__all__ = ["ablations", "images", "models", "scores", "training"]

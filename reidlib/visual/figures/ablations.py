@@ -1,0 +1,156 @@
+"""Figures of the ablations, each with its caption and alternative text: what notebooks 30 to 36 share.
+
+A notebook hands what these functions return to ``Result.figure``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reidlib.analysis.ablations import Ablation, panels
+from reidlib.analysis.scores import Cell, ExperimentScores, Spread
+from reidlib.data.images import ImageStore
+from reidlib.experiments.setup import Setup
+from reidlib.models.jlml import stripe_rows
+from reidlib.models.parts import pyramid_parts
+from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
+from reidlib.visual.figures import models, scores
+
+_Network = TypeVar("_Network", JLMLConfiguration, PyramidConfiguration)
+
+
+class CaptionedFigure(NamedTuple):
+    """A figure, the text below it in the report, and the text for readers who cannot see it."""
+
+    figure: Figure
+    caption: str
+    alt: str
+
+
+def score_bars(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
+    """Draw rank-1 and mAP of each row as bars, with the difference to the baseline row."""
+    rows = table.spreads(ablation.cells, ablation.compared).to_dict("index")
+    return CaptionedFigure(
+        scores.score_bars(rows, baseline=ablation.baseline),
+        f"{' and '.join(ablation.compared)} of each row, on {benchmark}; dashed: {ablation.baseline}.",
+        "Two panels of horizontal bars, one bar for each row, with values and differences written on.",
+    )
+
+
+def difference_plot(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
+    """Draw each row's difference to the baseline row with its interval, and the paper's where it is known."""
+    here, printed = panels(ablation, table)
+    paper = "; diamonds: the paper's on Market-1501" if ablation.table else ""
+    return CaptionedFigure(
+        scores.difference_plot(here, printed=printed),
+        f"Differences to {ablation.baseline} in points with 95 % intervals, on {benchmark}, "
+        f"{table.seeds_in_words()}{paper}.",
+        "Two panels; in each a line for each row with a dot and its interval beside a line at zero.",
+    )
+
+
+def pair_plot(
+    pairs: Mapping[str, tuple[str, str]],
+    cells: Mapping[str, Cell],
+    table: ExperimentScores,
+    measures: Sequence[str],
+    *,
+    groups: Sequence[int] = (),
+) -> Figure:
+    """Draw the differences between pairs of rows.
+
+    Args:
+        pairs: For each line its label and two rows; the difference is the first row minus the second.
+        cells: The rows by their labels.
+        table: The scores of the rows.
+        measures: The measures, one panel each.
+        groups: Numbers of lines after each of which a rule is drawn.
+    """
+    differences = {
+        name: {
+            label: table.difference([cells[more]], [cells[less]], name)
+            for label, (more, less) in pairs.items()
+        }
+        for name in measures
+    }
+    return scores.difference_plot(differences, groups=groups)
+
+
+def setting_plot(
+    ablation: Ablation,
+    table: ExperimentScores,
+    lines: Mapping[str, Mapping[float, str]],
+    *,
+    xlabel: str,
+    usual: float | None = None,
+    evenly: bool = False,
+    printed: str = "",
+) -> Figure:
+    """Draw rank-1 and mAP over a setting.
+
+    Args:
+        ablation: The table whose rows are drawn.
+        table: The scores of the rows.
+        lines: For each line its label and the row of each value of the setting.
+        xlabel: The name of the setting.
+        usual: The value to mark.
+        evenly: Whether the values are drawn at equal distances.
+        printed: The label of a dashed line with the paper's scores of the first line's rows; "" draws none.
+    """
+    spreads = table.spreads(ablation.cells, ablation.compared)
+    curves: dict[str, dict] = {}
+    for name in ablation.compared:
+        curves[name] = {
+            label: [(value, spreads.at[row, name]) for value, row in rows.items()]
+            for label, rows in lines.items()
+        }
+        if printed:
+            rows, paper = next(iter(lines.values())), ablation.printed.to_dict()[name]
+            curves[name][printed] = [(value, Spread(paper[row])) for value, row in rows.items()]
+    marks = None if usual is None else dict.fromkeys(ablation.compared, usual)
+    return scores.turned(
+        curves,
+        xlabels=xlabel,
+        ylabel="per cent",
+        dashed=(printed,),
+        usual=marks,
+        evenly=evenly,
+        share_y=False,
+    )
+
+
+def stripe_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
+    """Draw the stripes of each JLML row on a training image."""
+    image, networks = _training_image(ablation, setup), _networks(ablation, setup, JLMLConfiguration)
+    map_height = len(image) // 4  # of the map behind the shared layers
+    stripes = {row: stripe_rows(map_height, network.parts) for row, network in networks.items()}
+    return CaptionedFigure(
+        models.stripe_diagrams(image, stripes, map_height),
+        "The local streams of each training: one bar beside the image for each stripe.",
+        "The same pedestrian five times with bars beside it for two to ten stripes.",
+    )
+
+
+def part_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
+    """Draw the parts of each pyramid on a training image."""
+    networks = _networks(ablation, setup, PyramidConfiguration)
+    parts = {row: (pyramid_parts(one.stripes, one.levels), one.stripes) for row, one in networks.items()}
+    return CaptionedFigure(
+        models.part_diagrams(_training_image(ablation, setup), parts),
+        "The parts of each training: bars beside the image, coloured by how many stripes they cover.",
+        "The same pedestrian six times, cut into stripes, with vertical bars for the parts beside it.",
+    )
+
+
+def _networks(ablation: Ablation, setup: Setup, kind: type[_Network]) -> dict[str, _Network]:
+    networks = {row: one.model for row, one in ablation.configurations(setup).items()}
+    return {row: network for row, network in networks.items() if isinstance(network, kind)}
+
+
+def _training_image(ablation: Ablation, setup: Setup) -> np.ndarray:
+    size = setup.configuration(ablation.cells[ablation.baseline].experiment).input_size
+    return ImageStore.open(setup.data.train.paths, size).array_nhwc[0]

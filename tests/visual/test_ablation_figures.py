@@ -1,0 +1,58 @@
+"""Figures of the ablations: what is drawn comes from the scores of the rows, and the caption says which."""
+
+import pytest
+from written import gathered
+
+from reidlib.analysis import ablations
+from reidlib.visual.figures import ablations as figures
+
+pytestmark = pytest.mark.usefixtures("styled_figures")
+
+SHARED, COUNTS = ablations.SHARED_FEATURES, ablations.PART_COUNTS
+
+
+@pytest.fixture
+def scores(tmp_path):
+    runs = {name: [{"full": 0.6}] for name in COUNTS.experiments} | {"jlml-separate": [{"full": 0.5}]}
+    return gathered(tmp_path, runs)
+
+
+def test_bars_and_differences_bring_their_captions(scores):
+    figure, caption, alt = figures.score_bars(SHARED, scores, "tiny")
+    assert [axes.get_title() for axes in figure.axes] == ["R1", "mAP (trapezoid)"]
+    assert caption == "R1 and mAP (trapezoid) of each row, on tiny; dashed: without shared features."
+    assert alt.startswith("Two panels of horizontal bars")
+    figure, caption, _ = figures.difference_plot(SHARED, scores, "tiny")
+    assert [text.get_text() for text in figure.axes[1].texts] == ["+10.0 [+10.0, +10.0]"]
+    assert caption == (
+        "Differences to without shared features in points with 95 % intervals, on tiny, one seed; "
+        "diamonds: the paper's on Market-1501."
+    )
+
+
+def test_the_papers_numbers_are_named_only_where_they_are_known(tmp_path):
+    dynamic = ablations.DYNAMIC_TRAINING
+    runs = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
+    assert figures.difference_plot(dynamic, runs, "tiny").caption.endswith("on tiny, one seed.")
+
+
+def test_a_pair_is_the_first_row_minus_the_second(scores):
+    pairs = {"shared": ("with shared features", "without shared features")}
+    figure = figures.pair_plot(pairs, SHARED.cells, scores, ["mAP (trapezoid)"])
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["+10.0 [+10.0, +10.0]"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["shared"]
+
+
+def test_a_setting_is_drawn_with_the_papers_line(scores):
+    lines = {"here": {2: "2 parts", 4: "4 parts"}}
+    figure = figures.setting_plot(COUNTS, scores, lines, xlabel="parts", usual=4, printed="the paper")
+    labels = [line.get_label() for line in figure.axes[1].containers]
+    assert labels == ["here", "the paper"]
+    here, paper = (container[0].get_ydata() for container in figure.axes[1].containers)
+    assert list(here) == pytest.approx([60, 60])
+    assert list(paper) == list(COUNTS.printed.loc[["2 parts", "4 parts"], "mAP (trapezoid)"])
+    assert "the paper" not in [
+        container.get_label()
+        for container in figures.setting_plot(COUNTS, scores, lines, xlabel="parts").axes[0].containers
+    ]
