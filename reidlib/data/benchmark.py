@@ -26,7 +26,7 @@ class Protocol:
 
     Attributes:
         shots: "single" for a gallery with one random image of each person; "multi" for one entry for each
-            person in query and gallery, where two persons' distance is the mean over all pairs of their images.
+            person in query and gallery, where two persons' distance is the mean over pairs of their images.
         draws: Number of random galleries over which single-shot scores are averaged.
         across_cameras: Whether a query is compared only with images from other cameras, including images of
             other persons.
@@ -56,8 +56,8 @@ class Benchmark:
     """Training, query and gallery images of one trial of a benchmark.
 
     The splits satisfy the rules of ``reidlib.data.rules``. Queries without a match are counted
-    (``num_queries_without_match``); they are an error only if no query has a match. ``boxes``, ``distractors``
-    and ``protocols`` are not part of the fingerprint, because they change no training and no single-query
+    (``num_queries_without_match``); they are an error only if no query has a match. The fingerprint does not
+    cover ``boxes``, ``distractors`` and ``protocols``, because they change no training and no single-query
     score.
 
     Attributes:
@@ -77,7 +77,7 @@ class Benchmark:
         protocols: The papers' protocols for this benchmark besides Market-1501's, by title.
         extracted: Identity of the archive from which the reader wrote the image files; empty otherwise. The
             fingerprint uses it instead of the file sizes, which depend on the encoder, and omits folders.
-        parts: The benchmarks that ``combine`` combined.
+        members: The benchmarks that ``combine`` combined.
 
     Raises:
         InputError: If the splits violate a rule, or the trial does not exist.
@@ -95,7 +95,7 @@ class Benchmark:
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
     extracted: str = ""
-    parts: tuple[Benchmark, ...] = ()
+    members: tuple[Benchmark, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
@@ -106,8 +106,8 @@ class Benchmark:
     @property
     def specification(self) -> str:
         """Name, options and trial for ``load_specified``, such as ``cuhk03,boxes=detected,trial=3``."""
-        if self.parts:
-            return "+".join(part.specification for part in self.parts)
+        if self.members:
+            return "+".join(member.specification for member in self.members)
         changed = {**self.options, **({"trial": self.trial} if self.trial else {})}
         return ",".join((self.name, *(f"{key}={_format_option(value)}" for key, value in changed.items())))
 
@@ -121,8 +121,8 @@ class Benchmark:
         """Hash of this data, 16 hexadecimal digits, equal on every machine and in every folder."""
         # It covers names relative to the root, ids, cameras and file sizes (or ``extracted``) of the three
         # splits, in their order.
-        if self.parts:
-            fingerprints = "\n".join(part.fingerprint for part in self.parts)
+        if self.members:
+            fingerprints = "\n".join(member.fingerprint for member in self.members)
             return hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
         digest = hashlib.sha256()
         # The root of a list of own images is the list, and their paths start from its folder.
@@ -174,7 +174,7 @@ def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
         "+".join(benchmark.name for benchmark in benchmarks),
         benchmarks[0].root,
         *(concatenated(splits[name]) for name in names),
-        parts=tuple(benchmarks),
+        members=tuple(benchmarks),
     )
 
 

@@ -38,8 +38,8 @@ def is_match(query_persons, query_cameras, persons, cameras):
     """Tell which gallery images match a query: the query's person from another camera.
 
     Args:
-        query_persons: Person ids of the queries, which are known persons (> 0); a number, numpy array or torch
-            tensor, for example (Q, 1).
+        query_persons: Person ids of the queries, which are positive; a number, numpy array or torch tensor,
+            for example (Q, 1).
         query_cameras: Camera ids of the queries, of the same shape.
         persons: Person ids of the gallery images, for example (G,); broadcast against the queries'.
         cameras: Camera ids of the gallery images, of the same shape.
@@ -64,7 +64,7 @@ def queries_without_match(query: Split, gallery: Split) -> list[Path]:
     return list(query.select(~queries_with_match(query, gallery)).paths)
 
 
-def in_sightings(split: Split, query: Split) -> np.ndarray:
+def in_query_sightings(split: Split, query: Split) -> np.ndarray:
     """Return a boolean (N,): which images show a query's person in that query's camera."""
     sightings = set(_sightings(query))
     return np.array([pair in sightings for pair in _sightings(split)], dtype=bool)
@@ -79,10 +79,10 @@ def rule_violations(
     train: Split, query: Split, gallery: Split, boxes: Split | None = None
 ) -> Iterator[InputError]:
     """Yield an error, not raised, for each rule of a benchmark that these splits violate."""
-    # The rules: no split is empty; files exist and none is listed twice in a split; training and query persons
-    # have positive ids; no person is in both training and test; the test has at least two cameras; at least
-    # one query has a match from another camera. Boxes, if any, show queries' persons in the queries' cameras
-    # and leave no query without a box; they may be images of query and gallery.
+    # The rules: no split is empty; files exist and none is listed twice in a split; persons of training and
+    # query have positive ids; no person is in both training and test; the test has at least two cameras; at
+    # least one query has a match from another camera. Boxes, if any, show queries' persons in the queries'
+    # cameras and leave no query without a box; they may be images of query and gallery.
     splits = {"train": train, "query": query, "gallery": gallery}
     for title, split in splits.items():
         if not len(split):
@@ -110,7 +110,7 @@ def rule_violations(
             invalid = shorten(np.unique(ids[ids < lowest]).tolist())
             yield InputError(f"person ids of the {title} split are at least {lowest}", invalid, mend)
     test_paths = {*query.paths, *gallery.paths, *(boxes.paths if boxes else ())}
-    if shared := list(shared_persons(train, query, gallery)):
+    if shared := list(shared_person_errors(train, query, gallery)):
         yield from shared
     elif shared_paths := test_paths & set(train.paths):
         yield InputError(
@@ -136,13 +136,13 @@ def rule_violations(
 
 
 def _box_violations(query: Split, boxes: Split) -> Iterator[InputError]:
-    if unrelated := boxes.select(~in_sightings(boxes, query)).paths:
+    if unrelated := boxes.select(~in_query_sightings(boxes, query)).paths:
         yield InputError(
             "a box for multi-query shows a query's person in that query's camera",
             f"{counted(len(unrelated), 'other boxes')}: {shorten(unrelated)}",
             "remove them from the list",
         )
-    if without_box := query.select(~in_sightings(query, boxes)).paths:
+    if without_box := query.select(~in_query_sightings(query, boxes)).paths:
         yield InputError(
             "if a benchmark has boxes for multi-query, each query has a box of its person in its camera",
             f"{counted(len(without_box), 'queries')} without a box: {shorten(without_box)}",
@@ -150,7 +150,7 @@ def _box_violations(query: Split, boxes: Split) -> Iterator[InputError]:
         )
 
 
-def shared_persons(
+def shared_person_errors(
     train: Split, query: Split, gallery: Split, names: Mapping[int, str] | None = None
 ) -> Iterator[InputError]:
     """Yield an error if persons are in both training and test; ``names`` maps their ids to names."""

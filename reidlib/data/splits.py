@@ -19,7 +19,7 @@ class Split:
 
     Attributes:
         paths: N image files; stored as a tuple of ``Path``.
-        person_ids: Person ids (N,); stored as a read-only int64 copy. Person -1 is junk, person 0 a distractor.
+        person_ids: Person ids (N,); stored as a read-only int64 copy. -1 is junk, 0 a distractor.
         camera_ids: Camera ids (N,); stored as a read-only int64 copy.
 
     Raises:
@@ -57,7 +57,7 @@ class Split:
 
 def training_labels(person_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return class labels, int64 (N,) in 0..K-1, and each label's person id, ascending int64 (K,)."""
-    # Sorted ids give the same classifier rows in every process; enumerating a set, as torchreid does, may not.
+    # Sorted ids give the same classifier rows in every process. Enumerating a set (as torchreid) does not.
     identities_k, labels_n = np.unique(person_ids, return_inverse=True)
     return labels_n.astype(np.int64), identities_k
 

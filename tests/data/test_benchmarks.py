@@ -147,7 +147,7 @@ def test_a_rendered_folder_is_found_one_level_off(rendered):
 def test_a_sound_rendering_passes_the_check(rendered):
     report = check("synthetic", rendered, progress=False)
     assert report.ok and not report.remarks
-    found = {(count.folder, count.what): count.found for count in report.counts}
+    found = {(count.folder, count.quantity): count.actual for count in report.counts}
     assert found == {(folder, what): n for folder, row in COUNTS.items() for what, n in row.items()}
     assert "complete and readable" in report.text()
 
@@ -176,7 +176,7 @@ def test_the_check_goes_on_past_a_missing_folder(rendered):
     report = check("synthetic", rendered, progress=False)
     assert not report.ok
     assert "lacks query" in report.text() and "1 unreadable" in report.text()
-    assert [count.found for count in report.counts if count.folder == "query"] == [None] * 3
+    assert [count.actual for count in report.counts if count.folder == "query"] == [None] * 3
 
 
 def test_a_part_of_market1501_is_no_market1501(market):
@@ -537,7 +537,7 @@ def test_distractors_and_boxes_are_counted_against_what_belongs_there(boxed):
 
 
 def test_as_many_as_belong_there_need_no_word(boxed, monkeypatch):
-    monkeypatch.setattr("reidlib.data.readers.market.BOXES_ABOUT", len(BOXES))
+    monkeypatch.setattr("reidlib.data.readers.market.APPROXIMATE_BOXES", len(BOXES))
     remarks = check("market1501", boxed, progress=False).remarks
     assert "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images" in remarks
 

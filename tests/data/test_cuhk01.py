@@ -4,7 +4,7 @@ from miniature import write_image
 from small_miniatures import CUHK01_NAMES, write_cuhk01
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import counts_of
+from reidlib.data.check import compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
@@ -149,7 +149,7 @@ def test_an_empty_folder_is_refused(root):
 def test_the_survey_counts_against_the_whole_set(root):
     reading = read("cuhk01", root, test_persons=2)
     assert reading.all_problems == []
-    counts = {count.what: (count.found, count.expected) for count in counts_of(reading)}
+    counts = {count.quantity: (count.actual, count.expected) for count in compare_counts(reading)}
     assert counts == {"images": (15, 3884), "identities": (4, 971), "cameras": (2, 2)}
     assert "test_persons=486 of the 4" in read("cuhk01", root).all_problems[0]
     assert "No such file" in read("cuhk01", root, partitions="no.json").all_problems[0]

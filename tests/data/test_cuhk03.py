@@ -26,10 +26,10 @@ from scipy.io import savemat
 
 from reidlib import files
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import check, counts_of
+from reidlib.data.check import check, compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.cuhk03 import archive
-from reidlib.data.readers.cuhk03.archive import extract, identity
+from reidlib.data.readers.cuhk03.archive import archive_identity, extract
 from reidlib.data.readers.layout import official_counts
 from reidlib.errors import InputError
 
@@ -122,7 +122,7 @@ def test_the_first_trial_is_as_counted_by_hand(release):
         "single-shot": Protocol("single", draws=10),
         "single-shot, view 1 to 2": Protocol("single", draws=10, query_cameras=(1,)),
     }
-    assert benchmark.extracted == identity(release / "cuhk-03.mat") and benchmark.root == release
+    assert benchmark.extracted == archive_identity(release / "cuhk-03.mat") and benchmark.root == release
     for split in (benchmark.train, benchmark.query):
         assert list(split.paths) == sorted(split.paths)
 
@@ -187,10 +187,10 @@ def test_other_pixels_are_other_data(release, split):
 
 
 def test_other_content_is_another_extraction(release):
-    before = identity(release / "cuhk-03.mat")
+    before = archive_identity(release / "cuhk-03.mat")
     load("cuhk03", release)
     write_archive(release / "cuhk-03.mat", test_sets=(((1, 2),),))
-    assert identity(release / "cuhk-03.mat") != before
+    assert archive_identity(release / "cuhk-03.mat") != before
     assert load("cuhk03", release).query.person_ids.tolist() == [2] * 6
 
 
@@ -212,7 +212,7 @@ def test_the_new_protocol_is_that_of_the_lists(release):
         assert len(benchmark.query) == 6
         assert len(benchmark.train) + len(benchmark.query) + len(benchmark.gallery) == count
         assert benchmark.num_trials == 1 and not benchmark.protocols
-        assert benchmark.extracted == identity(release / "cuhk-03.mat")
+        assert benchmark.extracted == archive_identity(release / "cuhk-03.mat")
         assert benchmark.options["split"] == "new"
     assert "cuhk03 with split=new has trial 0 only" in refusal(release, split="new", trial=1)
 
@@ -537,7 +537,7 @@ def test_an_archive_without_images(release, tmp_path):
     write_archive(release / "cuhk-03.mat", persons=(1,), test_sets=(((1, 1),),), empty=nobody)
     assert "no labeled image in it" in refusal(release)
     with pytest.raises(InputError, match=r"cuhk-03.mat can be read; .*; check its access rights"):
-        identity(tmp_path)  # a folder cannot be opened, nor can a file without rights
+        archive_identity(tmp_path)  # a folder cannot be opened, nor can a file without rights
 
 
 def test_the_lists_missing_or_damaged(release):
@@ -567,7 +567,7 @@ def test_the_lists_missing_or_damaged(release):
 
 
 def found_counts(reading):
-    return {(count.folder, count.what): count.found for count in counts_of(reading)}
+    return {(count.folder, count.quantity): count.actual for count in compare_counts(reading)}
 
 
 def test_the_survey_counts_every_pair(release):

@@ -5,7 +5,7 @@ from scipy.io import savemat
 from small_miniatures import GRID_TRAINING, write_grid, write_grid_mat
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import check, counts_of
+from reidlib.data.check import check, compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.partitions import training_persons
 from reidlib.errors import InputError
@@ -182,7 +182,9 @@ def test_names_in_upper_case_and_strange_ones(root):
 def test_the_survey_counts_against_the_official_package(root):
     reading = read("grid", root)
     assert reading.all_problems == [THREE] and not reading.remarks
-    assert {(count.folder, count.what): (count.found, count.expected) for count in counts_of(reading)} == {
+    assert {
+        (count.folder, count.quantity): (count.actual, count.expected) for count in compare_counts(reading)
+    } == {
         ("probe", "images"): (4, 250),
         ("probe", "identities"): (4, 250),
         ("gallery", "images"): (6, 1025),
@@ -210,7 +212,7 @@ def test_a_whole_package_has_the_papers_sizes(tmp_path):
     halves = [[(7 * place + trial) % 250 + 1 for place in range(125)] for trial in range(10)]
     write_grid_mat(tmp_path / MAT, halves)
     reading = read("grid", tmp_path)
-    assert reading.all_problems == [] and all(count.agrees for count in counts_of(reading))
+    assert reading.all_problems == [] and all(count.agrees for count in compare_counts(reading))
     for trial in range(10):
         benchmark = load("grid", tmp_path, trial=trial)
         assert (len(benchmark.train), len(benchmark.query), len(benchmark.gallery)) == (250, 125, 900)

@@ -10,7 +10,7 @@ from reidlib.data import load, load_specified
 from reidlib.data.check import check
 from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own import list_own
-from reidlib.data.readers.own.division import numbers, person_numbers
+from reidlib.data.readers.own.division import number_names, number_persons
 from reidlib.errors import InputError
 from reidlib.ranking.metrics import Embeddings, evaluate
 
@@ -112,22 +112,22 @@ def test_names_of_one_spelling_have_one_order(own):
     images = list_own(own)
     assert images.split.person_ids.tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     assert [person[0] for person in images.persons[::4]] == ["a", "b", "d", "c"]
-    assert numbers("person", ["é", "f", "z"]) == {"": 0, "f": 1, "z": 2, "é": 3}
-    assert numbers("person", ["e\u0301", "f", "z"]) == {"": 0, "f": 1, "z": 2, "e\u0301": 3}
+    assert number_names("person", ["é", "f", "z"]) == {"": 0, "f": 1, "z": 2, "é": 3}
+    assert number_names("person", ["e\u0301", "f", "z"]) == {"": 0, "f": 1, "z": 2, "e\u0301": 3}
 
 
 def test_whole_numbers_are_the_ids(tmp_path):
-    assert person_numbers(["0007", "12", "-1", "0000"]) == {"": 0, "0007": 7, "12": 12, "-1": -1, "0000": 0}
-    assert person_numbers(["anna", "12", "Junk", "distractors"]) == {
+    assert number_persons(["0007", "12", "-1", "0000"]) == {"": 0, "0007": 7, "12": 12, "-1": -1, "0000": 0}
+    assert number_persons(["anna", "12", "Junk", "distractors"]) == {
         "": 0,
         "12": 1,
         "anna": 2,
         "Junk": -1,
         "distractors": 0,
     }
-    assert numbers("camera", ["3", "0"]) == {"": 0, "3": 3, "0": 0}
+    assert number_names("camera", ["3", "0"]) == {"": 0, "3": 3, "0": 0}
     with pytest.raises(InputError, match="got 007 and 7; write the number in the same way"):
-        person_numbers(["7", "007"])
+        number_persons(["7", "007"])
 
 
 def test_junk_and_distractors_are_in_the_gallery(own):

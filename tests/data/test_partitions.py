@@ -7,8 +7,8 @@ from reidlib.data.readers import partitions as module
 from reidlib.data.readers.partitions import (
     Partitions,
     draw_partitions,
-    partitions_for,
     read_partitions,
+    standard_partitions,
     write_partitions,
 )
 from reidlib.errors import InputError
@@ -34,7 +34,7 @@ def test_what_is_stored_is_what_is_drawn(benchmark, persons, test_persons):
         "test": [list(places) for places in drawn.test],
         "sha256": drawn.checksum,
     }
-    assert partitions_for(benchmark, persons, test_persons) == drawn
+    assert standard_partitions(benchmark, persons, test_persons) == drawn
     assert len(set(drawn.test)) == 10
     for places in drawn.test:
         assert len(places) == len(set(places)) == test_persons
@@ -51,7 +51,7 @@ def test_stored_partitions_never_change():
 
 
 def _stored(size):
-    return partitions_for(*size)
+    return standard_partitions(*size)
 
 
 def test_only_the_official_sizes_are_stored():
@@ -70,8 +70,8 @@ def test_a_drawing_follows_from_sha256_alone():
 
 
 def test_a_stored_size_with_other_persons_is_drawn():
-    assert partitions_for("viper", 631, 316) == draw_partitions("viper", 631, 316)
-    assert partitions_for("viper", 631, 316).test[0] != partitions_for("viper", 632, 316).test[0]
+    assert standard_partitions("viper", 631, 316) == draw_partitions("viper", 631, 316)
+    assert standard_partitions("viper", 631, 316).test[0] != standard_partitions("viper", 632, 316).test[0]
 
 
 def test_every_person_is_tested_about_as_often_as_any_other():
@@ -136,7 +136,7 @@ def test_a_damaged_stored_file_is_refused(tmp_path, monkeypatch, change):
     assert stored.count(change[0]) >= 1
     (tmp_path / "viper_316.json").write_text(stored.replace(*change, 1))
     monkeypatch.setattr(module, "files", lambda name: tmp_path)
-    assert "viper_316.json" in refusal(partitions_for, "viper", 632, 316)
+    assert "viper_316.json" in refusal(standard_partitions, "viper", 632, 316)
 
 
 @pytest.mark.parametrize(

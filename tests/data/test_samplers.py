@@ -107,7 +107,7 @@ def test_batches_handed_out_but_not_used_come_again(make):
     sampler = make()
     epoch = lists(sampler)  # all prefetched
     following = lists(make_after(make, 1))
-    state = sampler.state_dict(used=2)
+    state = sampler.state_dict(num_used=2)
     resumed = make()
     resumed.load_state_dict(state)
     assert lists(resumed) == epoch[2:]
@@ -125,7 +125,7 @@ def test_more_batches_than_drawn_cannot_have_been_used():
     sampler = RandomBatches(10, 5, generator())
     list(sampler)
     with pytest.raises(InputError, match="2 drawn ones; got 3"):
-        sampler.state_dict(used=3)
+        sampler.state_dict(num_used=3)
 
 
 def test_a_state_of_another_configuration_is_refused():
