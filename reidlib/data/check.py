@@ -200,7 +200,7 @@ def _deviations(counts: Sequence[Count], **mends: str) -> list[str]:
         way = "fewer" if count.actual < count.expected else "more"
         mend = f"; {mends.pop(way)}" if way in mends else ""
         messages.append(
-            f"{count.folder} holds {counted(count.actual, count.quantity)},"
+            f"{count.folder} has {counted(count.actual, count.quantity)},"
             f" {abs(count.expected - count.actual):,} {way} than expected{mend}"
         )
     return messages

@@ -11,7 +11,7 @@ from reidlib.data.readers.partitions import training_persons
 from reidlib.errors import InputError
 
 MAT = "features_and_partitions.mat"
-THREE = f"{MAT} holds 3 partitions of 2 training persons; 10 of 125 belong there"
+THREE = f"{MAT} contains 3 partitions of 2 training persons; 10 of 125 are expected"
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_a_mat_cut_off_anywhere_is_refused(root, compressed):
 def test_an_absent_mat_is_asked_for(root):
     (root / MAT).unlink()
     text = refusal(root)
-    assert "lie in features_and_partitions.mat" in text and "copy it there" in text
+    assert "are in features_and_partitions.mat" in text and "copy it there" in text
     assert read("grid", root).all_problems == [text]
 
 
@@ -107,13 +107,13 @@ def test_an_absent_mat_is_asked_for(root):
     ("variables", "words"),
     [
         ({"ftrset": np.eye(3)}, "no trainIdxAll"),
-        ({"trainIdxAll": np.eye(3)}, "no cell array"),
+        ({"trainIdxAll": np.eye(3)}, "not a cell array"),
         ({"trainIdxAll": np.empty((1, 0), dtype=object)}, "is empty"),
         ({"trainIdxAll": [{"personIdx": [1.0]}]}, "with the fields personIdx"),
-        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [1.5, 2.0]}]}, "no positive whole numbers"),
-        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [0.0, 2.0]}]}, "no positive whole numbers"),
+        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [1.5, 2.0]}]}, "not positive whole numbers"),
+        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [0.0, 2.0]}]}, "not positive whole numbers"),
         ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [2.0, 2.0]}]}, "repeated"),
-        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [np.nan, 2.0]}]}, "no positive whole numbers"),
+        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [np.nan, 2.0]}]}, "not positive whole numbers"),
         ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": "two"}]}, "without persons"),
         ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": []}]}, "without persons"),
     ],
@@ -130,7 +130,7 @@ def test_a_mat_of_another_structure_is_refused(root, variables, words):
 def test_partitions_of_persons_who_are_not_there(root):
     write_grid_mat(root / MAT, ((1, 3), (2, 250)))
     text = refusal(root)
-    assert "1 person without: 250" in text and "unpack the archive completely" in text
+    assert "1 person without images: 250" in text and "unpack the archive completely" in text
     assert text in read("grid", root).all_problems
 
 
@@ -165,7 +165,7 @@ def test_the_check_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
 def test_a_trial_of_the_check_is_one_that_is_there(root):
     whole = check("grid", root, progress=False)
     assert check("grid", root, progress=False, trial=2).problems == whole.problems
-    refused = "grid has trials 0 to 2; got trial 3; choose one of those"
+    refused = "grid has trials 0 to 2; got trial 3; choose one of these"
     assert set(check("grid", root, progress=False, trial=3).problems) - set(whole.problems) == {refused}
 
 

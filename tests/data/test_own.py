@@ -91,10 +91,10 @@ def test_trials_differ_and_test_persons_are_counted(own):
     assert three.specification == "folder,test_persons=3,trial=2"
     assert load_specified(three.specification, own).fingerprint == three.fingerprint
     assert "folder has trials 0 to 9; got trial 10" in refusal("folder", own, trial=10)
-    assert "4 of 4 such persons, 4 persons in all; use test_persons=3 or fewer" in refusal(
+    assert "4 of 4 such persons, 4 persons in total; use test_persons=3 or fewer" in refusal(
         "folder", own, test_persons=4
     )
-    assert "leave at least one person for training; got -1" in refusal("folder", own, test_persons=-1)
+    assert "at least one person is left for training; got -1" in refusal("folder", own, test_persons=-1)
 
 
 def test_the_same_wherever_the_folder_lies(own, tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_junk_and_distractors_are_in_the_gallery(own):
     assert sorted(benchmark.gallery.person_ids.tolist())[:3] == [-1, -1, 0]
     assert benchmark.train.person_ids.min() == 1
     remarks = "\n".join(check("folder", own, progress=False).remarks)
-    assert "2 images of junk" in remarks and "1 image of nobody" in remarks
+    assert "2 images of junk" in remarks and "1 image of distractors" in remarks
 
 
 def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
@@ -150,7 +150,7 @@ def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
     assert "no camera is known" in text and "_c1, _c2" in text and "folder,same_camera=true" in text
     put(root, "b/3/more.jpg")
     text = refusal("folder", root)
-    assert "got 9 images without one in" in text and "a/a_c11s1_0.png" in text
+    assert "got 9 images without a camera in" in text and "a/a_c11s1_0.png" in text
     assert len(load("folder", root, same_camera=True).train)
 
 
@@ -171,7 +171,7 @@ def test_who_cannot_be_searched_for_is_trained_on(own):
         assert {4, 5} < set(load("folder", own, trial=trial).train.person_ids.tolist())
     remarks = check("folder", own, progress=False).remarks
     assert remarks[0] == "6 persons, 2 cameras, 19 images"
-    assert "2 persons with one camera only, who cannot be searched for: zara, zoe" in remarks
+    assert "2 persons with only one camera, who cannot be searched for: zara, zoe" in remarks
     assert any(
         "by a fixed rule, trial 0 of 10: 4 persons in 11 training images, 2 in 4" in r for r in remarks
     )
@@ -180,7 +180,7 @@ def test_who_cannot_be_searched_for_is_trained_on(own):
 def test_one_camera_is_explained_and_can_be_allowed(tmp_path):
     root = put(tmp_path / "one", *(f"{person}/front/{name}.jpg" for person in "abcd" for name in "xyz"))
     text = refusal("folder", root)
-    assert "images of the query's own person from its own camera are ignored" in text
+    assert "images of the query's person from the query's camera are ignored" in text
     assert "none of 4 persons (1 camera, 12 images)" in text
     assert "folder,same_camera=true (same_camera=True in a notebook)" in text
     benchmark = load_specified("folder,same_camera=true", root)
@@ -199,9 +199,9 @@ def test_without_cameras_training_images_have_camera_1(tmp_path):
     assert load("folder", root, same_camera=True).train.camera_ids.tolist() == [1, 1]
     put(tmp_path / "single", *(f"{person}/x.jpg" for person in "ab"))
     text = refusal("folder", tmp_path / "single", same_camera=True)
-    assert "those with two images" in text and "none of 2 persons" in text
+    assert "test persons are persons with two images" in text and "none of 2 persons" in text
     text = refusal("folder", put(tmp_path / "lonely", "a/x.jpg", "a/y.jpg"), same_camera=True)
-    assert "at least one person for training" in text and "add images of other persons" in text
+    assert "at least one person is left for training" in text and "add images of other persons" in text
 
 
 PARTED = (
@@ -243,10 +243,12 @@ def test_a_parted_folder_without_any_match_is_explained(tmp_path):
     assert load("folder", root, same_camera=True).num_queries_without_match == 1
     (root / "gallery/3/c_c1.jpg").unlink()
     text = refusal("folder", root, same_camera=True)
-    assert "0 of their 2 persons in the gallery; list images of the same persons in query and gallery" in text
+    assert (
+        "0 of their 2 persons in the gallery; put images of the same persons into query and gallery" in text
+    )
     (root / "gallery/-1/d_c2.jpg").unlink()
     report = check("folder", root, progress=False)
-    assert len(report.problems) == 1 and "with one camera no query can have a match" in report.problems[0]
+    assert len(report.problems) == 1 and "with one camera no query has a match" in report.problems[0]
     assert "folder,same_camera=true" in report.problems[0]
 
 
@@ -275,7 +277,9 @@ def test_persons_of_both_sides_are_named_by_their_own_names(tmp_path, kind):
 def test_pictures_without_persons_are_no_benchmark(tmp_path):
     flat = put(tmp_path / "far" / "flat", "1.jpg", "2.jpg")
     text = refusal("folder", flat)
-    assert "; sort them into a folder per person; pictures without persons are for `reidlib search`" in text
+    assert (
+        "; sort them into a folder per person; for images without person labels, use `reidlib search`" in text
+    )
     assert "too low" not in text
 
 
@@ -289,12 +293,12 @@ def test_nobody_is_said_to_have_one_camera_where_cameras_are_unknown(tmp_path):
 def test_half_parted_folders_are_no_persons(tmp_path):
     root = put(tmp_path / "half", *(name for name in PARTED if "query" not in name))
     text = refusal("folder", root)
-    assert "which lacks query and holds gallery, train" in text
+    assert "which lacks query and contains gallery, train" in text
     (root / "gallery").rename(root / "Test")
-    assert "which lacks query, gallery and holds Test, train" in refusal("folder", root)
+    assert "which lacks query, gallery and contains Test, train" in refusal("folder", root)
     put(root, *PARTED)
     (root / "Test").rename(root / "more")
-    assert "no other images" in refusal("folder", root)
+    assert "all images of a set with splits are in" in refusal("folder", root)
 
 
 def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
@@ -309,7 +313,7 @@ def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
     assert f"one level too high: give {box / 'crops'}" in refusal("folder", box)
     put(tmp_path / "deep", "anna/door/monday/1.jpg", "bob/yard/1.jpg")
     text = refusal("folder", tmp_path / "deep")
-    assert f"such as {tmp_path / 'deep/anna/door/monday/1.jpg'}" in text and "leave out the folders" in text
+    assert f"such as {tmp_path / 'deep/anna/door/monday/1.jpg'}" in text and "remove the folders" in text
     put(tmp_path / "zip", "a/b/anna/1.jpg", "a/b/bob/1.jpg")
     assert f"two levels too high: give {tmp_path / 'zip/a/b'}" in refusal("folder", tmp_path / "zip")
     put(tmp_path / "flat", "anna/1.jpg", "bob/1.jpg")
@@ -434,7 +438,7 @@ def test_an_image_never_matches_itself(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", ["begins with its columns' names"]),
+        ("", ["starts with its column names"]),
         ("path,person\n", ["lists images; got only column names"]),
         ("paths,person\na.png,1\n", ["lacks path", "'paths', 'person'", "rename paths to path"]),
         ("who;paths\na.png;1\n", ["'who', 'paths'", "rename paths to path"]),
@@ -453,7 +457,7 @@ def test_an_image_never_matches_itself(tmp_path):
         ),
         ("path,person\na.png,1\n\nb.png,1\n./a.png,1\n", ["lines 2 and 5: a.png", "listed once"]),
         ("path,person,split\na.png,1,train\na.png,1,query\n", ["lines 2 and 3: a.png"]),
-        ("path,person,split\na.png,1,query\na.png,2,gallery\n", ["shows one person", "lines 2 and 3: a.png"]),
+        ("path,person,split\na.png,1,query\na.png,2,gallery\n", ["has one person", "lines 2 and 3: a.png"]),
         (
             "path,person,split\na.png,1,query\na.png,1,gallery\na.png,1,query\n",
             ["1 faulty row in ", "lines 2 and 4: a.png"],
@@ -462,9 +466,9 @@ def test_an_image_never_matches_itself(tmp_path):
         ('path,person\n"a.png,1\nb.png,2\n', ["unexpected end of data from line 2"]),
         (
             "path,person\nA.png,1\nb.png,2\n",
-            ["1 of 2 missing", "line 2: A.png", "capital letters: there is a.png"],
+            ["1 of 2 missing", "line 2: A.png", "capital letters: the file is a.png"],
         ),
-        ("path,person\nset/a.png,1\n", ["1 of 1 missing", "a.png lies in", "write the paths from"]),
+        ("path,person\nset/a.png,1\n", ["1 of 1 missing", "a.png is in", "write the paths relative to"]),
         ("path,person\nin/z.png,1\n", ["line 2: in/z.png", "put the files back"]),
         ('path,person\n"in\nz.png",1\n', ["line 2: 'in\\nz.png'"]),
         ("path,person,camera\na.png,1,7\nb.png,01,8\n", ["01 and 1", "in the same way"]),
@@ -577,7 +581,7 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
     [
         ("nothing", "there is no nothing in"),
         ("readme.txt", "an image file, a folder of them, or a CSV"),
-        ("deep", "deeper than that"),
+        ("deep", "deeper folders"),
         ("mixed", "1 image in"),
         ("empty", "no image"),
         ("parted", "give one of them, such as"),

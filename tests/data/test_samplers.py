@@ -124,7 +124,7 @@ def make_after(make, epochs):
 def test_more_batches_than_drawn_cannot_have_been_used():
     sampler = RandomBatches(10, 5, generator())
     list(sampler)
-    with pytest.raises(InputError, match="2 drawn ones; got 3"):
+    with pytest.raises(InputError, match="the epoch's 2; got 3"):
         sampler.state_dict(num_used=3)
 
 

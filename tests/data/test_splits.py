@@ -88,7 +88,7 @@ def test_a_sound_benchmark_counts_queries_without_match(make, tmp_path):
     "change, words",
     [
         ({"train": [(3, 1), (1, 2)]}, "no person is in both training and test; got 1 in both: 3"),
-        ({"query": [(3, 1)], "gallery": [(3, 1), (4, 1)]}, "with one camera no query can have a match"),
+        ({"query": [(3, 1)], "gallery": [(3, 1), (4, 1)]}, "with one camera no query has a match"),
         ({"query": [(4, 2)]}, "1 query, none with a match"),
         ({"gallery": []}, "an empty gallery split"),
         ({"train": []}, "an empty train split"),
@@ -119,8 +119,11 @@ def test_boxes_may_be_images_of_query_and_gallery(make, tmp_path):
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([(3, 1)], "every query has one of its person in its camera; got 1 query without: .*1_4_2.jpg"),
-        ([], "every query has one of its person in its camera; got 2 queries without"),
+        (
+            [(3, 1)],
+            "each query has a box of its person in its camera; got 1 query without a box: .*1_4_2.jpg",
+        ),
+        ([], "each query has a box of its person in its camera; got 2 queries without a box"),
         (
             [(3, 1), (4, 2), (4, 1)],
             "shows a query's person in that query's camera; got 1 other box: .*2_4_1.jpg",
@@ -280,8 +283,8 @@ def test_a_specification_says_what_was_asked_for(market):
     ("changed", "words"),
     [
         ({"shots": "some"}, "single or multi"),
-        ({"shots": "single", "draws": 0}, "one draw or more"),
-        ({"shots": "multi", "draws": 2}, "multi-shot draws nothing"),
+        ({"shots": "single", "draws": 0}, "at least one draw"),
+        ({"shots": "multi", "draws": 2}, "multi-shot scores have exactly one"),
     ],
 )
 def test_contradictory_protocols_are_refused(changed, words):
