@@ -86,7 +86,7 @@ def test_own_partitions(root):
     assert "has no comma" in refusal(root, partitions="a,b.json")
     write_image(root / "campus" / "0971001.png")
     write_image(root / "campus" / "0971003.png")
-    assert "of cuhk01 with its 5 persons" in refusal(root, partitions="mine.json")
+    assert "for cuhk01 with 5 persons" in refusal(root, partitions="mine.json")
 
 
 def test_folders_above_and_below_are_found(root, tmp_path):

@@ -553,11 +553,11 @@ def test_the_lists_missing_or_damaged(release):
     assert "numbers persons and views like cuhk-03.mat; got person 8" in refusal(release, split="new")
     shutil.copy(release / "cuhk03_new_protocol_config_detected.mat", lists)
     text = refusal(release, split="new")
-    assert "12 missing: 1_001_1_02.png" in text and "belong to the same boxes" in text
+    assert "12 missing: 1_001_1_02.png" in text and "for the same boxes" in text
     savemat(lists, {"labels": 1})
     assert "lacks filelist, camId, train_idx" in refusal(release, split="new")
     lists.write_bytes(lists.read_bytes()[:60])
-    assert "holds the new protocol's lists" in refusal(release, split="new")
+    assert "contains the new protocol's lists" in refusal(release, split="new")
     with h5py.File(lists, "w", userblock_size=512):
         pass
     with lists.open("r+b") as stream:

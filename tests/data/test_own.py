@@ -62,7 +62,7 @@ def own(tmp_path):
     return root
 
 
-def test_a_folder_per_person_and_camera_is_parted_by_a_fixed_rule(own):
+def test_a_folder_per_person_and_camera_is_split_by_a_fixed_rule(own):
     benchmark = load("folder", own)
     assert (benchmark.num_trials, benchmark.trial, benchmark.options) == (10, 0, {})
     # Of 1 to 4, ordered by the SHA-256 of "own images 4 persons, 2 for testing, trial 0: PLACE".
@@ -77,7 +77,7 @@ def test_a_folder_per_person_and_camera_is_parted_by_a_fixed_rule(own):
     assert benchmark.num_queries_without_match == 0
 
 
-def test_the_parting_never_changes():
+def test_the_division_never_changes():
     # Written down once: another order would make every score of before another benchmark's.
     assert seeded_order("own images 8 persons, 4 for testing, trial 0", 8) == [8, 6, 4, 1, 7, 5, 2, 3]
     assert sorted(seeded_order("any", 100)) == list(range(1, 101))
@@ -97,7 +97,7 @@ def test_trials_differ_and_test_persons_are_counted(own):
     assert "at least one person is left for training; got -1" in refusal("folder", own, test_persons=-1)
 
 
-def test_the_same_wherever_the_folder_lies(own, tmp_path, monkeypatch):
+def test_the_division_does_not_depend_on_the_folders_place(own, tmp_path, monkeypatch):
     before = load("folder", own)
     shutil.copytree(own, tmp_path / "elsewhere" / "moved")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -139,7 +139,7 @@ def test_junk_and_distractors_are_in_the_gallery(own):
     assert "2 images of junk" in remarks and "1 image of distractors" in remarks
 
 
-def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
+def test_cameras_in_names_are_used_if_all_names_have_one(tmp_path):
     root = put(
         tmp_path / "named", *(f"{p}/{p}_c{c}s1_{i}.png" for p in "ab" for c in (2, 11) for i in (0, 1))
     )
@@ -165,7 +165,7 @@ def test_a_camera_with_one_image_is_query_and_gallery(tmp_path):
     assert evaluate(query, query).mean_average_precision == 1.0
 
 
-def test_who_cannot_be_searched_for_is_trained_on(own):
+def test_persons_who_cannot_be_searched_for_are_for_training(own):
     put(own, "zoe/door/1.jpg", "zoe/door/2.jpg", "zara/yard/1.jpg")
     for trial in range(10):
         assert {4, 5} < set(load("folder", own, trial=trial).train.person_ids.tolist())
@@ -216,7 +216,7 @@ PARTED = (
 )
 
 
-def test_a_parted_folder_stays_parted(tmp_path):
+def test_a_folder_with_splits_keeps_them(tmp_path):
     root = put(tmp_path / "parted", *PARTED)
     benchmark = load("folder", root)
     assert benchmark.num_trials == 1
@@ -235,7 +235,7 @@ def test_a_parted_folder_stays_parted(tmp_path):
     assert "folder has trial 0 only; got trial 1" in refusal("folder", root, trial=1)
 
 
-def test_a_parted_folder_without_any_match_is_explained(tmp_path):
+def test_a_folder_with_splits_but_no_match_is_refused(tmp_path):
     root = put(tmp_path / "parted", *(name for name in PARTED if name != "gallery/3/b_c2.jpg"))
     text = refusal("folder", root)
     assert "none of 2 queries; 1 of their 2 persons in the gallery; put images from other cameras" in text
@@ -252,14 +252,14 @@ def test_a_parted_folder_without_any_match_is_explained(tmp_path):
     assert "folder,same_camera=true" in report.problems[0]
 
 
-def test_overlapping_parts_are_refused(tmp_path):
+def test_overlapping_splits_are_refused(tmp_path):
     root = put(tmp_path / "parted", *PARTED, "train/3/x_c1.jpg")
     assert "no person is in both training and test; got 1 in both: 3" in refusal("folder", root)
     assert not check("folder", root, progress=False).ok
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv"])
-def test_persons_of_both_sides_are_named_by_their_own_names(tmp_path, kind):
+def test_persons_in_training_and_test_are_named(tmp_path, kind):
     names = [f"{part}/{person}/{camera}/1.png" for part, person, camera in (
         ("train", "zoe", "1"), ("train", "bob", "1"), ("query", "zoe", "1"), ("gallery", "zoe", "2"),
         ("gallery", "amy", "1"),
@@ -274,7 +274,7 @@ def test_persons_of_both_sides_are_named_by_their_own_names(tmp_path, kind):
     assert len(problems) == 1 and "1 in both: zoe; " in problems[0]
 
 
-def test_pictures_without_persons_are_no_benchmark(tmp_path):
+def test_images_without_persons_are_refused_as_a_benchmark(tmp_path):
     flat = put(tmp_path / "far" / "flat", "1.jpg", "2.jpg")
     text = refusal("folder", flat)
     assert (
@@ -283,14 +283,14 @@ def test_pictures_without_persons_are_no_benchmark(tmp_path):
     assert "too low" not in text
 
 
-def test_nobody_is_said_to_have_one_camera_where_cameras_are_unknown(tmp_path):
+def test_unknown_cameras_are_not_counted_as_one(tmp_path):
     root = put(tmp_path / "set", *(f"{person}/{name}.jpg" for person in "ab" for name in "xy"))
     remarks = check("folder", root, progress=False).remarks
     assert remarks[0] == "2 persons, cameras unknown, 4 images"
     assert not any("cannot be searched for" in remark for remark in remarks)
 
 
-def test_half_parted_folders_are_no_persons(tmp_path):
+def test_incomplete_splits_are_not_read_as_persons(tmp_path):
     root = put(tmp_path / "half", *(name for name in PARTED if "query" not in name))
     text = refusal("folder", root)
     assert "which lacks query and contains gallery, train" in text
@@ -320,14 +320,14 @@ def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
     assert f"one level too low: give {tmp_path / 'flat'}" in refusal("folder", tmp_path / "flat" / "anna")
 
 
-def test_cameras_read_as_persons_are_led_one_level_up(own, tmp_path):
+def test_cameras_read_as_persons_suggest_the_parent_folder(own, tmp_path):
     up = f"or give {own} if the folders in anna are cameras of one person"
     assert up in refusal("folder", own / "anna")
     alone = put(tmp_path / "far" / "anna", "door/1.jpg", "yard/1.jpg")
     assert "cameras of one person" not in refusal("folder", alone)
 
 
-def test_a_level_is_named_only_where_most_folders_beside_hold_images(tmp_path):
+def test_the_parent_is_suggested_only_if_most_of_its_folders_have_images(tmp_path):
     home = put(tmp_path / "home", "flat/1.jpg", "shots/1.jpg", "more/1.jpg")
     assert f"too low: give {home}" in refusal("folder", home / "flat")
     for name in ("code", "notes", "music"):
@@ -335,7 +335,7 @@ def test_a_level_is_named_only_where_most_folders_beside_hold_images(tmp_path):
     assert "too low" not in refusal("folder", home / "flat")
 
 
-def test_loose_images_and_nothing_at_all(own, tmp_path):
+def test_loose_images_and_empty_folders_are_refused(own, tmp_path):
     put(own, "stray.jpg")
     text = refusal("folder", own)
     assert "1 image in" in text and "stray.jpg" in text and "move each into the folder of its person" in text
@@ -354,7 +354,7 @@ def test_market1501_is_read_by_its_own_reader(market):
     one_line(caught)
 
 
-def test_the_check_lists_all_that_is_unreadable_at_once(own):
+def test_the_check_lists_all_unreadable_files_at_once(own):
     (own / "anna/door/1.jpg").write_bytes(b"")
     (own / "bob/yard/2.JPG").write_bytes((own / "bob/yard/2.JPG").read_bytes()[:-20])
     (own / "eve").mkdir()
@@ -393,7 +393,7 @@ def test_a_csv_is_read_from_its_own_folder(tmp_path, monkeypatch, encoding):
     assert "2 persons, 2 cameras, 4 images" in report.remarks
 
 
-def test_rows_may_stand_in_any_order(tmp_path):
+def test_rows_have_any_order(tmp_path):
     file = listed(tmp_path, CSV, *FOUR)
     before = load("csv", file)
     header, *rows = CSV.strip().split("\n")
@@ -401,7 +401,7 @@ def test_rows_may_stand_in_any_order(tmp_path):
     assert load("csv", file).fingerprint == before.fingerprint
 
 
-def test_a_csv_may_part_and_have_tabs_and_an_image_twice(tmp_path):
+def test_a_csv_may_have_splits_and_tabs_and_an_image_twice(tmp_path):
     rows = ["a 1 x train", "b 2 x query", "b 2 x gallery", "c 2 y gallery", "d -1 y Gallery"]
     text = "path person camera split\n" + "\n".join(f"{row[0]}.png{row[1:]}" for row in rows)
     file = listed(tmp_path, text.replace(" ", "\t"), "a.png", "b.png", "c.png", "d.png")
@@ -514,12 +514,12 @@ def test_a_csv_of_another_encoding_and_many_faults(tmp_path):
     assert "1000 of 1000 missing" in text and "and 995 more" in text
 
 
-def test_strange_line_ends_are_part_of_names_or_end_lines(tmp_path):
+def test_unusual_line_ends_are_part_of_names_or_end_lines(tmp_path):
     file = listed(tmp_path, "path,person\r\na\u2028.png,1\rb.png,2\n", "a\u2028.png", "b.png")
     assert list_own(file).names == ("a\u2028.png", "b.png")
 
 
-def test_which_csv_is_meant(tmp_path):
+def test_the_only_csv_of_a_folder_is_read(tmp_path):
     file = listed(tmp_path, CSV, *FOUR)
     shutil.copy(file, file.parent / "other.CSV")
     assert "2 in " in refusal("csv", file.parent) and "list.csv, other.CSV" in refusal("csv", file.parent)
@@ -527,7 +527,7 @@ def test_which_csv_is_meant(tmp_path):
     assert "exists" in refusal("csv", file.parent / "nothing")
 
 
-def test_a_check_refuses_what_it_cannot_open(own, tmp_path, monkeypatch):
+def test_a_check_refuses_a_source_that_cannot_be_opened(own, tmp_path, monkeypatch):
     file = listed(tmp_path, CSV, *FOUR)
     with pytest.raises(InputError, match="exists"):
         check("csv", file.parent / "nothing.csv", progress=False)
@@ -588,7 +588,7 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
         ("wrong.csv", "lacks path"),
     ],
 )
-def test_what_cannot_be_searched(tmp_path, source, said):
+def test_sources_that_cannot_be_searched(tmp_path, source, said):
     put(tmp_path, "deep/a/b/c/1.jpg", "mixed/a/1.jpg", "mixed/2.jpg", *(f"parted/{name}" for name in PARTED))
     (tmp_path / "empty").mkdir()
     (tmp_path / "readme.txt").write_text("hello")
@@ -598,7 +598,7 @@ def test_what_cannot_be_searched(tmp_path, source, said):
     assert said in one_line(caught)
 
 
-def test_images_that_are_not_there_are_named_with_what_is_near(own):
+def test_a_missing_source_suggests_its_neighbour(own):
     for missing, near in (
         (own / "ana", f"did you mean {own / 'anna'}?"),
         (own / "anna" / "door" / "1.jpeg", f"did you mean {own / 'anna' / 'door' / '1.jpg'}?"),

@@ -62,7 +62,7 @@ def test_switching_at_any_step_loses_and_repeats_nothing(names):
 
 @settings(deadline=None)
 @given(before=choices, after=choices)
-def test_resuming_anywhere_goes_on_exactly(before, after):
+def test_resuming_anywhere_continues_exactly(before, after):
     with Feeds(store(), samplers()) as feeds:
         taken(feeds, before)
         stored = io.BytesIO()

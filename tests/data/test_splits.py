@@ -72,7 +72,7 @@ def test_a_contradictory_split_is_refused(paths, persons, cameras, words):
         Split(paths, np.array(persons), np.array(cameras))
 
 
-def test_labels_are_places_among_the_sorted_persons():
+def test_labels_are_positions_among_the_sorted_persons():
     labels, identities = training_labels(np.array([30, 7, 30, 12]))
     assert labels.tolist() == [2, 0, 2, 1]
     assert identities.tolist() == [7, 12, 30]
@@ -137,7 +137,7 @@ def test_boxes_fit_the_queries(make, tmp_path, rows, words):
     assert "\n" not in str(caught.value)
 
 
-def test_lost_and_smuggled_boxes_are_named(make):
+def test_missing_and_unrelated_boxes_are_named(make):
     splits = sound(make)
     boxes = make("boxes", (3, 1), (4, 2))
     boxes.paths[0].unlink()
@@ -148,7 +148,7 @@ def test_lost_and_smuggled_boxes_are_named(make):
     assert "no image is in both training and test" in str(error)
 
 
-def test_lost_and_repeated_files_are_named(make):
+def test_missing_and_repeated_files_are_named(make):
     splits = sound(make)
     splits["query"].paths[0].unlink()
     train = splits["train"].select(np.array([0, 1, 1]))
@@ -158,7 +158,7 @@ def test_lost_and_repeated_files_are_named(make):
     assert any("1 listed twice in train" in text and str(train.paths[1]) in text for text in texts)
 
 
-def test_an_image_on_both_sides_is_refused(make):
+def test_an_image_in_training_and_test_is_refused(make):
     splits = sound(make)
     gallery = splits["gallery"]
     smuggled = Split(
@@ -170,7 +170,7 @@ def test_an_image_on_both_sides_is_refused(make):
     assert "no image is in both training and test" in str(error)
 
 
-def test_all_violations_are_listed_not_the_first_alone(make):
+def test_all_violations_are_listed(make):
     train, one = make("train", (3, 1)), make("one", (3, 1))
     texts = " ".join(map(str, rule_violations(train, one, make("gallery", (3, 1), (-5, 1)))))
     assert "both training and test" in texts and "at least -1" in texts and "one camera" in texts
@@ -181,7 +181,7 @@ def test_a_trial_outside_the_protocol_is_refused(make, tmp_path):
         Benchmark("own", tmp_path, **sound(make), trial=3)
 
 
-def test_the_fingerprint_knows_content_and_not_place(make, tmp_path):
+def test_the_fingerprint_depends_on_content_and_not_on_the_folder(make, tmp_path):
     splits = sound(make)
     first = Benchmark("own", tmp_path, **splits).fingerprint
     elsewhere = tmp_path.parent / f"{tmp_path.name}-moved"
@@ -231,7 +231,7 @@ def test_matches_agree_with_a_plain_search(query, gallery):
     assert queries_with_match(split(query), split(gallery)).tolist() == expected
 
 
-def test_benchmarks_are_joined_with_persons_and_cameras_of_their_own(market, tmp_path):
+def test_combined_benchmarks_keep_persons_and_cameras_apart(market, tmp_path):
     copies = [shutil.copytree(market, tmp_path / name) for name in ("second", "third")]
     one, other, third = (load("market1501", root) for root in (market, *copies))
     both = combine((one, other))
@@ -258,7 +258,7 @@ def test_extracted_images_count_without_their_sizes(market):
     assert replace(one, root=market.parent, extracted="0123456789ab").fingerprint == other
 
 
-def test_both_unicode_forms_of_a_name_are_one_data(make, tmp_path):
+def test_both_unicode_forms_of_a_name_have_one_fingerprint(make, tmp_path):
     splits = sound(make)
     train = splits["train"]
     found = []
@@ -272,7 +272,7 @@ def test_both_unicode_forms_of_a_name_are_one_data(make, tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_specification_says_what_was_asked_for(market):
+def test_a_specification_has_the_requested_options(market):
     one = load("market1501", market)
     assert one.specification == "market1501"
     asked = replace(one, num_trials=4, trial=3, options={"boxes": "detected", "same_camera": True, "n": 5})
