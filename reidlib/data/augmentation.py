@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ def draw_variations(
 
 
 def augment(
-    images_bchw: Tensor, generator: torch.Generator, *, share: tuple[int, int] = (0, 1), **strengths: float
+    images_bchw: Tensor, generator: torch.Generator, *, share: tuple[int, int] = (0, 1), **strengths: Any
 ) -> Tensor:
     """Vary a batch of images at random, and normalise it.
 

@@ -170,12 +170,9 @@ def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
             splits[name].append(Split(split.paths, renumbered, split.camera_ids + cameras))
         persons += max(int(split.person_ids.max()) for split in own_splits)
         cameras += max(int(split.camera_ids.max()) for split in own_splits) + 1
-    return Benchmark(
-        "+".join(benchmark.name for benchmark in benchmarks),
-        benchmarks[0].root,
-        *(concatenated(splits[name]) for name in names),
-        members=tuple(benchmarks),
-    )
+    train, query, gallery = (concatenated(splits[name]) for name in names)
+    name = "+".join(benchmark.name for benchmark in benchmarks)
+    return Benchmark(name, benchmarks[0].root, train, query, gallery, members=tuple(benchmarks))
 
 
 def _format_option(value: str | int | bool) -> str:

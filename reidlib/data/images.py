@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +117,7 @@ def whole_blocks(
     for block in decode_blocks(paths, size, title=title, progress=progress):
         unreadable += [image for image in block if isinstance(image, Unreadable)]
         if not unreadable:
-            yield block
+            yield [image for image in block if not isinstance(image, Unreadable)]
     if unreadable:
         raise UnreadableError(unreadable)
 
@@ -241,7 +241,7 @@ class ImageStore:
 
     def batches(
         self, index_batches: Iterable[Tensor | np.ndarray | Sequence[int]], *, ahead: int = 2
-    ) -> Iterator[Tensor]:
+    ) -> Generator[Tensor, None, None]:
         """Assemble batches in a thread ahead of their use, while the model computes.
 
         Args:
@@ -261,8 +261,8 @@ class ImageStore:
         initializer = {"initializer": torch.cuda.set_device, "initargs": (self.device,)} if on_gpu else {}
         with ThreadPoolExecutor(1, "batches", **initializer) as thread:
             start = partial(self._start, stream=torch.cuda.Stream(self.device) if on_gpu else None)
-            index_batches = map(self._check_indices, index_batches)
-            yield from map(self._finish, worked_ahead(thread, start, index_batches, ahead + 1))
+            batches = map(self._check_indices, index_batches)
+            yield from map(self._finish, worked_ahead(thread, start, batches, ahead + 1))
 
     def _check_indices(self, indices_b: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         indices_b = torch.as_tensor(indices_b, dtype=torch.int64, device="cpu")

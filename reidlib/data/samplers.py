@@ -231,7 +231,8 @@ class Feeds(contextlib.AbstractContextManager):
             first = sampler.num_used % len(sampler)
             batches = [self._take_share(batch) for batch in sampler]
             self._num_used[name] = first
-            self._epochs[name] = ([*[None] * first, *batches], self._images.batches(batches))
+            placeholders = [torch.empty(0)] * first  # for the batches that were used before
+            self._epochs[name] = ([*placeholders, *batches], self._images.batches(batches))
         batches, stream = self._epochs[name]
         self._num_used[name] += 1
         return batches[self._num_used[name] - 1], next(stream)

@@ -47,7 +47,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def select(self, rows: np.ndarray) -> Split:
+    def select(self, rows: np.ndarray | Sequence[int]) -> Split:
         """Select images by a boolean mask (N,) or by indices, whose order is kept."""
         indices = np.arange(len(self))[rows]
         return Split(

@@ -563,7 +563,7 @@ def test_the_lists_missing_or_damaged(release):
     with lists.open("r+b") as stream:
         stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
     text = refusal(release, split="new")
-    assert "in version 7.3; take it from zhunzhong07/person-re-ranking" in text and "'-v7'" in text
+    assert "in version 7.3; get it from zhunzhong07/person-re-ranking" in text and "'-v7'" in text
     lists.unlink()
     text = refusal(release, split="new")
     assert "no such file" in text and "evaluation/data/CUHK03" in text

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import cuhk03, market, own, two_view
@@ -78,7 +79,7 @@ def load_specified(specification: str, root: str | Path) -> Benchmark:
     return load(name, root, **options)
 
 
-def parse(specification: str) -> tuple[str, dict[str, str | int | bool]]:
+def parse(specification: str) -> tuple[str, dict[str, Any]]:
     """Parse a benchmark's specification.
 
     Args:

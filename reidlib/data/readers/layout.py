@@ -28,7 +28,7 @@ QUANTITIES = ("images", "identities", "cameras", "junk", "distractors")
 Counts = Mapping[str, Mapping[str, int]]
 # Parses person and camera from the names of a folder and an image; None for a name of another form.
 ReadName = Callable[[str, str], tuple[int, int] | None]
-Value = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
 class MisplacedFolder(InputError):
@@ -87,7 +87,7 @@ class Reading:
         """All problems, including those that ``examine`` finds, or only that of a misplaced folder."""
         if self.misplaced:
             return [self.misplaced]
-        problems = list(self.problems)
+        problems: list[InputError | str] = list(self.problems)
         try:
             problems.extend(self.examine())
         except InputError as error:

@@ -30,7 +30,7 @@ from reidlib.data.rules import (
 from reidlib.data.splits import Split, concatenated
 from reidlib.errors import InputError, counted, shorten
 
-MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+MARKET_FOLDERS: tuple[str, ...] = ("bounding_box_train", "query", "bounding_box_test")
 BOXES_FOLDER = "gt_bbox"
 # Folders into which users unpack the archive of further distractors.
 DISTRACTOR_FOLDERS = ("distractors_500k/images", "distractors_500k", "images")
@@ -109,7 +109,8 @@ def synthetic(root: Path) -> Reading:
     reading.mend = _RENDER_AGAIN
 
     def make(trial: int) -> Benchmark:
-        splits = _, query, gallery = tuple(market_splits(reading))
+        splits = _, query, gallery = market_splits(reading)
+        assert counts is not None  # otherwise the reading has a problem
         for folder, split in zip(MARKET_FOLDERS, splits, strict=True):
             check_rendered_count(root / folder, split, counts)
         boxes = concatenated([query, gallery.select(in_query_sightings(gallery, query))])
@@ -128,9 +129,10 @@ def read_market_layout(title: str, folder: Path, layout_name: str, expected: Cou
     return reading
 
 
-def market_splits(reading: Reading) -> Iterator[Split]:
-    """Iterate over train, query and gallery of a reading of this layout that has no problem."""
-    return (reading.splits[folder] for folder in MARKET_FOLDERS)
+def market_splits(reading: Reading) -> tuple[Split, Split, Split]:
+    """Return train, query and gallery of a reading of this layout that has no problem."""
+    train, query, gallery = (reading.splits[folder] for folder in MARKET_FOLDERS)
+    return train, query, gallery
 
 
 def rule_problems(reading: Reading, boxes: Split | None = None) -> list[InputError]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
     # ``_partitioned`` for the test persons; the papers test 316 of 632.
     reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
     if len(reading.splits) == 2:
-        reading.problems += unpaired_errors(*reading.splits.values(), "cam_a and in cam_b")
+        reading.problems += unpaired_errors(reading.splits.values(), "cam_a and in cam_b")
     return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions)
 
 
@@ -62,7 +62,7 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
     reading = read_views(root, (CUHK01_FOLDER,), "CUHK01", _CUHK01_FORM, _read_cuhk01)
     if (images := reading.splits.get(CUHK01_FOLDER)) is not None:
         by_camera = [images.select(images.camera_ids == camera) for camera in (1, 2)]
-        reading.problems += unpaired_errors(*by_camera, "both cameras (001 or 002, and 003 or 004)")
+        reading.problems += unpaired_errors(by_camera, "both cameras (001 or 002, and 003 or 004)")
     elif not (root.parent / CUHK01_FOLDER).is_dir() and (
         names := [name for name in list_images(root) if _read_cuhk01("", name)]
     ):
@@ -79,7 +79,7 @@ def grid(root: Path) -> Reading:
     # gallery images and, in every trial, all distractors (``0000``).
     reading = read_views(root, GRID_FOLDERS, "GRID", _GRID_FORM, _read_grid)
     if len(reading.splits) == 2:
-        reading.problems += unpaired_errors(*reading.splits.values(), "probe and in gallery")
+        reading.problems += unpaired_errors(reading.splits.values(), "probe and in gallery")
     training = reading.attempt(training_persons, root / GRID_FILE) or ()
     if not reading.problems:
         reading.num_trials = len(training)
@@ -133,8 +133,9 @@ def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read:
     return reading
 
 
-def unpaired_errors(first: Split, second: Split, views: str) -> Iterator[InputError]:
+def unpaired_errors(splits: Iterable[Split], views: str) -> Iterator[InputError]:
     """Yield an error if some persons are in only one of the two views."""
+    first, second = splits
     images = concatenated([first, second])
     in_one_view_n = np.isin(images.person_ids, np.setxor1d(first.person_ids, second.person_ids))
     if paths := images.select(in_one_view_n & (images.person_ids != DISTRACTOR)).paths:

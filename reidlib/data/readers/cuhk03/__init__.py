@@ -75,17 +75,23 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
     reading = Reading(title, NUM_TRIALS if classic else 1, expected_counts=_official_counts(boxes))
     archive = reading.attempt(_find_archive, root, split, boxes)
     lists = None if classic or archive is None else reading.attempt(_read_lists, root, boxes)
-    images = cache(
-        lambda: extract(archive, boxes)
-    )  # this takes minutes, so it waits until a trial is known to exist
+
+    @cache  # called only when a trial is known to exist, because this takes minutes
+    def images() -> Extraction:
+        assert archive is not None  # otherwise the reading has a problem
+        return extract(archive, boxes)
 
     def make_benchmark(trial: int) -> Benchmark:
         if classic:
             check_trial("cuhk03", trial, len(images().test_sets))
+            splits = _classic_splits(images(), trial)
+        else:
+            assert lists is not None  # otherwise the reading has a problem
+            splits = _new_splits(images(), *lists)
         return Benchmark(
             "cuhk03",
             root,
-            *(_classic_splits(images(), trial) if classic else _new_splits(images(), *lists)),
+            *splits,
             num_trials=len(images().test_sets) if classic else 1,
             trial=trial,
             options=options,
@@ -104,8 +110,8 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         }
         if classic:
             yield from _trial_problems(reading, images())
-        by_view = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
-        if persons := np.setxor1d(*by_view).tolist():
+        first, second = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
+        if persons := np.setxor1d(first, second).tolist():
             reading.remarks.append(
                 f"{counted(len(persons), 'persons')} with images from only one view: {shorten(persons)}"
             )

@@ -58,10 +58,10 @@ class Extraction:
     @cached_property
     def numbers(self) -> np.ndarray:
         """Pair, person in the pair, view and slot of every image, int64 (N, 4), parsed from the names."""
-        matches = [_NAME.fullmatch(name) for name in self.names]
-        if not all(matches):
+        groups = [match.groups() for name in self.names if (match := _NAME.fullmatch(name))]
+        if len(groups) != len(self.names):
             raise ValueError("a name without pair, person, view and slot")
-        return np.array([match.groups() for match in matches], dtype=np.int64).reshape(-1, 4)
+        return np.array(groups, dtype=np.int64).reshape(-1, 4)
 
     @cached_property
     def split(self) -> Split:

@@ -179,9 +179,9 @@ def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool)
     cameras = {row.camera for row in rows} - {""}
     known = counted(len(cameras), "cameras") if cameras else "cameras unknown"
     remarks = [f"{counted(len(persons), 'persons')}, {known}, {counted(len(set(images.paths)), 'images')}"]
-    if number := np.count_nonzero(ids == JUNK):
+    if number := int(np.count_nonzero(ids == JUNK)):
         remarks.append(f"{counted(number, 'images')} of junk (person -1), which are ignored in every score")
-    if number := np.count_nonzero(ids == DISTRACTOR):
+    if number := int(np.count_nonzero(ids == DISTRACTOR)):
         remarks.append(
             f"{counted(number, 'images')} of distractors (person 0): number persons from 1 if 0 is a person"
         )

@@ -134,7 +134,7 @@ def choose_partitions(
     """Return the partitions that a reader's keywords request: the user's file, or the standard ones."""
     # ``options`` has the keywords that differ from their defaults. The number of test persons in the file
     # ``partitions`` replaces a default ``test_persons`` and must equal any other.
-    if not (file := options.get("partitions")):
+    if not (file := str(options.get("partitions", ""))):
         return standard_partitions(benchmark, persons, test_persons)
     if "," in file:
         raise InputError(
