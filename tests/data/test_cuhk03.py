@@ -39,7 +39,7 @@ NUM_LABELLED, NUM_DETECTED = 68, 71
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Whatever is generated goes to a folder of this test."""
+    """All generated files go to a folder of this test."""
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -65,7 +65,7 @@ def release(written, tmp_path):
 
 @pytest.fixture
 def ready_made(tmp_path):
-    """CUHK03-NP: person 9 trains, person 3 is asked for by both cameras."""
+    """CUHK03-NP: person 9 is for training, person 3 is a query of both cameras."""
     root = tmp_path / "data" / "cuhk03-np"
     for number, kind in enumerate(("labeled", "detected")):
         for folder, names in {
@@ -478,7 +478,7 @@ def edited(release, edit):
 
 
 def pointed_at(file, key, content):
-    """Let the third cell of a row refer to something else: an array, or a group where it is None."""
+    """Let the third cell of a row refer to another array, or to a group if it is None."""
     there = (
         file.create_group("#refs#/new")
         if content is None

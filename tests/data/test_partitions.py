@@ -42,7 +42,7 @@ def test_what_is_stored_is_what_is_drawn(benchmark, persons, test_persons):
 
 
 def test_stored_partitions_never_change():
-    """Scores of different versions of this package are compared, so these numbers are written out."""
+    """The partitions never change, because scores of different versions of this package are compared."""
     assert [(one.checksum[:16], one.test[0][:6], one.test[9][-3:]) for one in map(_stored, OFFICIAL)] == [
         ("65fd336a8009e4bf", (1, 2, 3, 4, 5, 7), (963, 964, 969)),
         ("0dedceed3912e51f", (21, 27, 29, 35, 81, 85), (952, 965, 968)),

@@ -177,8 +177,9 @@ def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool)
     ids = images.person_ids
     persons = np.unique(ids[ids > 0])
     cameras = {row.camera for row in rows} - {""}
-    known = counted(len(cameras), "cameras") if cameras else "cameras unknown"
-    remarks = [f"{counted(len(persons), 'persons')}, {known}, {counted(len(set(images.paths)), 'images')}"]
+    camera_text = counted(len(cameras), "cameras") if cameras else "cameras unknown"
+    num_images = counted(len(set(images.paths)), "images")
+    remarks = [f"{counted(len(persons), 'persons')}, {camera_text}, {num_images}"]
     if number := int(np.count_nonzero(ids == JUNK)):
         remarks.append(f"{counted(number, 'images')} of junk (person -1), which are ignored in every score")
     if number := int(np.count_nonzero(ids == DISTRACTOR)):
@@ -190,9 +191,9 @@ def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool)
     if cameras_known and (single := sorted({*persons.tolist()} - {*searchable_persons(images, same_camera)})):
         reason = "one image" if same_camera else "one camera"
         names = {number: row.person for number, row in zip(ids.tolist(), rows, strict=True)}
-        listed = shorten([names[number] for number in single])
+        examples = shorten([names[number] for number in single])
         remarks.append(
-            f"{counted(len(single), 'persons')} with only {reason}, who cannot be searched for: {listed}"
+            f"{counted(len(single), 'persons')} with only {reason}, who cannot be searched for: {examples}"
         )
     return remarks
 
