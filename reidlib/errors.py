@@ -1,4 +1,4 @@
-"""The one form in which bad input is refused, and its words for lists and numbers."""
+"""The error for bad input, and helpers that format lists and numbers in its message."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ _IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query"}
 
 
 class InputError(ValueError):
-    """Bad input in one line: the rule, the value received, and the mend.
+    """Error for bad input, whose message is one line: the rule, the value received and the mend.
 
-    The command line prints the message alone and exits with status 2; in a notebook or a program it
-    is an ordinary ``ValueError``.
+    The command line prints only the message and exits with status 2. In a notebook or a program this is an
+    ordinary ``ValueError``.
+
+    Args:
+        rule: What every valid input satisfies.
+        value: The value received, or a description of it.
+        mend: What the user should do.
     """
 
     def __init__(self, rule: str, value: object, mend: str):
@@ -19,21 +24,31 @@ class InputError(ValueError):
         super().__init__(f"{rule}; got {value}; {mend}")
 
 
-def check_choice(rule: str, value: object, known: Container, mend: str = "name one of them") -> None:
-    """Raise InputError for a value that is none of the known ones."""
-    if value not in known:
+def check_choice(rule: str, value: object, choices: Container, mend: str = "name one of them") -> None:
+    """Check that a value is one of the allowed choices.
+
+    Args:
+        rule: The rule that the error states, usually with all choices in it.
+        value: The value to check.
+        choices: The allowed values.
+        mend: What the user should do; part of the error's message.
+
+    Raises:
+        InputError: If the value is not one of the choices.
+    """
+    if value not in choices:
         raise InputError(rule, repr(value), mend)
 
 
 def shorten(values: Iterable[object], limit: int = 5) -> str:
-    """The first few values, separated by commas, and how many more there are."""
+    """Join the first values with commas and add the number of the remaining ones."""
     values = list(values)
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(str(value) for value in values[:limit]) + more
 
 
 def counted(number: int, plural: str) -> str:
-    """A number and its noun, as in "1 identity" or "3,884 images"."""
+    """Format a number with its noun, as in "1 identity" or "3,884 images"."""
     *adjectives, noun = plural.split(" ")
     if number == 1:
         noun = _IRREGULAR.get(noun, noun.removesuffix("s"))

@@ -1,4 +1,4 @@
-"""Where the suite keeps what it generates and what made it; files written whole, built once, read back."""
+"""Folders of generated files, atomic writing, locks, and the versions that a result depends on."""
 
 from __future__ import annotations
 
@@ -26,61 +26,58 @@ _PROJECT = Path(__file__).resolve().parent.parent
 
 
 def home() -> Path:
-    """Folder of everything generated: ``$REIDLIB_HOME``, else ``reports/`` of the clone.
-
-    It does not depend on the working directory, because JupyterLab starts a notebook in ``notebooks/``
-    and papermill starts the same notebook wherever it was called. Outside a clone (an installed wheel)
-    it is ``~/.cache/reidlib``.
-    """
-    if chosen := os.environ.get("REIDLIB_HOME"):
-        return Path(chosen).expanduser().resolve()
+    """Return the folder of all generated files: ``$REIDLIB_HOME``, or ``reports/`` of the clone."""
+    # Independent of the working directory: JupyterLab starts a notebook in notebooks/, papermill wherever
+    # it was called. An installed wheel has no clone and uses the user's cache folder.
+    if folder := os.environ.get("REIDLIB_HOME"):
+        return Path(folder).expanduser().resolve()
     if (_PROJECT / "notebooks").is_dir():
         return _PROJECT / "reports"
     return Path.home() / ".cache" / "reidlib"
 
 
 def project() -> Path:
-    """The clone's folder."""
+    """Return the folder of the clone."""
     return _PROJECT
 
 
 def notebooks() -> Path:
-    """Folder of the numbered notebooks: that of the clone."""
+    """Return the clone's folder of numbered notebooks."""
     return _PROJECT / "notebooks"
 
 
 def data() -> Path:
-    """Folder of rendered benchmarks."""
+    """Return the folder of rendered benchmarks."""
     return home() / "data"
 
 
 def image_cache() -> Path:
-    """Folder of decoded images."""
+    """Return the folder of decoded images."""
     return home() / "cache"
 
 
 def feature_cache() -> Path:
-    """Folder of features of own images."""
+    """Return the folder of features of the user's own images."""
     return home() / "features"
 
 
 def progress_file() -> Path | None:
-    """Where long work leaves a line on how far it is, for whoever started this process and shows it."""
-    return Path(chosen) if (chosen := os.environ.get("REIDLIB_PROGRESS")) else None
+    """Return the file in which a long job reports its progress to the process that started it, if any."""
+    return Path(path) if (path := os.environ.get("REIDLIB_PROGRESS")) else None
 
 
 def runs() -> Path:
-    """Folder of trained runs."""
+    """Return the folder of trained runs."""
     return home() / "runs"
 
 
 def safe_name(text: str) -> str:
-    """A text as part of a file's name, which may hold less: a benchmark's options, say."""
+    """Replace the characters of a text that a file name may not contain by hyphens."""
     return re.sub(r"[^\w.=,+-]", "-", text)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
-    """The one line for a file that could not be written."""
+    """Make the error for a file that could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return InputError(
         f"{path.name} must be written to {path.parent}",
@@ -90,15 +87,20 @@ def unwritable(path: Path, error: OSError) -> InputError:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically: the file is either complete or unchanged.
+
+    Args:
+        path: File to write; missing folders are created.
+        content: What ``json.dumps`` accepts.
+
+    Raises:
+        InputError: If the disk is full or the folder is not writable.
+    """
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
-
-    Raises InputError when the disk is full or the folder cannot be written; the old file stays.
-    """
+    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,24 +109,24 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        with contextlib.suppress(OSError):  # what could not be written cannot be removed either
+        with contextlib.suppress(OSError):  # a file that cannot be written cannot be removed either
             partial.unlink(missing_ok=True)
 
 
 def write_filled(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
-    """Write whole or not at all what ``fill`` puts into a buffer; for writers that hide a full disk."""
+    """Write atomically what ``fill`` puts into a buffer; for writers that do not report a full disk."""
     buffer = io.BytesIO()
     fill(buffer)
     write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
+    """Write a text file atomically."""
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file's content; a damaged one is an InputError that names it."""
+    """Read an object from a JSON file; raise InputError if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
@@ -139,7 +141,7 @@ def read_json(path: Path) -> dict:
 
 
 def find_json(path: Path) -> dict | None:
-    """A JSON file's content; None where there is none, or a damaged one, which writing it again mends."""
+    """Read an object from a JSON file, or return None if the file is missing or damaged."""
     try:
         return read_json(path)
     except InputError:
@@ -153,22 +155,20 @@ def alone(
     waiting: Callable[[], object] | None = None,
     refused: Callable[[OSError], InputError] | None = None,
 ) -> Iterator[None]:
-    """Hold the file ``lock``, whose folder is made; other processes that want it wait until this one is done.
-
-    waiting: called once where another process holds it. refused: what is raised in place of the OSError where
-    it cannot be written.
-    """
-    held = FileLock(lock)
+    """Hold a lock file, whose folder is created; other processes wait until it is released."""
+    # ``waiting`` is called once if another process holds the lock; ``refused`` turns the OSError of a lock
+    # that cannot be written into the error to raise.
+    file_lock = FileLock(lock)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=lock.parent):
-            pass  # a lock waits for ever where no file can be made
+            pass  # in a folder that is not writable, acquiring the lock would wait forever
         try:
-            held.acquire(timeout=0)
+            file_lock.acquire(timeout=0)
         except Timeout:
             if waiting is not None:
                 waiting()
-            held.acquire()
+            file_lock.acquire()
     except OSError as error:
         if refused is None:
             raise
@@ -176,7 +176,7 @@ def alone(
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
 def built_once(
@@ -187,19 +187,32 @@ def built_once(
     waiting: Callable[[], object] | None = None,
     refused: Callable[[OSError], InputError] | None = None,
 ) -> Built:
-    """What ``find`` finds, else what ``build`` makes; of several processes that want it one builds.
+    """Return an existing result, or build it; of several processes, only one builds.
 
-    The others wait for the file ``lock`` and look again. See ``alone`` for the other arguments.
+    The other processes wait for the lock and then look again.
+
+    Args:
+        lock: Lock file; its folder is created.
+        find: Returns the result, or None if it does not exist yet.
+        build: Builds and returns the result.
+        waiting: Called once if another process holds the lock.
+        refused: Makes the error that is raised instead of an ``OSError`` while acquiring the lock.
+
+    Returns:
+        What ``find`` or ``build`` returned.
+
+    Raises:
+        OSError: If the lock file cannot be written and ``refused`` is None.
     """
-    if (there := find()) is not None:
-        return there
+    if (existing := find()) is not None:
+        return existing
     with alone(lock, waiting=waiting, refused=refused):
-        there = find()
-        return build() if there is None else there
+        existing = find()
+        return build() if existing is None else existing
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of the software that a result depends on."""
     return {
         "reidlib": __version__,
         "python": platform.python_version(),
@@ -208,15 +221,15 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The clone's commit, with "+" where files differ from it; None outside a clone."""
-    here = Path(__file__).resolve().parent
+    """Return the clone's commit, with "+" if files differ from it; None outside a clone."""
+    package = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(("git", "-C", here, *arguments), capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ("git", "-C", package, *arguments)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(package))
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

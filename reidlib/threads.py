@@ -1,4 +1,4 @@
-"""Work in threads: ahead of its use, in order, and side by side without waiting for each other."""
+"""Run work in threads: ahead of its use, or in parallel on the CPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import TypeVar
 
 import torch
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def worked_ahead(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
-    """What ``work`` makes of each item, in order; at most ``window`` results pile up."""
+    """Yield ``work(item)`` for each item, in order, with at most ``window`` results computed ahead."""
     items = iter(items)
     pending: deque[Future[Result]] = deque()
     try:
@@ -33,14 +34,10 @@ def worked_ahead(
 
 @contextmanager
 def side_by_side(device: torch.device) -> Iterator[Callable]:
-    """Gives a ``map`` whose calls run in as many threads as torch uses, each with operations of one thread.
-
-    Threads that share an operation wait for the slowest at its end. Where another program uses one of the
-    cores, that happens a thousand times, and two threads become slower than one.
-
-    Results come in order. Threads start in torch's default modes, so the function sets ``inference_mode``
-    itself. On other devices than the CPU, and with one thread, it is Python's ``map``.
-    """
+    """Provide a ``map``, in order, whose calls run in as many threads as torch uses, one core for each."""
+    # Threads that share one operation wait for the slowest at its end. If another program uses one of the
+    # cores, that happens a thousand times, and two threads become slower than one.
+    # Threads start in torch's default modes, so the mapped function sets ``inference_mode`` itself.
     count = torch.get_num_threads()
     if count == 1 or device.type != "cpu":
         yield map
@@ -49,4 +46,4 @@ def side_by_side(device: torch.device) -> Iterator[Callable]:
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool.map
     finally:
-        torch.set_num_threads(count)  # what one thread sets holds for all that start later
+        torch.set_num_threads(count)  # a thread's setting applies to all threads that start later

@@ -1,4 +1,4 @@
-"""What several processes want is built once; what cannot be written is refused and leaves nothing behind."""
+"""One of several processes builds a result; a folder that cannot be written is refused."""
 
 import subprocess
 import sys
@@ -34,31 +34,31 @@ print(built_once(folder / "locks" / "made.lock", find, build))
     assert len(list(tmp_path.glob("builder-*"))) == 1
 
 
-def test_what_is_there_needs_no_lock(tmp_path):
+def test_an_existing_result_needs_no_lock(tmp_path):
     assert built_once(tmp_path / "absent" / "lock", lambda: 7, lambda: pytest.fail("built again")) == 7
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_waits_is_told_so(tmp_path):
-    told, held, done = [], threading.Event(), threading.Event()
+def test_a_waiting_process_is_informed(tmp_path):
+    calls, is_held, release = [], threading.Event(), threading.Event()
 
     def hold():
         with alone(tmp_path / "lock"):
-            held.set()
-            done.wait(10)
+            is_held.set()
+            release.wait(10)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(10)
+    assert is_held.wait(10)
 
     def waiting():
-        told.append("waits")
-        done.set()
+        calls.append("waits")
+        release.set()
 
     with alone(tmp_path / "lock", waiting=waiting):
         pass
     holder.join()
-    assert told == ["waits"]
+    assert calls == ["waits"]
 
 
 def test_a_failed_build_lets_the_next_one_try(tmp_path):
@@ -72,7 +72,7 @@ def test_a_failed_build_lets_the_next_one_try(tmp_path):
     assert time.monotonic() - begin < 5
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         built_once(tmp_path / "file" / "lock", lambda: None, lambda: 1)

@@ -1,12 +1,15 @@
-"""From a benchmark folder to batches of images.
+"""Data: from a benchmark's folder to batches of images.
 
-``splits`` and ``benchmark`` what is read · ``rules`` what a benchmark keeps and a query ignores · ``readers``
-every benchmark by name, how it is got and its layout · ``check`` what is there against what belongs there ·
-``images`` decoded once, batches on the device · ``augmentation`` of whole batches · ``samplers`` which images
-make a batch · ``synthetic`` the rendered benchmark.
+- ``splits``, ``benchmark``: what a reader returns.
+- ``rules``: the rules of a benchmark, and which images a query matches or ignores.
+- ``readers``: a reader for each benchmark, and how to obtain the public ones.
+- ``check``: comparison of a folder with the official counts.
+- ``images``: decoding with a cache, and batches on the device.
+- ``augmentation``: random variations of whole batches.
+- ``samplers``: batch samplers and the prefetcher.
+- ``synthetic``: the rendered benchmark.
 
-What is imported here needs no torch, so that reading a folder stays quick; the other modules are imported
-by their names.
+The names imported here need no torch, so that reading a folder is quick. Import the other modules by name.
 """
 
 from reidlib.data.benchmark import Benchmark

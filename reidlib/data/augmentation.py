@@ -1,10 +1,10 @@
-"""Augmentation of whole batches on the device, each image with random numbers of its own."""
+"""Augmentation of whole batches on the device, with different random numbers for each image."""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,24 +12,32 @@ from torchvision.transforms.v2 import functional
 
 from reidlib.data.images import to_device
 
-# Mean and standard deviation per RGB channel of ImageNet, in 0..1: what torchvision's weights expect.
+# ImageNet's mean and standard deviation of each RGB channel, in 0..1, which torchvision's weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Random erasing (Zhong et al. 2017): area as a share of the image, aspect as height over width.
+# Random erasing (Zhong et al. 2017): area as a share of the image, aspect ratio as height over width.
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASING_TRIES = 10
 
 
 class Variations(NamedTuple):
-    """What happens to each of B images: shifts and edges in pixels, colour factors around 1."""
+    """The random variations of B images.
 
-    flipped_b: Tensor  # bool
-    shift_b2: Tensor  # int64, down and right
-    erased_b: Tensor  # bool
-    box_b4: Tensor  # int64, top, left, bottom, right of the erased rectangle
-    colour_b3: Tensor  # float32, brightness, contrast, saturation
+    Attributes:
+        flipped_b: Whether each image is mirrored, bool (B,).
+        shift_b2: Shifts down and right in pixels, int64 (B, 2).
+        erased_b: Whether a rectangle of each image is erased, bool (B,).
+        box_b4: Top, left, bottom and right of the erased rectangle in pixels, int64 (B, 4).
+        colour_b3: Factors of brightness, contrast and saturation, around 1, float32 (B, 3).
+    """
+
+    flipped_b: Tensor
+    shift_b2: Tensor
+    erased_b: Tensor
+    box_b4: Tensor
+    colour_b3: Tensor
 
 
 def draw_variations(
@@ -42,17 +50,29 @@ def draw_variations(
     erase: float = 0.0,
     colour_jitter: float = 0.0,
 ) -> Variations:
-    """Draw the variations of ``count`` images of ``size`` = (H, W) from a CPU generator.
+    """Draw the random variations of a batch of images.
 
-    flip, pad, erase, colour_jitter: see ``training.config.Augmentation``. An image takes the same number of
-    random numbers whatever they are, so that turning one on leaves the draws of the others as they were.
+    Every image takes the same number of random numbers, so that turning on one variation does not change the
+    draws of the others.
+
+    Args:
+        count: Number of images, B.
+        size: Height and width (H, W) of the images in pixels.
+        generator: Generator on the CPU.
+        flip: Probability that an image is mirrored.
+        pad: Largest shift in pixels, in each direction.
+        erase: Probability that a rectangle is erased.
+        colour_jitter: Largest deviation of a colour factor from 1.
+
+    Returns:
+        The variations of the B images.
     """
     height, width = size
     uniform = torch.rand((count, 9 + 2 * _ERASING_TRIES), generator=generator, dtype=torch.float64)
     flip_b, erase_b, shift_b2, place_b2, colour_b3, area_bt, aspect_bt = uniform.split(
         [1, 1, 2, 2, 3, _ERASING_TRIES, _ERASING_TRIES], dim=1
     )
-    # As torchvision's RandomErasing: the first of ten rectangles that fits inside, none if none does.
+    # Like torchvision's RandomErasing: the first of ten rectangles that fits inside, or none.
     low, high = ERASED_AREA
     area_bt = (low + (high - low) * area_bt) * height * width
     low, high = map(math.log, ERASED_ASPECT)
@@ -73,16 +93,22 @@ def draw_variations(
 
 
 def augment(
-    images_bchw: Tensor, generator: torch.Generator, *, share: tuple[int, int] = (0, 1), **strengths: float
+    images_bchw: Tensor, generator: torch.Generator, *, share: tuple[int, int] = (0, 1), **strengths: Any
 ) -> Tensor:
-    """Vary uint8 images (B, 3, H, W) and normalise them: float32 (B, 3, H, W), channels last.
+    """Vary a batch of images at random, and normalise it.
 
-    strengths: flip, pad, erase and colour_jitter, see ``training.config.Augmentation``; 0 leaves out.
-    share: (rank, processes), where these images are one process's part of a larger batch. Numbers are
-    drawn for the whole batch, so that an image varies alike however many processes there are.
-    ``generator`` lives on the CPU, so that the same state gives the same variations on any device. Each
-    image is shifted, then mirrored, jittered in brightness, contrast and saturation (in this order, where
-    torchvision draws an order), normalised, and a rectangle set to 0, the mean colour.
+    Each image is shifted, mirrored, jittered in brightness, contrast and saturation (in this order, whereas
+    torchvision draws an order), normalised, and a rectangle is set to 0, the mean colour.
+
+    Args:
+        images_bchw: Images, uint8 (B, 3, H, W).
+        generator: Generator on the CPU, so that the same state gives the same variations on every device.
+        share: (rank, processes), if these images are one process's share of a larger batch. Numbers are drawn
+            for the whole batch, so that an image's variation does not depend on the number of processes.
+        **strengths: ``flip``, ``pad``, ``erase`` and ``colour_jitter``, see ``draw_variations``; 0 turns off.
+
+    Returns:
+        The images, float32 (B, 3, H, W), normalised, channels last in memory.
     """
     count, _, height, width = images_bchw.shape
     device = images_bchw.device
@@ -109,12 +135,17 @@ def augment(
 
 
 def normalise_images(images_bchw: Tensor) -> Tensor:
-    """Images (B, 3, H, W), uint8 or float in 0..255, to float32 with ImageNet's mean 0 and deviation 1.
+    """Normalise images by ImageNet's mean and standard deviation.
 
-    The same as ``v2.functional.normalize`` after ``to_dtype(scale=True)``, which takes 25 times as long on
-    channels-last images: their innermost dimension has length 3, too short for vector instructions. Here
-    a row of pixels and channels is one dimension.
+    Args:
+        images_bchw: Images (B, 3, H, W), uint8 or float in 0..255.
+
+    Returns:
+        The images, float32 (B, 3, H, W), with mean 0 and standard deviation 1 over ImageNet.
     """
+    # Equal to ``v2.functional.normalize`` after ``to_dtype(scale=True)``, which takes 25 times as long on
+    # channels-last images, because an innermost dimension of 3 is too short for vector instructions. Here a
+    # row of pixels and channels is one dimension.
     images_bhwc = images_bchw.permute(0, 2, 3, 1)
     batch, height, width, channels = images_bhwc.shape
     scale, offset = _scale_and_offset(width, images_bchw.device)
@@ -124,13 +155,13 @@ def normalise_images(images_bchw: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Factors and summands of a row of pixels, each (width·3,)."""
+    """Return the factors and offsets of a row of pixels, each (width·3,)."""
     mean_c, std_c = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return (1 / (255 * std_c)).repeat(width).to(device), (-mean_c / std_c).repeat(width).to(device)
 
 
 def _move(images_bhwc: Tensor, shift_b2: Tensor, flipped_b: Tensor) -> Tensor:
-    """Shift each image by whole pixels, repeating its border, then mirror some."""
+    """Shift each image by whole pixels, repeat its border, then mirror some images."""
     batch, height, width, channels = images_bhwc.shape
     device = images_bhwc.device
     columns_bw = torch.arange(width, device=device).expand(batch, width)
@@ -139,17 +170,15 @@ def _move(images_bhwc: Tensor, shift_b2: Tensor, flipped_b: Tensor) -> Tensor:
     rows_bh = (torch.arange(height, device=device) - shift_b2[:, :1]).clamp(0, height - 1)
     rows_bh = rows_bh + height * torch.arange(batch, device=device)[:, None]
     pixels_bhw = rows_bh[:, :, None] * width + columns_bw[:, None, :]
-    # Whole pixels by one index: five times as fast on a CPU as indexing by image, row and column.
+    # One index for each pixel is five times as fast on a CPU as indices of image, row and column.
     moved = images_bhwc.reshape(-1, channels).index_select(0, pixels_bhw.flatten())
     return moved.view(images_bhwc.shape)
 
 
 def _jitter(images_bchw: Tensor, colour_b3: Tensor) -> Tensor:
-    """Brightness, contrast and saturation by a factor per image; float (B, 3, H, W) in 0..255.
-
-    The rules of ``v2.functional.adjust_brightness``, ``adjust_contrast`` and ``adjust_saturation``, which
-    take one factor for a whole batch.
-    """
+    """Change brightness, contrast and saturation by a factor for each image; float (B, 3, H, W) in 0..255."""
+    # The rules of ``v2.functional.adjust_brightness``, ``adjust_contrast`` and ``adjust_saturation``, which
+    # take one factor for a whole batch.
     brightness, contrast, saturation = colour_b3[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
     images_bchw = (images_bchw.float() * brightness).clamp_(0, 255)
     grey_b111 = functional.rgb_to_grayscale(images_bchw).mean((1, 2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""What a benchmark is: training, query and gallery images, how they are scored, and what tells them apart."""
+"""A benchmark: its training, query and gallery images, its protocols and its fingerprint."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ from reidlib.errors import InputError, check_choice
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a test is scored where a paper does not compare every query with every gallery image.
+    """A test protocol that does not compare every query with every gallery image.
 
-    shots: "single" for a gallery with one image of each person, drawn at random; "multi" for one entry of
-        each person on both sides, two persons' distance being the mean over the pairs of their images.
-    draws: random galleries that single-shot scores are averaged over.
-    across_cameras: compare a query with images of other cameras only, strangers included.
-    query_cameras: whose images are the queries; None for all of the query split.
+    All distractors (person 0) are in every gallery.
 
-    Distractors (person 0) are all in every gallery. Raises ``InputError`` for contradictory values.
+    Attributes:
+        shots: "single" for a gallery with one random image of each person; "multi" for one entry for each
+            person in query and gallery, where two persons' distance is the mean over pairs of their images.
+        draws: Number of random galleries over which single-shot scores are averaged.
+        across_cameras: Whether a query is compared only with images from other cameras, including images of
+            other persons.
+        query_cameras: Camera ids of the images that are queries; None for the whole query split.
+
+    Raises:
+        InputError: If ``shots`` is unknown, or ``draws`` contradicts it.
     """
 
     shots: Literal["single", "multi"]
@@ -40,31 +45,42 @@ class Protocol:
         check_choice("a protocol's shots are single or multi", self.shots, ("single", "multi"))
         if self.draws < 1 or (self.shots == "multi" and self.draws != 1):
             raise InputError(
-                "single-shot scores are averaged over one draw or more; multi-shot draws nothing",
+                "single-shot scores are averaged over at least one draw; multi-shot scores have exactly one",
                 f"shots={self.shots!r}, draws={self.draws}",
-                "use draws=1" if self.shots == "multi" else "use 1 or more",
+                "use draws=1" if self.shots == "multi" else "use at least 1",
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Training, query and gallery images of one trial of one benchmark.
+    """Training, query and gallery images of one trial of a benchmark.
 
-    ``num_trials`` is how many random or official partitions the protocol has, ``trial`` which one this is.
-    ``options``: the reader's keywords that change the splits and were not left at their defaults, as in
-    ``{"boxes": "detected"}``.
-    ``boxes``: for the multi-query protocol, images of the queries' persons in the queries' cameras, over
-    which a query's feature is pooled; None where the benchmark has none. They may be images of query and
-    gallery. ``distractors``: more gallery images of nobody (person 0), for scores of their own; None where
-    they were not asked for. ``protocols``: by title, how the papers score this benchmark besides
-    Market-1501's way. These three are no part of the fingerprint: they change no training and no
-    single-query score.
-    ``extracted``: where the image files were written by the reader, what tells the archive that it took
-    them from; the fingerprint takes this for their sizes, which depend on the encoder, and their names
-    without folders. ``parts``: what ``combine`` combined.
+    The splits satisfy the rules of ``reidlib.data.rules``. Queries without a match are counted
+    (``num_queries_without_match``); they are an error only if no query has a match. The fingerprint does not
+    cover ``boxes``, ``distractors`` and ``protocols``, because they change no training and no single-query
+    score.
 
-    The splits keep the rules of ``reidlib.data.rules``; ``InputError`` names the first that is broken.
-    Queries without a match are counted (``num_queries_without_match``), not refused, unless none has one.
+    Attributes:
+        name: The benchmark's name, such as "market1501".
+        root: Its folder, or the list of the user's own images.
+        train: Training images.
+        query: Query images.
+        gallery: Gallery images, including junk (person -1) and distractors (person 0).
+        num_trials: Number of random or official partitions that the protocol has.
+        trial: Which of them this is, from 0.
+        boxes: Images of the queries' persons in the queries' cameras, over which multi-query features are
+            pooled; None if the benchmark has none. They may be images of query and gallery.
+        distractors: Further gallery images of unknown persons (person 0), which are scored separately; None
+            if they were not requested.
+        options: The reader's keywords that change the splits and differ from their defaults, such as
+            ``{"boxes": "detected"}``.
+        protocols: The papers' protocols for this benchmark besides Market-1501's, by title.
+        extracted: Identity of the archive from which the reader wrote the image files; empty otherwise. The
+            fingerprint uses it instead of the file sizes, which depend on the encoder, and omits folders.
+        members: The benchmarks that ``combine`` combined.
+
+    Raises:
+        InputError: If the splits violate a rule, or the trial does not exist.
     """
 
     name: str
@@ -79,7 +95,7 @@ class Benchmark:
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
     extracted: str = ""
-    parts: tuple[Benchmark, ...] = ()
+    members: tuple[Benchmark, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
@@ -89,30 +105,25 @@ class Benchmark:
 
     @property
     def specification(self) -> str:
-        """Name, options and trial in one word, such as ``cuhk03,boxes=detected,trial=3``.
-
-        ``reidlib.data.load_specified`` reads the same benchmark from it again.
-        """
-        if self.parts:
-            return "+".join(part.specification for part in self.parts)
+        """Name, options and trial for ``load_specified``, such as ``cuhk03,boxes=detected,trial=3``."""
+        if self.members:
+            return "+".join(member.specification for member in self.members)
         changed = {**self.options, **({"trial": self.trial} if self.trial else {})}
-        return ",".join((self.name, *(f"{key}={_written(value)}" for key, value in changed.items())))
+        return ",".join((self.name, *(f"{key}={_format_option(value)}" for key, value in changed.items())))
 
     @cached_property
     def num_queries_without_match(self) -> int:
-        """Queries whose person the gallery does not show from another camera."""
+        """Number of queries whose person the gallery does not show from another camera."""
         return int(np.count_nonzero(~queries_with_match(self.query, self.gallery)))
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this data from any other.
-
-        A hash of names relative to the root, ids, cameras and file sizes (or ``extracted``) of the three
-        splits, in their order: the same on every machine and wherever the folder lies.
-        """
-        if self.parts:
-            together = "\n".join(part.fingerprint for part in self.parts)
-            return hashlib.sha256(together.encode()).hexdigest()[:16]
+        """Hash of this data, 16 hexadecimal digits, equal on every machine and in every folder."""
+        # It covers names relative to the root, ids, cameras and file sizes (or ``extracted``) of the three
+        # splits, in their order.
+        if self.members:
+            fingerprints = "\n".join(member.fingerprint for member in self.members)
+            return hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
         digest = hashlib.sha256()
         # The root of a list of own images is the list, and their paths start from its folder.
         prefix = str(self.root.parent if self.root.is_file() else self.root) + os.sep
@@ -122,49 +133,54 @@ class Benchmark:
                 split.paths, split.person_ids.tolist(), split.camera_ids.tolist(), strict=True
             ):
                 text = str(path)
-                # A path outside the root (a list of own images, an extraction) counts by its name alone.
+                # Of a path outside the root (a list of own images, an extraction), only the file name counts.
                 within = text.startswith(prefix) and not self.extracted
                 name = text[len(prefix) :].replace(os.sep, "/") if within else path.name
-                name = unicodedata.normalize("NFC", name)  # macOS writes accents in another form
-                # os.stat takes half the time of Path.stat, and there are tens of thousands.
+                name = unicodedata.normalize("NFC", name)  # macOS encodes accents in another form
+                # os.stat takes half the time of Path.stat, and there are tens of thousands of files.
                 size = self.extracted or os.stat(text).st_size  # noqa: PTH116
                 digest.update(f"{name}|{person_id}|{camera_id}|{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
 
 def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
-    """Several benchmarks as one, to train on all their training images; at least two.
+    """Combine several benchmarks into one, to train on all their training images.
 
-    Persons and cameras of the second and later ones are renumbered behind those before, junk and distractors
-    excepted. A person who is in two of them counts as two. Raises ``InputError`` for fewer than two.
+    Person and camera ids of each further benchmark are renumbered, so that they follow the ids before; junk
+    and distractors keep theirs. A person in two benchmarks counts as two persons.
+
+    Args:
+        benchmarks: At least two benchmarks, in the order of the renumbering.
+
+    Returns:
+        One benchmark whose train, query and gallery are the concatenated splits; its root is the first one's.
+
+    Raises:
+        InputError: If there are fewer than two benchmarks.
     """
     if len(benchmarks) < 2:
-        raise InputError("at least two benchmarks are joined", len(benchmarks), "name another one")
+        raise InputError("at least two benchmarks are combined", len(benchmarks), "name another one")
     names = ("train", "query", "gallery")
     splits: dict[str, list[Split]] = {name: [] for name in names}
     persons = cameras = 0
     for benchmark in benchmarks:
-        own = [getattr(benchmark, name) for name in names]
-        for name, split in zip(names, own, strict=True):
-            known = split.person_ids > 0
-            renumbered = np.where(known, split.person_ids + persons, split.person_ids)
+        own_splits = [getattr(benchmark, name) for name in names]
+        for name, split in zip(names, own_splits, strict=True):
+            renumbered = np.where(split.person_ids > 0, split.person_ids + persons, split.person_ids)
             splits[name].append(Split(split.paths, renumbered, split.camera_ids + cameras))
-        persons += max(int(split.person_ids.max()) for split in own)
-        cameras += max(int(split.camera_ids.max()) for split in own) + 1
-    return Benchmark(
-        "+".join(benchmark.name for benchmark in benchmarks),
-        benchmarks[0].root,
-        *(concatenated(splits[name]) for name in names),
-        parts=tuple(benchmarks),
-    )
+        persons += max(int(split.person_ids.max()) for split in own_splits)
+        cameras += max(int(split.camera_ids.max()) for split in own_splits) + 1
+    train, query, gallery = (concatenated(splits[name]) for name in names)
+    name = "+".join(benchmark.name for benchmark in benchmarks)
+    return Benchmark(name, benchmarks[0].root, train, query, gallery, members=tuple(benchmarks))
 
 
-def _written(value: str | int | bool) -> str:
+def _format_option(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_trial(name: str, trial: int, num_trials: int) -> None:
-    """Raise ``InputError`` for a trial that a benchmark does not have."""
+    """Raise InputError if a benchmark does not have this trial."""
     if not 0 <= trial < num_trials:
         trials = "trial 0 only" if num_trials == 1 else f"trials 0 to {num_trials - 1}"
-        raise InputError(f"{name} has {trials}", f"trial {trial}", "choose one of those")
+        raise InputError(f"{name} has {trials}", f"trial {trial}", "choose one of these")

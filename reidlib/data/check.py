@@ -1,4 +1,4 @@
-"""What is in a benchmark: its folder against what belongs there, image by image, and its splits counted."""
+"""Check a benchmark's folder against the official counts, and count the images of its splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
 from reidlib.data.readers import read
-from reidlib.data.readers.layout import Reading, table
+from reidlib.data.readers.layout import Reading, read_table
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, counted
@@ -26,22 +26,37 @@ from reidlib.files import find_json, write_json
 
 @dataclass(frozen=True)
 class Count:
-    """How many of something a part holds, and how many belong there (None found: the part is missing)."""
+    """The actual and the expected count of one quantity in a folder, such as images or identities.
+
+    Attributes:
+        folder: The folder or list.
+        quantity: What is counted: images, identities, cameras, junk or distractors.
+        actual: The count in the folder; None if the folder is missing.
+        expected: The official count.
+    """
 
     folder: str
-    what: str
-    found: int | None
+    quantity: str
+    actual: int | None
     expected: int
 
     @property
     def agrees(self) -> bool:
-        """Is there exactly what belongs there?"""
-        return self.found == self.expected
+        """Whether the actual count is the expected one."""
+        return self.actual == self.expected
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The outcome of ``check``: counts, problems that make it fail, and remarks that do not."""
+    """Result of ``check``.
+
+    Attributes:
+        name: The benchmark's name.
+        root: Its folder.
+        counts: Actual and expected counts.
+        problems: Messages about everything that makes the check fail.
+        remarks: Messages that do not make it fail.
+    """
 
     name: str
     root: Path
@@ -51,18 +66,18 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Is everything there that belongs there, readable and within the rules?"""
+        """Whether the folder is complete, readable and within the rules of a benchmark."""
         return not self.problems
 
     def text(self) -> str:
-        """The report for people: a table, then each problem and remark in a line of its own."""
+        """Format the report as a table, followed by one line for each problem and remark."""
         lines = [f"{self.name} in {self.root}", ""]
         if self.counts:
-            lines.append(f"{'folder':<20}{'':<14}{'found':>8}{'belongs':>10}")
+            lines.append(f"{'folder':<20}{'':<14}{'actual':>8}{'expected':>10}")
         for count in self.counts:
-            found = "missing" if count.found is None else f"{count.found:,}"
+            actual = "missing" if count.actual is None else f"{count.actual:,}"
             mark = "" if count.agrees else "  differs"
-            lines.append(f"{count.folder:<20}{count.what:<14}{found:>8}{count.expected:>10,}{mark}")
+            lines.append(f"{count.folder:<20}{count.quantity:<14}{actual:>8}{count.expected:>10,}{mark}")
         if self.counts:
             lines.append("")
         lines += [f"problem: {problem}" for problem in self.problems]
@@ -74,50 +89,73 @@ class CheckReport:
 def check(
     name: str, root: str | Path, *, progress: bool = True, again: bool = False, **options
 ) -> CheckReport:
-    """Count, decode and compare everything in the folder ``root`` of the benchmark ``name``.
+    """Decode all images of a benchmark's folder, and compare their counts with the official ones.
 
-    Counts are compared with the official ones (``market1501``) or the renderer's (``synthetic``). Any
-    difference is a problem, because scores on a part of a benchmark are not comparable; ``load`` takes such
-    a folder all the same where it keeps the rules. All problems are reported at once, but for a folder that
-    lies one level off, which is the only one then. All trials are looked at; a ``trial`` among the
-    ``options`` must be one that can be loaded. An image that an earlier check with the same options could
-    read is not read ``again`` while its size and times stay the same.
+    Counts of the synthetic benchmark are compared with the renderer's. Any difference is a problem, because
+    scores on a part of a benchmark are not comparable; ``load`` accepts such a folder if it satisfies the
+    rules. All problems of all trials are reported at once, except when the wrong folder was given, which is
+    then the only problem. An image that an earlier check with the same options could read is skipped if its
+    size and times are unchanged.
 
-    Raises ``InputError`` for an unknown name and where there is no such folder.
+    Args:
+        name: Name of the benchmark, a key of ``BENCHMARKS``.
+        root: The benchmark's folder.
+        progress: Whether to show a progress bar.
+        again: Whether to read also the images that an earlier check could read.
+        **options: Keywords of the benchmark's reader. With ``trial``, the check fails if this trial cannot
+            be loaded.
+
+    Returns:
+        The report with counts, problems and remarks.
+
+    Raises:
+        InputError: If the name or an option is unknown, or the folder does not exist.
     """
     root = Path(root).expanduser().absolute()
-    reading, refused = _reading(name, root, options)
+    reading, trial_errors = _read(name, root, options)
     problems = list(reading.all_problems)
     if reading.misplaced:
         return CheckReport(name, root, (), tuple(problems), ())
-    # Beside a folder that holds nothing of the benchmark, a table of what lacks hides the one helpful line.
-    counts = counts_of(reading) if reading.parts else ()
-    # The reading may have said the same, with the trial's number before it.
-    problems += [problem for problem in refused if not any(problem in said for said in problems)]
-    problems += _differing(counts, fewer=reading.again, more="take out what does not belong there")
-    paths = [path for split in reading.parts.values() for path in split.paths]
+    # For a folder without anything of the benchmark, a table of counts would hide the helpful message.
+    counts = compare_counts(reading) if reading.splits else ()
+    # The reading may report the same error, preceded by the trial's number.
+    problems += [error for error in trial_errors if not any(error in problem for problem in problems)]
+    problems += _deviations(counts, fewer=reading.mend, more="remove the files that do not belong there")
+    paths = [path for split in reading.splits.values() for path in split.paths]
     remarks = list(reading.remarks)
     record = _record(name, root, options)
-    unreadable, spared = _unreadable(list(dict.fromkeys(paths)), record, progress, again)
+    unreadable, skipped = _unreadable(list(dict.fromkeys(paths)), record, progress, again)
     if unreadable:
         problems.append(str(UnreadableError(unreadable)))
-    if spared:
-        remarks.append(f"{counted(spared, 'images')} read by an earlier check and not changed since")
+    if skipped:
+        remarks.append(f"{counted(skipped, 'images')} read by an earlier check and not changed since")
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
 
 
 def count_deviations(name: str, root: str | Path, **options) -> list[str]:
-    """In what the folder of a benchmark differs from the official counts; empty where it is whole.
+    """List the deviations of a benchmark's folder from the official counts, without reading an image.
 
-    With a ``trial`` among the ``options``, that it cannot be loaded is a difference too, and so is a folder
-    that lies one level off. No image is read. Raises ``InputError`` like ``check``.
+    Args:
+        name: Name of the benchmark, a key of ``BENCHMARKS``.
+        root: The benchmark's folder.
+        **options: Keywords of the benchmark's reader. With ``trial``, the error of a trial that cannot be
+            loaded is listed, too.
+
+    Returns:
+        One message for each deviation; empty if the folder is complete. If the wrong folder was given, this
+        is the only message.
+
+    Raises:
+        InputError: If the name or an option is unknown, or the folder does not exist.
     """
-    reading, refused = _reading(name, Path(root).expanduser().absolute(), options)
-    return reading.all_problems if reading.misplaced else [*refused, *_differing(counts_of(reading))]
+    reading, trial_errors = _read(name, Path(root).expanduser().absolute(), options)
+    return (
+        reading.all_problems if reading.misplaced else [*trial_errors, *_deviations(compare_counts(reading))]
+    )
 
 
-def _reading(name: str, root: Path, options: dict[str, str | int | bool]) -> tuple[Reading, list[str]]:
-    """The reading, and what making the ``trial`` of the ``options`` raises."""
+def _read(name: str, root: Path, options: dict) -> tuple[Reading, list[str]]:
+    """Return the reading, and the error of making the ``trial`` of the options, if any."""
     reading = read(name, root, **{key: value for key, value in options.items() if key != "trial"})
     try:
         if "trial" in options:
@@ -127,17 +165,18 @@ def _reading(name: str, root: Path, options: dict[str, str | int | bool]) -> tup
     return reading, []
 
 
-def counts_of(reading: Reading) -> tuple[Count, ...]:
-    """Every expected count beside what was found."""
-    _ = reading.all_problems  # whose search may find parts to be counted
+def compare_counts(reading: Reading) -> tuple[Count, ...]:
+    """Compare every expected count with the actual one."""
+    _ = reading.all_problems  # this may add splits to be counted
+    splits = reading.splits
     return tuple(
-        Count(part, what, _count(reading.parts[part], what) if part in reading.parts else None, number)
-        for part, row in reading.expected.items()
-        for what, number in row.items()
+        Count(folder, quantity, _count(splits[folder], quantity) if folder in splits else None, number)
+        for folder, row in reading.expected_counts.items()
+        for quantity, number in row.items()
     )
 
 
-def _count(split: Split, what: str) -> int:
+def _count(split: Split, quantity: str) -> int:
     ids = split.person_ids
     counts = {
         "images": len(split),
@@ -146,29 +185,29 @@ def _count(split: Split, what: str) -> int:
         "junk": int(np.count_nonzero(ids == JUNK)),
         "distractors": int(np.count_nonzero(ids == DISTRACTOR)),
     }
-    if what not in counts:
+    if quantity not in counts:
         rule = "a rendering counts images, identities, cameras, junk and distractors"
-        raise InputError(rule, what, "render the folder again")
-    return counts[what]
+        raise InputError(rule, quantity, "render the folder again")
+    return counts[quantity]
 
 
-def _differing(counts: Sequence[Count], **mends: str) -> list[str]:
-    """Every difference; ``mends`` for "fewer" and "more" stand behind the first of either kind alone."""
-    said = []
+def _deviations(counts: Sequence[Count], **mends: str) -> list[str]:
+    """Describe every difference; the mend for "fewer" and "more" follows only the first of its kind."""
+    messages = []
     for count in counts:
-        if count.found is None or count.agrees:
+        if count.actual is None or count.agrees:
             continue
-        way = "fewer" if count.found < count.expected else "more"
+        way = "fewer" if count.actual < count.expected else "more"
         mend = f"; {mends.pop(way)}" if way in mends else ""
-        said.append(
-            f"{count.folder} holds {counted(count.found, count.what)},"
-            f" {abs(count.expected - count.found):,} {way} than belong there{mend}"
+        messages.append(
+            f"{count.folder} has {counted(count.actual, count.quantity)},"
+            f" {abs(count.expected - count.actual):,} {way} than expected{mend}"
         )
-    return said
+    return messages
 
 
 def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path:
-    """Where it is noted which images could be read: by root and what is read there."""
+    """Return the file that records which images could be read, one for each root and set of options."""
     read = sorted((key, value) for key, value in options.items() if key != "trial")
     key = hashlib.sha256(repr((str(root), name, read)).encode("utf-8", "surrogateescape")).hexdigest()
     return files.home() / "checked" / f"{key[:16]}.json"
@@ -177,40 +216,40 @@ def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path
 def _unreadable(
     paths: Sequence[Path], record: Path, progress: bool, again: bool
 ) -> tuple[list[Unreadable], int]:
-    """The files that cannot be decoded, and how many were not tried, because they could be before.
-
-    What could be decoded is kept in ``record``, with sizes and times; one that is lost costs time alone.
-    """
-    known = {} if again else find_json(record) or {}
+    """Return the files that cannot be decoded, and the number of files that were skipped."""
+    # The record holds sizes and times of the files that could be decoded. A lost record costs only time.
+    recorded = {} if again else find_json(record) or {}
     states = {}
     for path in paths:
         try:
-            status = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, tens of thousands
+            status = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, for tens of thousands
         except OSError:
-            continue  # the decoder says what is wrong with it
-        # The time of the last change tells of a damaged copy whose time of writing was put back.
+            continue  # the decoder reports the reason
+        # The time of the last change reveals a damaged copy whose modification time was restored.
         states[str(path)] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    waiting = [path for path in paths if known.get(str(path)) != states.get(str(path), "")]
-    blocks = decode_blocks(waiting, None, title="reading every image", progress=progress and bool(waiting))
+    unchecked = [path for path in paths if recorded.get(str(path)) != states.get(str(path), "")]
+    blocks = decode_blocks(
+        unchecked, None, title="reading every image", progress=progress and bool(unchecked)
+    )
     unreadable = [image for block in blocks for image in block if isinstance(image, Unreadable)]
     damaged = {str(image.path) for image in unreadable}
-    if waiting:
-        with contextlib.suppress(InputError):  # a check needs no folder that can be written
+    if unchecked:
+        with contextlib.suppress(InputError):  # a check needs no writable folder
             write_json(record, {path: state for path, state in states.items() if path not in damaged})
-    return unreadable, len(paths) - len(waiting)
+    return unreadable, len(paths) - len(unchecked)
 
 
 def counts_by_identity(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Images and cameras of each identity of a split, junk and distractors left out: two int64 (K,)."""
-    known = split.person_ids > 0
-    persons, cameras = split.person_ids[known], split.camera_ids[known]
+    """Count the images and cameras of each identity without junk and distractors: two int64 arrays (K,)."""
+    is_person_n = split.person_ids > 0
+    persons, cameras = split.person_ids[is_person_n], split.camera_ids[is_person_n]
     images_k = np.unique(persons, return_counts=True)[1]
     sightings = np.unique(np.stack([persons, cameras]), axis=1)
     return images_k, np.unique(sightings[0], return_counts=True)[1]
 
 
 def counts_by_camera(benchmark: Benchmark) -> tuple[np.ndarray, list[int]]:
-    """Images of each split and camera, int64 (3, cameras) in the order train, query, gallery; the cameras."""
+    """Count images by split (train, query, gallery) and camera, int64 (3, C); also return the camera ids."""
     splits = (benchmark.train, benchmark.query, benchmark.gallery)
     cameras = np.unique(np.concatenate([split.camera_ids for split in splits])).tolist()
     counts = [[np.count_nonzero(split.camera_ids == camera) for camera in cameras] for split in splits]
@@ -218,23 +257,18 @@ def counts_by_camera(benchmark: Benchmark) -> tuple[np.ndarray, list[int]]:
 
 
 def image_sizes(split: Split, *, most: int = 2000, seed: int = 0) -> np.ndarray:
-    """Height and width in pixels of a split's files, int64 (N, 2); of ``most`` drawn ones if there are more.
-
-    Only the headers are read.
-    """
-    chosen = np.random.default_rng(seed).permutation(len(split))[:most]
+    """Read height and width in pixels from the headers of at most ``most`` random files, int64 (N, 2)."""
+    indices = np.random.default_rng(seed).permutation(len(split))[:most]
     sizes = []
-    for index in np.sort(chosen):
+    for index in np.sort(indices):
         with Image.open(split.paths[index]) as image:
             sizes.append((image.height, image.width))
     return np.array(sizes)
 
 
 def shared_images(benchmark: Benchmark) -> list[tuple[Path, ...]]:
-    """Groups of files with the very same bytes, of which one is a training and another a test image.
-
-    The query's own copy in the gallery, which some sets have, is no leak and not listed.
-    """
+    """Find groups of identical files that include both a training and a test image."""
+    # A query's copy in the gallery, which some benchmarks have, is no leak and is not listed.
     groups: dict[bytes, list[tuple[bool, Path]]] = defaultdict(list)
     for split, training in ((benchmark.train, True), (benchmark.query, False), (benchmark.gallery, False)):
         for path in split.paths:
@@ -247,11 +281,9 @@ def shared_images(benchmark: Benchmark) -> list[tuple[Path, ...]]:
 
 
 def rendered_truth(root: Path) -> dict[str, np.ndarray]:
-    """The columns of a rendered benchmark's ``factors.csv``: text as it stands, numbers as float64.
-
-    Angles are in radians, lengths in metres; one row for each image.
-    """
-    rows = table(root / "factors.csv")
+    """Read the columns of a rendered benchmark's ``factors.csv``; numbers as float64, one row per image."""
+    # Angles are in radians, lengths in metres.
+    rows = read_table(root / "factors.csv")
     columns = {}
     for name in rows[0]:
         values = [row[name] for row in rows]

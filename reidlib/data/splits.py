@@ -1,4 +1,4 @@
-"""Images of persons: a list with person and camera of each, and the labels that training takes from it."""
+"""Lists of images with person and camera ids, and the class labels that training takes from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from reidlib.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images of persons: equally long paths, person ids and camera ids.
+    """Image files with the person id and the camera id of each.
 
-    ``paths`` becomes a tuple of ``Path``; ``person_ids`` and ``camera_ids`` become read-only int64 arrays
-    (N,), copies of what was given. Person id -1 is junk, 0 a distractor. A split may be empty; a
-    benchmark's may not.
+    A split may be empty, but a benchmark's train, query and gallery may not.
 
-    Raises ``InputError`` for unequal lengths or ids that are not whole numbers.
+    Attributes:
+        paths: N image files; stored as a tuple of ``Path``.
+        person_ids: Person ids (N,); stored as a read-only int64 copy. -1 is junk, 0 a distractor.
+        camera_ids: Camera ids (N,); stored as a read-only int64 copy.
+
+    Raises:
+        InputError: If the lengths differ, or ids are not whole numbers.
     """
 
     paths: tuple[Path, ...]
@@ -27,7 +31,7 @@ class Split:
     camera_ids: np.ndarray
 
     def __post_init__(self):
-        # Path(path) would make a copy of what is one already, and there may be half a million.
+        # Path(path) would copy a path that is a Path already, and there may be half a million.
         paths = tuple(path if isinstance(path, Path) else Path(path) for path in self.paths)
         object.__setattr__(self, "paths", paths)
         for name in ("person_ids", "camera_ids"):
@@ -43,26 +47,23 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def select(self, chosen: np.ndarray) -> Split:
-        """The split's rows that ``chosen`` names: a boolean mask (N,) or indices in the wanted order."""
-        indices = np.arange(len(self))[chosen]
+    def select(self, rows: np.ndarray | Sequence[int]) -> Split:
+        """Select images by a boolean mask (N,) or by indices, whose order is kept."""
+        indices = np.arange(len(self))[rows]
         return Split(
             tuple(self.paths[index] for index in indices), self.person_ids[indices], self.camera_ids[indices]
         )
 
 
 def training_labels(person_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class labels of images, int64 (N,) in 0..K-1, and the person behind each label, ascending int64 (K,).
-
-    An image's label is its person's place among the sorted person ids. They are sorted, so that the same
-    folder gives the same classifier rows in every process: enumerating a set (as torchreid does) does not.
-    """
+    """Return class labels, int64 (N,) in 0..K-1, and each label's person id, ascending int64 (K,)."""
+    # Sorted ids give the same classifier rows in every process. Enumerating a set (as torchreid) does not.
     identities_k, labels_n = np.unique(person_ids, return_inverse=True)
     return labels_n.astype(np.int64), identities_k
 
 
 def concatenated(splits: Sequence[Split]) -> Split:
-    """The images of several splits in one, in their order."""
+    """Concatenate several splits in the given order."""
     return Split(
         tuple(path for split in splits for path in split.paths),
         np.concatenate([split.person_ids for split in splits]),
@@ -76,7 +77,7 @@ def _read_only_ids(field: str, values: object) -> np.ndarray:
         raise InputError(
             f"{field} is a one-dimensional array of whole numbers",
             f"shape {ids.shape} of {ids.dtype}",
-            "pass integers, one an image",
+            "pass integers, one for each image",
         )
     ids = ids.astype(np.int64)  # a copy, so that freezing it leaves the caller's array writable
     ids.flags.writeable = False

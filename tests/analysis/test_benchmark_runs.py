@@ -94,7 +94,7 @@ def test_rows_are_means_over_the_partitions(folders):
     assert own.num_trials == 3
     assert not own.pretrained
     assert own.missing() == []
-    assert own.incomplete.startswith("probe holds 4 images, 246 fewer than belong there")
+    assert own.incomplete.startswith("probe has 4 images, 246 fewer than expected")
     rows = own_rows(GRID, own)
     assert [row["method"] for row in rows] == [
         "this suite: jlml, profile smoke, incomplete benchmark",

@@ -78,7 +78,7 @@ def test_images_in_another_memory_format_give_the_same():
     )
 
 
-def test_normalise_is_torchvisions():
+def test_normalisation_equals_torchvisions():
     images = batch()
     scaled = functional.to_dtype(images, torch.float32, scale=True)
     expected = functional.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
@@ -86,7 +86,7 @@ def test_normalise_is_torchvisions():
     assert normalise_images(images).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_nothing_asked_nothing_changed():
+def test_without_variations_images_do_not_change():
     images = batch()
     assert torch.equal(augment(images, generator()), normalise_images(images))
 
@@ -117,7 +117,7 @@ def test_erased_rectangles_keep_to_area_and_aspect():
     assert area.max() > 0.35 and area.min() < 0.03
 
 
-def test_a_variation_leaves_the_draws_of_the_others_alone():
+def test_a_variation_does_not_change_the_draws_of_others():
     moved = {"flip": 0.5, "pad": 4}
     plain = draw_variations(50, SIZE, generator(), **moved)
     for change in ({"erase": 0.7}, {"colour_jitter": 0.3}):

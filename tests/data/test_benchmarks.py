@@ -68,7 +68,7 @@ def test_a_name_that_does_not_parse_is_named(market):
 
 
 @pytest.mark.parametrize("name", ["0001c1s1_000151_01.jpg", "-2_c1s1_000151_01.jpg", "0001_cx_01.jpeg"])
-def test_near_names_do_not_parse_either(market, name):
+def test_similar_names_do_not_parse(market, name):
     write_image(market / "bounding_box_test" / name)
     assert "PERSON_cCAMERA" in refusal("market1501", market)
 
@@ -78,12 +78,12 @@ def test_a_missing_root_suggests_its_neighbour(market):
     assert "there is no zzz in" in refusal("market1501", market.parent / "zzz" / "deeper")
 
 
-def test_an_archive_is_no_folder(market):
+def test_an_archive_is_refused_as_a_folder(market):
     archive = market.parent / "market.zip"
     archive.write_bytes(b"PK")
     assert "unpack it" in refusal("market1501", archive)
     image = market / "query" / MINIATURE["query"][0]
-    assert f"the file {image}; give the folder it lies in: {market / 'query'}" in refusal("market1501", image)
+    assert f"the file {image}; give the folder it is in: {market / 'query'}" in refusal("market1501", image)
 
 
 def test_missing_and_misspelt_folders(market):
@@ -92,7 +92,7 @@ def test_missing_and_misspelt_folders(market):
     assert "lacks query" in text and "rename Querry to query" in text
     (market / "Querry").rename(market.parent / "away")
     text = refusal("market1501", market)
-    assert "lacks query and holds bounding_box_test, bounding_box_train" in text
+    assert "lacks query and contains bounding_box_test, bounding_box_train" in text
     assert "rename" not in text
 
 
@@ -115,7 +115,7 @@ def test_overlap_and_a_single_camera_are_refused(market):
         for path in (market / folder).glob("[0-9-]*.jpg"):
             if "_c1" not in path.name:
                 path.unlink()
-    assert "with one camera no query can have a match" in refusal("market1501", market)
+    assert "with one camera no query has a match" in refusal("market1501", market)
 
 
 def test_unknown_names_trials_and_keywords(market):
@@ -133,13 +133,13 @@ def test_the_rendered_folder_is_the_same_reader_with_a_count(rendered):
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"counts": {"query": 1}}'])
-def test_a_folder_that_was_not_rendered_says_how_to(market, content):
+def test_a_folder_without_rendering_file_is_refused(market, content):
     if content is not None:
         (market / "rendering.json").write_text(content)
     assert "reidlib render SIZE FOLDER" in refusal("synthetic", market)
 
 
-def test_a_rendered_folder_is_found_one_level_off(rendered):
+def test_a_rendered_folder_one_level_off_is_suggested(rendered):
     assert f"one level too high: give {rendered}" in refusal("synthetic", rendered.parent)
     assert f"one level too low: give {rendered}" in refusal("synthetic", rendered / "query")
 
@@ -147,7 +147,7 @@ def test_a_rendered_folder_is_found_one_level_off(rendered):
 def test_a_sound_rendering_passes_the_check(rendered):
     report = check("synthetic", rendered, progress=False)
     assert report.ok and not report.remarks
-    found = {(count.folder, count.what): count.found for count in report.counts}
+    found = {(count.folder, count.quantity): count.actual for count in report.counts}
     assert found == {(folder, what): n for folder, row in COUNTS.items() for what, n in row.items()}
     assert "complete and readable" in report.text()
 
@@ -166,7 +166,7 @@ def test_the_check_lists_everything_at_once(rendered):
     assert "3 unreadable" in text and str(test / "0003_c1s1_000051_01.jpg") in text
     assert "portrait.jpg" in text
     assert "no person is in both training and test; got 1 in both: 2" in text
-    assert "bounding_box_test holds 3 identities, 1 more than belong there" in text
+    assert "bounding_box_test has 3 identities, 1 more than expected" in text
     assert "differs" in text
 
 
@@ -176,19 +176,19 @@ def test_the_check_goes_on_past_a_missing_folder(rendered):
     report = check("synthetic", rendered, progress=False)
     assert not report.ok
     assert "lacks query" in report.text() and "1 unreadable" in report.text()
-    assert [count.found for count in report.counts if count.folder == "query"] == [None] * 3
+    assert [count.actual for count in report.counts if count.folder == "query"] == [None] * 3
 
 
-def test_a_part_of_market1501_is_no_market1501(market):
+def test_an_incomplete_market1501_fails_the_check(market):
     report = check("market1501", market, progress=False)
     assert not report.ok
     text = report.text()
-    assert "query holds 2 images, 3,366 fewer than belong there" in text
-    assert "identities 1 to 1501 of which nothing is there: 4, 5, 6, 8" in text
+    assert "query has 2 images, 3,366 fewer than expected" in text
+    assert "identities from 1 to 1501 without any image: 4, 5, 6, 8" in text
 
 
 @pytest.mark.parametrize("name", ["market1501", "dukemtmc", "synthetic"])
-def test_a_folder_one_level_off_is_all_that_is_said(rendered, name):
+def test_a_folder_one_level_off_is_the_only_problem(rendered, name):
     for root, way in ((rendered.parent, "high"), (rendered / "query", "low")):
         report = check(name, root, progress=False)
         (problem,) = report.problems
@@ -205,17 +205,17 @@ def test_a_folder_one_level_off_is_all_that_is_said(rendered, name):
 def test_a_trial_that_cannot_be_loaded_is_a_problem(rendered):
     assert check("synthetic", rendered, progress=False, trial=0).ok
     assert count_deviations("synthetic", rendered, trial=0) == []
-    refused = "synthetic has trial 0 only; got trial 3; choose one of those"
+    refused = "synthetic has trial 0 only; got trial 3; choose one of these"
     assert check("synthetic", rendered, progress=False, trial=3).problems == (refused,)
     assert count_deviations("synthetic", rendered, trial=3) == [refused]
     # What the survey says already is said once, and a trial is no excuse for another keyword.
     write_image(rendered / "bounding_box_test" / "portrait.jpg")
     assert check("synthetic", rendered, progress=False, trial=0).text().count("portrait.jpg") == 1
-    with pytest.raises(InputError, match="protocol keywords: none; got boxes"):
+    with pytest.raises(InputError, match="protocol keywords of synthetic are: none; got boxes"):
         check("synthetic", rendered, progress=False, trial=0, boxes="detected")
 
 
-def test_one_is_no_plural(rendered):
+def test_counts_of_one_are_singular(rendered):
     assert [counted(1, what) for what in ("identities", "boxes", "images", "junk")] == [
         "1 identity",
         "1 box",
@@ -230,8 +230,8 @@ def test_one_is_no_plural(rendered):
     assert counted(1_000, "identities") == "1,000 identities" and counted(0, "cameras") == "0 cameras"
     (rendered / "query" / "0003_c2s1_000001_00.jpg").unlink()
     text = check("synthetic", rendered, progress=False).text()
-    assert "query holds 1 image, 1 fewer than belong there" in text
-    assert "query holds 1 identity, 1 fewer" in text and "query holds 1 camera, 1 fewer" in text
+    assert "query has 1 image, 1 fewer than expected" in text
+    assert "query has 1 identity, 1 fewer" in text and "query has 1 camera, 1 fewer" in text
 
 
 def test_queries_without_match_are_a_remark(rendered):
@@ -243,7 +243,7 @@ def test_queries_without_match_are_a_remark(rendered):
     assert report.remarks == ("1 of 2 queries have no match: 0001_c1s1_001051_00.jpg",)
 
 
-def test_the_check_of_nothing_is_refused(tmp_path):
+def test_the_check_of_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="exists"):
         check("market1501", tmp_path / "nowhere", progress=False)
     with pytest.raises(InputError, match="is one of"):
@@ -285,7 +285,7 @@ def test_boxes_are_those_of_the_queries_cameras(boxed):
     assert all(path.parent.name == "gt_bbox" for path in benchmark.boxes.paths)
 
 
-def test_boxes_are_no_part_of_the_fingerprint(boxed):
+def test_the_fingerprint_ignores_boxes(boxed):
     with_boxes = load("market1501", boxed)
     (boxed / "gt_bbox").rename(boxed.parent / "away")
     without = load("market1501", boxed)
@@ -296,7 +296,7 @@ def test_boxes_are_no_part_of_the_fingerprint(boxed):
 def test_a_query_without_a_box_is_named(boxed):
     (boxed / "gt_bbox" / "0003_c2s1_000001_00.jpg").unlink()
     text = refusal("market1501", boxed)
-    assert "1 query without: " in text and "0003_c2s1_000001_00.jpg" in text
+    assert "1 query without a box: " in text and "0003_c2s1_000001_00.jpg" in text
     (boxed / "gt_bbox" / "0001.jpg").write_bytes(b"")
     assert "PERSON_cCAMERA" in refusal("market1501", boxed)
 
@@ -304,13 +304,14 @@ def test_a_query_without_a_box_is_named(boxed):
 def test_the_check_counts_and_reads_the_boxes(boxed):
     report = check("market1501", boxed, progress=False)
     assert (
-        "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images; about 25,259" in report.text()
+        "gt_bbox contains 3 boxes of the queries, for multi-query, among 6 images; about 25,259"
+        in report.text()
     )
     (boxed / "gt_bbox" / "0001_c1s2_038021_00.jpg").write_bytes(b"")
     (boxed / "gt_bbox" / "0003_c2s1_000001_00.jpg").unlink()
     text = check("market1501", boxed, progress=False).text()
     assert "1 unreadable" in text and "0001_c1s2_038021_00.jpg" in text
-    assert "every query has one of its person in its camera; got 1 query" in text
+    assert "each query has a box of its person in its camera; got 1 query" in text
     (boxed / "gt_bbox" / "0001.jpg").write_bytes(b"")
     assert "PERSON_cCAMERA" in check("market1501", boxed, progress=False).text()
 
@@ -331,7 +332,7 @@ def test_the_embedded_benchmark_pools_over_its_own_images(rendered):
     assert benchmark.boxes.camera_ids.tolist() == [1, 2, 1, 1]
 
 
-def test_what_could_be_read_is_not_read_again(rendered, tmp_path, monkeypatch):
+def test_readable_images_are_not_read_again(rendered, tmp_path, monkeypatch):
     read = []
     decoder = checking.decode_blocks
 
@@ -375,7 +376,7 @@ def test_damage_that_leaves_size_and_time_is_found(rendered):
     assert f"{image.name} (not an image)" in check("synthetic", rendered, progress=False).text()
 
 
-def test_a_benchmark_in_one_word():
+def test_a_specification_is_parsed():
     assert parse("market1501") == ("market1501", {})
     assert parse("market1501,distractors=true") == ("market1501", {"distractors": True})
     assert parse("cuhk03,boxes=detected,split=new,trial=0") == (
@@ -389,28 +390,28 @@ def test_a_benchmark_in_one_word():
     ("text", "words"),
     [
         ("market1505", "did you mean market1501?"),
-        ("market1501,distractors", "write an = in each option"),
+        ("market1501,distractors", "write each option as KEYWORD=VALUE"),
         ("market1501,distractors=yes", "distractors is true or false; got 'yes'"),
         ("cuhk01,test_persons=many", "test_persons is a whole number"),
         ("cuhk01,trial=-1", "trial is a whole number"),
         ("cuhk03,box=detected", "did you mean boxes?"),
-        ("dukemtmc,boxes=detected", "protocol keywords: none"),
+        ("dukemtmc,boxes=detected", "protocol keywords of dukemtmc are: none"),
         ("", "a benchmark is one of"),
     ],
 )
-def test_a_wrong_word_is_named(text, words):
+def test_a_wrong_specification_is_refused(text, words):
     with pytest.raises(InputError) as caught:
         parse(text)
     assert words in str(caught.value)
 
 
-def test_a_specification_is_read_again(market):
+def test_a_specification_loads_the_same_benchmark(market):
     benchmark = load_specified("market1501,trial=0", market)
     assert benchmark.specification == "market1501"
     assert load_specified(benchmark.specification, benchmark.root).fingerprint == benchmark.fingerprint
 
 
-def test_each_guide_stands_alone_and_names_options_that_there_are():
+def test_each_guide_is_complete_and_names_existing_options():
     assert set(GUIDES) <= set(BENCHMARKS)
     for name, guide in GUIDES.items():
         text = " ".join((guide.source, guide.layout, guide.know))
@@ -421,7 +422,7 @@ def test_each_guide_stands_alone_and_names_options_that_there_are():
     assert "market1501,distractors=true" in GUIDES["market1501"].layout
 
 
-def test_duke_is_read_by_its_names(tmp_path):
+def test_dukemtmc_is_read(tmp_path):
     names = {
         "bounding_box_train": ("0001_c1_f0044158.jpg", "0001_c8_f0044278.jpg", "0007_c2_f0046182.jpg"),
         "query": ("0005_c2_f0046985.jpg",),
@@ -438,7 +439,7 @@ def test_duke_is_read_by_its_names(tmp_path):
     assert benchmark.gallery.person_ids.tolist() == [5, 5, 6]
     assert benchmark.boxes is None and benchmark.protocols == {}
     report = check("dukemtmc", root, progress=False)
-    assert "bounding_box_train holds 3 images, 16,519 fewer than belong there" in report.text()
+    assert "bounding_box_train has 3 images, 16,519 fewer than expected" in report.text()
     assert f"one level too high: give {root}" in refusal("dukemtmc", root.parent)
 
 
@@ -450,7 +451,7 @@ def test_a_nested_extra_folder_is_found(market):
     assert f"two levels too high: give {moved}" in refusal("market1501", outer)
 
 
-def test_all_folders_that_may_be_meant_are_named(rendered, tmp_path):
+def test_all_candidate_folders_are_named(rendered, tmp_path):
     both = tmp_path / "both"
     shutil.copytree(rendered, both / "rendered")
     shutil.copytree(rendered, both / "DukeMTMC-reID")
@@ -470,21 +471,21 @@ def test_all_folders_that_may_be_meant_are_named(rendered, tmp_path):
     assert "copy3 and 3 more" in refusal("market1501", both)
 
 
-def test_what_lacks_is_mended_once(market, rendered):
+def test_the_mend_for_missing_images_is_given_once(market, rendered):
     whole = "unpack or copy the archive again, completely"
     problems = check("market1501", market, progress=False).problems
     assert [problem for problem in problems if whole in problem] == [
-        f"bounding_box_train holds 5 images, 12,931 fewer than belong there; {whole}"
+        f"bounding_box_train has 5 images, 12,931 fewer than expected; {whole}"
     ]
     assert not any(whole in difference for difference in count_deviations("market1501", market))
     write_image(rendered / "query" / "0003_c2s1_000002_00.jpg")
     write_image(rendered / "query" / "0001_c3s1_000002_00.jpg")
     (rendered / "bounding_box_train" / MINIATURE["bounding_box_train"][0]).unlink()
     assert check("synthetic", rendered, progress=False).problems == (
-        "bounding_box_train holds 4 images, 1 fewer than belong there; remove the folder and render it again:"
+        "bounding_box_train has 4 images, 1 fewer than expected; remove the folder and render it again:"
         " reidlib render SIZE FOLDER",
-        "query holds 4 images, 2 more than belong there; take out what does not belong there",
-        "query holds 3 cameras, 1 more than belong there",
+        "query has 4 images, 2 more than expected; remove the files that do not belong there",
+        "query has 3 cameras, 1 more than expected",
     )
 
 
@@ -500,7 +501,7 @@ def test_an_emptied_folder_is_named_by_the_check(market):
 
 
 @pytest.mark.parametrize("name", ["market1501", "dukemtmc", "cuhk01", "cuhk03", "grid", "viper", "folder"])
-def test_an_archive_that_lies_in_the_folder_is_named(tmp_path, name):
+def test_an_archive_in_the_folder_is_named(tmp_path, name):
     root = tmp_path / "far" / "packed"
     root.mkdir(parents=True)
     (root / "some.tar.gz").write_bytes(b"")
@@ -510,39 +511,37 @@ def test_an_archive_that_lies_in_the_folder_is_named(tmp_path, name):
     # Nothing is there to be counted.
     assert not report.counts and "identities" not in report.text()
     (root / "other.ZIP").write_bytes(b"")
-    assert (
-        "; unpack the one that is meant: other.ZIP, some.tar.gz" in check(name, root, progress=False).text()
-    )
+    assert "; unpack the right one of: other.ZIP, some.tar.gz" in check(name, root, progress=False).text()
 
 
-def test_a_check_lists_what_the_folders_lack_before_what_lies_beside_them(boxed):
+def test_a_check_lists_missing_images_before_other_problems(boxed):
     (boxed / "gt_bbox" / "nobody.jpg").write_bytes(b"")
     problems = check("market1501", boxed, progress=False, distractors=True).problems
-    said = ("identities 1 to 1501", "an image's name begins", "further distractors lie in")
+    said = ("identities from 1 to 1501", "an image's name starts", "further distractors are in")
     places = [place for words in said for place, one in enumerate(problems) if one.startswith(words)]
     assert places == sorted(places) and len(places) == len(said)
 
 
-def test_distractors_and_boxes_are_counted_against_what_belongs_there(boxed):
+def test_distractors_and_boxes_are_compared_with_expected_numbers(boxed):
     folder = boxed / "distractors_500k"
     folder.mkdir()
     for index in range(2):
         write_image(folder / f"{index}.jpg", seed=index)
     remarks = check("market1501", boxed, progress=False, distractors=True).remarks
-    assert "2 further distractors; about 500,000 belong there" in remarks
+    assert "2 further distractors; about 500,000 are expected" in remarks
     assert (
-        "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images; about 25,259 belong there"
+        "gt_bbox contains 3 boxes of the queries, for multi-query, among 6 images; about 25,259 are expected"
         in remarks
     )
 
 
-def test_as_many_as_belong_there_need_no_word(boxed, monkeypatch):
-    monkeypatch.setattr("reidlib.data.readers.market.BOXES_ABOUT", len(BOXES))
+def test_a_complete_number_needs_no_remark(boxed, monkeypatch):
+    monkeypatch.setattr("reidlib.data.readers.market.APPROXIMATE_BOXES", len(BOXES))
     remarks = check("market1501", boxed, progress=False).remarks
-    assert "gt_bbox holds 3 boxes of the queries, for multi-query, among 6 images" in remarks
+    assert "gt_bbox contains 3 boxes of the queries, for multi-query, among 6 images" in remarks
 
 
-def test_what_was_parsed_is_the_callers_own():
+def test_parsed_options_belong_to_the_caller():
     name, options = parse("cuhk03,boxes=detected")
     options["trial"] = 3
     assert parse("cuhk03,boxes=detected") == (name, {"boxes": "detected"})

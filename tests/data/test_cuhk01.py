@@ -4,7 +4,7 @@ from miniature import write_image
 from small_miniatures import CUHK01_NAMES, write_cuhk01
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import counts_of
+from reidlib.data.check import compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
@@ -66,7 +66,7 @@ def test_trials_part_the_persons_differently(root):
 
 def test_the_number_of_test_persons_must_leave_some(root):
     text = refusal(root)
-    assert "test_persons=486 of the 4 persons that are there" in text
+    assert "test_persons=486 of 4 persons in the folder" in text
     assert "unpack the archive completely, or choose test_persons from 1 to 3" in text
     assert len(load("cuhk01", root, test_persons=1).query) == 2
     assert "test_persons=0" in refusal(root, test_persons=0)
@@ -81,12 +81,12 @@ def test_own_partitions(root):
     absolute = load("cuhk01", root, partitions=str(root / "mine.json"))
     assert absolute.fingerprint == benchmark.fingerprint
     assert "trials 0 to 2" in refusal(root, trial=3, partitions="mine.json")
-    assert "leave one of the two out" in refusal(root, test_persons=3, partitions="mine.json")
+    assert "leave out one of the two" in refusal(root, test_persons=3, partitions="mine.json")
     assert len(load("cuhk01", root, test_persons=2, partitions="mine.json").query) == 4
-    assert "holds no comma" in refusal(root, partitions="a,b.json")
+    assert "has no comma" in refusal(root, partitions="a,b.json")
     write_image(root / "campus" / "0971001.png")
     write_image(root / "campus" / "0971003.png")
-    assert "of cuhk01 with its 5 persons" in refusal(root, partitions="mine.json")
+    assert "for cuhk01 with 5 persons" in refusal(root, partitions="mine.json")
 
 
 def test_folders_above_and_below_are_found(root, tmp_path):
@@ -107,7 +107,7 @@ def test_images_outside_campus_are_found(root, tmp_path):
     (root / "campus").rename(tmp_path / "images")
     root.rmdir()
     text = refusal(tmp_path / "images")
-    assert "got 15 images in" in text and "move them into a folder campus" in text
+    assert "got 15 images in" in text and f"move them into a new folder {tmp_path / 'images/campus'}" in text
     assert [text] == read("cuhk01", tmp_path / "images").all_problems
 
 
@@ -136,7 +136,7 @@ def test_every_strange_name_is_listed(root):
 def test_a_person_of_one_camera_only_is_refused(root):
     (root / "campus" / "0005004.png").unlink()
     text = refusal(root, test_persons=2)
-    assert "2 images of persons whom only one of them shows" in text and "0005001.png" in text
+    assert "2 images of persons who are in only one of them" in text and "0005001.png" in text
     assert read("cuhk01", root, test_persons=2).all_problems == [text]
 
 
@@ -149,9 +149,9 @@ def test_an_empty_folder_is_refused(root):
 def test_the_survey_counts_against_the_whole_set(root):
     reading = read("cuhk01", root, test_persons=2)
     assert reading.all_problems == []
-    counts = {count.what: (count.found, count.expected) for count in counts_of(reading)}
+    counts = {count.quantity: (count.actual, count.expected) for count in compare_counts(reading)}
     assert counts == {"images": (15, 3884), "identities": (4, 971), "cameras": (2, 2)}
-    assert "test_persons=486 of the 4" in read("cuhk01", root).all_problems[0]
+    assert "test_persons=486 of 4" in read("cuhk01", root).all_problems[0]
     assert "No such file" in read("cuhk01", root, partitions="no.json").all_problems[0]
     with pytest.raises(InputError, match="there is no nowhere"):
         read("cuhk01", root / "nowhere")

@@ -26,10 +26,10 @@ from scipy.io import savemat
 
 from reidlib import files
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import check, counts_of
+from reidlib.data.check import check, compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.cuhk03 import archive
-from reidlib.data.readers.cuhk03.archive import extract, identity
+from reidlib.data.readers.cuhk03.archive import archive_identity, extract
 from reidlib.data.readers.layout import official_counts
 from reidlib.errors import InputError
 
@@ -39,7 +39,7 @@ NUM_LABELLED, NUM_DETECTED = 68, 71
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Whatever is generated goes to a folder of this test."""
+    """All generated files go to a folder of this test."""
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -65,7 +65,7 @@ def release(written, tmp_path):
 
 @pytest.fixture
 def ready_made(tmp_path):
-    """CUHK03-NP: person 9 trains, person 3 is asked for by both cameras."""
+    """CUHK03-NP: person 9 is for training, person 3 is a query of both cameras."""
     root = tmp_path / "data" / "cuhk03-np"
     for number, kind in enumerate(("labeled", "detected")):
         for folder, names in {
@@ -122,7 +122,7 @@ def test_the_first_trial_is_as_counted_by_hand(release):
         "single-shot": Protocol("single", draws=10),
         "single-shot, view 1 to 2": Protocol("single", draws=10, query_cameras=(1,)),
     }
-    assert benchmark.extracted == identity(release / "cuhk-03.mat") and benchmark.root == release
+    assert benchmark.extracted == archive_identity(release / "cuhk-03.mat") and benchmark.root == release
     for split in (benchmark.train, benchmark.query):
         assert list(split.paths) == sorted(split.paths)
 
@@ -187,10 +187,10 @@ def test_other_pixels_are_other_data(release, split):
 
 
 def test_other_content_is_another_extraction(release):
-    before = identity(release / "cuhk-03.mat")
+    before = archive_identity(release / "cuhk-03.mat")
     load("cuhk03", release)
     write_archive(release / "cuhk-03.mat", test_sets=(((1, 2),),))
-    assert identity(release / "cuhk-03.mat") != before
+    assert archive_identity(release / "cuhk-03.mat") != before
     assert load("cuhk03", release).query.person_ids.tolist() == [2] * 6
 
 
@@ -212,7 +212,7 @@ def test_the_new_protocol_is_that_of_the_lists(release):
         assert len(benchmark.query) == 6
         assert len(benchmark.train) + len(benchmark.query) + len(benchmark.gallery) == count
         assert benchmark.num_trials == 1 and not benchmark.protocols
-        assert benchmark.extracted == identity(release / "cuhk-03.mat")
+        assert benchmark.extracted == archive_identity(release / "cuhk-03.mat")
         assert benchmark.options["split"] == "new"
     assert "cuhk03 with split=new has trial 0 only" in refusal(release, split="new", trial=1)
 
@@ -234,7 +234,7 @@ def test_the_ready_made_folders_need_no_archive(ready_made):
     assert labelled.query.person_ids.tolist() == [3, 3] and labelled.train.person_ids.tolist() == [9, 9]
     assert labelled.extracted == "" and not labelled.protocols
     assert len(load("cuhk03", ready_made, split="new", boxes="detected").gallery) == 2
-    assert "read them with split=new" in refusal(ready_made)
+    assert "with split=new" in refusal(ready_made)
     assert f"one level too low: give {ready_made}" in refusal(ready_made / "labeled", split="new")
     assert f"one level too high: give {ready_made}" in refusal(ready_made.parent, split="new")
     shutil.rmtree(ready_made / "detected" / "query")
@@ -370,11 +370,11 @@ def test_one_level_off_is_said(release, tmp_path):
     assert f"two levels too high: give {release}" in refusal(release.parent.parent)
     (release / "images").mkdir()
     assert f"one level too low: give {release}" in refusal(release / "images")
-    assert f"cuhk-03.mat; give the folder it lies in: {release}" in refusal(release / "cuhk-03.mat")
+    assert f"cuhk-03.mat; give the folder it is in: {release}" in refusal(release / "cuhk-03.mat")
     assert f"did you mean {release}?" in refusal(release.with_name("cuhk03_relaese"))
     (release / "cuhk-03.mat").rename(release / "cuhk03.mat")
     text = refusal(release)
-    assert "holds images, README.md" in text and "rename cuhk03.mat to cuhk-03.mat" in text
+    assert "contains images, README.md" in text and "rename cuhk03.mat to cuhk-03.mat" in text
     (tmp_path / "zipped").mkdir()
     (tmp_path / "zipped" / "cuhk03_release.zip").write_bytes(b"PK")
     assert "unpack cuhk03_release.zip" in refusal(tmp_path / "zipped")
@@ -390,7 +390,7 @@ def test_the_check_of_a_folder_one_level_off_says_that_alone(release, ready_made
         report = check("cuhk03", root, progress=False, split=split)
         (problem,) = report.problems
         assert problem.endswith(f": give {right}") and not report.counts
-    with pytest.raises(InputError, match=f"give the folder it lies in: {release}$"):
+    with pytest.raises(InputError, match=f"give the folder it is in: {release}$"):
         check("cuhk03", release / "cuhk-03.mat", progress=False)
 
 
@@ -405,7 +405,7 @@ def test_nothing_is_counted_where_there_is_no_archive(tmp_path):
 def test_the_check_takes_a_trial(release):
     whole = check("cuhk03", release, progress=False)
     assert check("cuhk03", release, progress=False, trial=2).problems == whole.problems
-    refused = "cuhk03 has trials 0 to 2; got trial 3; choose one of those"
+    refused = "cuhk03 has trials 0 to 2; got trial 3; choose one of these"
     assert set(check("cuhk03", release, progress=False, trial=3).problems) - set(whole.problems) == {refused}
 
 
@@ -433,12 +433,12 @@ def test_unknown_options(release):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"MATLAB 5.0 MAT-file, Platform: PCWIN64".ljust(600), "version 5 to 7; take the original"),
+        (b"MATLAB 5.0 MAT-file, Platform: PCWIN64".ljust(600), "version 5 to 7; use the original"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"\n<!DOCTYPE html><html><head>", "a web page"),
         (b"PK\x03\x04" + bytes(900), "a ZIP archive"),
         (b"", "an empty file"),
-        (bytes(2000), "no MATLAB 7.3 file (damaged, or of another version); download or copy"),
+        (bytes(2000), "not a MATLAB 7.3 file (damaged, or of another version); download or copy"),
     ],
 )
 def test_a_file_that_is_no_such_archive(release, content, said):
@@ -451,7 +451,7 @@ def test_a_truncated_archive(release):
     mat = release / "cuhk-03.mat"
     mat.write_bytes(mat.read_bytes()[:-5000])
     text = refusal(release)
-    assert "can be read to its end" in text and "truncated file" in text and "copy the file again" in text
+    assert "is readable to its end" in text and "truncated file" in text and "copy the file again" in text
 
 
 def test_a_damaged_image_names_its_cell(release):
@@ -478,7 +478,7 @@ def edited(release, edit):
 
 
 def pointed_at(file, key, content):
-    """Let the third cell of a row refer to something else: an array, or a group where it is None."""
+    """Let the third cell of a row refer to another array, or to a group if it is None."""
     there = (
         file.create_group("#refs#/new")
         if content is None
@@ -495,27 +495,30 @@ def replaced(file, key, content):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda file: file.__delitem__("labeled"), "no labeled; it holds detected, testsets"),
-        (lambda file: replaced(file, "labeled", np.zeros((1, 5))), "/labeled is float64 and no cell array"),
+        (lambda file: file.__delitem__("labeled"), "no labeled; it contains detected, testsets"),
+        (
+            lambda file: replaced(file, "labeled", np.zeros((1, 5))),
+            "/labeled is float64 and not a cell array",
+        ),
         (
             lambda file: pointed_at(file, "labeled", np.full((5, 1), file.ref, h5py.ref_dtype)),
             "pair 3 of labeled is 1 by 5 instead of persons by 10",
         ),
         (
             lambda file: pointed_at(file, "labeled", None),
-            "labeled{3} is a group and no array",
+            "labeled{3} is a group and not an array",
         ),
         (
             lambda file: pointed_at(file, "testsets", None),
-            "testsets{3} is a group and no array",
+            "testsets{3} is a group and not an array",
         ),
         (
             lambda file: file[file["testsets"][0, 1]].__setitem__((1, 0), 4),
-            "test set 2 names (1, 4), who is not there",
+            "test set 2 has (1, 4), not in the archive",
         ),
         (
             lambda file: file[file["testsets"][0, 0]].__setitem__((0, 0), 1.5),
-            "test set 1 is no list of pair and person",
+            "test set 1 is not a list of pair and person",
         ),
     ],
 )
@@ -529,15 +532,15 @@ def test_a_cell_that_is_no_colour_image_is_named(release):
         release / "cuhk-03.mat",
         show=lambda *place: picture(*place)[:, :, 0] if place[1:] == (4, 1, 7) else picture(*place),
     )
-    assert "labeled{4}{1,7} is 19 by 6 of uint8 and no colour image" in refusal(release)
+    assert "labeled{4}{1,7} is 19 by 6 of uint8 and not a colour image" in refusal(release)
 
 
 def test_an_archive_without_images(release, tmp_path):
     nobody = {kind: {(1, 1): range(1, 11)} for kind in ("labeled", "detected")}
     write_archive(release / "cuhk-03.mat", persons=(1,), test_sets=(((1, 1),),), empty=nobody)
-    assert "no labeled image in it" in refusal(release)
-    with pytest.raises(InputError, match=r"cuhk-03.mat can be read; .*; check its access rights"):
-        identity(tmp_path)  # a folder cannot be opened, nor can a file without rights
+    assert "no labeled image;" in refusal(release)
+    with pytest.raises(InputError, match=r"cuhk-03.mat is readable; .*; check its access rights"):
+        archive_identity(tmp_path)  # a folder cannot be opened, nor can a file without rights
 
 
 def test_the_lists_missing_or_damaged(release):
@@ -547,27 +550,27 @@ def test_the_lists_missing_or_damaged(release):
     write_lists(release, "labeled", labels=np.ones((5, 1)))
     assert "68 names, 5 labels, 68 cameras" in refusal(release, split="new")
     write_lists(release, "labeled", labels=new_lists("labeled")["labels"][::-1])
-    assert "counts persons and views as cuhk-03.mat does; got person 8" in refusal(release, split="new")
+    assert "numbers persons and views like cuhk-03.mat; got person 8" in refusal(release, split="new")
     shutil.copy(release / "cuhk03_new_protocol_config_detected.mat", lists)
     text = refusal(release, split="new")
-    assert "12 that are not: 1_001_1_02.png" in text and "belong to the same boxes" in text
+    assert "12 missing: 1_001_1_02.png" in text and "for the same boxes" in text
     savemat(lists, {"labels": 1})
     assert "lacks filelist, camId, train_idx" in refusal(release, split="new")
     lists.write_bytes(lists.read_bytes()[:60])
-    assert "holds the new protocol's lists" in refusal(release, split="new")
+    assert "contains the new protocol's lists" in refusal(release, split="new")
     with h5py.File(lists, "w", userblock_size=512):
         pass
     with lists.open("r+b") as stream:
         stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
     text = refusal(release, split="new")
-    assert "in version 7.3; take it from zhunzhong07/person-re-ranking" in text and "'-v7'" in text
+    assert "in version 7.3; get it from zhunzhong07/person-re-ranking" in text and "'-v7'" in text
     lists.unlink()
     text = refusal(release, split="new")
     assert "no such file" in text and "evaluation/data/CUHK03" in text
 
 
 def found_counts(reading):
-    return {(count.folder, count.what): count.found for count in counts_of(reading)}
+    return {(count.folder, count.quantity): count.actual for count in compare_counts(reading)}
 
 
 def test_the_survey_counts_every_pair(release):
@@ -577,9 +580,9 @@ def test_the_survey_counts_every_pair(release):
     assert [found[f"pair {pair}", "identities"] for pair in range(1, 6)] == [3, 2, 1, 1, 1]
     assert [found[f"pair {pair}", "images"] for pair in range(1, 6)] == [23, 20, 5, 10, 10]
     assert reading.all_problems == [
-        "testsets holds 20 sets of 100 persons; got 3 sets of 3 persons; download or copy the file again"
+        "testsets has 20 sets of 100 persons; got 3 sets of 3 persons; download or copy the file again"
     ]
-    assert "1 person with images of one view only: 6" in reading.remarks
+    assert "1 person with images from only one view: 6" in reading.remarks
     assert "trial 1: 5 of 22 queries have no match" in reading.remarks
     reading = read("cuhk03", release, split="new", boxes="detected")
     found = found_counts(reading)

@@ -5,13 +5,13 @@ from scipy.io import savemat
 from small_miniatures import GRID_TRAINING, write_grid, write_grid_mat
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import check, counts_of
+from reidlib.data.check import check, compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.partitions import training_persons
 from reidlib.errors import InputError
 
 MAT = "features_and_partitions.mat"
-THREE = f"{MAT} holds 3 partitions of 2 training persons; 10 of 125 belong there"
+THREE = f"{MAT} contains 3 partitions of 2 training persons; 10 of 125 are expected"
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_a_mat_cut_off_anywhere_is_refused(root, compressed):
 def test_an_absent_mat_is_asked_for(root):
     (root / MAT).unlink()
     text = refusal(root)
-    assert "lie in features_and_partitions.mat" in text and "copy it there" in text
+    assert "are in features_and_partitions.mat" in text and "copy it there" in text
     assert read("grid", root).all_problems == [text]
 
 
@@ -107,13 +107,13 @@ def test_an_absent_mat_is_asked_for(root):
     ("variables", "words"),
     [
         ({"ftrset": np.eye(3)}, "no trainIdxAll"),
-        ({"trainIdxAll": np.eye(3)}, "no cell array"),
+        ({"trainIdxAll": np.eye(3)}, "not a cell array"),
         ({"trainIdxAll": np.empty((1, 0), dtype=object)}, "is empty"),
         ({"trainIdxAll": [{"personIdx": [1.0]}]}, "with the fields personIdx"),
-        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [1.5, 2.0]}]}, "no positive whole numbers"),
-        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [0.0, 2.0]}]}, "no positive whole numbers"),
+        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [1.5, 2.0]}]}, "not positive whole numbers"),
+        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [0.0, 2.0]}]}, "not positive whole numbers"),
         ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [2.0, 2.0]}]}, "repeated"),
-        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [np.nan, 2.0]}]}, "no positive whole numbers"),
+        ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": [np.nan, 2.0]}]}, "not positive whole numbers"),
         ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": "two"}]}, "without persons"),
         ({"trainIdxAll": [{"a": 1, "b": 2, "personIdx": []}]}, "without persons"),
     ],
@@ -130,7 +130,7 @@ def test_a_mat_of_another_structure_is_refused(root, variables, words):
 def test_partitions_of_persons_who_are_not_there(root):
     write_grid_mat(root / MAT, ((1, 3), (2, 250)))
     text = refusal(root)
-    assert "1 person without: 250" in text and "unpack the archive completely" in text
+    assert "1 person without images: 250" in text and "unpack the archive completely" in text
     assert text in read("grid", root).all_problems
 
 
@@ -165,7 +165,7 @@ def test_the_check_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
 def test_a_trial_of_the_check_is_one_that_is_there(root):
     whole = check("grid", root, progress=False)
     assert check("grid", root, progress=False, trial=2).problems == whole.problems
-    refused = "grid has trials 0 to 2; got trial 3; choose one of those"
+    refused = "grid has trials 0 to 2; got trial 3; choose one of these"
     assert set(check("grid", root, progress=False, trial=3).problems) - set(whole.problems) == {refused}
 
 
@@ -182,7 +182,9 @@ def test_names_in_upper_case_and_strange_ones(root):
 def test_the_survey_counts_against_the_official_package(root):
     reading = read("grid", root)
     assert reading.all_problems == [THREE] and not reading.remarks
-    assert {(count.folder, count.what): (count.found, count.expected) for count in counts_of(reading)} == {
+    assert {
+        (count.folder, count.quantity): (count.actual, count.expected) for count in compare_counts(reading)
+    } == {
         ("probe", "images"): (4, 250),
         ("probe", "identities"): (4, 250),
         ("gallery", "images"): (6, 1025),
@@ -210,7 +212,7 @@ def test_a_whole_package_has_the_papers_sizes(tmp_path):
     halves = [[(7 * place + trial) % 250 + 1 for place in range(125)] for trial in range(10)]
     write_grid_mat(tmp_path / MAT, halves)
     reading = read("grid", tmp_path)
-    assert reading.all_problems == [] and all(count.agrees for count in counts_of(reading))
+    assert reading.all_problems == [] and all(count.agrees for count in compare_counts(reading))
     for trial in range(10):
         benchmark = load("grid", tmp_path, trial=trial)
         assert (len(benchmark.train), len(benchmark.query), len(benchmark.gallery)) == (250, 125, 900)

@@ -80,7 +80,7 @@ def test_every_way_of_keeping_images_gives_the_same_batches(paths, cache, reside
         np.testing.assert_array_equal(batch.permute(0, 2, 3, 1).numpy(), expected(paths)[np.asarray(order)])
 
 
-def test_the_array_is_mapped_never_loaded(paths, cache):
+def test_the_array_is_mapped_and_not_loaded(paths, cache):
     assert isinstance(open_store(paths, cache).array_nhwc, np.memmap)
     assert not open_store(paths, cache).array_nhwc.flags.writeable
 
@@ -198,7 +198,7 @@ def test_a_jpeg_that_lacks_its_last_bytes_is_refused(tmp_path, cut):
     assert isinstance(images.decode(path), images.Unreadable)
 
 
-def test_a_file_that_is_gone_is_named(paths, cache):
+def test_a_missing_file_is_named(paths, cache):
     paths[1].unlink()
     with pytest.raises(InputError, match=r"1\.jpg \(No such file"):
         open_store(paths, cache)
@@ -218,7 +218,7 @@ def test_an_interruption_leaves_nothing(paths, cache, monkeypatch):
     assert contents(cache) == []
 
 
-def test_what_a_killed_process_left_is_replaced(paths, cache):
+def test_the_file_of_a_killed_process_is_replaced(paths, cache):
     open_store(paths, cache)
     (entry,) = [cache / name for name in contents(cache)]
     entry.unlink()
@@ -227,7 +227,7 @@ def test_what_a_killed_process_left_is_replaced(paths, cache):
     assert contents(cache) == [entry.name]
 
 
-def test_a_full_disk_while_writing_is_one_line(tmp_path, cache):
+def test_a_full_disk_is_reported_in_one_line(tmp_path, cache):
     paths = [tmp_path / f"{index}.jpg" for index in range(20)]
     for path in paths:
         write_image(path, (64, 32))
@@ -249,7 +249,7 @@ def test_a_set_larger_than_the_disk_stops_before_decoding(paths, cache, decoded)
     assert decoded == [] and contents(cache) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(paths, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(paths, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="REIDLIB_HOME"):
         open_store(paths, tmp_path / "file" / "cache")

@@ -10,7 +10,7 @@ from reidlib.data import load, load_specified
 from reidlib.data.check import check
 from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own import list_own
-from reidlib.data.readers.own.division import numbers, person_numbers
+from reidlib.data.readers.own.division import number_names, number_persons
 from reidlib.errors import InputError
 from reidlib.ranking.metrics import Embeddings, evaluate
 
@@ -62,7 +62,7 @@ def own(tmp_path):
     return root
 
 
-def test_a_folder_per_person_and_camera_is_parted_by_a_fixed_rule(own):
+def test_a_folder_per_person_and_camera_is_split_by_a_fixed_rule(own):
     benchmark = load("folder", own)
     assert (benchmark.num_trials, benchmark.trial, benchmark.options) == (10, 0, {})
     # Of 1 to 4, ordered by the SHA-256 of "own images 4 persons, 2 for testing, trial 0: PLACE".
@@ -77,7 +77,7 @@ def test_a_folder_per_person_and_camera_is_parted_by_a_fixed_rule(own):
     assert benchmark.num_queries_without_match == 0
 
 
-def test_the_parting_never_changes():
+def test_the_division_never_changes():
     # Written down once: another order would make every score of before another benchmark's.
     assert seeded_order("own images 8 persons, 4 for testing, trial 0", 8) == [8, 6, 4, 1, 7, 5, 2, 3]
     assert sorted(seeded_order("any", 100)) == list(range(1, 101))
@@ -91,13 +91,13 @@ def test_trials_differ_and_test_persons_are_counted(own):
     assert three.specification == "folder,test_persons=3,trial=2"
     assert load_specified(three.specification, own).fingerprint == three.fingerprint
     assert "folder has trials 0 to 9; got trial 10" in refusal("folder", own, trial=10)
-    assert "4 of 4 such persons, 4 persons in all; use test_persons=3 or fewer" in refusal(
+    assert "4 of 4 such persons, 4 persons in total; use test_persons=3 or fewer" in refusal(
         "folder", own, test_persons=4
     )
-    assert "leave at least one person for training; got -1" in refusal("folder", own, test_persons=-1)
+    assert "at least one person is left for training; got -1" in refusal("folder", own, test_persons=-1)
 
 
-def test_the_same_wherever_the_folder_lies(own, tmp_path, monkeypatch):
+def test_the_division_does_not_depend_on_the_folders_place(own, tmp_path, monkeypatch):
     before = load("folder", own)
     shutil.copytree(own, tmp_path / "elsewhere" / "moved")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -112,22 +112,22 @@ def test_names_of_one_spelling_have_one_order(own):
     images = list_own(own)
     assert images.split.person_ids.tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     assert [person[0] for person in images.persons[::4]] == ["a", "b", "d", "c"]
-    assert numbers("person", ["é", "f", "z"]) == {"": 0, "f": 1, "z": 2, "é": 3}
-    assert numbers("person", ["e\u0301", "f", "z"]) == {"": 0, "f": 1, "z": 2, "e\u0301": 3}
+    assert number_names("person", ["é", "f", "z"]) == {"": 0, "f": 1, "z": 2, "é": 3}
+    assert number_names("person", ["e\u0301", "f", "z"]) == {"": 0, "f": 1, "z": 2, "e\u0301": 3}
 
 
 def test_whole_numbers_are_the_ids(tmp_path):
-    assert person_numbers(["0007", "12", "-1", "0000"]) == {"": 0, "0007": 7, "12": 12, "-1": -1, "0000": 0}
-    assert person_numbers(["anna", "12", "Junk", "distractors"]) == {
+    assert number_persons(["0007", "12", "-1", "0000"]) == {"": 0, "0007": 7, "12": 12, "-1": -1, "0000": 0}
+    assert number_persons(["anna", "12", "Junk", "distractors"]) == {
         "": 0,
         "12": 1,
         "anna": 2,
         "Junk": -1,
         "distractors": 0,
     }
-    assert numbers("camera", ["3", "0"]) == {"": 0, "3": 3, "0": 0}
+    assert number_names("camera", ["3", "0"]) == {"": 0, "3": 3, "0": 0}
     with pytest.raises(InputError, match="got 007 and 7; write the number in the same way"):
-        person_numbers(["7", "007"])
+        number_persons(["7", "007"])
 
 
 def test_junk_and_distractors_are_in_the_gallery(own):
@@ -136,10 +136,10 @@ def test_junk_and_distractors_are_in_the_gallery(own):
     assert sorted(benchmark.gallery.person_ids.tolist())[:3] == [-1, -1, 0]
     assert benchmark.train.person_ids.min() == 1
     remarks = "\n".join(check("folder", own, progress=False).remarks)
-    assert "2 images of junk" in remarks and "1 image of nobody" in remarks
+    assert "2 images of junk" in remarks and "1 image of distractors" in remarks
 
 
-def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
+def test_cameras_in_names_are_used_if_all_names_have_one(tmp_path):
     root = put(
         tmp_path / "named", *(f"{p}/{p}_c{c}s1_{i}.png" for p in "ab" for c in (2, 11) for i in (0, 1))
     )
@@ -150,7 +150,7 @@ def test_cameras_in_names_count_where_all_names_have_one(tmp_path):
     assert "no camera is known" in text and "_c1, _c2" in text and "folder,same_camera=true" in text
     put(root, "b/3/more.jpg")
     text = refusal("folder", root)
-    assert "got 9 images without one in" in text and "a/a_c11s1_0.png" in text
+    assert "got 9 images without a camera in" in text and "a/a_c11s1_0.png" in text
     assert len(load("folder", root, same_camera=True).train)
 
 
@@ -165,13 +165,13 @@ def test_a_camera_with_one_image_is_query_and_gallery(tmp_path):
     assert evaluate(query, query).mean_average_precision == 1.0
 
 
-def test_who_cannot_be_searched_for_is_trained_on(own):
+def test_persons_who_cannot_be_searched_for_are_for_training(own):
     put(own, "zoe/door/1.jpg", "zoe/door/2.jpg", "zara/yard/1.jpg")
     for trial in range(10):
         assert {4, 5} < set(load("folder", own, trial=trial).train.person_ids.tolist())
     remarks = check("folder", own, progress=False).remarks
     assert remarks[0] == "6 persons, 2 cameras, 19 images"
-    assert "2 persons with one camera only, who cannot be searched for: zara, zoe" in remarks
+    assert "2 persons with only one camera, who cannot be searched for: zara, zoe" in remarks
     assert any(
         "by a fixed rule, trial 0 of 10: 4 persons in 11 training images, 2 in 4" in r for r in remarks
     )
@@ -180,7 +180,7 @@ def test_who_cannot_be_searched_for_is_trained_on(own):
 def test_one_camera_is_explained_and_can_be_allowed(tmp_path):
     root = put(tmp_path / "one", *(f"{person}/front/{name}.jpg" for person in "abcd" for name in "xyz"))
     text = refusal("folder", root)
-    assert "images of the query's own person from its own camera are ignored" in text
+    assert "images of the query's person from the query's camera are ignored" in text
     assert "none of 4 persons (1 camera, 12 images)" in text
     assert "folder,same_camera=true (same_camera=True in a notebook)" in text
     benchmark = load_specified("folder,same_camera=true", root)
@@ -199,9 +199,9 @@ def test_without_cameras_training_images_have_camera_1(tmp_path):
     assert load("folder", root, same_camera=True).train.camera_ids.tolist() == [1, 1]
     put(tmp_path / "single", *(f"{person}/x.jpg" for person in "ab"))
     text = refusal("folder", tmp_path / "single", same_camera=True)
-    assert "those with two images" in text and "none of 2 persons" in text
+    assert "test persons are persons with two images" in text and "none of 2 persons" in text
     text = refusal("folder", put(tmp_path / "lonely", "a/x.jpg", "a/y.jpg"), same_camera=True)
-    assert "at least one person for training" in text and "add images of other persons" in text
+    assert "at least one person is left for training" in text and "add images of other persons" in text
 
 
 PARTED = (
@@ -216,7 +216,7 @@ PARTED = (
 )
 
 
-def test_a_parted_folder_stays_parted(tmp_path):
+def test_a_folder_with_splits_keeps_them(tmp_path):
     root = put(tmp_path / "parted", *PARTED)
     benchmark = load("folder", root)
     assert benchmark.num_trials == 1
@@ -235,7 +235,7 @@ def test_a_parted_folder_stays_parted(tmp_path):
     assert "folder has trial 0 only; got trial 1" in refusal("folder", root, trial=1)
 
 
-def test_a_parted_folder_without_any_match_is_explained(tmp_path):
+def test_a_folder_with_splits_but_no_match_is_refused(tmp_path):
     root = put(tmp_path / "parted", *(name for name in PARTED if name != "gallery/3/b_c2.jpg"))
     text = refusal("folder", root)
     assert "none of 2 queries; 1 of their 2 persons in the gallery; put images from other cameras" in text
@@ -243,21 +243,23 @@ def test_a_parted_folder_without_any_match_is_explained(tmp_path):
     assert load("folder", root, same_camera=True).num_queries_without_match == 1
     (root / "gallery/3/c_c1.jpg").unlink()
     text = refusal("folder", root, same_camera=True)
-    assert "0 of their 2 persons in the gallery; list images of the same persons in query and gallery" in text
+    assert (
+        "0 of their 2 persons in the gallery; put images of the same persons into query and gallery" in text
+    )
     (root / "gallery/-1/d_c2.jpg").unlink()
     report = check("folder", root, progress=False)
-    assert len(report.problems) == 1 and "with one camera no query can have a match" in report.problems[0]
+    assert len(report.problems) == 1 and "with one camera no query has a match" in report.problems[0]
     assert "folder,same_camera=true" in report.problems[0]
 
 
-def test_overlapping_parts_are_refused(tmp_path):
+def test_overlapping_splits_are_refused(tmp_path):
     root = put(tmp_path / "parted", *PARTED, "train/3/x_c1.jpg")
     assert "no person is in both training and test; got 1 in both: 3" in refusal("folder", root)
     assert not check("folder", root, progress=False).ok
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv"])
-def test_persons_of_both_sides_are_named_by_their_own_names(tmp_path, kind):
+def test_persons_in_training_and_test_are_named(tmp_path, kind):
     names = [f"{part}/{person}/{camera}/1.png" for part, person, camera in (
         ("train", "zoe", "1"), ("train", "bob", "1"), ("query", "zoe", "1"), ("gallery", "zoe", "2"),
         ("gallery", "amy", "1"),
@@ -272,29 +274,31 @@ def test_persons_of_both_sides_are_named_by_their_own_names(tmp_path, kind):
     assert len(problems) == 1 and "1 in both: zoe; " in problems[0]
 
 
-def test_pictures_without_persons_are_no_benchmark(tmp_path):
+def test_images_without_persons_are_refused_as_a_benchmark(tmp_path):
     flat = put(tmp_path / "far" / "flat", "1.jpg", "2.jpg")
     text = refusal("folder", flat)
-    assert "; sort them into a folder per person; pictures without persons are for `reidlib search`" in text
+    assert (
+        "; sort them into a folder per person; for images without person labels, use `reidlib search`" in text
+    )
     assert "too low" not in text
 
 
-def test_nobody_is_said_to_have_one_camera_where_cameras_are_unknown(tmp_path):
+def test_unknown_cameras_are_not_counted_as_one(tmp_path):
     root = put(tmp_path / "set", *(f"{person}/{name}.jpg" for person in "ab" for name in "xy"))
     remarks = check("folder", root, progress=False).remarks
     assert remarks[0] == "2 persons, cameras unknown, 4 images"
     assert not any("cannot be searched for" in remark for remark in remarks)
 
 
-def test_half_parted_folders_are_no_persons(tmp_path):
+def test_incomplete_splits_are_not_read_as_persons(tmp_path):
     root = put(tmp_path / "half", *(name for name in PARTED if "query" not in name))
     text = refusal("folder", root)
-    assert "which lacks query and holds gallery, train" in text
+    assert "which lacks query and contains gallery, train" in text
     (root / "gallery").rename(root / "Test")
-    assert "which lacks query, gallery and holds Test, train" in refusal("folder", root)
+    assert "which lacks query, gallery and contains Test, train" in refusal("folder", root)
     put(root, *PARTED)
     (root / "Test").rename(root / "more")
-    assert "no other images" in refusal("folder", root)
+    assert "all images of a set with splits are in" in refusal("folder", root)
 
 
 def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
@@ -309,21 +313,21 @@ def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
     assert f"one level too high: give {box / 'crops'}" in refusal("folder", box)
     put(tmp_path / "deep", "anna/door/monday/1.jpg", "bob/yard/1.jpg")
     text = refusal("folder", tmp_path / "deep")
-    assert f"such as {tmp_path / 'deep/anna/door/monday/1.jpg'}" in text and "leave out the folders" in text
+    assert f"such as {tmp_path / 'deep/anna/door/monday/1.jpg'}" in text and "remove the folders" in text
     put(tmp_path / "zip", "a/b/anna/1.jpg", "a/b/bob/1.jpg")
     assert f"two levels too high: give {tmp_path / 'zip/a/b'}" in refusal("folder", tmp_path / "zip")
     put(tmp_path / "flat", "anna/1.jpg", "bob/1.jpg")
     assert f"one level too low: give {tmp_path / 'flat'}" in refusal("folder", tmp_path / "flat" / "anna")
 
 
-def test_cameras_read_as_persons_are_led_one_level_up(own, tmp_path):
+def test_cameras_read_as_persons_suggest_the_parent_folder(own, tmp_path):
     up = f"or give {own} if the folders in anna are cameras of one person"
     assert up in refusal("folder", own / "anna")
     alone = put(tmp_path / "far" / "anna", "door/1.jpg", "yard/1.jpg")
     assert "cameras of one person" not in refusal("folder", alone)
 
 
-def test_a_level_is_named_only_where_most_folders_beside_hold_images(tmp_path):
+def test_the_parent_is_suggested_only_if_most_of_its_folders_have_images(tmp_path):
     home = put(tmp_path / "home", "flat/1.jpg", "shots/1.jpg", "more/1.jpg")
     assert f"too low: give {home}" in refusal("folder", home / "flat")
     for name in ("code", "notes", "music"):
@@ -331,7 +335,7 @@ def test_a_level_is_named_only_where_most_folders_beside_hold_images(tmp_path):
     assert "too low" not in refusal("folder", home / "flat")
 
 
-def test_loose_images_and_nothing_at_all(own, tmp_path):
+def test_loose_images_and_empty_folders_are_refused(own, tmp_path):
     put(own, "stray.jpg")
     text = refusal("folder", own)
     assert "1 image in" in text and "stray.jpg" in text and "move each into the folder of its person" in text
@@ -350,7 +354,7 @@ def test_market1501_is_read_by_its_own_reader(market):
     one_line(caught)
 
 
-def test_the_check_lists_all_that_is_unreadable_at_once(own):
+def test_the_check_lists_all_unreadable_files_at_once(own):
     (own / "anna/door/1.jpg").write_bytes(b"")
     (own / "bob/yard/2.JPG").write_bytes((own / "bob/yard/2.JPG").read_bytes()[:-20])
     (own / "eve").mkdir()
@@ -389,7 +393,7 @@ def test_a_csv_is_read_from_its_own_folder(tmp_path, monkeypatch, encoding):
     assert "2 persons, 2 cameras, 4 images" in report.remarks
 
 
-def test_rows_may_stand_in_any_order(tmp_path):
+def test_rows_have_any_order(tmp_path):
     file = listed(tmp_path, CSV, *FOUR)
     before = load("csv", file)
     header, *rows = CSV.strip().split("\n")
@@ -397,7 +401,7 @@ def test_rows_may_stand_in_any_order(tmp_path):
     assert load("csv", file).fingerprint == before.fingerprint
 
 
-def test_a_csv_may_part_and_have_tabs_and_an_image_twice(tmp_path):
+def test_a_csv_may_have_splits_and_tabs_and_an_image_twice(tmp_path):
     rows = ["a 1 x train", "b 2 x query", "b 2 x gallery", "c 2 y gallery", "d -1 y Gallery"]
     text = "path person camera split\n" + "\n".join(f"{row[0]}.png{row[1:]}" for row in rows)
     file = listed(tmp_path, text.replace(" ", "\t"), "a.png", "b.png", "c.png", "d.png")
@@ -434,7 +438,7 @@ def test_an_image_never_matches_itself(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", ["begins with its columns' names"]),
+        ("", ["starts with its column names"]),
         ("path,person\n", ["lists images; got only column names"]),
         ("paths,person\na.png,1\n", ["lacks path", "'paths', 'person'", "rename paths to path"]),
         ("who;paths\na.png;1\n", ["'who', 'paths'", "rename paths to path"]),
@@ -453,7 +457,7 @@ def test_an_image_never_matches_itself(tmp_path):
         ),
         ("path,person\na.png,1\n\nb.png,1\n./a.png,1\n", ["lines 2 and 5: a.png", "listed once"]),
         ("path,person,split\na.png,1,train\na.png,1,query\n", ["lines 2 and 3: a.png"]),
-        ("path,person,split\na.png,1,query\na.png,2,gallery\n", ["shows one person", "lines 2 and 3: a.png"]),
+        ("path,person,split\na.png,1,query\na.png,2,gallery\n", ["has one person", "lines 2 and 3: a.png"]),
         (
             "path,person,split\na.png,1,query\na.png,1,gallery\na.png,1,query\n",
             ["1 faulty row in ", "lines 2 and 4: a.png"],
@@ -462,9 +466,9 @@ def test_an_image_never_matches_itself(tmp_path):
         ('path,person\n"a.png,1\nb.png,2\n', ["unexpected end of data from line 2"]),
         (
             "path,person\nA.png,1\nb.png,2\n",
-            ["1 of 2 missing", "line 2: A.png", "capital letters: there is a.png"],
+            ["1 of 2 missing", "line 2: A.png", "capital letters: the file is a.png"],
         ),
-        ("path,person\nset/a.png,1\n", ["1 of 1 missing", "a.png lies in", "write the paths from"]),
+        ("path,person\nset/a.png,1\n", ["1 of 1 missing", "a.png is in", "write the paths relative to"]),
         ("path,person\nin/z.png,1\n", ["line 2: in/z.png", "put the files back"]),
         ('path,person\n"in\nz.png",1\n', ["line 2: 'in\\nz.png'"]),
         ("path,person,camera\na.png,1,7\nb.png,01,8\n", ["01 and 1", "in the same way"]),
@@ -510,12 +514,12 @@ def test_a_csv_of_another_encoding_and_many_faults(tmp_path):
     assert "1000 of 1000 missing" in text and "and 995 more" in text
 
 
-def test_strange_line_ends_are_part_of_names_or_end_lines(tmp_path):
+def test_unusual_line_ends_are_part_of_names_or_end_lines(tmp_path):
     file = listed(tmp_path, "path,person\r\na\u2028.png,1\rb.png,2\n", "a\u2028.png", "b.png")
     assert list_own(file).names == ("a\u2028.png", "b.png")
 
 
-def test_which_csv_is_meant(tmp_path):
+def test_the_only_csv_of_a_folder_is_read(tmp_path):
     file = listed(tmp_path, CSV, *FOUR)
     shutil.copy(file, file.parent / "other.CSV")
     assert "2 in " in refusal("csv", file.parent) and "list.csv, other.CSV" in refusal("csv", file.parent)
@@ -523,7 +527,7 @@ def test_which_csv_is_meant(tmp_path):
     assert "exists" in refusal("csv", file.parent / "nothing")
 
 
-def test_a_check_refuses_what_it_cannot_open(own, tmp_path, monkeypatch):
+def test_a_check_refuses_a_source_that_cannot_be_opened(own, tmp_path, monkeypatch):
     file = listed(tmp_path, CSV, *FOUR)
     with pytest.raises(InputError, match="exists"):
         check("csv", file.parent / "nothing.csv", progress=False)
@@ -577,14 +581,14 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
     [
         ("nothing", "there is no nothing in"),
         ("readme.txt", "an image file, a folder of them, or a CSV"),
-        ("deep", "deeper than that"),
+        ("deep", "deeper folders"),
         ("mixed", "1 image in"),
         ("empty", "no image"),
         ("parted", "give one of them, such as"),
         ("wrong.csv", "lacks path"),
     ],
 )
-def test_what_cannot_be_searched(tmp_path, source, said):
+def test_sources_that_cannot_be_searched(tmp_path, source, said):
     put(tmp_path, "deep/a/b/c/1.jpg", "mixed/a/1.jpg", "mixed/2.jpg", *(f"parted/{name}" for name in PARTED))
     (tmp_path / "empty").mkdir()
     (tmp_path / "readme.txt").write_text("hello")
@@ -594,7 +598,7 @@ def test_what_cannot_be_searched(tmp_path, source, said):
     assert said in one_line(caught)
 
 
-def test_images_that_are_not_there_are_named_with_what_is_near(own):
+def test_a_missing_source_suggests_its_neighbour(own):
     for missing, near in (
         (own / "ana", f"did you mean {own / 'anna'}?"),
         (own / "anna" / "door" / "1.jpeg", f"did you mean {own / 'anna' / 'door' / '1.jpg'}?"),

@@ -7,8 +7,8 @@ from reidlib.data.readers import partitions as module
 from reidlib.data.readers.partitions import (
     Partitions,
     draw_partitions,
-    partitions_for,
     read_partitions,
+    standard_partitions,
     write_partitions,
 )
 from reidlib.errors import InputError
@@ -34,7 +34,7 @@ def test_what_is_stored_is_what_is_drawn(benchmark, persons, test_persons):
         "test": [list(places) for places in drawn.test],
         "sha256": drawn.checksum,
     }
-    assert partitions_for(benchmark, persons, test_persons) == drawn
+    assert standard_partitions(benchmark, persons, test_persons) == drawn
     assert len(set(drawn.test)) == 10
     for places in drawn.test:
         assert len(places) == len(set(places)) == test_persons
@@ -42,7 +42,7 @@ def test_what_is_stored_is_what_is_drawn(benchmark, persons, test_persons):
 
 
 def test_stored_partitions_never_change():
-    """Scores of different versions of this package are compared, so these numbers are written out."""
+    """The partitions never change, because scores of different versions of this package are compared."""
     assert [(one.checksum[:16], one.test[0][:6], one.test[9][-3:]) for one in map(_stored, OFFICIAL)] == [
         ("65fd336a8009e4bf", (1, 2, 3, 4, 5, 7), (963, 964, 969)),
         ("0dedceed3912e51f", (21, 27, 29, 35, 81, 85), (952, 965, 968)),
@@ -51,7 +51,7 @@ def test_stored_partitions_never_change():
 
 
 def _stored(size):
-    return partitions_for(*size)
+    return standard_partitions(*size)
 
 
 def test_only_the_official_sizes_are_stored():
@@ -70,8 +70,8 @@ def test_a_drawing_follows_from_sha256_alone():
 
 
 def test_a_stored_size_with_other_persons_is_drawn():
-    assert partitions_for("viper", 631, 316) == draw_partitions("viper", 631, 316)
-    assert partitions_for("viper", 631, 316).test[0] != partitions_for("viper", 632, 316).test[0]
+    assert standard_partitions("viper", 631, 316) == draw_partitions("viper", 631, 316)
+    assert standard_partitions("viper", 631, 316).test[0] != standard_partitions("viper", 632, 316).test[0]
 
 
 def test_every_person_is_tested_about_as_often_as_any_other():
@@ -88,7 +88,7 @@ def test_every_person_is_tested_about_as_often_as_any_other():
 @pytest.mark.parametrize("test_persons", [0, -1, 6, 7, "3", 2.0, True])
 def test_both_sides_have_a_person(test_persons):
     text = refusal(draw_partitions, "viper", 6, test_persons)
-    assert f"test_persons={test_persons!r} of the 6 persons" in text and "from 1 to 5" in text
+    assert f"test_persons={test_persons!r} of 6 persons" in text and "from 1 to 5" in text
 
 
 def test_one_person_cannot_be_divided():
@@ -127,7 +127,7 @@ def test_a_changed_list_does_not_fit_its_checksum(tmp_path):
     write_partitions(path, OWN)
     path.write_text(path.read_text().replace("[1, 2, 6]", "[1, 2, 5]"))
     text = refusal(read_partitions, path, "viper", 6)
-    assert str(path) in text and OWN.checksum in text and "take its sha256 out" in text
+    assert str(path) in text and OWN.checksum in text and "remove its sha256" in text
 
 
 @pytest.mark.parametrize("change", [("[1, 4, 5,", "[2, 4, 5,"), ('"sha256"', '"sha265"'), ("]", "")])
@@ -136,24 +136,24 @@ def test_a_damaged_stored_file_is_refused(tmp_path, monkeypatch, change):
     assert stored.count(change[0]) >= 1
     (tmp_path / "viper_316.json").write_text(stored.replace(*change, 1))
     monkeypatch.setattr(module, "files", lambda name: tmp_path)
-    assert "viper_316.json" in refusal(partitions_for, "viper", 632, 316)
+    assert "viper_316.json" in refusal(standard_partitions, "viper", 632, 316)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("{", "is JSON"),
-        ("[]", "no object with benchmark"),
-        ('{"benchmark": "viper", "persons": 6}', "no object with benchmark"),
-        ('{"benchmark": "viper", "persons": "6", "test": [[1]]}', "no whole numbers"),
-        ('{"benchmark": "viper", "persons": 6, "test": [["1"]]}', "no whole numbers"),
-        ('{"benchmark": "viper", "persons": 6, "test": [[1.0]]}', "no whole numbers"),
-        ('{"benchmark": "viper", "persons": 6, "test": [1]}', "no whole numbers"),
-        ('{"benchmark": "viper", "persons": 6, "test": "12"}', "no whole numbers"),
-        ('{"benchmark": "viper", "persons": 6, "test": []}', "equally many"),
-        ('{"benchmark": "viper", "persons": 6, "test": [[]]}', "equally many"),
-        ('{"benchmark": "viper", "persons": 6, "test": [[1, 2], [3]]}', "equally many"),
-        ('{"benchmark": "viper", "persons": 3, "test": [[1, 2, 3]]}', "at least one for training"),
+        ("[]", "not an object with benchmark"),
+        ('{"benchmark": "viper", "persons": 6}', "not an object with benchmark"),
+        ('{"benchmark": "viper", "persons": "6", "test": [[1]]}', "not whole numbers"),
+        ('{"benchmark": "viper", "persons": 6, "test": [["1"]]}', "not whole numbers"),
+        ('{"benchmark": "viper", "persons": 6, "test": [[1.0]]}', "not whole numbers"),
+        ('{"benchmark": "viper", "persons": 6, "test": [1]}', "not whole numbers"),
+        ('{"benchmark": "viper", "persons": 6, "test": "12"}', "not whole numbers"),
+        ('{"benchmark": "viper", "persons": 6, "test": []}', "the same number of test persons"),
+        ('{"benchmark": "viper", "persons": 6, "test": [[]]}', "the same number of test persons"),
+        ('{"benchmark": "viper", "persons": 6, "test": [[1, 2], [3]]}', "the same number of test persons"),
+        ('{"benchmark": "viper", "persons": 3, "test": [[1, 2, 3]]}', "at least one person for training"),
         ('{"benchmark": "viper", "persons": 6, "test": [[1, 2], [4, 4]]}', "4 twice in trial 1"),
         ('{"benchmark": "viper", "persons": 6, "test": [[0, 2], [3, 7]]}', "got 0, 7"),
         ('{"benchmark": "cuhk01", "persons": 6, "test": [[1]]}', "for cuhk01 with 6"),

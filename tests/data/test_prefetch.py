@@ -1,4 +1,4 @@
-"""Prefetched batches of two samplers: nothing is lost by switching, and a checkpoint goes on exactly."""
+"""Prefetched batches of two samplers: switching loses nothing, and a checkpoint resumes exactly."""
 
 import io
 from itertools import chain
@@ -18,7 +18,7 @@ LABELS = torch.arange(COUNT) % 6
 
 
 def store():
-    """Images whose pixels are their number."""
+    """Images whose pixel values are their numbers."""
     numbers = np.arange(COUNT, dtype=np.uint8)[:, None, None, None]
     return ImageStore(np.broadcast_to(numbers, (COUNT, 2, 2, 3)).copy(), torch.device("cpu"))
 
@@ -40,7 +40,7 @@ def taken(feeds, names):
 
 
 def alone(name, count):
-    """What a sampler gives to whoever reads it without prefetching or switching."""
+    """The batches of a sampler without prefetching and switching."""
     sampler, batches = samplers()[name], []
     while len(batches) < count:
         batches += [batch.tolist() for batch in sampler]
@@ -62,7 +62,7 @@ def test_switching_at_any_step_loses_and_repeats_nothing(names):
 
 @settings(deadline=None)
 @given(before=choices, after=choices)
-def test_resuming_anywhere_goes_on_exactly(before, after):
+def test_resuming_anywhere_continues_exactly(before, after):
     with Feeds(store(), samplers()) as feeds:
         taken(feeds, before)
         stored = io.BytesIO()

@@ -65,7 +65,7 @@ def test_both_samplers_agree_on_an_epochs_length():
     assert len(IdentityBatches(labels, 4, 3, generator())) == len(RandomBatches(50, 12, generator())) == 4
 
 
-def test_no_identity_returns_before_nearly_all_came():
+def test_no_identity_repeats_before_nearly_all_are_drawn():
     labels = torch.arange(90) % 9
     sampler = IdentityBatches(labels, 3, 2, generator())
     first_round = torch.cat(list(sampler)[:3])
@@ -82,7 +82,7 @@ def test_epochs_differ_and_seeds_repeat(make):
 
 @pytest.mark.parametrize("make", samplers())
 @pytest.mark.parametrize("epochs, steps", [(0, 0), (0, 2), (1, 0), (2, 3)])
-def test_resuming_anywhere_goes_on_exactly(make, epochs, steps):
+def test_resuming_anywhere_continues_exactly(make, epochs, steps):
     sampler = make()
     for _ in range(epochs):
         list(sampler)
@@ -103,11 +103,11 @@ def test_resuming_anywhere_goes_on_exactly(make, epochs, steps):
 
 
 @pytest.mark.parametrize("make", samplers())
-def test_batches_handed_out_but_not_used_come_again(make):
+def test_yielded_but_unused_batches_are_repeated(make):
     sampler = make()
     epoch = lists(sampler)  # all prefetched
     following = lists(make_after(make, 1))
-    state = sampler.state_dict(used=2)
+    state = sampler.state_dict(num_used=2)
     resumed = make()
     resumed.load_state_dict(state)
     assert lists(resumed) == epoch[2:]
@@ -121,11 +121,11 @@ def make_after(make, epochs):
     return sampler
 
 
-def test_more_batches_than_drawn_cannot_have_been_used():
+def test_more_used_batches_than_drawn_are_refused():
     sampler = RandomBatches(10, 5, generator())
     list(sampler)
-    with pytest.raises(InputError, match="2 drawn ones; got 3"):
-        sampler.state_dict(used=3)
+    with pytest.raises(InputError, match="the epoch's 2; got 3"):
+        sampler.state_dict(num_used=3)
 
 
 def test_a_state_of_another_configuration_is_refused():

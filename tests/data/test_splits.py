@@ -72,7 +72,7 @@ def test_a_contradictory_split_is_refused(paths, persons, cameras, words):
         Split(paths, np.array(persons), np.array(cameras))
 
 
-def test_labels_are_places_among_the_sorted_persons():
+def test_labels_are_positions_among_the_sorted_persons():
     labels, identities = training_labels(np.array([30, 7, 30, 12]))
     assert labels.tolist() == [2, 0, 2, 1]
     assert identities.tolist() == [7, 12, 30]
@@ -88,7 +88,7 @@ def test_a_sound_benchmark_counts_queries_without_match(make, tmp_path):
     "change, words",
     [
         ({"train": [(3, 1), (1, 2)]}, "no person is in both training and test; got 1 in both: 3"),
-        ({"query": [(3, 1)], "gallery": [(3, 1), (4, 1)]}, "with one camera no query can have a match"),
+        ({"query": [(3, 1)], "gallery": [(3, 1), (4, 1)]}, "with one camera no query has a match"),
         ({"query": [(4, 2)]}, "1 query, none with a match"),
         ({"gallery": []}, "an empty gallery split"),
         ({"train": []}, "an empty train split"),
@@ -119,8 +119,11 @@ def test_boxes_may_be_images_of_query_and_gallery(make, tmp_path):
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([(3, 1)], "every query has one of its person in its camera; got 1 query without: .*1_4_2.jpg"),
-        ([], "every query has one of its person in its camera; got 2 queries without"),
+        (
+            [(3, 1)],
+            "each query has a box of its person in its camera; got 1 query without a box: .*1_4_2.jpg",
+        ),
+        ([], "each query has a box of its person in its camera; got 2 queries without a box"),
         (
             [(3, 1), (4, 2), (4, 1)],
             "shows a query's person in that query's camera; got 1 other box: .*2_4_1.jpg",
@@ -134,7 +137,7 @@ def test_boxes_fit_the_queries(make, tmp_path, rows, words):
     assert "\n" not in str(caught.value)
 
 
-def test_lost_and_smuggled_boxes_are_named(make):
+def test_missing_and_unrelated_boxes_are_named(make):
     splits = sound(make)
     boxes = make("boxes", (3, 1), (4, 2))
     boxes.paths[0].unlink()
@@ -145,7 +148,7 @@ def test_lost_and_smuggled_boxes_are_named(make):
     assert "no image is in both training and test" in str(error)
 
 
-def test_lost_and_repeated_files_are_named(make):
+def test_missing_and_repeated_files_are_named(make):
     splits = sound(make)
     splits["query"].paths[0].unlink()
     train = splits["train"].select(np.array([0, 1, 1]))
@@ -155,7 +158,7 @@ def test_lost_and_repeated_files_are_named(make):
     assert any("1 listed twice in train" in text and str(train.paths[1]) in text for text in texts)
 
 
-def test_an_image_on_both_sides_is_refused(make):
+def test_an_image_in_training_and_test_is_refused(make):
     splits = sound(make)
     gallery = splits["gallery"]
     smuggled = Split(
@@ -167,7 +170,7 @@ def test_an_image_on_both_sides_is_refused(make):
     assert "no image is in both training and test" in str(error)
 
 
-def test_all_violations_are_listed_not_the_first_alone(make):
+def test_all_violations_are_listed(make):
     train, one = make("train", (3, 1)), make("one", (3, 1))
     texts = " ".join(map(str, rule_violations(train, one, make("gallery", (3, 1), (-5, 1)))))
     assert "both training and test" in texts and "at least -1" in texts and "one camera" in texts
@@ -178,7 +181,7 @@ def test_a_trial_outside_the_protocol_is_refused(make, tmp_path):
         Benchmark("own", tmp_path, **sound(make), trial=3)
 
 
-def test_the_fingerprint_knows_content_and_not_place(make, tmp_path):
+def test_the_fingerprint_depends_on_content_and_not_on_the_folder(make, tmp_path):
     splits = sound(make)
     first = Benchmark("own", tmp_path, **splits).fingerprint
     elsewhere = tmp_path.parent / f"{tmp_path.name}-moved"
@@ -228,7 +231,7 @@ def test_matches_agree_with_a_plain_search(query, gallery):
     assert queries_with_match(split(query), split(gallery)).tolist() == expected
 
 
-def test_benchmarks_are_joined_with_persons_and_cameras_of_their_own(market, tmp_path):
+def test_combined_benchmarks_keep_persons_and_cameras_apart(market, tmp_path):
     copies = [shutil.copytree(market, tmp_path / name) for name in ("second", "third")]
     one, other, third = (load("market1501", root) for root in (market, *copies))
     both = combine((one, other))
@@ -255,7 +258,7 @@ def test_extracted_images_count_without_their_sizes(market):
     assert replace(one, root=market.parent, extracted="0123456789ab").fingerprint == other
 
 
-def test_both_unicode_forms_of_a_name_are_one_data(make, tmp_path):
+def test_both_unicode_forms_of_a_name_have_one_fingerprint(make, tmp_path):
     splits = sound(make)
     train = splits["train"]
     found = []
@@ -269,7 +272,7 @@ def test_both_unicode_forms_of_a_name_are_one_data(make, tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_specification_says_what_was_asked_for(market):
+def test_a_specification_has_the_requested_options(market):
     one = load("market1501", market)
     assert one.specification == "market1501"
     asked = replace(one, num_trials=4, trial=3, options={"boxes": "detected", "same_camera": True, "n": 5})
@@ -280,8 +283,8 @@ def test_a_specification_says_what_was_asked_for(market):
     ("changed", "words"),
     [
         ({"shots": "some"}, "single or multi"),
-        ({"shots": "single", "draws": 0}, "one draw or more"),
-        ({"shots": "multi", "draws": 2}, "multi-shot draws nothing"),
+        ({"shots": "single", "draws": 0}, "at least one draw"),
+        ({"shots": "multi", "draws": 2}, "multi-shot scores have exactly one"),
     ],
 )
 def test_contradictory_protocols_are_refused(changed, words):

@@ -6,7 +6,7 @@ from miniature import write_image
 from small_miniatures import VIPER_NAMES, write_viper
 
 from reidlib.data.benchmark import Protocol
-from reidlib.data.check import counts_of
+from reidlib.data.check import compare_counts
 from reidlib.data.readers import load, read
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
@@ -124,22 +124,24 @@ def test_the_survey_of_a_folder_one_level_off_says_that_alone(root, tmp_path):
 def test_half_an_archive(root):
     (root / "cam_b").rename(root.parent / "away")
     text = refusal(root, test_persons=2)
-    assert "lacks cam_b and holds cam_a" in text
+    assert "lacks cam_b and contains cam_a" in text
     reading = read("viper", root, test_persons=2)
     assert reading.all_problems == [text] and not reading.misplaced
-    counts = {(count.folder, count.what): count.found for count in counts_of(reading)}
+    counts = {(count.folder, count.quantity): count.actual for count in compare_counts(reading)}
     assert counts[("cam_a", "images")] == 4 and counts[("cam_b", "images")] is None
 
 
 def test_the_survey_counts_against_the_whole_set(root):
     reading = read("viper", root, test_persons=2)
     assert reading.all_problems == []
-    assert {(count.folder, count.what, count.found, count.expected) for count in counts_of(reading)} == {
+    assert {
+        (count.folder, count.quantity, count.actual, count.expected) for count in compare_counts(reading)
+    } == {
         (folder, what, found, expected)
         for folder in VIPER_NAMES
         for what, found, expected in (("images", 4, 632), ("identities", 4, 632), ("cameras", 1, 1))
     }
-    assert "test_persons=316 of the 4 persons" in read("viper", root).all_problems[0]
+    assert "test_persons=316 of 4 persons" in read("viper", root).all_problems[0]
 
 
 def test_a_whole_set_has_the_papers_sizes(tmp_path):

@@ -272,7 +272,7 @@ def test_names_are_looked_up_once():
     [
         (("quik",), "a profile is one of smoke, quick, full, paper; got 'quik'; try 'quick'"),
         (("smoke", "market1051"), "did you mean market1501"),
-        (("smoke", "market1501,boxes=detected"), "market1501 is read with the protocol keywords"),
+        (("smoke", "market1501,boxes=detected"), "the protocol keywords of market1501 are"),
     ],
 )
 def test_unknown_names_are_refused_at_once(arguments, words):

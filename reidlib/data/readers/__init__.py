@@ -1,8 +1,12 @@
-"""Every benchmark by name: a folder in, a ``Benchmark`` out; how each public one is got; and their readers.
+"""Readers of all benchmarks by name, and guides to the public ones.
 
-A reader makes a ``Reading`` of a folder, for loading it and for checking it. ``layout`` the reading and what
-all share · ``market`` Market-1501's layout, rendered folders too · ``two_view`` the small sets ·
-``partitions`` who is tested there · ``cuhk03`` · ``own`` images.
+A reader turns a folder into a ``Reading``, which serves both loading and checking.
+
+- ``layout``: ``Reading`` and functions that all readers share.
+- ``market``: Market-1501's layout, including rendered folders.
+- ``two_view``: the small sets VIPeR, CUHK01 and GRID; ``partitions``: their test persons.
+- ``cuhk03``: both protocols of CUHK03.
+- ``own``: the user's own images.
 """
 
 from __future__ import annotations
@@ -12,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import cuhk03, market, own, two_view
-from reidlib.data.readers.layout import Reading, near_miss, table
+from reidlib.data.readers.layout import Reading, read_table, spelling_hint
 from reidlib.errors import InputError, check_choice
 
 BENCHMARKS: dict[str, Callable[..., Reading]] = {
@@ -32,84 +37,104 @@ BENCHMARKS: dict[str, Callable[..., Reading]] = {
 
 
 def load(name: str, root: str | Path, *, trial: int = 0, **protocol) -> Benchmark:
-    """Read the benchmark ``name`` from the folder ``root``.
+    """Load a benchmark from a folder.
 
-    ``trial`` chooses one of the protocol's partitions; ``protocol`` holds what the reader of this
-    benchmark takes besides, such as ``boxes="detected"``.
+    Args:
+        name: Name of the benchmark, a key of ``BENCHMARKS``.
+        root: The benchmark's folder.
+        trial: Which of the protocol's partitions to load, from 0.
+        **protocol: Further keywords of the benchmark's reader, such as ``boxes="detected"``.
 
-    Raises ``InputError`` for an unknown name or protocol keyword, a folder that lacks something, a file
-    name that does not parse, and a split that breaks a rule of ``reidlib.data.rules``.
+    Returns:
+        The benchmark with its train, query and gallery splits.
+
+    Raises:
+        InputError: If the name or a keyword is unknown, the folder is incomplete, a file name does not parse,
+            or a split violates a rule of ``reidlib.data.rules``.
     """
     return read(name, root, **protocol).benchmark(trial)
 
 
 def read(name: str, root: str | Path, **protocol) -> Reading:
-    """What the reader of the benchmark ``name`` finds in the folder ``root``, and what is wrong there.
+    """Read everything in a benchmark's folder, and collect its problems instead of raising them.
 
-    Raises ``InputError`` for an unknown name or protocol keyword and where there is no such folder.
+    Args:
+        name: Name of the benchmark, a key of ``BENCHMARKS``.
+        root: The benchmark's folder.
+        **protocol: Further keywords of the benchmark's reader, such as ``boxes="detected"``.
+
+    Returns:
+        The splits by folder, the problems and the remarks.
+
+    Raises:
+        InputError: If the name or a keyword is unknown, or the folder does not exist.
     """
     _check_options(name, protocol)
     return BENCHMARKS[name](Path(root).expanduser().absolute(), **protocol)
 
 
 def load_specified(specification: str, root: str | Path) -> Benchmark:
-    """Read a benchmark from name and options in one word, such as ``cuhk03,boxes=detected,trial=3``.
-
-    That word is ``Benchmark.specification``. Raises ``InputError`` like ``load`` and ``parse``.
-    """
+    """Load a benchmark by its specification, such as ``cuhk03,boxes=detected,trial=3``."""
     name, options = parse(specification)
     return load(name, root, **options)
 
 
-def parse(specification: str) -> tuple[str, dict[str, str | int | bool]]:
-    """Name and keywords of ``NAME[,KEYWORD=VALUE…]``, the values in the types of the reader's defaults.
+def parse(specification: str) -> tuple[str, dict[str, Any]]:
+    """Parse a benchmark's specification.
 
-    ``trial`` is one of the keywords. Raises ``InputError`` for an unknown name or keyword and for a value
-    that is none of its keyword's type.
+    Args:
+        specification: Text of the form ``NAME[,KEYWORD=VALUE…]``, as ``Benchmark.specification`` returns it;
+            ``trial`` is one of the keywords.
+
+    Returns:
+        The name, and the keywords with values of the types of the reader's defaults.
+
+    Raises:
+        InputError: If the name or a keyword is unknown, or a value has the wrong type.
     """
-    name, options = _parsed(specification)
+    name, options = _parse_cached(specification)
     return name, dict(options)
 
 
 @cache
-def _parsed(specification: str) -> tuple[str, tuple[tuple[str, str | int | bool], ...]]:
-    """``parse``, once for each text: the folders given for the papers' tables are asked for many times."""
+def _parse_cached(specification: str) -> tuple[str, tuple[tuple[str, str | int | bool], ...]]:
+    # Cached: the papers' tables parse the same specifications many times.
     name, *settings = specification.split(",")
     defaults = _defaults(name)
     options = {}
     for setting in settings:
-        key, found, text = setting.partition("=")
-        if not found:
+        key, separator, text = setting.partition("=")
+        if not separator:
             raise InputError(
-                "a benchmark is written NAME,KEYWORD=VALUE,…",
+                "a benchmark's specification has the form NAME,KEYWORD=VALUE,…",
                 repr(specification),
-                "write an = in each option",
+                "write each option as KEYWORD=VALUE",
             )
         _check_options(name, {key: text} if key != "trial" else {})
-        options[key] = _typed(key, text, defaults[key])
+        options[key] = _convert(key, text, defaults[key])
     return name, tuple(options.items())
 
 
 def _check_options(name: str, options: dict) -> None:
-    """Raise ``InputError`` for a keyword that a benchmark's reader does not take."""
-    known = [key for key in _defaults(name) if key != "trial"]
-    if unknown := sorted(set(options) - set(known)):
+    """Raise InputError if a benchmark's reader does not take one of the keywords."""
+    keywords = [key for key in _defaults(name) if key != "trial"]
+    if unknown := sorted(set(options) - set(keywords)):
         raise InputError(
-            f"{name} is read with the protocol keywords: {', '.join(known) or 'none'}",
+            f"the protocol keywords of {name} are: {', '.join(keywords) or 'none'}",
             ", ".join(unknown),
-            near_miss(unknown[0], known) or "leave the keyword out",
+            spelling_hint(unknown[0], keywords) or "remove the keyword",
         )
 
 
 def _defaults(name: str) -> dict[str, str | int | bool]:
-    """The keywords of a benchmark with their defaults, ``trial`` among them."""
-    hint = near_miss(name, BENCHMARKS) or "choose one of those"
+    """Return the keywords of a benchmark, including ``trial``, with their defaults."""
+    hint = spelling_hint(name, BENCHMARKS) or "choose one of these"
     check_choice(f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}", name, BENCHMARKS, hint)
     parameters = inspect.signature(BENCHMARKS[name]).parameters
-    return {"trial": 0} | {key: one.default for key, one in parameters.items() if key != "root"}
+    return {"trial": 0} | {key: value.default for key, value in parameters.items() if key != "root"}
 
 
-def _typed(key: str, text: str, default: str | int | bool) -> str | int | bool:
+def _convert(key: str, text: str, default: str | int | bool) -> str | int | bool:
     if isinstance(default, str):
         return text
     if isinstance(default, bool):
@@ -118,15 +143,14 @@ def _typed(key: str, text: str, default: str | int | bool) -> str | int | bool:
         raise InputError(f"{key} is true or false", repr(text), f"write {key}=true")
     if text.isdecimal():
         return int(text)
-    raise InputError(f"{key} is a whole number from 0", repr(text), f"write {key}={default}")
+    raise InputError(f"{key} is a whole number of at least 0", repr(text), f"write {key}={default}")
 
 
 @dataclass(frozen=True)
 class Guide:
-    """How a public benchmark is got: title, source, what lies in its folder, what to know, and its check.
+    """How to obtain a public benchmark: title, source, folder layout, conditions of use and check command."""
 
-    No addresses: those of data sets have died more often than their names. Search for name and authors.
-    """
+    # Without web addresses, which disappear more often than the names: search for name and authors.
 
     title: str
     source: str
@@ -136,5 +160,5 @@ class Guide:
 
 
 GUIDES: dict[str, Guide] = {
-    row.pop("benchmark"): Guide(**row) for row in table(Path(__file__).with_name("guides.csv"))
+    row.pop("benchmark"): Guide(**row) for row in read_table(Path(__file__).with_name("guides.csv"))
 }

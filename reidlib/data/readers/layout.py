@@ -1,4 +1,4 @@
-"""What the readers of all layouts share: a reading, listing folders, and saying what was probably meant."""
+"""What all readers share: ``Reading``, listing of folders, and hints at what the user probably meant."""
 
 from __future__ import annotations
 
@@ -22,54 +22,56 @@ from reidlib.errors import InputError, check_choice, shorten
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
-# What is counted of a benchmark's parts, in the order in which it is told.
-COUNTED = ("images", "identities", "cameras", "junk", "distractors")
-# Of each part of a benchmark: what is counted -> how many belong there.
+# What is counted in each folder or split of a benchmark, in the order of the report.
+QUANTITIES = ("images", "identities", "cameras", "junk", "distractors")
+# Folder or split -> quantity -> expected number.
 Counts = Mapping[str, Mapping[str, int]]
-# Person and camera from a folder's and an image's name; None for a name of another form.
+# Parses person and camera from the names of a folder and an image; None for a name of another form.
 ReadName = Callable[[str, str], tuple[int, int] | None]
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
-class Misplaced(InputError):
-    """The folder that was given holds nothing of a layout, and the one that was meant lies near it."""
+class MisplacedFolder(InputError):
+    """Error for a folder without anything of a layout, if a folder near it has that layout."""
 
 
-class Unreachable(InputError):
-    """What was given cannot be opened, so that nothing can be said of it: raised by a check, too."""
+class UnreachablePath(InputError):
+    """Error for a path that cannot be opened; a check raises it instead of listing it."""
 
 
 @dataclass
 class Reading:
-    """What a reader found in a folder: everything that is there and, not raised, everything that is wrong.
+    """What a reader found in a folder: images, and problems that are not raised yet.
 
-    ``title`` names what has ``num_trials`` trials, 0 where only the benchmark knows. ``problems`` keep the
-    folder from being loaded; the first is what loading raises. ``make`` gives the benchmark of a trial; it is
-    asked only where there is no problem and may raise another. ``parts``: images found, by folder or list; a
-    check decodes all of them. ``expected``: the official counts of these and other parts, of what is
-    ``COUNTED``. ``again``: the mend where something lacks. ``remarks``
-    make no check fail. ``examine`` looks at what only a check asks after, such as all trials: it answers
-    with further problems, may add parts and remarks, and ends with what it raises as its last problem.
+    Attributes:
+        title: Name for the error about a trial that does not exist.
+        num_trials: Number of trials; 0 if only the benchmark knows it.
+        splits: Images by folder or list; a check decodes all of them.
+        problems: Errors because of which the folder cannot be loaded; loading raises the first.
+        remarks: Messages that do not make a check fail.
+        expected_counts: Official counts of ``QUANTITIES``, by folder or split.
+        mend: What the user should do if images are missing.
+        make_benchmark: Makes the benchmark of a trial. It is called only if there are no problems, and may
+            raise another one.
+        examine: Returns problems that only a check looks for, such as those of all trials. It may add splits
+            and remarks; an error that it raises is its last problem.
     """
 
     title: str
     num_trials: int = 0
-    parts: dict[str, Split] = field(default_factory=dict)
+    splits: dict[str, Split] = field(default_factory=dict)
     problems: list[InputError] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    expected: Counts = field(default_factory=dict)
-    again: str = "unpack or copy the archive again, completely"
-    make: Callable[[int], Benchmark] | None = None
+    expected_counts: Counts = field(default_factory=dict)
+    mend: str = "unpack or copy the archive again, completely"
+    make_benchmark: Callable[[int], Benchmark] | None = None
     examine: Callable[[], Iterable[InputError | str]] = tuple
 
-    def attempt(self, read: Callable[..., Answer], *arguments: object) -> Answer | None:
-        """What ``read`` returns; None where it raises ``InputError``, which becomes a problem.
-
-        ``Unreachable`` is raised.
-        """
+    def attempt(self, read: Callable[..., Value], *arguments: object) -> Value | None:
+        """Call ``read``; turn an InputError other than ``UnreachablePath`` into a problem and return None."""
         try:
             return read(*arguments)
-        except Unreachable:
+        except UnreachablePath:
             raise
         except InputError as error:
             self.problems.append(error)
@@ -77,77 +79,76 @@ class Reading:
 
     @property
     def misplaced(self) -> str:
-        """The problem that another folder was meant, beside which nothing is worth saying; empty if none."""
-        return next((str(problem) for problem in self.problems if isinstance(problem, Misplaced)), "")
+        """The problem that another folder was meant, which hides all others; empty if there is none."""
+        return next((str(problem) for problem in self.problems if isinstance(problem, MisplacedFolder)), "")
 
     @cached_property
     def all_problems(self) -> list[str]:
-        """Each problem once, with those that ``examine`` finds; of a misplaced folder that alone."""
+        """All problems, including those that ``examine`` finds, or only that of a misplaced folder."""
         if self.misplaced:
             return [self.misplaced]
-        found = list(self.problems)
+        problems: list[InputError | str] = list(self.problems)
         try:
-            found.extend(self.examine())
+            problems.extend(self.examine())
         except InputError as error:
-            found.append(error)
-        return list(dict.fromkeys(map(str, found)))
+            problems.append(error)
+        return list(dict.fromkeys(map(str, problems)))
 
     def benchmark(self, trial: int) -> Benchmark:
-        """One trial; raises ``InputError``, the first problem where there is one."""
+        """Make the benchmark of a trial; raise the first problem if there is one."""
         if self.num_trials:
             check_trial(self.title, trial, self.num_trials)
         if self.problems:
             raise self.problems[0]
-        return self.make(trial)
+        assert self.make_benchmark is not None  # set by every reader without a problem
+        return self.make_benchmark(trial)
 
 
-def table(file: Path) -> list[dict[str, str]]:
-    """The rows of a table with its columns' names in the first line."""
+def read_table(file: Path) -> list[dict[str, str]]:
+    """Read the rows of a CSV file whose first line names the columns."""
     with file.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
 @cache
 def official_counts(specification: str) -> Counts:
-    """How much belongs in each part of a public benchmark: its rows of ``official_counts.csv``.
-
-    The column ``source`` there says who counted.
-    """
+    """Read a public benchmark's counts from ``official_counts.csv``, whose column ``source`` cites them."""
     return {
-        row["part"]: {what: int(row[what]) for what in COUNTED if row[what]}
-        for row in table(Path(__file__).with_name("official_counts.csv"))
+        row["part"]: {quantity: int(row[quantity]) for quantity in QUANTITIES if row[quantity]}
+        for row in read_table(Path(__file__).with_name("official_counts.csv"))
         if row["benchmark"] == specification
     }
 
 
 def read_folders(
-    root: Path, folders: Sequence[str], layout: str, read: ReadName, strange: Callable[..., InputError]
+    root: Path,
+    folders: Sequence[str],
+    layout: str,
+    read: ReadName,
+    make_name_error: Callable[..., InputError],
 ) -> Reading:
-    """The images of a layout's folders, and everything wrong with folders and names.
-
-    ``strange``: the error for paths whose names say no person and camera. Raises ``InputError`` only where
-    there is no folder ``root`` at all.
-    """
-    missing = missing_folders(root, folders, layout)
+    """Read the folders of a layout; raise InputError only if the folder ``root`` does not exist."""
+    # ``make_name_error`` makes the error for paths whose names ``read`` cannot parse.
+    missing = missing_folders_error(root, folders, layout)
     reading = Reading(layout, problems=[missing] if missing else [])
     unparsed, empty = [], []
     for folder in folders:
         if (root / folder).is_dir():
-            reading.parts[folder], others = index_folder(root / folder, read)
+            reading.splits[folder], others = index_folder(root / folder, read)
             unparsed += others
-            if not (len(reading.parts[folder]) or others):
-                rule = f"each of a benchmark's folders holds images ({', '.join(IMAGE_ENDINGS)})"
+            if not (len(reading.splits[folder]) or others):
+                rule = f"each of a benchmark's folders contains images ({', '.join(IMAGE_ENDINGS)})"
                 empty.append(InputError(rule, f"none in {root / folder}", "unpack the archive completely"))
-    reading.problems += [strange(unparsed), *empty] if unparsed else empty
+    reading.problems += [make_name_error(unparsed), *empty] if unparsed else empty
     return reading
 
 
 def index_folder(folder: Path, read: ReadName) -> tuple[Split, list[Path]]:
-    """A folder's images, sorted by name, from one directory scan; and the paths that ``read`` cannot read."""
+    """List a folder's images, sorted by name, and the paths whose names ``read`` cannot parse."""
     rows, unparsed = [], []
     for name in list_images(folder):
-        if found := read(folder.name, name):
-            rows.append((folder / name, *found))
+        if person_and_camera := read(folder.name, name):
+            rows.append((folder / name, *person_and_camera))
         else:
             unparsed.append(folder / name)
     paths, persons, cameras = zip(*rows, strict=True) if rows else ((), (), ())
@@ -155,16 +156,13 @@ def index_folder(folder: Path, read: ReadName) -> tuple[Split, list[Path]]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of a folder's image files; see ``list_files``."""
+    """List the names of a folder's image files; see ``list_files``."""
     return list_files(folder, IMAGE_ENDINGS)
 
 
 def list_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
-    """Names of a folder's files, sorted, from one directory scan; endings in any case.
-
-    Hidden files do not count: macOS archives hold ``._0002_c1s1_….jpg`` beside every image. Raises
-    ``InputError`` where the folder cannot be listed.
-    """
+    """List the sorted names of a folder's visible files with one of these endings, in any case."""
+    # Hidden files are ignored: macOS archives contain ``._0002_c1s1_….jpg`` beside every image.
     try:
         with os.scandir(folder) as entries:
             return sorted(
@@ -173,13 +171,13 @@ def list_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
                 if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and entry.is_file()
             )
     except OSError as error:
-        raise Unreachable(
+        raise UnreachablePath(
             "a benchmark's folders can be listed", f"{error.strerror}: {folder}", "check its access rights"
         ) from None
 
 
 def folder_names(folder: Path) -> set[str]:
-    """Names of the visible folders in a folder; none where it cannot be listed."""
+    """List the names of the visible folders in a folder; empty if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
@@ -187,104 +185,104 @@ def folder_names(folder: Path) -> set[str]:
         return set()
 
 
-def names_in(folder: Path) -> set[str]:
-    """Names of all that lies in a folder; none where it cannot be listed."""
+def entry_names(folder: Path) -> set[str]:
+    """List the names of all entries of a folder; empty if it cannot be listed."""
     try:
         return set(os.listdir(folder))  # noqa: PTH208
     except (OSError, ValueError):
         return set()
 
 
-def unpacking(folder: Path) -> str:
-    """The mend that names the archives lying in a folder; empty where there is none."""
+def unpack_hint(folder: Path) -> str:
+    """Make a mend that names the archives in a folder; empty if there are none."""
     try:
-        packed = list_files(folder, ARCHIVE_ENDINGS)
+        archives = list_files(folder, ARCHIVE_ENDINGS)
     except InputError:
         return ""
-    if len(packed) > 1:
-        return f"unpack the one that is meant: {shorten(packed)}"
-    return f"unpack {packed[0]}" if packed else ""
+    if len(archives) > 1:
+        return f"unpack the right one of: {shorten(archives)}"
+    return f"unpack {archives[0]}" if archives else ""
 
 
 def require_folder(root: Path) -> None:
-    """Raise ``InputError`` unless ``root`` is a folder, with what lies nearest to it."""
+    """Raise InputError, with the nearest existing path, unless ``root`` is a folder."""
     if root.is_dir():
         return
     if root.exists():
-        packed = root.name.lower().endswith(ARCHIVE_ENDINGS)
-        mend = "unpack it and name the folder" if packed else f"give the folder it lies in: {root.parent}"
+        is_archive = root.name.lower().endswith(ARCHIVE_ENDINGS)
+        mend = "unpack it and give the folder" if is_archive else f"give the folder it is in: {root.parent}"
         raise InputError("a benchmark is a folder", f"the file {root}", mend)
-    raise InputError("a benchmark's folder exists", root, nearest_path(root, folder_names))
+    raise InputError("a benchmark's folder exists", root, path_hint(root, folder_names))
 
 
-def nearest_path(absent: Path, names: Callable[[Path], Iterable[str]]) -> str:
-    """The mend for a path that is not there; ``names`` lists what may be meant in its nearest folder."""
+def path_hint(absent: Path, names: Callable[[Path], Iterable[str]]) -> str:
+    """Make a mend for a missing path; ``names`` lists the candidates in the nearest existing folder."""
     ancestor = next(parent for parent in absent.parents if parent.is_dir())
-    lost = absent.relative_to(ancestor).parts[0]
-    return near_miss(lost, sorted(names(ancestor)), prefix=ancestor) or f"there is no {lost} in {ancestor}"
+    missing = absent.relative_to(ancestor).parts[0]
+    hint = spelling_hint(missing, sorted(names(ancestor)), prefix=ancestor)
+    return hint or f"there is no {missing} in {ancestor}"
 
 
-def misplaced(root: Path, holds: Callable[[Path], bool]) -> str:
-    """Where the folder that was meant lies, as a mend; empty where nothing near ``holds`` it.
-
-    Looked at are the parent (the folder given is one level too low), the folders in it (one too high) and
-    those in them, as an archive unpacked into a folder of its own leaves them. All that fit are named: one
-    of them may be another benchmark of the same layout.
-    """
+def misplaced_hint(root: Path, holds: Callable[[Path], bool]) -> str:
+    """Make a mend that names the folders near ``root`` for which ``holds`` is true; empty if none is."""
+    # It searches the parent (``root`` is one level too low), the folders in ``root`` (one level too high) and
+    # the folders in those, because archives are often unpacked into one more folder. It names all matches,
+    # because one of them may be another benchmark of the same layout.
     if holds(root.parent):
-        return f"that is one level too low: give {root.parent}"
-    places = [root]
+        return f"this folder is one level too low: give {root.parent}"
+    folders = [root]
     for level in ("one level", "two levels"):
-        places = [place / name for place in places for name in sorted(folder_names(place))]
-        if fitting := [place for place in places if holds(place)]:
-            return f"that is {level} too high: give {'one of ' if len(fitting) > 1 else ''}{shorten(fitting)}"
+        folders = [folder / name for folder in folders for name in sorted(folder_names(folder))]
+        if matches := [folder for folder in folders if holds(folder)]:
+            one_of = "one of " if len(matches) > 1 else ""
+            return f"this folder is {level} too high: give {one_of}{shorten(matches)}"
     return ""
 
 
-def missing_folders(root: Path, wanted: Sequence[str], layout: str) -> InputError | None:
-    """What a folder lacks of a layout, what is there instead and what was probably meant; None if nothing.
-
-    It is ``Misplaced`` where nothing of the layout is there and all of it is nearby.
-    """
+def missing_folders_error(root: Path, required: Sequence[str], layout: str) -> InputError | None:
+    """Make the error for a folder that lacks folders of a layout; None if it has all of them."""
+    # It is ``MisplacedFolder`` if the folder has nothing of the layout, and a folder nearby has all of it.
     require_folder(root)
-    there = sorted(folder_names(root))
-    missing = [folder for folder in wanted if folder not in there]
+    present = sorted(folder_names(root))
+    missing = [folder for folder in required if folder not in present]
     if not missing:
         return None
-    rule = f"a folder in {layout}'s layout holds {', '.join(wanted)}"
-    value = f"{root}, which lacks {', '.join(missing)} and holds {shorten(there, 10) or 'no folder'}"
-    if mend := misplaced(root, lambda folder: set(wanted) <= folder_names(folder)):
-        return (Misplaced if len(missing) == len(wanted) else InputError)(rule, value, mend)
-    # A folder that rightly bears its name is nobody's misspelling, however near (…_train and …_test are).
-    spare = [name for name in there if name not in wanted]
-    hints = [near_miss(folder, spare, rename=True) for folder in missing]
-    mend = "; ".join(hint for hint in hints if hint) or unpacking(root)
+    rule = f"a folder in {layout}'s layout contains {', '.join(required)}"
+    value = f"{root}, which lacks {', '.join(missing)} and contains {shorten(present, 10) or 'no folder'}"
+    if mend := misplaced_hint(root, lambda folder: set(required) <= folder_names(folder)):
+        return (MisplacedFolder if len(missing) == len(required) else InputError)(rule, value, mend)
+    # A required folder is no misspelling of another one, although …_train and …_test are similar.
+    others = [name for name in present if name not in required]
+    hints = [spelling_hint(folder, others, rename=True) for folder in missing]
+    mend = "; ".join(hint for hint in hints if hint) or unpack_hint(root)
     return InputError(rule, value, mend or "unpack the archive completely, or give its folder")
 
 
-def near_miss(wanted: str, known: Iterable[str], *, prefix: Path | None = None, rename: bool = False) -> str:
-    """A question after the known name nearest to ``wanted``; empty where none is near."""
-    by_lower = {name.lower(): name for name in known}
-    if not (near := difflib.get_close_matches(wanted.lower(), by_lower, n=1)):
+def spelling_hint(
+    name: str, candidates: Iterable[str], *, prefix: Path | None = None, rename: bool = False
+) -> str:
+    """Suggest the candidate most similar to ``name``; empty if none is similar."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    if not (matches := difflib.get_close_matches(name.lower(), by_lower, n=1)):
         return ""
-    name = by_lower[near[0]]
+    match = by_lower[matches[0]]
     if rename:
-        return f"rename {name} to {wanted} if that is what it is"
-    return f"did you mean {prefix / name if prefix else name}?"
+        return f"rename {match} to {name} if this is its content"
+    return f"did you mean {prefix / match if prefix else match}?"
 
 
 def seeded_order(label: str, count: int) -> list[int]:
-    """The numbers from 1 to ``count`` in an order that only the label decides, on every machine the same."""
-    return sorted(range(1, count + 1), key=lambda one: hashlib.sha256(f"{label}: {one}".encode()).digest())
+    """Order the numbers 1 to ``count`` by a hash of the label, in the same way on every machine."""
+    return sorted(range(1, count + 1), key=lambda n: hashlib.sha256(f"{label}: {n}".encode()).digest())
 
 
-def changed_options(reader: Callable, **given: str | int | bool) -> dict[str, str | int | bool]:
-    """Those of a reader's keywords that differ from their defaults, for ``Benchmark.options``."""
-    defaults = {name: one.default for name, one in inspect.signature(reader).parameters.items()}
-    return {name: value for name, value in given.items() if value != defaults[name]}
+def non_default_options(reader: Callable, **options: str | int | bool) -> dict[str, str | int | bool]:
+    """Return the keywords of a reader that differ from their defaults, for ``Benchmark.options``."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(reader).parameters.items()}
+    return {name: value for name, value in options.items() if value != defaults[name]}
 
 
-def one_of(what: str, value: str, known: Sequence[str]) -> None:
-    """Raise ``InputError`` unless an option's value is one of the known ones."""
-    hint = near_miss(str(value), known) or "name one of them"
-    check_choice(f"{what} is one of: {', '.join(known)}", value, known, hint)
+def check_option(title: str, value: str, choices: Sequence[str]) -> None:
+    """Raise InputError unless an option's value is one of the choices."""
+    hint = spelling_hint(str(value), choices) or "name one of them"
+    check_choice(f"{title} is one of: {', '.join(choices)}", value, choices, hint)

@@ -1,4 +1,17 @@
-"""CUHK03: the classic protocol's 20 test sets, and the new one with 767 and 700 persons."""
+"""Reader of CUHK03 (Li et al. 2014): 1,467 persons, each seen by the two cameras of one of five pairs.
+
+A folder contains ``cuhk-03.mat``, whose images are written to files when they are first read. Person ids
+count from 1 through the camera pairs; the camera id is the view, 1 or 2.
+
+``split="classic"``: trial k tests the 100 persons of the archive's test set k, of 20, and trains on all
+others. Query and gallery are all images of the test persons; ``protocols`` has the papers' single-shot
+scores.
+
+``split="new"`` (Zhong et al. 2017): 767 persons for training and 700 for testing, scored like Market-1501.
+The splits come from ``cuhk03_new_protocol_config_labeled.mat`` (or ``_detected.mat``) in the folder or above
+it; or the images come from the ready-made folders ``labeled`` and ``detected`` of CUHK03-NP, without the
+archive.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +25,16 @@ from reidlib.data.benchmark import Benchmark, Protocol, check_trial
 from reidlib.data.readers.cuhk03.archive import ARCHIVE, KINDS, Extraction, extract
 from reidlib.data.readers.layout import (
     Counts,
-    Misplaced,
+    MisplacedFolder,
     Reading,
-    changed_options,
+    check_option,
     folder_names,
-    misplaced,
-    near_miss,
+    misplaced_hint,
+    non_default_options,
     official_counts,
-    one_of,
     require_folder,
-    unpacking,
+    spelling_hint,
+    unpack_hint,
 )
 from reidlib.data.readers.market import MARKET_FOLDERS, market_splits, read_market_layout
 from reidlib.data.rules import queries_without_match, rule_violations
@@ -37,53 +50,48 @@ SINGLE_SHOT = {
 }
 
 CONFIG_SOURCE = (
-    "take it from zhunzhong07/person-re-ranking on GitHub, evaluation/data/CUHK03, and put it beside"
+    "get it from zhunzhong07/person-re-ranking on GitHub, evaluation/data/CUHK03, and put it beside"
     f" {ARCHIVE}"
 )
 _KEYS = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
 
 
 def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Reading:
-    """CUHK03 (Li et al. 2014): 1,467 persons, each by the two cameras of one of five pairs.
-
-    ``root`` holds ``cuhk-03.mat``, whose images are written to files at the first reading, with progress.
-    Person ids count from 1 through the pairs; the camera id is the view, 1 or 2.
-
-    ``split="classic"``: trial k tests on the 100 persons of the archive's test set k, of 20, and trains on
-    all others. Query and gallery are all images of the test persons; ``protocols`` has the papers'
-    single-shot scores. ``split="new"`` (Zhong et al. 2017): 767 persons for training and 700 for testing,
-    scored as Market-1501, from ``cuhk03_new_protocol_config_labeled.mat`` (or ``_detected.mat``) in ``root``
-    or above it; or from the ready-made folders ``labeled`` and ``detected`` of CUHK03-NP, without the
-    archive. ``boxes``: "labelled" by hand or "detected".
-
-    Refused are an unknown option, files that are missing or damaged and a full disk.
-    """
-    one_of("the split of cuhk03", split, SPLITS)
-    one_of("cuhk03's boxes", boxes, tuple(KINDS))
+    """Read CUHK03 by the classic or the new split, with hand-labelled or detected boxes."""
+    check_option("the split of cuhk03", split, SPLITS)
+    check_option("cuhk03's boxes", boxes, tuple(KINDS))
     require_folder(root)
-    options = changed_options(cuhk03, split=split, boxes=boxes)
+    options = non_default_options(cuhk03, split=split, boxes=boxes)
     title = f"cuhk03 with split={split}"
     if ready_made := _ready_made(root, split, boxes):
-        counts = dict(zip(MARKET_FOLDERS, _official(boxes, "new").values(), strict=True))
+        counts = dict(zip(MARKET_FOLDERS, _official_counts(boxes, "new").values(), strict=True))
         reading = read_market_layout(title, ready_made, "CUHK03-NP", counts)
         reading.num_trials = 1
-        reading.make = lambda trial: Benchmark(
+        reading.make_benchmark = lambda trial: Benchmark(
             "cuhk03", root, *market_splits(reading), trial=trial, options=options
         )
         return reading
     classic = split == "classic"
-    reading = Reading(title, NUM_TRIALS if classic else 1, expected=_official(boxes))
-    archive = reading.attempt(_archive, root, split, boxes)
+    reading = Reading(title, NUM_TRIALS if classic else 1, expected_counts=_official_counts(boxes))
+    archive = reading.attempt(_find_archive, root, split, boxes)
     lists = None if classic or archive is None else reading.attempt(_read_lists, root, boxes)
-    images = cache(lambda: extract(archive, boxes))  # takes minutes: not before a trial is known to exist
 
-    def make(trial: int) -> Benchmark:
+    @cache  # called only when a trial is known to exist, because this takes minutes
+    def images() -> Extraction:
+        assert archive is not None  # otherwise the reading has a problem
+        return extract(archive, boxes)
+
+    def make_benchmark(trial: int) -> Benchmark:
         if classic:
             check_trial("cuhk03", trial, len(images().test_sets))
+            splits = _classic_splits(images(), trial)
+        else:
+            assert lists is not None  # otherwise the reading has a problem
+            splits = _new_splits(images(), *lists)
         return Benchmark(
             "cuhk03",
             root,
-            *(_classic(images(), trial) if classic else _new(images(), *lists)),
+            *splits,
             num_trials=len(images().test_sets) if classic else 1,
             trial=trial,
             options=options,
@@ -94,39 +102,39 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
     def examine() -> Iterator[InputError | str]:
         if archive is None:
             return
-        everything = images().split
+        all_images = images().split
         pairs_n = images().numbers[:, 0]
-        reading.parts = {boxes: everything} | {
-            f"pair {pair}": everything.select(pairs_n == pair)
+        reading.splits = {boxes: all_images} | {
+            f"pair {pair}": all_images.select(pairs_n == pair)
             for pair in range(1, len(images().persons_of_pairs) + 1)
         }
         if classic:
-            yield from _broken_trials(reading, images())
-        by_view = (everything.person_ids[everything.camera_ids == view] for view in (1, 2))
-        if one_sided := np.setxor1d(*by_view).tolist():
+            yield from _trial_problems(reading, images())
+        first, second = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
+        if persons := np.setxor1d(first, second).tolist():
             reading.remarks.append(
-                f"{counted(len(one_sided), 'persons')} with images of one view only: {shorten(one_sided)}"
+                f"{counted(len(persons), 'persons')} with images from only one view: {shorten(persons)}"
             )
         if lists is not None:
-            splits = _new(images(), *lists)
-            reading.parts |= dict(zip(("train", "query", "gallery"), splits, strict=True))
-            reading.expected = {**reading.expected, **_official(boxes, "new")}
+            splits = _new_splits(images(), *lists)
+            reading.splits |= dict(zip(("train", "query", "gallery"), splits, strict=True))
+            reading.expected_counts = {**reading.expected_counts, **_official_counts(boxes, "new")}
             yield from rule_violations(*splits)
 
-    reading.make, reading.examine = make, examine
+    reading.make_benchmark, reading.examine = make_benchmark, examine
     return reading
 
 
-def _broken_trials(reading: Reading, images: Extraction) -> Iterator[InputError | str]:
-    """What is wrong with the test sets, trial by trial; queries without a match become remarks."""
-    sizes = [len(one) for one in images.test_sets]
+def _trial_problems(reading: Reading, images: Extraction) -> Iterator[InputError | str]:
+    """Yield the problems of all test sets, and remark on queries without a match."""
+    sizes = [len(test_set) for test_set in images.test_sets]
     if sizes != [TEST_PERSONS] * NUM_TRIALS:
         yield (
-            f"testsets holds {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {counted(len(sizes), 'sets')}"
+            f"testsets has {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {counted(len(sizes), 'sets')}"
             f" of {', '.join(map(str, sorted(set(sizes)))) or 'no'} persons; download or copy the file again"
         )
     for trial in range(len(images.test_sets)):
-        splits = _classic(images, trial)
+        splits = _classic_splits(images, trial)
         for violation in rule_violations(*splits):
             yield f"trial {trial}: {violation}"
         if unmatched := queries_without_match(*splits[1:]):
@@ -135,17 +143,17 @@ def _broken_trials(reading: Reading, images: Extraction) -> Iterator[InputError 
             )
 
 
-def _official(boxes: str, split: str = "") -> Counts:
-    """The counts of an archive's boxes and camera pairs, or of the three parts of a split."""
+def _official_counts(boxes: str, split: str = "") -> Counts:
+    """Return the counts of the archive's boxes and camera pairs, or those of train, query and gallery."""
     return official_counts(f"cuhk03,boxes={boxes}" + (f",split={split}" if split else ""))
 
 
 def _ready_made(root: Path, split: str, boxes: str) -> Path | None:
-    """CUHK03-NP's folder of these boxes, where the new split is wanted and the archive cannot give it."""
+    """Return CUHK03-NP's folder of these boxes, if the new split needs it because the archive is missing."""
     folder = root / KINDS[boxes]
     if split != "new" or not set(MARKET_FOLDERS) & folder_names(folder):
         return None
-    from_archive = (root / ARCHIVE).is_file() and any(path.is_file() for path in _files_of_lists(root, boxes))
+    from_archive = (root / ARCHIVE).is_file() and any(path.is_file() for path in _config_files(root, boxes))
     return None if from_archive else folder
 
 
@@ -153,95 +161,95 @@ def _is_ready_made(folder: Path) -> bool:
     return any(set(MARKET_FOLDERS) <= folder_names(folder / kind) for kind in KINDS.values())
 
 
-def _archive(root: Path, split: str, boxes: str) -> Path:
-    """The archive in ``root``; ``InputError`` says what is there instead and what was probably meant."""
+def _find_archive(root: Path, split: str, boxes: str) -> Path:
+    """Return the archive in ``root``, or raise an error with the folder's content and a hint."""
     if (archive := root / ARCHIVE).is_file():
         return archive
-    wanted = "cuhk03 is read from a folder that holds " + ARCHIVE
+    rule = "cuhk03 is read from a folder that contains " + ARCHIVE
     if split == "new":
-        wanted += " or CUHK03-NP's folders labeled and detected"
+        rule += " or CUHK03-NP's folders labeled and detected"
     files = sorted(path.name for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
-    there = shorten([*sorted(folder_names(root)), *files], 10) or "nothing"
-    value = f"{root}, which holds {there}"
+    content = shorten([*sorted(folder_names(root)), *files], 10) or "nothing"
+    value = f"{root}, which contains {content}"
 
-    def holds(folder: Path) -> bool:
+    def is_readable(folder: Path) -> bool:
         return (folder / ARCHIVE).is_file() or (split == "new" and _is_ready_made(folder))
 
     if _is_ready_made(root):
-        mend = "these are CUHK03-NP's folders, which hold the new protocol alone: read them with split=new"
+        mend = "read CUHK03-NP's folders, which only have the new protocol, with split=new"
         if split == "new":
             mend = f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
-    elif near := misplaced(root, holds):
-        raise Misplaced(wanted, value, near)
+    elif near := misplaced_hint(root, is_readable):
+        raise MisplacedFolder(rule, value, near)
     else:
         mats = [name for name in files if name.lower().endswith(".mat") and "protocol" not in name]
-        mend = unpacking(root) or near_miss(ARCHIVE, mats, rename=True)
-    raise InputError(wanted, value, mend or "unpack cuhk03_release.zip and give its folder")
+        mend = unpack_hint(root) or spelling_hint(ARCHIVE, mats, rename=True)
+    raise InputError(rule, value, mend or "unpack cuhk03_release.zip and give its folder")
 
 
-def _classic(images: Extraction, trial: int) -> tuple[Split, Split, Split]:
-    chosen = np.array(images.test_sets[trial], dtype=np.int64).reshape(-1, 2)
-    tested_n = np.isin(images.split.person_ids, images.person_ids(*chosen.T))
-    test = images.split.select(tested_n)
-    return images.split.select(~tested_n), test, test
+def _classic_splits(images: Extraction, trial: int) -> tuple[Split, Split, Split]:
+    test_set = np.array(images.test_sets[trial], dtype=np.int64).reshape(-1, 2)
+    in_test_n = np.isin(images.split.person_ids, images.person_ids(*test_set.T))
+    test = images.split.select(in_test_n)
+    return images.split.select(~in_test_n), test, test
 
 
-def _new(images: Extraction, file: Path, lists: Split, *rows: np.ndarray) -> tuple[Split, Split, Split]:
-    """The new protocol's splits by the lists that ``_read_lists`` found."""
+def _new_splits(
+    images: Extraction, file: Path, lists: Split, *rows: np.ndarray
+) -> tuple[Split, Split, Split]:
+    """Return the new protocol's train, query and gallery from the lists of ``_read_lists``."""
     names = list(map(str, lists.paths))
-    # An extracted file has the list's name behind the kind of its boxes.
-    place_of = {name.partition("_")[2]: place for place, name in enumerate(images.names)}
-    if absent := [name for name in names if name not in place_of]:
+    # The name of an extracted file is the kind of boxes followed by the name in the list.
+    indices = {name.partition("_")[2]: index for index, name in enumerate(images.names)}
+    if absent := [name for name in names if name not in indices]:
         raise InputError(
-            f"the images that {file.name} names are in {ARCHIVE}",
-            f"{len(absent)} that are not: {shorten(absent)}",
-            "both belong to the same boxes and the complete archive: download or copy them again",
+            f"all images listed in {file.name} are in {ARCHIVE}",
+            f"{len(absent)} missing: {shorten(absent)}",
+            "download or copy both files again, for the same boxes and from the complete archive",
         )
-    places_n = np.array([place_of[name] for name in names], dtype=np.int64)
-    everything = images.split
-    found = everything.select(places_n)
-    differs_n = (found.person_ids != lists.person_ids) | (found.camera_ids != lists.camera_ids)
+    indices_n = np.array([indices[name] for name in names], dtype=np.int64)
+    selected = images.split.select(indices_n)
+    differs_n = (selected.person_ids != lists.person_ids) | (selected.camera_ids != lists.camera_ids)
     if differs_n.any():
         row = int(np.flatnonzero(differs_n)[0])
         raise InputError(
-            f"{file.name} counts persons and views as {ARCHIVE} does",
+            f"{file.name} numbers persons and views like {ARCHIVE}",
             f"person {lists.person_ids[row]}, view {lists.camera_ids[row]} for {names[row]}, which"
-            f" is person {found.person_ids[row]}, view {found.camera_ids[row]}",
+            f" is person {selected.person_ids[row]}, view {selected.camera_ids[row]}",
             CONFIG_SOURCE,
         )
-    # By name, whatever the order of the list.
-    train, query, gallery = (everything.select(np.sort(places_n[one])) for one in rows)
+    # Sorted by name, independently of the list's order.
+    train, query, gallery = (images.split.select(np.sort(indices_n[split_rows])) for split_rows in rows)
     return train, query, gallery
 
 
-def _files_of_lists(root: Path, boxes: str) -> list[Path]:
-    """Where the lists may lie: beside the archive or, as torchreid has its users put them, above it."""
+def _config_files(root: Path, boxes: str) -> list[Path]:
+    """Return the possible paths of the lists: beside the archive or, as for torchreid, above it."""
     name = f"cuhk03_new_protocol_config_{KINDS[boxes]}.mat"
     return [root / name, root.parent / name]
 
 
 def _read_lists(root: Path, boxes: str) -> tuple[Path, Split, np.ndarray, np.ndarray, np.ndarray]:
-    """The file of these boxes, its list of images, and the rows of training, query and gallery, sorted.
-
-    ``InputError`` for a file that is absent, damaged or in version 7.3.
-    """
-    # Slow to import, and only this protocol needs it.
+    """Read the list of images and the sorted rows of train, query and gallery; also return their file."""
+    # Its import is slow, and only this protocol needs it.
     from scipy.io import loadmat
 
-    places = _files_of_lists(root, boxes)
-    file = next((place for place in places if place.is_file()), None)
+    candidates = _config_files(root, boxes)
+    file = next((path for path in candidates if path.is_file()), None)
     if file is None:
         raise InputError(
-            f"cuhk03's new split needs {places[0].name}", f"no such file in {root} or above it", CONFIG_SOURCE
+            f"cuhk03's new split needs {candidates[0].name}",
+            f"no such file in {root} or above it",
+            CONFIG_SOURCE,
         )
-    rule = f"{file.name} holds the new protocol's lists, in MATLAB's version 5 to 7"
+    rule = f"{file.name} contains the new protocol's lists, in MATLAB's version 5 to 7"
     try:
         content = loadmat(file)
     except NotImplementedError:
         raise InputError(
             rule, f"{file}, in version 7.3", f"{CONFIG_SOURCE}, or save it in MATLAB with '-v7'"
         ) from None
-    except Exception as error:  # scipy reports damage as any of half a dozen types
+    except Exception as error:  # for damaged files, scipy raises one of half a dozen types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(rule, f"{file}: {reason}", CONFIG_SOURCE) from error
     if missing := [key for key in _KEYS if key not in content]:
@@ -255,9 +263,9 @@ def _read_lists(root: Path, boxes: str) -> tuple[Path, Split, np.ndarray, np.nda
     if not len(names) == len(labels) == len(cameras):
         lengths = f"{len(names)} names, {len(labels)} labels, {len(cameras)} cameras"
         raise InputError(rule, f"{file} with {lengths}", CONFIG_SOURCE)
-    for key, one in zip(_KEYS[3:], rows, strict=True):
-        if wrong := one[(one < 1) | (one > len(names))].tolist():
-            value = f"{file}, whose {key} names rows {shorten(wrong)} of {len(names)}"
+    for key, indices in zip(_KEYS[3:], rows, strict=True):
+        if invalid := indices[(indices < 1) | (indices > len(names))].tolist():
+            value = f"{file}, whose {key} names rows {shorten(invalid)} of {len(names)}"
             raise InputError(rule, value, CONFIG_SOURCE)
-    train, query, gallery = (np.sort(one - 1) for one in rows)  # MATLAB counts from 1
+    train, query, gallery = (np.sort(indices - 1) for indices in rows)  # MATLAB counts from 1
     return file, Split(names, labels, cameras), train, query, gallery

@@ -1,7 +1,4 @@
-"""The images of ``cuhk-03.mat``, written to files once and found again.
-
-The file is HDF5 with MATLAB's cells of references.
-"""
+"""Extraction of the images of ``cuhk-03.mat``, an HDF5 file with MATLAB's cells of references."""
 
 from __future__ import annotations
 
@@ -27,26 +24,29 @@ from reidlib.errors import InputError, shorten
 from reidlib.files import built_once, find_json, unwritable, write_filled, write_json
 
 ARCHIVE = "cuhk-03.mat"
-# How the boxes are called here (in file names and options too), and in the file.
+# Name of the boxes here, also in file names and options -> name in the archive.
 KINDS = {"labelled": "labeled", "detected": "detected"}
-# Rows of pair and person, a set each.
+# For each test set, rows of pair and person.
 TestSets = tuple[tuple[tuple[int, int], ...], ...]
-SLOTS = 10  # images of a person: 1 to 5 of view 1, 6 to 10 of view 2
+SLOTS = 10  # images of a person: 1 to 5 are view 1, 6 to 10 are view 2
 _AGAIN = "download or copy the file again"
 _NAME = re.compile(r"[a-z]+_(\d+)_(\d+)_([12])_(\d+)\.png")
-# Images kept in memory at most: more would only wait for the encoders.
+# Maximum number of images in memory; more would only wait for the encoders.
 _IN_FLIGHT = 64
 _BLOCK = 65_536
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """Images of one kind of boxes as files, and what else the archive says.
+    """Extracted images of one kind of boxes, and the archive's camera pairs and test sets.
 
-    ``folder`` holds ``names``, sorted, such as ``labelled_1_001_2_06.png``: boxes, camera pair, person in
-    that pair, view (1 or 2) and slot (1 to 10), counted from 1. ``persons_of_pairs``: how many persons each
-    camera pair has. ``test_sets``: the classic protocol's, each as (pair, person) rows. ``identity``: the
-    archive's.
+    Attributes:
+        identity: The archive's identity, see ``archive_identity``.
+        folder: Folder of the image files.
+        names: Sorted names of the files, such as ``labelled_1_001_2_06.png``: boxes, camera pair, person in
+            that pair, view (1 or 2) and slot (1 to 10), counted from 1.
+        persons_of_pairs: Number of persons of each camera pair.
+        test_sets: The classic protocol's test sets, each as (pair, person) rows.
     """
 
     identity: str
@@ -57,34 +57,28 @@ class Extraction:
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """Pair, person in the pair, view and slot of every image: int64 (N, 4).
-
-        Raises ``ValueError`` for a name that does not hold them.
-        """
-        matches = [_NAME.fullmatch(name) for name in self.names]
-        if not all(matches):
+        """Pair, person in the pair, view and slot of every image, int64 (N, 4), parsed from the names."""
+        groups = [match.groups() for name in self.names if (match := _NAME.fullmatch(name))]
+        if len(groups) != len(self.names):
             raise ValueError("a name without pair, person, view and slot")
-        return np.array([match.groups() for match in matches], dtype=np.int64).reshape(-1, 4)
+        return np.array(groups, dtype=np.int64).reshape(-1, 4)
 
     @cached_property
     def split(self) -> Split:
-        """All images; a camera is the view."""
+        """All images; the camera id is the view."""
         pairs_n, persons_n, views_n, _ = self.numbers.T
         paths = tuple(self.folder / name for name in self.names)
         return Split(paths, self.person_ids(pairs_n, persons_n), views_n)
 
     def person_ids(self, pairs: np.ndarray, persons: np.ndarray) -> np.ndarray:
-        """Person ids from 1, counted on from pair to pair as the new protocol's labels are: int64 (N,)."""
-        before = np.cumsum([0, *self.persons_of_pairs])
-        return before[pairs - 1] + persons
+        """Return person ids, int64 (N,), counted from 1 through the pairs like the new protocol's labels."""
+        offsets = np.cumsum([0, *self.persons_of_pairs])
+        return offsets[pairs - 1] + persons
 
 
-def identity(archive: Path) -> str:
-    """12 hexadecimal digits of a file's size and of blocks spread over it.
-
-    A copy is recognised wherever it lies, and reading all of a gigabyte at each load is avoided. Raises
-    ``InputError`` for a file that cannot be read.
-    """
+def archive_identity(archive: Path) -> str:
+    """Hash a file's size and 16 blocks spread over it, to 12 hexadecimal digits."""
+    # A copy of the file has the same identity, and loading does not read the whole gigabyte.
     try:
         size = archive.stat().st_size
         digest = hashlib.sha256(str(size).encode())
@@ -94,62 +88,59 @@ def identity(archive: Path) -> str:
                 digest.update(stream.read(_BLOCK))
     except OSError as error:
         value = f"{archive}: {error.strerror or error}"
-        raise InputError(f"{ARCHIVE} can be read", value, "check its access rights") from error
+        raise InputError(f"{ARCHIVE} is readable", value, "check its access rights") from error
     return digest.hexdigest()[:12]
 
 
 def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
-    """Images of ``boxes`` ("labelled" or "detected") as PNG files, written unless they are there already.
-
-    They lie under ``files.data()`` in a folder named after the archive's ``identity``, each written
-    whole, the index last; a killed extraction goes on where it stopped, and images that were lost since are
-    written again. Two processes that want the same images write them once.
-
-    Raises ``InputError`` for a file that is damaged or no such archive, and for a full disk.
-    """
-    known = identity(archive)
-    home = files.data() / f"cuhk03-{known}"
+    """Write the images of ``boxes`` ("labelled" or "detected") as PNG files, unless they exist already."""
+    # The files are under ``files.data()`` in a folder named after the archive's identity. Each is written
+    # atomically, the index last: an interrupted extraction continues where it stopped, and missing images are
+    # written again. Of several processes, only one writes.
+    identity = archive_identity(archive)
+    home = files.data() / f"cuhk03-{identity}"
     index, folder = home / f"{boxes}.json", home / boxes
 
     def build() -> Extraction:
         folder.mkdir(exist_ok=True)
-        found = _extract(archive, known, boxes, folder, progress)
-        persons_of_pairs, test_sets = found.persons_of_pairs, found.test_sets
-        content = {"images": found.names, "persons_of_pairs": persons_of_pairs, "test_sets": test_sets}
-        write_json(index, content)
-        return found
+        extraction = _extract(archive, identity, boxes, folder, progress)
+        content = {name: getattr(extraction, name) for name in ("persons_of_pairs", "test_sets")}
+        write_json(index, {"images": extraction.names, **content})
+        return extraction
 
     try:
-        return built_once(home / f"{boxes}.lock", lambda: _complete(known, index, folder), build)
+        return built_once(home / f"{boxes}.lock", lambda: _find_complete(identity, index, folder), build)
     except OSError as error:
         raise unwritable(folder, error) from error
 
 
-def _complete(known: str, index: Path, folder: Path) -> Extraction | None:
-    """What the index names, if all of it is there; the index is written last."""
+def _find_complete(identity: str, index: Path, folder: Path) -> Extraction | None:
+    """Read an extraction from its index; None if an image or the index, which is written last, is missing."""
+    content = find_json(index)
+    if content is None:
+        return None
     try:
-        content = find_json(index)
-        found = Extraction(
-            known,
+        extraction = Extraction(
+            identity,
             folder,
             tuple(content["images"]),
             tuple(content["persons_of_pairs"]),
-            tuple(tuple((pair, person) for pair, person in one) for one in content["test_sets"]),
+            tuple(tuple((pair, person) for pair, person in rows) for rows in content["test_sets"]),
         )
-        _ = found.numbers  # names that were tampered with are no index
-        there = set(os.listdir(folder))  # noqa: PTH208 - one listing, not one question a file
+        _ = extraction.numbers  # raises ValueError for names that were changed
+        existing = set(os.listdir(folder))  # noqa: PTH208 - one listing, not one query for each file
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if there.issuperset(found.names) else None
+    return extraction if existing.issuperset(extraction.names) else None
 
 
-def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool) -> Extraction:
-    """Write the images that are not there yet; the caller holds the lock."""
-    there = set(os.listdir(folder))  # noqa: PTH208
-    for name in there:
-        if name.endswith(".partial"):  # what a killed process was writing; nobody else writes here
+def _extract(archive: Path, identity: str, boxes: str, folder: Path, progress: bool) -> Extraction:
+    """Write the images that do not exist yet; the caller holds the lock."""
+    existing = set(os.listdir(folder))  # noqa: PTH208
+    for name in existing:
+        if name.endswith(".partial"):  # left by a killed process; only the lock's holder writes here
             (folder / name).unlink()
-    with opened(archive) as file:
+    with open_archive(archive) as file:
         pairs = read_pairs(file, boxes)
         persons_of_pairs = tuple(len(references) for references in pairs)
         test_sets = read_test_sets(file, persons_of_pairs)
@@ -160,10 +151,10 @@ def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool
         with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1), "encode") as threads:
             pending: deque[Future] = deque()
             try:
-                for name, place, reference in planned(pairs, boxes):
-                    if name not in there:
+                for name, place, reference in image_cells(pairs, boxes):
+                    if name not in existing:
                         image_hwc = read_image(file, reference, place)
-                        if image_hwc is None:  # only this one is missing: others may follow
+                        if image_hwc is None:  # only this slot is empty, others may follow
                             bar.total -= 1
                             continue
                         if len(pending) >= _IN_FLIGHT:
@@ -177,18 +168,18 @@ def _extract(archive: Path, known: str, boxes: str, folder: Path, progress: bool
                 for future in pending:
                     future.cancel()
     if not names:
-        raise no_archive(archive, f"no {KINDS[boxes]} image in it")
-    return Extraction(known, folder, tuple(sorted(names)), persons_of_pairs, test_sets)
+        raise archive_error(archive, f"no {KINDS[boxes]} image")
+    return Extraction(identity, folder, tuple(sorted(names)), persons_of_pairs, test_sets)
 
 
 def _write(path: Path, image_hwc: np.ndarray) -> None:
-    # Encoded in memory first: Pillow reports a full disk as an encoder's error, without saying what it is.
+    # Encoded in memory first, because Pillow reports a full disk as an encoder's error without a reason.
     write_filled(path, lambda buffer: Image.fromarray(image_hwc).save(buffer, "PNG", compress_level=1))
 
 
 @contextmanager
-def opened(archive: Path) -> Iterator[h5py.File]:
-    """The archive as HDF5, with everything that HDF5 reports about damage as one ``InputError``."""
+def open_archive(archive: Path) -> Iterator[h5py.File]:
+    """Open the archive as HDF5, and turn all errors of a damaged file into InputError."""
     try:
         _check_format(archive)
         with h5py.File(archive, "r") as file:
@@ -196,77 +187,77 @@ def opened(archive: Path) -> Iterator[h5py.File]:
     except InputError:
         raise
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        # HDF5 says "truncated file: eof = …" where the end is missing, and a filter's name for a bad chunk.
+        # HDF5 reports "truncated file: eof = …" if the end is missing, and a filter's name for a bad chunk.
         reason = " ".join(str(error).strip("'\"").split())
-        raise InputError(f"{ARCHIVE} can be read to its end", f"{archive}: {reason}", _AGAIN) from error
+        raise InputError(f"{ARCHIVE} is readable to its end", f"{archive}: {reason}", _AGAIN) from error
 
 
 def _check_format(archive: Path) -> None:
     with archive.open("rb") as stream:
         head = stream.read(520)
-    # MATLAB puts 512 bytes of its own before the HDF5 signature; a file from another program may have none.
+    # MATLAB writes 512 bytes before the HDF5 signature; a file from another program may have none.
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):
         return
     text = head.lstrip()[:200].lower()
     if head.startswith(b"MATLAB 5.0"):
-        found, mend = "in version 5 to 7", "take the original file, or save it in MATLAB with '-v7.3'"
+        value, mend = "in version 5 to 7", "use the original file, or save it in MATLAB with '-v7.3'"
     elif text.startswith(b"version https://git-lfs"):
-        found, mend = "a pointer of git-lfs and not the file itself", "fetch it with: git lfs pull"
+        value, mend = "a pointer of git-lfs and not the file itself", "fetch it with: git lfs pull"
     elif text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        found, mend = "a web page", "download again: the link led to a page and not to the file"
+        value, mend = "a web page", "download the file itself, not the page that links to it"
     elif text.startswith(b"pk\x03\x04"):
-        found, mend = "a ZIP archive", f"unpack it and give the folder that then holds {ARCHIVE}"
+        value, mend = "a ZIP archive", f"unpack it and give the folder that then contains {ARCHIVE}"
     elif not head:
-        found, mend = "an empty file", _AGAIN
+        value, mend = "an empty file", _AGAIN
     else:
-        found, mend = "no MATLAB 7.3 file (damaged, or of another version)", _AGAIN
-    raise InputError(f"{ARCHIVE} is in MATLAB's version 7.3, which is HDF5", f"{archive}, {found}", mend)
+        value, mend = "not a MATLAB 7.3 file (damaged, or of another version)", _AGAIN
+    raise InputError(f"{ARCHIVE} is in MATLAB's version 7.3, which is HDF5", f"{archive}, {value}", mend)
 
 
-def no_archive(archive: Path | str, found: str) -> InputError:
-    """The error for a file that is HDF5 and yet not this archive."""
-    return InputError(
-        f"{ARCHIVE} holds the cells detected, labeled and testsets", f"{archive}: {found}", _AGAIN
-    )
+def archive_error(archive: Path | str, value: str) -> InputError:
+    """Make the error for an HDF5 file that is not this archive."""
+    rule = f"{ARCHIVE} contains the cells detected, labeled and testsets"
+    return InputError(rule, f"{archive}: {value}", _AGAIN)
 
 
 def _cells(file: h5py.File, key: str) -> list[h5py.Dataset]:
-    """What the cells of a row refer to. HDF5 has MATLAB's axes in reverse, which a row does not notice."""
+    """Return the data sets to which a row of cells refers."""
+    # HDF5 reverses MATLAB's axes, which makes no difference for a row.
     cells = file.get(key)
     if not isinstance(cells, h5py.Dataset):
-        there = shorten([name for name in sorted(file) if not name.startswith("#")], 10)
-        raise no_archive(file.filename, f"no {key}; it holds {there or 'nothing'}")
+        names = shorten([name for name in sorted(file) if not name.startswith("#")], 10)
+        raise archive_error(file.filename, f"no {key}; it contains {names or 'nothing'}")
     references = enumerate(_references(cells).ravel(), 1)
     return [_dataset(file, reference, f"{key}{{{number}}}") for number, reference in references]
 
 
 def _dataset(file: h5py.File, reference: h5py.Reference, place: str) -> h5py.Dataset:
-    found = file[reference]
-    if not isinstance(found, h5py.Dataset):
-        raise no_archive(file.filename, f"{place} is a {type(found).__name__.lower()} and no array")
-    return found
+    dataset = file[reference]
+    if not isinstance(dataset, h5py.Dataset):
+        raise archive_error(file.filename, f"{place} is a {type(dataset).__name__.lower()} and not an array")
+    return dataset
 
 
 def _references(cells: h5py.Dataset) -> np.ndarray:
     if h5py.check_ref_dtype(cells.dtype) is not h5py.Reference:
-        raise no_archive(cells.file.filename, f"{cells.name} is {cells.dtype} and no cell array")
+        raise archive_error(cells.file.filename, f"{cells.name} is {cells.dtype} and not a cell array")
     return cells[()]
 
 
 def read_pairs(file: h5py.File, boxes: str) -> list[np.ndarray]:
-    """References of each camera pair's images: (persons, 10) each."""
+    """Read the references to each camera pair's images, each of shape (persons, 10)."""
     pairs = [_references(cells).T for cells in _cells(file, KINDS[boxes])]
     for number, references in enumerate(pairs, 1):
         if references.ndim != 2 or references.shape[1] != SLOTS:
             shape = " by ".join(map(str, references.shape))
-            raise no_archive(
+            raise archive_error(
                 file.filename, f"pair {number} of {KINDS[boxes]} is {shape} instead of persons by {SLOTS}"
             )
     return pairs
 
 
-def planned(pairs: list[np.ndarray], boxes: str) -> Iterator[tuple[str, str, h5py.Reference]]:
-    """File name, place in MATLAB's notation and reference of every cell, empty ones included."""
+def image_cells(pairs: list[np.ndarray], boxes: str) -> Iterator[tuple[str, str, h5py.Reference]]:
+    """Iterate over all cells: file name, place in MATLAB's notation, and reference, which may be empty."""
     for pair, references in enumerate(pairs, 1):
         for (row, column), reference in np.ndenumerate(references):
             person, slot = row + 1, column + 1
@@ -276,31 +267,33 @@ def planned(pairs: list[np.ndarray], boxes: str) -> Iterator[tuple[str, str, h5p
 
 
 def read_image(file: h5py.File, reference: h5py.Reference, place: str) -> np.ndarray | None:
-    """The image (H, W, 3) behind a reference; None for an empty cell."""
+    """Read the image (H, W, 3) of a reference; None for an empty cell."""
     cell = _dataset(file, reference, place) if reference else None
-    # MATLAB writes an empty cell as its dimensions, [0 0], with a mark that not every converter keeps.
+    # MATLAB writes an empty cell as its dimensions, [0 0], with an attribute that some converters drop.
     if cell is None or cell.attrs.get("MATLAB_empty", 0) or not cell.size or cell.ndim == 1:
         return None
     if cell.ndim != 3 or cell.shape[0] != 3 or cell.dtype != np.uint8:
         shape = " by ".join(map(str, reversed(cell.shape)))
-        raise no_archive(file.filename, f"{place} is {shape} of {cell.dtype} and no colour image")
+        raise archive_error(file.filename, f"{place} is {shape} of {cell.dtype} and not a colour image")
     try:
         stored_cwh = cell[()]
     except OSError as error:
-        raise InputError(f"{ARCHIVE} can be read to its end", f"{place}: {error}", _AGAIN) from error
+        raise InputError(f"{ARCHIVE} is readable to its end", f"{place}: {error}", _AGAIN) from error
     return np.ascontiguousarray(stored_cwh.T)
 
 
 def read_test_sets(file: h5py.File, persons_of_pairs: tuple[int, ...]) -> TestSets:
-    """The classic protocol's test sets, each as (pair, person) rows, all of them persons of the archive."""
-    known = {(pair, person) for pair, most in enumerate(persons_of_pairs, 1) for person in range(1, most + 1)}
+    """Read the classic protocol's test sets, each as (pair, person) rows of persons in the archive."""
+    persons = {
+        (pair, person) for pair, count in enumerate(persons_of_pairs, 1) for person in range(1, count + 1)
+    }
     test_sets = []
     for number, cell in enumerate(_cells(file, "testsets"), 1):
         rows_n2 = cell[()].T
         if rows_n2.ndim != 2 or rows_n2.shape[1] != 2 or not np.array_equal(rows_n2, np.rint(rows_n2)):
-            raise no_archive(file.filename, f"test set {number} is no list of pair and person")
+            raise archive_error(file.filename, f"test set {number} is not a list of pair and person")
         rows = [(int(pair), int(person)) for pair, person in rows_n2.tolist()]
-        if wrong := [row for row in rows if row not in known]:
-            raise no_archive(file.filename, f"test set {number} names {shorten(wrong)}, who is not there")
+        if absent := [row for row in rows if row not in persons]:
+            raise archive_error(file.filename, f"test set {number} has {shorten(absent)}, not in the archive")
         test_sets.append(tuple(rows))
     return tuple(test_sets)

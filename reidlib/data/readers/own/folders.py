@@ -1,4 +1,4 @@
-"""A user's own crops in folders: one file, a flat folder, or a folder per person, parted or not."""
+"""Own images in folders: one file, a flat folder, or a folder per person, with or without splits."""
 
 from __future__ import annotations
 
@@ -13,135 +13,128 @@ from reidlib.data.readers.layout import (
     Reading,
     folder_names,
     list_images,
-    misplaced,
+    misplaced_hint,
     require_folder,
-    unpacking,
+    unpack_hint,
 )
 from reidlib.data.readers.market import MARKET_FOLDERS
 from reidlib.errors import InputError, counted, shorten
 
-PARTS = ("train", "query", "gallery")
-LAYOUT = "own images lie in PERSON/image or PERSON/CAMERA/image"
-# Folders of other conventions, which would otherwise be read as persons of these names.
-_RESERVED = {*PARTS, "test", "testing", "training", "val", "valid", "validation", "probe"}
+SPLIT_NAMES = ("train", "query", "gallery")
+LAYOUT = "own images are stored as PERSON/image or PERSON/CAMERA/image"
+# Folders of other conventions, which would otherwise be read as persons with these names.
+_RESERVED = {*SPLIT_NAMES, "test", "testing", "training", "val", "valid", "validation", "probe"}
 _SORT = (
     "sort them into a folder per person; "
-    "pictures without persons are for `reidlib search` and `reidlib embed`"
+    "for images without person labels, use `reidlib search` or `reidlib embed`"
 )
-# What macOS archives and network drives put beside the images: copies of them, or nothing.
+# Folders that macOS archives and network drives add; they contain no images or copies.
 _FOREIGN = {"__MACOSX", "@eaDir"}
 _CAMERA_IN_NAME = re.compile(r"_c(\d{1,18})(?!\d)", re.ASCII)
 
 
 class ListedImage(NamedTuple):
-    """One image as it was listed; empty texts are unknown."""
+    """One image of a folder or a CSV; an empty text means unknown."""
 
-    name: str  # path relative to the folder of all, with /
+    name: str  # path relative to the folder of all images, with /
     person: str = ""
     camera: str = ""
-    part: str = ""  # train, query or gallery
-    line: int = 0  # of the CSV, from 1
+    split: str = ""  # train, query or gallery
+    line: int = 0  # line of the CSV, from 1
 
 
-def list_single(image: Path) -> list[ListedImage]:
-    """One image file, of an unknown person."""
+def list_file(image: Path) -> list[ListedImage]:
+    """List one image file, whose person is unknown."""
     if not image.name.lower().endswith(IMAGE_ENDINGS):
         raise InputError(
             "own images are an image file, a folder of them, or a CSV that lists them",
             image,
-            f"name one of those (image files end in {', '.join(IMAGE_ENDINGS)})",
+            f"name one of these (image files end in {', '.join(IMAGE_ENDINGS)})",
         )
-    return _with_named_cameras([ListedImage(image.name)])
+    return _add_cameras_in_names([ListedImage(image.name)])
 
 
-def list_flat(folder: Path) -> list[ListedImage]:
-    """The images of one folder, of unknown persons; cameras where all names tell them."""
-    return _with_named_cameras([ListedImage(name) for name in list_images(folder)])
+def list_flat_folder(folder: Path) -> list[ListedImage]:
+    """List the images of one folder, whose persons are unknown; cameras are set if all names have one."""
+    return _add_cameras_in_names([ListedImage(name) for name in list_images(folder)])
 
 
 def is_flat(folder: Path) -> bool:
-    """Do images lie in the folder itself, and none in folders in it?"""
+    """Tell whether a folder contains images, and its subfolders contain none."""
     return bool(list_images(folder)) and not _folders_with_images(folder)
 
 
-def list_persons(reading: Reading, root: Path, *, parted: bool = True) -> list[ListedImage]:
-    """A folder per person, with or without a folder per camera, in one folder or in train, query and gallery.
-
-    With ``parted=False`` train, query and gallery are refused: one of the three is meant. What is wrong with
-    images and folders goes to the reading's problems and remarks. Raises ``InputError`` where the folder is
-    none of this form.
-    """
+def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = True) -> list[ListedImage]:
+    """List images in a folder per person, and add what is wrong to the reading's problems and remarks."""
+    # With ``allow_splits``, the folders of persons may be in train, query and gallery.
     require_folder(root)
     names = folder_names(root)
     if {*MARKET_FOLDERS} <= names:
         mend = f"read it with market1501 instead: `reidlib check market1501 {root}`"
-        mend = mend if parted else f"give one of its folders, such as {root / 'query'}"
+        mend = mend if allow_splits else f"give one of its folders, such as {root / 'query'}"
         raise InputError(LAYOUT, f"{root} in Market-1501's layout", mend)
-    if set(PARTS) <= names:
-        if not parted:
+    if set(SPLIT_NAMES) <= names:
+        if not allow_splits:
             mend = f"give one of them, such as {root / 'gallery'}"
-            raise InputError(LAYOUT, f"{root}, which is parted into {', '.join(PARTS)}", mend)
-        rows = [row for part in PARTS for row in _scan_persons(reading, root / part, f"{part}/")]
-        beside = [name for name in _folders_with_images(root) if name not in PARTS]
-        if beside or list_images(root):
+            raise InputError(LAYOUT, f"{root}, which is split into {', '.join(SPLIT_NAMES)}", mend)
+        rows = [row for split in SPLIT_NAMES for row in _scan_persons(reading, root / split, f"{split}/")]
+        others = [name for name in _folders_with_images(root) if name not in SPLIT_NAMES]
+        if others or list_images(root):
             reading.problems.append(
                 InputError(
-                    f"beside {', '.join(PARTS)} there are no other images",
-                    f"{root} with images in {shorten(beside) or 'the folder itself'}",
+                    f"all images of a set with splits are in {', '.join(SPLIT_NAMES)}",
+                    f"{root} with images in {shorten(others) or 'the folder itself'}",
                     "move each image into one of the three, or out of the folder",
                 )
             )
-        return _with_named_cameras(rows)
+        return _add_cameras_in_names(rows)
     if reserved := sorted(name for name in names if name.lower() in _RESERVED):
         raise InputError(
-            f"a set that is parted already lies in the three folders {', '.join(PARTS)}",
-            f"{root}, which lacks {', '.join(part for part in PARTS if part not in names)} and holds"
+            f"a set with splits has the three folders {', '.join(SPLIT_NAMES)}",
+            f"{root}, which lacks {', '.join(name for name in SPLIT_NAMES if name not in names)} and contains"
             f" {shorten(reserved)}",
-            "rename and complete these folders, or rename the person of that name",
+            "rename and complete these folders, or rename the person with this name",
         )
-    there = _folders_with_images(root)
-    # One folder of folders is no person: one person alone makes no benchmark.
-    if parted and not list_images(root) and len(there) == 1 and _holds_persons(root / there[0]):
-        mend = f"that is one level too high: give {root / there[0]}"
-        raise InputError(LAYOUT, f"{root}, which holds the one folder {there[0]}", mend)
-    return _with_named_cameras(_scan_persons(reading, root, ""))
+    folders = _folders_with_images(root)
+    # A single folder of folders is no person, because one person alone makes no benchmark.
+    if allow_splits and not list_images(root) and len(folders) == 1 and _has_persons(root / folders[0]):
+        mend = f"this folder is one level too high: give {root / folders[0]}"
+        raise InputError(LAYOUT, f"{root}, which contains only the folder {folders[0]}", mend)
+    return _add_cameras_in_names(_scan_persons(reading, root, ""))
 
 
 def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedImage]:
     rows, deeper, empty, problems = [], [], [], []
-    part = prefix.rstrip("/")
+    split = prefix.rstrip("/")
     for person in _folders(folder):
-        there = [
-            ListedImage(f"{prefix}{person}/{name}", person, "", part) for name in list_images(folder / person)
-        ]
+        names = list_images(folder / person)
+        images = [ListedImage(f"{prefix}{person}/{name}", person, "", split) for name in names]
         for camera in _folders(folder / person):
-            inside = folder / person / camera
-            there += [
-                ListedImage(f"{prefix}{person}/{camera}/{n}", person, camera, part)
-                for n in list_images(inside)
-            ]
-            deeper += _images_below(inside)
-        rows += there
-        if not there:
+            names = list_images(folder / person / camera)
+            start = f"{prefix}{person}/{camera}"
+            images += [ListedImage(f"{start}/{name}", person, camera, split) for name in names]
+            deeper += _images_below(folder / person / camera)
+        rows += images
+        if not images:
             empty.append(person)
     if deeper:
-        # Deep images never mean one level too low, whatever lies beside the folder.
-        hint = misplaced(folder, lambda place: place != folder.parent and _holds_persons(place))
+        # With images this deep, the folder cannot be one level too low, so its parent is not suggested.
+        hint = misplaced_hint(folder, lambda near: near != folder.parent and _has_persons(near))
         hint = "" if rows else hint
-        mend = hint or "leave out the folders between, or list the images in a CSV"
-        problems.append(InputError(LAYOUT, f"images deeper than that, such as {deeper[0]}", mend))
+        mend = hint or "remove the folders between, or list the images in a CSV"
+        problems.append(InputError(LAYOUT, f"images in deeper folders, such as {deeper[0]}", mend))
     if loose := list_images(folder):
         mend = "move each into the folder of its person" if rows else _SORT
-        if not rows and _mostly(_shows_images, folder.parent):
-            above = folder.parent.parent
-            level, also = "one level too low", ""
-            if among_persons(folder.parent):
-                level, also = "too low", f", or {above} if {folder.parent.name} is a person"
-            mend += f"; or that is {level}: give {folder.parent}{also}"
+        if not rows and _mostly(_has_images, folder.parent):
+            grandparent = folder.parent.parent
+            level, alternative = "one level too low", ""
+            if has_person_siblings(folder.parent):
+                level, alternative = "too low", f", or {grandparent} if {folder.parent.name} is a person"
+            mend += f"; or this folder is {level}: give {folder.parent}{alternative}"
         value = f"{counted(len(loose), 'images')} in {folder} itself: {shorten(loose)}"
         problems.append(InputError(LAYOUT, value, mend))
     if not (rows or problems):
-        hint = misplaced(folder, _holds_persons) or unpacking(folder)
+        hint = misplaced_hint(folder, _has_persons) or unpack_hint(folder)
         value = f"no image ({', '.join(IMAGE_ENDINGS)}) in {folder}"
         problems.append(InputError(LAYOUT, value, hint or "put the images there, or give their folder"))
     if empty and rows:
@@ -152,15 +145,15 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedIma
     return rows
 
 
-def _with_named_cameras(rows: list[ListedImage]) -> list[ListedImage]:
-    """Take the cameras of images in no camera folder from their names, where all of these have one."""
-    named = [row if row.camera else row._replace(camera=_named_camera(row.name)) for row in rows]
-    return named if all(row.camera for row in named) else rows
+def _add_cameras_in_names(rows: list[ListedImage]) -> list[ListedImage]:
+    """Set cameras from ``_cN`` in the names of images without a camera folder, if all names have one."""
+    with_cameras = [row if row.camera else row._replace(camera=_camera_in_name(row.name)) for row in rows]
+    return with_cameras if all(row.camera for row in with_cameras) else rows
 
 
-def _named_camera(name: str) -> str:
-    found = _CAMERA_IN_NAME.search(name.rsplit("/", 1)[-1])
-    return str(int(found[1])) if found else ""
+def _camera_in_name(name: str) -> str:
+    match = _CAMERA_IN_NAME.search(name.rsplit("/", 1)[-1])
+    return str(int(match[1])) if match else ""
 
 
 def _folders(folder: Path) -> list[str]:
@@ -172,7 +165,7 @@ def _folders_with_images(root: Path) -> list[str]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    """The first image in any folder within ``folder``, as a list of at most one."""
+    """Find the first image in any subfolder, as a list of at most one."""
     for place, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _FOREIGN and not name.startswith("."))
         if Path(place) != folder and (names := list_images(Path(place))):
@@ -180,30 +173,31 @@ def _images_below(folder: Path) -> list[Path]:
     return []
 
 
-def _holds_persons(folder: Path) -> bool:
-    """Does the folder look like a set of persons: two folders at least with images in them or one below?"""
+def _has_persons(folder: Path) -> bool:
+    """Tell whether at least two folders in this one look like persons, or it has splits."""
     names = _folders(folder)
-    return set(PARTS) <= set(names) or sum(_shows_a_person(folder / name) for name in names) > 1
+    return set(SPLIT_NAMES) <= set(names) or sum(_is_person(folder / name) for name in names) > 1
 
 
-def among_persons(folder: Path) -> bool:
-    """Do most of the folders beside this one look like persons, too: with images in them or one below?"""
-    return _mostly(_shows_a_person, folder.parent)
+def has_person_siblings(folder: Path) -> bool:
+    """Tell whether most of the folders beside this one look like persons, too."""
+    return _mostly(_is_person, folder.parent)
 
 
-def _mostly(holds: Callable[[Path], bool], folder: Path) -> bool:
-    # A set's folders hold images nearly all; where anything else lies, only a few happen to.
+def _mostly(condition: Callable[[Path], bool], folder: Path) -> bool:
+    # Nearly all folders of a set contain images; of other folders, only a few do.
     names = _folders(folder)
-    number = sum(holds(folder / name) for name in names)
+    number = sum(condition(folder / name) for name in names)
     return number > 1 and 2 * number > len(names)
 
 
-def _shows_a_person(folder: Path) -> bool:
-    return _shows_images(folder) or any(_shows_images(folder / name) for name in _folders(folder))
+def _is_person(folder: Path) -> bool:
+    # A person's folder has images, or camera folders with images.
+    return _has_images(folder) or any(_has_images(folder / name) for name in _folders(folder))
 
 
-def _shows_images(folder: Path) -> bool:
+def _has_images(folder: Path) -> bool:
     try:
         return bool(list_images(folder))
-    except InputError:  # a stranger's folder, looked into for a hint alone
+    except InputError:  # an unrelated folder, which is searched only for a hint
         return False

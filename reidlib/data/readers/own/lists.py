@@ -1,4 +1,4 @@
-"""A user's own crops in a CSV: path, and as far as they are known person, camera and split."""
+"""Own images in a CSV with the columns path and, as far as they are known, person, camera and split."""
 
 from __future__ import annotations
 
@@ -12,70 +12,64 @@ from pathlib import Path, PureWindowsPath
 
 from reidlib.data.readers.layout import (
     Reading,
-    Unreachable,
+    UnreachablePath,
+    entry_names,
     folder_names,
-    names_in,
-    near_miss,
     require_folder,
+    spelling_hint,
 )
-from reidlib.data.readers.own.folders import PARTS, ListedImage
+from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage
 from reidlib.errors import InputError, counted, shorten
 
 COLUMNS = ("path", "person", "camera", "split")
 
 
 def find_csv(root: Path) -> Path:
-    """The CSV file that is meant: ``root`` itself, or the only one in that folder.
-
-    Raises ``InputError`` where there is none or more than one.
-    """
+    """Return ``root`` if it is a file, or the only CSV file in the folder ``root``."""
     if root.is_file():
         return root
     require_folder(root)
-    there = sorted(path for path in root.iterdir() if _is_csv(path))
-    if len(there) != 1:
+    paths = sorted(path for path in root.iterdir() if _is_csv(path))
+    if len(paths) != 1:
         raise InputError(
-            "a list of own images is a CSV file, or a folder that holds exactly one",
-            f"{len(there)} in {root}" + (f": {shorten([path.name for path in there])}" if there else ""),
+            "a list of own images is a CSV file, or a folder that contains exactly one",
+            f"{len(paths)} in {root}" + (f": {shorten([path.name for path in paths])}" if paths else ""),
             "give the file itself",
         )
-    return there[0]
+    return paths[0]
 
 
 def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[ListedImage]:
-    """The images that a CSV lists; what is wrong with rows goes to the reading, each kind in one line.
-
-    Columns are ``path``, ``person``, ``camera`` and ``split`` (train, query or gallery), in any order and
-    case, separated by commas, semicolons or tabs; further ones are not read. The text is UTF-8. Paths are
-    relative to the CSV's folder, with / or \\, so that list and images can be moved together.
-    With ``labelled=False`` only paths are needed. An image may be listed twice only as query and as gallery.
-    Raises ``InputError`` for a file that is no such list.
-    """
-    names, records = _table(file)
+    """List the images of a CSV, and add one problem for each kind of faulty row to the reading."""
+    # The text is UTF-8. The columns ``path``, ``person``, ``camera`` and ``split`` have any order and case,
+    # and are separated by commas, semicolons or tabs; other columns are ignored. Paths are relative to the
+    # CSV's folder, with / or \, so that list and images can be moved together. With ``labelled=False`` only
+    # paths are required. An image may be listed twice only as query and as gallery.
+    names, records = _read_records(file)
     _check_columns(file, names, COLUMNS[: 2 if labelled else 1])
     rows, faulty = _rows(file, records, names, labelled)
-    rows, missing = _existing(file, rows)
+    rows, missing = _find_files(file, rows)
     reading.problems += [*faulty, *missing]
     if not (rows or faulty or missing):
         value, mend = f"only column names in {file}", "write a line for each image"
         raise InputError("a CSV of own images lists images", value, mend)
     if extra := [name for name in names if name and name not in COLUMNS]:
-        reading.remarks.append(f"columns that are not read: {shorten([*map(_shown, extra)])}")
+        reading.remarks.append(f"columns that are not read: {shorten([*map(_printable, extra)])}")
     return rows
 
 
-# The line in which a record begins, and its cells.
+# The line in which a record starts, and its cells.
 _Record = tuple[int, list[str]]
-# The kind of a faulty row, and where it stands.
+# The kind of fault of a row, and its line.
 _Fault = tuple[str, str]
 
 
-def _table(file: Path) -> tuple[list[str], list[_Record]]:
-    """The columns' names in lower case, and the records that are not blank with the lines they begin in."""
+def _read_records(file: Path) -> tuple[list[str], list[_Record]]:
+    """Return the columns' names in lower case, and the records that are not blank."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise Unreachable(
+        raise UnreachablePath(
             "a CSV can be read", f"{file}: {error.strerror}", "check its access rights"
         ) from None
     except UnicodeDecodeError as error:
@@ -84,9 +78,9 @@ def _table(file: Path) -> tuple[list[str], list[_Record]]:
         mend = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
         raise InputError("a CSV of own images is UTF-8 text", value, mend) from None
     first = next(io.StringIO(text.lstrip(), newline=""), "").lower()
-    # The separator is the one that makes most of the header known names; a Sniffer guesses from the data.
-    known = {s: len({c.strip(' "\r\n') for c in first.split(s)} & {*COLUMNS}) for s in (",", ";", "\t")}
-    separator = max(known, key=lambda one: (known[one], first.count(one)))
+    # The separator is the one that yields the most known column names; csv.Sniffer would guess from the data.
+    score = {s: len({c.strip(' "\r\n') for c in first.split(s)} & {*COLUMNS}) for s in (",", ";", "\t")}
+    separator = max(score, key=lambda s: (score[s], first.count(s)))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     records, line = [], 1
     try:
@@ -95,60 +89,60 @@ def _table(file: Path) -> tuple[list[str], list[_Record]]:
                 records.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
-        mend = "close each quotation mark, and double those within quotes"
-        raise InputError("a CSV's quotes are in pairs", f"{error} from line {line} of {file}", mend) from None
+        mend = "close each quotation mark, and double quotation marks inside quotes"
+        raise InputError("a CSV's quotes are paired", f"{error} from line {line} of {file}", mend) from None
     if not records:
-        raise InputError("a CSV begins with its columns' names", f"nothing in {file}", "write them")
+        raise InputError("a CSV starts with its column names", f"an empty file {file}", "add them in line 1")
     return [name.strip().lower() for name in records[0][1]], records[1:]
 
 
-def _check_columns(file: Path, names: list[str], wanted: tuple[str, ...]) -> None:
-    rule = f"a CSV of own images has the columns {', '.join(wanted)} (and may have camera, split)"
-    if missing := [name for name in wanted if name not in names]:
+def _check_columns(file: Path, names: list[str], required: tuple[str, ...]) -> None:
+    rule = f"a CSV of own images has the columns {', '.join(required)} (and may have camera, split)"
+    if missing := [name for name in required if name not in names]:
         value = f"{file}, which lacks {', '.join(missing)} and has {shorten([repr(n) for n in names], 10)}"
-        spare = [name for name in names if name not in COLUMNS]
-        hints = [hint for name in missing if (hint := near_miss(name, spare, rename=True))]
-        raise InputError(rule, value, "; ".join(hints) or "write the columns' names in the first line")
-    if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
-        raise InputError(rule, f"{', '.join(twice)} twice in line 1 of {file}", "remove one of the two")
+        others = [name for name in names if name not in COLUMNS]
+        hints = [hint for name in missing if (hint := spelling_hint(name, others, rename=True))]
+        raise InputError(rule, value, "; ".join(hints) or "write the column names in the first line")
+    if duplicates := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
+        raise InputError(rule, f"{', '.join(duplicates)} twice in line 1 of {file}", "remove one of the two")
 
 
-# Kinds of faulty rows, in the order in which they are reported: the rule that they break, and the mend.
+# Kinds of faulty rows in the order of the report, each with the violated rule and the mend.
 _FAULTS = {
     "cells": ("a CSV's rows have a cell for each column", "quote cells that hold the separator"),
-    "empty": ("no cell of a listed image is empty", "fill in these cells, or take out their rows or column"),
+    "empty": ("no cell of a listed image is empty", "fill in these cells, or remove their rows or column"),
     "absolute": (
-        "a list names its images relative to its own folder, so that both can be moved together",
+        "paths are relative to the CSV's folder, so that list and images can be moved together",
         "shorten these paths to what follows the CSV's folder",
     ),
     "escaping": (
-        "a list's images lie in the CSV's folder or below, so that both can be moved together",
-        "move the CSV up to a folder that holds all its images",
+        "images are in the CSV's folder or below, so that list and images can be moved together",
+        "move the CSV up to a folder that contains all its images",
     ),
-    "split": (f"split is one of: {', '.join(PARTS)}", "write one of these, or take the column out"),
-    "twice": ("an image is listed once (or once each as query and gallery)", "remove the second row"),
-    "contradiction": ("an image shows one person, seen by one camera", "write the same in both rows"),
+    "split": (f"split is one of: {', '.join(SPLIT_NAMES)}", "write one of these, or remove the column"),
+    "twice": ("an image is listed once, or once each as query and gallery", "remove the second row"),
+    "contradiction": ("an image has one person and one camera", "write the same ones in both rows"),
 }
 
 
 def _rows(
     file: Path, records: list[_Record], names: list[str], labelled: bool
 ) -> tuple[list[ListedImage], list[InputError]]:
-    """The rows without a fault, and one error for each kind of fault with all the lines that have it."""
+    """Return the rows without a fault, and one error for each kind of fault with all its lines."""
     rows: list[ListedImage] = []
     faults: dict[str, list[str]] = {kind: [] for kind in _FAULTS}
-    listed: dict[str, list[ListedImage]] = {}
+    rows_by_path: dict[str, list[ListedImage]] = {}
     for record in records:
-        found = _row(record, names, labelled)
-        if isinstance(found, ListedImage):
-            earlier = listed.setdefault(unicodedata.normalize("NFC", found.name), [])
-            found = _against(earlier, found) or found
-        if isinstance(found, ListedImage):
-            earlier.append(found)
-            rows.append(found)
+        row = _parse_row(record, names, labelled)
+        if isinstance(row, ListedImage):
+            earlier = rows_by_path.setdefault(unicodedata.normalize("NFC", row.name), [])
+            if (fault := _conflict(earlier, row)) is None:
+                earlier.append(row)
+                rows.append(row)
+                continue
         else:
-            kind, place = found
-            faults[kind].append(place)
+            fault = row
+        faults[fault[0]].append(fault[1])
     problems = [
         InputError(
             rule, f"{counted(len(faults[kind]), 'faulty rows')} in {file}: {shorten(faults[kind])}", mend
@@ -159,45 +153,43 @@ def _rows(
     return rows, problems
 
 
-def _row(record: _Record, names: list[str], labelled: bool) -> ListedImage | _Fault:
+def _parse_row(record: _Record, names: list[str], labelled: bool) -> ListedImage | _Fault:
     line, cells = record
     if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
         return "cells", f"line {line} has {len(cells)} of {len(names)}"
     cell = {name: cells[names.index(name)].strip() for name in COLUMNS if name in names}
-    if lacks := [name for name in (cell if labelled else ("path",)) if not cell[name]]:
-        return "empty", f"line {line} ({', '.join(lacks)})"
-    place = f"line {line}: {_shown(cell['path'])}"
+    if empty := [name for name in (cell if labelled else ("path",)) if not cell[name]]:
+        return "empty", f"line {line} ({', '.join(empty)})"
+    place = f"line {line}: {_printable(cell['path'])}"
     path = posixpath.normpath(cell["path"].replace("\\", "/"))
-    # A drive makes a Windows path absolute on every machine, so that the same list is refused on all.
+    # A drive makes a path absolute on every machine, so that all machines refuse the same list.
     if path.startswith("/") or PureWindowsPath(path).drive:
         return "absolute", place
     if path.split("/")[0] == "..":
         return "escaping", place
-    part = cell.get("split", "").lower()
-    if part and part not in PARTS:
-        return "split", f"line {line}: {_shown(cell['split'])}"
-    return ListedImage(path, cell.get("person", ""), cell.get("camera", ""), part, line)
+    split = cell.get("split", "").lower()
+    if split and split not in SPLIT_NAMES:
+        return "split", f"line {line}: {_printable(cell['split'])}"
+    return ListedImage(path, cell.get("person", ""), cell.get("camera", ""), split, line)
 
 
-def _against(earlier: list[ListedImage], row: ListedImage) -> _Fault | None:
-    """What makes a row impossible after the rows of the same path before it."""
+def _conflict(earlier: list[ListedImage], row: ListedImage) -> _Fault | None:
+    """Return the fault of a row that conflicts with earlier rows of the same path."""
     if not earlier:
         return None
-    place = f"lines {earlier[0].line} and {row.line}: {_shown(row.name)}"
-    # A query may be in the gallery, too: an image is never counted as its own match.
-    if {row.part, *(one.part for one in earlier)} != {"query", "gallery"} or len(earlier) > 1:
+    place = f"lines {earlier[0].line} and {row.line}: {_printable(row.name)}"
+    # A query may be in the gallery, too, because an image is never its own match.
+    if {row.split, *(other.split for other in earlier)} != {"query", "gallery"} or len(earlier) > 1:
         return "twice", place
     if (earlier[0].person, earlier[0].camera) != (row.person, row.camera):
         return "contradiction", place
     return None
 
 
-def _spelled(name: str, names: Callable[[str], set[str]]) -> str | None:
-    """The name under which a file exists, which may spell é as one character or as two.
-
-    ``names`` lists a folder. Listing also tells A.JPG from a.jpg where the file system does not, so that a
-    list that is wrong elsewhere is wrong here.
-    """
+def _existing_name(name: str, names: Callable[[str], set[str]]) -> str | None:
+    """Return the name of an existing file, which may store é as one character or as two; else None."""
+    # ``names`` lists a folder. A listing distinguishes A.JPG from a.jpg even if the file system does not, so
+    # a list that is wrong on another machine is wrong on this one.
     forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
     for form in forms:
         folder, _, last = form.rpartition("/")
@@ -206,41 +198,42 @@ def _spelled(name: str, names: Callable[[str], set[str]]) -> str | None:
     return None
 
 
-def _existing(file: Path, rows: list[ListedImage]) -> tuple[list[ListedImage], list[InputError]]:
-    # Each folder is listed once: one question a file is slow on a network drive.
-    names = cache(lambda folder: names_in(file.parent / folder))
-    found = [_spelled(row.name, names) for row in rows]
-    missing = [row for row, name in zip(rows, found, strict=True) if name is None]
-    rows = [row._replace(name=name) for row, name in zip(rows, found, strict=True) if name is not None]
+def _find_files(file: Path, rows: list[ListedImage]) -> tuple[list[ListedImage], list[InputError]]:
+    # Each folder is listed once, because a query for each file is slow on a network drive.
+    list_names = cache(lambda folder: entry_names(file.parent / folder))
+    names = [_existing_name(row.name, list_names) for row in rows]
+    missing = [row for row, name in zip(rows, names, strict=True) if name is None]
+    rows = [row._replace(name=name) for row, name in zip(rows, names, strict=True) if name is not None]
     if not missing:
         return rows, []
-    named = shorten([f"line {row.line}: {_shown(row.name)}" for row in missing])
+    named = shorten([f"line {row.line}: {_printable(row.name)}" for row in missing])
     return rows, [
         InputError(
-            "every listed image exists, its path counting from the CSV's folder",
+            "every listed image exists, at a path relative to the CSV's folder",
             f"{len(missing)} of {len(missing) + len(rows)} missing in {file}: {named}",
-            _where_they_are(file, missing[0].name),
+            _hint_at_files(file, missing[0].name),
         )
     ]
 
 
-def _where_they_are(file: Path, name: str) -> str:
-    """The mend for missing files, judged by the first of them."""
+def _hint_at_files(file: Path, name: str) -> str:
+    """Make the mend for missing files from the first of them."""
     folder, _, last = name.rpartition("/")
-    if same := [one for one in sorted(names_in(file.parent / folder)) if one.lower() == last.lower()]:
-        return f"write names with their capital letters: there is {posixpath.join(folder, same[0])}"
-    above, below = file.parent.parent, [file.parent / one for one in sorted(folder_names(file.parent))]
-    for place in (above, *below, Path.cwd()):
-        if _spelled(name, lambda folder, place=place: names_in(place / folder)):
-            there = f"{_shown(last)} lies in {place / folder}"
-            return f"{there}: write the paths from {file.parent}, or move the CSV to {place}"
-    return "put the files back or take them off the list"
+    if same := [
+        entry for entry in sorted(entry_names(file.parent / folder)) if entry.lower() == last.lower()
+    ]:
+        return f"write names with their capital letters: the file is {posixpath.join(folder, same[0])}"
+    children = [file.parent / child for child in sorted(folder_names(file.parent))]
+    for place in (file.parent.parent, *children, Path.cwd()):
+        if _existing_name(name, lambda folder, place=place: entry_names(place / folder)):
+            value = f"{_printable(last)} is in {place / folder}"
+            return f"{value}: write the paths relative to {file.parent}, or move the CSV to {place}"
+    return "put the files back or remove them from the list"
 
 
 def _is_csv(path: Path) -> bool:
     return path.name.lower().endswith(".csv") and not path.name.startswith(".") and path.is_file()
 
 
-def _shown(text: str) -> str:
-    """A cell in one line."""
+def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)

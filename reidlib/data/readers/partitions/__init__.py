@@ -1,12 +1,12 @@
-"""Which persons are tested in each trial: GRID's official partitions, and those of sets that have none.
+"""Partitions into training and test persons for each trial: GRID's official ones, and those of other sets.
 
-Where there is no official partition, persons go by their place among the sorted person ids, counted from 1,
-so that no file names a path. A partition follows from SHA-256 alone: no random library, whose numbers may
-change with its version, has a part in it. Those of the official sizes also lie here as
+For a set without official partitions, a person is named by its position among the sorted person ids, counted
+from 1, so that no file contains a path. A partition depends only on SHA-256 and not on a random library,
+whose numbers may change with its version. Those of the official sizes are also stored here as
 ``NAME_TESTPERSONS.json``.
 
-A file of your own, for a reader's ``partitions=FILE``, has the same form. This one is for a VIPeR cut down to
-six persons, with two trials that test three of them each; everybody else is trained on::
+Your own file, for a reader's ``partitions=FILE``, has the same format. This example is for a VIPeR reduced to
+six persons, with two trials of three test persons each; all other persons are for training::
 
     {
      "benchmark": "viper",
@@ -17,10 +17,9 @@ six persons, with two trials that test three of them each; everybody else is tra
      ]
     }
 
-``write_partitions(Path("mine.json"), Partitions("viper", 6, ((1, 2, 6), (1, 3, 5))))`` writes it, with
-``"sha256"``, a checksum that a file made by hand may go without. With all of a set's person ids sorted
-(VIPeR's are the numbers in its files' names plus one), a person's place is
-``sorted_ids.index(person_id) + 1``.
+``write_partitions(Path("mine.json"), Partitions("viper", 6, ((1, 2, 6), (1, 3, 5))))`` writes it, with a
+checksum ``"sha256"``, which is optional in a file made by hand. With the sorted person ids of a set (VIPeR's
+are the numbers in its file names plus one), a person's position is ``sorted_ids.index(person_id) + 1``.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib.data.readers.layout import near_miss, seeded_order
+from reidlib.data.readers.layout import seeded_order, spelling_hint
 from reidlib.errors import InputError, shorten
 from reidlib.files import write_text
 
@@ -45,12 +44,15 @@ GRID_FILE = "features_and_partitions.mat"
 
 @dataclass(frozen=True)
 class Partitions:
-    """Test persons of every trial of a benchmark.
+    """The test persons of every trial of a benchmark; all other persons are for training.
 
-    ``persons``: how many there are in all. ``test``: by trial, the places of the test persons among the
-    sorted person ids, 1 to ``persons``; kept ascending. Who is not tested is trained on.
+    Attributes:
+        benchmark: The benchmark's name.
+        persons: Total number of persons.
+        test: For each trial, the ascending positions of the test persons among the sorted person ids, from 1.
 
-    Raises ``InputError`` unless each trial tests equally many persons, none of them twice, and leaves some.
+    Raises:
+        InputError: If the trials differ in size, test a person twice, or leave no person for training.
     """
 
     benchmark: str
@@ -58,72 +60,69 @@ class Partitions:
     test: tuple[tuple[int, ...], ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "test", tuple(tuple(sorted(places)) for places in self.test))
-        sizes = sorted({len(places) for places in self.test})
+        object.__setattr__(self, "test", tuple(tuple(sorted(positions)) for positions in self.test))
+        sizes = sorted({len(positions) for positions in self.test})
         if len(sizes) != 1 or not 0 < sizes[0] < self.persons:
             raise InputError(
-                "every trial tests equally many persons and leaves at least one for training",
+                "all trials have the same number of test persons, and at least one person for training",
                 f"{shorten(sizes)} of {self.persons} persons in {len(self.test)} trials",
-                "list at least one trial, and as many persons in each",
+                "list at least one trial, with the same number of persons in each",
             )
-        for trial, places in enumerate(self.test):
-            if repeated := sorted({one for one, other in pairwise(places) if one == other}):
+        for trial, positions in enumerate(self.test):
+            if repeated := sorted({first for first, second in pairwise(positions) if first == second}):
                 raise InputError(
-                    "a trial tests a person once",
+                    "a trial tests each person once",
                     f"{shorten(repeated)} twice in trial {trial}",
                     "list each test person once",
                 )
-        if absent := sorted({one for one in chain(*self.test) if not 1 <= one <= self.persons}):
+        if invalid := sorted({n for n in chain(*self.test) if not 1 <= n <= self.persons}):
             raise InputError(
-                f"a test person is a place among the {self.persons} sorted person ids, counted from 1",
-                shorten(absent),
-                "list the persons' places, not the numbers in their files' names",
+                f"a test person is a position among the {self.persons} sorted person ids, counted from 1",
+                shorten(invalid),
+                "list the persons' positions, not the numbers in their file names",
             )
 
     @property
     def test_persons(self) -> int:
-        """How many persons each trial tests."""
+        """Number of test persons in each trial."""
         return len(self.test[0])
 
     def person_ids(self, trial: int, persons_k: np.ndarray) -> np.ndarray:
-        """Ids of a trial's test persons, ascending, from all the sorted ids (K,)."""
+        """Return the ascending ids of a trial's test persons, given all sorted ids (K,)."""
         return persons_k[np.array(self.test[trial]) - 1]
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the content in one canonical form, 64 hexadecimal digits."""
+        """SHA-256 of the content in a canonical form, 64 hexadecimal digits."""
         content = {"benchmark": self.benchmark, "persons": self.persons, "test": self.test}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def draw_partitions(benchmark: str, persons: int, test_persons: int) -> Partitions:
-    """Ten random partitions, the same on every machine.
-
-    In trial k the persons are ordered by the SHA-256 of
-    ``BENCHMARK P persons, T for testing, trial k: PLACE``, and the first T are tested. Raises
-    ``InputError`` unless there is at least one person on each side.
-    """
+    """Draw ten partitions, the same on every machine."""
+    # Trial k orders the persons by the SHA-256 of ``BENCHMARK P persons, T for testing, trial k: POSITION``,
+    # and tests the first T.
     if type(test_persons) is not int or not 0 < test_persons < persons:
         raise InputError(
-            f"{benchmark} is divided into at least 1 person for training and 1 for testing",
-            f"test_persons={test_persons!r} of the {persons} persons that are there",
+            f"{benchmark} has at least 1 person for training and 1 for testing",
+            f"test_persons={test_persons!r} of {persons} persons in the folder",
             f"unpack the archive completely, or choose test_persons from 1 to {persons - 1}"
             if persons > 1
             else "unpack the archive completely",
         )
 
-    def drawn(trial: int) -> tuple[int, ...]:
+    def draw_trial(trial: int) -> tuple[int, ...]:
         label = f"{benchmark} {persons} persons, {test_persons} for testing, trial {trial}"
         return tuple(seeded_order(label, persons)[:test_persons])
 
-    return Partitions(benchmark, persons, tuple(map(drawn, range(TRIALS))))
+    return Partitions(benchmark, persons, tuple(map(draw_trial, range(TRIALS))))
 
 
-def partitions_for(benchmark: str, persons: int, test_persons: int) -> Partitions:
-    """The stored partitions of this size; else those that ``draw_partitions`` draws by the same rule."""
+def standard_partitions(benchmark: str, persons: int, test_persons: int) -> Partitions:
+    """Return the stored partitions of this size, or draw them by the same rule."""
     stored = files(__name__) / f"{benchmark}_{test_persons}.json"
     if stored.is_file():
-        partitions = _parsed(stored.read_bytes(), stored.name, checked=True)
+        partitions = _parse(stored.read_bytes(), stored.name, checked=True)
         if partitions.persons == persons:
             return partitions
     return draw_partitions(benchmark, persons, test_persons)
@@ -132,50 +131,43 @@ def partitions_for(benchmark: str, persons: int, test_persons: int) -> Partition
 def choose_partitions(
     benchmark: str, root: Path, persons: int, test_persons: int, options: Mapping[str, str | int]
 ) -> Partitions:
-    """What a reader's keywords ask for: the user's file, or ``test_persons`` of those that are there.
-
-    ``options`` are the keywords that were changed: ``partitions`` names the file, whose own number
-    ``test_persons`` gives way to unless it is among them, too. Raises ``InputError`` like
-    ``read_partitions`` and ``draw_partitions``, and where file and ``test_persons`` contradict each other.
-    """
-    if not (file := options.get("partitions")):
-        return partitions_for(benchmark, persons, test_persons)
+    """Return the partitions that a reader's keywords request: the user's file, or the standard ones."""
+    # ``options`` has the keywords that differ from their defaults. The number of test persons in the file
+    # ``partitions`` replaces a default ``test_persons`` and must equal any other.
+    if not (file := str(options.get("partitions", ""))):
+        return standard_partitions(benchmark, persons, test_persons)
     if "," in file:
         raise InputError(
-            "the path of a file of partitions holds no comma, which separates options in a run's name",
+            "the path of a partitions file has no comma, which separates options in a run's name",
             repr(file),
             "rename the file or its folder",
         )
     partitions = read_partitions(root / Path(file).expanduser(), benchmark, persons)
     if options.get("test_persons", partitions.test_persons) != partitions.test_persons:
         raise InputError(
-            "a file of partitions says itself how many persons are tested",
+            "a partitions file defines the number of test persons",
             f"test_persons={test_persons} and {file} with {partitions.test_persons}",
-            "leave one of the two out",
+            "leave out one of the two",
         )
     return partitions
 
 
 def read_partitions(path: Path, benchmark: str, persons: int) -> Partitions:
-    """A user's own partitions of ``benchmark`` with that many persons.
-
-    Raises ``InputError`` for a file that is absent, damaged, of another benchmark or of another number of
-    persons, and for what ``Partitions`` refuses.
-    """
+    """Read a user's partitions of a benchmark with this number of persons."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        there = [file.name for file in path.parent.glob("*.json")] if path.parent.is_dir() else []
+        names = [file.name for file in path.parent.glob("*.json")] if path.parent.is_dir() else []
         raise InputError(
-            "a file of partitions can be read",
+            "a partitions file is readable",
             f"{error.strerror}: {path}",
-            near_miss(path.name, there, prefix=path.parent)
+            spelling_hint(path.name, names, prefix=path.parent)
             or "give its path, relative to the benchmark's folder",
         ) from None
-    partitions = _parsed(content, str(path), checked=False)
+    partitions = _parse(content, str(path), checked=False)
     if (partitions.benchmark, partitions.persons) != (benchmark, persons):
         raise InputError(
-            f"partitions for this folder are those of {benchmark} with its {persons} persons",
+            f"partitions for this folder are for {benchmark} with {persons} persons",
             f"{path} for {partitions.benchmark} with {partitions.persons}",
             "unpack the archive completely, or give a file made for this folder",
         )
@@ -183,69 +175,66 @@ def read_partitions(path: Path, benchmark: str, persons: int) -> Partitions:
 
 
 def write_partitions(path: Path, partitions: Partitions) -> None:
-    """Write partitions with their checksum as JSON, a trial a line; whole or not at all."""
-    trials = ",\n".join(f"  {json.dumps(places)}" for places in partitions.test)
+    """Write partitions with their checksum as JSON, atomically, with one line for each trial."""
+    trials = ",\n".join(f"  {json.dumps(positions)}" for positions in partitions.test)
     head = f' "benchmark": {json.dumps(partitions.benchmark)},\n "persons": {partitions.persons},\n'
     write_text(path, f'{{\n{head} "test": [\n{trials}\n ],\n "sha256": "{partitions.checksum}"\n}}\n')
 
 
-def _parsed(content: bytes, name: str, *, checked: bool) -> Partitions:
+def _parse(content: bytes, name: str, *, checked: bool) -> Partitions:
     try:
-        found = json.loads(content)
-        if not (isinstance(found, dict) and {"benchmark", "persons", "test"} <= found.keys()):
-            raise ValueError("no object with benchmark, persons and test")
-        benchmark, persons, test = found["benchmark"], found["persons"], found["test"]
+        data = json.loads(content)
+        if not (isinstance(data, dict) and {"benchmark", "persons", "test"} <= data.keys()):
+            raise ValueError("not an object with benchmark, persons and test")
+        benchmark, persons, test = data["benchmark"], data["persons"], data["test"]
         if not (isinstance(benchmark, str) and type(persons) is int and _is_table(test)):
-            raise ValueError("benchmark is no text, or persons and test are no whole numbers")
+            raise ValueError("benchmark is not a text, or persons and test are not whole numbers")
         partitions = Partitions(benchmark, persons, tuple(map(tuple, test)))
     except InputError as error:
         raise InputError(error.rule, f"{error.value}, in {name}", error.mend) from None
     except ValueError as error:
         raise InputError(
-            'a file of partitions is JSON: {"benchmark": NAME, "persons": NUMBER, "test": [[PLACE, …], …]}',
+            'a partitions file is JSON: {"benchmark": NAME, "persons": NUMBER, "test": [[POSITION, …], …]}',
             f"{name}: {error}",
             "write the file again",
         ) from None
-    given = found.get("sha256", None if checked else partitions.checksum)
-    if given != partitions.checksum:
+    checksum = data.get("sha256", None if checked else partitions.checksum)
+    if checksum != partitions.checksum:
         raise InputError(
-            "a file of partitions holds what its checksum says",
-            f"{name} with {partitions.checksum} instead of {given}",
+            "the content of a partitions file matches its checksum",
+            f"{name} with {partitions.checksum} instead of {checksum}",
             "install reidlib again"
             if checked
-            else "restore the file, or take its sha256 out if you changed it",
+            else "restore the file, or remove its sha256 if you changed it",
         )
     return partitions
 
 
 def _is_table(test: object) -> bool:
     return isinstance(test, list) and all(
-        isinstance(places, Sequence) and all(type(place) is int for place in places) for places in test
+        isinstance(positions, Sequence) and all(type(n) is int for n in positions) for positions in test
     )
 
 
 def training_persons(path: Path) -> tuple[np.ndarray, ...]:
-    """Training persons of each official partition, ascending int64, from ``features_and_partitions.mat``.
-
-    Its ``trainIdxAll`` is a 1×10 cell array of structures with the fields ``probeImIdx``,
-    ``galleryImIdx`` and ``personIdx``. Raises ``InputError`` for a file that is absent, damaged, of
-    MATLAB's version 7.3 or of another structure.
-    """
+    """Read the training persons, ascending int64, of each official partition of GRID."""
+    # In ``features_and_partitions.mat``, ``trainIdxAll`` is a 1×10 cell array of structures with the fields
+    # ``probeImIdx``, ``galleryImIdx`` and ``personIdx``.
     cells = _load_mat(path).get("trainIdxAll")
     try:
         if cells is None:
-            raise ValueError("no trainIdxAll in it")
+            raise ValueError("no trainIdxAll in the file")
         if cells.dtype != object:
-            raise ValueError(f"trainIdxAll is an array of {cells.dtype} and no cell array")
+            raise ValueError(f"trainIdxAll is an array of {cells.dtype} and not a cell array")
         persons = tuple(map(_training_persons, cells.ravel()))
         if not persons:
             raise ValueError("trainIdxAll is empty")
         return persons
     except ValueError as error:
         raise InputError(
-            f"{GRID_FILE} holds trainIdxAll, a cell array of structures with the training persons",
+            f"{GRID_FILE} contains trainIdxAll, a cell array of structures with the training persons",
             f"{path}: {error}",
-            "take the file of the archive",
+            "use the file from the archive",
         ) from None
 
 
@@ -253,41 +242,41 @@ def _training_persons(cell: np.ndarray) -> np.ndarray:
     fields = cell.dtype.names or ()
     if cell.size != 1 or len(fields) < 3:
         raise ValueError(f"a cell of {cell.size} with the fields {', '.join(fields) or 'none'}")
-    # Other readers know the field by its place alone, the third.
+    # Other readers identify the field only by its position, the third.
     name = "personIdx" if "personIdx" in fields else fields[2]
     numbers = np.asarray(cell.ravel()[0][name]).ravel()
     if not (numbers.dtype.kind in "iuf" and numbers.size):
         raise ValueError("a cell without persons")
     persons = np.unique(np.where(np.isfinite(numbers), numbers, 0).astype(np.int64))
     if len(persons) != len(numbers) or (persons != np.sort(numbers)).any() or persons[0] < 1:
-        raise ValueError("a cell with persons who are repeated or no positive whole numbers")
+        raise ValueError("a cell with persons that are repeated or not positive whole numbers")
     return persons
 
 
 def _load_mat(path: Path) -> dict:
-    from scipy.io import loadmat  # takes 0.15 s to import, which other benchmarks need not wait for
+    from scipy.io import loadmat  # its import takes 0.15 s, which other benchmarks avoid
 
     try:
         with path.open("rb") as file:
             head = file.read(520)
     except OSError as error:
         raise InputError(
-            f"GRID's partitions lie in {GRID_FILE} beside probe and gallery",
+            f"GRID's partitions are in {GRID_FILE} beside probe and gallery",
             f"{error.strerror}: {path}",
             "copy it there from the archive",
         ) from None
-    # MATLAB's own begin with 512 bytes of text; other programs write HDF5 without them.
+    # MATLAB's own files start with 512 bytes of text; other programs write HDF5 without them.
     if head.startswith(b"MATLAB 7.3") or b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:]):
         raise InputError(
-            f"{GRID_FILE} is a .mat of version 5 to 7",
+            f"{GRID_FILE} is a .mat file of version 5 to 7",
             f"version 7.3 (HDF5): {path}",
-            "take the file of the archive, or save it again in MATLAB with save(…, '-v7')",
+            "use the file from the archive, or save it again in MATLAB with save(…, '-v7')",
         )
     try:
         return loadmat(path, variable_names=["trainIdxAll"])
-    except Exception as error:  # scipy answers damaged bytes with IndexError, OSError, zlib.error and others
+    except Exception as error:  # for damaged bytes, scipy raises IndexError, OSError, zlib.error and others
         raise InputError(
-            f"{GRID_FILE} can be read",
+            f"{GRID_FILE} is readable",
             f"{path}: {type(error).__name__}: {' '.join(str(error).split())}",
             "unpack it from the archive again",
         ) from None

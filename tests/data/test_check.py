@@ -1,4 +1,4 @@
-"""The inspection's counts against hand-counted miniatures."""
+"""Counts of ``check`` against hand-counted miniatures."""
 
 import numpy as np
 import pytest
