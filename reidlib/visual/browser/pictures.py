@@ -27,7 +27,7 @@ from reidlib.files import write_whole
 from reidlib.models.parts import FeaturePart
 from reidlib.visual import GREY, INK, STATUS
 from reidlib.visual.attention.figures import pair_figure
-from reidlib.visual.attention.maps import part_attention, places_by_kind
+from reidlib.visual.attention.maps import indices_by_kind, part_attention
 from reidlib.visual.attention.pairs import part_similarities
 from reidlib.visual.browser.collection import Collection
 from reidlib.visual.browser.views import Entry, View, bar_colours, write_csv
@@ -200,7 +200,7 @@ def _bar_names(parts: Sequence[FeaturePart]) -> list[str]:
     """The parts' names, or where they are too many for that their kinds', each once."""
     if len(parts) <= 8:
         return [part.name for part in parts]
-    middles = {places[(len(places) - 1) // 2]: kind for kind, places in places_by_kind(parts).items()}
+    middles = {places[(len(places) - 1) // 2]: kind for kind, places in indices_by_kind(parts).items()}
     return [middles.get(place, "") for place in range(len(parts))]
 
 
