@@ -28,8 +28,9 @@ _HEAT = 0.65  # share of the map's colour in a pixel; the rest is the image in g
 # The root makes small values visible: a wide part spreads its similarity over many cells.
 _ROOT = 0.5
 _COLOURS = colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
-# A density, so that cells of all sizes have one scale. A small area may have more than 1.
-_SCALE_LABEL = "similarity per 256 pixels (square-root scale, same for all maps; last colour: this or more)"
+# A density, so that cells of all sizes have one scale. A small area may have more than 1. Larger values than
+# the last one have its colour.
+_SCALE_LABEL = "similarity per 256 pixels (square-root scale, same for all maps, clipped)"
 
 
 class MapRow(NamedTuple):

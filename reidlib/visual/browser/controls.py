@@ -50,29 +50,29 @@ class Controls(widgets.VBox):
         def style(width: int, description: int = 70) -> dict:
             return {"layout": {"width": f"{width}px"}, "style": {"description_width": f"{description}px"}}
 
-        text_field = {"placeholder": "all", "continuous_update": False, **style(200, 105)}
+        text_field = {"placeholder": "all", "continuous_update": False, **style(180, 105)}
         orders = [(text, name) for name, text in ORDERS.items()]
         metrics = [(text, name) for name, text in METRICS.items()]
-        self.order = widgets.Dropdown(description="query order", options=orders, **style(400, 80))
+        self.order = widgets.Dropdown(description="query order", options=orders, **style(380, 80))
         self.query_person = widgets.Text(description="query person", **text_field)
         self.query_camera = widgets.Dropdown(description="query camera", options=[ALL], **style(180, 95))
         self.previous = widgets.Button(description="◀ previous", layout={"width": "100px"})
         self.next = widgets.Button(description="next ▶", layout={"width": "100px"})
         self.position = widgets.IntSlider(
-            1, 1, 1, description="position", continuous_update=False, **style(320)
+            1, 1, 1, description="position", continuous_update=False, **style(290)
         )
         self.index = widgets.BoundedIntText(0, 0, 0, description="query index", **style(170, 80))
         self.feature = widgets.Dropdown(description="feature", options=["full"], **style(180))
         self.metric = widgets.Dropdown(description="distance", options=metrics, **style(180))
         self.reranked = widgets.Checkbox(description="re-rank by k-reciprocal neighbours", indent=False)
         self.top = widgets.IntSlider(
-            10, 1, MAX_TOP, description="images", continuous_update=False, **style(300)
+            10, 1, MAX_TOP, description="images", continuous_update=False, **style(270)
         )
         self.cameras = widgets.SelectMultiple(description="gallery cameras", rows=3, **style(190, 105))
         self.cameras.tooltip = "show only gallery images of the selected cameras; without a selection, of all"
         self.persons = widgets.Text(description="gallery persons", **text_field)
         self.show_ignored = widgets.Checkbox(description="show ignored images", indent=False)
-        self.reranked.layout.width, self.show_ignored.layout.width = "260px", "180px"
+        self.reranked.layout.width, self.show_ignored.layout.width = "260px", "165px"
         for name in _LINKED:
             traitlets.link((browser, name), (getattr(self, name), "value"))
         for name in ("feature", "cameras", "query_camera"):

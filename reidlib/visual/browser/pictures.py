@@ -237,7 +237,7 @@ class Comparison(widgets.VBox):
         """Compare a view's query with one of its images; the maps need the network, the table does not."""
         self._note.value = note_html(
             f"Query {shown.query_index} and gallery image {entry.gallery_index}. The maps show what in each "
-            "image supports the similarity of each part. The table shows the contribution of each part to the "
+            "image supports the similarity of each part. The table shows how much each part adds to the "
             "squared distance."
         )
         self._table.value = contribution_table(entry, shown.parts)

@@ -22,8 +22,8 @@ _NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
 # Colour, marker, face colour of the marker, and legend of an interval, by its position relative to zero.
 _ABOVE, _BELOW, _BOTH = (
     (BLUE, "o", BLUE, "interval above 0"),
-    (RED, "X", RED, "interval below 0"),
-    (GREY, "o", "white", "interval contains 0"),
+    (RED, "X", RED, "below 0"),
+    (GREY, "o", "white", "contains 0"),
 )
 _LOGARITHMIC_TICKS = (-50, -20, -5, -2, 0, 2, 5, 20, 50)
 
