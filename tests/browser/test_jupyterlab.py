@@ -130,7 +130,7 @@ def test_part_attention_by_mouse_and_by_keyboard(browser_notebook):
     gallery(page).nth(1).locator(".reid-pick").click()
     picture.wait_for()
     first = picture.get_attribute("src")
-    assert gallery(page).nth(1).evaluate("card => card.classList.contains('reid-chosen')")
+    assert gallery(page).nth(1).evaluate("card => card.classList.contains('reid-selected')")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     # Tab moves the focus to the next image, and Enter selects it.
     gallery(page).nth(1).locator(".reid-pick").focus()
@@ -139,7 +139,7 @@ def test_part_attention_by_mouse_and_by_keyboard(browser_notebook):
     page.wait_for_function(
         "before => document.querySelector('.reid-comparison img').src !== before", arg=first
     )
-    assert gallery(page).nth(2).evaluate("card => card.classList.contains('reid-chosen')")
+    assert gallery(page).nth(2).evaluate("card => card.classList.contains('reid-selected')")
     browser_notebook.picture("50-part-attention", ".reid-comparison")
     browser_notebook.check_sound()
 

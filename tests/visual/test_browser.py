@@ -116,10 +116,10 @@ def test_invalid_input_gives_a_message_and_keeps_the_list(browser):
         ("query_person", "99", "got no query of person 99; relax the query filters"),
         ("query_person", "<b>", "whole numbers"),
     ):
-        shown = browser.current_view
+        query_view = browser.current_view
         setattr(browser, trait, value)
         assert message in browser.message
-        assert browser.current_view.query_index == shown.query_index
+        assert browser.current_view.query_index == query_view.query_index
         assert browser._summary.value != pictures.note_html("computing …")
         assert "<b>" not in browser._message_box.value
         browser._controls.next.click()
@@ -128,10 +128,10 @@ def test_invalid_input_gives_a_message_and_keeps_the_list(browser):
         setattr(browser, trait, "")
         assert browser.message == ""
         browser.position = 0
-    shown = browser.current_view
-    browser.query_camera = int(np.setdiff1d(browser._collection.query.camera_ids, [shown.camera])[0])
-    browser._controls.index.value = shown.query_index
-    assert f"got query {shown.query_index}; relax" in browser.message
+    query_view = browser.current_view
+    browser.query_camera = int(np.setdiff1d(browser._collection.query.camera_ids, [query_view.camera])[0])
+    browser._controls.index.value = query_view.query_index
+    assert f"got query {query_view.query_index}; relax" in browser.message
 
 
 def test_an_empty_list_has_a_message(browser):
@@ -210,8 +210,8 @@ def test_selecting_an_image_compares_it_with_the_query(with_network):
     assert browser._comparison.layout.display == ""
     picture = Image.open(io.BytesIO(browser._comparison._picture.value))
     assert picture.format == "PNG"
-    assert "reid-chosen" in browser._cards[1]._dom_classes
-    assert "reid-chosen" not in browser._cards[0]._dom_classes
+    assert "reid-selected" in browser._cards[1]._dom_classes
+    assert "reid-selected" not in browser._cards[0]._dom_classes
     for part in browser.current_view.parts:
         assert part.name in browser._comparison._table.value
     browser.feature = next(name for name in browser._collection.branches if name != "full")
@@ -266,10 +266,10 @@ def test_trait_values_are_displayed_clipped_or_refused(browser):
     browser.top = 0
     assert browser.top == browser._controls.top.value == 1
     for trait, value in (("feature", "level 9"), ("cameras", (99,))):
-        shown, before = browser.current_view, getattr(browser, trait)
+        query_view, before = browser.current_view, getattr(browser, trait)
         setattr(browser, trait, value)
         assert "got" in browser.message
-        assert browser.current_view is shown
+        assert browser.current_view is query_view
         setattr(browser, trait, before)
     browser.query_camera = 99
     assert "got 99; choose one of these" in browser.message

@@ -61,17 +61,17 @@ def test_a_list_computed_by_hand():
     collection = Collection(
         "hand", query, gallery, (Path("q"),), tuple(map(Path, "abcdef")), parts, {"full": slice(0, 2)}, (1, 1)
     )
-    shown = view(collection, 0, Options(top=9))
+    query_view = view(collection, 0, Options(top=9))
     # Images 1 (own camera) and 4 (junk) are ignored. 2 and 3 have equal distances: the wrong one is first.
-    assert [(entry.rank, entry.gallery_index, entry.distance) for entry in shown.entries] == [
+    assert [(entry.rank, entry.gallery_index, entry.distance) for entry in query_view.entries] == [
         (1, 3, 2.0), (2, 2, 2.0), (3, 0, 5.0), (4, 5, 6.0),
     ]  # fmt: skip
-    assert [entry.status for entry in shown.entries] == [
+    assert [entry.status for entry in query_view.entries] == [
         Status.OTHER, Status.MATCH, Status.MATCH, Status.DISTRACTOR,
     ]  # fmt: skip
-    assert (shown.num_matches, shown.first_match_rank) == (2, 2)
-    assert shown.average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert shown.entries[2].contributions.tolist() == [9, 16]
+    assert (query_view.num_matches, query_view.first_match_rank) == (2, 2)
+    assert query_view.average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert query_view.entries[2].contributions.tolist() == [9, 16]
     with_ignored = view(collection, 0, Options(top=9, show_ignored=True))
     assert [(entry.rank, entry.gallery_index) for entry in with_ignored.entries] == [
         (None, 1), (None, 4), (1, 3), (2, 2), (3, 0), (4, 5),
@@ -99,13 +99,13 @@ def test_views_agree_with_scores(feature, metric):
     scores = evaluate(*sides)
     lists = ranked_list(range(len(collection.query)), *sides, top=40)
     for query in range(len(collection.query)):
-        shown = view(collection, query, options)
-        assert [entry.gallery_index for entry in shown.entries] == [
+        query_view = view(collection, query, options)
+        assert [entry.gallery_index for entry in query_view.entries] == [
             index for index in lists.gallery_indices[query].tolist() if index >= 0
         ]
-        np.testing.assert_equal(shown.first_match_rank, scores.first_match_rank[query])
-        np.testing.assert_allclose(shown.average_precision, scores.average_precision[query])
-        for entry in shown.entries:
+        np.testing.assert_equal(query_view.first_match_rank, scores.first_match_rank[query])
+        np.testing.assert_allclose(query_view.average_precision, scores.average_precision[query])
+        for entry in query_view.entries:
             distance = entry.distance * 2 if metric == "cosine" else entry.distance**2
             np.testing.assert_allclose(entry.contributions.sum(), distance, rtol=1e-5)
     assert view_scores(collection, options).mean_average_precision == pytest.approx(
@@ -118,13 +118,13 @@ def test_re_ranked_lists_have_rank_gains():
     reranking = reranker(collection, options)
     distances_qg = k_reciprocal(collection.query.features, collection.gallery.features)
     plain = view(collection, 3, Options(top=40))
-    shown = view(collection, 3, options, reranking=reranking)
+    query_view = view(collection, 3, options, reranking=reranking)
     before = {entry.gallery_index: entry.rank for entry in plain.entries}
-    assert {entry.gallery_index for entry in shown.entries} == before.keys()
-    for entry in shown.entries:
+    assert {entry.gallery_index for entry in query_view.entries} == before.keys()
+    for entry in query_view.entries:
         assert entry.rank_gain == before[entry.gallery_index] - entry.rank
         assert entry.distance == pytest.approx(float(distances_qg[3, entry.gallery_index]), abs=1e-6)
-    assert any(entry.rank_gain for entry in shown.entries)
+    assert any(entry.rank_gain for entry in query_view.entries)
     precisions = [
         view(collection, query, options, reranking=reranking).average_precision for query in range(12)
     ]
@@ -134,11 +134,11 @@ def test_re_ranked_lists_have_rank_gains():
 def test_filters_remove_images_and_keep_ranks():
     collection = make_collection()
     ranks = {entry.gallery_index: entry.rank for entry in view(collection, 0, Options(top=40)).entries}
-    shown = view(collection, 0, Options(top=40, cameras=(2,), persons=(1, 2, 0)))
-    assert shown.entries
-    assert {entry.camera for entry in shown.entries} == {2}
-    assert {entry.person for entry in shown.entries} <= {0, 1, 2}
-    assert all(ranks[entry.gallery_index] == entry.rank for entry in shown.entries)
+    query_view = view(collection, 0, Options(top=40, cameras=(2,), persons=(1, 2, 0)))
+    assert query_view.entries
+    assert {entry.camera for entry in query_view.entries} == {2}
+    assert {entry.person for entry in query_view.entries} <= {0, 1, 2}
+    assert all(ranks[entry.gallery_index] == entry.rank for entry in query_view.entries)
     empty = view(collection, 0, Options(cameras=(99,), persons=(77,)))
     assert not empty.entries
     assert "got none of camera 99 and person 77; relax the filters" in empty.message
@@ -147,19 +147,19 @@ def test_filters_remove_images_and_keep_ranks():
 def test_a_query_without_a_match_has_a_list_and_a_message():
     collection = make_collection()
     unmatched = Embeddings(collection.query.features, np.full(12, 99), collection.query.camera_ids)
-    shown = view(replace(collection, query=unmatched), 0, Options())
-    assert len(shown.entries) == 10
-    assert "no such image for person 99" in shown.message
-    assert np.isnan(shown.average_precision)
-    assert shown.first_match_rank == 0
+    query_view = view(replace(collection, query=unmatched), 0, Options())
+    assert len(query_view.entries) == 10
+    assert "no such image for person 99" in query_view.message
+    assert np.isnan(query_view.average_precision)
+    assert query_view.first_match_rank == 0
 
 
 def test_a_gallery_of_one_image():
     collection = make_collection(gallery=1)
     for reranked in (False, True):
         options = Options(reranked=reranked, show_ignored=True)
-        shown = view(collection, 0, options, reranking=reranker(collection, options))
-        assert len(shown.entries) == 1
+        query_view = view(collection, 0, options, reranking=reranker(collection, options))
+        assert len(query_view.entries) == 1
 
 
 @given(st.integers(0, 50), st.sampled_from(["index", "worst", "median", "best", "random"]))
@@ -182,10 +182,10 @@ def test_orders_by_average_precision():
 
 def test_a_view_as_csv():
     collection = make_collection()
-    shown = view(collection, 2, Options("local", top=3))
-    lines = list(csv.DictReader(io.StringIO(write_csv(shown, collection))))
+    query_view = view(collection, 2, Options("local", top=3))
+    lines = list(csv.DictReader(io.StringIO(write_csv(query_view, collection))))
     assert [line["rank"] for line in lines] == ["1", "2", "3"]
-    for line, entry in zip(lines, shown.entries, strict=True):
+    for line, entry in zip(lines, query_view.entries, strict=True):
         assert line["image"] == f"g{entry.gallery_index}.jpg"
         assert float(line["distance"]) == pytest.approx(entry.distance, rel=1e-5)
         assert float(line["squared distance of local 2"]) == pytest.approx(entry.contributions[1], rel=1e-5)

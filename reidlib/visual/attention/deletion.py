@@ -12,7 +12,7 @@ and keeps exposure and tint; black or grey would add an edge and look like cloth
 contains no such images.
 
 Source: Petsiuk, Das, Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018
-(the deletion metric; there from the whole image and of a class's probability).
+(the deletion metric, which they apply to the whole image and to a class's probability).
 """
 
 from __future__ import annotations

@@ -84,9 +84,9 @@ def part_attention(
     """
     grids = attention_grids(model, images_bchw, others_bd, parts=parts, stride=stride)
     height, width = images_bchw.shape[2:]
-    parts = model.feature_parts(height) if parts is None else parts
-    maps_bphw = np.zeros((len(images_bchw), len(parts), height, width), np.float32)
-    for index, (part, grid) in enumerate(zip(parts, grids, strict=True)):
+    map_parts: Sequence[FeaturePart] = model.feature_parts(height) if parts is None else parts
+    maps_bphw = np.zeros((len(images_bchw), len(map_parts), height, width), np.float32)
+    for index, (part, grid) in enumerate(zip(map_parts, grids, strict=True)):
         first, stop = pixel_rows(part, height)
         shares_bhw = grid.shares_bhw if signed else np.maximum(grid.shares_bhw, 0)
         maps_bphw[:, index, first:stop] = interpolate_shares(shares_bhw, grid.cell)[:, : stop - first, :width]

@@ -141,7 +141,7 @@ class RankingBrowser(widgets.VBox):
 
         Args:
             collection: The features to browse.
-            model: Their network; without it there is no part attention.
+            model: Network of the collection; without it there is no part attention.
         """
         self._collection, self._model, self._reranking = collection, model, None
         self._query_thumbnails = pictures.Thumbnails(collection.query_paths)
@@ -248,7 +248,8 @@ class RankingBrowser(widgets.VBox):
             with self._no_updates():
                 self._controls.follow(self)
             settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(Options)}
-            options = Options(**settings | {"persons": self._persons})
+            settings["persons"] = self._persons
+            options = Options(**settings)
             query = int(self._queries[self.position])
             reranking = self._fit_reranking(self._collection, options) if options.reranked else None
             self.current_view = view(self._collection, query, options, reranking=reranking)
@@ -269,24 +270,24 @@ class RankingBrowser(widgets.VBox):
             self._reranking = key, reranker(collection, options)
         return self._reranking[1]
 
-    def _display(self, collection: Collection, shown: View) -> None:
+    def _display(self, collection: Collection, query_view: View) -> None:
         unreadable: list[str] = []  # names of files
-        jpeg = self._query_thumbnails(shown.query_index, unreadable)
-        caption = pictures.query_caption(shown, collection)
-        self._query.show(jpeg, caption, "query", f"query {shown.query_index}")
-        while len(self._cards) < len(shown.entries):
+        jpeg = self._query_thumbnails(query_view.query_index, unreadable)
+        caption = pictures.query_caption(query_view, collection)
+        self._query.show(jpeg, caption, "query", f"query {query_view.query_index}")
+        while len(self._cards) < len(query_view.entries):
             index = len(self._cards)
             self._cards.append(Card(lambda index=index: self._select(index)))
-        longest = max((float(entry.contributions.max()) for entry in shown.entries), default=0.0)
-        for card, entry in zip(self._cards, shown.entries, strict=False):
+        longest = max((float(entry.contributions.max()) for entry in query_view.entries), default=0.0)
+        for card, entry in zip(self._cards, query_view.entries, strict=False):
             jpeg = self._gallery_thumbnails(entry.gallery_index, unreadable)
-            caption = pictures.entry_caption(entry, shown, collection, longest=longest)
+            caption = pictures.entry_caption(entry, query_view, collection, longest=longest)
             card.show(jpeg, caption, entry.status.name.lower(), pictures.describe_entry(entry))
-        if len(self._gallery.children) != len(shown.entries):
-            self._gallery.children = self._cards[: len(shown.entries)]
+        if len(self._gallery.children) != len(query_view.entries):
+            self._gallery.children = self._cards[: len(query_view.entries)]
         self._lists.layout.display = self._saving.layout.display = ""
-        self._summary.value = pictures.note_html(self._summarise(shown))
-        messages = [*self._filter_errors.values(), *([shown.message] if shown.message else [])]
+        self._summary.value = pictures.note_html(self._summarise(query_view))
+        messages = [*self._filter_errors.values(), *([query_view.message] if query_view.message else [])]
         if unreadable:
             value = f"unreadable files {shorten(unreadable, 3)}"
             messages.append(
@@ -294,13 +295,13 @@ class RankingBrowser(widgets.VBox):
             )
         self._show_message(" · ".join(messages))
 
-    def _summarise(self, shown: View) -> str:
+    def _summarise(self, query_view: View) -> str:
         basis = "" if self.order in ("index", "random") else " (full feature, Euclidean distance)"
-        arrows = " ▲ ▼: ranks gained or lost by re-ranking." if shown.options.reranked else ""
+        arrows = " ▲ ▼: ranks gained or lost by re-ranking." if query_view.options.reranked else ""
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, order: {ORDERS[self.order]}{basis}. "
-            f"List: {len(shown.entries):,} of {shown.num_candidates:,} images, {shown.options.described}."
-            f"{arrows} Bars: contribution of each part to the squared distance, all on one scale. "
+            f"List: {len(query_view.entries):,} of {query_view.num_candidates:,} images, "
+            f"{query_view.options.described}.{arrows} Bars: contribution of each part to the squared distance, all on one scale. "
             "Click an image to see below the list what supports the similarity of each part."
         )
 

@@ -12,6 +12,7 @@ import traitlets
 
 from reidlib.errors import InputError, check_choice, shorten
 from reidlib.experiments.evaluate import benchmark_of
+from reidlib.experiments.rows import profile_named
 from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
@@ -190,7 +191,7 @@ class RunChooser(widgets.VBox):
         """Open a run of the embedded benchmark, which is trained first if it does not exist."""
 
         def train() -> None:
-            setup = Setup(_PROFILE, device=self._execution.device, runs=self._runs)
+            setup = Setup(profile_named(_PROFILE), device=self._execution.device, runs=self._runs)
             run = setup.obtain(name)
             self._list_runs()
             self._folder.value, self._run.value = "", run.folder

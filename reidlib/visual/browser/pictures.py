@@ -71,7 +71,7 @@ class Card(widgets.VBox):
 
     def mark(self, selected: bool) -> None:
         """Mark the card as selected or not selected."""
-        classes = ("reid-card", f"reid-{self._status}", *(["reid-chosen"] if selected else []))
+        classes = ("reid-card", f"reid-{self._status}", *(["reid-selected"] if selected else []))
         if self._dom_classes != classes:
             self._dom_classes = classes
 
@@ -124,10 +124,10 @@ def note_html(text: str) -> str:
     return str(_HTML.note(text))
 
 
-def query_caption(shown: View, collection: Collection) -> str:
+def query_caption(query_view: View, collection: Collection) -> str:
     """Return the caption of a query as HTML: its person, its camera and the scores of its list."""
-    name = collection.query_paths[shown.query_index].name
-    return str(_HTML.query_caption(shown, percent(shown.average_precision), name))
+    name = collection.query_paths[query_view.query_index].name
+    return str(_HTML.query_caption(query_view, percent(query_view.average_precision), name))
 
 
 def _rank(entry: Entry) -> str:
@@ -140,11 +140,11 @@ def describe_entry(entry: Entry) -> str:
     return f"{image}: compare its parts with the query's parts"
 
 
-def entry_caption(entry: Entry, shown: View, collection: Collection, *, longest: float) -> str:
+def entry_caption(entry: Entry, query_view: View, collection: Collection, *, longest: float) -> str:
     """Return the caption of a gallery image as HTML, with bars whose full width stands for ``longest``."""
     name = collection.gallery_paths[entry.gallery_index].name
     status = STATUS[entry.status.name.lower()]
-    chart = Markup(bars(shown.parts, entry.contributions, longest=longest))
+    chart = Markup(bars(query_view.parts, entry.contributions, longest=longest))
     return str(_HTML.entry_caption(entry, _rank(entry) + entry.rank_suffix, status, name, chart))
 
 
@@ -183,12 +183,12 @@ def view_figure(views: Sequence[View], collection: Collection, *, title: str = "
         be read is grey.
     """
     queries, labels, rows = [], [], []
-    for shown in views:
-        score = f"AP {percent(shown.average_precision)}" if shown.num_matches else "no match"
-        for start in range(0, max(1, len(shown.entries)), _IMAGES_PER_ROW):
-            rows.append(shown.entries[start : start + _IMAGES_PER_ROW])
-            queries.append(None if start else _image(collection.query_paths[shown.query_index]))
-            labels.append("" if start else f"query {shown.query_index}, c{shown.camera}\n{score}")
+    for query_view in views:
+        score = f"AP {percent(query_view.average_precision)}" if query_view.num_matches else "no match"
+        for start in range(0, max(1, len(query_view.entries)), _IMAGES_PER_ROW):
+            rows.append(query_view.entries[start : start + _IMAGES_PER_ROW])
+            queries.append(None if start else _image(collection.query_paths[query_view.query_index]))
+            labels.append("" if start else f"query {query_view.query_index}, c{query_view.camera}\n{score}")
     parts = views[0].parts
     return ranked_lists(
         queries,
@@ -233,25 +233,25 @@ class Comparison(widgets.VBox):
         """Hide the comparison."""
         self.layout.display = "none"
 
-    def show(self, collection: Collection, model: PartModel | None, shown: View, entry: Entry) -> None:
+    def show(self, collection: Collection, model: PartModel | None, query_view: View, entry: Entry) -> None:
         """Compare a view's query with one of its images; the maps need the network, the table does not."""
         self._note.value = note_html(
-            f"Query {shown.query_index} and gallery image {entry.gallery_index}. The maps show what in each "
-            "image supports the similarity of each part. The table shows how much each part adds to the "
+            f"Query {query_view.query_index} and gallery image {entry.gallery_index}. The maps show what in "
+            "each image supports the similarity of each part. The table shows how much each part adds to the "
             "squared distance."
         )
-        self._table.value = contribution_table(entry, shown.parts)
+        self._table.value = contribution_table(entry, query_view.parts)
         self._picture.layout.display = "none"
         self.layout.display = ""
         if model is None:
             rule = "part attention needs the network"
             raise InputError(rule, "features without a network", "open a run that has weights")
-        self._picture.value = png(_attention(collection, model, shown, entry.gallery_index), 90)
+        self._picture.value = png(_attention(collection, model, query_view, entry.gallery_index), 90)
         self._picture.layout.display = ""
 
 
-def _attention(collection: Collection, model: PartModel, shown: View, image: int) -> Figure:
-    query, size = shown.query_index, collection.input_size
+def _attention(collection: Collection, model: PartModel, query_view: View, image: int) -> Figure:
+    query, size = query_view.query_index, collection.input_size
     paths = (collection.query_paths[query], collection.gallery_paths[image])
     results = [decode(path, size) for path in paths]
     if unreadable := [result for result in results if isinstance(result, Unreadable)]:
@@ -261,11 +261,16 @@ def _attention(collection: Collection, model: PartModel, shown: View, image: int
     features_2d = torch.stack([collection.query.features[query], collection.gallery.features[image]])
     # The maps of each image explain its similarity to the other image.
     query_maps, gallery_maps = part_attention(
-        model, images.batch([0, 1]), features_2d.flip(0), parts=shown.parts
+        model, images.batch([0, 1]), features_2d.flip(0), parts=query_view.parts
     )
-    similarities_p = part_similarities(features_2d[:1], features_2d[1:], shown.parts)[0]
+    similarities_p = part_similarities(features_2d[:1], features_2d[1:], query_view.parts)[0]
     return pair_figure(
-        query_hwc, gallery_hwc, query_maps, gallery_maps, shown.parts, similarities_p=similarities_p.tolist()
+        query_hwc,
+        gallery_hwc,
+        query_maps,
+        gallery_maps,
+        query_view.parts,
+        similarities_p=similarities_p.tolist(),
     )
 
 
@@ -288,31 +293,31 @@ class SaveButtons(widgets.HBox):
         """Remove the name of the saved file."""
         self._note.value = ""
 
-    def save_picture(self, collection: Collection | None, shown: View | None) -> Path:
+    def save_picture(self, collection: Collection | None, query_view: View | None) -> Path:
         """Write a view as PNG, and return the file."""
-        collection, shown, path = self._check(collection, shown, ".png")
-        title = [collection.title, shown.options.described, shown.options.filters]
-        figure = view_figure([shown], collection, title="\n".join(filter(None, title)))
+        collection, query_view, path = self._check(collection, query_view, ".png")
+        title = [collection.title, query_view.options.described, query_view.options.filters]
+        figure = view_figure([query_view], collection, title="\n".join(filter(None, title)))
         return self._write(path, png(figure, 110))
 
-    def save_list(self, collection: Collection | None, shown: View | None) -> Path:
+    def save_list(self, collection: Collection | None, query_view: View | None) -> Path:
         """Write a view as CSV, and return the file."""
-        collection, shown, path = self._check(collection, shown, ".csv")
+        collection, query_view, path = self._check(collection, query_view, ".csv")
         # File names need not be valid Unicode.
-        return self._write(path, write_csv(shown, collection).encode("utf-8", "surrogateescape"))
+        return self._write(path, write_csv(query_view, collection).encode("utf-8", "surrogateescape"))
 
     def _check(
-        self, collection: Collection | None, shown: View | None, suffix: str
+        self, collection: Collection | None, query_view: View | None, suffix: str
     ) -> tuple[Collection, View, Path]:
         """Check that there is a list to save, and return it with the path of its file."""
         self.clear()
-        if collection is None or shown is None or not shown.entries:
+        if collection is None or query_view is None or not query_view.entries:
             raise InputError("a saved list has at least one image", "none", "choose a query first")
-        options = shown.options
-        words = [f"query{shown.query_index}", options.feature.replace(" ", "-"), options.metric]
+        options = query_view.options
+        words = [f"query{query_view.query_index}", options.feature.replace(" ", "-"), options.metric]
         words += ["reranked"] if options.reranked else []
         digest = hashlib.sha256(f"{collection.title} {options}".encode(errors="replace")).hexdigest()
-        return collection, shown, self._out / f"{'-'.join([*words, digest[:8]])}{suffix}"
+        return collection, query_view, self._out / f"{'-'.join([*words, digest[:8]])}{suffix}"
 
     def _write(self, path: Path, content: bytes) -> Path:
         write_whole(path, lambda partial: partial.write_bytes(content))

@@ -31,7 +31,7 @@ ORDERS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How a gallery is ranked, and which images of the list are shown.
+    """How a gallery is ranked, and which images of the list are query_view.
 
     Args:
         feature: Name of a branch.
@@ -64,7 +64,7 @@ class Options:
 
     @property
     def filters(self) -> str:
-        """A description of the filters of the list; empty if all images with a rank are shown."""
+        """A description of the filters of the list; empty if all images with a rank are query_view."""
         filters = [
             f"{name} {', '.join(map(str, ids))}"
             for name, ids in (("camera", self.cameras), ("person", self.persons))
@@ -324,23 +324,23 @@ def format_rank_gain(ranks: int) -> str:
     return "=" if ranks == 0 else f"{'▲' if ranks > 0 else '▼'}{abs(ranks)}"
 
 
-def write_csv(shown: View, collection: Collection) -> str:
+def write_csv(query_view: View, collection: Collection) -> str:
     """Return a view as CSV: a line per image, with each part's contribution to the squared distance."""
     columns = {
-        "query": collection.query_paths[shown.query_index],
-        "rank": [entry.rank for entry in shown.entries],
-        "image": [collection.gallery_paths[entry.gallery_index] for entry in shown.entries],
-        "status": [entry.status.name.lower() for entry in shown.entries],
-        "distance": [f"{entry.distance:.6g}" for entry in shown.entries],
-        "person": [entry.person for entry in shown.entries],
-        "camera": [entry.camera for entry in shown.entries],
-        "moved": [entry.rank_gain for entry in shown.entries],
-        "ranking": shown.options.described,
-        "filters": shown.options.filters,
+        "query": collection.query_paths[query_view.query_index],
+        "rank": [entry.rank for entry in query_view.entries],
+        "image": [collection.gallery_paths[entry.gallery_index] for entry in query_view.entries],
+        "status": [entry.status.name.lower() for entry in query_view.entries],
+        "distance": [f"{entry.distance:.6g}" for entry in query_view.entries],
+        "person": [entry.person for entry in query_view.entries],
+        "camera": [entry.camera for entry in query_view.entries],
+        "moved": [entry.rank_gain for entry in query_view.entries],
+        "ranking": query_view.options.described,
+        "filters": query_view.options.filters,
         "of": collection.title,
     }
-    for index, part in enumerate(shown.parts):
+    for index, part in enumerate(query_view.parts):
         name = f"squared distance of {part.name}"
-        columns[name] = [f"{entry.contributions[index]:.6g}" for entry in shown.entries]
-    table = pd.DataFrame(columns, index=range(len(shown.entries)), dtype=object)
+        columns[name] = [f"{entry.contributions[index]:.6g}" for entry in query_view.entries]
+    table = pd.DataFrame(columns, index=range(len(query_view.entries)), dtype=object)
     return table.to_csv(index=False, lineterminator="\r\n")
