@@ -56,7 +56,7 @@ def pair_figure(
     gallery_maps_phw: np.ndarray,
     parts: Sequence[FeaturePart],
     *,
-    similarities_p: Sequence[float] | None = None,
+    similarities_p: Sequence[float] | np.ndarray | None = None,
     title: str = "",
 ) -> Figure:
     """Draw what in each of two images supports their similarity, with a column per part.
@@ -150,7 +150,7 @@ def averages(
     groups: Mapping[str, tuple[np.ndarray, np.ndarray]],
     parts: Sequence[FeaturePart],
     *,
-    similarities: Mapping[str, Sequence[float]] | None = None,
+    similarities: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     title: str = "",
 ) -> Figure:
     """Draw the average maps of groups of images, each on the average image of its group.

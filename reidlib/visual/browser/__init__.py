@@ -297,11 +297,12 @@ class RankingBrowser(widgets.VBox):
 
     def _summarise(self, query_view: View) -> str:
         basis = "" if self.order in ("index", "random") else " (full feature, Euclidean distance)"
-        arrows = " ▲ ▼: ranks gained or lost by re-ranking." if query_view.options.reranked else ""
+        options, num_images = query_view.options, len(query_view.entries)
+        arrows = " ▲ ▼: ranks gained or lost by re-ranking." if options.reranked else ""
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, order: {ORDERS[self.order]}{basis}. "
-            f"List: {len(query_view.entries):,} of {query_view.num_candidates:,} images, "
-            f"{query_view.options.described}.{arrows} Bars: contribution of each part to the squared distance, all on one scale. "
+            f"List: {num_images:,} of {query_view.num_candidates:,} images, {options.described}.{arrows} "
+            "Bars: contribution of each part to the squared distance, all on one scale. "
             "Click an image to see below the list what supports the similarity of each part."
         )
 

@@ -260,18 +260,12 @@ def _attention(collection: Collection, model: PartModel, query_view: View, image
     images = ImageStore(np.stack([query_hwc, gallery_hwc]), next(model.parameters()).device)
     features_2d = torch.stack([collection.query.features[query], collection.gallery.features[image]])
     # The maps of each image explain its similarity to the other image.
-    query_maps, gallery_maps = part_attention(
+    query_maps_phw, gallery_maps_phw = part_attention(
         model, images.batch([0, 1]), features_2d.flip(0), parts=query_view.parts
     )
     similarities_p = part_similarities(features_2d[:1], features_2d[1:], query_view.parts)[0]
-    return pair_figure(
-        query_hwc,
-        gallery_hwc,
-        query_maps,
-        gallery_maps,
-        query_view.parts,
-        similarities_p=similarities_p.tolist(),
-    )
+    maps = query_maps_phw, gallery_maps_phw
+    return pair_figure(query_hwc, gallery_hwc, *maps, query_view.parts, similarities_p=similarities_p)
 
 
 class SaveButtons(widgets.HBox):
