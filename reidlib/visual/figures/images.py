@@ -22,7 +22,12 @@ _IMAGES_PER_QUERY = 9
 
 
 def show_image(axes: Axes, image_hwc: np.ndarray) -> None:
-    """Draw an image of shape (H, W, 3) without ticks and frame."""
+    """Draw an image without ticks and frame.
+
+    Args:
+        axes: The axes to draw on.
+        image_hwc: Image of shape (H, W, 3).
+    """
     axes.imshow(image_hwc, interpolation="lanczos")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
