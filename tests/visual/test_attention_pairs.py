@@ -114,9 +114,8 @@ def test_tables_and_sentences_follow_the_similarities(evaluated):
     for row in rows:
         indices = [index for index, kind in enumerate(kinds) if kind == row["parts"]]
         assert row["similarity, right"] == f"{similarities_np[:, indices].mean():.3f}"
-        nonzero = (
-            right_nphw[:, indices].any(axis=(2, 3)).mean()
-        )  # the overlap of a map with itself is 1, or 0
+        # The overlap of a map with itself is 1, or 0 for a map of zeros.
+        nonzero = right_nphw[:, indices].any(axis=(2, 3)).mean()
         assert row["overlap of the two maps"] == f"{nonzero:.2f}"
         sums = pairs.sums_of_shares("query", "match")[:, indices].mean()
         assert row["sum of the shares, right"] == f"{sums:.3f}".replace("-", "−")
