@@ -1,4 +1,4 @@
-"""The ranking browser by its short name; it lives in ``reidlib.visual.browser``."""
+"""The ranking browser under a short name; ``reidlib.visual.browser`` implements it."""
 
 from reidlib.visual.browser import RankingBrowser, front_end_present
 

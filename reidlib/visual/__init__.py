@@ -1,13 +1,13 @@
-"""What is seen: figures, part attention, the ranking browser. Here is the look that they share.
+"""Figures, part attention and the ranking browser, with the colours and the style that they share.
 
-Colours are safe for colour-blind readers.
+All colours can be told apart by colour-blind readers.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Okabe and Ito's palette. A meaning keeps its colour in every figure; a sign or word always stands beside it.
+# Okabe and Ito's palette. A colour has the same meaning in every figure, and a symbol or a word repeats it.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#777777",
 )  # fmt: skip
@@ -22,8 +22,12 @@ STATUS = {
 
 
 def set_style() -> None:
-    """The suite's look: a light grid, no box, text sizes that survive a report's column."""
-    import matplotlib.pyplot as plt  # they take half a second, and only who draws needs them
+    """Set seaborn's and matplotlib's defaults to the style of this suite's figures.
+
+    The style has a light grid, no frame, the colours of ``PALETTE`` and text sizes that stay readable in the
+    column of a report. It changes matplotlib's global settings for the whole process.
+    """
+    import matplotlib.pyplot as plt  # imported here: it takes half a second, and only drawing needs it
     import seaborn as sns
 
     sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE)

@@ -1,4 +1,4 @@
-"""One Chromium and one JupyterLab for all of these tests."""
+"""One Chromium and one JupyterLab serve all of these tests."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Notebooks 50 and 51 in JupyterLab under Chromium, used as somebody at the screen uses them."""
+"""Notebooks 50 and 51 in JupyterLab under Chromium, operated as a user operates them."""
 
 import json
 import re
@@ -19,12 +19,12 @@ def gallery(page):
     return page.locator(".reid-card:not(.reid-query):visible")
 
 
-def statement(page) -> str:
+def summary(page) -> str:
     return page.locator(".reid-browser .reid-note").filter(has_text="Query").first.inner_text()
 
 
-def wait_for_statement(page, words: str) -> None:
-    page.locator(".reid-browser .reid-note").filter(has_text=words).first.wait_for()
+def wait_for_summary(page, text: str) -> None:
+    page.locator(".reid-browser .reid-note").filter(has_text=text).first.wait_for()
 
 
 def slider(page, description: str):
@@ -36,10 +36,10 @@ def ranks(page) -> list[str]:
     return [text.splitlines()[0] for text in gallery(page).locator(".reid-caption").all_inner_texts()]
 
 
-def test_all_cells_run_and_the_browser_shows_a_list(browser_notebook):
+def test_all_cells_run_and_the_browser_displays_a_list(browser_notebook):
     page = browser_notebook.page
     browser_notebook.check_sound()
-    # JupyterLab hides cells out of sight, and goes to the last one while all are run.
+    # JupyterLab hides cells outside the window, and scrolls to the last one while it runs all.
     page.wait_for_function(
         "() => { document.querySelector('.reid-browser').scrollIntoView();"
         " const captions = [...document.querySelectorAll('.reid-card .reid-caption')];"
@@ -48,11 +48,11 @@ def test_all_cells_run_and_the_browser_shows_a_list(browser_notebook):
     )
     assert gallery(page).count() == 10
     assert ranks(page) == [f"rank {rank}" for rank in range(1, 11)]
-    assert "Query 1 of" in statement(page)
-    assert "lowest average precision first" in statement(page)
+    assert "Query 1 of" in summary(page)
+    assert "lowest average precision first" in summary(page)
     pictures = page.locator(".reid-card img")
     sources = pictures.evaluate_all("images => images.map(image => image.src.slice(0, 5))")
-    assert set(sources) == {"blob:"}  # pictures, not pages of base64
+    assert set(sources) == {"blob:"}  # object URLs, not long base64 texts
     browser_notebook.picture("50-browser", ".reid-browser")
 
 
@@ -60,17 +60,17 @@ def test_another_query(browser_notebook):
     page = browser_notebook.page
     before = page.locator(".reid-query .reid-caption").inner_text()
     page.get_by_role("button", name="next ▶").click()
-    wait_for_statement(page, "Query 2 of")
+    wait_for_summary(page, "Query 2 of")
     assert page.locator(".reid-query .reid-caption").inner_text() != before
-    order = page.locator(".reid-browser .widget-dropdown").filter(has_text="queries").locator("select")
-    order.select_option(label="in a random order, drawn once")
-    wait_for_statement(page, "in a random order")
+    order = page.locator(".reid-browser .widget-dropdown").filter(has_text="query order").locator("select")
+    order.select_option(label="random (same every time)")
+    wait_for_summary(page, "random (same")
     number = page.locator(".reid-browser input[type=number]").first
-    order.select_option(label="in the benchmark's order")
-    wait_for_statement(page, "in the benchmark's order")
+    order.select_option(label="as in the benchmark")
+    wait_for_summary(page, "as in the benchmark")
     number.fill("3")
     number.press("Enter")
-    wait_for_statement(page, "Query 4 of")
+    wait_for_summary(page, "Query 4 of")
     assert page.locator(".reid-query .reid-caption").inner_text().startswith("query 3")
     browser_notebook.check_sound()
 
@@ -81,16 +81,16 @@ def test_more_images(browser_notebook):
     handle.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    wait_for_statement(page, "13 of")
+    wait_for_summary(page, "13 of")
     assert gallery(page).count() == 13
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    wait_for_statement(page, " 10 of")
+    wait_for_summary(page, " 10 of")
     assert gallery(page).count() == 10
     browser_notebook.check_sound()
 
 
-def test_a_camera_and_an_identity_alone(browser_notebook):
+def test_filters_by_camera_and_by_person(browser_notebook):
     page = browser_notebook.page
     cameras = page.locator(".reid-browser select[multiple]")
     cameras.select_option(label="2")
@@ -98,29 +98,29 @@ def test_a_camera_and_an_identity_alone(browser_notebook):
         "() => [...document.querySelectorAll('.reid-card:not(.reid-query) .reid-caption')]"
         ".every(caption => /\\bc2\\b/.test(caption.innerText))"
     )
-    identity = page.locator(".reid-browser .widget-text").filter(has_text="only person").locator("input")
-    identity.fill("99999")
-    identity.press("Enter")
+    person = page.locator(".reid-browser .widget-text").filter(has_text="gallery persons").locator("input")
+    person.fill("99999")
+    person.press("Enter")
     message = page.locator(".reid-message")
     message.wait_for()
-    assert "got none of camera 2 and person 99999; widen the filters" in message.inner_text()
+    assert "got none of camera 2 and person 99999; relax the filters" in message.inner_text()
     browser_notebook.picture("50-empty-filter", ".reid-browser")
-    identity.fill("")
-    identity.press("Enter")
+    person.fill("")
+    person.press("Enter")
     cameras.select_option([])
     message.wait_for(state="detached")
     assert gallery(page).count() == 10
     browser_notebook.check_sound()
 
 
-def test_re_ranking_shows_what_moved(browser_notebook):
+def test_re_ranking_shows_rank_gains(browser_notebook):
     page = browser_notebook.page
     page.locator(".reid-browser label").filter(has_text="re-rank").click()
-    wait_for_statement(page, "re-ranked by k-reciprocal neighbours; ▲ ▼")
+    wait_for_summary(page, "re-ranked by k-reciprocal neighbours. ▲ ▼")
     assert all(re.fullmatch(r"rank \d+ (=|[▲▼]\d+)", text) for text in ranks(page))
     browser_notebook.picture("50-re-ranked", ".reid-browser")
     page.locator(".reid-browser label").filter(has_text="re-rank").click()
-    wait_for_statement(page, "Euclidean distance. Bars")
+    wait_for_summary(page, "Euclidean distance. Bars")
     browser_notebook.check_sound()
 
 
@@ -130,21 +130,21 @@ def test_part_attention_by_mouse_and_by_keyboard(browser_notebook):
     gallery(page).nth(1).locator(".reid-pick").click()
     picture.wait_for()
     first = picture.get_attribute("src")
-    assert gallery(page).nth(1).evaluate("card => card.classList.contains('reid-chosen')")
+    assert gallery(page).nth(1).evaluate("card => card.classList.contains('reid-selected')")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
-    # Tab goes from one image to the next, and Enter picks it.
+    # Tab moves the focus to the next image, and Enter selects it.
     gallery(page).nth(1).locator(".reid-pick").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_function(
         "before => document.querySelector('.reid-comparison img').src !== before", arg=first
     )
-    assert gallery(page).nth(2).evaluate("card => card.classList.contains('reid-chosen')")
+    assert gallery(page).nth(2).evaluate("card => card.classList.contains('reid-selected')")
     browser_notebook.picture("50-part-attention", ".reid-comparison")
     browser_notebook.check_sound()
 
 
-def test_the_run_is_changed_by_keyboard(browser_notebook):
+def test_another_run_can_be_opened_by_keyboard(browser_notebook):
     page = browser_notebook.page
     panel = page.get_by_role("button", name=re.compile("^Run: jlml-smoke"))
     panel.focus()
@@ -153,20 +153,22 @@ def test_the_run_is_changed_by_keyboard(browser_notebook):
     assert not load.is_visible()
     page.keyboard.press("Enter")
     load.wait_for()
-    page.locator(".reid-browser .widget-text").filter(has_text="or a folder").locator("input").fill("nowhere")
+    page.locator(".reid-browser .widget-text").filter(has_text="or run folder").locator("input").fill(
+        "nowhere"
+    )
     load.focus()
     page.keyboard.press("Enter")
     message = page.locator(".reid-message").filter(has_text="a run's folder holds config.json")
     message.wait_for()
     assert "nowhere" in message.inner_text()
-    page.locator(".reid-browser .widget-text").filter(has_text="or a folder").locator("input").fill("")
+    page.locator(".reid-browser .widget-text").filter(has_text="or run folder").locator("input").fill("")
     panel.focus()
     page.keyboard.press("Enter")
     load.wait_for(state="hidden")
     browser_notebook.check_sound()
 
 
-def test_a_view_is_saved(browser_notebook, home):
+def test_views_are_saved(browser_notebook, home):
     page = browser_notebook.page
     page.get_by_role("button", name="save picture (PNG)").click()
     page.locator(".reid-note").filter(has_text=".png").wait_for()
@@ -197,6 +199,6 @@ def test_voila_serves_the_browser_as_a_page(chromium, browser_notebook, home, se
         page.goto(address, timeout=120_000)
         page.wait_for_selector(".reid-card.reid-query", timeout=120_000)
         page.get_by_role("button", name="next ▶").click()
-        wait_for_statement(page, "Query 2 of")
+        wait_for_summary(page, "Query 2 of")
         screenshot(page, "50-voila")
     page.close()

@@ -1,4 +1,4 @@
-"""Attention maps against sums worked out by hand, and that a model comes out of it as it went in."""
+"""Attention maps are compared with sums computed by hand, and leave the model unchanged."""
 
 from dataclasses import replace
 
@@ -13,7 +13,13 @@ from reidlib.errors import InputError
 from reidlib.models import JLML, Pyramid
 from reidlib.models.residual import Stages, TrunkShape
 from reidlib.visual.attention import maps
-from reidlib.visual.attention.maps import STRIDES, attention_grids, drawn, part_attention, pixel_rows
+from reidlib.visual.attention.maps import (
+    STRIDES,
+    attention_grids,
+    interpolate_shares,
+    part_attention,
+    pixel_rows,
+)
 
 HEIGHT, WIDTH = 96, 32
 SHAPE = TrunkShape((1, 1, 1), (2, 2, 2), expansion=2, stride_on="first", strides=(1, 2, 2))
@@ -21,7 +27,7 @@ NAMES = ["jlml", "separate", "overlapping", "pyramid"]
 
 
 def build(name, *, shifts=True):
-    """A small network whose every layer counts; without shifts, features are linear in the last map."""
+    """Build a small network in which every layer matters; without shifts it is linear behind the last map."""
     torch.manual_seed(0)
     small = {"width": 0.125}
     model = {
@@ -32,7 +38,7 @@ def build(name, *, shifts=True):
             5, stripes=3, trunk="resnet39", weights=None, embedding_size=8, normalisation="part", **small
         ),
     }[name]()
-    for layer in model.modules():  # the last batch norm of a bottleneck starts at zero
+    for layer in model.modules():  # the scale of the last batch norm of a bottleneck starts at zero
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             if shifts:
@@ -46,7 +52,7 @@ def build(name, *, shifts=True):
 def pictures(count=3, height=HEIGHT, seed=1):
     generator = torch.Generator().manual_seed(seed)
     images_bhwc = torch.randint(0, 256, (count, height, WIDTH, 3), dtype=torch.uint8, generator=generator)
-    return images_bhwc.permute(0, 3, 1, 2)  # channels last in memory, as ImageStore gives them
+    return images_bhwc.permute(0, 3, 1, 2)  # channels last in memory, as in ImageStore
 
 
 @torch.inference_mode()
@@ -67,17 +73,17 @@ def model(request):
     return build(request.param)
 
 
-def test_a_map_is_zero_outside_its_parts_rows_and_not_within(model):
+def test_a_map_is_zero_outside_its_parts_rows_only(model):
     images = pictures()
     maps_bphw = part_attention(model, images, features_of(model, images.flip(0)), signed=True)
     parts = model.feature_parts(HEIGHT)
     assert maps_bphw.shape == (3, len(parts), HEIGHT, WIDTH)
     assert maps_bphw.dtype == "float32"
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         first, stop = pixel_rows(part, HEIGHT)
-        assert maps_bphw[:, place, first:stop].any(axis=(1, 2)).all()
-        assert not maps_bphw[:, place, :first].any()
-        assert not maps_bphw[:, place, stop:].any()
+        assert maps_bphw[:, index, first:stop].any(axis=(1, 2)).all()
+        assert not maps_bphw[:, index, :first].any()
+        assert not maps_bphw[:, index, stop:].any()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,7 @@ def test_shares_of_the_last_map_add_up_to_the_similarity(name, stride):
 
 
 def linear_cut(images=2, channels=4, size=3):
-    """A network that is linear behind its map: the mean of all cells, times a matrix."""
+    """Create a network that is linear behind its map: the mean of all cells times a matrix."""
     torch.manual_seed(0)
     maps_bchw = torch.randn(images, channels, 5, 2)
     weight_dc = torch.randn(size, channels)
@@ -102,66 +108,67 @@ def linear_cut(images=2, channels=4, size=3):
     return cut, weight_dc, torch.randn(images, size)
 
 
-def test_behind_a_linear_head_a_cell_has_exactly_what_it_contributes():
+def test_shares_are_exact_contributions_if_the_head_is_linear():
     cut, weight_dc, others_bd = linear_cut()
-    found_bhw = maps._shares(cut, others_bd)
+    shares_bhw = maps._shares(cut, others_bd)
     feature_bd = cut.rest(cut.maps_rchw)
     for image in range(2):
         for row in range(5):
             for column in range(2):
-                alone_d = weight_dc @ cut.maps_rchw[image, :, row, column] / 10
-                share = alone_d @ others_bd[image] / feature_bd[image].norm()
-                assert found_bhw[image, row, column] == pytest.approx(float(share), rel=1e-5)
+                contribution_d = weight_dc @ cut.maps_rchw[image, :, row, column] / 10
+                share = contribution_d @ others_bd[image] / feature_bd[image].norm()
+                assert shares_bhw[image, row, column] == pytest.approx(float(share), rel=1e-5)
     sums_b = (feature_bd * others_bd).sum(1) / feature_bd.norm(dim=1)
-    torch.testing.assert_close(torch.from_numpy(found_bhw).sum((1, 2)), sums_b)
+    torch.testing.assert_close(torch.from_numpy(shares_bhw).sum((1, 2)), sums_b)
 
 
-def test_a_similarity_twice_as_steep_gives_a_map_twice_as_high():
+def test_doubled_features_double_the_map():
     cut, _, others_bd = linear_cut()
     once, twice = maps._shares(cut, others_bd), maps._shares(cut, 2 * others_bd)
     torch.testing.assert_close(torch.from_numpy(twice), 2 * torch.from_numpy(once))
 
 
 @pytest.mark.parametrize("stride", STRIDES)
-def test_what_follows_the_cut_is_the_networks_own_rest(model, stride):
+def test_layers_behind_the_cut_are_the_rest_of_the_network(model, stride):
     images = pictures()
     parts = model.feature_parts(HEIGHT)
     cut_at = maps._jlml_cuts if isinstance(model, JLML) else maps._pyramid_cuts
     features_bd = features_of(model, images)
-    seen = []
+    cut_parts = []
     for cut in cut_at(model, normalise_images(images), tuple(range(len(parts))), stride):
         with torch.no_grad():
             rest_bpd = cut.rest(cut.maps_rchw).unflatten(0, (3, -1))
-        for index, place in enumerate(cut.parts):
-            expected = F.normalize(features_bd[:, parts[place].columns], dim=1)
-            torch.testing.assert_close(F.normalize(rest_bpd[:, index], dim=1), expected)
-            seen.append(place)
-    assert sorted(seen) == list(range(len(parts)))
+        for offset, index in enumerate(cut.parts):
+            expected = F.normalize(features_bd[:, parts[index].columns], dim=1)
+            torch.testing.assert_close(F.normalize(rest_bpd[:, offset], dim=1), expected)
+            cut_parts.append(index)
+    assert sorted(cut_parts) == list(range(len(parts)))
 
 
 @pytest.mark.parametrize("stride", STRIDES)
-def test_where_the_next_layer_skips_rows_only_the_cells_that_count_are_kept(model, stride):
+def test_only_counted_cells_are_kept_if_the_next_layer_skips_rows(model, stride):
     images = pictures()
     others = features_of(model, images.flip(0))
     parts = model.feature_parts(HEIGHT)
     cut_at = maps._jlml_cuts if isinstance(model, JLML) else maps._pyramid_cuts
     last = 32 if isinstance(model, JLML) else 16
-    cell = min(2 * stride, last)  # these trunks stride the first 1×1 of a stage
+    cell = min(2 * stride, last)  # these trunks have the stride in the first 1×1 convolution of a stage
     grids = attention_grids(model, images, others, stride=stride)
     assert {grid.cell for grid in grids} == {cell}
     for part, grid in zip(parts, grids, strict=True):
         first, stop = pixel_rows(part, HEIGHT)
         assert grid.shares_bhw.shape[1:] == (-(-(stop - first) // cell), WIDTH // cell)
     for cut in cut_at(model, normalise_images(images), tuple(range(len(parts))), stride):
-        # As in use: with gradients of the weights, torch 2.15 damages its memory here (narrow grouped maps).
+        # As in attention_grids: with gradients of the weights, torch 2.15 corrupts its memory here (narrow
+        # grouped convolutions).
         with maps._frozen(model):
             shares_rhw = maps._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))
         counted = shares_rhw[:, :: cut.step, :: cut.step]
         assert counted.any()
-        assert np.count_nonzero(shares_rhw) == np.count_nonzero(counted)  # the others are nought
+        assert np.count_nonzero(shares_rhw) == np.count_nonzero(counted)  # the others are zero
 
 
-def test_a_trunk_that_strides_its_3x3_drops_no_cell():
+def test_a_trunk_with_strided_3x3_convolutions_skips_no_cell():
     stages = Stages(replace(SHAPE, stride_on="second"), inputs=4)
     *_, step, cell = maps._split(stages, 8)
     assert (step, cell) == (1, 8)
@@ -169,70 +176,70 @@ def test_a_trunk_that_strides_its_3x3_drops_no_cell():
     assert (step, cell) == (2, 16)
 
 
-def test_a_cell_lies_on_its_first_pixel(model):
+def test_the_first_pixel_of_a_cell_has_its_share(model):
     images = pictures()
     others = features_of(model, images.flip(0))
     grids = attention_grids(model, images, others, stride=8)
     maps_bphw = part_attention(model, images, others, signed=True, stride=8)
     clipped_bphw = part_attention(model, images, others, stride=8)
-    for place, (part, grid) in enumerate(zip(model.feature_parts(HEIGHT), grids, strict=True)):
+    for index, (part, grid) in enumerate(zip(model.feature_parts(HEIGHT), grids, strict=True)):
         first, stop = pixel_rows(part, HEIGHT)
-        assert grid.cell == 16  # so that a share is a pixel's value
+        assert grid.cell == 16  # then the value of a pixel is a share
         shares_bhw = torch.from_numpy(grid.shares_bhw)
-        torch.testing.assert_close(torch.from_numpy(maps_bphw[:, place, first:stop:16, ::16]), shares_bhw)
+        torch.testing.assert_close(torch.from_numpy(maps_bphw[:, index, first:stop:16, ::16]), shares_bhw)
         torch.testing.assert_close(
-            torch.from_numpy(clipped_bphw[:, place, first:stop:16, ::16]), shares_bhw.clamp_min(0)
+            torch.from_numpy(clipped_bphw[:, index, first:stop:16, ::16]), shares_bhw.clamp_min(0)
         )
-    against_bphw = part_attention(model, images, -others, signed=True, stride=8)
-    torch.testing.assert_close(torch.from_numpy(against_bphw), -torch.from_numpy(maps_bphw))
+    negative_bphw = part_attention(model, images, -others, signed=True, stride=8)
+    torch.testing.assert_close(torch.from_numpy(negative_bphw), -torch.from_numpy(maps_bphw))
 
 
 @pytest.mark.parametrize("cell", [8, 16, 32])
-def test_an_even_grid_is_an_even_map_and_no_edge_is_favoured(cell):
-    even = drawn(np.full((1, 4, 5), 0.5, np.float32), cell)
-    assert even.shape == (1, 4 * cell, 5 * cell)
-    assert even == pytest.approx(0.5 * (16 / cell) ** 2)
-    columns_nhw = np.eye(5, dtype=np.float32)[:, None].repeat(4, axis=1)  # one after the other
+def test_a_constant_grid_gives_a_constant_map_and_no_edge_is_preferred(cell):
+    constant = interpolate_shares(np.full((1, 4, 5), 0.5, np.float32), cell)
+    assert constant.shape == (1, 4 * cell, 5 * cell)
+    assert constant == pytest.approx(0.5 * (16 / cell) ** 2)
+    columns_nhw = np.eye(5, dtype=np.float32)[:, None].repeat(4, axis=1)  # each has one column of ones
     rows_nhw = np.eye(4, dtype=np.float32)[:, :, None].repeat(5, axis=2)
-    # In shares: what a column of 4 cells and a row of 5 are given.
-    of_columns = drawn(columns_nhw, cell).sum((1, 2)) / 256
-    of_rows = drawn(rows_nhw, cell).sum((1, 2)) / 256
-    assert of_columns == pytest.approx(4, rel=1e-5)
-    assert of_rows.sum() == pytest.approx(20, rel=1e-5)
-    assert of_rows[1:] == pytest.approx(of_rows[1], rel=1e-5)  # the lowest as the middle
-    assert of_rows[0] < of_rows[1]  # half of what it sees lies above
+    # The total shares of a column of 4 cells and of a row of 5 cells.
+    column_totals = interpolate_shares(columns_nhw, cell).sum((1, 2)) / 256
+    row_totals = interpolate_shares(rows_nhw, cell).sum((1, 2)) / 256
+    assert column_totals == pytest.approx(4, rel=1e-5)
+    assert row_totals.sum() == pytest.approx(20, rel=1e-5)
+    assert row_totals[1:] == pytest.approx(row_totals[1], rel=1e-5)  # the last row has as much as the others
+    assert row_totals[0] < row_totals[1]  # half of its receptive field is above the image
 
 
-def test_the_defaults_are_those_of_each_kind_of_parts(model):
+def test_default_strides_depend_on_the_kind_of_parts(model):
     images = pictures()
     others = features_of(model, images.flip(0))
-    chosen = part_attention(model, images, others)
-    for place, part in enumerate(model.feature_parts(HEIGHT)):
+    defaults = part_attention(model, images, others)
+    for index, part in enumerate(model.feature_parts(HEIGHT)):
         stride = maps.LOCAL_STRIDE if part.kind == "local" else maps.DEFAULT_STRIDE
-        asked = part_attention(model, images, others, parts=[part], stride=stride)
-        assert (asked[:, 0] == chosen[:, place]).all()
+        explicit = part_attention(model, images, others, parts=[part], stride=stride)
+        assert (explicit[:, 0] == defaults[:, index]).all()
 
 
-def test_a_batch_is_as_its_images_alone(model):
+def test_a_batch_gives_the_same_maps_as_single_images(model):
     images = pictures()
     others = features_of(model, images.flip(0))
-    together = part_attention(model, images, others)
-    alone = [part_attention(model, images[i : i + 1], others[i : i + 1])[0] for i in range(3)]
+    batch = part_attention(model, images, others)
+    single = [part_attention(model, images[i : i + 1], others[i : i + 1])[0] for i in range(3)]
     torch.testing.assert_close(
-        torch.from_numpy(together), torch.stack([torch.from_numpy(one) for one in alone])
+        torch.from_numpy(batch), torch.stack([torch.from_numpy(maps_phw) for maps_phw in single])
     )
 
 
-def test_some_parts_come_in_the_order_asked_for(model):
+def test_maps_are_in_the_order_of_the_requested_parts(model):
     images = pictures()
     others = features_of(model, images.flip(0))
     parts = model.feature_parts(HEIGHT)
     all_maps = part_attention(model, images, others)
-    some = part_attention(model, images, others, parts=[parts[2], parts[0]])
-    torch.testing.assert_close(torch.from_numpy(some), torch.from_numpy(all_maps[:, [2, 0]].copy()))
+    requested = part_attention(model, images, others, parts=[parts[2], parts[0]])
+    torch.testing.assert_close(torch.from_numpy(requested), torch.from_numpy(all_maps[:, [2, 0]].copy()))
 
 
-def test_an_image_beside_itself_has_a_map_and_inference_mode_is_no_hindrance(model):
+def test_an_image_has_a_map_for_itself_also_in_inference_mode(model):
     images = pictures()
     others = features_of(model, images)
     outside = part_attention(model, images, others)
@@ -243,57 +250,57 @@ def test_an_image_beside_itself_has_a_map_and_inference_mode_is_no_hindrance(mod
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_comes_out_as_it_went_in(model, fails, monkeypatch):
+def test_the_model_is_unchanged(model, fails, monkeypatch):
     model.train()
-    frozen, *_, kept = model.parameters()
+    frozen, *_, with_gradient = model.parameters()
     frozen.requires_grad_(False)
-    kept.grad = torch.ones_like(kept)
+    with_gradient.grad = torch.ones_like(with_gradient)
     images = pictures()
     model.eval()
     others = features_of(model, images.flip(0))
     model.train()
     norm = next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
-    norm.eval()  # a layer that the caller keeps in another mode
+    norm.eval()  # a layer that the caller has put into another mode
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [layer.training for layer in model.modules()]
-    wanted = [weight.requires_grad for weight in model.parameters()]
+    requires_grad = [weight.requires_grad for weight in model.parameters()]
     if fails:
 
         def broken(*_):
-            raise IndexError("as grad-cam would keep to itself")
+            raise IndexError("an error that grad-cam would suppress")
 
         monkeypatch.setattr(maps.ActivationsAndGradients, "__call__", broken)
-        with pytest.raises(IndexError, match="keep to itself"):
+        with pytest.raises(IndexError, match="would suppress"):
             part_attention(model, images, others)
     else:
         part_attention(model, images, others)
     assert [layer.training for layer in model.modules()] == modes
-    assert [weight.requires_grad for weight in model.parameters()] == wanted
+    assert [weight.requires_grad for weight in model.parameters()] == requires_grad
     assert [weight.grad is not None for weight in model.parameters()] == [
-        weight is kept for weight in model.parameters()
+        weight is with_gradient for weight in model.parameters()
     ]
-    assert (kept.grad == 1).all()
+    assert (with_gradient.grad == 1).all()
     assert not any(layer._forward_hooks or layer._backward_hooks for layer in model.modules())
     assert all((model.state_dict()[name] == tensor).all() for name, tensor in before.items())
     assert torch.is_grad_enabled()
 
 
-def test_bad_input_is_refused_in_a_line(model):
+def test_bad_input_is_refused_with_one_line(model):
     images = pictures()
     others = features_of(model, images)
     other_network = build("pyramid" if isinstance(model, JLML) else "jlml")
     part = other_network.feature_parts(HEIGHT)[0]
-    refused = [
+    cases = [
         ((nn.Linear(2, 2), images, others), {}, "JLML and Pyramid"),
         ((model, images.float(), others), {}, "uint8"),
         ((model, images[0], others), {}, "uint8"),
         ((model, images, others[:2]), {}, "one feature of the same model"),
         ((model, images, others[:, 1:]), {}, "one feature of the same model"),
-        ((model, images[:0], others[:0]), {}, "one or more images"),
+        ((model, images[:0], others[:0]), {}, "at least one image"),
         ((model, images, others), {"parts": [part]}, f"feature_parts\\({HEIGHT}\\)"),
         ((model, images, others), {"stride": 5}, "stride is one of"),
     ]
-    for arguments, settings, rule in refused:
+    for arguments, settings, rule in cases:
         with pytest.raises(InputError, match=rule) as error:
             part_attention(*arguments, **settings)
         assert "\n" not in str(error.value)
@@ -301,7 +308,7 @@ def test_bad_input_is_refused_in_a_line(model):
 
 def test_parts_and_images_of_another_height_are_refused():
     model = build("pyramid")
-    images = pictures(height=64)  # four rows of the map for three stripes
+    images = pictures(height=64)  # the map has four rows for three stripes
     with pytest.raises(InputError, match="stripes divide"):
         part_attention(model, images, torch.ones(3, model.branches["full"].stop))
     model = build("overlapping")
@@ -320,5 +327,5 @@ def test_a_gpu_gives_the_same_maps(name):
     others = features_of(model, images.flip(0))
     expected = part_attention(model, images, others)
     model.cuda()
-    found = part_attention(model, images.cuda(), others)
-    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=1e-3, atol=1e-4)
+    maps_bphw = part_attention(model, images.cuda(), others)
+    torch.testing.assert_close(torch.from_numpy(maps_bphw), torch.from_numpy(expected), rtol=1e-3, atol=1e-4)

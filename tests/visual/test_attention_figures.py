@@ -1,4 +1,4 @@
-"""What the figures of attention show, read back from their axes and pixels."""
+"""Figures of attention, checked by what their axes and pixels contain."""
 
 import matplotlib as mpl
 import numpy as np
@@ -42,7 +42,7 @@ def texts_of(figure):
 
 
 def check_nothing_is_clipped(figure):
-    """Every word lies within the figure, and no two words of one picture lie on each other."""
+    """Check that every text is within the figure and that no two texts overlap."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     page = Bbox.from_bounds(-0.5, -0.5, figure.bbox.width + 1, figure.bbox.height + 1)
@@ -51,34 +51,34 @@ def check_nothing_is_clipped(figure):
     boxes += [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
     boxes += [(bar.get_xlabel(), bar.xaxis.label.get_window_extent(renderer))]
     boxes += [(text.get_text(), text.get_window_extent(renderer)) for text in bar.get_xticklabels()]
-    for words, box in boxes:
-        assert page.contains(box.x0, box.y0), words
-        assert page.contains(box.x1, box.y1), words
-    for place, (words, box) in enumerate(boxes):
-        for other_words, other in boxes[:place]:
-            assert not box.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9)), (words, other_words)
+    for text, box in boxes:
+        assert page.contains(box.x0, box.y0), text
+        assert page.contains(box.x1, box.y1), text
+    for index, (text, box) in enumerate(boxes):
+        for other_text, other in boxes[:index]:
+            assert not box.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9)), (text, other_text)
 
 
 @BOTH
-def test_every_part_has_its_name_its_kind_and_its_similarity(parts):
+def test_every_part_has_its_name_kind_and_similarity(parts):
     numbers = np.linspace(-0.5, 0.99, len(parts))
     figure = pair_figure(
         IMAGES[0], IMAGES[1], maps_of(parts), maps_of(parts), parts, similarities_p=numbers, title="A title"
     )
     words = [text.get_text() for text in texts_of(figure)]
-    lines = 1 if parts is STREAMS else 2
+    blocks = 1 if parts is STREAMS else 2
     for part in parts:
         assert part.name in words
         assert part.kind in words
-    assert words.count("image") == words.count("query") == words.count("gallery") == lines
+    assert words.count("image") == words.count("query") == words.count("gallery") == blocks
     assert f"−{0.5:.2f}" in words
     assert "0.99" in words
     assert [text.get_text() for text in figure.texts] == ["A title"]
-    assert len(figure.axes) == 2  # one picture and the bar that explains it
+    assert len(figure.axes) == 2  # the image and the colour bar
     check_nothing_is_clipped(figure)
 
 
-def test_square_images_are_not_drawn_smaller_than_upright_ones():
+def test_square_images_are_as_high_as_upright_ones():
     square = np.zeros((64, 64, 3), np.uint8)
     maps_phw = np.ones((5, 64, 64), np.float32)
     figure = pair_figure(square, square, maps_phw, maps_phw, STREAMS)
@@ -90,21 +90,23 @@ def test_square_images_are_not_drawn_smaller_than_upright_ones():
     check_nothing_is_clipped(figure)
 
 
-def test_what_a_part_does_not_see_is_pale_and_the_scale_is_common():
+def test_rows_outside_a_part_are_pale_and_all_maps_share_a_scale():
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     low, high = maps_of(STREAMS, 0), maps_of(STREAMS, 0)
     low[1, :24], high[1, :24], high[3, 48:72] = 0.25, 1.0, 4.0
-    painted = [figures._painted(MapRow("", black, maps_phw), STREAMS, scale=4.0) for maps_phw in (low, high)]
-    for of_parts in painted:
-        assert (of_parts[1][24:] == 178).all()  # 30 % of the image's black on white
-        assert (of_parts[4][:72] == 178).all()
-        assert of_parts[1][:24].max() < 178
+    overlays = [
+        figures._overlay_maps(MapRow("", black, maps_phw), STREAMS, scale=4.0) for maps_phw in (low, high)
+    ]
+    for images in overlays:
+        assert (images[1][24:] == 178).all()  # white with 30 % of the image's black
+        assert (images[4][:72] == 178).all()
+        assert images[1][:24].max() < 178
     expected = [
         np.trunc(255 * figures._HEAT * mpl.colormaps["magma"](round(255 * share**0.5))[:3][0])
         for share in (0.25 / 4, 1 / 4, 1)
     ]
-    found = [painted[0][1][0, 0, 0], painted[1][1][0, 0, 0], painted[1][3][50, 0, 0]]
-    assert found == pytest.approx(expected, abs=1)
+    pixels = [overlays[0][1][0, 0, 0], overlays[1][1][0, 0, 0], overlays[1][3][50, 0, 0]]
+    assert pixels == pytest.approx(expected, abs=1)
     figure = pair_figure(black, black, low, high, STREAMS)
     ticks = [text.get_text() for text in figure.axes[1].get_xticklabels()]
     assert ticks[0] == "0"
@@ -112,34 +114,34 @@ def test_what_a_part_does_not_see_is_pale_and_the_scale_is_common():
     assert "same for all maps" in figure.axes[1].get_xlabel()
 
 
-def test_the_images_stand_in_the_picture_as_they_are():
-    figure = sheet([MapRow("one", IMAGES[0], maps_of(STREAMS))], STREAMS)
+def test_the_plain_image_is_drawn_once_without_changes():
+    figure = sheet([MapRow("image", IMAGES[0], maps_of(STREAMS))], STREAMS)
     canvas = figure.axes[0].images[0].get_array()
-    whole = [
+    positions = [
         (y, x)
         for y in range(canvas.shape[0] - HEIGHT + 1)
         for x in range(canvas.shape[1] - WIDTH + 1)
         if (canvas[y, x] == IMAGES[0][0, 0]).all()
         and (canvas[y : y + HEIGHT, x : x + WIDTH] == IMAGES[0]).all()
     ]
-    assert len(whole) == 1
+    assert len(positions) == 1
 
 
-def test_maps_of_nothing_are_drawn_too():
+def test_maps_without_positive_values_can_be_drawn():
     figure = pair_figure(IMAGES[0], IMAGES[1], maps_of(PYRAMID, 0), -maps_of(PYRAMID), PYRAMID)
     figure.canvas.draw()
 
 
-def test_a_figure_may_be_saved_again_and_again(recwarn, tmp_path):
+def test_a_figure_can_be_saved_repeatedly(recwarn, tmp_path):
     figure = pair_figure(IMAGES[0], IMAGES[1], maps_of(STREAMS), maps_of(STREAMS), STREAMS)
-    place = figure.axes[0].get_position().bounds
+    bounds = figure.axes[0].get_position().bounds
     for _ in range(3):
         figure.savefig(tmp_path / "again.png", bbox_inches="tight")
-    assert figure.axes[0].get_position().bounds == place
+    assert figure.axes[0].get_position().bounds == bounds
     assert not recwarn.list
 
 
-def test_averages_show_the_mean_of_what_supports():
+def test_averages_show_the_mean_of_positive_contributions():
     maps_nphw = np.stack([maps_of(STREAMS), -maps_of(STREAMS)])
     groups = {"right\nanswers": (IMAGES[:2], maps_nphw), "wrong\nanswers": (IMAGES[1:], maps_nphw)}
     numbers = {name: [0.5] * 5 for name in groups}

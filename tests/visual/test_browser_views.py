@@ -1,4 +1,4 @@
-"""Views of a ranked gallery: places, filters, orders, what re-ranking moved, what each part contributes."""
+"""Views of a ranked gallery: ranks, filters, orders, re-ranking and the contributions of the parts."""
 
 import csv
 import io
@@ -19,7 +19,15 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, Status, evaluate, ranked_list
 from reidlib.reranking import k_reciprocal
 from reidlib.visual.browser.collection import Collection, open_collection
-from reidlib.visual.browser.views import Options, moved, query_order, reranker, view, view_scores, write_csv
+from reidlib.visual.browser.views import (
+    Options,
+    format_rank_gain,
+    query_order,
+    reranker,
+    view,
+    view_scores,
+    write_csv,
+)
 
 PARTS = (
     FeaturePart("global", "global", slice(0, 3), (0.0, 1.0)),
@@ -29,8 +37,8 @@ PARTS = (
 BRANCHES = {"global": slice(0, 3), "local": slice(3, 8), "full": slice(0, 8)}
 
 
-def collection(seed=0, queries=12, gallery=40, persons=6) -> Collection:
-    """Random features; persons −1 (junk) and 0 (distractors) among the gallery's."""
+def make_collection(seed=0, queries=12, gallery=40, persons=6) -> Collection:
+    """Create random features; the gallery contains persons −1 (junk) and 0 (distractors)."""
     generator = np.random.default_rng(seed)
     sides = []
     for count, lowest in ((queries, 1), (gallery, -1)):
@@ -45,172 +53,176 @@ def collection(seed=0, queries=12, gallery=40, persons=6) -> Collection:
     return Collection("random", *sides, *paths, PARTS, BRANCHES, (16, 8))
 
 
-def test_a_list_worked_by_hand():
+def test_a_list_computed_by_hand():
     query = Embeddings(torch.zeros(1, 2), np.array([7]), np.array([1]))
     features = torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 0.0], [6.0, 0.0]])
     gallery = Embeddings(features, np.array([7, 7, 7, 5, -1, 0]), np.array([2, 1, 2, 2, 2, 3]))
     parts = (FeaturePart("a", "a", slice(0, 1), (0, 1)), FeaturePart("b", "b", slice(1, 2), (0, 1)))
-    made = Collection(
+    collection = Collection(
         "hand", query, gallery, (Path("q"),), tuple(map(Path, "abcdef")), parts, {"full": slice(0, 2)}, (1, 1)
     )
-    shown = view(made, 0, Options(top=9))
-    # Images 1 (own camera) and 4 (junk) do not count; 2 and 3 are equally far, and the wrong one comes first.
-    assert [(entry.rank, entry.gallery_index, entry.distance) for entry in shown.entries] == [
+    query_view = view(collection, 0, Options(top=9))
+    # Images 1 (own camera) and 4 (junk) are ignored. 2 and 3 have equal distances: the wrong one is first.
+    assert [(entry.rank, entry.gallery_index, entry.distance) for entry in query_view.entries] == [
         (1, 3, 2.0), (2, 2, 2.0), (3, 0, 5.0), (4, 5, 6.0),
     ]  # fmt: skip
-    assert [entry.status for entry in shown.entries] == [
+    assert [entry.status for entry in query_view.entries] == [
         Status.OTHER, Status.MATCH, Status.MATCH, Status.DISTRACTOR,
     ]  # fmt: skip
-    assert (shown.num_matches, shown.first_match_rank) == (2, 2)
-    assert shown.average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert shown.entries[2].contributions.tolist() == [9, 16]
-    every = view(made, 0, Options(top=9, show_ignored=True))
-    assert [(entry.rank, entry.gallery_index) for entry in every.entries] == [
+    assert (query_view.num_matches, query_view.first_match_rank) == (2, 2)
+    assert query_view.average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert query_view.entries[2].contributions.tolist() == [9, 16]
+    with_ignored = view(collection, 0, Options(top=9, show_ignored=True))
+    assert [(entry.rank, entry.gallery_index) for entry in with_ignored.entries] == [
         (None, 1), (None, 4), (1, 3), (2, 2), (3, 0), (4, 5),
     ]  # fmt: skip
-    assert view(made, 0, Options(top=1)).num_fitting == 4
+    assert view(collection, 0, Options(top=1)).num_candidates == 4
 
 
 @pytest.mark.parametrize("feature", BRANCHES)
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_views_rank_as_scores_are_computed(feature, metric):
-    made, options = collection(), Options(feature, metric, top=40)
+def test_views_agree_with_scores(feature, metric):
+    collection, options = make_collection(), Options(feature, metric, top=40)
     sides = [
         Embeddings(features, side.person_ids, side.camera_ids)
         for side, features in zip(
-            (made.query, made.gallery),
+            (collection.query, collection.gallery),
             [
                 normalize(side.features[:, BRANCHES[feature]])
                 if metric == "cosine"
                 else side.features[:, BRANCHES[feature]].contiguous()
-                for side in (made.query, made.gallery)
+                for side in (collection.query, collection.gallery)
             ],
             strict=True,
         )
     ]
     scores = evaluate(*sides)
-    lists = ranked_list(range(len(made.query)), *sides, top=40)
-    for query in range(len(made.query)):
-        shown = view(made, query, options)
-        assert [entry.gallery_index for entry in shown.entries] == [
+    lists = ranked_list(range(len(collection.query)), *sides, top=40)
+    for query in range(len(collection.query)):
+        query_view = view(collection, query, options)
+        assert [entry.gallery_index for entry in query_view.entries] == [
             index for index in lists.gallery_indices[query].tolist() if index >= 0
         ]
-        np.testing.assert_equal(shown.first_match_rank, scores.first_match_rank[query])
-        np.testing.assert_allclose(shown.average_precision, scores.average_precision[query])
-        for entry in shown.entries:
+        np.testing.assert_equal(query_view.first_match_rank, scores.first_match_rank[query])
+        np.testing.assert_allclose(query_view.average_precision, scores.average_precision[query])
+        for entry in query_view.entries:
             distance = entry.distance * 2 if metric == "cosine" else entry.distance**2
             np.testing.assert_allclose(entry.contributions.sum(), distance, rtol=1e-5)
-    assert view_scores(made, options).mean_average_precision == pytest.approx(scores.mean_average_precision)
+    assert view_scores(collection, options).mean_average_precision == pytest.approx(
+        scores.mean_average_precision
+    )
 
 
-def test_re_ranking_says_what_it_moved():
-    made, options = collection(), Options(top=40, reranked=True)
-    reranking = reranker(made, options)
-    distances_qg = k_reciprocal(made.query.features, made.gallery.features)
-    plain = view(made, 3, Options(top=40))
-    shown = view(made, 3, options, reranking=reranking)
+def test_re_ranked_lists_have_rank_gains():
+    collection, options = make_collection(), Options(top=40, reranked=True)
+    reranking = reranker(collection, options)
+    distances_qg = k_reciprocal(collection.query.features, collection.gallery.features)
+    plain = view(collection, 3, Options(top=40))
+    query_view = view(collection, 3, options, reranking=reranking)
     before = {entry.gallery_index: entry.rank for entry in plain.entries}
-    assert {entry.gallery_index for entry in shown.entries} == before.keys()
-    for entry in shown.entries:
-        assert entry.moved == before[entry.gallery_index] - entry.rank
+    assert {entry.gallery_index for entry in query_view.entries} == before.keys()
+    for entry in query_view.entries:
+        assert entry.rank_gain == before[entry.gallery_index] - entry.rank
         assert entry.distance == pytest.approx(float(distances_qg[3, entry.gallery_index]), abs=1e-6)
-    assert any(entry.moved for entry in shown.entries)
-    precisions = [view(made, query, options, reranking=reranking).average_precision for query in range(12)]
-    np.testing.assert_allclose(precisions, view_scores(made, options).average_precision, rtol=1e-9)
+    assert any(entry.rank_gain for entry in query_view.entries)
+    precisions = [
+        view(collection, query, options, reranking=reranking).average_precision for query in range(12)
+    ]
+    np.testing.assert_allclose(precisions, view_scores(collection, options).average_precision, rtol=1e-9)
 
 
-def test_filters_take_images_away_and_leave_ranks():
-    made = collection()
-    ranks = {entry.gallery_index: entry.rank for entry in view(made, 0, Options(top=40)).entries}
-    shown = view(made, 0, Options(top=40, cameras=(2,), persons=(1, 2, 0)))
-    assert shown.entries
-    assert {entry.camera for entry in shown.entries} == {2}
-    assert {entry.person for entry in shown.entries} <= {0, 1, 2}
-    assert all(ranks[entry.gallery_index] == entry.rank for entry in shown.entries)
-    empty = view(made, 0, Options(cameras=(99,), persons=(77,)))
+def test_filters_remove_images_and_keep_ranks():
+    collection = make_collection()
+    ranks = {entry.gallery_index: entry.rank for entry in view(collection, 0, Options(top=40)).entries}
+    query_view = view(collection, 0, Options(top=40, cameras=(2,), persons=(1, 2, 0)))
+    assert query_view.entries
+    assert {entry.camera for entry in query_view.entries} == {2}
+    assert {entry.person for entry in query_view.entries} <= {0, 1, 2}
+    assert all(ranks[entry.gallery_index] == entry.rank for entry in query_view.entries)
+    empty = view(collection, 0, Options(cameras=(99,), persons=(77,)))
     assert not empty.entries
-    assert "got none of camera 99 and person 77; widen the filters" in empty.message
+    assert "got none of camera 99 and person 77; relax the filters" in empty.message
 
 
-def test_a_query_without_a_match_is_shown_and_said():
-    made = collection()
-    alone = Embeddings(made.query.features, np.full(12, 99), made.query.camera_ids)
-    shown = view(replace(made, query=alone), 0, Options())
-    assert len(shown.entries) == 10
-    assert "no such image for person 99" in shown.message
-    assert np.isnan(shown.average_precision)
-    assert shown.first_match_rank == 0
+def test_a_query_without_a_match_has_a_list_and_a_message():
+    collection = make_collection()
+    unmatched = Embeddings(collection.query.features, np.full(12, 99), collection.query.camera_ids)
+    query_view = view(replace(collection, query=unmatched), 0, Options())
+    assert len(query_view.entries) == 10
+    assert "no such image for person 99" in query_view.message
+    assert np.isnan(query_view.average_precision)
+    assert query_view.first_match_rank == 0
 
 
-def test_a_gallery_of_one():
-    made = collection(gallery=1)
+def test_a_gallery_of_one_image():
+    collection = make_collection(gallery=1)
     for reranked in (False, True):
         options = Options(reranked=reranked, show_ignored=True)
-        shown = view(made, 0, options, reranking=reranker(made, options))
-        assert len(shown.entries) == 1
+        query_view = view(collection, 0, options, reranking=reranker(collection, options))
+        assert len(query_view.entries) == 1
 
 
 @given(st.integers(0, 50), st.sampled_from(["index", "worst", "median", "best", "random"]))
-def test_every_order_holds_every_query_once(seed, order):
-    made = collection(seed)
-    indices = query_order(made, order)
+def test_every_order_contains_every_query_once(seed, order):
+    collection = make_collection(seed)
+    indices = query_order(collection, order)
     assert sorted(indices.tolist()) == list(range(12))
-    some = query_order(made, order, cameras=(1, 3), persons=(1, 2, 3))
-    kept = np.isin(made.query.camera_ids, (1, 3)) & np.isin(made.query.person_ids, (1, 2, 3))
-    assert some.tolist() == [index for index in indices.tolist() if kept[index]]
+    filtered = query_order(collection, order, cameras=(1, 3), persons=(1, 2, 3))
+    mask = np.isin(collection.query.camera_ids, (1, 3)) & np.isin(collection.query.person_ids, (1, 2, 3))
+    assert filtered.tolist() == [index for index in indices.tolist() if mask[index]]
 
 
 def test_orders_by_average_precision():
-    made = replace(collection(queries=5), known_precision=np.array([0.375, np.nan, 0.9, 0.1, 0.5]))
-    assert query_order(made, "worst").tolist() == [3, 0, 4, 2, 1]
-    assert query_order(made, "best").tolist() == [2, 4, 0, 3, 1]
-    assert query_order(made, "median").tolist()[:2] == [0, 4]  # the median is 0.4375
-    assert query_order(made, "index").tolist() == [0, 1, 2, 3, 4]
+    collection = replace(make_collection(queries=5), known_precision=np.array([0.375, np.nan, 0.9, 0.1, 0.5]))
+    assert query_order(collection, "worst").tolist() == [3, 0, 4, 2, 1]
+    assert query_order(collection, "best").tolist() == [2, 4, 0, 3, 1]
+    assert query_order(collection, "median").tolist()[:2] == [0, 4]  # the median is 0.4375
+    assert query_order(collection, "index").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_view_as_csv():
-    made = collection()
-    shown = view(made, 2, Options("local", top=3))
-    lines = list(csv.DictReader(io.StringIO(write_csv(shown, made))))
+    collection = make_collection()
+    query_view = view(collection, 2, Options("local", top=3))
+    lines = list(csv.DictReader(io.StringIO(write_csv(query_view, collection))))
     assert [line["rank"] for line in lines] == ["1", "2", "3"]
-    for line, entry in zip(lines, shown.entries, strict=True):
+    for line, entry in zip(lines, query_view.entries, strict=True):
         assert line["image"] == f"g{entry.gallery_index}.jpg"
         assert float(line["distance"]) == pytest.approx(entry.distance, rel=1e-5)
         assert float(line["squared distance of local 2"]) == pytest.approx(entry.contributions[1], rel=1e-5)
         assert "squared distance of global" not in line
 
 
-def test_moves_are_told_by_a_sign():
-    assert [moved(places) for places in (3, 0, -12)] == ["▲3", "=", "▼12"]
+def test_rank_gains_have_a_sign():
+    assert [format_rank_gain(ranks) for ranks in (3, 0, -12)] == ["▲3", "=", "▼12"]
 
 
-def test_bad_options_are_refused():
-    made = collection()
-    for arguments, words in (
+def test_invalid_options_are_refused():
+    collection = make_collection()
+    for arguments, message in (
         ({"metric": "manhattan"}, "the metric is euclidean or cosine; got 'manhattan'"),
         ({"top": 0}, "at least one image; got top=0"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=message):
             Options(**arguments)
     with pytest.raises(InputError, match="feature is one of global, local, full; got 'level 3'"):
-        view(made, 0, Options("level 3"))
+        view(collection, 0, Options("level 3"))
     with pytest.raises(InputError, match="from 0 to 11; got 12"):
-        view(made, 12, Options())
+        view(collection, 12, Options())
     with pytest.raises(InputError, match="ordered by one of index"):
-        query_order(made, "hardest")
+        query_order(collection, "hardest")
 
 
-def test_a_run_is_opened_once_and_found_again(market, tmp_path, monkeypatch):
+def test_features_of_a_run_are_computed_once(market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     benchmark = load("market1501", market)
     run = untrained(benchmark, tmp_path / "runs", PYRAMID)
-    made, model = open_collection(run, benchmark, execution=QUIET)
-    assert made.branches == model.branches
-    assert (len(made.query), len(made.gallery)) == (2, 7)
+    collection, model = open_collection(run, benchmark, execution=QUIET)
+    assert collection.branches == model.branches
+    assert (len(collection.query), len(collection.gallery)) == (2, 7)
     with torch.inference_mode():
-        kept = sorted((tmp_path / "home" / "features").glob("*.npy"))
-    assert len(kept) == 2
+        cached = sorted((tmp_path / "home" / "features").glob("*.npy"))
+    assert len(cached) == 2
     again, _ = open_collection(run, benchmark, execution=QUIET)
-    assert torch.equal(again.gallery.features, made.gallery.features)
-    assert sorted((tmp_path / "home" / "features").glob("*.npy")) == kept
-    assert view(made, 0, Options()).entries
+    assert torch.equal(again.gallery.features, collection.gallery.features)
+    assert sorted((tmp_path / "home" / "features").glob("*.npy")) == cached
+    assert view(collection, 0, Options()).entries

@@ -1,4 +1,4 @@
-"""What the figures of models draw, read back from their axes."""
+"""Figures of models, checked by what their axes contain."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (96, 32, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("levels", [None, (6,), (1, 6)])
-def test_each_part_is_drawn_where_it_lies(levels):
+def test_each_part_is_framed_at_its_position(levels):
     parts = pyramid_parts(6, levels)
     figure = models.part_pictures(IMAGE, parts, 6)
     assert len(figure.axes) == len(parts)
@@ -21,10 +21,10 @@ def test_each_part_is_drawn_where_it_lies(levels):
         (frame,) = axes.patches
         assert frame.get_y() == 16 * part.first - 0.5
         assert frame.get_height() == 16 * part.level
-        shown = axes.images[0].get_array()
+        image = axes.images[0].get_array()
         inside = slice(16 * part.first, 16 * part.stop)
-        assert (shown[inside] == IMAGE[inside]).all()
-        outside = np.delete(shown, np.r_[inside], axis=0)
+        assert (image[inside] == IMAGE[inside]).all()
+        outside = np.delete(image, np.r_[inside], axis=0)
         assert outside.size == 0 or outside.min() > 180  # pale
         edges = axes.get_position().extents
         assert (edges >= 0).all()
@@ -33,7 +33,7 @@ def test_each_part_is_drawn_where_it_lies(levels):
     assert [title for title in titles if title] == [f"level {level}" for level in levels or range(1, 7)]
 
 
-def test_bars_of_one_level_never_cover_each_other():
+def test_bars_do_not_overlap():
     figure = models.part_diagrams(IMAGE, {"six": (pyramid_parts(6), 6), "whole": (pyramid_parts(1), 1)})
     six, whole = (axes.patches for axes in figure.axes)
     assert (len(six), len(whole)) == (21, 1)
@@ -43,28 +43,28 @@ def test_bars_of_one_level_never_cover_each_other():
     assert boxes[-1].xmax <= figure.axes[0].get_xlim()[1]
 
 
-def test_pyramids_stand_three_in_a_line_and_are_cut_only_where_a_part_ends():
+def test_pyramids_are_three_per_row_with_lines_only_at_the_ends_of_parts():
     pyramids = {"six": (pyramid_parts(6), 6), "whole": (pyramid_parts(6, (6,)), 6)}
     pyramids |= {f"{count}": (pyramid_parts(count), count) for count in (2, 3)}
     axes = models.part_diagrams(IMAGE, pyramids).axes
     assert len(axes) == 4
-    assert [one.get_subplotspec().rowspan.start for one in axes] == [0, 0, 0, 1]
-    cuts = [[path[0, 1] for path in one.collections[0].get_segments()] for one in axes]
+    assert [panel.get_subplotspec().rowspan.start for panel in axes] == [0, 0, 0, 1]
+    cuts = [[path[0, 1] for path in panel.collections[0].get_segments()] for panel in axes]
     assert cuts == [[15.5, 31.5, 47.5, 63.5, 79.5], [], [47.5], [31.5, 63.5]]
 
 
-def test_a_bar_for_each_stripe_beside_the_image():
+def test_every_stripe_has_a_bar_beside_the_image():
     stripes = {"2 parts": ((0, 16), (16, 32)), "3 parts": ((0, 11), (10, 21), (21, 32))}
     panels = models.stripe_diagrams(IMAGE, stripes, 32).axes
     assert [len(axes.patches) for axes in panels] == [2, 3]
-    # Neighbours that share rows stand side by side.
+    # Bars of neighbouring stripes, which may share rows, are in different columns.
     first, second, third = (bar.get_x() for bar in panels[1].patches)
     assert first == third != second
     height = IMAGE.shape[0]
     assert panels[0].patches[1].get_y() == height / 2
 
 
-def test_levels_keep_their_colours():
+def test_levels_have_the_same_colours_in_all_figures():
     colours = {name: models.kind_colour(name) for name in ("full", *(f"level {n}" for n in range(1, 7)))}
     assert len(set(colours.values())) == 7
     curves = {name: {1: 0.0, 5: 0.5} for name in colours}

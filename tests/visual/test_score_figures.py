@@ -1,4 +1,4 @@
-"""Figures of comparisons: every interval, mark and missing row is drawn, and nothing is clipped."""
+"""Figures of scores draw every interval, marker and missing row, and clip nothing."""
 
 import math
 
@@ -20,23 +20,23 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def inside(figure):
-    """Every text lies on the figure."""
+def check_no_text_is_clipped(figure):
+    """Check that every text is within the figure."""
     figure.canvas.draw()
     whole = figure.bbox
     for axes in figure.axes:
         (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
-        # A locator makes ticks beyond the axes, too, which are not drawn.
-        shown = [tick for tick in axes.get_xticklabels() if left <= tick.get_position()[0] <= right]
-        shown += [tick for tick in axes.get_yticklabels() if low <= tick.get_position()[1] <= high]
-        for text in [*axes.texts, axes.title, *shown]:
+        # A locator also creates ticks beyond the axes, which are not drawn.
+        ticks = [tick for tick in axes.get_xticklabels() if left <= tick.get_position()[0] <= right]
+        ticks += [tick for tick in axes.get_yticklabels() if low <= tick.get_position()[1] <= high]
+        for text in [*axes.texts, axes.title, *ticks]:
             if text.get_text():
                 box = text.get_window_extent()
                 assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1, text
                 assert box.y0 >= whole.y0 - 1 and box.y1 <= whole.y1 + 1, text
 
 
-def test_a_side_of_nought_is_a_colour_and_a_mark():
+def test_position_relative_to_zero_sets_colour_and_marker():
     rows = {"up": UP, "down": DOWN, "both": BOTH, "lost": None}
     figure = scores.difference_plot({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
     axes = figure.axes[0]
@@ -52,64 +52,64 @@ def test_a_side_of_nought_is_a_colour_and_a_mark():
     assert "missing" in texts(axes)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list(rows)
     assert axes.yaxis_inverted()
-    assert "the paper's, elsewhere" in [text.get_text() for text in figure.legends[0].get_texts()]
-    inside(figure)
+    assert "published by the paper" in [text.get_text() for text in figure.legends[0].get_texts()]
+    check_no_text_is_clipped(figure)
 
 
-def test_numbers_stand_where_no_interval_is():
+def test_numbers_do_not_overlap_intervals():
     figure = scores.difference_plot({"mAP": {"wide": Interval(0, -30, 30, 1, 9), "narrow": UP}})
     axes = figure.axes[0]
     figure.canvas.draw()
     (number,) = [text for text in axes.texts if text.get_text().startswith("0.0 [")]
     assert number.get_window_extent().x0 > axes.transData.transform((30, 0))[0]
-    inside(figure)
+    check_no_text_is_clipped(figure)
 
 
-def test_only_missing_rows_can_be_drawn():
-    inside(scores.difference_plot({"R1": {"lost": None}}))
+def test_a_panel_of_only_missing_rows_can_be_drawn():
+    check_no_text_is_clipped(scores.difference_plot({"R1": {"lost": None}}))
 
 
 def test_scores_over_a_setting():
     line = [(2, Spread(60.0, 1.0, 3, 3)), (4, Spread(math.nan, None, 0, 3)), (8, Spread(70.0, 2.0, 3, 3))]
-    printed = [(2, Spread(50.0)), (4, Spread(55.0))]
+    published = [(2, Spread(50.0)), (4, Spread(55.0))]
     figure = scores.turned(
-        {"R1": {"here": line, "paper": printed}, "mAP": {"here": line}},
+        {"R1": {"measured": line, "paper": published}, "mAP": {"measured": line}},
         xlabels="parts", ylabel="per cent", dashed=("paper",), usual={"R1": 4, "mAP": 4}, evenly=True,
     )  # fmt: skip
     first, second = figure.axes
     assert [tick.get_text() for tick in first.get_xticklabels()] == ["2", "4", "8"]
-    here = first.containers[0].lines[0]
-    assert here.get_xdata().tolist() == [0, 1, 2]  # at equal distances
-    assert np.isnan(here.get_ydata()[1])
+    measured = first.containers[0].lines[0]
+    assert measured.get_xdata().tolist() == [0, 1, 2]  # at equal distances
+    assert np.isnan(measured.get_ydata()[1])
     assert first.containers[1].lines[0].get_linestyle() == "--"
-    assert second.containers[0].lines[0].get_color() == here.get_color()
+    assert second.containers[0].lines[0].get_color() == measured.get_color()
     assert len(figure.legends[0].get_texts()) == 2
-    inside(figure)
+    check_no_text_is_clipped(figure)
 
 
-def test_norms_are_counted_and_sorted():
+def test_input_norms_are_sorted_and_small_ones_counted():
     norms = {"strong": np.array([1.0, 0.5, 0.001, 0.0]), "weak": np.ones(4)}
     figure = models.input_norm_plot({"global": norms, "local": norms}, threshold=0.01)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["strong: 2 of 4 off", "weak: 0 of 4 off"]
     assert figure.axes[0].lines[0].get_ydata().tolist() == [1.0, 0.5, 0.001, 1e-6]
-    inside(figure)
+    check_no_text_is_clipped(figure)
 
 
-def test_every_unit_stands_in_its_place():
+def test_input_units_are_drawn_in_their_order():
     layers = {
         "global": {"row": np.array([1.0, 0.001, 0.5])},
         "local": {"row": np.array([[1.0, 0.5], [0.25, 0.001]])},
     }
     figure = models.which_switched_off(layers, threshold=0.01)
-    shown = [axes.images[0].get_array() for axes in figure.axes[:2]]
-    assert shown[0].tolist() == [[1.0, 0.001, 0.5]]
-    assert shown[1].tolist() == [[1.0, 0.5, 0.25, 0.001]]
+    shares = [axes.images[0].get_array() for axes in figure.axes[:2]]
+    assert shares[0].tolist() == [[1.0, 0.001, 0.5]]
+    assert shares[1].tolist() == [[1.0, 0.5, 0.25, 0.001]]
     assert texts(figure.axes[1]) == ["stripe 1", "stripe 2"]
-    inside(figure)
+    check_no_text_is_clipped(figure)
 
 
-def test_bars_carry_values_and_differences():
+def test_bars_are_labelled_with_values_and_differences():
     spreads = {"plain": Spread(60.0, 1.0), "paper": Spread(57.5), "lost": Spread.of([], 1)}
     (axes,) = scores.score_bars({row: {"R1": of} for row, of in spreads.items()}, baseline="plain").axes
     assert [text.get_text() for text in axes.texts] == ["60.0", "57.5 (−2.5)", "missing"]
@@ -124,7 +124,7 @@ def studies(*shares):
 
 
 @pytest.mark.parametrize("smallest", [0.0, 1.7, 3.1, 3.9, 4.1, 5.0, 19.9, 20.0, 55.0, 94.0, 100.0])
-def test_no_label_touches_the_axis_of_the_protocols(smallest):
+def test_protocol_labels_do_not_touch_the_axis_or_each_other(smallest):
     figure = scores.protocols(studies(smallest, min(smallest + 15, 100.0)))
     figure.canvas.draw()
     (axes,) = figure.axes
@@ -132,13 +132,13 @@ def test_no_label_touches_the_axis_of_the_protocols(smallest):
     assert len(axes.texts) == 4
     assert min(text.get_window_extent().x0 for text in axes.texts) >= line + 2
     assert axes.texts[0].get_text() == f"{smallest:.1f}"
-    # Nor does one touch another, although both rows' scores are nearly equal.
+    # Labels do not touch each other either, although the scores of both rows are nearly equal.
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(boxes[one].overlaps(boxes[other]) for one in range(4) for other in range(one))
 
 
 @pytest.mark.parametrize(("smallest", "left"), [(0.0, 0), (5.0, 0), (19.9, 0), (20.0, 14), (90.0, 87.5)])
-def test_rank1_begins_at_0_or_well_above_it(smallest, left):
+def test_rank1_axis_begins_at_zero_or_below_the_smallest_value(smallest, left):
     tables = {"one": {"row": (smallest, "paper"), "other": (95.0, "other")}, "two": {"jlml": (97.0, "jlml")}}
     for figure in (
         scores.protocols(studies(smallest, 95.0)), scores.printed_rank1(tables)

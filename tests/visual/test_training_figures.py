@@ -1,4 +1,4 @@
-"""What the figures of trainings draw, read back from their axes."""
+"""Figures of trainings, checked by what their axes contain."""
 
 import numpy as np
 import pytest
@@ -22,15 +22,15 @@ def steps_of(count, balanced=None, weight=1.0):
     }
 
 
-def test_an_identity_loss_that_is_a_sum_is_called_one():
+def test_the_loss_axis_names_a_sum_over_parts_or_cross_entropy():
     row = {"epoch": 1, "accuracy": 0.1, "learning_rate": 0.1}
     for name, label in (("identity", "sum over the parts"), ("identity_global", "cross-entropy (nats)")):
         assert training.training_curves([{**row, name: 5.0}]).axes[0].get_ylabel() == label
 
 
-def test_curves_have_a_sparsity_panel_only_where_there_is_sparsity():
+def test_curves_have_a_sparsity_panel_only_with_sparsity_terms():
     row = {"epoch": 1, "identity_global": 5.0, "accuracy": 0.1, "learning_rate": 0.1}
-    assert len(training.training_curves([row]).axes) == 3  # losses, accuracy and its second scale
+    assert len(training.training_curves([row]).axes) == 3  # losses, accuracy and its second y axis
     assert len(training.training_curves([{**row, "sparsity_global": 0.2}]).axes) == 4
 
 
@@ -41,14 +41,14 @@ def test_an_epoch_without_triplets_leaves_a_gap():
     np.testing.assert_array_equal(lines["triplet"], [3, np.nan, 2])
 
 
-def test_running_mean_leaves_out_what_was_not_measured():
+def test_running_mean_ignores_missing_values():
     values = np.array([1, np.nan, 3, 5, np.nan, np.nan, np.nan])
     np.testing.assert_allclose(training.running_mean(values, 3), [1, 2, 4, 4, 5, np.nan, np.nan])
     np.testing.assert_array_equal(training.running_mean(values, 1), values)
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 500, 24_000])
-def test_balancing_of_any_length(count):
+def test_balancing_is_drawn_for_any_number_of_steps(count):
     steps = steps_of(count, balanced=np.arange(count) % 2 == 0)
     figure = training.balancing_steps(steps, triplet_in_use(steps), 0.16)
     figure.canvas.draw()
@@ -60,21 +60,21 @@ def test_balancing_of_any_length(count):
     assert strip.get_array().mean() == pytest.approx(steps["balanced_batches"].mean(), abs=0.02)
 
 
-def test_tiny_weights_get_a_logarithmic_scale_and_ordinary_ones_do_not():
+def test_only_tiny_weights_get_a_logarithmic_scale():
     for weight, scale in ((1e-6, "log"), (0.5, "linear"), (0.0, "linear")):
         steps = steps_of(60, weight=weight)
         steps["weight_identity"] = np.full(60, weight)
         assert training.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[2].get_yscale() == scale
 
 
-def test_a_training_without_triplets_says_so():
+def test_a_training_without_triplet_loss_has_a_note():
     steps = {name: steps_of(3)[name] for name in ("step", "identity")} | {"balanced_batches": np.zeros(3)}
     figure = training.balancing_steps(steps, triplet_in_use(steps), 0.16)
     assert "the identity loss alone" in figure.axes[1].texts[0].get_text()
     assert "no triplet loss" in figure.axes[2].texts[0].get_text()
 
 
-def test_a_plain_sum_has_no_ratio_and_says_so():
+def test_a_plain_sum_has_a_note_instead_of_a_ratio():
     steps = steps_of(3)
     axes = training.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1]
     assert "the plain sum" in axes.texts[0].get_text()
@@ -82,7 +82,7 @@ def test_a_plain_sum_has_no_ratio_and_says_so():
 
 
 @pytest.mark.parametrize("repeats", [1, 4_000])
-def test_every_ratio_of_focal_weights_stands_at_its_place(repeats):
+def test_every_ratio_of_focal_weights_is_drawn(repeats):
     identity = np.tile([1.0, 0.0, 1.0, 2.0, 0.0, 1.0], repeats)
     triplet = np.tile([1.0, 1.0, 0.0, 0.1, 0.0, 2.0], repeats)  # ratios 1, ∞, 0, 0.05, 0/0 and 2
     steps = steps_of(6 * repeats, balanced=np.tile([1, 1, 1, 1, 1, 0], repeats))
@@ -90,26 +90,26 @@ def test_every_ratio_of_focal_weights_stands_at_its_place(repeats):
     figure = training.balancing_steps(steps, triplet_in_use(steps), 0.16)
     figure.canvas.draw()
     axes = figure.axes[1]
-    balanced, random, line, endless, nought = axes.lines
+    balanced, random, line, infinite, zero = axes.lines
     np.testing.assert_allclose(balanced.get_ydata(), np.tile([1, 0.05], repeats))
     np.testing.assert_allclose(random.get_ydata(), np.full(repeats, 2))
     assert random.get_xdata()[0] == 6
     assert (line.get_label(), line.get_ydata()[0]) == ("δ = 0.16", 0.16)
-    assert endless.get_xdata()[:2].tolist() == [2, 5]  # where neither falls the gate is open, too
-    assert nought.get_xdata()[0] == 3
+    assert infinite.get_xdata()[:2].tolist() == [2, 5]  # the gate is also open if neither loss falls
+    assert zero.get_xdata()[0] == 3
     low, high = axes.get_ylim()
-    assert low < nought.get_ydata()[0] < 0.05 < 2 < endless.get_ydata()[0] < high
+    assert low < zero.get_ydata()[0] < 0.05 < 2 < infinite.get_ydata()[0] < high
 
 
 @pytest.mark.parametrize("identity", [0.0, 1.0])
 def test_a_ratio_that_is_never_finite_is_drawn(identity):
     focal = {"focal_identity": np.full(4, identity), "focal_triplet": np.zeros(4)}
     steps = steps_of(4) | focal
-    _, endless, nought = training.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1].lines
-    assert (len(endless.get_xdata()), len(nought.get_xdata())) == ((4, 0) if identity == 0 else (0, 4))
+    _, infinite, zero = training.balancing_steps(steps, triplet_in_use(steps), 0.16).axes[1].lines
+    assert (len(infinite.get_xdata()), len(zero.get_xdata())) == ((4, 0) if identity == 0 else (0, 4))
 
 
-def test_modes_stand_side_by_side_on_one_scale():
+def test_modes_share_their_scales():
     long, short = steps_of(40, balanced=np.arange(40) < 10), steps_of(20)
     figure = training.balancing_modes(
         {name: (s, triplet_in_use(s)) for name, s in (("a", long), ("b", short))}

@@ -1,4 +1,4 @@
-"""What supports the similarity of two images, part by part, and whether maps of it mean anything."""
+"""Maps of what supports the similarity of two images, part by part, and a test of these maps."""
 
 from reidlib.visual.attention import deletion, figures, maps, pairs
 

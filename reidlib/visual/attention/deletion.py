@@ -1,16 +1,18 @@
-"""Do attention maps mean something? Blank what they call important, and something at random: what costs more?
+"""The deletion test: does blanking what an attention map calls important cost more than random blanking?
 
-Patches of an image are blanked one after the other, from the most attended on, and the similarity to the
-other image is measured on the way; the same in random orders among the same patches. A map that means
-something loses the similarity sooner: the area under its curve is smaller. Curves begin and end alike.
-A map that always points at the middle beats random ones, too. That it has seen the image is shown only by
-beating another image's map of the same part, a foreign one.
+The patches of an image are blanked one after another, beginning with the highest attention, and the
+similarity to the other image is measured after each step. The same is done in random orders of the same
+patches. If a map is meaningful, its similarity falls sooner, and the area under its curve is smaller. All
+curves have the same ends. A map that always points at the middle of the image beats random orders, too. Only
+a comparison with another image's map of the same part, called the foreign map, shows that a map depends on
+its image.
 
-A blanked patch gets the image's mean colour: that says least about clothes and keeps exposure and tint, while
-black or grey would be a new edge and look like clothing. It still is an image such as no training showed.
+A blanked patch gets the mean colour of the image. This colour carries the least information about clothing
+and keeps exposure and tint; black or grey would add an edge and look like clothing. Nevertheless, training
+contains no such images.
 
 Source: Petsiuk, Das, Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018
-(the deletion metric; there from the whole image and of a class's probability).
+(the deletion metric, which they apply to the whole image and to a class's probability).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from reidlib.analysis.statistics import Interval, paired
@@ -29,43 +31,50 @@ from reidlib.data.augmentation import normalise_images
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import full_float32
-from reidlib.visual.attention.maps import pixel_rows, places_by_kind
+from reidlib.visual.attention.maps import PartModel, indices_by_kind, pixel_rows
 from reidlib.visual.attention.pairs import attention_in_batches
 
-# Patches are squares of about an eighth of the image's width: finer than the maps, whose cells lie with their
-# centres on, and not between, their first pixels.
+# Patches are squares of about an eighth of the image's width. They are finer than the maps, whose cells are
+# centred on their first pixels and not between them.
 PATCHES_ACROSS = 8
-_AT_ONCE = 128  # blanked images that are embedded together
+_BATCH_SIZE = 128  # blanked images that are embedded together
 
 
 class Deletion(NamedTuple):
-    """Similarity of N pairs while more and more of the part is blanked."""
+    """Similarities of N pairs of images while increasing shares of a part are blanked.
 
-    shares_s: np.ndarray  # of the part's patches that are blanked, 0 to 1
-    attended_ns: np.ndarray  # from the most attended patch on
-    random_ns: np.ndarray  # in random orders, their mean
-    persons_n: np.ndarray  # whom each pair's image shows
-    foreign_ns: np.ndarray | None = None  # in the order of another pair's map
+    Attributes:
+        shares_s: Shares of the part's patches that are blanked, from 0 to 1, of shape (S,).
+        attended_ns: Similarities if patches are blanked in the order of their attention, the highest first,
+            of shape (N, S).
+        random_ns: Mean similarities over random orders, of shape (N, S).
+        persons_n: Identity of each pair's image, of shape (N,).
+        foreign_ns: Similarities in the order of another pair's map, of shape (N, S); None without such a map.
+    """
+
+    shares_s: np.ndarray
+    attended_ns: np.ndarray
+    random_ns: np.ndarray
+    persons_n: np.ndarray
+    foreign_ns: np.ndarray | None = None
 
     @property
     def areas(self) -> tuple[float, float]:
-        """Areas under the mean curves: attended, random. A curve that stays at 1 has the area 1."""
+        """The areas under the mean curves, attended and random; a curve that stays at 1 has the area 1."""
         return float(self._areas(self.attended_ns).mean()), float(self._areas(self.random_ns).mean())
 
     @property
     def gain(self) -> Interval:
-        """Random area − attended area, in hundredths of similarity; above 0, the attention means something.
-
-        The 95 % interval is over pairs, all of a person drawn together (``analysis.statistics.paired``).
-        """
+        """Random area − attended area in hundredths of similarity; above 0, the map is meaningful."""
         return self._gain(self.random_ns)
 
     @property
     def gain_over_foreign(self) -> Interval | None:
-        """The same against the foreign map's area: above 0, the attention has seen the image."""
+        """Foreign area − attended area in hundredths of similarity; above 0, the map depends on the image."""
         return None if self.foreign_ns is None else self._gain(self.foreign_ns)
 
     def _gain(self, curves_ns: np.ndarray) -> Interval:
+        # The 95 % interval is over pairs; all pairs of a person are drawn together.
         differences_n = self._areas(curves_ns) - self._areas(self.attended_ns)
         return paired(100 * differences_n[None], self.persons_n)
 
@@ -85,43 +94,56 @@ def deletion_curves(
     orders: int = 3,
     seed: int = 0,
 ) -> Deletion:
-    """The deletion test of any similarity.
+    """Run the deletion test for any similarity.
 
-    similarity: blanked images uint8 (B, 3, H, W) and which of the pairs each is of (B,) -> (B,) float.
-    maps_nhw: attention on each pair's image. rows_n: of each, the rows ``(first, past the last)`` that are
-    blanked. foreign_nhw: of each, another image's map. steps: shares 0, 1/steps … 1. orders: random ones for
-    each pair; the same seed gives the same.
+    The test passes N · (2 + (steps − 1) · (1 + orders)) images through ``similarity``, and N · (steps − 1)
+    more with foreign maps. It creates at most 128 of them at a time.
 
-    Cost: N · (2 + (steps − 1) · (1 + orders)) images through ``similarity``, N · (steps − 1) more with
-    foreign maps; at most 128 are made at once. Raises InputError for shapes that do not fit, and less than
-    one step or order.
+    Args:
+        similarity: Function from blanked uint8 images of shape (B, 3, H, W) and the indices of their pairs of
+            shape (B,) to similarities of shape (B,).
+        images_nchw: uint8 images of N pairs, of shape (N, 3, H, W).
+        maps_nhw: Attention maps of these images, of shape (N, H, W).
+        rows_n: The first row and the row past the last of the area to blank, in pixels, for each pair.
+        persons_n: Identities of the images, of shape (N,).
+        foreign_nhw: For each pair the map of another image, of shape (N, H, W).
+        steps: Number of steps; the blanked shares are 0, 1/steps, …, 1.
+        orders: Number of random orders per pair.
+        seed: Seed of the random orders.
+
+    Returns:
+        The similarities at every step.
+
+    Raises:
+        InputError: If shapes do not fit, or if ``steps`` or ``orders`` is less than 1.
     """
     if not 0 < len(images_nchw) == len(maps_nhw) == len(rows_n) == len(persons_n):
-        rule = "each of one or more pairs has an image, a map, its rows and a person"
-        found = f"{len(images_nchw)}, {len(maps_nhw)}, {len(rows_n)} and {len(persons_n)}"
-        raise InputError(rule, found, "give one each")
+        rule = "every pair has an image, a map, rows and a person, and there is at least one pair"
+        value = f"{len(images_nchw)}, {len(maps_nhw)}, {len(rows_n)} and {len(persons_n)}"
+        raise InputError(rule, value, "pass one of each per pair")
     if maps_nhw.shape[1:] != images_nchw.shape[2:]:
-        found = f"{maps_nhw.shape[1:]} for {tuple(images_nchw.shape[2:])}"
-        raise InputError("a map has its image's size", found, "scale it")
+        value = f"{maps_nhw.shape[1:]} for {tuple(images_nchw.shape[2:])}"
+        raise InputError("a map has the size of its image", value, "resize the map")
     if steps < 1 or orders < 1:
-        raise InputError("one step and one random order at least", f"{steps} and {orders}", "ask for more")
+        rule = "there are at least one step and one random order"
+        raise InputError(rule, f"{steps} and {orders}", "use larger numbers")
     generator = np.random.default_rng(seed)
     shares_s = np.linspace(0, 1, steps + 1)
-    foreign_nhw = [None] * len(maps_nhw) if foreign_nhw is None else foreign_nhw
+    foreign_maps = [None] * len(maps_nhw) if foreign_nhw is None else list(foreign_nhw)
     fill_nc11 = images_nchw.float().mean((2, 3), keepdim=True).round().to(torch.uint8)
     blanked = (
         (pair, mask_hw)
-        for pair, maps in enumerate(zip(maps_nhw, foreign_nhw, strict=True))
+        for pair, maps in enumerate(zip(maps_nhw, foreign_maps, strict=True))
         for mask_hw in _masks(maps, rows_n[pair], shares_s, orders, generator)
     )
     values: list[np.ndarray] = []
-    while batch := list(islice(blanked, _AT_ONCE)):
+    while batch := list(islice(blanked, _BATCH_SIZE)):
         pairs, masks = zip(*batch, strict=True)
-        which_b = torch.tensor(pairs, device=images_nchw.device)
+        pairs_b = torch.tensor(pairs, device=images_nchw.device)
         blank_b1hw = torch.from_numpy(np.stack(masks))[:, None].to(images_nchw.device)
-        images_bchw = torch.where(blank_b1hw, fill_nc11[which_b], images_nchw[which_b])
-        values.append(similarity(images_bchw, which_b).cpu().double().numpy())
-    # Of each pair the attended order with both ends, then the foreign and the random ones without.
+        images_bchw = torch.where(blank_b1hw, fill_nc11[pairs_b], images_nchw[pairs_b])
+        values.append(similarity(images_bchw, pairs_b).cpu().double().numpy())
+    # For each pair: the attended order with both ends, then the foreign and the random orders without ends.
     all_values = np.concatenate(values).reshape(len(images_nchw), -1)
     attended_ns = all_values[:, : steps + 1]
     inner_nos = all_values[:, steps + 1 :].reshape(len(images_nchw), -1, steps - 1)  # o: orders
@@ -130,7 +152,7 @@ def deletion_curves(
         return np.concatenate([attended_ns[:, :1], inner_ns, attended_ns[:, -1:]], axis=1)
 
     random_ns = with_ends(inner_nos[:, -orders:].mean(1))
-    foreign_ns = None if foreign_nhw[0] is None else with_ends(inner_nos[:, 0])
+    foreign_ns = None if foreign_nhw is None else with_ends(inner_nos[:, 0])
     return Deletion(shares_s, attended_ns, random_ns, np.asarray(persons_n), foreign_ns)
 
 
@@ -141,30 +163,30 @@ def _masks(
     orders: int,
     generator: np.random.Generator,
 ) -> Iterator[np.ndarray]:
-    """What is blanked of one image, bool ``(H, W)``: by its own map with both ends, which are alike for all,
-    then the shares between by the foreign map, where there is one, and in random orders."""
+    """Yield the blanked pixels of an image, bool (H, W): by its own map, a foreign map and random orders."""
     own_hw, foreign_hw = maps
     patches_hw = _patches(own_hw.shape, rows)
-    of_rows = patches_hw[slice(*rows)].ravel()
-    sizes = np.bincount(of_rows)
+    patches = patches_hw[slice(*rows)].ravel()
+    sizes = np.bincount(patches)
     count = len(sizes)
-    # Ties, as of all that is clipped at zero, in random order too: no patch is preferred for its place.
-    chance = generator.permutation(count)
-    ranked = [
-        np.lexsort((chance, -np.bincount(of_rows, map_hw[slice(*rows)].ravel()) / sizes))
+    # Ties, such as values clipped at zero, are in random order, too: no patch is preferred for its position.
+    tie_order = generator.permutation(count)
+    rankings = [
+        np.lexsort((tie_order, -np.bincount(patches, map_hw[slice(*rows)].ravel()) / sizes))
         for map_hw in (own_hw, foreign_hw)
         if map_hw is not None
     ]
-    ranked += [generator.permutation(count) for _ in range(orders)]
-    for number, order in enumerate(ranked):
-        place = np.empty(count + 1, np.int64)
-        place[order], place[count] = np.arange(count), count  # the last: pixels outside the rows
+    rankings += [generator.permutation(count) for _ in range(orders)]
+    for number, order in enumerate(rankings):
+        rank = np.empty(count + 1, np.int64)
+        rank[order], rank[count] = np.arange(count), count  # the last entry: pixels outside the rows
+        # Both ends are the same for all orders, so only the first order has them.
         for share in shares_s[1:-1] if number else shares_s:
-            yield place[patches_hw] < round(share * count)
+            yield rank[patches_hw] < round(share * count)
 
 
-def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
-    """For every pixel (H, W) the number of its patch; those outside the rows have the one past the last."""
+def _patches(shape: tuple[int, ...], rows: tuple[int, int]) -> np.ndarray:
+    """Return the patch number of every pixel (H, W); outside the rows it is the number past the last."""
     width = shape[1]
     side = max(1, width // PATCHES_ACROSS)
     first, stop = rows
@@ -177,7 +199,7 @@ def _patches(shape: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
 
 
 def deletion_by_kind(
-    model: nn.Module,
+    model: PartModel,
     images_nchw: Tensor,
     others_nd: Tensor,
     persons_n: np.ndarray,
@@ -186,126 +208,188 @@ def deletion_by_kind(
     orders: int = 3,
     stride: int | None = None,
 ) -> Mapping[str, Deletion]:
-    """The deletion test of a network's attention, for each kind of its parts ("global", "level 2").
+    """Run the deletion test of a network's attention maps for each kind of its parts.
 
-    images_nchw: uint8, on the model's device; others_nd: the matching feature each is compared with;
-    persons_n: whom each image shows. Of every kind each pair tests one part, in turn from top to bottom, so
-    that kinds of many parts cost what others do. The foreign map is another pair's, of another person
-    where there is one; a pair alone has none. steps, orders and cost as in ``deletion_curves``, for each
-    kind. Raises InputError like it and ``part_attention``.
+    Each pair tests one part of every kind, taking turns from top to bottom, so that the cost does not depend
+    on the number of parts. The foreign map belongs to another pair, of another person if possible.
+
+    Args:
+        model: A JLML or Pyramid network.
+        images_nchw: uint8 images of N pairs, of shape (N, 3, H, W), on the model's device.
+        others_nd: Matching feature to compare each image with, of shape (N, D).
+        persons_n: Identities of the images, of shape (N,).
+        steps: Number of steps, as in ``deletion_curves``.
+        orders: Number of random orders per pair.
+        stride: Stride of the maps in pixels, as in ``maps.part_attention``.
+
+    Returns:
+        Kind of parts ("global", "level 2") to its similarities. A single pair has no foreign map.
+
+    Raises:
+        InputError: As ``deletion_curves`` and ``maps.part_attention``.
     """
     height = images_nchw.shape[2]
     parts = model.feature_parts(height)
     maps_nphw = attention_in_batches(model, images_nchw, others_nd, stride=stride)
-    other_n = _another(persons_n)
-    found = {}
-    for kind, of_kind in places_by_kind(parts).items():
-        places_n = [of_kind[pair % len(of_kind)] for pair in range(len(images_nchw))]
-        found[kind] = deletion_curves(
-            part_similarity(model, others_nd, [parts[place] for place in places_n]),
+    foreign_n = _foreign_pairs(persons_n)
+    deletions = {}
+    for kind, indices in indices_by_kind(parts).items():
+        part_n = [indices[pair % len(indices)] for pair in range(len(images_nchw))]
+        deletions[kind] = deletion_curves(
+            part_similarity(model, others_nd, [parts[index] for index in part_n]),
             images_nchw,
-            maps_nphw[np.arange(len(places_n)), places_n],
-            [pixel_rows(parts[place], height) for place in places_n],
+            maps_nphw[np.arange(len(part_n)), part_n],
+            [pixel_rows(parts[index], height) for index in part_n],
             persons_n,
-            foreign_nhw=None if other_n is None else maps_nphw[other_n, places_n],
+            foreign_nhw=None if foreign_n is None else maps_nphw[foreign_n, part_n],
             steps=steps,
             orders=orders,
         )
-    return found
+    return deletions
 
 
-def _another(persons_n: np.ndarray) -> np.ndarray | None:
-    """For each pair another one, the nearest before it (in a circle) of another person; None for one pair."""
+def _foreign_pairs(persons_n: np.ndarray) -> np.ndarray | None:
+    """Return for each pair the nearest pair before it, cyclically, of another person; None for one pair."""
     count = len(persons_n)
     if count < 2:
         return None
     before_nn = (np.arange(count)[:, None] - np.arange(1, count)) % count
     differs_nn = np.asarray(persons_n)[before_nn] != np.asarray(persons_n)[:, None]
-    return before_nn[np.arange(count), differs_nn.argmax(1)]  # where none differs: the one before
+    return before_nn[np.arange(count), differs_nn.argmax(1)]  # if all are of one person: the pair before
 
 
 def part_similarity(
-    model: nn.Module, others_nd: Tensor, parts_n: Sequence[FeaturePart]
+    model: PartModel, others_nd: Tensor, parts_n: Sequence[FeaturePart]
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Cosine similarity of each pair's own part, as ``deletion_curves`` asks for it."""
+    """Create the similarity function that ``deletion_curves`` needs: the cosine similarity of a pair's part.
+
+    Args:
+        model: A JLML or Pyramid network.
+        others_nd: Matching feature to compare each pair's image with, of shape (N, D).
+        parts_n: The part of each pair.
+
+    Returns:
+        Function from uint8 images of shape (B, 3, H, W) and indices of pairs of shape (B,) to cosine
+        similarities of shape (B,).
+    """
     device = next(model.parameters()).device
     length = others_nd.shape[1]
-    own_nd = torch.zeros(len(parts_n), length, dtype=torch.bool)
-    for row_d, part in zip(own_nd, parts_n, strict=True):
-        row_d[part.columns] = True
-    own_nd, others_nd = own_nd.to(device), others_nd.to(device)
+    columns_nd = torch.zeros(len(parts_n), length, dtype=torch.bool)
+    for columns_d, part in zip(columns_nd, parts_n, strict=True):
+        columns_d[part.columns] = True
+    columns_nd, others_nd = columns_nd.to(device), others_nd.to(device)
 
     @torch.inference_mode()
-    def similarity(images_bchw: Tensor, which_b: Tensor) -> Tensor:
+    def similarity(images_bchw: Tensor, pairs_b: Tensor) -> Tensor:
         with full_float32(device):
             features_bd = model.embed(normalise_images(images_bchw))
-        return F.cosine_similarity(features_bd * own_nd[which_b], others_nd[which_b] * own_nd[which_b])
+        columns_bd = columns_nd[pairs_b]
+        return F.cosine_similarity(features_bd * columns_bd, others_nd[pairs_b] * columns_bd)
 
     return similarity
 
 
-def deletion_sentence(name: str, found: Mapping[str, Deletion]) -> str:
-    """For which kinds of a network's parts the maps beat random ones, and foreign ones, in words."""
-    against = {"random ones": {kind: one.gain for kind, one in found.items()}}
-    if foreign := {kind: gain for kind, one in found.items() if (gain := one.gain_over_foreign) is not None}:
-        against["another query's"] = foreign
-    said = [] if foreign else ["one pair has no other query's map to compare with"]
-    for other, gains in against.items():
-        beaten = [kind for kind, gain in gains.items() if gain.low > 0]
-        left = [f"{kind} ({gain})" for kind, gain in gains.items() if kind not in beaten]
-        if not left:
-            said.append(f"the maps beat {other} for every kind of parts ({', '.join(beaten)})")
+def deletion_sentence(name: str, deletions: Mapping[str, Deletion]) -> str:
+    """Say for which kinds of parts a network's maps beat random orders and other queries' maps.
+
+    Args:
+        name: Name of the network.
+        deletions: The result of ``deletion_by_kind``.
+
+    Returns:
+        A sentence in Markdown.
+    """
+    gains_by_reference = {"random orders": {kind: deletion.gain for kind, deletion in deletions.items()}}
+    foreign = {kind: deletion.gain_over_foreign for kind, deletion in deletions.items()}
+    if foreign := {kind: gain for kind, gain in foreign.items() if gain is not None}:
+        gains_by_reference["another query's map"] = foreign
+    clauses = [] if foreign else ["a single pair has no other query's map to compare with"]
+    for reference, gains in gains_by_reference.items():
+        better = [kind for kind, gain in gains.items() if gain.low > 0]
+        unclear = [f"{kind} ({gain})" for kind, gain in gains.items() if kind not in better]
+        if not unclear:
+            clauses.append(f"the maps beat {reference} for every kind of parts ({', '.join(better)})")
         else:
-            begin = f"for {', '.join(beaten)}" if beaten else "for no kind of parts"
-            said.append(f"the maps beat {other} {begin}, **not clearly for {', '.join(left)}**")
-    return f"{name}: {'; '.join(said)}."
+            scope = f"for {', '.join(better)}" if better else "for no kind of parts"
+            clauses.append(f"the maps beat {reference} {scope}, **not clearly for {', '.join(unclear)}**")
+    return f"{name}: {'; '.join(clauses)}."
 
 
-def better_than_random(found: Mapping[str, Deletion]) -> str:
-    """For how many kinds of parts the whole interval lies above 0, as "5 of 6"."""
-    return f"{sum(one.gain.low > 0 for one in found.values())} of {len(found)}"
+def better_than_random(deletions: Mapping[str, Deletion]) -> str:
+    """Count the kinds of parts whose maps clearly beat random orders.
+
+    Args:
+        deletions: The result of ``deletion_by_kind``.
+
+    Returns:
+        Text such as "5 of 6". A kind counts if its whole interval is above 0.
+    """
+    return f"{sum(deletion.gain.low > 0 for deletion in deletions.values())} of {len(deletions)}"
 
 
-def score_rows(name: str, found: Mapping[str, Deletion]) -> list[dict]:
-    """The areas of a network's kinds of parts as rows of a table."""
+def score_rows(name: str, deletions: Mapping[str, Deletion]) -> list[dict]:
+    """Tabulate the areas under the curves of a network's kinds of parts.
+
+    Args:
+        name: Name of the network.
+        deletions: The result of ``deletion_by_kind``.
+
+    Returns:
+        Column to text, for each kind of parts; differences are in hundredths of similarity.
+    """
     return [
         {
             "network": name,
             "parts": kind,
-            "area, attended": f"{one.areas[0]:.3f}",
-            "area, random": f"{one.areas[1]:.3f}",
-            "random − attended, × 100 [95 %]": str(one.gain),
-            "better than random": "yes" if one.gain.low > 0 else "not clearly",
-            "another query's − attended, × 100 [95 %]": str(one.gain_over_foreign or "–"),
+            "area, attended": f"{deletion.areas[0]:.3f}",
+            "area, random": f"{deletion.areas[1]:.3f}",
+            "random − attended, × 100 [95 %]": str(deletion.gain),
+            "better than random": "yes" if deletion.gain.low > 0 else "not clearly",
+            "another query's − attended, × 100 [95 %]": str(deletion.gain_over_foreign or "–"),
         }
-        for kind, one in found.items()
+        for kind, deletion in deletions.items()
     ]
 
 
 def stride_rows(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> list[dict]:
-    """What ``deletion_by_kind`` found with maps of each stride, as rows: over random · over foreign maps."""
+    """Tabulate the gains over random orders and over foreign maps, for maps of several strides.
+
+    Args:
+        name: Name of the network.
+        by_stride: Stride in pixels to the result of ``deletion_by_kind``.
+
+    Returns:
+        Column to value, for each stride. A kind's column has "gain over random · gain over foreign".
+    """
     rows = []
-    for stride, kinds in by_stride.items():
-        gains = {kind: f"{one.gain} · {one.gain_over_foreign or '–'}" for kind, one in kinds.items()}
+    for stride, deletions in by_stride.items():
+        gains = {kind: f"{d.gain} · {d.gain_over_foreign or '–'}" for kind, d in deletions.items()}
         rows.append({"network": name, "stride": stride, **gains})
     return rows
 
 
 def stride_sentence(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> str:
-    """Which stride's maps gain most over random orders, and over foreign maps, for each kind of parts.
+    """Say which stride's maps gain most over random orders and over foreign maps.
 
-    Strides whose difference to random orders lies in the best one's interval are named with it.
+    Args:
+        name: Name of the network.
+        by_stride: Stride in pixels to the result of ``deletion_by_kind``.
+
+    Returns:
+        A sentence in Markdown. It also names strides whose gain over random orders is within the interval of
+        the best stride.
     """
-    said = []
+    clauses = []
     for kind in next(iter(by_stride.values())):
-        gains = {stride: kinds[kind].gain for stride, kinds in by_stride.items()}
+        gains = {stride: deletions[kind].gain for stride, deletions in by_stride.items()}
         best = max(gains, key=lambda stride: gains[stride].mean)
         close = [
-            str(other) for other, gain in gains.items() if other != best and gain.mean >= gains[best].low
+            str(stride) for stride, gain in gains.items() if stride != best and gain.mean >= gains[best].low
         ]
-        words = f"{kind}: **{best}**" + (f" (not told apart from {', '.join(close)})" if close else "")
-        foreign = {stride: kinds[kind].gain_over_foreign for stride, kinds in by_stride.items()}
-        if None not in foreign.values():
-            words += f", against another query's map {max(foreign, key=lambda stride: foreign[stride].mean)}"
-        said.append(words)
-    return f"{name}, stride of the largest difference to random orders: {'; '.join(said)}."
+        clause = f"{kind}: **{best}**" + (f" (not clearly better than {', '.join(close)})" if close else "")
+        foreign = {stride: deletions[kind].gain_over_foreign for stride, deletions in by_stride.items()}
+        means = {stride: gain.mean for stride, gain in foreign.items() if gain is not None}
+        if len(means) == len(foreign):
+            clause += f", over another query's map {max(means, key=lambda stride: means[stride])}"
+        clauses.append(clause)
+    return f"{name}, stride with the largest gain over random orders: {'; '.join(clauses)}."

@@ -1,23 +1,25 @@
-"""What supports the similarity of two images, part by part: HiResCAM maps on one scale, over ``grad-cam``.
+"""Attention maps: HiResCAM maps of what supports the similarity of two images, for each part of a model.
 
-Attributed is the cosine similarity of a part's columns of the matching feature, this image's and the other's.
-A cell of the network's map gets its share of it: gradient × activation, summed over the channels. Where only
-pooling and the feature layer follow (the network's last map) HiResCAM is exact: the shares add up to the
-similarity, but for what biases and batch norm's shifts give whatever the image shows. At an earlier, finer
-map the layers between are not linear, and the shares are an approximation of first order.
+The maps attribute the cosine similarity between a part's columns of the matching features of two images. Each
+cell of a feature map gets its share of the similarity: gradient × activation, summed over the channels. At
+the network's last map, only pooling and the feature layer follow, and HiResCAM is exact: the shares add up to
+the similarity, except for what biases and the shifts of batch norm contribute to any image. At an earlier,
+finer map, the layers in between are not linear, and the shares are a first-order approximation.
 
-The other image's feature is taken as given, and so is the length of this image's own: with the gradient of
-the cosine itself, at a right angle to the feature, the shares would add up to nothing.
-Values are raw. grad-cam scales every map to 0..1: what contributes nothing looks like what decides.
+The other image's feature and the length of this image's feature are treated as constants. The gradient of the
+cosine itself is perpendicular to the feature, so the shares would add up to zero.
+The maps keep their raw values: grad-cam rescales every map to 0..1, which makes a part without any
+contribution look like a decisive one.
 Source: Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
-networks", 2020. Grad-CAM pools the gradient over the whole map and so shows heat outside the part.
+networks", 2020. Grad-CAM averages the gradient over the whole map and therefore highlights areas outside the
+part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,22 +35,28 @@ from reidlib.models.parts import FeaturePart
 from reidlib.models.residual import Stages
 from reidlib.ranking.distances import full_float32
 
+PartModel = JLML | Pyramid  # the networks whose features consist of parts
 _STEM_STRIDE, STRIDES = 4, (4, 8, 16, 32)
-# What the deletion test chose on training images of the embedded benchmark (`quick`); notebook 51 repeats it.
-# The finest that it did not tell from the best. 16: Pyramid's last map, and one of JLML's global stream; in
-# a local stream's only two cells would count.
+# Chosen by the deletion test on training images of the embedded benchmark (`quick`): the finest stride whose
+# result cannot be told apart from the best one. Notebook 51 repeats this test. Stride 16 is Pyramid's last
+# map and one of the maps of JLML's global stream; in a local stream, only two cells would count.
 DEFAULT_STRIDE, LOCAL_STRIDE = 16, 4
 
 
 class Grid(NamedTuple):
-    """What each cell of a map contributes to a part's similarity, on each of B images."""
+    """The contribution of each cell of a feature map to a part's similarity, for B images.
 
-    shares_bhw: np.ndarray  # float32, signed
-    cell: int  # image rows for a row, as columns for a column
+    Attributes:
+        shares_bhw: Signed shares of the similarity, float32 of shape (B, h, w).
+        cell: Height and width of a cell in pixels of the image.
+    """
+
+    shares_bhw: np.ndarray
+    cell: int
 
 
 def part_attention(
-    model: nn.Module,
+    model: PartModel,
     images_bchw: Tensor,
     others_bd: Tensor,
     *,
@@ -56,35 +64,53 @@ def part_attention(
     signed: bool = False,
     stride: int | None = None,
 ) -> np.ndarray:
-    """Maps of what supports each part's similarity to another image: float32 ``(B, P, H, W)``, raw.
+    """Compute maps of what supports each part's similarity to another image.
 
-    model: JLML or Pyramid, left as it was. images_bchw: uint8, as ``ImageStore.batch`` gives them.
-    others_bd: the matching features (``model.embed``) of the images that they are compared with.
-    parts: of ``model.feature_parts(H)``, all of them by default. stride, errors: as ``attention_grids``.
-    signed: keep what speaks against the similarity as negative values; else it is clipped at zero.
-    Pixels have their cell's share for 16×16 pixels (``drawn``), and zero outside the part's rows.
+    Args:
+        model: A JLML or Pyramid network; it is not changed.
+        images_bchw: uint8 images of shape (B, 3, H, W), as ``ImageStore.batch`` returns them.
+        others_bd: Matching features (``model.embed``) of the images to compare with, of shape (B, D).
+        parts: P parts out of ``model.feature_parts(H)``; by default all.
+        signed: Whether contributions against the similarity stay negative; else they are clipped at zero.
+        stride: Stride of the feature map in pixels: 4, 8, 16 or 32; by default ``DEFAULT_STRIDE``, and
+            ``LOCAL_STRIDE`` for JLML's local streams.
+
+    Returns:
+        Raw maps, float32 of shape (B, P, H, W). A pixel has the share of its cell per 16×16 pixels. Pixels
+        outside the part's rows are zero.
+
+    Raises:
+        InputError: As ``attention_grids``.
     """
     grids = attention_grids(model, images_bchw, others_bd, parts=parts, stride=stride)
     height, width = images_bchw.shape[2:]
-    parts = model.feature_parts(height) if parts is None else parts
-    maps_bphw = np.zeros((len(images_bchw), len(parts), height, width), np.float32)
-    for place, (part, grid) in enumerate(zip(parts, grids, strict=True)):
+    map_parts: Sequence[FeaturePart] = model.feature_parts(height) if parts is None else parts
+    maps_bphw = np.zeros((len(images_bchw), len(map_parts), height, width), np.float32)
+    for index, (part, grid) in enumerate(zip(map_parts, grids, strict=True)):
         first, stop = pixel_rows(part, height)
         shares_bhw = grid.shares_bhw if signed else np.maximum(grid.shares_bhw, 0)
-        maps_bphw[:, place, first:stop] = drawn(shares_bhw, grid.cell)[:, : stop - first, :width]
+        maps_bphw[:, index, first:stop] = interpolate_shares(shares_bhw, grid.cell)[:, : stop - first, :width]
     return maps_bphw
 
 
-def drawn(shares_bhw: np.ndarray, cell: int) -> np.ndarray:
-    """Cells as pixels, ``(B, h·cell, w·cell)``, in shares for 16×16 pixels: cells of all sizes on one scale.
+def interpolate_shares(shares_bhw: np.ndarray, cell: int) -> np.ndarray:
+    """Interpolate the shares of cells to pixels, on one scale for cells of all sizes.
 
-    What a cell sees is centred on the first of its pixels, as every strided layer here on its first input:
-    interpolated from the middle of its square, heat would lie half a cell right and down. So half of what a
-    first cell sees lies beyond the image, and behind the last cell's pixel none is centred. With the last
-    one's value there it would have three times the room of the first, and right and lower edges would glow.
-    Maps fade instead: rightwards to the first column, as both sides are alike, so that all have the same
-    room; downwards to the column's mean, as the first row's heat would be a ghost of heads at the feet.
+    Args:
+        shares_bhw: Shares of the cells, float32 of shape (B, h, w).
+        cell: Height and width of a cell in pixels.
+
+    Returns:
+        Maps of shape (B, h·cell, w·cell): shares per 16×16 pixels.
     """
+    # The receptive field of a cell is centred on the first pixel of the cell, since every strided layer here
+    # is centred on its first input. Interpolation from the middle of the cell would move the map by half a
+    # cell to the right and down. Half of the receptive field of a first cell is therefore outside the image,
+    # and no receptive field is centred beyond the last cell's first pixel. Repeating the last cell there
+    # would give it three times the area of a first cell, and the right and lower edges would be too bright.
+    # Instead, the maps fade on the right to the first column, because left and right are alike, so that all
+    # columns get the same area. They fade at the bottom to the column's mean: the first row would show a copy
+    # of the head at the feet.
     shares_b1hw = F.pad(torch.from_numpy(shares_bhw)[:, None], (0, 1, 0, 0), mode="circular")
     shares_b1hw = torch.cat([shares_b1hw, shares_b1hw.mean(2, keepdim=True)], 2)
     size = [cells * cell + 1 for cells in shares_bhw.shape[1:]]
@@ -93,74 +119,105 @@ def drawn(shares_bhw: np.ndarray, cell: int) -> np.ndarray:
 
 
 def attention_grids(
-    model: nn.Module,
+    model: PartModel,
     images_bchw: Tensor,
     others_bd: Tensor,
     *,
     parts: Sequence[FeaturePart] | None = None,
     stride: int | None = None,
 ) -> list[Grid]:
-    """Each part's cells as they come, signed, covering the part's rows.
+    """Compute the signed contribution of every cell of a feature map to each part's similarity.
 
-    stride: 4, 8, 16 or 32: attributed is the last map of at most so many image rows for a row. None: default.
-    Where the next layer takes every second row and column only, as JLML's, a cell is twice as large.
-    The trunk runs once, without a gradient; a part then costs a pass forth and back through what follows the
-    map, and all local streams of JLML share one. Memory beyond a forward pass of B images: three such maps
-    (activation, gradient, product) and the activations behind the map. B of 16 to 32 is fastest on a CPU.
-    Raises InputError for another kind of network, other shapes, and parts that are not the model's there.
+    The trunk runs once, without gradients. Each part then needs a forward and a backward pass through the
+    layers behind the feature map; all local streams of JLML share one. Beyond a forward pass of B images,
+    memory holds three feature maps (activation, gradient, product) and the activations behind them. A batch
+    of 16 to 32 images is fastest on a CPU.
+
+    Args:
+        model: A JLML or Pyramid network; it is not changed.
+        images_bchw: uint8 images of shape (B, 3, H, W).
+        others_bd: Matching features (``model.embed``) of the images to compare with, of shape (B, D).
+        parts: P parts out of ``model.feature_parts(H)``; by default all.
+        stride: 4, 8, 16 or 32: the last feature map of at most this stride in pixels is attributed. By
+            default ``DEFAULT_STRIDE``, and ``LOCAL_STRIDE`` for JLML's local streams. If the next layer skips
+            every second row and column, as in JLML, a cell is twice as large.
+
+    Returns:
+        A grid per part, whose cells cover the part's rows.
+
+    Raises:
+        InputError: If the network is of another class, a shape does not fit, the stride is unknown or a part
+            does not belong to the model at the images' height.
     """
     all_parts = _checked_parts(model, images_bchw, others_bd)
     parts = all_parts if parts is None else parts
     if foreign := [part for part in parts if part not in all_parts]:
         rule = f"parts are those of model.feature_parts({images_bchw.shape[2]})"
-        named = shorten(getattr(part, "name", part) for part in foreign)
-        raise InputError(rule, named, "ask the model for its parts at the images' height")
+        names = shorten(getattr(part, "name", part) for part in foreign)
+        raise InputError(rule, names, "use the model's parts for the height of the images")
     rule = f"stride is one of {', '.join(map(str, STRIDES))}"
-    check_choice(rule, stride, (None, *STRIDES), "choose one")
-    wanted = tuple(all_parts.index(part) for part in parts)
+    check_choice(rule, stride, (None, *STRIDES), "use one of these")
+    indices = tuple(all_parts.index(part) for part in parts)
     device = next(model.parameters()).device
     grids: dict[int, Grid] = {}
-    # Also where the caller is inside inference_mode, whose tensors take part in no gradient unless copied.
+    # The caller may be inside inference_mode, whose tensors must be copied before they can have gradients.
     with torch.inference_mode(False), torch.enable_grad(), full_float32(device), _frozen(model):
         others_bd = others_bd.detach().to(device, torch.float32, copy=True)
         cut_at = _jlml_cuts if isinstance(model, JLML) else _pyramid_cuts
-        for cut in cut_at(model, normalise_images(images_bchw.to(device)), wanted, stride):
-            others_bpd = torch.stack([others_bd[:, all_parts[place].columns] for place in cut.parts], 1)
+        for cut in cut_at(model, normalise_images(images_bchw.to(device)), indices, stride):
+            others_bpd = torch.stack([others_bd[:, all_parts[index].columns] for index in cut.parts], 1)
             shares_rhw = _shares(cut, F.normalize(others_bpd, dim=2).flatten(0, 1))
             counted_rhw = shares_rhw[:, :: cut.step, :: cut.step][:, slice(*cut.rows)]
-            for index, place in enumerate(cut.parts):
-                shares_bhw = np.ascontiguousarray(counted_rhw[index :: len(cut.parts)])
-                grids[place] = Grid(shares_bhw, cut.cell)
-    return [grids[place] for place in wanted]
+            for offset, index in enumerate(cut.parts):
+                shares_bhw = np.ascontiguousarray(counted_rhw[offset :: len(cut.parts)])
+                grids[index] = Grid(shares_bhw, cut.cell)
+    return [grids[index] for index in indices]
 
 
 def pixel_rows(part: FeaturePart, height: int) -> tuple[int, int]:
-    """A part's rows ``(first, past the last)`` of an image of ``height`` pixels."""
+    """Return a part's first row and the row past its last in an image.
+
+    Args:
+        part: The part.
+        height: Height of the image in pixels.
+
+    Returns:
+        The two rows in pixels.
+    """
     return round(part.rows[0] * height), round(part.rows[1] * height)
 
 
-def places_by_kind(parts: Sequence[FeaturePart]) -> dict[str, list[int]]:
-    """The places of the parts of each kind, in the parts' order."""
-    kinds = [part.kind for part in parts]
-    return {kind: [place for place, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)}
+def indices_by_kind(parts: Sequence[FeaturePart]) -> dict[str, list[int]]:
+    """Group the indices of parts by their kind.
+
+    Args:
+        parts: The parts of a model.
+
+    Returns:
+        Kind ("global", "local", "level 2") to the indices of its parts, in their order.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, part in enumerate(parts):
+        groups.setdefault(part.kind, []).append(index)
+    return groups
 
 
 class _Cut(NamedTuple):
-    """A network cut at a map. The batch's entries are images, or several parts of each image."""
+    """A network cut at a feature map, whose R batch entries are images or several parts of each image."""
 
     maps_rchw: Tensor
     rest: Callable[[Tensor], Tensor]  # (R, C, h, w) -> a part's feature for each entry, (R, d)
-    parts: tuple[int, ...]  # those of each image, which follow one another
-    rows: tuple[int, int]  # of the cells that count, those that the parts cover
-    step: int  # cells from one that counts to the next
-    cell: int  # image rows from one that counts to the next
+    parts: tuple[int, ...]  # indices of the parts that are consecutive entries for each image
+    rows: tuple[int, int]  # rows of counted cells that the parts cover: first, past the last
+    step: int  # distance between counted cells, in cells
+    cell: int  # distance between counted cells, in pixels
 
 
 @torch.no_grad()
-def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride: int | None) -> list[_Cut]:
+def _jlml_cuts(model: JLML, images_bchw: Tensor, indices: tuple[int, ...], stride: int | None) -> list[_Cut]:
     shared = model.shared(images_bchw)
     cuts = []
-    if 0 in wanted:
+    if 0 in indices:
         before, after, *sizes = _split(model.global_stream, stride or DEFAULT_STRIDE)
         maps_bchw = before(shared)
 
@@ -168,7 +225,7 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
             return model.global_norm(model.global_feature(after(maps_bchw).mean((2, 3))))
 
         cuts.append(_Cut(maps_bchw, rest, (0,), (0, maps_bchw.shape[2]), *sizes))
-    if any(wanted):
+    if any(indices):
         low_level = shared if model.local_stem is None else model.local_stem(images_bchw)
         rows = stripe_rows(low_level.shape[2], model.parts)
         stripes = torch.cat([low_level[:, :, first:stop] for first, stop in rows], dim=1)  # (B, P·C, h, w)
@@ -180,33 +237,34 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, wanted: tuple[int, ...], stride
             pooled_bpc = maps.mean((2, 3)).unflatten(1, (model.parts, -1))
             return model.local_norm(model.local_feature(pooled_bpc).flatten(1)).view(len(maps_rchw), -1)
 
-        places = tuple(range(1, 1 + model.parts))
-        cuts.append(_Cut(maps_rchw, local_rest, places, (0, maps_rchw.shape[2]), *local_sizes))
+        local_parts = tuple(range(1, 1 + model.parts))
+        cuts.append(_Cut(maps_rchw, local_rest, local_parts, (0, maps_rchw.shape[2]), *local_sizes))
     return cuts
 
 
 @torch.no_grad()
 def _pyramid_cuts(
-    model: Pyramid, images_bchw: Tensor, wanted: tuple[int, ...], stride: int | None
+    model: Pyramid, images_bchw: Tensor, indices: tuple[int, ...], stride: int | None
 ) -> list[_Cut]:
     before, after, step, cell = _split(model.stages, stride or DEFAULT_STRIDE)
     maps_bchw = before(model.stem(images_bchw))
     height = -(-maps_bchw.shape[2] // step)
 
-    def cut(place: int) -> _Cut:
-        rows = tuple(round(edge * height / model.stripes) for edge in model.parts[place])
-        return _Cut(maps_bchw, lambda maps: model.head(after(maps))[1][:, place], (place,), rows, step, cell)
+    def cut(index: int) -> _Cut:
+        first, stop = (round(edge * height / model.stripes) for edge in model.parts[index])
+        return _Cut(
+            maps_bchw, lambda maps: model.head(after(maps))[1][:, index], (index,), (first, stop), step, cell
+        )
 
-    return [cut(place) for place in dict.fromkeys(wanted)]
+    return [cut(index) for index in dict.fromkeys(indices)]
 
 
 def _split(stages: Stages, stride: int) -> tuple[nn.Module, nn.Module, int, int]:
-    """The stages up to the last map of at most ``stride``, those behind it, and ``step`` and ``cell`` there.
-
-    Where the next stage begins with a strided 1×1 convolution, only every second row and column of the map
-    goes on: the others' shares are nought, and the cells that count are twice as far apart.
-    """
-    layers, reached = list(stages), _STEM_STRIDE  # a list: a slice of Stages would call its constructor
+    """Split stages behind the last map of at most ``stride``, and return ``step`` and ``cell`` of the cut."""
+    # If the next stage begins with a strided 1×1 convolution, it uses only every second row and column of the
+    # map: the shares of the others are zero, and the counted cells are twice as far apart.
+    layers: list[Any] = list(stages)  # a list: a slice of Stages would call its constructor
+    reached = _STEM_STRIDE
     for count, stage in enumerate(layers):
         step, later = stage[0].conv1.stride[0], stage[0].conv2.stride[0]
         if reached * step * later > stride:
@@ -216,45 +274,46 @@ def _split(stages: Stages, stride: int) -> tuple[nn.Module, nn.Module, int, int]
 
 
 def _shares(cut: _Cut, others_rd: Tensor) -> np.ndarray:
-    """Gradient × activation of every cell, summed over the channels: ``(R, h, w)``, signed."""
+    """Compute gradient × activation of every cell, summed over the channels, of shape (R, h, w)."""
     target = nn.Identity()
     recorded = ActivationsAndGradients(lambda maps_rchw: cut.rest(target(maps_rchw)), [target], None)
-    # A leaf of its own: on a shared one the hooks of all parts would gather.
+    # A separate leaf per call: a shared one would collect the hooks of all parts.
     features_rd = recorded(cut.maps_rchw.detach().requires_grad_())
     lengths_r = features_rd.detach().norm(dim=1).clamp_min(1e-12)
     ((features_rd * others_rd).sum(1) / lengths_r).sum().backward()
     shares_rhw = (recorded.gradients[0].numpy() * recorded.activations[0].numpy()).sum(axis=1)
-    recorded.release()  # it and its hooks refer to each other, and would keep the maps
+    recorded.release()  # it and its hooks refer to each other, which would keep the maps in memory
     return shares_rhw
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, no gradient wanted for its weights; then everything as it was."""
+    """Keep the model in evaluation mode without gradients of its weights, then restore its state."""
     modes = [(module, module.training) for module in model.modules()]
-    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
+    weights = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
         model.eval()
-        for weight, _ in wanted:
+        for weight, _ in weights:
             weight.requires_grad_(False)
         yield
     finally:
         for module, training in modes:
             module.training = training
-        for weight, requires_grad in wanted:
+        for weight, requires_grad in weights:
             weight.requires_grad_(requires_grad)
 
 
-def _checked_parts(model: nn.Module, images_bchw: Tensor, others_bd: Tensor) -> tuple[FeaturePart, ...]:
-    """The model's parts at the images' height; InputError where something does not fit."""
+def _checked_parts(model: PartModel, images_bchw: Tensor, others_bd: Tensor) -> tuple[FeaturePart, ...]:
+    """Check the arguments, and return the model's parts at the height of the images."""
     if not isinstance(model, JLML | Pyramid):
-        raise InputError("attention is shown for JLML and Pyramid", type(model).__name__, "give one of them")
+        rule = "attention is available for JLML and Pyramid"
+        raise InputError(rule, type(model).__name__, "pass a model of one of these classes")
     shape = tuple(images_bchw.shape)
     if len(shape) != 4 or shape[1] != 3 or images_bchw.dtype != torch.uint8:
-        found = f"{shape} {images_bchw.dtype}"
-        raise InputError("images are uint8 (B, 3, H, W)", found, "take them from ImageStore.batch")
-    wanted = (shape[0], model.branches["full"].stop)
-    if tuple(others_bd.shape) != wanted or not shape[0]:
-        rule = f"one or more images, each compared with one feature of the same model: {wanted}"
+        value = f"{shape} {images_bchw.dtype}"
+        raise InputError("images are uint8 (B, 3, H, W)", value, "take them from ImageStore.batch")
+    expected = (shape[0], model.branches["full"].stop)
+    if tuple(others_bd.shape) != expected or not shape[0]:
+        rule = f"at least one image, each compared with one feature of the same model: {expected}"
         raise InputError(rule, tuple(others_bd.shape), "embed the other images with model.embed")
     return model.feature_parts(shape[2])

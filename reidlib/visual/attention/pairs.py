@@ -1,14 +1,14 @@
-"""Pairs of images whose similarity is looked into: a trained run's queries with right and wrong answers."""
+"""Pairs of images for the analysis of similarity: queries of a run with their right and wrong answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from reidlib.analysis.statistics import signed
@@ -22,25 +22,32 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
-from reidlib.visual.attention.maps import attention_grids, part_attention, places_by_kind
+from reidlib.visual.attention.maps import PartModel, attention_grids, indices_by_kind, part_attention
 
-_AT_ONCE = 32  # images whose maps are made together
+_BATCH_SIZE = 32  # images whose maps are computed together
 
 
 def first_answers(lists: Mapping[str, np.ndarray], count: int) -> pd.DataFrame:
-    """The first right and the first wrong answer of at most ``count`` kept lists, evenly from first to last.
+    """Find the first right and the first wrong answer on the ranked lists that are stored with a run.
 
-    lists: ``evaluate.ranked_lists_of``. Columns: "query", its index; "match" and "other", the gallery's
-    indices of the nearest image of the same person and of anybody else; "wrong_first", is the other nearer?
-    Queries come in the lists' order, worst average precision first; those that lack either among the kept
-    places are left out. A distractor is a wrong answer. Raises InputError where none has both.
+    Args:
+        lists: The lists, from ``experiments.evaluate.ranked_lists_of``.
+        count: Largest number of queries; they are evenly spaced over the lists that have both answers.
+
+    Returns:
+        A table in the order of the lists, with the lowest average precision first. Column "query" has the
+        index of the query. "match" and "other" have the gallery indices of the nearest image of the same
+        person and of another person or distractor. "wrong_first" says whether the latter is nearer.
+
+    Raises:
+        InputError: If no stored list has both a right and a wrong answer.
     """
     statuses = lists["statuses"]
     right, wrong = statuses == Status.MATCH, (statuses == Status.OTHER) | (statuses == Status.DISTRACTOR)
     both = np.flatnonzero(right.any(1) & wrong.any(1))
     if not len(both):
-        rule = "a query has a right and a wrong answer among its kept ones"
-        raise InputError(rule, "none does", "use another run")
+        rule = "at least one stored ranked list has a right and a wrong answer"
+        raise InputError(rule, "none", "use another run")
     first_right, first_wrong = right[both].argmax(1), wrong[both].argmax(1)
     gallery = lists["gallery_indices"]
     columns = {
@@ -49,67 +56,101 @@ def first_answers(lists: Mapping[str, np.ndarray], count: int) -> pd.DataFrame:
         "other": gallery[both, first_wrong],
         "wrong_first": first_wrong < first_right,
     }
-    chosen = np.unique(np.linspace(0, len(both) - 1, count).round().astype(np.int64))
-    return pd.DataFrame(columns).iloc[chosen]
+    selection = np.unique(np.linspace(0, len(both) - 1, count).round().astype(np.int64))
+    return pd.DataFrame(columns).iloc[selection]
 
 
 def part_similarities(features_nd: Tensor, others_nd: Tensor, parts: Sequence[FeaturePart]) -> np.ndarray:
-    """Cosine similarity of each pair's every part: ``(N, P)``."""
-    columns = [part.columns for part in parts]
-    found = [F.cosine_similarity(features_nd[:, one], others_nd[:, one]) for one in columns]
-    return torch.stack(found, 1).cpu().numpy()
+    """Compute the cosine similarity of every part for pairs of images.
+
+    Args:
+        features_nd: Matching features of the first images, of shape (N, D).
+        others_nd: Matching features of the second images, of shape (N, D).
+        parts: The P parts of the feature.
+
+    Returns:
+        Similarities of shape (N, P).
+    """
+    similarities = [
+        F.cosine_similarity(features_nd[:, part.columns], others_nd[:, part.columns]) for part in parts
+    ]
+    return torch.stack(similarities, 1).cpu().numpy()
 
 
 class AnswerPairs(NamedTuple):
-    """A network, and L queries with the images that each is compared with, by role.
+    """A network, and N queries with the images to compare them with.
 
-    Roles are "query", "match" and, for test images, "other" (see ``first_answers``).
+    The images have roles: "query", "match" and, for test images, "other" (see ``first_answers``).
+
+    Attributes:
+        model: The network.
+        parts: The P parts of its matching feature.
+        persons_n: Identities of the queries, of shape (N,).
+        wrong_first: Whether the image "other" is nearer to the query than "match", bool of shape (N,).
+        images: Role to uint8 images of shape (N, 3, H, W) on the model's device.
+        features: Role to matching features of shape (N, D) on the CPU.
     """
 
-    model: nn.Module
+    model: PartModel
     parts: tuple[FeaturePart, ...]
-    persons_n: np.ndarray  # whom each query shows
-    wrong_first: np.ndarray  # bool: is the other nearer than the match?
-    images: Mapping[str, Tensor]  # uint8 (L, 3, H, W) on the model's device
-    features: Mapping[str, Tensor]  # (L, D) on the CPU
+    persons_n: np.ndarray
+    wrong_first: np.ndarray
+    images: Mapping[str, Tensor]
+    features: Mapping[str, Tensor]
 
     def maps(self, role: str, compared_with: str, *, at: int | None = None) -> np.ndarray:
-        """What in the images of one role supports their similarity to those of another: ``(L, P, H, W)``.
+        """Compute maps of what in the images of one role supports their similarity to those of another.
 
-        at: of one pair alone, ``(1, P, H, W)``.
+        Args:
+            role: Role of the images that the maps belong to.
+            compared_with: Role of the other images.
+            at: Index of a single pair; by default all pairs.
+
+        Returns:
+            Maps of shape (N, P, H, W), or (1, P, H, W) for a single pair.
         """
-        chosen = slice(None) if at is None else slice(at, at + 1)
-        images_nchw, others_nd = self.images[role][chosen], self.features[compared_with][chosen]
+        selection = slice(None) if at is None else slice(at, at + 1)
+        images_nchw, others_nd = self.images[role][selection], self.features[compared_with][selection]
         return attention_in_batches(self.model, images_nchw, others_nd, signed=False)
 
     def similarities(self, role: str, compared_with: str) -> np.ndarray:
-        """Of each part, ``(L, P)``."""
+        """Return the cosine similarity of each part between the images of two roles, of shape (N, P)."""
         return part_similarities(self.features[role], self.features[compared_with], self.parts)
 
     def sums_of_shares(self, role: str, compared_with: str) -> np.ndarray:
-        """The sum of all cells' signed shares of each part's similarity, ``(L, P)``.
-
-        Where all behind the map is linear, without biases or shifts, it is the similarity.
-        """
-        images, others = self.images[role].split(_AT_ONCE), self.features[compared_with].split(_AT_ONCE)
-        found = [attention_grids(self.model, *batch) for batch in zip(images, others, strict=True)]
-        return np.concatenate([np.stack([g.shares_bhw.sum((1, 2)) for g in grids], 1) for grids in found])
+        """Return the sum of all cells' signed shares of each part's similarity, of shape (N, P)."""
+        # If all layers behind the map are linear, without biases and shifts, the sum is the similarity.
+        images, others = self.images[role].split(_BATCH_SIZE), self.features[compared_with].split(_BATCH_SIZE)
+        batches = [attention_grids(self.model, *batch) for batch in zip(images, others, strict=True)]
+        return np.concatenate([np.stack([g.shares_bhw.sum((1, 2)) for g in grids], 1) for grids in batches])
 
     def cells(self) -> Mapping[str, int]:
-        """Of each kind of parts how many image rows a cell of its maps stands for."""
+        """Return the size of a map's cell in pixels, for each kind of parts."""
         grids = attention_grids(self.model, self.images["query"][:1], self.features["query"][:1])
         return {part.kind: grid.cell for part, grid in zip(self.parts, grids, strict=True)}
 
     def array(self, role: str) -> np.ndarray:
-        """The images as figures want them, ``(L, H, W, 3)``."""
+        """Return the images of a role as figures need them, of shape (N, H, W, 3)."""
         return self.images[role].permute(0, 2, 3, 1).cpu().numpy()
 
 
 def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> AnswerPairs:
-    """At most ``count`` of a run's kept queries with their first right and their first wrong answer.
+    """Select queries of a run with their first right and first wrong answer.
 
-    Kept are the worst, the middle and the best queries by average precision; the choice is spread over them.
-    Raises InputError like ``first_answers``, for less than one, and where the run's weights are not there.
+    A run stores the ranked lists of the queries with the lowest, median and highest average precision. The
+    selection is evenly spaced over these lists.
+
+    Args:
+        run: A trained run with weights.
+        benchmark: The benchmark that the run was scored on.
+        count: Largest number of queries.
+        execution: Device and settings of the computation.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        InputError: If ``count`` is less than 1, no query has both answers, or the run has no weights.
     """
     _check(count)
     answers = first_answers(ranked_lists_of(run), count)
@@ -119,103 +160,152 @@ def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Executio
 
 
 def training_pairs(run: Run, benchmark: Benchmark, count: int, execution: Execution) -> AnswerPairs:
-    """An image of each of at most ``count`` training persons, compared with another camera's of the person.
+    """Select training images with an image of the same person from another camera.
 
-    For choices that must not be made on test images. The same arguments give the same pairs.
-    Raises InputError for less than one, and where no person is seen by two cameras.
+    These pairs serve for decisions that must not depend on test images. The same arguments select the same
+    pairs.
+
+    Args:
+        run: A trained run with weights.
+        benchmark: The benchmark that the run was trained on.
+        count: Largest number of persons; each contributes one pair.
+        execution: Device and settings of the computation.
+
+    Returns:
+        The pairs, with the roles "query" and "match".
+
+    Raises:
+        InputError: If ``count`` is less than 1, no person is seen by two cameras, or the run has no weights.
     """
     _check(count)
     generator = np.random.default_rng(0)
     persons_n, cameras_n = benchmark.train.person_ids, benchmark.train.camera_ids
-    found = []
+    pairs = []
     for person in generator.permutation(np.unique(persons_n)):
         first, *rest = generator.permutation(np.flatnonzero(persons_n == person))
-        elsewhere = [index for index in rest if cameras_n[index] != cameras_n[first]]
-        if elsewhere and len(found) < count:
-            found.append((first, elsewhere[0]))
-    if not found:
-        raise InputError("a person is seen by two cameras", "none in training", "use another benchmark")
-    queries, matches = np.array(found).T
+        other_cameras = [index for index in rest if cameras_n[index] != cameras_n[first]]
+        if other_cameras and len(pairs) < count:
+            pairs.append((first, other_cameras[0]))
+    if not pairs:
+        rule = "at least one training person is seen by two cameras"
+        raise InputError(rule, "none", "use another benchmark")
+    queries, matches = np.array(pairs).T
     images = {"query": (benchmark.train, queries), "match": (benchmark.train, matches)}
-    return _pairs(run, images, np.zeros(len(found), bool), execution)
+    return _pairs(run, images, np.zeros(len(pairs), bool), execution)
 
 
 def _check(count: int) -> None:
     if count < 1:
-        raise InputError("one pair or more is looked at", f"pairs = {count}", "ask for 1 at least")
+        raise InputError("there is at least one pair", f"pairs = {count}", "use 1 or more")
 
 
 def _pairs(
-    run: Run, chosen: Mapping[str, tuple[Split, np.ndarray]], wrong_first: np.ndarray, execution: Execution
+    run: Run, selection: Mapping[str, tuple[Split, np.ndarray]], wrong_first: np.ndarray, execution: Execution
 ) -> AnswerPairs:
     network = TrainedNetwork(run, execution)
-    model = network.model
+    model = cast(PartModel, network.model)
     images, features = {}, {}
-    for role, (split, indices) in chosen.items():
+    for role, (split, indices) in selection.items():
         store = ImageStore(network.images(split).array_nhwc[indices], execution.torch_device)
         images[role], features[role] = store.batch(range(len(store))), embed(model, store)
-    split, indices = chosen["query"]
+    split, indices = selection["query"]
     parts = model.feature_parts(network.input_size[0])
     return AnswerPairs(model, parts, split.person_ids[indices], wrong_first, images, features)
 
 
 def attention_in_batches(
-    model: nn.Module,
+    model: PartModel,
     images_nchw: Tensor,
     others_nd: Tensor,
     *,
     signed: bool = True,
     stride: int | None = None,
 ) -> np.ndarray:
-    """``part_attention`` of many images: ``(N, P, H, W)``; by default signed, as orders need it."""
-    batches = zip(images_nchw.split(_AT_ONCE), others_nd.split(_AT_ONCE), strict=True)
+    """Compute ``maps.part_attention`` in batches of 32 images.
+
+    Args:
+        model: A JLML or Pyramid network.
+        images_nchw: uint8 images of shape (N, 3, H, W).
+        others_nd: Matching features of the images to compare with, of shape (N, D).
+        signed: Whether contributions against the similarity stay negative, which the deletion test needs.
+        stride: Stride of the feature map in pixels, as in ``maps.part_attention``.
+
+    Returns:
+        Raw maps, float32 of shape (N, P, H, W).
+    """
+    batches = zip(images_nchw.split(_BATCH_SIZE), others_nd.split(_BATCH_SIZE), strict=True)
     return np.concatenate([part_attention(model, *batch, signed=signed, stride=stride) for batch in batches])
 
 
 def comparison_rows(
-    name: str, found: AnswerPairs, right_nphw: np.ndarray, wrong_nphw: np.ndarray
+    name: str, pairs: AnswerPairs, right_nphw: np.ndarray, wrong_nphw: np.ndarray
 ) -> list[dict]:
-    """For each kind of a network's parts, how queries compare with right and with wrong answers.
+    """Tabulate how queries compare with their right and with their wrong answers.
 
-    right_nphw, wrong_nphw: the queries' maps. Overlap is the cosine between the two maps of a query's part.
-    Sums of the shares are over all cells, signed, of the right answers' maps.
+    Args:
+        name: Name of the network.
+        pairs: Its queries and their answers.
+        right_nphw: Maps of the queries for their right answers, of shape (N, P, H, W).
+        wrong_nphw: Maps of the queries for their wrong answers, of shape (N, P, H, W).
+
+    Returns:
+        Column to text, for each kind of parts: means over queries and parts. The overlap is the cosine
+        between the two maps of a part. The sum of the shares is over all cells of the maps for the right
+        answers, signed.
     """
-    sums_np = found.sums_of_shares("query", "match")
+    sums_np = pairs.sums_of_shares("query", "match")
     roles = {"right": "match", "wrong": "other"}
-    similarity = {answer: found.similarities("query", role) for answer, role in roles.items()}
+    similarity = {answer: pairs.similarities("query", role) for answer, role in roles.items()}
     both_np = (right_nphw * wrong_nphw).sum((2, 3))
     lengths_np = np.sqrt((right_nphw**2).sum((2, 3)) * (wrong_nphw**2).sum((2, 3)))
     overlap_np = both_np / np.maximum(lengths_np, 1e-12)
     rows = []
-    for kind, own in places_by_kind(found.parts).items():
-        means = {answer: float(values_np[:, own].mean()) for answer, values_np in similarity.items()}
+    for kind, indices in indices_by_kind(pairs.parts).items():
+        means = {answer: float(values_np[:, indices].mean()) for answer, values_np in similarity.items()}
         cells = {f"similarity, {answer}": f"{mean:.3f}" for answer, mean in means.items()}
         row = {"network": name, "parts": kind, **cells}
-        row["sum of the shares, right"] = f"{sums_np[:, own].mean():.3f}".replace("-", "−")
+        row["sum of the shares, right"] = f"{sums_np[:, indices].mean():.3f}".replace("-", "−")
         row["right − wrong, × 100"] = signed(100 * (means["right"] - means["wrong"]))
-        rows.append({**row, "overlap of the two maps": f"{overlap_np[:, own].mean():.2f}"})
+        rows.append({**row, "overlap of the two maps": f"{overlap_np[:, indices].mean():.2f}"})
     return rows
 
 
-def accounted(name: str, found: AnswerPairs) -> str:
-    """For how much of the similarity to the right answers the shares account, in words: medians by kind."""
-    sums_np, similarities_np = found.sums_of_shares("query", "match"), found.similarities("query", "match")
-    said = []
-    for kind, own in places_by_kind(found.parts).items():
-        similar = similarities_np[:, own] != 0  # a part may find nothing at all
-        shares = sums_np[:, own][similar] / similarities_np[:, own][similar]
-        median = f"{100 * np.median(shares):.0f} %".replace("-", "−") if len(shares) else "–"
-        said.append(f"{kind} {median}")
-    return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(said)}."
+def accounted(name: str, pairs: AnswerPairs) -> str:
+    """Say which percentage of the similarity to the right answers the shares add up to.
+
+    Args:
+        name: Name of the network.
+        pairs: Its queries and their answers.
+
+    Returns:
+        A sentence with the median over queries and parts, for each kind of parts.
+    """
+    sums_np, similarities_np = pairs.sums_of_shares("query", "match"), pairs.similarities("query", "match")
+    medians = []
+    for kind, indices in indices_by_kind(pairs.parts).items():
+        nonzero = similarities_np[:, indices] != 0  # the feature of a part may be zero
+        ratios = sums_np[:, indices][nonzero] / similarities_np[:, indices][nonzero]
+        median = f"{100 * np.median(ratios):.0f} %".replace("-", "−") if len(ratios) else "–"
+        medians.append(f"{kind} {median}")
+    return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(medians)}."
 
 
-def preference(name: str, found: AnswerPairs, place: int) -> str:
-    """Which parts of the query at ``place`` find its wrong answer the more similar one, in words."""
-    gaps_p = (found.similarities("query", "other") - found.similarities("query", "match"))[place]
-    most, least = (found.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin()))
-    ends = [signed(100 * gap) for gap in (gaps_p.max(), gaps_p.min())]
+def preference(name: str, pairs: AnswerPairs, place: int) -> str:
+    """Say which parts of a query find its wrong answer more similar than its right one.
+
+    Args:
+        name: Name of the network.
+        pairs: Its queries and their answers.
+        place: Index of the query in ``pairs``.
+
+    Returns:
+        A sentence in Markdown.
+    """
+    gaps_p = (pairs.similarities("query", "other") - pairs.similarities("query", "match"))[place]
+    most, least = (pairs.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin()))
+    largest, smallest = (signed(100 * gap) for gap in (gaps_p.max(), gaps_p.min()))
     return (
         f"{name}: {(gaps_p > 0).sum()} of {len(gaps_p)} parts find the wrong answer more similar than "
-        f"the right one, **{most}** by most ({ends[0]} hundredths of similarity); **{least}** is at the "
-        f"other end ({ends[1]})."
+        f"the right one. The difference is largest for **{most}** ({largest} hundredths of similarity) "
+        f"and smallest for **{least}** ({smallest})."
     )

@@ -1,10 +1,11 @@
-"""A run's features of a benchmark's query and gallery images, with all that the browser needs of them."""
+"""The features of a benchmark's query and gallery images, and everything else that the browser needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,17 +19,23 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, evaluate
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
+from reidlib.visual.attention.maps import PartModel
 
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """A run's features of a benchmark's query and gallery images, with all that a view needs besides.
+    """The features of a benchmark's query and gallery images, with their files, parts and branches.
 
-    query, gallery: features as tensors on the CPU, float32 (N, D), with persons and cameras.
-    query_paths, gallery_paths: the images behind them. parts: of the feature. branches: columns by name,
-    "full" among them. input_size: height and width in pixels that the network takes.
-    average_precision: (Q,) by the full feature's Euclidean distance, step rule, NaN where a query has no
-    match; ``known_precision`` where it was scored before, else it takes some seconds at Market-1501's size.
+    Attributes:
+        title: Name of the run and of the benchmark.
+        query: Features of the Q query images on the CPU, float32 of shape (Q, D), with persons and cameras.
+        gallery: Features of the G gallery images, float32 of shape (G, D), with persons and cameras.
+        query_paths: Files of the query images.
+        gallery_paths: Files of the gallery images.
+        parts: The parts of the feature.
+        branches: Name of a branch, such as "full", to its columns.
+        input_size: Height and width of the network's input in pixels.
+        known_precision: Average precision of shape (Q,), if the run has been scored on this benchmark.
     """
 
     title: str
@@ -46,61 +53,76 @@ class Collection:
 
     @cached_property
     def average_precision(self) -> np.ndarray:
-        """(Q,) by the full feature's Euclidean distance, step rule; NaN where a query has no match."""
+        """Average precision (Q,) of the full feature's Euclidean distance, step rule; NaN without a match."""
+        # Without known values, this takes some seconds at the size of Market-1501.
         if self.known_precision is not None:
             return self.known_precision
         try:
             return evaluate(self.query, self.gallery).average_precision
-        except InputError:  # no query has a match, which is no reason not to look at the lists
+        except InputError:  # no query has a match; the lists can be browsed nevertheless
             return np.full(len(self.query), np.nan)
 
     def columns(self, feature: str) -> slice:
-        """A branch's columns. Raises InputError for one that is not there."""
+        """Return the columns of a branch."""
         check_choice(f"the feature is one of {', '.join(self.branches)}", feature, self.branches)
         return self.branches[feature]
 
     def compared(self, feature: str, metric: str) -> tuple[Tensor, Tensor]:
-        """The features (Q, d) and (G, d) that a feature and a metric compare by Euclidean distance.
-
-        The last pair that was scaled is kept, so that the next query need not scale a whole gallery.
-        """
+        """Return the features (Q, d) and (G, d) whose Euclidean distances a feature and a metric compare."""
         columns = self.columns(feature)
-        sides = self.query.features[:, columns], self.gallery.features[:, columns]
+        queries = cast(Tensor, self.query.features)[:, columns]
+        gallery = cast(Tensor, self.gallery.features)[:, columns]
         if metric != "cosine":
-            return sides
+            return queries, gallery
+        # The last normalised features are cached, because the next query needs the same gallery.
         if (feature, metric) not in self._compared:
             self._compared.clear()
-            self._compared[feature, metric] = tuple(map(normalize, sides))
+            self._compared[feature, metric] = normalize(queries), normalize(gallery)
         return self._compared[feature, metric]
 
 
 def open_collection(
     run: Run, benchmark: Benchmark, *, execution: Execution | None = None
-) -> tuple[Collection, torch.nn.Module]:
-    """A run's features of a benchmark's test images, and its network; the benchmark may be another one.
+) -> tuple[Collection, PartModel]:
+    """Compute a run's features of a benchmark's query and gallery images, or load them from the cache.
 
-    Features are computed once and kept in ``files.feature_cache()``; in memory lie (Q + G)·D·4 bytes,
-    a quarter of a GiB for 23,100 images and Pyramid's 2,688 numbers. Raises InputError for a run without
-    weights and for images that cannot be decoded.
+    The features take (Q + G)·D·4 bytes of memory: a quarter of a GiB for 23,100 images and Pyramid's 2,688
+    dimensions. The cache is ``files.feature_cache()``.
+
+    Args:
+        run: A trained run with weights.
+        benchmark: The benchmark to search; it may differ from the one of the training.
+        execution: Device and settings of the computation.
+
+    Returns:
+        The collection and the run's network.
+
+    Raises:
+        InputError: If the run has no weights or an image cannot be decoded.
     """
     network = TrainedNetwork(run, execution or Execution())
-    kept = (network.embed(split, keep="features") for split in (benchmark.query, benchmark.gallery))
+    model = cast(PartModel, network.model)
+    query, gallery = (
+        replace(side, features=torch.from_numpy(np.array(side.features)))
+        for side in (network.embed(split, keep="features") for split in (benchmark.query, benchmark.gallery))
+    )
     collection = Collection(
         f"{run.folder.resolve().name} on {benchmark.specification}",
-        *(replace(side, features=torch.from_numpy(np.array(side.features))) for side in kept),
+        query,
+        gallery,
         benchmark.query.paths,
         benchmark.gallery.paths,
-        network.model.feature_parts(network.input_size[0]),
-        dict(network.model.branches),
+        model.feature_parts(network.input_size[0]),
+        dict(model.branches),
         network.input_size,
-        _kept_precision(run, benchmark),
+        _stored_precision(run, benchmark),
     )
-    return collection, network.model
+    return collection, model
 
 
-def _kept_precision(run: Run, benchmark: Benchmark) -> np.ndarray | None:
+def _stored_precision(run: Run, benchmark: Benchmark) -> np.ndarray | None:
     scores = run.scores or {}
     if scores.get("data") != benchmark.fingerprint:
         return None
     values = scores["branches"]["full"]["step"]["average_precision"]
-    return np.array(values, dtype=float)  # None is not a number
+    return np.array(values, dtype=float)  # None becomes NaN

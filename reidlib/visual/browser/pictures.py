@@ -1,6 +1,6 @@
-"""What the ranking browser draws: cards with pictures, captions and bars; a pair part by part; what is saved.
+"""The cards, captions, bars, comparisons and saved files of the ranking browser.
 
-Whatever comes from files or users (names, ids, messages) is escaped by the template ``cards.html``.
+The template ``cards.html`` escapes all text from files and users: names, ids and messages.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -27,70 +28,70 @@ from reidlib.files import write_whole
 from reidlib.models.parts import FeaturePart
 from reidlib.visual import GREY, INK, STATUS
 from reidlib.visual.attention.figures import pair_figure
-from reidlib.visual.attention.maps import part_attention, places_by_kind
+from reidlib.visual.attention.maps import PartModel, indices_by_kind, part_attention
 from reidlib.visual.attention.pairs import part_similarities
 from reidlib.visual.browser.collection import Collection
 from reidlib.visual.browser.views import Entry, View, bar_colours, write_csv
 from reidlib.visual.figures.images import ranked_lists
 
-_WIDE = 10  # images of a row
-# Pixels: of a thumbnail at most, and of a bar chart in a card.
+_IMAGES_PER_ROW = 10
+# Largest height and width of a thumbnail, and width of the bar chart of a card, in pixels.
 THUMBNAIL = (176, 112)
 _BARS_WIDTH = 108
-# Thumbnails in memory, about 5 kB each.
-_KEPT = 4096
+# Number of thumbnails in memory, about 5 kB each.
+_CACHE_SIZE = 4096
 
 _COLOURS = {"ink": INK} | {status: colour for status, (colour, _) in STATUS.items()}
 _TEMPLATES = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent))
-_HTML = _TEMPLATES.get_template("cards.html").module
+_HTML: Any = _TEMPLATES.get_template("cards.html").module
 STYLE = f"<style>\n{_TEMPLATES.get_template('style.css').render(_COLOURS)}\n</style>"
 
 
 class Card(widgets.VBox):
-    """A picture that can be picked, with a caption."""
+    """An image with a caption, which the user can select."""
 
-    def __init__(self, picked: Callable[[], None] | None = None):
+    def __init__(self, on_select: Callable[[], None] | None = None):
         size = {"width": "112px", "height": "176px"}
         self.image = widgets.Image(format="jpeg", layout=size)
-        # A button over the picture: it can be reached by keyboard, which a picture cannot.
-        self.button = widgets.Button(layout=size, disabled=picked is None)
+        # A button over the image: unlike the image, the keyboard can reach it.
+        self.button = widgets.Button(layout=size, disabled=on_select is None)
         self.button.add_class("reid-pick")
-        self.button.on_click(lambda _: picked and picked())
+        self.button.on_click(lambda _: on_select and on_select())
         self.caption = widgets.HTML()
         self._status = ""
         super().__init__(
             [self.image, self.button, self.caption], layout={"width": "120px", "flex": "0 0 auto"}
         )
 
-    def show(self, jpeg: bytes, caption: str, status: str, told: str) -> None:
-        """``told`` is what the picture is, for those who hear it and do not see it."""
+    def show(self, jpeg: bytes, caption: str, status: str, description: str) -> None:
+        """Show an image with its caption and status; screen readers read the description."""
         self.image.value, self.caption.value, self._status = jpeg, caption, status
-        self.button.description = told
+        self.button.description = description
         self.mark(False)
 
-    def mark(self, chosen: bool) -> None:
-        """Show that this is the picture that is compared, or that it is not."""
-        classes = ("reid-card", f"reid-{self._status}", *(["reid-chosen"] if chosen else []))
+    def mark(self, selected: bool) -> None:
+        """Mark the card as selected or not selected."""
+        classes = ("reid-card", f"reid-{self._status}", *(["reid-selected"] if selected else []))
         if self._dom_classes != classes:
             self._dom_classes = classes
 
 
 class Thumbnails:
-    """Small JPEGs of images by index, read when first wanted and kept, the latest few thousand."""
+    """Small JPEGs of images by index, which are read on demand and cached."""
 
     def __init__(self, paths: Sequence[Path]):
         self._paths = paths
-        self._kept = lru_cache(_KEPT)(self._made)
+        self._cached = lru_cache(_CACHE_SIZE)(self._create)
 
-    def __call__(self, index: int, missing: list[str]) -> bytes:
-        """An image's JPEG; grey, and its name added to ``missing``, where its file cannot be read now."""
+    def __call__(self, index: int, unreadable: list[str]) -> bytes:
+        """Return an image as JPEG; if its file cannot be read, a grey image, and add its name to the list."""
         try:
-            return self._kept(index)
+            return self._cached(index)
         except OSError:
-            missing.append(self._paths[index].name)
+            unreadable.append(self._paths[index].name)
             return blank()
 
-    def _made(self, index: int) -> bytes:
+    def _create(self, index: int) -> bytes:
         image = decode(self._paths[index])
         if isinstance(image, Unreadable):
             raise OSError(image.reason)
@@ -101,94 +102,101 @@ class Thumbnails:
 
 @lru_cache(1)
 def blank() -> bytes:
-    """What stands in for an image whose file cannot be read: a grey field."""
+    """Return a grey JPEG, which replaces an image whose file cannot be read."""
     buffer = io.BytesIO()
     Image.new("RGB", (THUMBNAIL[0] // 2, THUMBNAIL[0]), "#d0d0d0").save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 def error_line(error: BaseException) -> str:
-    """An error as one line; with its type where it is no ``InputError``, whose text alone says little."""
-    told = str(error).partition("\n")[0]
-    return told if isinstance(error, InputError) else f"{type(error).__name__}: {told}"
+    """Return the first line of an error; all errors but ``InputError`` also name their type."""
+    line = str(error).partition("\n")[0]
+    return line if isinstance(error, InputError) else f"{type(error).__name__}: {line}"
 
 
-def message(text: str) -> str:
-    """A message in the form of an error; nothing for no text."""
+def message_html(text: str) -> str:
+    """Return a warning as HTML; empty if there is no text."""
     return str(_HTML.message(text))
 
 
-def note(text: str) -> str:
-    """A line that states something."""
+def note_html(text: str) -> str:
+    """Return a line of information as HTML."""
     return str(_HTML.note(text))
 
 
-def query_caption(shown: View, collection: Collection) -> str:
-    """Who the query is and how its list did."""
-    name = collection.query_paths[shown.query_index].name
-    return str(_HTML.query_caption(shown, percent(shown.average_precision), name))
+def query_caption(query_view: View, collection: Collection) -> str:
+    """Return the caption of a query as HTML: its person, its camera and the scores of its list."""
+    name = collection.query_paths[query_view.query_index].name
+    return str(_HTML.query_caption(query_view, percent(query_view.average_precision), name))
 
 
 def _rank(entry: Entry) -> str:
     return "no rank" if entry.rank is None else f"rank {entry.rank}"
 
 
-def entry_words(entry: Entry) -> str:
-    """What an image is, in words alone."""
-    told = f"{_rank(entry)}, {entry.status.name.lower()}, {entry.who}camera {entry.camera}"
-    return f"{told}: compare its parts with the query's"
+def describe_entry(entry: Entry) -> str:
+    """Describe a gallery image for screen readers."""
+    image = f"{_rank(entry)}, {entry.status.name.lower()}, {entry.person_prefix}camera {entry.camera}"
+    return f"{image}: compare its parts with the query's parts"
 
 
-def entry_caption(entry: Entry, shown: View, collection: Collection, *, longest: float) -> str:
-    """What an image is, its distance, and the bars of its parts; ``longest`` is the bars' common scale."""
+def entry_caption(entry: Entry, query_view: View, collection: Collection, *, longest: float) -> str:
+    """Return the caption of a gallery image as HTML, with bars whose full width stands for ``longest``."""
     name = collection.gallery_paths[entry.gallery_index].name
     status = STATUS[entry.status.name.lower()]
-    drawn = Markup(bars(shown.parts, entry.contributions, longest=longest))
-    return str(_HTML.entry_caption(entry, _rank(entry) + entry.shift, status, name, drawn))
+    chart = Markup(bars(query_view.parts, entry.contributions, longest=longest))
+    return str(_HTML.entry_caption(entry, _rank(entry) + entry.rank_suffix, status, name, chart))
 
 
 def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: float) -> str:
-    """A bar for each part, what it contributes to the squared distance; SVG, ``longest`` its full width."""
+    """Return a bar chart of the parts' contributions as SVG; the full width stands for ``longest``."""
     if not parts:
         return ""
-    told, most = _told(parts, contributions_p), parts[int(np.argmax(contributions_p))].name
-    return str(_HTML.bars(told, bar_colours(parts), longest, most, _BARS_WIDTH, INK, GREY))
+    rows, largest = _contributions(parts, contributions_p), parts[int(np.argmax(contributions_p))].name
+    return str(_HTML.bars(rows, bar_colours(parts), longest, largest, _BARS_WIDTH, INK, GREY))
 
 
 def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
-    """Each part's contribution to a pair's squared distance, in numbers."""
-    return str(_HTML.contribution_table(_told(parts, entry.contributions)))
+    """Return a table of each part's contribution to the squared distance as HTML."""
+    return str(_HTML.contribution_table(_contributions(parts, entry.contributions)))
 
 
-def _told(
+def _contributions(
     parts: Sequence[FeaturePart], contributions_p: np.ndarray
 ) -> list[tuple[FeaturePart, float, float]]:
-    """Each part with its contribution, in absolute numbers and in per cent of all parts'."""
+    """Return each part with its contribution, absolute and in per cent of all parts."""
     shares_p = 100 * contributions_p / max(float(contributions_p.sum()), 1e-12)
     return list(zip(parts, contributions_p.tolist(), shares_p.tolist(), strict=True))
 
 
 def view_figure(views: Sequence[View], collection: Collection, *, title: str = "") -> Figure:
-    """Some views below each other: query, ranked images with rank, distance and camera, bars of the parts.
+    """Draw several views below each other.
 
-    All bars have one scale: squared distance, before any re-ranking. An image whose file cannot be read is
-    grey. Views differ in query or options, but compare the same parts; a long list goes on in the next row.
+    Args:
+        views: Views of the same parts; a list of more than ten images continues in the next row.
+        collection: Their features and files.
+        title: Title of the figure.
+
+    Returns:
+        The figure: queries and ranked images with rank, distance and camera, and bars of the parts'
+        contributions to the squared distance before re-ranking, all on one scale. An image whose file cannot
+        be read is grey.
     """
     queries, labels, rows = [], [], []
-    for shown in views:
-        scored = f"AP {percent(shown.average_precision)}" if shown.num_matches else "no match"
-        for start in range(0, max(1, len(shown.entries)), _WIDE):
-            rows.append(shown.entries[start : start + _WIDE])
-            queries.append(None if start else _image(collection.query_paths[shown.query_index]))
-            labels.append("" if start else f"query {shown.query_index}, c{shown.camera}\n{scored}")
+    for query_view in views:
+        score = f"AP {percent(query_view.average_precision)}" if query_view.num_matches else "no match"
+        for start in range(0, max(1, len(query_view.entries)), _IMAGES_PER_ROW):
+            rows.append(query_view.entries[start : start + _IMAGES_PER_ROW])
+            queries.append(None if start else _image(collection.query_paths[query_view.query_index]))
+            labels.append("" if start else f"query {query_view.query_index}, c{query_view.camera}\n{score}")
     parts = views[0].parts
     return ranked_lists(
         queries,
         [[_image(collection.gallery_paths[entry.gallery_index]) for entry in row] for row in rows],
         [[entry.status.name.lower() for entry in row] for row in rows],
         labels=labels,
-        captions=[[f"{one.distance:.3f}\n{one.who}c{one.camera}" for one in row] for row in rows],
-        ranks=[[f"{one.rank or '–'}{one.shift}" for one in row] for row in rows],
+        captions=[[f"{e.distance:.3f}\n{e.person_prefix}c{e.camera}" for e in row] for row in rows],
+        ranks=[[f"{e.rank or '–'}{e.rank_suffix}" for e in row] for row in rows],
         bars=[[entry.contributions for entry in row] for row in rows],
         bar_names=_bar_names(parts),
         bar_colours=bar_colours(parts),
@@ -197,11 +205,12 @@ def view_figure(views: Sequence[View], collection: Collection, *, title: str = "
 
 
 def _bar_names(parts: Sequence[FeaturePart]) -> list[str]:
-    """The parts' names, or where they are too many for that their kinds', each once."""
+    """Return a name per bar: the part's name or, for more than eight parts, each kind once."""
     if len(parts) <= 8:
         return [part.name for part in parts]
-    middles = {places[(len(places) - 1) // 2]: kind for kind, places in places_by_kind(parts).items()}
-    return [middles.get(place, "") for place in range(len(parts))]
+    groups = indices_by_kind(parts).items()
+    middles = {indices[(len(indices) - 1) // 2]: kind for kind, indices in groups}
+    return [middles.get(index, "") for index in range(len(parts))]
 
 
 def _image(path: Path) -> np.ndarray:
@@ -210,102 +219,108 @@ def _image(path: Path) -> np.ndarray:
 
 
 class Comparison(widgets.VBox):
-    """Part attention of a pair, and what each part adds to its distance; hidden until a pair is shown."""
+    """Part attention of a pair and the contribution of each part to its distance; hidden at first."""
 
     def __init__(self):
-        self._told, self._picture, self._table = widgets.HTML(), widgets.Image(format="png"), widgets.HTML()
+        self._note, self._picture, self._table = widgets.HTML(), widgets.Image(format="png"), widgets.HTML()
         self._picture.layout.max_width = "900px"
         pictures = widgets.HBox([self._picture, self._table], layout={"flex_flow": "row wrap"})
-        super().__init__([self._told, pictures])
+        super().__init__([self._note, pictures])
         self.add_class("reid-comparison")
         self.hide()
 
     def hide(self) -> None:
+        """Hide the comparison."""
         self.layout.display = "none"
 
-    def show(self, collection: Collection, model: torch.nn.Module | None, shown: View, entry: Entry) -> None:
-        """Compare a view's query with one of its images.
-
-        Raises InputError without a network, which the maps need, and for files that cannot be decoded.
-        """
-        self._told.value = note(
-            f"Query {shown.query_index} and gallery image {entry.gallery_index}: what in each of the two "
-            "supports their similarity, part by part. The table: what each part adds to the squared distance."
+    def show(self, collection: Collection, model: PartModel | None, query_view: View, entry: Entry) -> None:
+        """Compare a view's query with one of its images; the maps need the network, the table does not."""
+        self._note.value = note_html(
+            f"Query {query_view.query_index} and gallery image {entry.gallery_index}. The maps show what in "
+            "each image supports the similarity of each part. The table shows how much each part adds to the "
+            "squared distance."
         )
-        self._table.value = contribution_table(entry, shown.parts)
+        self._table.value = contribution_table(entry, query_view.parts)
         self._picture.layout.display = "none"
         self.layout.display = ""
         if model is None:
             rule = "part attention needs the network"
-            raise InputError(rule, "features alone", "open a run with its weights")
-        self._picture.value = png(_attention(collection, model, shown, entry.gallery_index), 90)
+            raise InputError(rule, "features without a network", "open a run that has weights")
+        self._picture.value = png(_attention(collection, model, query_view, entry.gallery_index), 90)
         self._picture.layout.display = ""
 
 
-def _attention(collection: Collection, model: torch.nn.Module, shown: View, image: int) -> Figure:
-    query, size = shown.query_index, collection.input_size
+def _attention(collection: Collection, model: PartModel, query_view: View, image: int) -> Figure:
+    query, size = query_view.query_index, collection.input_size
     paths = (collection.query_paths[query], collection.gallery_paths[image])
-    decoded = [decode(path, size) for path in paths]
-    if unreadable := [found for found in decoded if isinstance(found, Unreadable)]:
+    results = [decode(path, size) for path in paths]
+    if unreadable := [result for result in results if isinstance(result, Unreadable)]:
         raise UnreadableError(unreadable)
-    images = ImageStore(np.stack(decoded), next(model.parameters()).device)
+    query_hwc, gallery_hwc = (np.asarray(result) for result in results)
+    images = ImageStore(np.stack([query_hwc, gallery_hwc]), next(model.parameters()).device)
     features_2d = torch.stack([collection.query.features[query], collection.gallery.features[image]])
-    # Each image's maps are of its similarity to the other one.
-    maps_2phw = part_attention(model, images.batch([0, 1]), features_2d.flip(0), parts=shown.parts)
-    similarities_p = part_similarities(features_2d[:1], features_2d[1:], shown.parts)[0]
-    return pair_figure(*decoded, *maps_2phw, shown.parts, similarities_p=similarities_p)
+    # The maps of each image explain its similarity to the other image.
+    query_maps_phw, gallery_maps_phw = part_attention(
+        model, images.batch([0, 1]), features_2d.flip(0), parts=query_view.parts
+    )
+    similarities_p = part_similarities(features_2d[:1], features_2d[1:], query_view.parts)[0]
+    maps = query_maps_phw, gallery_maps_phw
+    return pair_figure(query_hwc, gallery_hwc, *maps, query_view.parts, similarities_p=similarities_p)
 
 
-class Saving(widgets.HBox):
-    """Two buttons and a word on what they wrote to ``out``.
+class SaveButtons(widgets.HBox):
+    """Two buttons that save the displayed list to ``out``, and the name of the saved file."""
 
-    Files are named by query, ranking and, in eight digits, by run, benchmark and filters: lists that differ
-    are other files. Raises InputError where nothing is shown, and where the folder cannot be written.
-    """
+    # File names contain the query, the ranking, and eight digits for run, benchmark and filters, so that
+    # different lists are different files. Saving raises InputError if no list is displayed or the folder
+    # cannot be written.
 
     def __init__(self, out: Path, *, save_picture: Callable[[], object], save_list: Callable[[], object]):
-        self._out, self._told = out, widgets.HTML()
-        picture = widgets.Button(description="save picture (PNG)")
-        listed = widgets.Button(description="save list (CSV)")
-        picture.on_click(lambda _: save_picture())
-        listed.on_click(lambda _: save_list())
-        super().__init__([picture, listed, self._told])
+        self._out, self._note = out, widgets.HTML()
+        picture_button = widgets.Button(description="save picture (PNG)")
+        list_button = widgets.Button(description="save list (CSV)")
+        picture_button.on_click(lambda _: save_picture())
+        list_button.on_click(lambda _: save_list())
+        super().__init__([picture_button, list_button, self._note])
 
-    def forget(self) -> None:
-        """Say nothing of what was saved before."""
-        self._told.value = ""
+    def clear(self) -> None:
+        """Remove the name of the saved file."""
+        self._note.value = ""
 
-    def picture(self, collection: Collection | None, shown: View | None) -> Path:
+    def save_picture(self, collection: Collection | None, query_view: View | None) -> Path:
         """Write a view as PNG, and return the file."""
-        path = self._path(collection, shown, ".png")
-        title = [collection.title, shown.options.described, shown.options.filters]
-        figure = view_figure([shown], collection, title="\n".join(filter(None, title)))
+        collection, query_view, path = self._check(collection, query_view, ".png")
+        title = [collection.title, query_view.options.described, query_view.options.filters]
+        figure = view_figure([query_view], collection, title="\n".join(filter(None, title)))
         return self._write(path, png(figure, 110))
 
-    def listing(self, collection: Collection | None, shown: View | None) -> Path:
+    def save_list(self, collection: Collection | None, query_view: View | None) -> Path:
         """Write a view as CSV, and return the file."""
-        path = self._path(collection, shown, ".csv")
-        # A file's name need not be Unicode.
-        return self._write(path, write_csv(shown, collection).encode("utf-8", "surrogateescape"))
+        collection, query_view, path = self._check(collection, query_view, ".csv")
+        # File names need not be valid Unicode.
+        return self._write(path, write_csv(query_view, collection).encode("utf-8", "surrogateescape"))
 
-    def _path(self, collection: Collection | None, shown: View | None, ending: str) -> Path:
-        self.forget()
-        if shown is None or not shown.entries:
-            raise InputError("a list is saved that shows some image", "none", "choose a query first")
-        options = shown.options
-        words = [f"query{shown.query_index}", options.feature.replace(" ", "-"), options.metric]
+    def _check(
+        self, collection: Collection | None, query_view: View | None, suffix: str
+    ) -> tuple[Collection, View, Path]:
+        """Check that there is a list to save, and return it with the path of its file."""
+        self.clear()
+        if collection is None or query_view is None or not query_view.entries:
+            raise InputError("a saved list has at least one image", "none", "choose a query first")
+        options = query_view.options
+        words = [f"query{query_view.query_index}", options.feature.replace(" ", "-"), options.metric]
         words += ["reranked"] if options.reranked else []
         digest = hashlib.sha256(f"{collection.title} {options}".encode(errors="replace")).hexdigest()
-        return self._out / f"{'-'.join([*words, digest[:8]])}{ending}"
+        return collection, query_view, self._out / f"{'-'.join([*words, digest[:8]])}{suffix}"
 
     def _write(self, path: Path, content: bytes) -> Path:
         write_whole(path, lambda partial: partial.write_bytes(content))
-        self._told.value = note(f"written to {path}")
+        self._note.value = note_html(f"saved to {path}")
         return path
 
 
 def png(figure: Figure, dots_per_inch: int) -> bytes:
-    """A figure as a PNG file's content; the figure is closed."""
+    """Return a figure as the content of a PNG file, and close it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dots_per_inch, bbox_inches="tight", facecolor="white")
     plt.close(figure)

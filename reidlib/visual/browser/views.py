@@ -1,6 +1,6 @@
-"""One query's ranked gallery, with what explains each place: what the ranking browser and its reports show.
+"""The ranked gallery of a query, with the contribution of each part to each distance.
 
-No widget and no figure is made here: a collection of features, a query and some options give a view.
+This module creates no widgets and no figures. A collection of features, a query and options give a view.
 """
 
 from __future__ import annotations
@@ -21,22 +21,30 @@ from reidlib.visual.browser.collection import Collection
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}
 ORDERS = {
-    "index": "in the benchmark's order",
+    "index": "as in the benchmark",
     "worst": "lowest average precision first",
-    "median": "nearest to the median average precision first",
+    "median": "closest to the median average precision first",
     "best": "highest average precision first",
-    "random": "in a random order, drawn once",
+    "random": "random (same every time)",
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a gallery is ranked and what of the list is shown.
+    """How a gallery is ranked, and which images of the list are query_view.
 
-    feature: a branch's name. metric: of ``METRICS``. reranked: by k-reciprocal neighbours.
-    top: how many images are shown. cameras, persons: only gallery images of these; empty for all.
-    show_ignored: junk, and the query's own person in its own camera, too; they have no rank.
-    Raises InputError for a metric that is not there and a ``top`` below 1.
+    Args:
+        feature: Name of a branch.
+        metric: One of ``METRICS``.
+        reranked: Whether the list is re-ranked by k-reciprocal neighbours.
+        top: Number of images.
+        cameras: Show only gallery images of these cameras; empty for all.
+        persons: Show only gallery images of these persons; empty for all.
+        show_ignored: Whether to show junk images and images of the query's person from its own camera. They
+            have no rank.
+
+    Raises:
+        InputError: If the metric is unknown or ``top`` is less than 1.
     """
 
     feature: str = "full"
@@ -50,77 +58,100 @@ class Options:
     def __post_init__(self):
         check_choice(f"the metric is {' or '.join(METRICS)}", self.metric, METRICS)
         if self.top < 1:
-            raise InputError("a ranked list shows at least one image", f"top={self.top}", "ask for more")
+            raise InputError(
+                "a ranked list shows at least one image", f"top={self.top}", "use a larger number"
+            )
 
     @property
     def filters(self) -> str:
-        """What of the list is shown, in words; empty for all that has a rank."""
-        chosen = [
-            f"{name} {', '.join(map(str, wanted))}"
-            for name, wanted in (("camera", self.cameras), ("person", self.persons))
-            if wanted
+        """A description of the filters of the list; empty if all images with a rank are query_view."""
+        filters = [
+            f"{name} {', '.join(map(str, ids))}"
+            for name, ids in (("camera", self.cameras), ("person", self.persons))
+            if ids
         ]
-        return "; ".join([*chosen, *(["ignored images too"] if self.show_ignored else [])])
+        return "; ".join([*filters, *(["with ignored images"] if self.show_ignored else [])])
 
     @property
     def described(self) -> str:
-        """The ranking in words, as in "full feature, Euclidean distance, re-ranked"."""
+        """A description of the ranking, such as "full feature, Euclidean distance"."""
         words = f"{self.feature} feature, {METRICS[self.metric]} distance"
         return words + (", re-ranked by k-reciprocal neighbours" if self.reranked else "")
 
 
 class Entry(NamedTuple):
-    """One gallery image at its place."""
+    """A gallery image of a ranked list.
+
+    Attributes:
+        gallery_index: Index of the image in the gallery.
+        rank: Rank in the whole unfiltered list, from 1; None for an ignored image.
+        distance: Euclidean distance or 1 − cosine; after re-ranking the mixed distance, which has no unit.
+        status: Whether it is a match, another person, a distractor or ignored.
+        person: Person id.
+        camera: Camera id.
+        rank_gain: Number of ranks gained by re-ranking, negative if lost; None without re-ranking.
+        contributions: Contribution of each part to the squared distance before re-ranking, of shape (P,).
+    """
 
     gallery_index: int
-    rank: int | None  # in the whole list, from 1, whatever is filtered; None for an ignored image
-    distance: float  # Euclidean, or 1 − cosine; re-ranked the mixed one, which has no unit
+    rank: int | None
+    distance: float
     status: Status
     person: int
     camera: int
-    moved: int | None  # places towards the top that re-ranking moved it; None without
-    contributions: np.ndarray  # (P,) of each part to the squared distance before any re-ranking
+    rank_gain: int | None
+    contributions: np.ndarray
 
     @property
-    def who(self) -> str:
-        """Whom the image shows, as the beginning of a line; empty for nobody known."""
+    def person_prefix(self) -> str:
+        """The person id as the beginning of a line; empty for junk and distractors."""
         return f"person {self.person}, " if self.person > 0 else ""
 
     @property
-    def shift(self) -> str:
-        """How far re-ranking moved the image, as the end of a rank; empty without re-ranking."""
-        return "" if self.moved is None else f" {moved(self.moved)}"
+    def rank_suffix(self) -> str:
+        """The ranks gained or lost by re-ranking as the end of a line; empty without re-ranking."""
+        return "" if self.rank_gain is None else f" {format_rank_gain(self.rank_gain)}"
 
 
 class View(NamedTuple):
-    """A query and the head of its list."""
+    """A query and the first images of its ranked list.
+
+    Attributes:
+        query_index: Index of the query.
+        person: Person id of the query.
+        camera: Camera id of the query.
+        average_precision: Average precision of the whole list, step rule; NaN without a match.
+        num_matches: Number of matches in the gallery.
+        first_match_rank: Rank of the first match; 0 without a match.
+        entries: The images.
+        parts: The P parts of the compared feature.
+        num_candidates: Number of gallery images that pass the filters.
+        message: A warning in the form of an error message, such as a list without matches; else empty.
+        options: The options of the list.
+    """
 
     query_index: int
     person: int
     camera: int
-    average_precision: float  # of the whole list as it is ranked here, step rule; NaN without a match
+    average_precision: float
     num_matches: int
-    first_match_rank: int  # 0 without a match
+    first_match_rank: int
     entries: tuple[Entry, ...]
-    parts: tuple[FeaturePart, ...]  # of the feature that is compared
-    num_fitting: int  # images of the list that the filters let through
-    message: str  # what is worth knowing of this list, in the form of an error; empty if nothing
+    parts: tuple[FeaturePart, ...]
+    num_candidates: int
+    message: str
     options: Options
 
 
 def reranker(collection: Collection, options: Options) -> KReciprocal:
-    """What re-ranks a collection's queries, for a feature and a metric; see ``reranking``.
-
-    All gallery images take part, junk too, because a method that uses no label cannot know it.
-    """
+    """Fit the re-ranking of a collection's queries for a feature and a metric."""
+    # Junk images take part, because a method without labels cannot recognise them.
     return KReciprocal.fit(*collection.compared(options.feature, options.metric))
 
 
 def view_scores(collection: Collection, options: Options) -> Scores:
-    """The scores of a feature, a metric and perhaps re-ranking over all queries, with the step rule.
-
-    Distances of all pairs are held for re-ranking, 4·Q·G bytes. Raises InputError where no query has a match.
-    """
+    """Compute the scores of all queries, with the step rule, for the ranking that the options describe."""
+    # Re-ranking holds the distances of all pairs in memory, 4·Q·G bytes.
     compared = collection.compared(options.feature, options.metric)
     sides = zip((collection.query, collection.gallery), compared, strict=True)
     query, gallery = (replace(side, features=features) for side, features in sides)
@@ -136,14 +167,23 @@ def view(
     *,
     reranking: KReciprocal | None = None,
 ) -> View:
-    """The list of one query; every gallery image is measured, in some tens of milliseconds for 20,000.
+    """Rank the gallery for one query, which takes some tens of milliseconds for 20,000 images.
 
-    reranking: ``reranker`` of the same feature and metric, where ``options.reranked``. Raises InputError for
-    a query, feature or filter that is not there.
+    Args:
+        collection: The features.
+        query_index: Index of the query.
+        options: The ranking, the number of images and the filters.
+        reranking: The result of ``reranker`` for the same feature and metric, if ``options.reranked``.
+
+    Returns:
+        The view.
+
+    Raises:
+        InputError: If the query or the feature does not exist.
     """
     query, gallery = collection.query, collection.gallery
     if not 0 <= query_index < len(query):
-        raise InputError(f"queries are counted from 0 to {len(query) - 1}", query_index, "choose another")
+        raise InputError(f"query indices are from 0 to {len(query) - 1}", query_index, "choose another query")
     columns = collection.columns(options.feature)
     parts = tuple(part for part in collection.parts if _within(part.columns, columns))
     within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
@@ -153,30 +193,31 @@ def view(
     person, camera = int(query.person_ids[query_index]), int(query.camera_ids[query_index])
     status_g = statuses(person, camera, gallery.person_ids, gallery.camera_ids)
     distances_g = squared_g / 2 if options.metric == "cosine" else np.sqrt(squared_g)
-    order_g = _ranked(squared_g, status_g)
-    moved_g = None
-    if options.reranked:
-        plain_g = _ranks(order_g, status_g)
-        distances_g = reranking.distances(np.array([query_index]))[0].double().numpy()
-        order_g = _ranked(distances_g, status_g)
-        moved_g = plain_g - _ranks(order_g, status_g)
+    order_g = _sorted_indices(squared_g, status_g)
     rank_g = _ranks(order_g, status_g)
+    gain_g = np.zeros_like(rank_g)
+    if options.reranked:
+        assert reranking is not None, "pass reranker(collection, options)"
+        distances_g = reranking.distances(np.array([query_index]))[0].double().numpy()
+        order_g = _sorted_indices(distances_g, status_g)
+        gain_g = rank_g - _ranks(order_g, status_g)
+        rank_g = _ranks(order_g, status_g)
     ranks_m = np.sort(rank_g[status_g == Status.MATCH])
-    shown_g = order_g if options.show_ignored else order_g[status_g[order_g] != Status.IGNORED]
-    shown_g = shown_g[_chosen(gallery, options.persons, options.cameras)[shown_g]]
+    candidates_g = order_g if options.show_ignored else order_g[status_g[order_g] != Status.IGNORED]
+    candidates_g = candidates_g[_filter_mask(gallery, options.persons, options.cameras)[candidates_g]]
     entries = []
-    for index in shown_g[: options.top].tolist():
-        counted = status_g[index] != Status.IGNORED
+    for index in candidates_g[: options.top].tolist():
+        has_rank = status_g[index] != Status.IGNORED
         differences_d = (query_d - gallery_gd[index]).double().square()
         entries.append(
             Entry(
                 index,
-                int(rank_g[index]) if counted else None,
+                int(rank_g[index]) if has_rank else None,
                 float(distances_g[index]),
                 Status(status_g[index]),
                 int(gallery.person_ids[index]),
                 int(gallery.camera_ids[index]),
-                int(moved_g[index]) if options.reranked and counted else None,
+                int(gain_g[index]) if options.reranked and has_rank else None,
                 np.array([float(differences_d[within].sum()) for within in within_p]),
             )
         )
@@ -189,8 +230,8 @@ def view(
         int(ranks_m[0]) if len(ranks_m) else 0,
         tuple(entries),
         parts,
-        len(shown_g),
-        _message(len(ranks_m), len(shown_g), person, camera, options),
+        len(candidates_g),
+        _message(len(ranks_m), len(candidates_g), person, camera, options),
         options,
     )
 
@@ -199,37 +240,37 @@ def _within(inner: slice, outer: slice) -> bool:
     return outer.start <= inner.start and inner.stop <= outer.stop
 
 
-def _ranked(distances_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
-    """Gallery indices in the order that is scored: among equal distances the wrong image before a match."""
+def _sorted_indices(distances_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
+    """Sort gallery indices as for scores: among equal distances, wrong images come before matches."""
     return np.lexsort((np.arange(len(distances_g)), status_g == Status.MATCH, distances_g))
 
 
 def _ranks(order_g: np.ndarray, status_g: np.ndarray) -> np.ndarray:
-    """The rank of each gallery image from 1; that of an ignored one means nothing."""
+    """Return the rank of each gallery image, from 1; the value of an ignored image has no meaning."""
     rank_g = np.empty(len(order_g), np.int64)
     rank_g[order_g] = np.cumsum(status_g[order_g] != Status.IGNORED)
     return rank_g
 
 
-def _chosen(images: Embeddings, persons: Sequence[int], cameras: Sequence[int]) -> np.ndarray:
-    """Boolean (N,): which images are of some persons and cameras; empty for all."""
-    chosen_n = np.ones(len(images), bool)
-    for wanted, ids_n in ((persons, images.person_ids), (cameras, images.camera_ids)):
-        if len(wanted):
-            chosen_n &= np.isin(ids_n, wanted)
-    return chosen_n
+def _filter_mask(images: Embeddings, persons: Sequence[int], cameras: Sequence[int]) -> np.ndarray:
+    """Return which images show the given persons and cameras, bool (N,); an empty filter passes all."""
+    mask_n = np.ones(len(images), bool)
+    for filter_ids, ids_n in ((persons, images.person_ids), (cameras, images.camera_ids)):
+        if len(filter_ids):
+            mask_n &= np.isin(ids_n, filter_ids)
+    return mask_n
 
 
-def _message(num_matches: int, num_fitting: int, person: int, camera: int, options: Options) -> str:
-    if not num_fitting:
-        asked = replace(options, show_ignored=False).filters.replace("; ", " and ")
-        found = f"none of {asked}" if asked else "a gallery of ignored images only"
-        rule = "a list shows gallery images that the filters let through"
-        return str(InputError(rule, found, "widen the filters, or show the ignored ones"))
+def _message(num_matches: int, num_candidates: int, person: int, camera: int, options: Options) -> str:
+    if not num_candidates:
+        filters = replace(options, show_ignored=False).filters.replace("; ", " and ")
+        value = f"none of {filters}" if filters else "only ignored images"
+        rule = "at least one gallery image passes the filters"
+        return str(InputError(rule, value, "relax the filters, or show ignored images"))
     if not num_matches:
-        found = f"no such image for person {person} of camera {camera}"
-        rule = "a query is scored where its person is in the gallery from another camera"
-        return str(InputError(rule, found, "look at the list, or choose another query"))
+        rule = "a query has scores only if another camera shows its person in the gallery"
+        value = f"no such image for person {person} of camera {camera}"
+        return str(InputError(rule, value, "use the list without scores, or choose another query"))
     return ""
 
 
@@ -241,54 +282,65 @@ def query_order(
     cameras: Sequence[int] = (),
     seed: int = 0,
 ) -> np.ndarray:
-    """Indices of the queries of some persons and cameras (empty for all), in one of ``ORDERS``.
+    """Filter and sort the queries.
 
-    Where the order is one of average precision, queries without a match come last. It is that of the full
-    feature's Euclidean distance, whatever is shown, so that the order stays while features are compared.
+    Args:
+        collection: The features.
+        order: One of ``ORDERS``. Average precision is always that of the full feature's Euclidean distance,
+            so that the order does not change with the displayed feature. Queries without a match come last.
+        persons: Person ids of the queries; empty for all.
+        cameras: Camera ids of the queries; empty for all.
+        seed: Seed of the random order.
+
+    Returns:
+        Indices of the queries.
+
+    Raises:
+        InputError: If the order is unknown.
     """
-    check_choice(f"queries are ordered by one of {', '.join(ORDERS)}", order, ORDERS, "name one")
+    check_choice(f"queries are ordered by one of {', '.join(ORDERS)}", order, ORDERS)
     query = collection.query
-    indices = np.flatnonzero(_chosen(query, persons, cameras))
+    indices = np.flatnonzero(_filter_mask(query, persons, cameras))
     if order == "index":
         return indices
     if order == "random":
-        # Drawn for all queries, so that a filter takes some away and leaves the others' order.
+        # The order is drawn for all queries, so that filters do not change it.
         place_q = np.random.default_rng(seed).permutation(len(query))
         return indices[np.argsort(place_q[indices])]
     precision_q = collection.average_precision
     middle = np.nanmedian(precision_q) if np.isfinite(precision_q).any() else 0.0
     keys = {"worst": precision_q, "best": -precision_q, "median": np.abs(precision_q - middle)}
-    return indices[np.argsort(keys[order][indices], kind="stable")]  # NaN last
+    return indices[np.argsort(keys[order][indices], kind="stable")]  # NaN is last
 
 
 def bar_colours(parts: Sequence[FeaturePart]) -> list[str]:
-    """Two dark tones in turn, kind by kind: a frame's colours have a meaning that no part has."""
+    """Return a colour per part: two dark tones that alternate between kinds, unlike the colours of frames."""
     kinds = list(dict.fromkeys(part.kind for part in parts))
     return [("#333333", "#8C8C8C")[kinds.index(part.kind) % 2] for part in parts]
 
 
-def moved(places: int) -> str:
-    """How far re-ranking moved an image: a sign and the number of places."""
-    return "=" if places == 0 else f"{'▲' if places > 0 else '▼'}{abs(places)}"
+def format_rank_gain(ranks: int) -> str:
+    """Format the ranks that re-ranking gained or lost for an image, such as "▲3"."""
+    return "=" if ranks == 0 else f"{'▲' if ranks > 0 else '▼'}{abs(ranks)}"
 
 
-def write_csv(shown: View, collection: Collection) -> str:
-    """A view as CSV, one line for each image, with each part's contribution to the squared distance."""
+def write_csv(query_view: View, collection: Collection) -> str:
+    """Return a view as CSV: a line per image, with each part's contribution to the squared distance."""
     columns = {
-        "query": collection.query_paths[shown.query_index],
-        "rank": [entry.rank for entry in shown.entries],
-        "image": [collection.gallery_paths[entry.gallery_index] for entry in shown.entries],
-        "status": [entry.status.name.lower() for entry in shown.entries],
-        "distance": [f"{entry.distance:.6g}" for entry in shown.entries],
-        "person": [entry.person for entry in shown.entries],
-        "camera": [entry.camera for entry in shown.entries],
-        "moved": [entry.moved for entry in shown.entries],
-        "ranking": shown.options.described,
-        "filters": shown.options.filters,
+        "query": collection.query_paths[query_view.query_index],
+        "rank": [entry.rank for entry in query_view.entries],
+        "image": [collection.gallery_paths[entry.gallery_index] for entry in query_view.entries],
+        "status": [entry.status.name.lower() for entry in query_view.entries],
+        "distance": [f"{entry.distance:.6g}" for entry in query_view.entries],
+        "person": [entry.person for entry in query_view.entries],
+        "camera": [entry.camera for entry in query_view.entries],
+        "moved": [entry.rank_gain for entry in query_view.entries],
+        "ranking": query_view.options.described,
+        "filters": query_view.options.filters,
         "of": collection.title,
     }
-    for place, part in enumerate(shown.parts):
+    for index, part in enumerate(query_view.parts):
         name = f"squared distance of {part.name}"
-        columns[name] = [f"{entry.contributions[place]:.6g}" for entry in shown.entries]
-    table = pd.DataFrame(columns, index=range(len(shown.entries)), dtype=object)
+        columns[name] = [f"{entry.contributions[index]:.6g}" for entry in query_view.entries]
+    table = pd.DataFrame(columns, index=range(len(query_view.entries)), dtype=object)
     return table.to_csv(index=False, lineterminator="\r\n")

@@ -1,4 +1,4 @@
-"""Arrays in, figure out: every picture of the notebooks."""
+"""The figures of the notebooks: every function takes arrays or tables and returns a matplotlib figure."""
 
 from reidlib.visual.figures import ablations, images, models, scores, training
 

@@ -1,4 +1,4 @@
-"""Images in rows: grids, ranked lists, one person under worse boxes; and what counts and sizes they have."""
+"""Figures of images: grids, ranked lists and perturbations; and of their counts and sizes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from reidlib.data.synthetic.render import preview
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation
 from reidlib.visual import PALETTE, STATUS
 
-_BINS = 24  # of a histogram whose values are not whole
-_SHOWN = 9  # images of a kept list
+_BINS = 24  # of a histogram of values that are not integers
+_IMAGES_PER_QUERY = 9
 
 
 def show_image(axes: Axes, image_hwc: np.ndarray) -> None:
-    """An image (H, W, 3) without ticks or frame."""
+    """Draw an image without ticks and frame.
+
+    Args:
+        axes: The axes to draw on.
+        image_hwc: Image of shape (H, W, 3).
+    """
     axes.imshow(image_hwc, interpolation="lanczos")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
@@ -34,31 +39,41 @@ def panel_grid(
     size: tuple[float, float],
     margin: tuple[float, float] = (0, 0),
     *,
-    most: int = 3,
-    **shared: bool,
+    max_columns: int = 3,
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of ``count`` panels, at most ``most`` in a line, and its axes (lines, columns).
+    """Create a figure with a grid of panels.
 
-    size: of a panel, margin: of the figure around them, in inches. shared: ``sharex`` and ``sharey``.
+    Args:
+        count: Number of panels.
+        size: Width and height of one panel in inches.
+        margin: Width and height in inches that are added to the figure.
+        max_columns: Largest number of panels in a row.
+        sharex: Whether all panels share one x axis.
+        sharey: Whether all panels share one y axis.
+
+    Returns:
+        The figure and its axes of shape (rows, columns). Axes beyond ``count`` are removed.
     """
-    columns = min(most, count)
-    lines = -(-count // columns)
-    inches = (size[0] * columns + margin[0], size[1] * lines + margin[1])
-    figure, grid = plt.subplots(lines, columns, figsize=inches, squeeze=False, **shared)
+    columns = min(max_columns, count)
+    rows = -(-count // columns)
+    inches = (size[0] * columns + margin[0], size[1] * rows + margin[1])
+    figure, grid = plt.subplots(rows, columns, figsize=inches, squeeze=False, sharex=sharex, sharey=sharey)
     for unused in grid.flat[count:]:
         unused.remove()
     return figure, grid
 
 
-def in_lines(groups: Iterable[list], longest: int = 11) -> list[list]:
-    """Groups joined to lines of at most ``longest`` entries where that is possible: none is ever broken."""
-    lines: list[list] = []
+def pack_groups(groups: Iterable[list], max_length: int = 11) -> list[list]:
+    """Join consecutive groups to rows of at most ``max_length`` entries, without ever splitting a group."""
+    rows: list[list] = []
     for group in groups:
-        if lines and len(lines[-1]) + len(group) <= longest:
-            lines[-1] = lines[-1] + group
+        if rows and len(rows[-1]) + len(group) <= max_length:
+            rows[-1] = rows[-1] + group
         else:
-            lines.append(group)
-    return lines
+            rows.append(group)
+    return rows
 
 
 def image_grid(
@@ -70,19 +85,26 @@ def image_grid(
     height: float = 1.3,
     blocks: int = 1,
 ) -> Figure:
-    """Images (H, W, 3) uint8 in rows and columns, labelled at their left and top.
+    """Draw images in rows and columns with labels at the left and at the top.
 
-    images: one sequence a row; rows may differ in length. titles: over each image, a sequence a row.
-    height: of one image, in inches.
-    blocks: equal groups of columns with a gap between them.
+    Args:
+        images: One sequence of uint8 images of shape (H, W, 3) per row; rows may differ in length.
+        rows: A label per row, at its left.
+        columns: A label per column, at its top.
+        titles: Instead of ``columns``, the titles of the images, one sequence per row.
+        height: Height of an image in inches.
+        blocks: Number of equal groups of columns, which are separated by gaps.
+
+    Returns:
+        The figure.
     """
-    wide = max(map(len, images))
+    num_columns = max(map(len, images))
     ratio = images[0][0].shape[1] / images[0][0].shape[0]
     margin = 0.09 * max((len(row) for row in rows), default=0)
-    # A gap between blocks is a narrow column of its own, which stays empty.
-    block = [height * ratio] * (wide // blocks)
+    # A gap between blocks is a narrow, empty column.
+    block = [height * ratio] * (num_columns // blocks)
     widths = block + [0.25 * height * ratio, *block] * (blocks - 1)
-    slots = [column + column // len(block) for column in range(wide)]
+    slots = [column + column // len(block) for column in range(num_columns)]
     figure, cells = plt.subplots(
         len(images),
         len(widths),
@@ -91,31 +113,39 @@ def image_grid(
         width_ratios=widths,
         layout="constrained",
     )
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
     for axes in cells.flat:
         axes.set_visible(False)
     grid = cells[:, slots]
-    for line, row in zip(grid, images, strict=True):
-        for axes, image_hwc in zip(line, row, strict=False):
+    for axes_row, image_row in zip(grid, images, strict=True):
+        for axes, image_hwc in zip(axes_row, image_row, strict=False):
             axes.set_visible(True)
             show_image(axes, image_hwc)
-    for line, label in zip(grid, rows, strict=False):
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    for line, labels in zip(grid, titles or [columns], strict=False):
-        for axes, label in zip(line, labels, strict=False):
+    for axes_row, label in zip(grid, rows, strict=False):
+        axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    for axes_row, labels in zip(grid, titles or [columns], strict=False):
+        for axes, label in zip(axes_row, labels, strict=False):
             axes.set_title(label, fontsize=9, fontweight="normal", loc="left" if titles else "center")
     return figure
 
 
 def factor_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Figure:
-    """The same images of one person, a row for each factor and a block for each of its values."""
+    """Draw images of one person under every perturbation of the embedded benchmark.
+
+    Args:
+        identity: Number of the rendered person.
+        cameras: Numbers of the cameras; each contributes one image per value of a factor.
+
+    Returns:
+        The figure: a row per factor and a block of images per value.
+    """
     images, titles = [], []
     for factor, values in PERTURBATIONS.items():
-        conditions = [Perturbation(factor, value).factors for value in values]
-        shown = [preview(identity, camera, factors)[0] for factors in conditions for camera in cameras]
-        images.append([image_chw.transpose(1, 2, 0) for image_chw in shown])
-        marks = [marked(factor, value) for value in values]
-        titles.append([text for mark in marks for text in (mark, *[""] * (len(cameras) - 1))])
+        perturbed = [Perturbation(factor, value).factors for value in values]
+        previews = [preview(identity, camera, factors)[0] for factors in perturbed for camera in cameras]
+        images.append([image_chw.transpose(1, 2, 0) for image_chw in previews])
+        labels = [marked(factor, value) for value in values]
+        titles.append([text for label in labels for text in (label, *[""] * (len(cameras) - 1))])
     blocks = len(next(iter(PERTURBATIONS.values())))
     return image_grid(images, rows=list(TITLES.values()), titles=titles, blocks=blocks)
 
@@ -133,75 +163,89 @@ def ranked_lists(
     bar_colours: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
-    """Queries at the left, their ranked gallery images at the right, each framed by what it is.
+    """Draw queries at the left and their ranked gallery images at the right.
 
-    queries: images (H, W, 3), None where the row before is continued; lists: of each row, the ranked
-    images; statuses: "match", "other", "distractor" or "ignored" for each, drawn as colour, sign and word;
-    labels: beside each query; captions: below each image (distance, camera); ranks: above each, its place
-    where that is not its rank; bars: below each, values (P,) of as many names and colours, all on one scale.
+    The frame, the symbol and the word at a gallery image show its status.
+
+    Args:
+        queries: An image of shape (H, W, 3) per row; None if the row continues the list of the row before.
+        lists: The ranked images of each row, of shape (H, W, 3).
+        statuses: "match", "other", "distractor" or "ignored" for each ranked image.
+        labels: A label per row, beside the query.
+        captions: Text below each ranked image, such as its distance and camera.
+        ranks: Text above each ranked image; by default its position in the row, from 1.
+        bars: Values of shape (P,) for a bar chart below each ranked image; all charts have one scale.
+        bar_names: Names of the P bars.
+        bar_colours: Colours of the P bars.
+        title: Title of the figure.
+
+    Returns:
+        The figure.
     """
-    wide = max(1, *map(len, lists))
-    ratio = queries[0].shape[1] / queries[0].shape[0]
+    num_columns = max(1, *map(len, lists))
+    first_query = queries[0]
+    assert first_query is not None, "the first row cannot continue another row"
+    ratio = first_query.shape[1] / first_query.shape[0]
     height = 1.5
     bar_height = 0 if bars is None else max(0.5, 0.075 * len(bar_names))
-    lines = 1 if bars is None else 2
-    across = (wide + 1.4) * max(height * ratio, 0.92) + 1.2
-    size = (across, len(queries) * (height + 0.55 + bar_height) + 0.4)
+    rows_per_query = 1 if bars is None else 2
+    width = (num_columns + 1.4) * max(height * ratio, 0.92) + 1.2
+    size = (width, len(queries) * (height + 0.55 + bar_height) + 0.4)
     figure, grid = plt.subplots(
-        lines * len(queries),
-        wide + 1,
+        rows_per_query * len(queries),
+        num_columns + 1,
         figsize=size,
         squeeze=False,
-        width_ratios=[1.25] + [1] * wide,
-        height_ratios=[height, bar_height][:lines] * len(queries),
+        width_ratios=[1.25] + [1] * num_columns,
+        height_ratios=[height, bar_height][:rows_per_query] * len(queries),
         layout="constrained",
     )
     longest = max((float(np.max(values)) for row in bars or () for values in row), default=0) or 1
-    for number, (query, row, states) in enumerate(zip(queries, lists, statuses, strict=True)):
-        line = grid[lines * number]
+    for number, (query, images, row_statuses) in enumerate(zip(queries, lists, statuses, strict=True)):
+        axes_row = grid[rows_per_query * number]
         if query is None:
-            line[0].set_visible(False)
+            axes_row[0].set_visible(False)
         else:
-            show_image(line[0], query)
-        line[0].set_ylabel(labels[number], rotation=0, ha="right", va="center", fontsize=9)
-        for place, (axes, image, state) in enumerate(zip(line[1:], row, states, strict=False)):
-            colour, words = STATUS[state]
+            show_image(axes_row[0], query)
+        axes_row[0].set_ylabel(labels[number], rotation=0, ha="right", va="center", fontsize=9)
+        for index, (axes, image, status) in enumerate(zip(axes_row[1:], images, row_statuses, strict=False)):
+            colour, text = STATUS[status]
             show_image(axes, image)
             frame = Rectangle(
                 (0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=colour, clip_on=False
             )
             axes.add_patch(frame)
-            rank = ranks[number][place] if ranks else str(place + 1)
+            rank = ranks[number][index] if ranks else str(index + 1)
             axes.set_title(rank, fontsize=9, fontweight="normal", pad=3)
-            words += f"\n{captions[number][place]}" if captions else ""
-            axes.set_xlabel(words, fontsize=8, color=colour, fontweight="bold", labelpad=3)
-        for axes in line[1 + len(row) :]:
+            text += f"\n{captions[number][index]}" if captions else ""
+            axes.set_xlabel(text, fontsize=8, color=colour, fontweight="bold", labelpad=3)
+        for axes in axes_row[1 + len(images) :]:
             axes.set_visible(False)
         if bars is not None:
-            _bars_below(grid[2 * number + 1], bars[number], longest, bar_names, bar_colours)
+            _draw_bars(grid[2 * number + 1], bars[number], longest, bar_names, bar_colours)
     grid[0][0].set_title("query", fontsize=9, pad=3)
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold", parse_math=False)  # a folder's name may hold $
+        figure.suptitle(title, fontsize=11, fontweight="bold", parse_math=False)  # a path may contain $
     return figure
 
 
-def _bars_below(
-    line: Sequence[Axes],
+def _draw_bars(
+    axes_row: Sequence[Axes],
     values: Sequence[np.ndarray],
     longest: float,
     names: Sequence[str],
     colours: Sequence[str],
 ) -> None:
-    """A row of bar charts under a row of images, with names at the left of the first."""
-    for place, axes in enumerate(line):
-        if not 1 <= place <= len(values):
+    """Draw a bar chart under each image of a row, with the names at the left of the first chart."""
+    for column, axes in enumerate(axes_row):
+        if not 1 <= column <= len(values):
             axes.set_visible(False)
             continue
-        axes.barh(range(len(names)), values[place - 1], 0.8, color=list(colours))
+        axes.barh(range(len(names)), values[column - 1], 0.8, color=list(colours))
         axes.set(xlim=(0, longest), xticks=[], ylim=(len(names) - 0.4, -0.6))
         for side in ("top", "right", "bottom"):
             axes.spines[side].set_visible(False)
-        axes.set_yticks(range(len(names)), names if place == 1 else [""] * len(names), fontsize=7)
+        axes.set_yticks(range(len(names)), names if column == 1 else [""] * len(names), fontsize=7)
         axes.tick_params(axis="y", length=0, pad=2)
         axes.grid(visible=False)
 
@@ -215,17 +259,26 @@ def ranked_lists_at(
     *,
     title: str = "",
 ) -> Figure:
-    """The kept ranked lists of a run at ``places`` in their order, which goes from the worst to the best.
+    """Draw some of the ranked lists that are stored with a run, with up to nine images each.
 
-    lists: ``evaluate.ranked_lists_of(run)``; query_nhwc, gallery_nhwc: the splits' images;
-    average_precision: of each query. Nine images a query, fewer where the list ends before.
+    Args:
+        places: Positions in ``lists``, which are sorted from the worst to the best average precision.
+        lists: The lists of L queries, from ``experiments.evaluate.ranked_lists_of``.
+        query_nhwc: All Q query images of the benchmark, of shape (Q, H, W, 3).
+        gallery_nhwc: All G gallery images of the benchmark, of shape (G, H, W, 3).
+        average_precision: Average precision of all Q queries, between 0 and 1.
+        title: Title of the figure.
+
+    Returns:
+        The figure, with a row per list.
     """
     images, statuses = [], []
     for place in places:
-        indices = lists["gallery_indices"][place, :_SHOWN]
-        there = indices >= 0  # −1: the list ended
-        images.append(gallery_nhwc[indices[there]])
-        statuses.append([tuple(STATUS)[status] for status in lists["statuses"][place, :_SHOWN][there]])
+        indices = lists["gallery_indices"][place, :_IMAGES_PER_QUERY]
+        valid = indices >= 0  # −1: the list has ended
+        images.append(gallery_nhwc[indices[valid]])
+        codes = lists["statuses"][place, :_IMAGES_PER_QUERY][valid]
+        statuses.append([tuple(STATUS)[code] for code in codes])
     queries = [lists["query_indices"][place] for place in places]
     labels = [f"AP {100 * average_precision[query]:.0f}" for query in queries]
     return ranked_lists(
@@ -236,7 +289,18 @@ def ranked_lists_at(
 def heatmap(
     values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, label: str
 ) -> Figure:
-    """A table (rows, columns) of counts as colours with the numbers written in."""
+    """Draw a table of counts as coloured cells with the numbers written in.
+
+    Args:
+        values: Counts as integers of shape (R, C).
+        rows: Names of the R rows.
+        columns: Names of the C columns.
+        title: Title of the figure.
+        label: Label of the colour bar.
+
+    Returns:
+        The figure.
+    """
     figure, axes = plt.subplots(figsize=(0.75 * len(columns) + 2.5, 0.42 * len(rows) + 1.3))
     sns.heatmap(
         values, annot=True, fmt="d", cmap="Blues", linewidths=1, ax=axes,
@@ -248,23 +312,31 @@ def heatmap(
 
 
 def histograms(panels: Mapping[str, Mapping[str, np.ndarray]], *, ylabel: str = "share of images") -> Figure:
-    """One panel for each quantity, one outline for each group; every group's bars add up to one."""
+    """Draw the distribution of several quantities over groups of images.
+
+    Args:
+        panels: Quantity to group to values of shape (N,). Each quantity has a panel, each group an outline.
+        ylabel: Label of the y axis.
+
+    Returns:
+        The figure. The bars of a group add up to 1. Integers within a range of 40 have a bar each.
+    """
     figure, grid = panel_grid(len(panels), (3.5, 2.5))
     for axes, (name, groups) in zip(grid.flat, panels.items(), strict=False):
         values = np.concatenate([np.asarray(group, dtype=float) for group in groups.values()])
         low, high = float(values.min()), float(values.max())
-        whole = np.allclose(values, np.round(values)) and high - low <= 40
-        edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high or 1.0, _BINS + 1)
+        are_integers = np.allclose(values, np.round(values)) and high - low <= 40
+        edges = np.arange(low - 0.5, high + 1) if are_integers else np.linspace(low, high or 1.0, _BINS + 1)
         for (label, group), colour in zip(groups.items(), PALETTE, strict=False):
             share = np.full(len(group), 1 / max(len(group), 1))
             axes.hist(group, edges, weights=share, histtype="stepfilled", alpha=0.25, color=colour)
             axes.hist(group, edges, weights=share, histtype="step", color=colour, label=label, linewidth=1.5)
         axes.set_xlabel(name)
-        if whole:
-            axes.set_xlim(min(low, high - 4) - 0.7, high + 0.7)  # a single value is still a bar, not a wall
+        if are_integers:
+            axes.set_xlim(min(low, high - 4) - 0.7, high + 0.7)  # keeps the bar of a single value narrow
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for line in grid:
-        line[0].set_ylabel(ylabel)
+    for axes_row in grid:
+        axes_row[0].set_ylabel(ylabel)
     if any(len(groups) > 1 for groups in panels.values()):
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

@@ -1,4 +1,4 @@
-"""Pictures of models: the parts that they see, and the units that a training switched off."""
+"""Figures of models: the body parts that they pool, and the input units that training switched off."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from reidlib.visual import GREEN, INK, ORANGE, PALETTE
-from reidlib.visual.figures.images import in_lines, panel_grid, show_image
+from reidlib.visual.figures.images import pack_groups, panel_grid, show_image
 
 
 def kind_colour(kind: str) -> str:
-    """The colour of a kind of parts, and of its branch, in every figure; beyond seven levels they repeat."""
+    """Return the colour that a kind of parts and its branch have in every figure.
+
+    Args:
+        kind: "global", "local", "level 1", "level 2" and so on; any other name gets the text colour.
+
+    Returns:
+        The colour as a hexadecimal code. The colours of the levels repeat after seven.
+    """
     if kind.startswith("level "):
         return PALETTE[(int(kind.removeprefix("level ")) - 1) % len(PALETTE)]
     return {"global": GREEN, "local": ORANGE}.get(kind, INK)
@@ -24,7 +32,17 @@ def kind_colour(kind: str) -> str:
 def striped_image(
     image_hwc: np.ndarray, rows: Sequence[tuple[int, int]], map_height: int, names: Sequence[str]
 ) -> Figure:
-    """An image with the stripes that the local streams see, given as rows of a map of ``map_height`` rows."""
+    """Draw an image with the stripes that JLML's local streams see.
+
+    Args:
+        image_hwc: Image of shape (H, W, 3).
+        rows: First row and row past the last of each stripe, on a feature map.
+        map_height: Height of that feature map in rows.
+        names: Names of the stripes.
+
+    Returns:
+        The figure.
+    """
     height, width = image_hwc.shape[:2]
     figure, axes = plt.subplots(figsize=(4.2, 3.6))
     show_image(axes, image_hwc)
@@ -39,33 +57,42 @@ def striped_image(
 
 
 def part_pictures(image_hwc: np.ndarray, parts: Sequence[tuple[int, int]], stripes: int) -> Figure:
-    """An image once for each part of a pyramid: the part framed, the rest pale, grouped by level.
+    """Draw an image once for each part of a pyramid, with the part framed and the rest pale.
 
-    parts: (first, stop) of ``stripes`` stripes, fine to coarse, as ``models.parts.pyramid_parts`` gives.
+    Args:
+        image_hwc: Image of shape (H, W, 3).
+        parts: First stripe and stripe past the last of each part, from fine to coarse, as
+            ``models.parts.pyramid_parts`` returns them.
+        stripes: Number of stripes of the pyramid.
+
+    Returns:
+        The figure, with the parts grouped by level.
     """
     levels = dict.fromkeys(stop - first for first, stop in parts)
-    lines = in_lines([[part for part in parts if part[1] - part[0] == level] for level in levels])
+    rows = pack_groups([[part for part in parts if part[1] - part[0] == level] for level in levels])
     height, width = image_hwc.shape[:2]
-    tall, gap = 2.0, 0.4  # of an image and between levels, in inches and widths
-    wide = tall * width / height
-    columns = max(len(line) + gap * (len({stop - first for first, stop in line}) - 1) for line in lines)
-    size = (1.12 * columns * wide + 0.1, len(lines) * (tall + 0.45))
+    image_height, gap = 2.0, 0.4  # in inches; gap between levels, in widths of an image
+    image_width = image_height * width / height
+    columns = max(len(row) + gap * (len({stop - first for first, stop in row}) - 1) for row in rows)
+    size = (1.12 * columns * image_width + 0.1, len(rows) * (image_height + 0.45))
     figure = plt.figure(figsize=size, layout="none")
     pale = (255 - 0.25 * (255 - image_hwc.astype(float))).astype(np.uint8)
-    for number, line in enumerate(lines):
-        bottom = size[1] - (number + 1) * (tall + 0.45) + 0.05
-        left = 0.05
-        for place, (first, stop) in enumerate(line):
+    for number, row in enumerate(rows):
+        y = size[1] - (number + 1) * (image_height + 0.45) + 0.05
+        x = 0.05
+        for index, (first, stop) in enumerate(row):
             level = stop - first
-            left += gap * wide if place and first == 0 else 0
-            axes = figure.add_axes((left / size[0], bottom / size[1], wide / size[0], tall / size[1]))
-            left += 1.12 * wide
-            top, low = (round(edge * height / stripes) for edge in (first, stop))
-            shown = pale.copy()
-            shown[top:low] = image_hwc[top:low]
-            show_image(axes, shown)
+            x += gap * image_width if index and first == 0 else 0
+            bounds = (x / size[0], y / size[1], image_width / size[0], image_height / size[1])
+            axes = figure.add_axes(bounds)
+            x += 1.12 * image_width
+            top, bottom = (round(edge * height / stripes) for edge in (first, stop))
+            framed = pale.copy()
+            framed[top:bottom] = image_hwc[top:bottom]
+            show_image(axes, framed)
             colour = kind_colour(f"level {level}")
-            box = Rectangle((-0.5, top - 0.5), width, low - top, fill=False, ec=colour, lw=2.5, clip_on=False)
+            frame = {"fill": False, "ec": colour, "lw": 2.5, "clip_on": False}
+            box = Rectangle((-0.5, top - 0.5), width, bottom - top, **frame)
             axes.add_patch(box)
             if first == 0:
                 axes.set_title(f"level {level}", color=colour, fontsize=10, loc="left", pad=4)
@@ -75,10 +102,15 @@ def part_pictures(image_hwc: np.ndarray, parts: Sequence[tuple[int, int]], strip
 def part_diagrams(
     image_hwc: np.ndarray, pyramids: Mapping[str, tuple[Sequence[tuple[int, int]], int]]
 ) -> Figure:
-    """For each pyramid the image, cut where a part ends, and beside it a bar for each part, a column a level.
+    """Draw the parts of several pyramids as bars beside an image.
 
-    pyramids: name -> (parts, stripes), parts as in ``part_pictures``. Overlapping parts of a level take turns
-    in as many columns as it needs. Three pyramids stand in a line.
+    Args:
+        image_hwc: Image of shape (H, W, 3).
+        pyramids: Name to parts and number of stripes, both as in ``part_pictures``.
+
+    Returns:
+        The figure, with three pyramids in a row. Lines on an image show where parts end. The bars of a level
+        share a colour; overlapping parts of a level are in separate columns.
     """
     height, width = image_hwc.shape[:2]
     bar, gap = 0.042 * height, 0.035 * height
@@ -90,13 +122,13 @@ def part_diagrams(
         axes.hlines(edges, -0.5, width - 0.5, color="white", linewidth=1.2)
         left = width + gap
         for level in dict.fromkeys(stop - first for first, stop in parts):
-            of_level = [first for first, stop in parts if stop - first == level]
-            turns = min(level, len(of_level))  # parts nearer than ``level`` stripes overlap
+            first_stripes = [first for first, stop in parts if stop - first == level]
+            columns = min(level, len(first_stripes))  # parts less than ``level`` stripes apart overlap
             colour = kind_colour(f"level {level}")
-            for first in of_level:
-                corner = (left + first % turns * bar, first * height / stripes + 1)
+            for first in first_stripes:
+                corner = (left + first % columns * bar, first * height / stripes + 1)
                 axes.add_patch(Rectangle(corner, 0.7 * bar, level * height / stripes - 3, color=colour, lw=0))
-            left += turns * bar + gap
+            left += columns * bar + gap
         axes.set(xlim=(-0.5, width + 0.84 * height), ylim=(height - 0.5, -0.5))
         axes.set_title(f"{name}\n{len(parts)} part{'s' if len(parts) > 1 else ''}", fontsize=10, loc="left")
     return figure
@@ -105,9 +137,15 @@ def part_diagrams(
 def stripe_diagrams(
     image_hwc: np.ndarray, stripes: Mapping[str, Sequence[tuple[int, int]]], map_height: int
 ) -> Figure:
-    """For each name the image and beside it a bar for each stripe, neighbours in turn in two columns.
+    """Draw the stripes of several models as bars beside an image.
 
-    stripes: name -> rows (first, past the last) of a map of ``map_height`` rows.
+    Args:
+        image_hwc: Image of shape (H, W, 3).
+        stripes: Name to the first row and the row past the last of each stripe, on a feature map.
+        map_height: Height of that feature map in rows.
+
+    Returns:
+        The figure, with a panel per name. The bars of neighbouring stripes alternate between two columns.
     """
     height, width = image_hwc.shape[:2]
     bar = 0.1 * height
@@ -115,28 +153,33 @@ def stripe_diagrams(
     for axes, (name, rows) in zip(panels[0], stripes.items(), strict=True):
         show_image(axes, image_hwc)
         for index, (first, last) in enumerate(rows):
-            top, low = (edge * height / map_height for edge in (first, last))
+            top, bottom = (edge * height / map_height for edge in (first, last))
             corner = (width + 0.04 * height + index % 2 * bar, top)
-            axes.add_patch(Rectangle(corner, 0.8 * bar, low - top - 1, color=PALETTE[index % 2], lw=0))
+            axes.add_patch(Rectangle(corner, 0.8 * bar, bottom - top - 1, color=PALETTE[index % 2], lw=0))
         axes.set(xlim=(-0.5, width + 0.3 * height), ylim=(height - 0.5, -0.5))
         axes.set_title(name, fontsize=10, loc="left")
     return figure
 
 
 def input_norm_plot(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
-    """Norms of a layer's input units, as shares of the largest, sorted; on a logarithmic scale.
+    """Draw the sorted weight norms of a layer's input units on a logarithmic scale.
 
-    panels: title -> row -> norms (C,) or (P, C). What lies below ``threshold`` counts as switched off.
+    Args:
+        panels: Title of a panel to model to norms of shape (C,), or (P, C) for a layer of P stripes.
+        threshold: Share of the layer's largest norm below which a unit counts as switched off.
+
+    Returns:
+        The figure. Norms are shares of the largest norm of the layer.
     """
     figure, grid = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(4.6 * len(panels), 4.6))
-    for axes, (title, lines) in zip(grid[0], panels.items(), strict=True):
-        for index, (name, norms_c) in enumerate(lines.items()):
+    for axes, (title, norms_by_model) in zip(grid[0], panels.items(), strict=True):
+        for index, (name, norms_c) in enumerate(norms_by_model.items()):
             shares = np.sort(norms_c.ravel() / norms_c.max())[::-1]
-            off = int((shares < threshold).sum())
+            num_off = int((shares < threshold).sum())
             axes.plot(
                 100 * (np.arange(len(shares)) + 0.5) / len(shares), np.maximum(shares, 1e-6),
                 color=PALETTE[index % len(PALETTE)], linestyle=("-", "--", "-.", ":")[index % 4],
-                label=f"{name}: {off} of {len(shares)} off",
+                label=f"{name}: {num_off} of {len(shares)} off",
             )  # fmt: skip
         axes.axhline(threshold, color=INK, linewidth=1, linestyle=":")
         axes.set(title=title, xlabel="input units, strongest first (%)", yscale="log", xlim=(0, 100))
@@ -146,31 +189,37 @@ def input_norm_plot(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold
 
 
 def which_switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
-    """Every input unit in its place: its norm as a share of the layer's largest, as a colour; grey: off.
+    """Draw the weight norm of every input unit of a layer as a colour, in the order of the units.
 
-    panels: title -> row -> norms (C,), or (P, C) for a layer of P stripes, which then stand side by side.
+    Args:
+        panels: Title of a panel to model to norms of shape (C,), or (P, C) for a layer of P stripes, which
+            are drawn side by side.
+        threshold: Share of the layer's largest norm below which a unit is grey: it is switched off.
+
+    Returns:
+        The figure, with a row of cells per model.
     """
-    rows = list(next(iter(panels.values())))
+    names = list(next(iter(panels.values())))
     figure, grid = plt.subplots(
-        len(panels), 1, squeeze=False, figsize=(9.2, len(panels) * (0.3 * len(rows) + 1.2))
+        len(panels), 1, squeeze=False, figsize=(9.2, len(panels) * (0.3 * len(names) + 1.2))
     )
+    norm = LogNorm(threshold, 1)
     colours = plt.get_cmap("viridis").with_extremes(under="#D9D9D9")
-    for axes, (title, lines) in zip(grid[:, 0], panels.items(), strict=True):
-        shares = np.stack([(norms / norms.max()).reshape(-1) for norms in lines.values()])
-        drawn = axes.imshow(
-            shares, cmap=colours, norm=LogNorm(threshold, 1), aspect="auto", interpolation="nearest"
-        )
-        shape = next(iter(lines.values())).shape
-        for index in range(shape[0] if len(shape) > 1 else 0):
-            left = index * shape[1] - 0.5
+    for axes, (title, norms_by_model) in zip(grid[:, 0], panels.items(), strict=True):
+        shares = np.stack([(norms / norms.max()).reshape(-1) for norms in norms_by_model.values()])
+        axes.imshow(shares, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+        *stripes, units = next(iter(norms_by_model.values())).shape
+        for index in range(stripes[0] if stripes else 0):
+            left = index * units - 0.5
             axes.axvline(left, color="white", linewidth=3)
-            axes.text(left + shape[1] / 2, -0.65, f"stripe {index + 1}", ha="center", va="bottom", fontsize=9)
-        axes.set_title(title, loc="left", pad=18 if len(shape) > 1 else 6)
-        axes.set_yticks(range(len(rows)), rows)
+            axes.text(left + units / 2, -0.65, f"stripe {index + 1}", ha="center", va="bottom", fontsize=9)
+        axes.set_title(title, loc="left", pad=18 if stripes else 6)
+        axes.set_yticks(range(len(names)), names)
         axes.set_xticks([])
         axes.set_xlabel("input units")
         axes.grid(visible=False)
-        for line in range(1, len(rows)):
-            axes.axhline(line - 0.5, color="white", linewidth=2)
-    figure.colorbar(drawn, ax=list(grid[:, 0]), extend="min", label="norm, as a share of the largest")
+        for row in range(1, len(names)):
+            axes.axhline(row - 0.5, color="white", linewidth=2)
+    label = "norm, as a share of the largest"
+    figure.colorbar(ScalarMappable(norm, colours), ax=list(grid[:, 0]), extend="min", label=label)
     return figure
