@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.errors import InputError, check_choice
-from reidlib.models.parts import FeaturePart
+from reidlib.errors import InputError
+from reidlib.models.parts import FeaturePart, check_trunk
 from reidlib.models.residual import (
     PartLinear,
     Stages,
@@ -65,11 +65,8 @@ class JLMLOutput(NamedTuple):
 def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
     """Return rows ``(start, stop)`` of ``parts`` equally high stripes that cover ``height`` rows of a map."""
     if not 1 <= parts <= height:
-        raise InputError(
-            f"a map of {height} rows can be cut into 1 to {height} stripes",
-            f"parts={parts}",
-            "use fewer parts or a higher input image",
-        )
+        rule = f"a map of {height} rows can be cut into 1 to {height} stripes"
+        raise InputError(rule, f"parts={parts}", "use fewer parts or a higher input image")
     # Stripes of equal height run as one operation. If ``parts`` does not divide the height, they overlap.
     rows = math.ceil(height / parts)
     starts = [round(index * (height - rows) / max(parts - 1, 1)) for index in range(parts)]
@@ -99,8 +96,6 @@ class JLML(nn.Module):
 
     Raises:
         InputError: If the arguments contradict each other, or if a map has fewer rows than ``parts``.
-
-    Source: Li, Zhu and Gong, IJCAI 2017.
     """
 
     def __init__(
@@ -118,7 +113,8 @@ class JLML(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        _check(num_classes, parts, trunk, weights, width, feature_size)
+        _check(num_classes, parts, feature_size)
+        check_trunk(trunk, ("resnet39", "resnet50"), weights, width)
         self.parts = parts
         self.multi_loss = multi_loss
         self.streams = 1 + parts
@@ -181,13 +177,10 @@ class JLML(nn.Module):
         self.local_streams.load_state_dict(repeat_streams(later, self.parts))
 
     def forward(self, images_bchw: Tensor) -> JLMLOutput:
-        """Compute logits, embeddings and maps.
+        """Compute the logits, embeddings and maps of a batch, in every mode a ``JLMLOutput``.
 
         Args:
             images_bchw: Normalised RGB images (B, 3, H, W).
-
-        Returns:
-            A ``JLMLOutput``.
         """
         low_level = self.shared(images_bchw)
         local_level = low_level if self.local_stem is None else self.local_stem(images_bchw)
@@ -248,29 +241,11 @@ class JLML(nn.Module):
         return [parameter for layers in trunk if layers is not None for parameter in layers.parameters()]
 
 
-def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:
+def _check(num_classes: int, parts: int, feature_size: int) -> None:
     if num_classes < 2:
-        raise InputError(
-            "a classifier needs at least two identities",
-            f"num_classes={num_classes}",
-            "use a larger set",
-        )
+        rule = "a classifier needs at least two identities"
+        raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
     if not 1 <= parts <= feature_size:
-        raise InputError(
-            "each part has at least one value of the local feature",
-            f"parts={parts}, feature_size={feature_size}",
-            f"use 1 to {feature_size} parts",
-        )
-    check_choice("trunk is resnet39 or resnet50", trunk, ("resnet39", "resnet50"))
-    if weights is not None and (weights != "imagenet" or trunk != "resnet50"):
-        raise InputError(
-            "pretrained weights exist only for trunk='resnet50', as weights='imagenet'",
-            f"trunk={trunk!r}, weights={weights!r}",
-            "use both, or weights=None",
-        )
-    if width <= 0 or (trunk == "resnet50" and width != 1):
-        raise InputError(
-            "width is a positive factor on the channels of resnet39, and 1 for resnet50",
-            f"width={width} with trunk={trunk!r}",
-            "change width or trunk",
-        )
+        rule = "each part has at least one value of the local feature"
+        value = f"parts={parts}, feature_size={feature_size}"
+        raise InputError(rule, value, f"use 1 to {feature_size} parts")

@@ -14,20 +14,14 @@ PYRAMID_TRUNKS = ("resnet39", "resnet50", "resnet101")
 class FeaturePart(NamedTuple):
     """A body part and its columns of the matching feature.
 
-    Each column belongs to exactly one part, so the squared distances of the parts add up to the distance of
-    the whole features.
-
-    Attributes:
-        name: For example "local 2" or "stripes 2–4".
-        kind: Parts of one kind differ only in their position: "local", "level 3".
-        columns: Columns of the matching feature.
-        rows: First and last row of the part, as shares of the image's height.
+    Each column belongs to exactly one part, so the squared distances of the parts add up to the squared
+    distance of the whole features.
     """
 
-    name: str
-    kind: str
+    name: str  # "local 2", "stripes 2–4"
+    kind: str  # parts of one kind differ only in their position: "local", "level 3"
     columns: slice
-    rows: tuple[float, float]
+    rows: tuple[float, float]  # top and bottom of the part, as shares of the image's height
 
 
 class Part(NamedTuple):
@@ -47,36 +41,26 @@ def pyramid_parts(stripes: int, levels: Sequence[int] | None = None) -> tuple[Pa
 
     Args:
         stripes: Number of horizontal stripes (n).
-        levels: Levels to use, from 1 to n, or None for all. Level ℓ has n−ℓ+1 parts of ℓ neighbouring
-            stripes; all levels together have n(n+1)/2 parts.
-
-    Returns:
-        The P parts.
+        levels: Levels to use, from 1 to n, without repetition. None means all, n(n+1)/2 parts. Level ℓ
+            has n−ℓ+1 parts of ℓ neighbouring stripes.
 
     Raises:
         InputError: If the levels are empty, outside 1 to n, or repeated.
     """
     if type(stripes) is not int or stripes < 1:
         raise InputError("a pyramid has at least one whole stripe", f"stripes={stripes!r}", "use 1 or more")
-    if levels is not None and not (
-        isinstance(levels, Sequence) and all(type(level) is int for level in levels)
-    ):
-        raise InputError(
-            "levels are a sequence of whole numbers: the stripes per part",
-            repr(levels),
-            "write (1, 6), on papermill's command line -y 'levels: [1, 6]'",
-        )
-    requested = tuple(range(1, stripes + 1) if levels is None else levels)
+    if levels is None:
+        levels = range(1, stripes + 1)
+    if not (isinstance(levels, Sequence) and all(type(level) is int for level in levels)):
+        rule = "levels are a sequence of whole numbers: the stripes per part"
+        mend = "write (1, 6), on papermill's command line -y 'levels: [1, 6]'"
+        raise InputError(rule, repr(levels), mend)
+    requested = tuple(levels)
     if not requested:
-        raise InputError(
-            "levels select at least one part", f"levels={levels}", f"name some of 1 to {stripes}"
-        )
+        raise InputError("levels select at least one part", "levels=()", f"name some of 1 to {stripes}")
     if min(requested) < 1 or max(requested) > stripes:
-        raise InputError(
-            f"the levels of {stripes} stripes are 1 to {stripes}",
-            f"levels={requested}",
-            "remove the other levels, or use more stripes",
-        )
+        rule = f"the levels of {stripes} stripes are 1 to {stripes}"
+        raise InputError(rule, f"levels={requested}", "remove the other levels, or use more stripes")
     if len(set(requested)) < len(requested):
         raise InputError("each level counts once", f"levels={requested}", "remove the repetition")
     return tuple(
@@ -103,29 +87,25 @@ def check_input_height(input_height: int, stripes: int) -> None:
     )
 
 
+def check_trunk(trunk: str, trunks: Sequence[str], weights: str | None, width: float) -> None:
+    """Raise InputError for an unknown trunk, or for weights or a width that do not exist for it."""
+    check_choice(f"trunk is one of {', '.join(trunks)}", trunk, trunks)
+    if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
+        rule = "pretrained weights exist only for torchvision's trunks, as weights='imagenet'"
+        raise InputError(rule, f"trunk={trunk!r}, weights={weights!r}", "use another trunk, or weights=None")
+    if not width > 0 or (trunk != "resnet39" and width != 1):
+        rule = "width is a positive factor on the channels of resnet39, and 1 for torchvision's trunks"
+        raise InputError(rule, f"width={width} with trunk={trunk!r}", "change width or trunk")
+
+
 def check_settings(
     trunk: str, weights: str | None, width: float, embedding_size: int, dropout: float, normalisation: str
 ) -> None:
     """Raise InputError if settings of a ``Pyramid`` are out of range or contradict each other."""
-    check_choice(f"trunk is one of {', '.join(PYRAMID_TRUNKS)}", trunk, PYRAMID_TRUNKS)
-    if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
-        raise InputError(
-            "pretrained weights exist only for torchvision's trunks, as weights='imagenet'",
-            f"trunk={trunk!r}, weights={weights!r}",
-            "use resnet50 or resnet101 with 'imagenet', or weights=None",
-        )
-    if not width > 0 or (trunk != "resnet39" and width != 1):
-        raise InputError(
-            "width is a positive factor on the channels of resnet39, and 1 for torchvision's trunks",
-            f"width={width} with trunk={trunk!r}",
-            "change width or trunk",
-        )
+    check_trunk(trunk, PYRAMID_TRUNKS, weights, width)
     if embedding_size < 1:
-        raise InputError(
-            "a part's feature has at least one number", f"embedding_size={embedding_size}", "use 1 or more"
-        )
+        rule = "a part's feature has at least one number"
+        raise InputError(rule, f"embedding_size={embedding_size}", "use 1 or more")
     if not 0 <= dropout < 1:
-        raise InputError(
-            "dropout is a share from 0 to below 1", f"dropout={dropout}", "use 0.2, or 0 for none"
-        )
+        raise InputError("dropout is a share from 0 to below 1", f"dropout={dropout}", "use 0.2 or 0")
     check_choice("normalisation is none, part or whole", normalisation, ("none", "part", "whole"))

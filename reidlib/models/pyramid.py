@@ -105,11 +105,8 @@ class PartPooling(nn.Module):
     pooled from the map; wider parts are built from their averages and maxima.
 
     Args:
-        stripes: Number of equal horizontal stripes, a divisor of the map's height.
+        stripes: Number of equal horizontal stripes, which must divide the map's height.
         levels: Stripes per part of each level, ascending.
-
-    Raises:
-        InputError: In ``forward``, if the stripes do not divide the map's height.
     """
 
     def __init__(self, stripes: int, levels: tuple[int, ...]):
@@ -120,11 +117,9 @@ class PartPooling(nn.Module):
         height, stripes = maps_bchw.shape[2], self.stripes
         if height < stripes or height % stripes:
             below = height - height % stripes
-            raise InputError(
-                "stripes divide the map's height",
-                f"a map of {height} rows for {stripes} stripes",
-                f"use a map of {f'{below} or ' if below else ''}{below + stripes} rows",
-            )
+            value = f"a map of {height} rows for {stripes} stripes"
+            mend = f"use a map of {f'{below} or ' if below else ''}{below + stripes} rows"
+            raise InputError("stripes divide the map's height", value, mend)
         precision = torch.promote_types(maps_bchw.dtype, torch.float32)
         averages_bnc, maxima_bnc = (
             pooled_bcn1.squeeze(3).transpose(1, 2).to(precision)
@@ -163,8 +158,6 @@ class Pyramid(nn.Module):
     Raises:
         InputError: If the arguments contradict each other, or, in ``forward`` and ``embed``, if the
             stripes do not divide the map's height.
-
-    Source: Zheng et al., CVPR 2019.
     """
 
     streams = 1
@@ -185,11 +178,8 @@ class Pyramid(nn.Module):
     ):
         super().__init__()
         if num_classes < 2:
-            raise InputError(
-                "a classifier needs at least two identities",
-                f"num_classes={num_classes}",
-                "use a larger set",
-            )
+            rule = "a classifier needs at least two identities"
+            raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
         check_settings(trunk, weights, width, embedding_size, dropout, normalisation)
         self.stripes = stripes
         self.parts = pyramid_parts(stripes, levels)
@@ -234,13 +224,10 @@ class Pyramid(nn.Module):
             self.stages.load_state_dict(stages)
 
     def forward(self, images_bchw: Tensor) -> PyramidOutput:
-        """Compute logits, embeddings and maps.
+        """Compute the logits, embeddings and maps of a batch, in every mode a ``PyramidOutput``.
 
         Args:
             images_bchw: Normalised RGB images (B, 3, H, W).
-
-        Returns:
-            A ``PyramidOutput``.
         """
         maps_bchw = self._maps(images_bchw)
         return PyramidOutput(*self.head(maps_bchw), maps_bchw)

@@ -38,11 +38,8 @@ class TrunkShape:
     def __post_init__(self):
         for name, values in (("width", self.widths), ("stride", self.strides)):
             if len(values) != len(self.depths):
-                raise InputError(
-                    f"a trunk has one {name} for each stage",
-                    f"{len(values)} {name}s for {len(self.depths)} stages",
-                    f"give as many {name}s as depths",
-                )
+                value = f"{len(values)} {name}s for {len(self.depths)} stages"
+                raise InputError(f"a trunk has one {name} for each stage", value, f"give as many {name}s")
 
     @property
     def out_channels(self) -> int:
@@ -55,15 +52,8 @@ class TrunkShape:
 
 
 def _convolution(streams: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(
-        streams * inputs,
-        streams * outputs,
-        kernel,
-        stride=stride,
-        padding=kernel // 2,
-        groups=streams,
-        bias=False,
-    )
+    inputs, outputs, padding = streams * inputs, streams * outputs, kernel // 2
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=streams, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -71,15 +61,7 @@ class Bottleneck(nn.Module):
 
     # The names of the layers are torchvision's, so that its ImageNet weights load by name.
 
-    def __init__(
-        self,
-        streams: int,
-        inputs: int,
-        width: int,
-        expansion: int,
-        stride: int,
-        stride_on: Literal["first", "second"],
-    ):
+    def __init__(self, streams: int, inputs: int, width: int, expansion: int, stride: int, stride_on: str):
         super().__init__()
         outputs = width * expansion
         first, second = (stride, 1) if stride_on == "first" else (1, stride)
@@ -195,16 +177,14 @@ def repeat_streams(state: dict[str, Tensor], streams: int) -> dict[str, Tensor]:
 def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load torchvision's ImageNet weights for a ``Stem`` and ``Stages``; they are downloaded once."""
     weights = _WEIGHTS[trunk]
-    # torch's hub folder is ``$TORCH_HOME/hub``.
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
         state = weights.get_state_dict(progress=True, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
-        raise InputError(
-            f"weights='imagenet' needs torchvision's {file.name}",
-            f"no such file and no download ({error})",
-            f"download it on another machine and place it as {file}, or train with weights=None",
-        ) from error
+        rule = f"weights='imagenet' needs torchvision's {file.name}"
+        value = f"no such file and no download ({error})"
+        mend = f"download it elsewhere and place it as {file}, or train with weights=None"
+        raise InputError(rule, value, mend) from error
     stem, stages = {}, {}
     for name, tensor in state.items():
         if name.startswith("layer"):
