@@ -1,4 +1,4 @@
-"""What stays the same about a person: proportions, skin, hair, garments, bag; head and bag as capsules."""
+"""The constant looks of a person: proportions, skin, hair, garments, bag; head and bag as capsules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _colour(draws: RandomStreams, name: str, palette: str, spread: float) -> np.
 
 
 class Look:
-    """What stays the same in all images of N identities, by which ``draws`` are keyed: (N,) or (N, 3)."""
+    """Constant looks of N identities, which are the keys of ``draws``; all fields are (N,) or (N, 3)."""
 
     def __init__(self, draws: RandomStreams, factors: Factors) -> None:
         variety, spread = factors.body_variety, factors.palette_spread
@@ -37,7 +37,7 @@ class Look:
         self.style = np.where(dressed, women, men)
         top = _colour(draws, "top", "tops", spread)
         trim = _colour(draws, "trim", "tops", spread)
-        # A pattern in nearly the garment's own colour would be no pattern.
+        # The pattern would be invisible if its colour were close to the garment's.
         close = np.abs(trim - top).max(-1) < 0.18
         luminous = top.max(-1) > 0.45
         trim = np.where(close[:, None], np.where(luminous[:, None], top * 0.35, top * 0.6 + 0.4), trim)
@@ -73,7 +73,7 @@ class Look:
 def top_surface(
     who: Look, cloth, *, down: np.ndarray | float = 0.0, printed: bool = False, **more
 ) -> Surface:
-    """The garment's pattern on a part that begins ``down`` metres below the chest."""
+    """Return the garment's pattern on a capsule that begins ``down`` metres below the chest."""
     hoops = (who.pattern == HOOPS) | (who.pattern == CHECKS)
     lines = (who.pattern == LINES) | (who.pattern == CHECKS)
     yoke = who.pattern == YOKE
@@ -99,7 +99,7 @@ def top_surface(
 
 
 def head(parts: CapsuleGroup, who: Look) -> None:
-    """Neck, head, hair or headgear."""
+    """Add neck, head, and hair or headgear."""
     tall = who.height
     crown = tall - 0.082
 
@@ -124,7 +124,7 @@ def head(parts: CapsuleGroup, who: Look) -> None:
 
 
 def bags(parts: CapsuleGroup, who: Look, hands, chest, hip_y, cloth) -> None:
-    """Backpack, shoulder bag or handbag with straps."""
+    """Add a backpack, shoulder bag or handbag with its straps."""
     tall, size = who.height, who.bag_size
     chest_y, depth = chest
     leather = {"fold": cloth["fold"] * 0.6, "weave": cloth["weave"], "offset": who.offset}

@@ -1,7 +1,7 @@
-"""One pedestrian: a look in a pose as capsules.
+"""Pedestrians as capsules, from a look and a pose.
 
-Body coordinates in metres: the feet on y = 0, y up, z forward, x to the person's left. Proportions are
-shares of the height after the usual eight-heads canon.
+Body coordinates are in metres: the feet are at y = 0, y is up, z is forward, x points to the person's left.
+Proportions are shares of the height by the usual canon of eight heads.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from reidlib.data.synthetic.repeatable import RandomStreams, cosine, sine
 
 
 class Pose:
-    """Poses of N images, by which ``draws`` are keyed: angles in radians, (N, 2) for right and left.
-
-    Forward of a thigh, bend of a knee, and so on.
-    """
+    """Poses of N images, which are the keys of ``draws``: angles in radians, (N, 2) for right and left."""
 
     def __init__(self, draws: RandomStreams, factors: Factors) -> None:
         phase = draws.uniform("gait phase", 0.0, 6.283185307179586)
@@ -32,7 +29,7 @@ class Pose:
         step = step[:, None]
         arm = -swing * step * 0.9
         elbow = 0.15 + 0.35 * np.maximum(-swing, 0.0) * step / 0.4
-        # One in eight holds a telephone or a strap: a bent arm is seen in every street.
+        # One person in eight bends an arm, for example to hold a telephone or a strap.
         busy = draws.chance("busy arm", 0.12)
         right = draws.chance("busy side", 0.5)
         bent = busy[:, None] & np.stack([right, ~right], -1)
@@ -45,7 +42,7 @@ class Pose:
 
 
 def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> CapsuleGroup:
-    """Capsules of N people in body coordinates, lowest sole on the ground, in the images ``image`` (N,)."""
+    """Build N people in body coordinates, the lowest sole on the ground, in the images ``image`` (N,)."""
     parts = CapsuleGroup(image)
     cloth = {"fold": 0.16 * factors.texture, "weave": 0.07 * factors.texture}
     tall = who.height
@@ -63,8 +60,8 @@ def pedestrian(who: Look, how: Pose, factors: Factors, image: np.ndarray) -> Cap
 
 
 def _legs(parts: CapsuleGroup, who: Look, how: Pose, hip_y, cloth) -> np.ndarray:
-    """Thighs, shins, shoes; returns the height of both soles (N, 2)."""
-    # Cloth holds the knees together: a narrow skirt allows short steps only.
+    """Add thighs, shins and shoes; return the heights of both soles (N, 2)."""
+    # A narrow skirt allows only short steps.
     ease = np.where(who.bottom_kind == SKIRT, 0.62, 1.0)
     length = hip_y - 0.045
     bare = np.where(who.tights[:, None], 0.12, who.skin)
@@ -72,7 +69,7 @@ def _legs(parts: CapsuleGroup, who: Look, how: Pose, hip_y, cloth) -> np.ndarray
     shorts = who.bottom_kind == SHORTS
     upper = np.where((who.bottom_kind == SKIRT)[:, None], bare, who.bottom)
     lower = np.where(trousers[:, None], who.bottom, np.where(shorts[:, None], who.skin, bare))
-    # Where on the thigh shorts end and on the shin trousers.
+    # End of shorts on the thigh and of trousers on the shin.
     upper_cut = np.where(shorts, (0.55 + 0.4 * who.bottom_length) * 0.5 * length, 9.0)
     lower_cut = np.where(trousers, (0.80 + 0.25 * who.bottom_length) * 0.5 * length, 9.0)
     upper_worn = Surface(upper, end=who.skin, end_from=upper_cut, offset=who.offset, **cloth)
@@ -89,7 +86,7 @@ def _legs(parts: CapsuleGroup, who: Look, how: Pose, hip_y, cloth) -> np.ndarray
         ankle = knee + (0.50 * length)[:, None] * point(-0.02 * side, -cosine(shin), sine(shin))
         parts.add(hip, knee, (0.083 * who.girth * who.hips, 0.058 * wide * flesh), upper_worn, shades=True)
         parts.add(knee, ankle, calf, lower_worn, shades=True)
-        # The foot stays flat while the leg carries and follows the shin when it swings behind.
+        # The foot is flat while the leg carries weight, and follows the shin while it swings behind.
         tilt = np.minimum(shin + 0.25, 0.0) * 0.9 + np.maximum(shin - 0.15, 0.0) * 0.6
         heel = ankle + point(0.0, -0.012, -0.03)
         toe = heel + point(side * 0.03, sine(tilt) * 0.17, cosine(tilt) * 0.17)
@@ -99,7 +96,7 @@ def _legs(parts: CapsuleGroup, who: Look, how: Pose, hip_y, cloth) -> np.ndarray
 
 
 def _torso(parts: CapsuleGroup, who: Look, hip_y, cloth) -> tuple[np.ndarray, np.ndarray]:
-    """Chest, belly, hips, shoulders, skirt or coat; returns chest height and depth (N,)."""
+    """Add chest, belly, hips, shoulders, skirt or coat; return the chest's height and depth, (N,) each."""
     tall = who.height
     chest_y, waist_y, pelvis_y = 0.735 * tall, 0.625 * tall, hip_y + 0.045
     chest_r = 0.162 * who.shoulders * (0.55 + 0.45 * who.girth)
@@ -137,12 +134,12 @@ def _torso(parts: CapsuleGroup, who: Look, hip_y, cloth) -> tuple[np.ndarray, np
 
 
 def _hanging(side: float, away: np.ndarray, forward: np.ndarray) -> np.ndarray:
-    """Direction (N, 3) of what hangs down, turned away from the body and forward."""
+    """Return the direction (N, 3) of a hanging limb, turned away from the body and forward."""
     return point(side * sine(away), -cosine(away) * cosine(forward), cosine(away) * sine(forward))
 
 
 def _arms(parts: CapsuleGroup, who: Look, how: Pose, shoulder_y, cloth) -> np.ndarray:
-    """Upper arms, forearms, hands; returns where the hands are (N, 2, 3)."""
+    """Add upper arms, forearms and hands; return the positions of the hands (N, 2, 3)."""
     tall = who.height
     shoulder_x = 0.106 * who.shoulders * tall
     upper, fore = 0.172 * tall, 0.150 * tall
