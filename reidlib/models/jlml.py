@@ -8,9 +8,9 @@ Li, Zhu, Gong: "Person Re-Identification by Deep Joint Learning of Multi-Loss Cl
 
 We had neither the text of the paper nor its authors' code. The layer table is a reconstruction that meets
 the published budget: 39 weighted layers, 5 streams, 7.2 M parameters and 1.54e9 FLOPs at 224×224.
-We assume (each point is an argument or a table below):
+We assume:
   - The shared low-level layers are a 7×7 convolution and a 3×3 max-pool, both with stride 2. The stripes
-    are cut from their map, not from the image.
+    are cut from their map, not from the image. These choices are arguments or tables below.
   - A multiplication and an addition count as two FLOPs.
   - Each branch's feature is scaled to unit length before the two are concatenated for matching.
   - Batch norm follows the feature layer (``feature_norm``). The paper's choice is unknown.
@@ -38,7 +38,7 @@ from reidlib.models.residual import (
 )
 
 # The global stream. A local stream has half of its widths.
-# Published: 39 layers = stem + 3·(3+4+2+3) + feature + classifier.
+# The published 39 layers are stem + 3·(3+4+2+3) + feature + classifier.
 _RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=(1, 2, 2, 2))
 _RESNET39_STEM = 64
 _LOW_LEVEL_STRIDE = 4  # input rows per row of the shared low-level map

@@ -197,7 +197,8 @@ def _lighting(views: Views, rows: int, columns: int, device) -> tuple[torch.Tens
         ]
     )
     ambience = np.stack([views.sun, views.shadow])
-    return tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in (ambience, march))
+    ambience, march = (torch.from_numpy(a.astype(np.float32)).to(device) for a in (ambience, march))
+    return ambience, march
 
 
 def _gather(samples: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
 @lru_cache(maxsize=16)  # at most 28 MB; previews of different factors paint the same places
 def paint(seed: int, camera: int, pitch: float) -> np.ndarray:
     """Paint the background (3, ROWS, COLUMNS) uint8 that all images of a camera share."""
-    view = Place(*(float(value[0]) for value in place(seed, camera, pitch)))
+    view = Place(*(float(np.asarray(value)[0]) for value in place(seed, camera, pitch)))
     draws = RandomStreams(seed, fold(camera))
     # Successive cameras have different kinds of places, so that even two cameras differ.
     turn = int(RandomStreams(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera
