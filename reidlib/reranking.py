@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from reidlib.errors import InputError
 from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, select_rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, working_device
-from reidlib.ranking.neighbours import Neighbours, TileFunction, as_partners, nearest_neighbours
+from reidlib.ranking.neighbours import Neighbours, TileFunction, nearest_neighbours, partner_rows
 from reidlib.threads import side_by_side
 
 _QUERIES, _GALLERY = 512, 2048  # block of the result that is computed at once
@@ -173,7 +173,7 @@ class KReciprocal:
         device = self.images_nd.device
         with torch.inference_mode(), full_float32(device):
             scale_q = torch.from_numpy(self._scales(rows)).to(device)
-            queries_qd = as_partners(select_rows(self.images_nd, rows)) * scale_q[:, None]
+            queries_qd = partner_rows(select_rows(self.images_nd, rows)) * scale_q[:, None]
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
                 distances_qg[:, span] = (queries_qd @ self.images_nd[images].T).cpu()

@@ -73,14 +73,14 @@ def squared_distances_to_all(queries_qd: Tensor, gallery: Features) -> Tensor:
         Squared distances (Q, G), float64, on the queries' device.
     """
     distances_qg = queries_qd.new_empty(len(queries_qd), len(gallery), dtype=torch.float64)
-    for span in spans(len(gallery), block_rows(queries_qd.shape[1], queries_qd.device)):
+    for span in spans(len(gallery), rows_per_block(queries_qd.shape[1], queries_qd.device)):
         gallery_gd = select_rows(gallery, span).to(queries_qd)
         for row, query_d in enumerate(queries_qd):
             distances_qg[row, span] = squared_distances(query_d, gallery_gd)
     return distances_qg
 
 
-def block_rows(length: int, device: torch.device) -> int:
+def rows_per_block(length: int, device: torch.device) -> int:
     """Return how many vectors of a length are best compared with one vector at once."""
     # A CPU's cache holds such a block through all passes, which is four times as fast as a large block.
     return max(1, (2**19 if device.type == "cpu" else 2**25) // length)

@@ -17,12 +17,12 @@ from reidlib.data.rules import DISTRACTOR, JUNK, is_ignored, is_match
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, check_choice
 from reidlib.ranking.distances import (
-    block_rows,
     common_dtype,
     count_within,
     float64_device,
     full_float32,
     pair_distances,
+    rows_per_block,
     select_rows,
     spans,
     squared_distances,
@@ -268,7 +268,7 @@ def _scores(
 ) -> Scores:
     """Compute the scores from the numbers (Q, M) of wrong images that rank before each match."""
     if not is_match_qm.any():
-        raise no_match(len(wrong_qm))
+        raise no_match_error(len(wrong_qm))
     num_queries, most_matches = wrong_qm.shape
     num_matches_q = is_match_qm.sum(1)
     valid = num_matches_q > 0
@@ -347,7 +347,7 @@ def ranked_list(
     dtype = common_dtype(query.features, gallery.features)
     best: list[tuple] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8)) for _ in rows]
     queries_qd = select_rows(query.features, rows).to(device, dtype)
-    for span in spans(len(gallery), block_rows(queries_qd.shape[1], device)):
+    for span in spans(len(gallery), rows_per_block(queries_qd.shape[1], device)):
         gallery_gd = select_rows(gallery.features, span).to(device, dtype)
         persons, cameras = gallery.person_ids[span], gallery.camera_ids[span]
         for place, row in enumerate(rows.tolist()):
@@ -382,7 +382,7 @@ def check_scoring(
         raise InputError("blocks have at least 1 query and 1 to 2048 images", block_sizes, "change it")
 
 
-def no_match(num_queries: int) -> InputError:
+def no_match_error(num_queries: int) -> InputError:
     """Return the error for queries without any match."""
     rule = "a query needs a gallery image of its person from another camera"
     return InputError(rule, f"none for any of {num_queries} queries", "check the person and camera ids")

@@ -42,8 +42,8 @@ def nearest_neighbours(
 ) -> Neighbours:
     """Find the nearest neighbours of every image, itself included.
 
-    Runs within ``inference_mode`` and ``full_float32``. Memory: two float32 copies of the features and about
-    a hundred candidates for each image.
+    The caller enters ``inference_mode`` and ``full_float32``. Memory: two float32 copies of the features and
+    about a hundred candidates for each image.
 
     Args:
         images_nd: Features (N, D).
@@ -70,7 +70,7 @@ def nearest_neighbours(
     return Neighbours(search.neighbours_nk, search.squared_n, search.right_nd)
 
 
-def as_partners(images_nd: Tensor) -> Tensor:
+def partner_rows(images_nd: Tensor) -> Tensor:
     """Return (−a, ½‖a‖², 1) for rows (a, 1, ½‖a‖²): its product with row b is ½‖a‖² + ½‖b‖² − a·b."""
     return torch.cat([-images_nd[:, :-2], images_nd[:, -1:], images_nd[:, -2:-1]], dim=1)
 
@@ -116,7 +116,7 @@ class _Search:
             memory = self.norms_n.new_empty(self.blocks[0].stop ** 2)
         shape = block.stop - block.start, other_block.stop - other_block.start
         tile_bo = memory[: math.prod(shape)].view(shape)
-        torch.mm(as_partners(self.right_nd[block]), self.right_nd[other_block].T, out=tile_bo)
+        torch.mm(partner_rows(self.right_nd[block]), self.right_nd[other_block].T, out=tile_bo)
         if self.on_tile is not None:
             self.on_tile(tile_bo, block, other_block)
         self._collect(tile_bo, number, other_block)

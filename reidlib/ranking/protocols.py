@@ -26,7 +26,7 @@ from reidlib.ranking.distances import (
     select_rows,
     squared_distances_to_all,
 )
-from reidlib.ranking.metrics import Embeddings, check_pair, check_scoring, no_match, working_device
+from reidlib.ranking.metrics import Embeddings, check_pair, check_scoring, no_match_error, working_device
 
 _MEAN_ROUNDING = 1e-12  # relative; well above the rounding of a mean, well below that of a distance
 
@@ -144,7 +144,7 @@ def evaluate_protocol(
     rank_qr, size_q, persons_q = result
     valid_q = rank_qr[:, 0] > 0
     if not valid_q.any():
-        raise no_match(len(valid_q))
+        raise no_match_error(len(valid_q))
     rank_vr, size_v = rank_qr[valid_q], size_q[valid_q]
     rank1_q = np.full(len(valid_q), np.nan)
     rank1_q[valid_q] = (rank_vr == 1).mean(1)

@@ -30,7 +30,7 @@ from reidlib.data.synthetic.factors import (
     largest_value,
     plan,
 )
-from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
+from reidlib.data.synthetic.photographs import Studio, cast_rays, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
 from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine
@@ -85,10 +85,10 @@ def frontal_view(pitch=0.0, size=2.0):
 
 
 def one_capsule(start, end, radius, *, flatness=1.0, front=(0.0, 0.0, 1.0), **surface):
-    parts = CapsuleGroup(np.zeros(1, np.int64))
-    worn = Surface(np.asarray([[1.0, 0.2, 0.2]]), **surface)
-    parts.add(np.asarray([start]), np.asarray([end]), radius, worn, flatness=flatness, front=front)
-    return join([parts])
+    group = CapsuleGroup(np.zeros(1, np.int64))
+    material = Surface(np.asarray([[1.0, 0.2, 0.2]]), **surface)
+    group.add(np.asarray([start]), np.asarray([end]), radius, material, flatness=flatness, front=front)
+    return join([group])
 
 
 # --- numbers that are the same on every machine ---------------------------------------------------------
@@ -141,7 +141,7 @@ def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
     """By definition, a capsule is the union of all spheres along its segment."""
     view = frontal_view(pitch)
     shape = (40, 40)
-    _, covered = cast(
+    _, covered = cast_rays(
         one_capsule(start, end, radius, flatness=flatness), view, torch.from_numpy(cloth(0)), shape
     )
     _, up, ray = (axis[0] for axis in axes(view.sine, view.cosine))
@@ -163,11 +163,11 @@ def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
 
 
 def test_nearer_capsule_hides_the_farther():
-    parts = CapsuleGroup(np.zeros(1, np.int64))
+    group = CapsuleGroup(np.zeros(1, np.int64))
     for colour, z in (((0.0, 1.0, 0.0), 0.5), ((1.0, 0.0, 0.0), -0.5)):
         point = np.asarray([[0.0, 0.0, z]])
-        parts.add(point, point, (0.3, 0.3), Surface(np.asarray([colour])))
-    colour, _ = cast(join([parts]), frontal_view(), torch.from_numpy(cloth(0)), (16, 16))
+        group.add(point, point, (0.3, 0.3), Surface(np.asarray([colour])))
+    colour, _ = cast_rays(join([group]), frontal_view(), torch.from_numpy(cloth(0)), (16, 16))
     red, green, _ = colour[0, :, 8, 8]
     assert green > 0.3 and red == 0
 
@@ -178,7 +178,7 @@ def test_print_is_seen_from_the_front_only(turned, visible):
         (0.0, 0.3, 0.0), (0.0, -0.3, 0.0), (0.3, 0.3), front=(0.0, 0.0, turned),
         second=np.asarray([[0.0, 0.0, 1.0]]), print_side=0.1, print_half=0.1, print_centre=0.3,
     )  # fmt: skip
-    colour, _ = cast(capsule, frontal_view(), torch.from_numpy(cloth(0)), (32, 32))
+    colour, _ = cast_rays(capsule, frontal_view(), torch.from_numpy(cloth(0)), (32, 32))
     assert bool(colour[0, 2, 16, 16] > colour[0, 0, 16, 16]) is visible
 
 
@@ -269,7 +269,7 @@ def test_people_stand_on_the_ground_and_fill_their_box():
     low = np.minimum(capsules.start[:, 1] - capsules.radius[:, 0], capsules.end[:, 1] - capsules.radius[:, 1])
     lowest = np.asarray([low[capsules.image == i].min() for i in range(60)])
     assert np.abs(lowest).max() < 0.03
-    _, covered = cast(capsules, scenes.views, torch.from_numpy(cloth(0)), (128, 64))
+    _, covered = cast_rays(capsules, scenes.views, torch.from_numpy(cloth(0)), (128, 64))
     rows = (covered[:, 0] > 0).any(2).float().argmax(1), (covered[:, 0].flip(1) > 0).any(2).float().argmax(1)
     for margin in rows:
         assert margin.min() >= 1 and margin.max() <= 12

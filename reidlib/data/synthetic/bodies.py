@@ -145,7 +145,7 @@ def join(groups: list[CapsuleGroup]) -> Capsules:
     return Capsules(image[order], start, end, radius, flatness, front, surface, shades > 0, hollow > 0)
 
 
-def prop(
+def build_prop(
     build: Callable, draws: RandomStreams, place: np.ndarray, image: np.ndarray, texture: float
 ) -> CapsuleGroup:
     """Build N things of one of the ``PROPS`` at ``place`` (N, 3) in the images ``image`` (N,)."""
@@ -153,9 +153,9 @@ def prop(
     paint = draws.colour("paint", "things") * draws.uniform("tone", 0.75, 1.25)[:, None]
     size = draws.uniform("size", 0.9, 1.15)
 
-    def add(start, end, radius, surface: Surface, **more) -> None:
+    def add(start, end, radius, surface: Surface, **options) -> None:
         start, end = (size[:, None] * np.asarray(point) for point in (start, end))
-        group.add(start, end, radius, surface, **more)
+        group.add(start, end, radius, surface, **options)
 
     build(add, draws, paint, size, texture)
     turn = draws.uniform("turn", -0.5, 0.5)

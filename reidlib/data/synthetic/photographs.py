@@ -15,7 +15,7 @@ import torch
 
 from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint
+from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint_background
 from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest_hit, prepare
 from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise
 from reidlib.data.synthetic.scenes import Scenes
@@ -36,7 +36,9 @@ class Studio:
     @classmethod
     def build(cls, factors: Factors, seed: int, device: torch.device | str) -> Studio:
         """Paint the backgrounds and fill the noise tables on the CPU, and move them to the device."""
-        backdrops = [paint(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
+        backdrops = [
+            paint_background(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)
+        ]
         grain = RandomStreams(seed, np.arange(_GRAIN, dtype=np.uint64)).bell("grain")
         return cls(
             torch.from_numpy(np.stack(backdrops)).flatten(2).to(device),
@@ -50,7 +52,7 @@ def photograph(
 ) -> torch.Tensor:
     """Render pictures (N, 3, H, W) uint8 of N scenes, on the studio's device."""
     device = studio.volume.device
-    covered_colour, covered = cast(scenes.capsules, scenes.views, studio.volume, shape, culled=culled)
+    covered_colour, covered = cast_rays(scenes.capsules, scenes.views, studio.volume, shape, culled=culled)
     ground = _backdrop(scenes, studio, shape)
     ground = ground * (1 - _ground_shadow(scenes, shape, device))
     picture = covered_colour + ground * (1 - covered)
@@ -58,7 +60,7 @@ def photograph(
 
 
 @contextmanager
-def single_threaded(workers: int) -> Iterator[ThreadPoolExecutor]:
+def single_threaded_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Provide a pool of threads in which each torch operation runs on one core."""
     # Operations are short. Split over cores, they would mostly wait for each other on a busy machine.
     before = torch.get_num_threads()
@@ -76,7 +78,7 @@ def cloth(seed: int) -> np.ndarray:
     return smooth_noise(seed, "cloth", (_VOLUME,) * 3, (16,) * 3).astype(np.float32)
 
 
-def cast(
+def cast_rays(
     capsules: Capsules, views: Views, volume: torch.Tensor, shape: tuple[int, int], *, culled: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Render capsules without background: colour (N, 3, H, W) times covered share, and share (N, 1, H, W)."""
@@ -87,7 +89,7 @@ def cast(
     geometry = prepare(capsules, views, rows, columns)
     if not culled:
         everywhere = np.broadcast_to([0.0, 0.0, columns - 1.0, rows - 1.0], geometry.bounds.shape)
-        geometry = Geometry(geometry.cast, geometry.shade, everywhere)
+        geometry = Geometry(geometry.intersection, geometry.shading, everywhere)
     # Blocks fit a core's cache; on a GPU they are large, for few launches.
     on_gpu = device.type != "cpu"
     block, patch = (1 << 15, 1 << 21) if on_gpu else (1 << 9, 1 << 15)
@@ -96,7 +98,7 @@ def cast(
     covered = depth < FAR
     place = covered.view(-1).nonzero().squeeze(1).int()
     colour = torch.zeros((3, images * rows * columns), device=device)
-    table = torch.from_numpy(geometry.shade).to(device)
+    table = torch.from_numpy(geometry.shading).to(device)
     ambience, march = _lighting(views, rows, columns, device)
     flat_volume = volume.reshape(-1)
     for first in range(0, len(place), patch):

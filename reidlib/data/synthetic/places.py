@@ -29,7 +29,7 @@ class Place(NamedTuple):
     wall: np.ndarray | float
 
 
-def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
+def draw_place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
     """Draw the cameras' heights and their distances to people and to the wall, (N,) each."""
     draws = RandomStreams(seed, fold(camera))
     eye = 1.3 + pitch * draws.uniform("eye", 0.6, 2.8)
@@ -40,9 +40,9 @@ def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
 
 
 @lru_cache(maxsize=16)  # at most 28 MB; previews of different factors paint the same places
-def paint(seed: int, camera: int, pitch: float) -> np.ndarray:
+def paint_background(seed: int, camera: int, pitch: float) -> np.ndarray:
     """Paint the background (3, ROWS, COLUMNS) uint8 that all images of a camera share."""
-    view = Place(*(float(np.asarray(value)[0]) for value in place(seed, camera, pitch)))
+    view = Place(*(float(np.asarray(value)[0]) for value in draw_place(seed, camera, pitch)))
     draws = RandomStreams(seed, fold(camera))
     # Successive cameras have different kinds of places, so that even two cameras differ.
     turn = int(RandomStreams(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera

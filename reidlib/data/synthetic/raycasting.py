@@ -47,8 +47,8 @@ def axes(sine: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 class Geometry:
     """Values of M capsules that are constant for all rays."""
 
-    cast: np.ndarray  # (23, M) for the intersection
-    shade: np.ndarray  # (52, M) for shading, the surface last
+    intersection: np.ndarray  # (23, M) for the intersection
+    shading: np.ndarray  # (52, M) for shading, the surface last
     bounds: np.ndarray  # (M, 4) left, top, right, bottom
 
 
@@ -109,7 +109,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
     h1 = np.where(sided, -2.0 * slope * (bend * drift + k2 * taper * ra) * scale, 0.0)
     h2 = np.where(sided, (drift * drift * slope * slope - k2 * (d2 - slope * slope)) * scale, 0.0)
     h3 = np.where(sided, d2 / safe_k2, 0.0)
-    cast = np.stack(
+    intersection = np.stack(
         [
             *p, *q, *depth, 1.0 / speed,
             h0, h1, h2, h3,
@@ -119,7 +119,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
         ]
     )  # fmt: skip
     light = views.light[of_image]
-    shade = np.stack(
+    shading = np.stack(
         [
             *p, *q, *depth, speed,
             *p_axis.T, *q_axis.T, *ray_local.T,
@@ -142,7 +142,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
         ],
         -1,
     )
-    return Geometry(cast.astype(np.float32), shade.astype(np.float32), bounds)
+    return Geometry(intersection.astype(np.float32), shading.astype(np.float32), bounds)
 
 
 def _tiles(capsules: Capsules, bounds: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, ...]:
@@ -173,7 +173,7 @@ def nearest_hit(
     high, wide = rows // TILE, columns // TILE
     capsule, tile_row, tile_column, rank = _tiles(capsules, geometry.bounds, rows, columns)
     place = (capsules.image[capsule] * high + tile_row) * wide + tile_column
-    table = torch.from_numpy(geometry.cast).to(device)
+    table = torch.from_numpy(geometry.intersection).to(device)
     depth_tl = torch.full((images * high * wide, TILE * TILE), FAR, device=device)
     owner_tl = torch.zeros((images * high * wide, TILE * TILE), dtype=torch.int32, device=device)
     lane = torch.arange(TILE * TILE, device=device)

@@ -31,7 +31,7 @@ from reidlib.data.synthetic.factors import (
     Orders,
     plan,
 )
-from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
+from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded_pool
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError, check_choice
 from reidlib.files import built_once
@@ -163,7 +163,7 @@ def preview(
     def develop(first: int) -> np.ndarray:
         return photograph(compose(orders[first : first + _CHUNK], factors, seed), studio, SHAPE).cpu().numpy()
 
-    with single_threaded(1) as pool:
+    with single_threaded_pool(1) as pool:
         return np.concatenate(list(pool.map(develop, range(0, count, _CHUNK))))
 
 
@@ -252,7 +252,7 @@ def _write(
     truths = []
     chunks = (images[first : first + chunk] for first in range(0, len(images), chunk))
     bar = tqdm(total=len(images), unit="image", desc=f"rendering {record['size']}", disable=not progress)
-    with bar, single_threaded(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
+    with bar, single_threaded_pool(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
         for paths, pictures_nhwc, truth in worked_ahead(render_pool, develop, chunks, renderers + 2):
             list(disk_pool.map(save, paths, pictures_nhwc))
             truths.append(truth)

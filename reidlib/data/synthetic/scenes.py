@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlib.data.synthetic.bodies import PROPS, CapsuleGroup, Capsules, join, prop
+from reidlib.data.synthetic.bodies import PROPS, CapsuleGroup, Capsules, build_prop, join
 from reidlib.data.synthetic.factors import BACKGROUND, JUNK, Factors, Orders
 from reidlib.data.synthetic.looks import Look
 from reidlib.data.synthetic.pedestrians import Pose, pedestrian
-from reidlib.data.synthetic.places import place
+from reidlib.data.synthetic.places import draw_place
 from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, sine
 
@@ -27,8 +27,8 @@ class Sensor:
         for i, target in enumerate("rgb"):
             for j, source in enumerate("rgb"):
                 if i == j:
-                    own = 1 + 0.085 * factors.camera_colour * lens.bell(f"white {target}")
-                    matrix[:, i, j] = own * (1 + 0.02 * factors.light_change * draws.bell(f"tint {target}"))
+                    gain = 1 + 0.085 * factors.camera_colour * lens.bell(f"white {target}")
+                    matrix[:, i, j] = gain * (1 + 0.02 * factors.light_change * draws.bell(f"tint {target}"))
                 else:
                     matrix[:, i, j] = 0.045 * factors.camera_colour * lens.bell(f"crosstalk {target}{source}")
         # Exposure, white balance and crosstalk, (N, 3, 3).
@@ -64,7 +64,7 @@ def compose(orders: Orders, factors: Factors, seed: int) -> Scenes:
     )
     person = RandomStreams(seed, fold(_STREAMS["identity"], orders.identity))
     lens = RandomStreams(seed, fold(_STREAMS["camera"], orders.camera))
-    eye, focal, near, far, wall = place(seed, orders.camera, factors.camera_pitch)
+    eye, focal, near, far, wall = draw_place(seed, orders.camera, factors.camera_pitch)
     distance = near + (far - near) * draws.uniform("distance")
     tangent = (eye - 0.9) / distance
     pitch_cosine = 1.0 / np.sqrt(1.0 + tangent * tangent)
@@ -190,7 +190,7 @@ def _build_things(groups: list[tuple[np.ndarray, ...]], seed: int, factors: Fact
     """Build all things, those of a kind in one call, which is faster."""
     image, keys, kind, spot = map(np.concatenate, zip(*groups, strict=True))
     return [
-        prop(build, RandomStreams(seed, keys[rows]), spot[rows], image[rows], factors.texture)
+        build_prop(build, RandomStreams(seed, keys[rows]), spot[rows], image[rows], factors.texture)
         for number, build in enumerate(PROPS)
         if len(rows := np.flatnonzero(kind == number))
     ]
@@ -201,15 +201,15 @@ def _people(
 ) -> CapsuleGroup:
     """Build the N people, then a second person in each of the images ``accompanied``."""
     # The second person is partly in the box, more often beside or behind than in front.
-    own = draws.child("company", accompanied)
-    looks = RandomStreams(draws.seed, np.concatenate([person.keys, own.keys]))
-    poses = RandomStreams(draws.seed, np.concatenate([draws.keys, own.keys]))
-    side = np.where(own.chance("side", 0.5), 1.0, -1.0)
-    nearer, behind = own.uniform("nearer", 0.35, 0.7), own.uniform("behind", -1.8, -0.4)
-    depth = np.where(own.chance("before", 0.25), nearer, behind)
-    across = side * own.uniform("across", 0.32, 0.62)
+    company = draws.child("company", accompanied)
+    looks = RandomStreams(draws.seed, np.concatenate([person.keys, company.keys]))
+    poses = RandomStreams(draws.seed, np.concatenate([draws.keys, company.keys]))
+    side = np.where(company.chance("side", 0.5), 1.0, -1.0)
+    nearer, behind = company.uniform("nearer", 0.35, 0.7), company.uniform("behind", -1.8, -0.4)
+    depth = np.where(company.chance("before", 0.25), nearer, behind)
+    across = side * company.uniform("across", 0.32, 0.62)
     across = np.where(depth > 0, side * 0.5 + 0.3 * across, across)
-    heading = yaw[accompanied] + 0.4 * own.bell("heading") + np.pi * own.chance("contrary", 0.35)
+    heading = yaw[accompanied] + 0.4 * company.bell("heading") + np.pi * company.chance("contrary", 0.35)
     heading = np.concatenate([yaw, heading])
     spot = np.zeros((len(heading), 3))
     spot[len(yaw) :, 0], spot[len(yaw) :, 2] = across, depth
