@@ -12,12 +12,10 @@ PYRAMID_TRUNKS = ("resnet39", "resnet50", "resnet101")
 
 
 class FeaturePart(NamedTuple):
-    """A body part and its columns of the matching feature.
+    """A body part and its columns of the matching feature."""
 
-    Each column belongs to exactly one part, so the squared distances of the parts add up to the squared
-    distance of the whole features.
-    """
-
+    # Each column belongs to exactly one part, so the squared distances of the parts add up to the squared
+    # distance of the whole features.
     name: str  # "local 2", "stripes 2–4"
     kind: str  # parts of one kind differ only in their position: "local", "level 3"
     columns: slice

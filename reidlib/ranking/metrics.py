@@ -42,7 +42,7 @@ class Embeddings:
         camera_ids: Whole numbers (N,), stored as int64 arrays.
 
     Raises:
-        InputError: If a shape or a type differs, a person id is below −1, or a feature is not finite or
+        InputError: If a shape or type is wrong, a person id is below −1, or a feature is not finite or
             exceeds 1e15 (its distances would overflow).
     """
 

@@ -108,7 +108,7 @@ class _Search:
         self.squared_n = np.empty(num_images)  # distance of the farthest image
 
     def compare(self, number: int, other: int, for_both: bool) -> None:
-        """Compute the tile of two blocks and collect candidates of the first, and if asked of the other."""
+        """Compute the tile of two blocks and collect candidates of the first or of both."""
         block, other_block = self.blocks[number], self.blocks[other]
         try:
             memory = self.memories.pop()
@@ -160,6 +160,7 @@ class _Search:
         return last_b + self.rounding * (norms_b + reach_b) ** 2 + TINY
 
     def num_waiting(self) -> int:
+        """Return the number of stored candidates."""
         return sum(len(images_p) for candidates in self.waiting for images_p, _, _ in candidates)
 
     def restart(self, number: int) -> None:

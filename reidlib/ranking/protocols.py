@@ -130,8 +130,8 @@ def evaluate_protocol(
         selected = np.flatnonzero(np.isin(query.camera_ids, protocol.query_cameras))
     if not len(selected):
         cameras = shorten(np.unique(query.camera_ids).tolist())
-        value = f"{protocol.query_cameras} where queries are of {cameras}"
-        raise InputError("query_cameras are cameras of the queries", value, "name one of those")
+        value = f"{protocol.query_cameras}, with queries from {cameras}"
+        raise InputError("query_cameras are cameras of the queries", value, "name cameras of the queries")
     device = working_device(device, query, gallery)
     # Memory: one camera's queries and one drawn gallery (single-shot), or the gallery's features and the
     # distances of one query (multi-shot).

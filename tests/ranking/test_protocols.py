@@ -335,7 +335,7 @@ GALLERY = on_a_line((0, 1, 2))
         ({"query": on_a_line((0, 0, 1))}, "a query shows a person"),
         ({"query": embeddings([[0.0, 1.0]], [1], [1])}, "equally long; got 2 and 1"),
         ({"query": on_a_line((0, 5, 1))}, "none for any of 1 queries"),
-        ({"protocol": Protocol("multi", query_cameras=(4,))}, r"got \(4,\) where queries are of 1"),
+        ({"protocol": Protocol("multi", query_cameras=(4,))}, r"got \(4,\), with queries from 1"),
     ],
 )
 def test_bad_input_is_refused(change, message):

@@ -12,7 +12,7 @@ from reidlib.errors import InputError
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 _USUAL_CAMERAS = 6
-_STRANGERS = 1_000_000  # identity numbers from here on belong to people outside all splits
+_OTHER_PEOPLE = 1_000_000  # larger identity numbers belong to people outside all splits
 KINDS = ("person", "junk", "background")
 PERSON, JUNK, BACKGROUND = range(3)  # kinds of boxes: on a person, badly placed, without a person
 
@@ -39,8 +39,8 @@ class Factors:
         yaw_spread: Spread of people's yaw around the direction of the street, radians.
         turned_share: Share of images in which the person walks the other way, so that one camera sees the
             front and another the back.
-        gait: Length of the steps and swing of the arms; at 0 everybody stands with hanging arms.
-        standing_share: Share of images in which the person stands, as people do who wait.
+        gait: Length of the steps and swing of the arms; at 0 all people stand with hanging arms.
+        standing_share: Share of images in which the person stands, as waiting people do.
         palette_spread: Spread of garment colours around the common ones; a small spread makes people harder
             to tell apart.
         pattern: Contrast of stripes, checks and prints, which a histogram of the whole image cannot use.
@@ -211,12 +211,12 @@ def plan(size: BenchmarkSize, num_cameras: int, seed: int) -> BenchmarkOrders:
         (QUERY, *_shots(test_sightings, num_queries, 0.0, seed, first=0), PERSON),
         (GALLERY, *_shots(test_sightings, gallery_images, size.uneven, seed, first=1), PERSON),
         (GALLERY, test_sightings[0][index], test_sightings[1][index], junk + 1000, JUNK),
-        (GALLERY, _STRANGERS + number[empty], camera[empty], number[empty], BACKGROUND),
-        (GALLERY, _STRANGERS + number[~empty] // 6, camera[~empty], number[~empty], PERSON),
+        (GALLERY, _OTHER_PEOPLE + number[empty], camera[empty], number[empty], BACKGROUND),
+        (GALLERY, _OTHER_PEOPLE + number[~empty] // 6, camera[~empty], number[~empty], PERSON),
     ]
     columns = zip(*(np.broadcast_arrays(*block) for block in blocks), strict=True)
     split, identity, camera, shot, kind = map(np.concatenate, columns)
-    person = np.where(kind == JUNK, -1, np.where(identity >= _STRANGERS, 0, identity))
+    person = np.where(kind == JUNK, -1, np.where(identity >= _OTHER_PEOPLE, 0, identity))
     names = [
         f"{'-1' if label < 0 else f'{label:04d}'}_c{place + 1}s1_{frame:06d}_{1 + frame % 4:02d}.jpg"
         for frame, (label, place) in enumerate(zip(person.tolist(), camera.tolist(), strict=True), 1)
