@@ -415,7 +415,7 @@ def test_a_fingerprint_names_a_rendering(tiny, monkeypatch):
 @pytest.mark.parametrize("change", [{"seed": 1}, {"factors": Factors(num_cameras=3, gait=0.5)}])
 def test_other_arguments_on_the_same_folder_are_refused(tiny, tmp_path, change):
     folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
-    with pytest.raises(InputError, match=r"one rendering.*(seed 0 instead of 1|gait 1.0 instead of 0.5)"):
+    with pytest.raises(InputError, match=r"one rendering.*(seed 0 where 1|gait 1.0 where 0.5)"):
         render("tiny", folder, **{"factors": tiny, **change}, progress=False)
 
 

@@ -220,7 +220,7 @@ def _difference(name: str, actual: object, requested: object) -> str:
     if isinstance(actual, dict) and isinstance(requested, dict):
         names = [key for key in requested if actual.get(key) != requested[key]]
         return ", ".join(_difference(key, actual.get(key), requested[key]) for key in names)
-    return f"{name} {actual} instead of {requested}"
+    return f"{name} {actual} where {requested} was requested"
 
 
 def _write(
