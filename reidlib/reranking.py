@@ -1,15 +1,16 @@
-"""k-reciprocal re-ranking: images that are each other's neighbours count for more than near ones.
+"""k-reciprocal re-ranking: mutual neighbours count more than images that are merely near.
 
-Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017. Every
-image of query and gallery is encoded by the images that are near it and that it is near to; two images are
-alike where their encodings overlap. Nothing here is as large as a matrix over all pairs of images but the
-result, because an encoding has some dozens of entries and most pairs share none.
+Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017. Each
+image of query and gallery is encoded by its mutual neighbours, and two images are similar if their encodings
+overlap. An encoding has a few dozen entries and most pairs of images share none, so only the result is as
+large as a matrix over all pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from tqdm.auto import tqdm
 
 from reidlib.errors import InputError
 from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, select_rows, spans
-from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
-from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours
+from reidlib.ranking.metrics import Embeddings, check_pair, working_device
+from reidlib.ranking.neighbours import Neighbours, TileFunction, nearest_neighbours, partner_rows
 from reidlib.threads import side_by_side
 
-_QUERIES, _GALLERY = 512, 2048  # distances of the result computed at once
-_MEASURED = 2**16  # pairs of images that a thread measures at once
-_SHARED = 2**15  # pairs of overlapping entries looked at together, so that they stay in a cache
+_QUERIES, _GALLERY = 512, 2048  # block of the result that is computed at once
+_PAIRS = 2**16  # pairs of images that a thread measures at once
+_SHARED = 2**15  # pairs of overlapping entries that are processed at once and fit a cache
 
 
 def k_reciprocal(
@@ -38,63 +39,70 @@ def k_reciprocal(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Re-ranked distances (Q, G) between queries and gallery, float32 on the CPU, from 0 to 1.
+    """Compute re-ranked distances between queries and gallery by k-reciprocal encoding.
 
-    See ``KReciprocal.fit`` for the arguments and errors, and ``KReciprocal`` for what it costs; the result
-    takes 4·Q·G bytes more.
+    ``KReciprocal`` states time and memory; the result takes 4·Q·G bytes more.
+
+    Args:
+        query_features: Features (Q, D): a tensor on any device, an array or a memory map.
+        gallery_features: Features (G, D).
+        k1: Neighbours of each image from which its encoding is made.
+        k2: Neighbours whose encodings are averaged; 1 averages none.
+        weight: λ in (1 − λ)·Jaccard distance + λ·squared Euclidean distance, from 0 to 1.
+        device: Where distances are computed; see ``ranking.evaluate``.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Distances (Q, G) from 0 to 1, float32, on the CPU.
+
+    Raises:
+        InputError: As for ``ranking.Embeddings``, and if feature lengths differ, k1 or k2 is below 1, or
+            weight is outside 0 to 1.
     """
-    # ``fit`` refuses what has no length.
+    # ``fit`` reports features without a length.
     distances_qg = torch.empty(*np.shape(query_features)[:1], *np.shape(gallery_features)[:1])
 
-    def keep(tile_bo: Tensor, block: slice, other: slice) -> None:
+    def store(tile_bo: Tensor, block: slice, other: slice) -> None:
         num_queries = len(distances_qg)
         last, first = min(block.stop, num_queries), max(other.start, num_queries)
         if block.start < last and first < other.stop:
             columns = slice(first - num_queries, other.stop - num_queries)
-            part = tile_bo[: last - block.start, first - other.start :]
-            distances_qg[block.start : last, columns] = part.cpu()
+            tile_qg = tile_bo[: last - block.start, first - other.start :]
+            distances_qg[block.start : last, columns] = tile_qg.cpu()
 
-    # The search for neighbours measures every query and gallery image; here its products are not done twice.
-    fitted = KReciprocal.fit(
-        query_features,
-        gallery_features,
-        k1=k1,
-        k2=k2,
-        weight=weight,
-        device=device,
-        progress=progress,
-        keep=keep,
-    )
-    blocks = list(spans(fitted.num_queries, _QUERIES))
+    # The search for neighbours computes the products of all pairs, which are stored here for reuse.
+    options: dict[str, Any] = {"k1": k1, "k2": k2, "weight": weight, "device": device, "progress": progress}
+    encoding = KReciprocal.fit(query_features, gallery_features, **options, on_tile=store)
+    blocks = list(spans(encoding.num_queries, _QUERIES))
 
-    def measure(block: slice) -> None:
-        distances_qg[block] *= torch.from_numpy(fitted._scales(block))[:, None]
-        fitted._add_jaccard(block, distances_qg[block])
+    def rerank(block: slice) -> None:
+        distances_qg[block] *= torch.from_numpy(encoding._scales(block))[:, None]
+        encoding._add_jaccard(block, distances_qg[block])
 
     with side_by_side(torch.device("cpu")) as each:
-        done = each(measure, blocks)
-        list(tqdm(done, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False))
+        results = each(rerank, blocks)
+        list(tqdm(results, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False))
     return distances_qg
 
 
 @dataclass(frozen=True, eq=False)
 class KReciprocal:
-    """A query set and a gallery, encoded; gives re-ranked distances of any queries on demand.
+    """Encoded queries and gallery, which give re-ranked distances of any queries on demand.
 
-    Holds a float32 copy of all N = Q + G features on the device and some dozens of entries (8 bytes each)
-    an image for their encodings. ``fit`` needs two such copies more, candidates, some hundred an image, and
-    for each thread a tile of 4 MB.
-    It takes half a product of all features with each other, O(N²·D), and O(N·k1²) for the sets; features
-    that are all nearly equal (a collapsed model) take minutes and up to 2 GB at Market-1501's size. One
-    query's distances then take O(G·D), some milliseconds at that size and D = 512. A larger k1 takes memory
-    as its square.
+    Memory: a float32 copy of all N = Q + G features on the device and a few dozen entries of 8 bytes for each
+    image. ``fit`` needs two more copies, about a hundred candidates for each image and 4 MB for each thread.
+    Memory grows with the square of k1.
+
+    Time: ``fit`` takes half a product of all features, O(N²·D), and O(N·k1²) for the sets. If all features
+    are nearly equal (a collapsed model), Market-1501 takes minutes and up to 2 GB. The distances of a query
+    take O(G·D), a few milliseconds on Market-1501 with D = 512.
     """
 
-    images_nd: Tensor  # (N, D + 2) float32: queries, then gallery, about their centre; 1; half the square
+    images_nd: Tensor  # (N, D + 2) float32, queries before gallery, centred as in ``Neighbours``
     num_queries: int
     largest_q: np.ndarray  # float64, each query's largest squared distance to any image, or 1 if that is 0
     query_encodings: sparse.csr_array  # (Q, N) float32, rows sum to 1
-    gallery_encodings: sparse.csc_array  # (G, N) by column: which images have an entry in common
+    gallery_encodings: sparse.csc_array  # (G, N), stored by column
     weight: float
 
     @classmethod
@@ -108,25 +116,15 @@ class KReciprocal:
         weight: float = 0.3,
         device: torch.device | str | None = None,
         progress: bool = False,
-        keep: Keeper | None = None,
+        on_tile: TileFunction | None = None,
     ) -> KReciprocal:
-        """Encode (Q, D) and (G, D) features: tensors on any device, arrays or memory maps, left as they are.
+        """Encode queries and gallery; for arguments and errors see ``k_reciprocal``.
 
-        ``k1`` neighbours make a set, ``k2`` neighbours' encodings are averaged (1: none are), ``weight`` is
-        λ in (1 − λ)·Jaccard distance + λ·squared Euclidean distance, the latter divided by the query's
-        largest over query and gallery together. Numbers above that of the images mean all of them. The
-        smaller set of a neighbour has round(k1/2) + 1 images, itself included, a half rounded to even, as
-        in the authors' Python; their MATLAB's round((k1+1)/2) is one less for k1 = 3, 7, 11, …
-
-        Neighbours stand by the distances of ``ranking.distances``, the same on every device, equal ones by
-        index, the image itself before its copies. No label is used. Junk and distractor images in the
-        gallery are neighbours like others unless the caller leaves them out: the authors' MATLAB keeps
-        junk, users of the Python form mostly drop it, and results differ a little. Features (the Pyramid's,
-        JLML's) are compared as they are; normalise them first if their model asks for it.
-
-        ``device``: see ``ranking.evaluate``; sets are made on the CPU. ``keep``: see ``nearest_neighbours``.
-        Raises InputError for features as ``ranking.Embeddings`` does, for unequal lengths, k1 or k2
-        below 1 and a weight outside 0 to 1.
+        Features are compared as they are; normalise them first if their model requires it. No label is used.
+        Junk and distractors in the gallery are neighbours like other images unless the caller removes them:
+        the authors' MATLAB code keeps junk, users of the Python code mostly remove it, and the results
+        differ a little. The squared distance is divided by the query's largest over queries and gallery. A
+        k1 or k2 above the number of images means all images. ``on_tile``: see ``nearest_neighbours``.
         """
         for name, value in (("k1", k1), ("k2", k2)):
             if not isinstance(value, (int, np.integer)) or value < 1:
@@ -134,9 +132,9 @@ class KReciprocal:
                 raise InputError(rule, repr(value), "change it")
         if not 0 <= weight <= 1:
             raise InputError("weight, the share of the plain distance, is from 0 to 1", weight, "change it")
-        query, gallery = _checked(query_features), _checked(gallery_features)
+        query, gallery = _embeddings(query_features), _embeddings(gallery_features)
         check_pair(query, gallery)
-        device = chosen_device(device, query, gallery)
+        device = working_device(device, query, gallery)
         dtype = common_dtype(query.features, gallery.features)
         num_queries, num_images = len(query), len(query) + len(gallery)
         with torch.inference_mode(), full_float32(device):
@@ -144,12 +142,13 @@ class KReciprocal:
             for start, features in ((0, query.features), (num_queries, gallery.features)):
                 for span in spans(len(features), 4096):
                     images_nd[start + span.start : start + span.stop] = select_rows(features, span)
-            num_places = min(max(k1 + 1, k2), num_images)
-            neighbours = nearest_neighbours(images_nd, num_places, progress=progress, keep=keep)
+            count = min(max(k1 + 1, k2), num_images)
+            neighbours = nearest_neighbours(images_nd, count, progress=progress, on_tile=on_tile)
             encodings_nn = _encodings(images_nd, neighbours, k1)
         if k2 > 1:
             nearest_nk = neighbours.images_nk[:, :k2]
-            encodings_nn = _relation(nearest_nk, np.float32(1 / nearest_nk.shape[1])) @ encodings_nn
+            means_nn = _relation(nearest_nk, np.float32(1 / nearest_nk.shape[1]))
+            encodings_nn = cast(sparse.csr_array, means_nn @ encodings_nn)
         return cls(
             images_nd=neighbours.centred_nd,
             num_queries=num_queries,
@@ -161,38 +160,35 @@ class KReciprocal:
 
     @property
     def num_gallery(self) -> int:
+        """Return the number of gallery images (G)."""
         return len(self.images_nd) - self.num_queries
 
     def distances(self, query_indices: int | Sequence[int] | np.ndarray) -> Tensor:
-        """Re-ranked distances (n, G) of n queries to the whole gallery, float32 on the CPU, from 0 to 1.
-
-        Plain distances are products of float32 about the features' centre, whose rounding is that of the
-        result. Raises InputError for an index that no query has.
-        """
-        wanted = np.atleast_1d(np.asarray(query_indices, np.int64))
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < self.num_queries):
-            rule = f"query indices run from 0 to {self.num_queries - 1}"
+        """Compute re-ranked distances (queries, G) of some queries, float32 on the CPU, from 0 to 1."""
+        rows = np.atleast_1d(np.asarray(query_indices, np.int64))
+        if rows.size and not (rows.min() >= 0 and rows.max() < self.num_queries):
+            rule = f"query indices are from 0 to {self.num_queries - 1}"
             raise InputError(rule, query_indices, "choose others")
-        distances_qg = torch.empty(len(wanted), self.num_gallery)
+        distances_qg = torch.empty(len(rows), self.num_gallery)
         device = self.images_nd.device
         with torch.inference_mode(), full_float32(device):
-            scale_q = torch.from_numpy(self._scales(wanted)).to(device)
-            queries_qd = as_partners(select_rows(self.images_nd, wanted)) * scale_q[:, None]
+            scale_q = torch.from_numpy(self._scales(rows)).to(device)
+            queries_qd = partner_rows(select_rows(self.images_nd, rows)) * scale_q[:, None]
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
                 distances_qg[:, span] = (queries_qd @ self.images_nd[images].T).cpu()
-        self._add_jaccard(wanted, distances_qg)
+        self._add_jaccard(rows, distances_qg)
         return distances_qg
 
-    def _scales(self, wanted: slice | np.ndarray) -> np.ndarray:
-        """What a query's halved squared distances are multiplied by, float32."""
-        return (2 * self.weight / self.largest_q[wanted]).astype(np.float32)
+    def _scales(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Return the factors (Q,) of the queries' halved squared distances, float32."""
+        return (2 * self.weight / self.largest_q[rows]).astype(np.float32)
 
-    def _add_jaccard(self, wanted: slice | np.ndarray, distances_qg: Tensor) -> None:
-        """Add their share of Jaccard distances 1 − S/(2 − S): encodings sum to 1, and have S in common."""
-        query_qn, gallery_gn = self.query_encodings[wanted], self.gallery_encodings
+    def _add_jaccard(self, rows: slice | np.ndarray, distances_qg: Tensor) -> None:
+        """Add (1 − λ) times the Jaccard distance 1 − S/(2 − S), where S is the overlap of two encodings."""
+        query_qn, gallery_gn = self.query_encodings[rows], self.gallery_encodings
         num_queries, num_gallery = distances_qg.shape
-        # Each entry of a query meets all gallery entries of its column; a few queries' meetings at a time.
+        # Each entry of a query is paired with all gallery entries of its column, for a few queries at a time.
         length_e = np.diff(gallery_gn.indptr)[query_qn.indices].astype(np.int64)
         ends_e = length_e.cumsum()
         before_q = np.concatenate([[0], ends_e])[query_qn.indptr]
@@ -210,50 +206,52 @@ class KReciprocal:
             common_qg = common_qg.reshape(stop - start, num_gallery)
             distances_qg.numpy()[start:stop] += (1 - self.weight) * (1 - common_qg / (2 - common_qg))
             start = stop
-        distances_qg.clamp_(0, 1)  # above 1, and below 0, by rounding alone
+        distances_qg.clamp_(0, 1)  # only rounding leads below 0 or above 1
 
 
-def _checked(features: Features) -> Embeddings:
-    """The features, refused where ``Embeddings`` refuses them; its ids are made up and never looked at."""
-    nobody_n = np.ones(np.shape(features)[:1], np.int64)
-    return Embeddings(features, nobody_n, nobody_n)
+def _embeddings(features: Features) -> Embeddings:
+    """Check the features as ``Embeddings`` does, with ids that are not used."""
+    ids_n = np.ones(np.shape(features)[:1], np.int64)
+    return Embeddings(features, ids_n, ids_n)
 
 
 def _encodings(images_nd: Tensor, neighbours: Neighbours, k1: int) -> sparse.csr_array:
-    """Each image's encoding (N, N): exp(−d) over its expanded reciprocal set, divided by its sum."""
+    """Return each image's encoding (N, N): exp(−d) over its expanded reciprocal set, divided by its sum."""
+    # The smaller set has round(k1/2) + 1 images, itself included, with a half rounded to even, as in the
+    # authors' Python code. In their MATLAB code, round((k1+1)/2) is one less for k1 = 3, 7, 11, …
     reciprocal_nn = _reciprocal(neighbours.images_nk[:, : k1 + 1])
     halves_nn = _reciprocal(neighbours.images_nk[:, : round(k1 / 2) + 1])
     size_n = np.diff(halves_nn.indptr)
-    # Images j of i's set with how many of j's smaller set are in i's; it joins if they exceed two thirds.
+    # For each j in i's set: how much of j's smaller set is in i's set. Over two thirds: it joins i's set.
     shared_nn = (reciprocal_nn @ halves_nn.T).multiply(reciprocal_nn).tocsr()
     shared_nn.data = (3 * shared_nn.data > 2 * size_n[shared_nn.indices]).astype(np.float32)
     shared_nn.eliminate_zeros()
     expanded_nn = (reciprocal_nn + shared_nn @ halves_nn).tocsr()
     image_p = np.repeat(np.arange(len(images_nd)), np.diff(expanded_nn.indptr))
 
-    def measured(span: slice) -> np.ndarray:
-        pair = image_p[span], expanded_nn.indices[span]
+    def measure(span: slice) -> np.ndarray:
+        pairs = image_p[span], expanded_nn.indices[span]
         with torch.inference_mode():
-            return pair_distances(images_nd, images_nd, *pair, images_nd.device).cpu().numpy()
+            return pair_distances(images_nd, images_nd, *pairs, images_nd.device).cpu().numpy()
 
     with side_by_side(images_nd.device) as each:
-        squared_p = np.concatenate(list(each(measured, spans(len(image_p), _MEASURED))))
+        squared_p = np.concatenate(list(each(measure, spans(len(image_p), _PAIRS))))
     entries_p = np.exp(-squared_p / neighbours.largest_n[image_p])
-    entries_p /= np.bincount(image_p, entries_p)[image_p]  # no set is empty: it holds the image itself
+    entries_p /= np.bincount(image_p, entries_p)[image_p]  # no set is empty: each contains its image
     return sparse.csr_array(
         (entries_p.astype(np.float32), expanded_nn.indices, expanded_nn.indptr), expanded_nn.shape
     )
 
 
 def _relation(images_nk: np.ndarray, value: np.float32) -> sparse.csr_array:
-    """(N, N) with a value where an image is listed."""
-    num_images, num_places = images_nk.shape
-    ends = np.arange(0, images_nk.size + 1, num_places, dtype=np.int64)
+    """Return a matrix (N, N) with a value at the K images of each row."""
+    num_images, count = images_nk.shape
+    ends = np.arange(0, images_nk.size + 1, count, dtype=np.int64)
     entries = np.full(images_nk.size, value)
     return sparse.csr_array((entries, images_nk.ravel(), ends), (num_images, num_images))
 
 
 def _reciprocal(neighbours_nk: np.ndarray) -> sparse.csr_array:
-    """(N, N) with 1 where two images list each other."""
-    listed_nn = _relation(neighbours_nk, np.float32(1))
-    return listed_nn.multiply(listed_nn.T.tocsr()).tocsr()
+    """Return a matrix (N, N) with 1 at mutual neighbours."""
+    neighbours_nn = _relation(neighbours_nk, np.float32(1))
+    return neighbours_nn.multiply(neighbours_nn.T.tocsr()).tocsr()

@@ -1,4 +1,4 @@
-"""Re-ranking against naive loops over full matrices, a case worked by hand, and its promises."""
+"""Re-ranking against naive loops over full matrices and a case worked by hand."""
 
 import math
 from fractions import Fraction
@@ -18,22 +18,22 @@ from reidlib.reranking import KReciprocal, k_reciprocal
 
 
 def dense_reference(query_features, gallery_features, k1, k2, weight):
-    """The paper step by step, with loops over images, sets, and matrices over all pairs in float64."""
+    """Compute the paper's steps with loops over images, sets, and matrices over all pairs in float64."""
     images = np.concatenate([query_features, gallery_features])
-    number, everyone = len(images), range(len(images))
+    number, indices = len(images), range(len(images))
     squared = np.empty((number, number))
-    for i in everyone:
+    for i in indices:
         squared[i] = pair_distances(
             images, images, np.full(number, i), np.arange(number), torch.device("cpu")
         ).numpy()
     normalised = np.array([row / row.max() if row.max() > 0 else row for row in squared])
-    order = [sorted(everyone, key=lambda j, i=i: (j != i, squared[i, j], j)) for i in everyone]
+    order = [sorted(indices, key=lambda j, i=i: (j != i, squared[i, j], j)) for i in indices]
 
     def reciprocal(i, count):
         return {j for j in order[i][:count] if i in order[j][:count]}
 
     encodings = np.zeros((number, number))
-    for i in everyone:
+    for i in indices:
         near = reciprocal(i, k1 + 1)
         expanded = set(near)
         for j in near:
@@ -44,7 +44,7 @@ def dense_reference(query_features, gallery_features, k1, k2, weight):
             encodings[i, j] = math.exp(-normalised[i, j])
         encodings[i] /= encodings[i].sum()
     if k2 > 1:
-        encodings = np.array([encodings[order[i][:k2]].mean(0) for i in everyone])
+        encodings = np.array([encodings[order[i][:k2]].mean(0) for i in indices])
     num_queries = len(query_features)
     final = np.empty((num_queries, number - num_queries))
     for i in range(num_queries):
@@ -56,23 +56,23 @@ def dense_reference(query_features, gallery_features, k1, k2, weight):
 
 
 def clustered(num_queries, num_gallery, length, *, seed=0, persons=6, noise=1.0):
-    """Features around persons' centres, with persons and cameras."""
+    """Return features around persons' centres, with persons and cameras."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((persons, length))
-    shown = generator.integers(0, persons, num_queries + num_gallery)
-    features = centres[shown] + noise * generator.standard_normal((len(shown), length))
-    features, cameras = features.astype(np.float32), generator.integers(1, 4, len(shown))
+    persons_n = generator.integers(0, persons, num_queries + num_gallery)
+    features = centres[persons_n] + noise * generator.standard_normal((len(persons_n), length))
+    features, cameras = features.astype(np.float32), generator.integers(1, 4, len(persons_n))
     return (
-        Embeddings(features[:num_queries], shown[:num_queries] + 1, cameras[:num_queries]),
-        Embeddings(features[num_queries:], shown[num_queries:] + 1, cameras[num_queries:]),
+        Embeddings(features[:num_queries], persons_n[:num_queries] + 1, cameras[:num_queries]),
+        Embeddings(features[num_queries:], persons_n[num_queries:] + 1, cameras[num_queries:]),
     )
 
 
 def assert_equals_reference(query, gallery, k1=20, k2=6, weight=0.3):
-    found = k_reciprocal(query, gallery, k1=k1, k2=k2, weight=weight)
-    assert (found.dtype, found.device.type) == (torch.float32, "cpu")
+    result = k_reciprocal(query, gallery, k1=k1, k2=k2, weight=weight)
+    assert (result.dtype, result.device.type) == (torch.float32, "cpu")
     expected = dense_reference(query, gallery, k1, k2, weight)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("k1", [1, 2, 3, 6, 7, 20, 500])
@@ -91,7 +91,7 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
     assert_equals_reference(query.features + shift, gallery.features + shift, weight=weight)
 
 
-@pytest.mark.parametrize("waiting", [2**24, 200])  # as many as come, or soon too many
+@pytest.mark.parametrize("waiting", [2**24, 200])  # never too many candidates, or soon too many
 def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch, waiting):
     monkeypatch.setattr(neighbours, "_WAITING", waiting)
     monkeypatch.setitem(neighbours._TILE, "cpu", 37)
@@ -122,30 +122,30 @@ def test_equals_a_dense_reference_on_a_coarse_grid(seed, k1, k2, weight):
 
 def test_an_image_stands_before_its_copies():
     features = np.zeros((5, 2), np.float32)
-    found = neighbours.nearest_neighbours(torch.from_numpy(features), 3)
-    assert found.images_nk.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
-    assert found.largest_n.tolist() == [1] * 5
+    result = neighbours.nearest_neighbours(torch.from_numpy(features), 3)
+    assert result.images_nk.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
+    assert result.largest_n.tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e14, 1e-22])
 def test_equal_features_give_numbers(value):
     features = np.full((30, 10), value, np.float32)
-    found = k_reciprocal(features[:5], features[5:], k1=4)
-    assert found.isfinite().all()
+    result = k_reciprocal(features[:5], features[5:], k1=4)
+    assert result.isfinite().all()
     assert_equals_reference(features[:5], features[5:], 4)
 
 
 def test_by_hand():
     # On a line: query 0; gallery 1, 3 and 10. With k1 = 1 an image and its nearest are a set if each is the
-    # other's nearest: 0 and 1 are, 3 (whose nearest is 1) and 10 (whose nearest is 3) stand alone.
+    # other's nearest: 0 and 1 are; 3 (whose nearest is 1) and 10 (whose nearest is 3) are single sets.
     query, gallery = np.array([[0.0]]), np.array([[1.0], [3.0], [10.0]])
     own, first, second = 1.0, math.exp(-1 / 100), math.exp(-1 / 81)  # squared, by the row's largest: 100, 81
     of_query = [own / (own + first), first / (own + first)]
     of_first = [second / (own + second), own / (own + second)]
     common = min(of_query[0], of_first[0]) + min(of_query[1], of_first[1])
     expected = [0.7 * (1 - common / (2 - common)) + 0.3 / 100, 0.7 + 0.3 * 9 / 100, 0.7 + 0.3]
-    found = k_reciprocal(query, gallery, k1=1, k2=1, weight=0.3)
-    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    result = k_reciprocal(query, gallery, k1=1, k2=1, weight=0.3)
+    np.testing.assert_allclose(result, [expected], rtol=1e-6)
 
 
 def test_the_smaller_sets_are_those_of_the_python_form(monkeypatch):
@@ -165,22 +165,22 @@ def test_the_smaller_sets_are_those_of_the_python_form(monkeypatch):
 @given(st.integers(0, 2**32 - 1), st.integers(1, 25), st.integers(1, 8), st.floats(0, 1))
 def test_range_and_permutation_of_the_gallery(seed, k1, k2, weight):
     query, gallery = clustered(6, 50, 12, seed=seed)
-    found = k_reciprocal(query.features, gallery.features, k1=k1, k2=k2, weight=weight)
-    assert found.min() >= 0
-    assert found.max() <= 1
+    result = k_reciprocal(query.features, gallery.features, k1=k1, k2=k2, weight=weight)
+    assert result.min() >= 0
+    assert result.max() <= 1
     order = np.random.default_rng(seed).permutation(50)
     shuffled = k_reciprocal(query.features, gallery.features[order], k1=k1, k2=k2, weight=weight)
-    np.testing.assert_allclose(shuffled, found[:, order], atol=1e-6)
+    np.testing.assert_allclose(shuffled, result[:, order], atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_weight_1_keeps_the_order_of_plain_distances(seed):
     query, gallery = clustered(6, 50, 12, seed=seed)
-    found = k_reciprocal(query.features, gallery.features, weight=1).double().numpy()
+    result = k_reciprocal(query.features, gallery.features, weight=1).double().numpy()
     squared = ((query.features[:, None].astype(float) - gallery.features) ** 2).sum(2)
-    # Distances are float32, and so are products.
-    np.testing.assert_array_less(-5e-7, np.diff(np.take_along_axis(found, squared.argsort(1), 1)))
+    # Distances and products are float32.
+    np.testing.assert_array_less(-5e-7, np.diff(np.take_along_axis(result, squared.argsort(1), 1)))
 
 
 def test_re_ranking_raises_mean_average_precision_of_clustered_features():
@@ -196,10 +196,10 @@ def test_rows_on_demand_are_those_of_the_matrix():
     whole = k_reciprocal(query.features, gallery.features)
     fitted = KReciprocal.fit(query.features, gallery.features)
     assert (fitted.num_queries, fitted.num_gallery) == (40, 300)
-    for wanted in (7, [3, 39, 3], np.arange(40), []):
-        found = fitted.distances(wanted)
-        assert found.shape == (np.size(wanted), 300)
-        np.testing.assert_allclose(found, whole[np.atleast_1d(np.array(wanted, int))], atol=2e-7)
+    for indices in (7, [3, 39, 3], np.arange(40), []):
+        result = fitted.distances(indices)
+        assert result.shape == (np.size(indices), 300)
+        np.testing.assert_allclose(result, whole[np.atleast_1d(np.array(indices, int))], atol=2e-7)
     for wrong in (40, -1, [0, 40]):
         with pytest.raises(InputError, match="from 0 to 39"):
             fitted.distances(wrong)
@@ -208,9 +208,9 @@ def test_rows_on_demand_are_those_of_the_matrix():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_every_float_type_is_taken_for_its_values(dtype):
     query, gallery = (torch.from_numpy(side.features).to(dtype) for side in clustered(8, 60, 9))
-    found = k_reciprocal(query, gallery)
+    result = k_reciprocal(query, gallery)
     expected = k_reciprocal(query.double().numpy(), gallery.double().numpy())
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
 def test_memory_maps_and_tensors_give_the_same_and_stay_as_they_were(tmp_path):
@@ -236,7 +236,7 @@ def test_a_coarse_matrix_product_and_autocast_change_nothing():
         torch.set_float32_matmul_precision(before)
 
 
-def test_progress_is_shown_where_asked(capsys):
+def test_progress_is_shown_on_request(capsys):
     query, gallery = (side.features for side in clustered(3, 30, 4))
     k_reciprocal(query, gallery)
     assert not capsys.readouterr().err
@@ -248,7 +248,7 @@ FEATURES = np.ones((4, 3), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "message"),
     [
         ({"k1": 0}, "k1.*got 0"),
         ({"k2": 0}, "k2.*got 0"),
@@ -264,10 +264,10 @@ FEATURES = np.ones((4, 3), np.float32)
         ({"query_features": None}, "NoneType"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(changed, named):
-    with pytest.raises(InputError, match=named) as refused:
+def test_bad_input_is_refused_in_one_line(changed, message):
+    with pytest.raises(InputError, match=message) as raised:
         k_reciprocal(**{"query_features": FEATURES, "gallery_features": FEATURES} | changed)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.gpu
@@ -276,14 +276,14 @@ def test_a_gpu_gives_the_same():
     query, gallery = clustered(100, 2000, 128, persons=60)
     copied = np.concatenate([gallery.features, gallery.features[::3]])
     expected = KReciprocal.fit(query.features, copied)
-    found = KReciprocal.fit(query.features, torch.from_numpy(copied).cuda())
+    result = KReciprocal.fit(query.features, torch.from_numpy(copied).cuda())
     for one, other in (
-        (found.query_encodings, expected.query_encodings),
-        (found.gallery_encodings, expected.gallery_encodings),
+        (result.query_encodings, expected.query_encodings),
+        (result.gallery_encodings, expected.gallery_encodings),
     ):
         np.testing.assert_array_equal(one.indices, other.indices)  # the same sets, near-ties and copies too
         np.testing.assert_allclose(one.data, other.data, rtol=1e-5)
-    everyone = np.arange(100)
-    np.testing.assert_allclose(found.distances(everyone), expected.distances(everyone), atol=2e-6)
+    indices = np.arange(100)
+    np.testing.assert_allclose(result.distances(indices), expected.distances(indices), atol=2e-6)
     on_device = k_reciprocal(query.features, copied, device="cuda")
-    np.testing.assert_allclose(on_device, expected.distances(everyone), atol=2e-6)
+    np.testing.assert_allclose(on_device, expected.distances(indices), atol=2e-6)

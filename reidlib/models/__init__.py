@@ -1,7 +1,7 @@
-"""The papers' networks, each whole in a module of its own.
+"""The two papers' networks, one module each.
 
-``jlml`` and ``pyramid`` the networks · ``residual`` the layers that both are built from, ImageNet's weights
-included · ``parts`` what a part of the body is, without torch.
+``jlml`` and ``pyramid`` hold the networks. ``residual`` holds the layers that both use and loads ImageNet
+weights. ``parts`` describes body parts and works without torch.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ _MODULES = {"JLML": "jlml", "Pyramid": "pyramid"}
 
 
 def __getattr__(name: str):
-    """A network, loaded with its first use: ``parts`` is looked at where torch is not."""
+    """Import a network on first use, so that ``parts`` can be imported without torch."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,14 +6,14 @@ Li, Zhu, Gong: "Person Re-Identification by Deep Joint Learning of Multi-Loss Cl
                      └── m stripes ── m local streams ── pool ── m features (512/m each, concatenated
                                                                   to 512) ── identity classifier
 
-No text of the paper or code of its authors was at hand; the layer table is a reconstruction that
-meets the published budget (39 weighted layers, 5 streams, 7.2 M parameters, 1.54e9 FLOPs at 224×224).
+We had neither the text of the paper nor its authors' code. The layer table is a reconstruction that meets
+the published budget: 39 weighted layers, 5 streams, 7.2 M parameters and 1.54e9 FLOPs at 224×224.
 We assume:
-  - the shared low-level layers are a 7×7/2 convolution and a 3×3/2 max-pool, and the stripes are cut
-    from their map, not from the image (each is an argument or a table below);
-  - FLOPs count a multiplication and an addition separately;
-  - each branch's feature is scaled to unit length before both are concatenated for matching;
-  - batch norm follows the feature layer (``feature_norm``): the paper's choice is unknown.
+  - The shared low-level layers are a 7×7 convolution and a 3×3 max-pool, both with stride 2. The stripes
+    are cut from their map, not from the image. These choices are arguments or tables below.
+  - A multiplication and an addition count as two FLOPs.
+  - Each branch's feature is scaled to unit length before the two are concatenated for matching.
+  - Batch norm follows the feature layer (``feature_norm``). The paper's choice is unknown.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlib.errors import InputError, check_choice
-from reidlib.models.parts import FeaturePart
+from reidlib.errors import InputError
+from reidlib.models.parts import FeaturePart, check_trunk
 from reidlib.models.residual import (
     PartLinear,
     Stages,
@@ -37,62 +37,65 @@ from reidlib.models.residual import (
     repeat_streams,
 )
 
-# Widths of the 3×3 convolutions in the global stream; a local stream has half of each (facts: 39 layers =
-# stem + 3·(3+4+2+3) + feature + classifier).
+# The global stream. A local stream has half of its widths.
+# The published 39 layers are stem + 3·(3+4+2+3) + feature + classifier.
 _RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=(1, 2, 2, 2))
 _RESNET39_STEM = 64
-_LOW_LEVEL_STRIDE = 4  # input rows for a row of the shared low-level map
-# Behind torchvision's ResNet-50 stem and layer1, which are shared.
+_LOW_LEVEL_STRIDE = 4  # input rows per row of the shared low-level map
+# torchvision's ResNet-50: the stem and layer1 are shared, layer2 to layer4 are the streams.
 _RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", strides=(1,))
 _RESNET50 = TrunkShape((4, 6, 3), (128, 256, 512), expansion=4, stride_on="second", strides=(2, 2, 2))
 
 
 class JLMLOutput(NamedTuple):
-    """What one forward pass gives, in every mode."""
+    """Output of one forward pass, the same in training and in evaluation.
 
-    logits: Tensor  # (B, branches, K): of the global and the local classifier, or of the joint one
-    embeddings: tuple[Tensor, Tensor]  # features of the global and the local branch, not normalised
-    maps: tuple[Tensor, Tensor]  # last maps: global (B, C, H, W), local (B, P, C, h, w)
+    Attributes:
+        logits: Scores of the K identities: (B, 2, K) from the global and the local classifier, or
+            (B, 1, K) from the joint classifier (``multi_loss=False``).
+        embeddings: Features of the global and of the local branch, (B, D) each, not normalised.
+        maps: Last maps of the global stream, (B, C, H, W), and of the local streams, (B, P, C, h, w).
+    """
+
+    logits: Tensor
+    embeddings: tuple[Tensor, Tensor]
+    maps: tuple[Tensor, Tensor]
 
 
 def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
-    """Rows ``(first, past the last)`` of ``parts`` equally high stripes that cover a map of ``height`` rows.
-
-    Equal heights let all stripes run as one operation. Where ``parts`` does not divide the height, the
-    stripes are ``ceil(height / parts)`` rows high, spread evenly, and neighbours share a few rows.
-    """
+    """Return rows ``(start, stop)`` of ``parts`` equally high stripes that cover ``height`` rows of a map."""
     if not 1 <= parts <= height:
-        raise InputError(
-            f"a map of {height} rows can be cut into 1 to {height} stripes",
-            f"parts={parts}",
-            "use fewer parts or a higher input image",
-        )
+        rule = f"a map of {height} rows can be cut into 1 to {height} stripes"
+        raise InputError(rule, f"parts={parts}", "use fewer parts or a higher input image")
+    # Stripes of equal height run as one operation. If ``parts`` does not divide the height, they overlap.
     rows = math.ceil(height / parts)
     starts = [round(index * (height - rows) / max(parts - 1, 1)) for index in range(parts)]
     return tuple((start, start + rows) for start in starts)
 
 
 class JLML(nn.Module):
-    """The joint network.
+    """Joint network of one global and several local streams.
 
-    ``forward(images) -> JLMLOutput``; ``embed(images) -> (B, D)`` is what matching uses.
+    ``forward(images)`` returns a ``JLMLOutput``; ``embed(images)`` returns the feature for matching.
 
-    num_classes: identities in training (K).
-    parts: horizontal stripes, each with a local stream of its own (paper: 4).
-    multi_loss: a classifier for each branch (the paper's MultiLoss), or one classifier on the
-        concatenated feature (its UniLoss).
-    shared_stem: both branches see the same low-level layers, or the local branch has its own copy
-        (the paper's ablation "without shared feature"; how it separated them is unknown).
-    trunk: "resnet39" (the paper's) or "resnet50" (torchvision's; stem and layer1 shared, layer2 to
-        layer4 for each stream; about 120 M parameters with four parts).
-    weights: None, or "imagenet" for the resnet50 trunk.
-    width: factor on the channels of stem and trunk (resnet39 only).
-    feature_size: length of each branch's feature; the stripes share the local one equally, so that it is
-        ``parts * (feature_size // parts)`` long (510 for 6 or 10 parts).
-    feature_norm: batch norm behind the feature layer, or nothing.
-    generator: source of the initial weights.
+    Args:
+        num_classes: Number of identities in training (K).
+        parts: Number of horizontal stripes (P), each with its own local stream. The paper uses 4.
+        multi_loss: If true, each branch has its own classifier (the paper's MultiLoss). If false, one
+            classifier sees the concatenated feature (UniLoss).
+        shared_stem: If true, both branches share the low-level layers. If false, the local branch has its
+            own copy (the paper's ablation "without shared feature"; its exact form is unknown).
+        trunk: "resnet39" (the paper's) or "resnet50" (torchvision's: stem and layer1 are shared, each stream
+            has its own layer2 to layer4; about 120 M parameters with four parts).
+        weights: None for random weights, or "imagenet" (resnet50 only).
+        width: Factor on the channels of stem and trunk (resnet39 only).
+        feature_size: Length of each branch's feature. The stripes share the local feature equally, so its
+            length is ``parts * (feature_size // parts)``: 510 for 6 or 10 parts and 512.
+        feature_norm: Whether batch norm follows the feature layer.
+        generator: Random generator for the initial weights.
 
-    Raises InputError when the arguments contradict each other.
+    Raises:
+        InputError: If the arguments contradict each other, or if a map has fewer rows than ``parts``.
     """
 
     def __init__(
@@ -110,7 +113,8 @@ class JLML(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        _check(num_classes, parts, trunk, weights, width, feature_size)
+        _check(num_classes, parts, feature_size)
+        check_trunk(trunk, ("resnet39", "resnet50"), weights, width)
         self.parts = parts
         self.multi_loss = multi_loss
         self.streams = 1 + parts
@@ -132,7 +136,7 @@ class JLML(nn.Module):
 
         stripe_size = feature_size // parts
         local_size = parts * stripe_size
-        # No bias where batch norm follows: it would be subtracted again.
+        # Batch norm would subtract a bias again, so there is none before it.
         self.global_feature = nn.Linear(shape.out_channels, feature_size, bias=not feature_norm)
         self.local_feature = PartLinear(parts, local_shape.out_channels, stripe_size, bias=not feature_norm)
         self.global_norm = nn.BatchNorm1d(feature_size) if feature_norm else nn.Identity()
@@ -140,7 +144,7 @@ class JLML(nn.Module):
 
         sizes = (feature_size, local_size) if multi_loss else (feature_size + local_size,)
         self.classifiers = nn.ModuleList(nn.Linear(size, num_classes) for size in sizes)
-        # Columns of the matching feature, so that one embedding serves all three rows of the paper's tables.
+        # Columns of the matching feature: one embedding gives all three rows of the paper's tables.
         self.branches = {
             "global": slice(0, feature_size),
             "local": slice(feature_size, feature_size + local_size),
@@ -155,6 +159,7 @@ class JLML(nn.Module):
             if feature.bias is not None:
                 nn.init.zeros_(feature.bias)
         for classifier in self.classifiers:
+            assert isinstance(classifier, nn.Linear)
             nn.init.normal_(classifier.weight, std=0.01, generator=generator)
             nn.init.zeros_(classifier.bias)
         if weights == "imagenet":
@@ -162,17 +167,21 @@ class JLML(nn.Module):
 
     def _load_imagenet(self, stem: dict[str, Tensor], stages: dict[str, Tensor]) -> None:
         first = {name: tensor for name, tensor in stages.items() if name.startswith("0.")}
-        # Behind the first stage, which is shared, the streams count anew.
+        # The first stage is shared, so the streams' stage 0 is torchvision's stage 1.
         later = {f"{int(name[0]) - 1}{name[1:]}": stages[name] for name in stages.keys() - first.keys()}
         for low_level in (self.shared, self.local_stem):
-            if low_level is not None:
+            if isinstance(low_level, nn.Sequential):
                 low_level[0].load_state_dict(stem)
                 low_level[1].load_state_dict(first)
         self.global_stream.load_state_dict(later)
         self.local_streams.load_state_dict(repeat_streams(later, self.parts))
 
     def forward(self, images_bchw: Tensor) -> JLMLOutput:
-        """``(B, 3, H, W)`` normalised images -> ``JLMLOutput``."""
+        """Compute the logits, embeddings and maps of a batch, in every mode a ``JLMLOutput``.
+
+        Args:
+            images_bchw: Normalised RGB images (B, 3, H, W).
+        """
         low_level = self.shared(images_bchw)
         local_level = low_level if self.local_stem is None else self.local_stem(images_bchw)
         rows = stripe_rows(local_level.shape[2], self.parts)
@@ -193,15 +202,19 @@ class JLML(nn.Module):
         return JLMLOutput(logits_bpk, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
 
     def embed(self, images_bchw: Tensor) -> Tensor:
-        """The matching feature, ``(B, D)`` float32: each branch scaled to unit length, then concatenated.
+        """Compute the feature for matching: each branch scaled to unit length, then concatenated.
 
-        The columns of each branch are named by ``branches``.
+        Args:
+            images_bchw: Normalised RGB images (B, 3, H, W).
+
+        Returns:
+            Features (B, D), float32. ``branches`` maps "global", "local" and "full" to their columns.
         """
         embeddings = self(images_bchw).embeddings
         return torch.cat([F.normalize(x.float(), dim=1) for x in embeddings], dim=1)
 
     def feature_parts(self, input_height: int) -> tuple[FeaturePart, ...]:
-        """The streams: the global one and, from top to bottom, the local ones, for images of that height."""
+        """Describe the global stream and, from top to bottom, the local streams for an input height."""
         low_level_rows = -(-input_height // _LOW_LEVEL_STRIDE)
         stripes = stripe_rows(low_level_rows, self.parts)
         begin, size = self.branches["local"].start, self.local_feature.weight.shape[1]
@@ -219,39 +232,20 @@ class JLML(nn.Module):
         )
 
     def feature_weights(self) -> tuple[Tensor, Tensor]:
-        """Weights of the feature layers, on which selective feature learning acts.
-
-        Global ``(D, C)``, local ``(P, D/P, C)``: the last dimension runs over input units.
-        """
+        """Return the feature layers' weights, global (D, C) and local (P, D/P, C), for feature selection."""
         return self.global_feature.weight, self.local_feature.weight
 
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """Parameters before the feature layers: what a recipe may train at a lower rate than the rest."""
+        """Return the parameters before the feature layers, which may get a lower learning rate."""
         trunk = (self.shared, self.local_stem, self.global_stream, self.local_streams)
         return [parameter for layers in trunk if layers is not None for parameter in layers.parameters()]
 
 
-def _check(num_classes, parts, trunk, weights, width, feature_size) -> None:
+def _check(num_classes: int, parts: int, feature_size: int) -> None:
     if num_classes < 2:
-        raise InputError(
-            "a classifier needs at least two identities", f"num_classes={num_classes}", "use a larger set"
-        )
+        rule = "a classifier needs at least two identities"
+        raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
     if not 1 <= parts <= feature_size:
-        raise InputError(
-            "every part has at least one number of the local feature",
-            f"parts={parts}, feature_size={feature_size}",
-            f"use 1 to {feature_size} parts",
-        )
-    check_choice("trunk is resnet39 or resnet50", trunk, ("resnet39", "resnet50"))
-    if weights is not None and (weights != "imagenet" or trunk != "resnet50"):
-        raise InputError(
-            "pretrained weights exist for trunk='resnet50' as weights='imagenet'",
-            f"trunk={trunk!r}, weights={weights!r}",
-            "use that pair, or weights=None",
-        )
-    if width <= 0 or (trunk == "resnet50" and width != 1):
-        raise InputError(
-            "width is a positive factor on resnet39's channels, and 1 for resnet50",
-            f"width={width} with trunk={trunk!r}",
-            "change width or trunk",
-        )
+        rule = "each part has at least one value of the local feature"
+        value = f"parts={parts}, feature_size={feature_size}"
+        raise InputError(rule, value, f"use 1 to {feature_size} parts")

@@ -1,4 +1,4 @@
-"""Pyramid: overlapping body parts from single stripes to the whole body, each with a branch of its own.
+"""Pyramid: overlapping body parts, from single stripes to the whole body, each with its own branch.
 
 Zheng et al.: "Pyramidal Person Re-IDentification via Multi-Loss Dynamic Training", CVPR 2019.
 
@@ -9,15 +9,15 @@ Zheng et al.: "Pyramidal Person Re-IDentification via Multi-Loss Dynamic Trainin
     each part ── average + maximum ── linear, batch norm, ReLU ──┬── feature (128): matching, triplet loss
                                                                  └── dropout ── identity classifier
 
-No text of the paper was at hand; the architecture follows its authors' released code
-(PersonReID-Pyramid). A level is named by the number of stripes that its parts cover, 1 to n.
+We did not have the text of the paper. The architecture follows its authors' released code
+(PersonReID-Pyramid). The name of a level is the number of stripes in each of its parts, 1 to n.
 We assume:
-  - the released code is the paper's network: its figure shows the same levels, not the sizes.
+  - The released code is the paper's network. The paper's figure shows the same levels, but not the sizes.
 We differ:
-  - all parts run as one batched operation; stripes are summed and their maxima taken once, and wider
-    parts are built from narrower ones, where the released code pools the map anew for each of 21 branches;
-  - the second set of 21 branches, which it builds and never uses, is left out;
-  - the dynamic weighting of the two losses belongs to the losses, not to the model.
+  - All parts run as one batched operation. Each stripe is pooled once, and wider parts are built from
+    narrower ones. The released code pools the map again for each of its 21 branches.
+  - We omit the second set of 21 branches, which the released code builds and never uses.
+  - The dynamic weighting of the two losses is in the losses, not in the model.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart, check_input_height, check_settings, pyramid_parts
 from reidlib.models.residual import PartLinear, Stages, Stem, TrunkShape, imagenet_weights, initialise
 
-_STRIDES = (1, 2, 2, 1)  # the last stage keeps its rows, so that six stripes of 384 have four rows each
+_STRIDES = (1, 2, 2, 1)  # the last stage keeps its rows: an input of 384 rows gives six stripes of four rows
 _BOTTLENECKS = (64, 128, 256, 512)
-# resnet39 is the small trunk of JLML's global stream: for a CPU, and without pretrained weights.
+# resnet39 is the small trunk of JLML's global stream. It suits a CPU and has no pretrained weights.
 _TRUNKS = {
     "resnet39": TrunkShape(
         (3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=_STRIDES
@@ -47,20 +47,24 @@ _STEM = 64
 
 
 class PyramidOutput(NamedTuple):
-    """What one forward pass gives, in every mode."""
+    """Output of one forward pass, the same in training and in evaluation.
 
-    logits: Tensor  # (B, P, K) of each part's classifier
-    embeddings: Tensor  # (B, P, D) after ReLU, before dropout, not normalised
-    maps: Tensor  # (B, C, H, W), the trunk's last
+    Attributes:
+        logits: Scores of the K identities from each part's classifier, (B, P, K).
+        embeddings: Features of the parts, (B, P, D), after ReLU, before dropout, not normalised.
+        maps: Last map of the trunk, (B, C, H, W).
+    """
+
+    logits: Tensor
+    embeddings: Tensor
+    maps: Tensor
 
 
 class _StripePooling(torch.autograd.Function):
-    """Average and maximum of every stripe of ``(B, C, H, W)``: two times ``(B, C, n, 1)``.
+    """Average and maximum of every stripe of a map (B, C, H, W), each (B, C, n, 1)."""
 
-    Autograd would write a whole map's gradient for each of them and add the two; one write serves both,
-    and the map itself need not be kept. Sums run in float32 inside and are rounded once to the map's
-    precision, as the product that follows rounds what it gets.
-    """
+    # Autograd would write one gradient of the whole map for each of the two and add them. Here one write
+    # serves both, and the map need not be stored. Sums run in float32 and are rounded once.
 
     @staticmethod
     def forward(ctx, maps_bchw: Tensor, stripes: int) -> tuple[Tensor, Tensor]:
@@ -69,35 +73,40 @@ class _StripePooling(torch.autograd.Function):
         maxima_bcn1, places_bcn1 = F.max_pool2d(maps_bchw, stripe, return_indices=True)
         ctx.save_for_backward(places_bcn1)
         ctx.size, ctx.dtype = maps_bchw.shape, maps_bchw.dtype
-        # Any change of precision is left to the caller: with a ``to`` here that changes nothing,
-        # torch.compile of torch 2.11 gives zero as the map's gradient.
+        # The caller changes the precision: with a ``to`` here, even one without effect, torch.compile of
+        # torch 2.11 gives zero as the map's gradient.
         return averages_bcn1, maxima_bcn1
 
     @staticmethod
-    def backward(ctx, averages_bcn1: Tensor, maxima_bcn1: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx, averages_bcn1: Tensor, maxima_bcn1: Tensor
+    ) -> tuple[Tensor, None]:
         places_bnc, averages_bnc, maxima_bnc = (
             pooled_bcn1.squeeze(3).transpose(1, 2)
             for pooled_bcn1 in (*ctx.saved_tensors, averages_bcn1, maxima_bcn1)
         )
         batch, channels, height, width = ctx.size
         pixels, stripe = height * width, height * width // averages_bnc.shape[1]
-        everywhere_bnc = averages_bnc / stripe
-        maps_bnsc = everywhere_bnc.to(ctx.dtype).unsqueeze(2).expand(-1, -1, stripe, -1)  # s: its pixels
+        shares_bnc = averages_bnc / stripe  # the average's gradient at each pixel of a stripe
+        maps_bnsc = shares_bnc.to(ctx.dtype).unsqueeze(2).expand(-1, -1, stripe, -1)  # s: pixels of a stripe
         maps = maps_bnsc.clone(memory_format=torch.contiguous_format).view(-1)
-        # By flat index: scatter_ converts a whole bfloat16 map on the CPU, and put_ may be refused on CUDA.
+        # A flat index, because scatter_ converts a whole bfloat16 map on the CPU and CUDA may refuse put_.
         images_b11 = torch.arange(batch, device=maps.device).view(-1, 1, 1)
         columns_c = torch.arange(channels, device=maps.device)
         flat_bnc = (images_b11 * pixels + places_bnc) * channels + columns_c
-        maps[flat_bnc.flatten()] = (everywhere_bnc + maxima_bnc).to(ctx.dtype).flatten()
+        maps[flat_bnc.flatten()] = (shares_bnc + maxima_bnc).to(ctx.dtype).flatten()
         return maps.view(batch, height, width, channels).permute(0, 3, 1, 2), None
 
 
 class PartPooling(nn.Module):
-    """Average plus maximum of every part of a pyramid: ``(B, C, H, W) -> (B, P, C)``, float32 at least.
+    """Pool every part of a pyramid by average plus maximum: maps (B, C, H, W) to (B, P, C).
 
-    stripes: equal stripes of the map, which must divide its height. levels: how many neighbouring stripes
-    the parts cover, ascending; the parts come out fine to coarse and top to bottom.
-    The map is read once for the stripes' averages and once for their maxima; wider parts come from those.
+    The result is float32 or wider, and its parts run fine to coarse and top to bottom. Only the stripes are
+    pooled from the map; wider parts are built from their averages and maxima.
+
+    Args:
+        stripes: Number of equal horizontal stripes, which must divide the map's height.
+        levels: Stripes per part of each level, ascending.
     """
 
     def __init__(self, stripes: int, levels: tuple[int, ...]):
@@ -108,11 +117,9 @@ class PartPooling(nn.Module):
         height, stripes = maps_bchw.shape[2], self.stripes
         if height < stripes or height % stripes:
             below = height - height % stripes
-            raise InputError(
-                "stripes divide the map's height",
-                f"a map of {height} rows for {stripes} stripes",
-                f"use a map of {f'{below} or ' if below else ''}{below + stripes} rows",
-            )
+            value = f"a map of {height} rows for {stripes} stripes"
+            mend = f"use a map of {f'{below} or ' if below else ''}{below + stripes} rows"
+            raise InputError("stripes divide the map's height", value, mend)
         precision = torch.promote_types(maps_bchw.dtype, torch.float32)
         averages_bnc, maxima_bnc = (
             pooled_bcn1.squeeze(3).transpose(1, 2).to(precision)
@@ -120,7 +127,7 @@ class PartPooling(nn.Module):
         )
         sums_bpc, maxima_bpc, pooled = averages_bnc, maxima_bnc, []
         for level in range(1, self.levels[-1] + 1):
-            if level > 1:  # a part is the part one stripe shorter and the stripe below it
+            if level > 1:  # a part = the part that is one stripe shorter + the stripe below it
                 sums_bpc = sums_bpc[:, :-1] + averages_bnc[:, level - 1 :]
                 maxima_bpc = torch.maximum(maxima_bpc[:, :-1], maxima_bnc[:, level - 1 :])
             if level in self.levels:
@@ -129,25 +136,28 @@ class PartPooling(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """The pyramid network.
+    """Pyramid network: one trunk, and one branch for each of P overlapping body parts.
 
-    ``forward(images) -> PyramidOutput``; ``embed(images) -> (B, P·D)`` is what matching uses.
+    ``forward(images)`` returns a ``PyramidOutput``; ``embed(images)`` returns the feature for matching.
+    ``parts`` lists the body parts.
 
-    num_classes: identities in training (K).
-    stripes: equal horizontal stripes of the map (paper: 6); they divide the map's height.
-    levels: numbers of stripes that parts cover, of 1 to ``stripes``; None for all (paper), 21 parts of
-        6 stripes. ``parts`` lists them.
-    trunk: "resnet50", "resnet101" (the released code's) or "resnet39" (JLML's small one).
-    weights: None, or "imagenet" for torchvision's trunks.
-    width: factor on the channels of stem and trunk (resnet39 only).
-    embedding_size: length of each part's feature (D).
-    dropout: share of a feature's numbers that its classifier does not see in training.
-    normalisation: what ``embed`` scales to unit length: "none" (the released code's), each "part"
-        (YouReID's) or the "whole".
-    generator: source of the initial weights.
+    Args:
+        num_classes: Number of identities in training (K).
+        stripes: Number of equal horizontal stripes, a divisor of the map's height. The paper uses 6.
+        levels: Stripes per part of each level, from 1 to ``stripes``. None means all levels, as in the
+            paper: 21 parts of 6 stripes.
+        trunk: "resnet50", "resnet101" (in the released code) or "resnet39" (JLML's small trunk).
+        weights: None for random weights, or "imagenet" (torchvision's trunks only).
+        width: Factor on the channels of stem and trunk (resnet39 only).
+        embedding_size: Length of each part's feature (D).
+        dropout: Share of a part's feature that is set to zero before the classifier in training, in [0, 1).
+        normalisation: What ``embed`` scales to unit length: "none" (as in the released code), each "part"
+            (as in YouReID) or the "whole" feature.
+        generator: Random generator for the initial weights.
 
-    Raises InputError when the arguments contradict each other, and in ``forward`` where the stripes do not
-    divide the map's height.
+    Raises:
+        InputError: If the arguments contradict each other, or, in ``forward`` and ``embed``, if the
+            stripes do not divide the map's height.
     """
 
     streams = 1
@@ -168,9 +178,8 @@ class Pyramid(nn.Module):
     ):
         super().__init__()
         if num_classes < 2:
-            raise InputError(
-                "a classifier needs at least two identities", f"num_classes={num_classes}", "use a larger set"
-            )
+            rule = "a classifier needs at least two identities"
+            raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
         check_settings(trunk, weights, width, embedding_size, dropout, normalisation)
         self.stripes = stripes
         self.parts = pyramid_parts(stripes, levels)
@@ -186,7 +195,7 @@ class Pyramid(nn.Module):
         self.embedding = PartLinear(num_parts, shape.out_channels, embedding_size, bias=True)
         self.norm = nn.BatchNorm1d(num_parts * embedding_size)
         self.classifiers = PartLinear(num_parts, embedding_size, num_classes, bias=True)
-        # Columns of the matching feature; a level's are neighbours, since the parts run from fine to coarse.
+        # Columns of the matching feature. Those of a level are neighbours: parts run from fine to coarse.
         self.branches = {"full": slice(0, num_parts * embedding_size), **self._level_columns(embedding_size)}
         self._initialise(trunk, weights, generator)
 
@@ -202,11 +211,12 @@ class Pyramid(nn.Module):
 
     def _initialise(self, trunk: str, weights: str | None, generator: torch.Generator | None) -> None:
         initialise(self, generator)
-        # What PyTorch gives the 1×1 convolution that the released code has for each part.
+        # The released code has a 1×1 convolution for each part; this is PyTorch's default for it.
         bound = self.embedding.weight.shape[-1] ** -0.5
         for parameter in self.embedding.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         nn.init.normal_(self.classifiers.weight, std=0.001, generator=generator)
+        assert self.classifiers.bias is not None
         nn.init.zeros_(self.classifiers.bias)
         if weights == "imagenet":
             stem, stages = imagenet_weights(trunk)
@@ -214,12 +224,16 @@ class Pyramid(nn.Module):
             self.stages.load_state_dict(stages)
 
     def forward(self, images_bchw: Tensor) -> PyramidOutput:
-        """``(B, 3, H, W)`` normalised images -> ``PyramidOutput``."""
+        """Compute the logits, embeddings and maps of a batch, in every mode a ``PyramidOutput``.
+
+        Args:
+            images_bchw: Normalised RGB images (B, 3, H, W).
+        """
         maps_bchw = self._maps(images_bchw)
         return PyramidOutput(*self.head(maps_bchw), maps_bchw)
 
     def head(self, maps_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """The trunk's map ``(B, C, H, W)`` -> logits ``(B, P, K)`` and embeddings ``(B, P, D)``."""
+        """Compute logits (B, P, K) and embeddings (B, P, D) from the trunk's map (B, C, H, W)."""
         embeddings_bpd = self._embeddings(maps_bchw)
         logits_bpk = self.classifiers(F.dropout(embeddings_bpd, self.dropout, self.training))
         return logits_bpk, embeddings_bpd
@@ -233,9 +247,14 @@ class Pyramid(nn.Module):
         return F.relu(self.norm(linear_bpd.flatten(1))).unflatten(1, (len(self.parts), -1))
 
     def embed(self, images_bchw: Tensor) -> Tensor:
-        """The matching feature, ``(B, P·D)`` float32, scaled as ``normalisation`` says.
+        """Compute the feature for matching: the parts' features, concatenated.
 
-        The columns of each level are named by ``branches``.
+        Args:
+            images_bchw: Normalised RGB images (B, 3, H, W).
+
+        Returns:
+            Features (B, P·D), float32, scaled according to ``normalisation``. ``branches`` maps "full" and
+            the name of each level, such as "level 2", to their columns.
         """
         embeddings_bpd = self._embeddings(self._maps(images_bchw)).float()
         if self.normalisation == "part":
@@ -244,10 +263,7 @@ class Pyramid(nn.Module):
         return F.normalize(features_bd, dim=1) if self.normalisation == "whole" else features_bd
 
     def feature_parts(self, input_height: int) -> tuple[FeaturePart, ...]:
-        """The parts, fine to coarse and top to bottom; they cover the same shares of images of any height.
-
-        Raises InputError where the stripes do not divide the map of images of that height.
-        """
+        """Describe the parts, fine to coarse and top to bottom, for an input height that the stripes fit."""
         check_input_height(input_height, self.stripes)
         size = self.embedding.weight.shape[1]
         return tuple(
@@ -261,5 +277,5 @@ class Pyramid(nn.Module):
         )
 
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """Parameters before the parts: what a recipe may train at a lower rate than the rest."""
+        """Return the parameters before the parts, which may get a lower learning rate."""
         return [*self.stem.parameters(), *self.stages.parameters()]

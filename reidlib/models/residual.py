@@ -1,8 +1,8 @@
-"""Layers of both networks: the bottleneck trunk, whose stages compute several independent streams at once.
+"""Layers of both networks: a ResNet trunk that computes S independent streams at once.
 
-A stream is a network of its own, with its own weights. Streams that see maps of equal shape run as one
-grouped convolution: their channels lie side by side, ``(B, S·C, H, W)``, and ``groups=S`` keeps them
-apart. That is the same arithmetic as a Python loop over the streams, in fewer and larger operations.
+A stream is a trunk with its own weights. Streams whose maps have the same shape run as one grouped
+convolution: their channels are concatenated, (B, S·C, H, W), and ``groups=S`` separates them. The result
+equals that of a Python loop over the streams, with fewer and larger operations.
 
 Sources: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (bottleneck, table 1);
 Li, Zhu, Gong, IJCAI 2017 (JLML-ResNet39's depths 3, 4, 2, 3).
@@ -21,67 +21,47 @@ from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from reidlib.errors import InputError
 
-# The first version of each: the later ones come from a longer recipe than either paper had.
+# The first version of each, because the later ones come from a longer recipe than the papers used.
 _WEIGHTS = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "resnet101": ResNet101_Weights.IMAGENET1K_V1}
 
 
 @dataclass(frozen=True)
 class TrunkShape:
-    """What a residual trunk looks like, apart from how many streams run through it."""
+    """Layer table of a residual trunk."""
 
     depths: tuple[int, ...]  # bottlenecks in each stage
-    widths: tuple[int, ...]  # channels of the 3×3 convolution in each stage
+    widths: tuple[int, ...]  # channels of the 3×3 convolutions in each stage
     expansion: int  # output channels of a bottleneck / width
-    stride_on: Literal["first", "second"]  # He et al. stride the first 1×1, torchvision the 3×3
+    stride_on: Literal["first", "second"]  # the first 1×1 (He et al.) or the 3×3 (torchvision)
     strides: tuple[int, ...]  # of each stage's first bottleneck; 2 halves the map
 
     def __post_init__(self):
         for name, values in (("width", self.widths), ("stride", self.strides)):
             if len(values) != len(self.depths):
-                raise InputError(
-                    f"a trunk has one {name} for each stage",
-                    f"{len(values)} {name}s for {len(self.depths)} stages",
-                    f"give as many {name}s as depths",
-                )
+                value = f"{len(values)} {name}s for {len(self.depths)} stages"
+                raise InputError(f"a trunk has one {name} for each stage", value, f"give as many {name}s")
 
     @property
     def out_channels(self) -> int:
-        """Channels of one stream's last map."""
+        """Return the channels of one stream's last map."""
         return self.widths[-1] * self.expansion
 
     def scaled(self, factor: float) -> TrunkShape:
-        """The same trunk with ``factor`` times the channels, one at least."""
+        """Return the same trunk with ``factor`` times the channels, at least one."""
         return replace(self, widths=tuple(max(1, round(channels * factor)) for channels in self.widths))
 
 
 def _convolution(streams: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(
-        streams * inputs,
-        streams * outputs,
-        kernel,
-        stride=stride,
-        padding=kernel // 2,
-        groups=streams,
-        bias=False,
-    )
+    inputs, outputs, padding = streams * inputs, streams * outputs, kernel // 2
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=streams, bias=False)
 
 
 class Bottleneck(nn.Module):
-    """1×1 – 3×3 – 1×1 with a shortcut, for ``streams`` independent streams at once.
+    """Residual block 1×1 – 3×3 – 1×1 for S streams: (B, S·inputs, H, W) to (B, S·width·expansion, h, w)."""
 
-    ``(B, S·inputs, H, W) -> (B, S·width·expansion, H/stride, W/stride)``. The names of the layers are
-    torchvision's, so that its ImageNet weights load by name.
-    """
+    # The names of the layers are torchvision's, so that its ImageNet weights load by name.
 
-    def __init__(
-        self,
-        streams: int,
-        inputs: int,
-        width: int,
-        expansion: int,
-        stride: int,
-        stride_on: Literal["first", "second"],
-    ):
+    def __init__(self, streams: int, inputs: int, width: int, expansion: int, stride: int, stride_on: str):
         super().__init__()
         outputs = width * expansion
         first, second = (stride, 1) if stride_on == "first" else (1, stride)
@@ -107,7 +87,13 @@ class Bottleneck(nn.Module):
 
 
 class Stages(nn.Sequential):
-    """The residual stages of ``streams`` streams: ``(B, S·inputs, H, W) -> (B, S·out_channels, h, w)``."""
+    """Residual stages of S independent streams: maps (B, S·inputs, H, W) to (B, S·out_channels, h, w).
+
+    Args:
+        shape: Layer table of one stream.
+        inputs: Input channels of one stream.
+        streams: Number of streams (S).
+    """
 
     def __init__(self, shape: TrunkShape, *, inputs: int, streams: int = 1):
         stages = []
@@ -123,7 +109,7 @@ class Stages(nn.Sequential):
 
 
 class Stem(nn.Module):
-    """7×7/2 convolution, batch norm, ReLU, 3×3/2 max-pool: ``(B, 3, H, W) -> (B, channels, H/4, W/4)``."""
+    """7×7/2 convolution, batch norm, ReLU, 3×3/2 max-pool: (B, 3, H, W) to (B, channels, H/4, W/4)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -137,10 +123,16 @@ class Stem(nn.Module):
 
 
 class PartLinear(nn.Module):
-    """A linear layer for each part, all at once: ``(B, P, C) -> (B, P, D)``.
+    """Linear layers of all parts as one batched product: (B, P, C) to (B, P, D).
 
-    ``weight`` is ``(P, D, C)``, ``bias`` ``(P, D)`` or None. Whoever builds it sets both: they come
-    uninitialised, since the two papers start them differently.
+    ``weight`` (P, D, C) and ``bias`` (P, D) are not initialised, because the two papers initialise them
+    differently. The caller sets them.
+
+    Args:
+        parts: Number of parts (P).
+        inputs: Input length of each part (C).
+        outputs: Output length of each part (D).
+        bias: Whether the layers have a bias; if not, ``bias`` is None.
     """
 
     def __init__(self, parts: int, inputs: int, outputs: int, *, bias: bool):
@@ -149,7 +141,7 @@ class PartLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(parts, outputs)) if bias else None
 
     def forward(self, inputs_bpc: Tensor) -> Tensor:
-        # The weight comes first, so that its gradient has its own layout and is not copied once more.
+        # The weight is the first factor, so that its gradient has the weight's layout and is not copied.
         inputs_pcb = inputs_bpc.permute(1, 2, 0)
         if self.bias is None:
             outputs_pdb = torch.bmm(self.weight, inputs_pcb)
@@ -159,55 +151,44 @@ class PartLinear(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Set every convolution to He's normal initialisation and every batch norm to the identity, in place.
-
-    The last batch norm of each bottleneck starts at zero, so that a deep trunk without pretrained weights
-    starts as a shallow one (Goyal et al., "Accurate, Large Minibatch SGD", 2017, §5.1). With a generator
-    the weights depend on nothing else.
-    """
+    """Initialise every convolution by He's method and every batch norm as the identity, in place."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+    # The last batch norm of each bottleneck starts at zero, so that a deep trunk without pretrained weights
+    # starts like a shallow one (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1).
     for layer in module.modules():
         if isinstance(layer, Bottleneck):
             nn.init.zeros_(layer.bn3.weight)
 
 
 def repeat_streams(state: dict[str, Tensor], streams: int) -> dict[str, Tensor]:
-    """Weights of one stream as the starting weights of several equal ones: every channel dimension repeats.
-
-    A grouped convolution keeps the output channels of its groups one after the other in dimension 0, as
-    batch norm does its channels, so repeating dimension 0 gives each stream a copy of its own.
-    """
+    """Copy one stream's weights to several streams, as their initial weights."""
+    # Grouped convolutions and batch norm store the streams' channels one after another in dimension 0.
     return {
         name: tensor.repeat(streams, *[1] * (tensor.dim() - 1)) if tensor.dim() else tensor.clone()
         for name, tensor in state.items()
     }
 
 
-def imagenet_weights(trunk: Literal["resnet50", "resnet101"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """State of torchvision's trunk trained on ImageNet: of its ``Stem``, and of its four ``Stages``.
-
-    It is downloaded once into torch's hub folder (``$TORCH_HOME``). Raises InputError where neither the
-    file nor a connection is there; the message says which file belongs where.
-    """
-    chosen = _WEIGHTS[trunk]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
+def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Load torchvision's ImageNet weights for a ``Stem`` and ``Stages``; they are downloaded once."""
+    weights = _WEIGHTS[trunk]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
-        state = chosen.get_state_dict(progress=True, map_location="cpu", weights_only=True)
+        state = weights.get_state_dict(progress=True, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
-        raise InputError(
-            f"weights='imagenet' needs torchvision's {file.name}",
-            f"no such file and no download ({error})",
-            f"fetch it elsewhere and place it as {file}, or train with weights=None",
-        ) from error
+        rule = f"weights='imagenet' needs torchvision's {file.name}"
+        value = f"no such file and no download ({error})"
+        mend = f"download it elsewhere and place it as {file}, or train with weights=None"
+        raise InputError(rule, value, mend) from error
     stem, stages = {}, {}
     for name, tensor in state.items():
         if name.startswith("layer"):
-            stages[f"{int(name[5]) - 1}{name[6:]}"] = tensor  # layer1 to layer4 there are entries 0 to 3 here
+            stages[f"{int(name[5]) - 1}{name[6:]}"] = tensor  # layer1 to layer4 become entries 0 to 3
         elif not name.startswith("fc."):
             stem[name] = tensor
     return stem, stages

@@ -1,8 +1,8 @@
-"""Features to ranked lists and scores; it never sees a model.
+"""Ranked lists and scores from features; no code here depends on a model.
 
-``metrics`` CMC, mAP, mINP of features or of any distances, ranked lists, multi-query · ``distances`` the same
-on every device, and how many lie within them · ``protocols`` single-shot and multi-shot scores ·
-``neighbours`` every image's nearest, for re-ranking.
+``metrics``: CMC, mAP and mINP of features or of any distances, ranked lists, multi-query. ``distances``:
+distances that are equal on every device. ``protocols``: single-shot and multi-shot scores. ``neighbours``:
+the nearest neighbours of every image, for re-ranking.
 """
 
 from reidlib.ranking.metrics import Embeddings, Scores, evaluate, pool_multi_query

@@ -1,10 +1,10 @@
-"""Euclidean distances that are the same everywhere, and how many gallery images lie within them.
+"""Euclidean distances that are equal on every device, and counts of the images within a distance.
 
-Every distance is made of differences, squares and sums by halves, each an elementwise IEEE operation. So
-the same two vectors have the same distance, bit for bit, wherever they stand in their set, in blocks of
-any size and on every device, and copies of an image tie exactly. A matrix product promises none of this
-(its rounding depends on a tile's shape and place) but is a hundred times faster; it serves as a filter
-here, and only the images that it puts within its own rounding error of a threshold are measured again.
+A distance is computed by differences, squares and pairwise summation, all elementwise IEEE operations. Two
+vectors therefore have the same distance, bit for bit, at every position in their set, in blocks of any size
+and on every device, and copies of an image tie exactly. A matrix product guarantees none of this, because
+its rounding depends on the shape and place of a tile, but it is a hundred times faster. It serves as a
+filter: only images whose product lies within its rounding error of a threshold are measured exactly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -20,20 +21,20 @@ from torch import Tensor
 
 Features = Tensor | np.ndarray
 
-_LEVELS = 2**20  # of quantised distances: exact in float32, and leave room for 11 bits of column in an int32
-_COLUMNS = 2**11
+# An int32 key holds a quantised distance and a column. The levels are exact in float32.
+_LEVELS, _COLUMNS = 2**20, 2**11
 ROUNDING = torch.finfo(torch.float32).eps / 2
-TINY = 1e-30  # keeps scales finite where features are all zero
-_BLOCK_SIZES = {"cpu": (1152, 2048), "cuda": (8192, 2048)}  # a CPU's tile stays in its cache
+TINY = 1e-30  # keeps scales finite if all features are zero
+_BLOCK_SIZES = {"cpu": (1152, 2048), "cuda": (8192, 2048)}  # queries, gallery; a CPU's cache holds one tile
 
 
 def spans(length: int, size: int) -> Iterator[slice]:
-    """Slices of at most ``size`` that cover ``range(length)``."""
+    """Split ``range(length)`` into slices of at most ``size``."""
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def select_rows(features: Features, indices: slice | np.ndarray) -> Tensor:
-    """Some rows of a feature array as a tensor, on the tensor's device or (numpy, memmap) in memory."""
+    """Return some rows of a feature array as a tensor, on its device or (numpy, memmap) in memory."""
     if isinstance(features, Tensor):
         if isinstance(indices, slice):
             return features[indices]
@@ -42,43 +43,52 @@ def select_rows(features: Features, indices: slice | np.ndarray) -> Tensor:
 
 
 def common_dtype(query: Features, gallery: Features) -> torch.dtype:
-    """The type distances are computed in: float32, or float64 if either side is."""
+    """Return the type in which distances are computed: float64 if either side has it, else float32."""
     types = (select_rows(side, slice(0, 0)).dtype for side in (query, gallery))
     return torch.promote_types(torch.promote_types(*types), torch.float32)
 
 
 def squared_distances(first_nd: Tensor, second_nd: Tensor) -> Tensor:
-    """Squared Euclidean distances (N,) of rows (N, D), or of one vector (D,) and rows (N, D)."""
+    """Compute squared Euclidean distances between corresponding rows.
+
+    Args:
+        first_nd: Vectors (N, D), or one vector (D,) for all rows of the other side.
+        second_nd: Vectors (N, D).
+
+    Returns:
+        Squared distances (N,), equal bit for bit on every device.
+    """
     differences_nd = first_nd - second_nd
-    return _summed_by_halves(differences_nd.mul_(differences_nd))
+    return _pairwise_sums(differences_nd.mul_(differences_nd))
 
 
 def squared_distances_to_all(queries_qd: Tensor, gallery: Features) -> Tensor:
-    """Squared Euclidean distances (Q, G) of vectors to a gallery's rows, float64 on the vectors' device.
+    """Compute the squared distances of a few queries to the whole gallery, as ``squared_distances`` does.
 
-    Those of ``squared_distances``. Made for a few queries at a time: 20,000 rows of 2,688 numbers take some
-    30 ms each on two cores.
+    Args:
+        queries_qd: Query features (Q, D). For 20,000 images and D = 2,688, each takes 30 ms on two cores.
+        gallery: Gallery features (G, D): a tensor, array or memory map.
+
+    Returns:
+        Squared distances (Q, G), float64, on the queries' device.
     """
     distances_qg = queries_qd.new_empty(len(queries_qd), len(gallery), dtype=torch.float64)
-    for span in spans(len(gallery), block_rows(queries_qd.shape[1], queries_qd.device)):
+    for span in spans(len(gallery), rows_per_block(queries_qd.shape[1], queries_qd.device)):
         gallery_gd = select_rows(gallery, span).to(queries_qd)
-        for place, query_d in enumerate(queries_qd):
-            distances_qg[place, span] = squared_distances(query_d, gallery_gd)
+        for row, query_d in enumerate(queries_qd):
+            distances_qg[row, span] = squared_distances(query_d, gallery_gd)
     return distances_qg
 
 
-def block_rows(length: int, device: torch.device) -> int:
-    """How many vectors of a length are best compared with another at once.
-
-    A CPU's cache holds such a block through all of its passes, which makes it four times as fast as a large
-    one.
-    """
+def rows_per_block(length: int, device: torch.device) -> int:
+    """Return how many vectors of a length are best compared with one vector at once."""
+    # A CPU's cache holds such a block through all passes, which is four times as fast as a large block.
     return max(1, (2**19 if device.type == "cpu" else 2**25) // length)
 
 
-def _summed_by_halves(sums_nd: Tensor) -> Tensor:
-    """Row sums (N,) of (N, D), which is overwritten."""
-    # A library's sum may add in another order for another shape or device; elementwise sums cannot.
+def _pairwise_sums(sums_nd: Tensor) -> Tensor:
+    """Return the row sums (N,) of (N, D), which is overwritten."""
+    # The order of a library's sum depends on shape and device; that of elementwise sums does not.
     while (width := sums_nd.shape[1]) > 1:
         half = width // 2
         folded_nd = sums_nd[:, :half].add_(sums_nd[:, half : 2 * half])
@@ -95,30 +105,33 @@ def pair_distances(
     gallery_indices: np.ndarray,
     device: torch.device,
 ) -> Tensor:
-    """Squared distances (P,) of P pairs of images, float64 on the device."""
+    """Compute squared Euclidean distances (P,) of P pairs of images, float64 on the device.
+
+    Args:
+        query, gallery: Features (Q, D) and (G, D).
+        query_indices, gallery_indices: Rows (P,) of the pairs.
+        device: Where the distances are computed.
+    """
     dtype = common_dtype(query, gallery)
     distances_p = torch.empty(len(query_indices), dtype=torch.float64, device=device)
     size = max(1, (2**20 if device.type == "cpu" else 2**25) // query.shape[1])
     for span in spans(len(query_indices), size):
-        differences_pd = select_rows(query, query_indices[span]).to(
-            device, dtype
-        )  # a copy: indexing makes one
+        # Indexing makes a copy, which may be overwritten.
+        differences_pd = select_rows(query, query_indices[span]).to(device, dtype)
         differences_pd.sub_(select_rows(gallery, gallery_indices[span]).to(device, dtype))
-        distances_p[span] = _summed_by_halves(differences_pd.mul_(differences_pd))
+        distances_p[span] = _pairwise_sums(differences_pd.mul_(differences_pd))
     return distances_p
 
 
 def float64_device(device: torch.device | str) -> torch.device:
-    """The device itself, or the CPU for MPS, which has no float64."""
+    """Return the device, or the CPU for MPS, which has no float64."""
     device = torch.device(device)
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def squared_by_product(first_md: Tensor, second_nd: Tensor) -> Tensor:
-    """Squared Euclidean distances (M, N) of rows of float64, by a matrix product.
-
-    Fast and nearly exact; those of ``squared_distances`` are the same on every machine.
-    """
+    """Compute squared Euclidean distances (M, N) of all pairs of float64 rows by a matrix product."""
+    # This is fast, but the last bits differ between machines; those of ``squared_distances`` do not.
     squares_m = (first_md * first_md).sum(1)
     squares_n = (second_nd * second_nd).sum(1)
     squared_mn = torch.addmm(squares_n, first_md, second_nd.T, alpha=-2).add_(squares_m[:, None])
@@ -130,25 +143,19 @@ def count_within(
     gallery: Features,
     thresholds_qm: Tensor,
     *,
-    left_out: np.ndarray,
-    left_out_pairs: tuple[np.ndarray, np.ndarray],
+    excluded: np.ndarray,
+    excluded_pairs: tuple[np.ndarray, np.ndarray],
     device: torch.device,
     block_sizes: tuple[int, int] | None = None,
 ) -> Tensor:
-    """For each query and threshold, the number of gallery images at most that far away: int64 (Q, M).
-
-    ``thresholds_qm``: squared distances, ascending, each row padded with infinity (whose counts mean
-    nothing). ``left_out`` (G,) bool marks gallery images that count for no query, ``left_out_pairs`` are
-    (query, gallery) indices of further ones that do not count. The gallery is read once, in order.
-
-    The product is allowed an error of 2·√D roundings. That of D roundings of either sign is a random walk
-    whose standard deviation is about a third of √D (Higham and Mary 2019, A new approach to probabilistic
-    rounding error analysis), and the largest error seen was 0.2·√D.
-    """
+    """Count, for each query and threshold, the gallery images within that distance: int64 (Q, M)."""
+    # Thresholds are squared distances, each row ascending and padded with infinity (its counts mean nothing).
+    # ``excluded`` (G,) marks gallery images that count for no query; ``excluded_pairs`` are (query, gallery)
+    # indices of further pairs that do not count. The gallery is read once, in order.
     query_size, gallery_size = block_sizes or _BLOCK_SIZES.get(device.type, _BLOCK_SIZES["cuda"])
     gallery_size = min(gallery_size, _COLUMNS)
     counts_qm = torch.zeros(thresholds_qm.shape, dtype=torch.int64, device=device)
-    # Queries with equally many thresholds stand together, because a block is as wide as its widest query.
+    # A block is as wide as its widest query, so queries with equally many thresholds form blocks.
     num_thresholds_q = thresholds_qm.isfinite().sum(1).cpu().numpy()
     order = np.argsort(num_thresholds_q, kind="stable")
     order = order[num_thresholds_q[order] > 0]
@@ -156,67 +163,69 @@ def count_within(
     for span in spans(len(order), query_size):
         indices = order[span]
         thresholds_bm = thresholds_qm[indices, : num_thresholds_q[indices[-1]]]
-        blocks.append(_query_block(query, indices, thresholds_bm, left_out_pairs, device))
-    # Fresh memory for every tile would cost a tenth of the product in page faults.
+        blocks.append(_query_block(query, indices, thresholds_bm, excluded_pairs, device))
+    # Page faults of new memory for every tile would cost a tenth of the product's time.
     size = min(query_size, len(query)) * min(gallery_size, len(gallery))
     products = torch.empty(size, dtype=torch.float32, device=device)
     keys = torch.empty(size, dtype=torch.int32, device=device)
     for span in spans(len(gallery), gallery_size):
         features_gd = select_rows(gallery, span).to(device, torch.float32)
-        half_norms_g = _summed_by_halves(features_gd * features_gd) / 2
+        half_norms_g = _pairwise_sums(features_gd * features_gd) / 2
         norm = float((2 * half_norms_g.max()).sqrt())
-        half_norms_g[torch.from_numpy(left_out[span]).to(device)] = math.inf
+        half_norms_g[torch.from_numpy(excluded[span]).to(device)] = math.inf
         for block in blocks:
             shape = len(block.indices), len(features_gd)
             tile_bg = products[: math.prod(shape)].view(shape)
             torch.addmm(half_norms_g, block.features_bd, features_gd.T, alpha=-1, out=tile_bg)
-            own = slice(*np.searchsorted(block.own_columns, (span.start, span.stop)))
-            tile_bg[block.own_rows[own], block.own_columns[own] - span.start] = math.inf
+            pairs = slice(*np.searchsorted(block.excluded_columns, (span.start, span.stop)))
+            rows, columns = block.excluded_rows[pairs], block.excluded_columns[pairs]
+            tile_bg[rows, columns - span.start] = math.inf
             counts_bm, doubtful_rows, doubtful_columns = _count_tile(
                 block, tile_bg, keys[: math.prod(shape)].view(shape), norm
             )
             indices = torch.from_numpy(block.indices).to(device)
             counts_qm[indices, : counts_bm.shape[1]] += counts_bm
-            for part in spans(len(doubtful_rows), 2**15):
-                part_rows, columns = doubtful_rows[part], doubtful_columns[part] + span.start
+            for doubtful in spans(len(doubtful_rows), 2**15):
+                columns = (doubtful_columns[doubtful] + span.start).cpu().numpy()
                 counts_qm[indices, : counts_bm.shape[1]] += _count_exactly(
-                    block, query, gallery, part_rows, columns.cpu().numpy()
+                    block, query, gallery, doubtful_rows[doubtful], columns
                 )
     return counts_qm
 
 
 class _QueryBlock(NamedTuple):
-    indices: np.ndarray  # (B,) of these queries
+    indices: np.ndarray  # (B,) indices of the queries
     features_bd: Tensor  # float32
     norms_b: Tensor  # float64
     thresholds_bm: Tensor  # float64, squared, padded with infinity
-    own_rows: np.ndarray  # left-out pairs, by ascending gallery index: the row in this block
-    own_columns: np.ndarray  # and the gallery index
+    excluded_rows: np.ndarray  # excluded pairs by ascending gallery index: row in this block
+    excluded_columns: np.ndarray  # and gallery index
 
 
-def _query_block(query, indices, thresholds_bm, left_out_pairs, device) -> _QueryBlock:
-    row_of_query = np.full(len(query), -1)
-    row_of_query[indices] = np.arange(len(indices))
-    own_rows = row_of_query[left_out_pairs[0]]
-    own_rows, own_columns = own_rows[own_rows >= 0], left_out_pairs[1][own_rows >= 0]
-    by_column = np.argsort(own_columns, kind="stable")
+def _query_block(query, indices, thresholds_bm, excluded_pairs, device) -> _QueryBlock:
+    row_by_query = np.full(len(query), -1)
+    row_by_query[indices] = np.arange(len(indices))
+    rows = row_by_query[excluded_pairs[0]]
+    rows, columns = rows[rows >= 0], excluded_pairs[1][rows >= 0]
+    by_column = np.argsort(columns, kind="stable")
     features_bd = select_rows(query, indices).to(device)
     norms_b = torch.linalg.vector_norm(features_bd.double(), dim=1)
     return _QueryBlock(
-        indices, features_bd.float(), norms_b, thresholds_bm, own_rows[by_column], own_columns[by_column]
+        indices, features_bd.float(), norms_b, thresholds_bm, rows[by_column], columns[by_column]
     )
 
 
 def _count_tile(
     block: _QueryBlock, tile_bg: Tensor, keys_bg: Tensor, norm: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts (B, M) of the images certainly within, and rows and columns of those that must be measured.
-
-    ``tile_bg`` is ½‖g‖² − q·g, which orders a query's gallery like the distance; it is overwritten. Each
-    query's distances are quantised between its extreme thresholds and sorted together with their column
-    in one integer: vectorised sorting of short rows costs a tenth of the product, and then every
-    threshold is one binary search and the doubtful images stand side by side.
-    """
+    """Return counts (B, M) of the images surely within, and rows and columns of the images to measure."""
+    # ``tile_bg`` is ½‖g‖² − q·g, which orders a query's gallery like the distance; it is overwritten. A
+    # query's distances are quantised between its extreme thresholds and sorted together with their columns as
+    # one integer. Vectorised sorting of short rows costs a tenth of the product. Each threshold is then one
+    # binary search, and the doubtful images are neighbours.
+    # The product is allowed an error of 2·√D roundings. The error of D roundings of either sign is a random
+    # walk with a standard deviation of about √D/3 (Higham and Mary 2019, A new approach to probabilistic
+    # rounding error analysis); the largest observed error was 0.2·√D.
     length, dtype = block.features_bd.shape[1], torch.float64
     products_b = block.norms_b[:, None] * norm
     sums_bm = norm**2 / 2 + block.thresholds_bm
@@ -225,7 +234,7 @@ def _count_tile(
     centre_bm = (block.thresholds_bm - block.norms_b[:, None] ** 2) / 2
     lower_bm, upper_bm = centre_bm - error_bm, centre_bm + error_bm
     lower_bm[block.thresholds_bm.isinf()] = math.inf
-    # Two levels below the first band, which then stays above zero even when rounded to float32.
+    # Two levels below the first band, so that it stays above zero when rounded to float32.
     origin_b = (lower_bm - error_bm)[:, :1]
     width_b = upper_bm.masked_fill(upper_bm.isinf(), -math.inf).amax(1, keepdim=True) - origin_b
     origin_b = (origin_b - width_b * (2 / (_LEVELS - 8))).float()
@@ -235,13 +244,13 @@ def _count_tile(
     columns_g = torch.arange(tile_bg.shape[1], dtype=torch.int32, device=tile_bg.device)
     torch.add(columns_g, keys_bg, alpha=_COLUMNS, out=keys_bg)
     keys_bg = sorted_rows(keys_bg)
-    # One level of slack on either side of a doubtful band, for the rounding of the scaling itself.
+    # One level of slack on each side of a doubtful band covers the rounding of the scaling.
     first_bm = (((lower_bm - origin_b) * scale_b.to(dtype)).floor() - 1).clamp(0, _LEVELS - 1)
     last_bm = (((upper_bm - origin_b) * scale_b.to(dtype)).floor() + 2).clamp(0, _LEVELS - 1)
-    first_bm[:, 1:] = torch.maximum(first_bm[:, 1:], last_bm[:, :-1])  # overlapping bands are joined
+    first_bm[:, 1:] = torch.maximum(first_bm[:, 1:], last_bm[:, :-1])  # merge overlapping bands
     begin_bm = torch.searchsorted(keys_bg, first_bm.to(torch.int32) * _COLUMNS)
     length_bm = torch.searchsorted(keys_bg, last_bm.to(torch.int32) * _COLUMNS) - begin_bm
-    counts_bm = begin_bm - (length_bm.cumsum(1) - length_bm)  # doubtful ones before this band are not certain
+    counts_bm = begin_bm - (length_bm.cumsum(1) - length_bm)  # minus doubtful images before this band
     band_rows, band_slots = length_bm.nonzero(as_tuple=True)
     lengths = length_bm[band_rows, band_slots]
     ends = lengths.cumsum(0)
@@ -264,25 +273,19 @@ def _count_exactly(block: _QueryBlock, query, gallery, block_rows: Tensor, colum
 
 
 def sorted_rows(keys_bg: Tensor) -> Tensor:
-    """Rows of int32 or float32 in ascending order; on the CPU sorted in place."""
+    """Sort rows of int32 or float32 in ascending order, on the CPU in place."""
     if keys_bg.device.type == "cpu":
-        keys_bg.numpy().sort(axis=1)  # numpy sorts these with vector instructions, torch ten times slower
+        keys_bg.numpy().sort(axis=1)  # numpy's vectorised sort is ten times as fast as torch's
         return keys_bg
     return keys_bg.sort(dim=1).values
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Matrix products and convolutions in float32 proper, not TF32, bfloat16 or autocast.
-
-    Those err more than the filter of ``count_within`` allows for, and differ from machine to machine.
-    """
-    backends = (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,
-        torch.backends.mkldnn.matmul,
-        torch.backends.mkldnn.conv,
-    )
+    """Compute matrix products and convolutions in true float32 within the context, without autocast."""
+    # TF32 and bfloat16 exceed the error that ``count_within`` allows, and differ between machines.
+    names = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
+    backends = attrgetter(*names)(torch.backends)
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

@@ -27,9 +27,9 @@ def market_sized(noise: float) -> tuple[Embeddings, Embeddings]:
 
     def side(person_ids):
         features = noise * generator.standard_normal((len(person_ids), LENGTH), np.float32)
-        known = person_ids > 0
-        features[known] += centres[person_ids[known]]
-        features[~known] += generator.standard_normal((int((~known).sum()), LENGTH), np.float32)
+        has_identity = person_ids > 0
+        features[has_identity] += centres[person_ids[has_identity]]
+        features[~has_identity] += generator.standard_normal((int((~has_identity).sum()), LENGTH), np.float32)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cameras = generator.integers(1, 7, len(person_ids))
         return Embeddings(torch.from_numpy(features), person_ids, cameras)
@@ -53,7 +53,7 @@ def products(query_qd, gallery_gd, query_block, gallery_block):
 
 
 def peak_memory(query: Embeddings, gallery: Embeddings, folder: Path) -> float:
-    """MiB by which a fresh process grows while it evaluates: here, freed memory would be used again."""
+    """Return the MiB by which a new process grows during an evaluation (this one reuses freed memory)."""
     for name, side in (("query", query), ("gallery", gallery)):
         np.save(folder / f"{name}.npy", side.features.numpy())
         np.save(folder / f"{name}_ids.npy", np.stack([side.person_ids, side.camera_ids]))

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from reidlib.data.synthetic.factors import SIZES, Factors, plan
-from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
+from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded_pool
 from reidlib.data.synthetic.render import SHAPE, render
 from reidlib.data.synthetic.scenes import compose
 
@@ -38,7 +38,7 @@ def test_culling_against_every_capsule_on_every_ray():
         seconds[culled].append(time.perf_counter() - start)
         return pictures
 
-    with single_threaded(1) as pool:
+    with single_threaded_pool(1) as pool:
         for _ in range(2):
             quick, naive = (pool.submit(once, culled).result() for culled in (True, False))
             np.testing.assert_array_equal(quick, naive)

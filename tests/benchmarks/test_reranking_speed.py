@@ -1,7 +1,7 @@
-"""Re-ranking at Market-1501's size against the dense form that people run, in time and memory.
+"""Re-ranking at Market-1501's size against the usual dense form, in time and memory.
 
 Run with: pytest tests/benchmarks/test_reranking_speed.py -s -q --override-ini addopts=
-Takes a few minutes, two cores and 8 GB for the dense form. Each form has a process of its own.
+Takes a few minutes, two cores and 8 GB for the dense form. Each form runs in a separate process.
 """
 
 import json
@@ -16,7 +16,7 @@ from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 
 QUERIES, GALLERY, LENGTH, PERSONS, CAMERAS = 3368, 15913, 512, 751, 6
 THREADS = "2"
-MEASURED = """
+PRELUDE = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
@@ -27,7 +27,7 @@ def memory(which):  # MiB, of this process: VmRSS now, VmHWM at most
 folder = Path(sys.argv[1])
 query, gallery = np.load(folder / "query.npy"), np.load(folder / "gallery.npy")
 
-def measured(name, rerank):
+def measure(name, rerank):
     before, begin = memory("VmRSS"), time.perf_counter()
     distances = rerank(query, gallery)
     seconds = time.perf_counter() - begin
@@ -40,13 +40,13 @@ import torch
 from reidlib.reranking import KReciprocal, k_reciprocal
 
 torch.ones(1)
-found = measured("sparse", lambda query, gallery: k_reciprocal(query, gallery).numpy())
+result = measure("sparse", lambda query, gallery: k_reciprocal(query, gallery).numpy())
 fitted, rows = KReciprocal.fit(query, gallery), []
 for index in range(0, 2000, 100):
     begin = time.perf_counter()
     fitted.distances(index)
     rows.append(time.perf_counter() - begin)
-print(json.dumps(found | {"row": sorted(rows)[len(rows) // 2], "slowest row": max(rows)}))
+print(json.dumps(result | {"row": sorted(rows)[len(rows) // 2], "slowest row": max(rows)}))
 """
 DENSE = """
 def rerank(query, gallery, k1=20, k2=6, weight=0.3):
@@ -93,7 +93,7 @@ def rerank(query, gallery, k1=20, k2=6, weight=0.3):
         distances[image] += (1 - weight) * (1 - common / (2 - common))
     return distances
 
-print(json.dumps(measured("dense", rerank)))
+print(json.dumps(measure("dense", rerank)))
 """
 
 
@@ -115,7 +115,7 @@ def market_sized(folder: Path) -> tuple[Embeddings, Embeddings]:
 def run(program: str, folder: Path) -> dict:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, THREADS)
-    command = [sys.executable, "-c", MEASURED + program, str(folder)]
+    command = [sys.executable, "-c", PRELUDE + program, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -127,8 +127,8 @@ def test_re_ranking_against_the_dense_form(tmp_path):
     sparse_qg, dense_qg = (np.load(tmp_path / f"{name}.npy", "r") for name in ("sparse", "dense"))
     different = float(np.mean(np.abs(sparse_qg - dense_qg) > 1e-4))
     plain = evaluate(query, gallery).mean_average_precision
-    scores = [evaluate_distances(found_qg, query, gallery) for found_qg in (sparse_qg, dense_qg)]
-    maps = [found.mean_average_precision for found in scores]
+    scores = [evaluate_distances(distances_qg, query, gallery) for distances_qg in (sparse_qg, dense_qg)]
+    maps = [score.mean_average_precision for score in scores]
     faster, smaller = dense["seconds"] / sparse["seconds"], dense["MiB"] / sparse["MiB"]
     print(
         f"\n{QUERIES:,} queries, {GALLERY:,} gallery images of {PERSONS} persons and {CAMERAS} cameras, "

@@ -1,4 +1,4 @@
-"""The embedded benchmark: exact rays, the same bytes everywhere, the right counts, nothing half written."""
+"""The embedded benchmark: exact rays, equal bytes on every machine, correct counts, no partial folders."""
 
 import csv
 import dataclasses
@@ -30,7 +30,7 @@ from reidlib.data.synthetic.factors import (
     largest_value,
     plan,
 )
-from reidlib.data.synthetic.photographs import Studio, cast, cloth, photograph
+from reidlib.data.synthetic.photographs import Studio, cast_rays, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
 from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine
@@ -38,8 +38,8 @@ from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 
 TINY = BenchmarkSize(4, 4, 16, 16, 12, 14, 4, 4, 0.0)
-# Of the pixels below; changes only together with the benchmark's design.
-COMMITTED = "81d855c9e8a190a1e2cc153981cad452f9d968465e9958a3cc810bddc85becc2"
+# Hash of the pixels below; it changes only with the benchmark's design.
+EXPECTED_HASH = "81d855c9e8a190a1e2cc153981cad452f9d968465e9958a3cc810bddc85becc2"
 RENDER_AND_HASH = """
 import hashlib, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
@@ -52,7 +52,7 @@ print(hashlib.sha256(b"".join(p.tobytes() for p in pictures)).hexdigest())
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Short operations split over busy cores wait for one another; the bytes are the same."""
+    """Use one thread, because short operations on busy cores wait for each other; the bytes are equal."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -85,13 +85,13 @@ def frontal_view(pitch=0.0, size=2.0):
 
 
 def one_capsule(start, end, radius, *, flatness=1.0, front=(0.0, 0.0, 1.0), **surface):
-    parts = CapsuleGroup(np.zeros(1, np.int64))
-    worn = Surface(np.asarray([[1.0, 0.2, 0.2]]), **surface)
-    parts.add(np.asarray([start]), np.asarray([end]), radius, worn, flatness=flatness, front=front)
-    return join([parts])
+    group = CapsuleGroup(np.zeros(1, np.int64))
+    material = Surface(np.asarray([[1.0, 0.2, 0.2]]), **surface)
+    group.add(np.asarray([start]), np.asarray([end]), radius, material, flatness=flatness, front=front)
+    return join([group])
 
 
-# --- numbers that are the same everywhere ---------------------------------------------------------------
+# --- numbers that are the same on every machine ---------------------------------------------------------
 
 
 def test_sine_and_cosine_agree_with_the_library():
@@ -119,8 +119,8 @@ def test_palettes_hold_colours_and_odds():
         assert len(np.unique(colours[:, :3], axis=0)) == len(colours) >= 3, name
         assert (colours > 0).all() and (colours[:, :3] < 1).all(), name
     drawn = RandomStreams(0, fold(np.arange(9_000))).colour("top", "tops")
-    usual = (drawn == palettes()["tops"][0, :3]).all(1).mean()
-    np.testing.assert_allclose(usual, 0.20, atol=0.015)  # the black ones, 20 in 100
+    black = (drawn == palettes()["tops"][0, :3]).all(1).mean()
+    np.testing.assert_allclose(black, 0.20, atol=0.015)  # 20 in 100
 
 
 # --- rays ---------------------------------------------------------------------------------------------------
@@ -138,16 +138,16 @@ def test_palettes_hold_colours_and_odds():
     ],
 )
 def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
-    """The definition: a capsule is all the spheres along its segment, seen one by one."""
+    """By definition, a capsule is the union of all spheres along its segment."""
     view = frontal_view(pitch)
     shape = (40, 40)
-    _, covered = cast(
+    _, covered = cast_rays(
         one_capsule(start, end, radius, flatness=flatness), view, torch.from_numpy(cloth(0)), shape
     )
     _, up, ray = (axis[0] for axis in axes(view.sine, view.cosine))
     samples = (np.arange(80) + 0.5) / 40 - 1
     inside = np.zeros((80, 80), bool)
-    squeeze = np.asarray([1.0, 1.0, 1.0 / flatness])  # flattened along z, as front says
+    squeeze = np.asarray([1.0, 1.0, 1.0 / flatness])  # flattened along z, the direction of ``front``
     for part in np.linspace(0, 1, 400):
         centre = np.asarray(start) * (1 - part) + np.asarray(end) * part
         size = radius[0] * (1 - part) + radius[1] * part
@@ -163,11 +163,11 @@ def test_outline_is_that_of_many_spheres(start, end, radius, flatness, pitch):
 
 
 def test_nearer_capsule_hides_the_farther():
-    parts = CapsuleGroup(np.zeros(1, np.int64))
+    group = CapsuleGroup(np.zeros(1, np.int64))
     for colour, z in (((0.0, 1.0, 0.0), 0.5), ((1.0, 0.0, 0.0), -0.5)):
         point = np.asarray([[0.0, 0.0, z]])
-        parts.add(point, point, (0.3, 0.3), Surface(np.asarray([colour])))
-    colour, _ = cast(join([parts]), frontal_view(), torch.from_numpy(cloth(0)), (16, 16))
+        group.add(point, point, (0.3, 0.3), Surface(np.asarray([colour])))
+    colour, _ = cast_rays(join([group]), frontal_view(), torch.from_numpy(cloth(0)), (16, 16))
     red, green, _ = colour[0, :, 8, 8]
     assert green > 0.3 and red == 0
 
@@ -178,7 +178,7 @@ def test_print_is_seen_from_the_front_only(turned, visible):
         (0.0, 0.3, 0.0), (0.0, -0.3, 0.0), (0.3, 0.3), front=(0.0, 0.0, turned),
         second=np.asarray([[0.0, 0.0, 1.0]]), print_side=0.1, print_half=0.1, print_centre=0.3,
     )  # fmt: skip
-    colour, _ = cast(capsule, frontal_view(), torch.from_numpy(cloth(0)), (32, 32))
+    colour, _ = cast_rays(capsule, frontal_view(), torch.from_numpy(cloth(0)), (32, 32))
     assert bool(colour[0, 2, 16, 16] > colour[0, 0, 16, 16]) is visible
 
 
@@ -203,7 +203,7 @@ def test_same_bytes_with_any_vector_width_and_threads(capability, threads):
         environment["ATEN_CPU_CAPABILITY"] = capability
     command = [sys.executable, "-c", RENDER_AND_HASH, str(threads)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == COMMITTED
+    assert result.stdout.strip() == EXPECTED_HASH
 
 
 @pytest.mark.gpu
@@ -269,13 +269,13 @@ def test_people_stand_on_the_ground_and_fill_their_box():
     low = np.minimum(capsules.start[:, 1] - capsules.radius[:, 0], capsules.end[:, 1] - capsules.radius[:, 1])
     lowest = np.asarray([low[capsules.image == i].min() for i in range(60)])
     assert np.abs(lowest).max() < 0.03
-    _, covered = cast(capsules, scenes.views, torch.from_numpy(cloth(0)), (128, 64))
+    _, covered = cast_rays(capsules, scenes.views, torch.from_numpy(cloth(0)), (128, 64))
     rows = (covered[:, 0] > 0).any(2).float().argmax(1), (covered[:, 0].flip(1) > 0).any(2).float().argmax(1)
     for margin in rows:
         assert margin.min() >= 1 and margin.max() <= 12
 
 
-# --- what is where ------------------------------------------------------------------------------------------
+# --- labels and counts --------------------------------------------------------------------------------------
 
 
 def check_labels(images):
@@ -285,10 +285,10 @@ def check_labels(images):
     assert len(np.unique(images.name)) == len(images)
     pairs = list(zip(person[query].tolist(), camera[query].tolist(), strict=True))
     assert len(set(pairs)) == len(pairs)
-    places = {}
-    for label, where in zip(person[gallery].tolist(), camera[gallery].tolist(), strict=True):
-        places.setdefault(label, set()).add(where)
-    assert all(places[label] - {where} for label, where in pairs)
+    cameras = {}
+    for label, number in zip(person[gallery].tolist(), camera[gallery].tolist(), strict=True):
+        cameras.setdefault(label, set()).add(number)
+    assert all(cameras[label] - {number} for label, number in pairs)
     key = np.stack([images.identity, camera, images.shot, images.kind])
     assert len(np.unique(key, axis=1).T) == len(images)
 
@@ -311,7 +311,7 @@ def test_labels_of_the_smaller_sizes(name, cameras):
     assert set(images.camera) == set(range(cameras))
 
 
-def test_sizes_that_contradict_themselves_are_refused():
+def test_contradictory_sizes_are_refused():
     with pytest.raises(InputError, match="two to six cameras"):
         BenchmarkSize(10, 10, 10, 40, 20, 20, 0, 0, 0.0)
 
@@ -346,12 +346,12 @@ def test_rendered_folder_reads_as_market1501(tiny, tmp_path):
 def test_written_pictures_are_the_previewed_ones(tiny, tmp_path):
     folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
     path = sorted((folder / QUERY).iterdir())[0]
-    shown = preview(int(path.name[:4]), int(path.name[6]), tiny)[0].transpose(1, 2, 0)
-    Image.fromarray(shown).save(tmp_path / "shown.jpg", quality=95)
-    assert path.read_bytes() == (tmp_path / "shown.jpg").read_bytes()
+    picture = preview(int(path.name[:4]), int(path.name[6]), tiny)[0].transpose(1, 2, 0)
+    Image.fromarray(picture).save(tmp_path / "preview.jpg", quality=95)
+    assert path.read_bytes() == (tmp_path / "preview.jpg").read_bytes()
 
 
-def test_second_call_finds_the_first(tiny, tmp_path, monkeypatch):
+def test_a_second_call_reuses_the_folder(tiny, tmp_path, monkeypatch):
     folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
     hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*/*.jpg")}
     again = render("tiny", tmp_path / "u", factors=tiny, progress=False)
@@ -363,7 +363,7 @@ def test_second_call_finds_the_first(tiny, tmp_path, monkeypatch):
     assert render("tiny", folder, factors=tiny) == folder
 
 
-def test_test_splits_alone_hold_the_same_images(tiny, tmp_path):
+def test_a_rendering_of_the_test_splits_has_the_same_images(tiny, tmp_path):
     whole = render("tiny", tmp_path / "whole", factors=tiny, progress=False)
     tests = render("tiny", tmp_path / "tests", factors=tiny, splits=TEST_SPLITS, progress=False)
     assert sorted(path.name for path in tests.iterdir()) == sorted(
@@ -381,7 +381,7 @@ def test_test_splits_alone_hold_the_same_images(tiny, tmp_path):
     assert truths[1] == [row for row in truths[0] if not row.startswith(TRAIN)]
 
 
-def test_test_splits_alone_are_not_taken_for_a_benchmark(tiny, tmp_path):
+def test_a_rendering_of_the_test_splits_is_no_benchmark(tiny, tmp_path):
     folder = render("tiny", tmp_path / "t", factors=tiny, splits=TEST_SPLITS, progress=False)
     for _ in range(2):
         with pytest.raises(InputError, match=r"one rendering.*splits"):
@@ -419,7 +419,7 @@ def test_other_arguments_on_the_same_folder_are_refused(tiny, tmp_path, change):
         render("tiny", folder, **{"factors": tiny, **change}, progress=False)
 
 
-def test_a_folder_with_other_files_is_left_alone(tiny, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_unchanged(tiny, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="other files"):
         render("tiny", tmp_path, factors=tiny)
@@ -434,7 +434,7 @@ def test_a_folder_with_other_files_is_left_alone(tiny, tmp_path):
     ],
 )
 def test_interruption_and_full_disk_leave_nothing(tiny, tmp_path, monkeypatch, failure, raised):
-    (tmp_path / ".t.partial-old").mkdir()  # of a process that was killed
+    (tmp_path / ".t.partial-old").mkdir()  # from a process that was killed
     save, calls = Image.Image.save, []
 
     def failing(self, *arguments, **options):
@@ -452,7 +452,7 @@ def test_interruption_and_full_disk_leave_nothing(tiny, tmp_path, monkeypatch, f
     assert (render("tiny", tmp_path / "t", factors=tiny, progress=False) / "rendering.json").exists()
 
 
-def test_bad_arguments_are_named(tiny, tmp_path):
+def test_bad_arguments_are_refused(tiny, tmp_path):
     with pytest.raises(InputError, match="did you mean quick"):
         render("quik", tmp_path / "t")
     with pytest.raises(InputError, match="seed"):
@@ -471,7 +471,7 @@ def test_bad_arguments_are_named(tiny, tmp_path):
 
 
 def stripe_histograms(pictures, stripes=6, bins=16):
-    """Colour histograms of horizontal stripes, (N, stripes · 3 · bins), length one."""
+    """Compute colour histograms of horizontal stripes, (N, stripes · 3 · bins), of unit length."""
     features = []
     for picture in pictures:
         counts = [
@@ -485,7 +485,7 @@ def stripe_histograms(pictures, stripes=6, bins=16):
 
 
 def rank_one(factors, identities):
-    """Share of queries whose nearest box, their own camera's own images left out, is of the same person."""
+    """Return the share of queries whose nearest box shows the same person in another camera."""
     person = np.repeat(np.arange(1, identities + 1), factors.num_cameras)
     camera = np.tile(np.arange(factors.num_cameras), identities)
     studio = Studio.build(factors, 0, "cpu")
@@ -509,4 +509,4 @@ def test_every_factor_at_its_limit_still_renders(extreme):
     names = [field.name for field in dataclasses.fields(Factors) if field.name != "num_cameras"]
     limits = {name: 0.0 if extreme == "least" else largest_value(name) for name in names}
     pictures = preview(2, 2, Factors(num_cameras=2, **limits), count=4)
-    assert pictures.std((1, 2, 3)).min() > 5  # something is to be seen on each
+    assert pictures.std((1, 2, 3)).min() > 5  # no image is uniform

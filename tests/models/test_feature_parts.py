@@ -1,4 +1,4 @@
-"""Parts of the matching feature: their columns share it out, their rows are where the network looks."""
+"""Parts of the matching feature: their columns cover it, and their rows are those the network uses."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_columns_share_out_the_feature(network):
+def test_columns_partition_the_feature(network):
     model = NETWORKS[network]().eval()
     parts = model.feature_parts(64)
     covered = [column for part in parts for column in range(part.columns.start, part.columns.stop)]
@@ -37,18 +37,18 @@ def test_a_part_is_computed_from_its_rows(network):
     torch.manual_seed(0)
     model = NETWORKS[network]().eval()
     for layer in model.modules():
-        if isinstance(layer, Bottleneck):  # else an untrained one hands on what a stride leaves of its input
+        if isinstance(layer, Bottleneck):  # else an untrained one passes on only its strided input
             nn.init.ones_(layer.bn3.weight)
-    kept = {}
+    maps = {}
     layer = model.shared if isinstance(model, JLML) else model.stages
-    layer.register_forward_hook(lambda module, inputs, output: kept.update(maps=output))
+    layer.register_forward_hook(lambda module, inputs, output: maps.update(last=output))
     output = model(torch.randn(16, 3, 64, 32))
     # Before any normalisation, which makes the parts of a branch depend on each other.
     embeddings = output.embeddings
     features_bd = torch.cat(embeddings, 1) if isinstance(embeddings, tuple) else embeddings.flatten(1)
-    height = kept["maps"].shape[2]
+    height = maps["last"].shape[2]
     for part in model.feature_parts(64):
-        (gradient,) = torch.autograd.grad(features_bd[:, part.columns].sum(), kept["maps"], retain_graph=True)
-        seen = gradient.abs().sum((0, 1, 3)).nonzero()[:, 0].tolist()
+        (gradient,) = torch.autograd.grad(features_bd[:, part.columns].sum(), maps["last"], retain_graph=True)
+        rows = gradient.abs().sum((0, 1, 3)).nonzero()[:, 0].tolist()
         first, last = (round(share * height) for share in part.rows)
-        assert seen == list(range(first, last)), part
+        assert rows == list(range(first, last)), part

@@ -11,14 +11,14 @@ from reidlib.models.jlml import JLML, stripe_rows
 from reidlib.models.residual import Stages
 
 
-def one_stream(grouped: nn.Module, alone: nn.Module, stream: int, streams: int) -> nn.Module:
+def one_stream(grouped: nn.Module, single: nn.Module, stream: int, streams: int) -> nn.Module:
     """Copy one stream's slice of a grouped module's weights into a module of a single stream."""
     state = {
         name: tensor.chunk(streams)[stream] if tensor.dim() else tensor
         for name, tensor in grouped.state_dict().items()
     }
-    alone.load_state_dict(state)
-    return alone
+    single.load_state_dict(state)
+    return single
 
 
 def naive_streams(model: JLML, shape) -> list[nn.Module]:
@@ -30,7 +30,7 @@ def naive_streams(model: JLML, shape) -> list[nn.Module]:
 
 
 def naive_forward(model: JLML, streams: list[nn.Module], images_bchw):
-    """The network as one writes it down first: a Python loop over the stripes."""
+    """The plain form of the network: a Python loop over the stripes."""
     low_level = model.shared(images_bchw)
     global_feature = model.global_norm(model.global_feature(model.global_stream(low_level).mean((2, 3))))
     rows = stripe_rows(low_level.shape[2], model.parts)
@@ -52,7 +52,7 @@ def local_shape(width):
 def test_grouped_streams_equal_the_naive_loop(parts, training):
     torch.manual_seed(0)
     model = JLML(5, parts=parts, width=0.125, feature_size=40).train(training).double()
-    for block in model.modules():  # the last batch norm of a bottleneck starts at zero: make it count
+    for block in model.modules():  # the last batch norm of a bottleneck starts at zero
         if isinstance(block, nn.BatchNorm2d):
             nn.init.uniform_(block.weight, 0.5, 1.5)
             nn.init.uniform_(block.running_mean, -0.1, 0.1)
@@ -70,8 +70,8 @@ def test_grouped_streams_equal_the_naive_loop(parts, training):
     _, expected_local = naive_forward(model, streams, images)
     expected_local.square().sum().backward()
     for part, stream in enumerate(streams):
-        for grouped, alone in zip(actual, stream.parameters(), strict=True):
-            torch.testing.assert_close(grouped[part], alone.grad)
+        for grouped, single in zip(actual, stream.parameters(), strict=True):
+            torch.testing.assert_close(grouped[part], single.grad)
 
 
 def test_published_budget():
@@ -172,7 +172,7 @@ def test_stripes_are_equal_and_cover_the_map(height, parts):
 
 
 def resnet50_checkpoint(folder) -> dict:
-    """A state with torchvision's names and shapes, where its ImageNet weights would lie."""
+    """Save a state with torchvision's names and shapes at the path of its ImageNet weights."""
     state = resnet50(weights=None).state_dict()
     (folder / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(state, folder / "hub" / "checkpoints" / "resnet50-0676ba61.pth")

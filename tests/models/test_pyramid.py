@@ -16,20 +16,20 @@ from reidlib.models.parts import Part, check_input_height, map_height, pyramid_p
 from reidlib.models.pyramid import PartPooling, Pyramid
 
 
-def small(num_classes=5, **arguments) -> Pyramid:
-    """A pyramid of few channels and numbers, with its own seed."""
+def small_pyramid(num_classes=5, **arguments) -> Pyramid:
+    """Build a pyramid with few channels and a fixed seed."""
     settings = {"trunk": "resnet39", "width": 0.03, "embedding_size": 6, **arguments}
     return Pyramid(num_classes, generator=torch.Generator().manual_seed(0), **settings)
 
 
 def random_maps(model: Pyramid, *, batch=5, dtype=torch.float32):
-    """A map of stripes of 2×3 without equal numbers, so that every maximum has one place."""
+    """Return a map with stripes of 2×3 and without equal numbers, so that every maximum is unique."""
     channels = model.embedding.weight.shape[2]
     return torch.randn(batch, channels, 2 * model.stripes, 3, dtype=dtype, requires_grad=True)
 
 
 class NaiveBranch(nn.Module):
-    """One part as one writes it down first: slice, two pools, 1×1 convolution, batch norm, classifier."""
+    """The plain form of one part: slice, two pools, 1×1 convolution, batch norm, classifier."""
 
     def __init__(self, model: Pyramid, index: int):
         super().__init__()
@@ -60,8 +60,8 @@ def naive_head(branches, maps_bchw):
     return torch.stack(logits, 1), torch.stack(embeddings, 1)
 
 
-def with_lively_norm(model: Pyramid) -> Pyramid:
-    """Scales, shifts and statistics that differ, as after some training."""
+def with_random_norm(model: Pyramid) -> Pyramid:
+    """Give the norm and the classifiers random values, as after some training."""
     with torch.no_grad():
         for tensor in (model.norm.weight, model.norm.running_var):
             tensor.uniform_(0.5, 1.5)
@@ -73,11 +73,11 @@ def with_lively_norm(model: Pyramid) -> Pyramid:
 
 
 def assert_equals_naive(model: Pyramid, maps_bchw, **tolerance):
-    """Outputs, gradients of the map and of every weight, and running statistics of both forms agree."""
+    """Check that outputs, all gradients and running statistics of both forms agree."""
     branches = nn.ModuleList(NaiveBranch(model, index) for index in range(len(model.parts)))
     branches.to(maps_bchw).train(model.training)
     sizes = (layer.bias.shape for layer in (model.classifiers, model.embedding))
-    # A random weight for every number of both outputs, so that no part's share of the loss cancels another's.
+    # A random weight for every value of both outputs, so that no terms of the loss cancel.
     weights = [torch.randn(len(maps_bchw), *size).to(maps_bchw) for size in sizes]
 
     def differentiate(head, module):
@@ -90,7 +90,7 @@ def assert_equals_naive(model: Pyramid, maps_bchw, **tolerance):
     actual, actual_gradient = differentiate(model.head, model)
     expected, expected_gradient = differentiate(lambda maps: naive_head(branches, maps), branches)
 
-    def stacked(get):
+    def stack(get):
         return torch.stack([get(branch) for branch in branches])
 
     def close(ours, naive):
@@ -99,14 +99,14 @@ def assert_equals_naive(model: Pyramid, maps_bchw, **tolerance):
     close(actual[0], expected[0])
     close(actual[1], expected[1])
     close(actual_gradient, expected_gradient)
-    close(model.embedding.weight.grad, stacked(lambda b: b.convolution.weight.grad))
-    close(model.embedding.bias.grad, stacked(lambda b: b.convolution.bias.grad))
-    close(model.norm.weight.grad, stacked(lambda b: b.norm.weight.grad))
-    close(model.norm.bias.grad, stacked(lambda b: b.norm.bias.grad))
-    close(model.classifiers.weight.grad, stacked(lambda b: b.classifier.weight.grad))
-    close(model.classifiers.bias.grad, stacked(lambda b: b.classifier.bias.grad))
-    close(model.norm.running_mean, stacked(lambda b: b.norm.running_mean))
-    close(model.norm.running_var, stacked(lambda b: b.norm.running_var))
+    close(model.embedding.weight.grad, stack(lambda b: b.convolution.weight.grad))
+    close(model.embedding.bias.grad, stack(lambda b: b.convolution.bias.grad))
+    close(model.norm.weight.grad, stack(lambda b: b.norm.weight.grad))
+    close(model.norm.bias.grad, stack(lambda b: b.norm.bias.grad))
+    close(model.classifiers.weight.grad, stack(lambda b: b.classifier.weight.grad))
+    close(model.classifiers.bias.grad, stack(lambda b: b.classifier.bias.grad))
+    close(model.norm.running_mean, stack(lambda b: b.norm.running_mean))
+    close(model.norm.running_var, stack(lambda b: b.norm.running_var))
 
 
 PYRAMIDS = [{}, {"levels": (1, 6)}, {"levels": (3,)}, {"stripes": 4}, {"stripes": 1}, {"levels": (5, 2)}]
@@ -117,14 +117,14 @@ PYRAMIDS = [{}, {"levels": (1, 6)}, {"levels": (3,)}, {"stripes": 4}, {"stripes"
 @pytest.mark.parametrize("arguments", PYRAMIDS, ids=str)
 def test_batched_parts_equal_the_naive_branches(arguments, memory_format, training):
     torch.manual_seed(0)
-    model = with_lively_norm(small(dropout=0.0, **arguments)).double().train(training)
+    model = with_random_norm(small_pyramid(dropout=0.0, **arguments)).double().train(training)
     maps = random_maps(model, dtype=torch.double).detach().contiguous(memory_format=memory_format)
     assert_equals_naive(model, maps.requires_grad_(), rtol=1e-9, atol=1e-9)
 
 
 def test_batched_parts_equal_the_naive_branches_in_float32():
     torch.manual_seed(0)
-    model = with_lively_norm(small(dropout=0.0))
+    model = with_random_norm(small_pyramid(dropout=0.0))
     assert_equals_naive(model, random_maps(model, batch=32), rtol=1e-4, atol=1e-4)
 
 
@@ -133,7 +133,7 @@ def test_batched_parts_equal_the_naive_branches_in_float32():
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_batched_parts_equal_the_naive_branches_on_cuda(memory_format):
     torch.manual_seed(0)
-    model = with_lively_norm(small(dropout=0.0)).double().cuda()
+    model = with_random_norm(small_pyramid(dropout=0.0)).double().cuda()
     maps = random_maps(model, dtype=torch.double).detach().cuda()
     assert_equals_naive(
         model, maps.contiguous(memory_format=memory_format).requires_grad_(), rtol=1e-9, atol=1e-9
@@ -143,7 +143,7 @@ def test_batched_parts_equal_the_naive_branches_on_cuda(memory_format):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_cpu():
-    model = small().eval()
+    model = small_pyramid().eval()
     images = torch.randn(4, 3, 96, 32)
     with torch.inference_mode():
         expected = model.embed(images)
@@ -184,7 +184,7 @@ def test_pooling_of_a_bfloat16_map_is_float32_and_near():
     pooled.square().sum().backward()
     expected.square().sum().backward()
     assert low.grad.dtype == torch.bfloat16
-    # Equal numbers of two stripes share a wider part's gradient the same way in both.
+    # Equal maxima of two stripes share a wider part's gradient in the same way in both.
     torch.testing.assert_close(low.grad.double(), exact.grad, rtol=0.01, atol=0)
 
 
@@ -204,9 +204,9 @@ def test_part_tables(stripes, data):
     assert list(parts) == sorted(parts, key=lambda part: (part.level, part.first))
     assert all(0 <= part.first < part.stop <= stripes for part in parts)
     for level in levels or range(1, stripes + 1):
-        of_level = [part for part in parts if part.level == level]
-        assert len(of_level) == stripes - level + 1
-        assert set().union(*(range(part.first, part.stop) for part in of_level)) == set(range(stripes))
+        level_parts = [part for part in parts if part.level == level]
+        assert len(level_parts) == stripes - level + 1
+        assert set().union(*(range(part.first, part.stop) for part in level_parts)) == set(range(stripes))
     if levels is None:
         assert len(parts) == stripes * (stripes + 1) // 2
 
@@ -231,13 +231,13 @@ def test_published_sizes():
 
 
 def test_every_parameter_learns():
-    model = small()
+    model = small_pyramid()
     model(torch.randn(4, 3, 96, 32)).logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_complexity_counts_one_stream_and_every_weighted_layer():
-    model = small(levels=(1, 2))
+    model = small_pyramid(levels=(1, 2))
     measured = complexity(model, (96, 32))
     assert measured.streams == 1
     assert measured.weighted_depth == 1 + 3 * (3 + 4 + 2 + 3) + 2
@@ -268,7 +268,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 @pytest.mark.parametrize("normalisation", ["none", "part", "whole"])
 def test_matching_feature(normalisation):
-    model = small(normalisation=normalisation).eval()
+    model = small_pyramid(normalisation=normalisation).eval()
     images = torch.randn(2, 3, 96, 32)
     with torch.inference_mode():
         features = model.embed(images)
@@ -285,7 +285,7 @@ def test_matching_feature(normalisation):
 
 
 def test_branches_name_the_columns_of_each_level():
-    model = small(stripes=4, levels=(2, 4, 1)).eval()
+    model = small_pyramid(stripes=4, levels=(2, 4, 1)).eval()
     assert list(model.branches) == ["full", "level 1", "level 2", "level 4"]
     with torch.inference_mode():
         images = torch.randn(2, 3, 64, 32)
@@ -295,11 +295,11 @@ def test_branches_name_the_columns_of_each_level():
         rows = [index for index, part in enumerate(model.parts) if part.level == level]
         columns = features[:, model.branches[f"level {level}"]]
         torch.testing.assert_close(columns, embeddings[:, rows].flatten(1))
-    assert list(small(levels=(2,)).branches) == ["full"]
+    assert list(small_pyramid(levels=(2,)).branches) == ["full"]
 
 
 def test_dropout_acts_on_the_logits_in_training_only():
-    model = with_lively_norm(small(dropout=0.5))
+    model = with_random_norm(small_pyramid(dropout=0.5))
     maps = random_maps(model)
 
     def dropped(seed):
@@ -317,7 +317,7 @@ def test_dropout_acts_on_the_logits_in_training_only():
 
 def test_compiles_as_one_graph_with_the_same_gradients():
     torch.manual_seed(0)
-    model = with_lively_norm(small(dropout=0.0, stripes=3))
+    model = with_random_norm(small_pyramid(dropout=0.0, stripes=3))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     images = torch.randn(2, 3, 48, 32)
 
@@ -366,8 +366,8 @@ def test_missing_imagenet_weights_say_where_to_place_the_file(trunk, file, tmp_p
 
 
 @pytest.mark.parametrize("height", range(1, 80, 3))
-def test_map_height_is_the_trunks(height):
-    model = small(stripes=1)
+def test_map_height_equals_that_of_the_trunk(height):
+    model = small_pyramid(stripes=1)
     assert model(torch.randn(2, 3, height, 32)).maps.shape[2] == map_height(height)
 
 
@@ -380,10 +380,10 @@ def test_map_height_is_the_trunks(height):
         (128, 3, "8 rows for 3 stripes; use a height of 96 or 144$"),
     ],
 )
-def test_heights_that_do_not_fit_name_those_that_do(height, stripes, mend):
+def test_errors_name_the_nearest_heights_that_fit(height, stripes, mend):
     with pytest.raises(InputError, match=f"got an input height of {height}: {mend}"):
         check_input_height(height, stripes)
-    model = small(stripes=stripes)
+    model = small_pyramid(stripes=stripes)
     with pytest.raises(InputError, match=f"got an input height of {height}: {mend}"):
         model(torch.randn(1, 3, height, 16))
     rows = map_height(height)
@@ -426,4 +426,4 @@ def test_named_heights_fit(height, stripes):
 )
 def test_contradictory_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        small(**arguments)
+        small_pyramid(**arguments)

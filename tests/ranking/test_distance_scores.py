@@ -1,4 +1,4 @@
-"""Scores of given distances against a plain loop, the scores of embeddings, and cases worked by hand."""
+"""Scores of a distance matrix against a plain loop, scores of embeddings and cases worked by hand."""
 
 import math
 from pathlib import Path
@@ -20,8 +20,8 @@ def split(person_ids, camera_ids):
 
 
 def oracle(distances_qg, query, gallery, trapezoid):
-    """Per query: average precision, inverse negative penalty and rank of the first match."""
-    found = []
+    """Return each query's average precision, inverse negative penalty and rank of the first match."""
+    rows = []
     for row, (person, camera) in enumerate(zip(query.person_ids, query.camera_ids, strict=True)):
         order = []
         for index, (other, place) in enumerate(zip(gallery.person_ids, gallery.camera_ids, strict=True)):
@@ -32,8 +32,8 @@ def oracle(distances_qg, query, gallery, trapezoid):
         for count, rank in enumerate(hits, 1):
             before = 1.0 if rank == 1 else (count - 1) / (rank - 1)
             total += (before + count / rank) / 2 if trapezoid else count / rank
-        found.append((total / len(hits), len(hits) / hits[-1], hits[0]) if hits else (math.nan, math.nan, 0))
-    return (np.array(column) for column in zip(*found, strict=True))
+        rows.append((total / len(hits), len(hits) / hits[-1], hits[0]) if hits else (math.nan, math.nan, 0))
+    return (np.array(column) for column in zip(*rows, strict=True))
 
 
 @st.composite
@@ -61,9 +61,9 @@ def test_equals_a_plain_loop(case, dtype, block):
                 with pytest.raises(InputError, match="from another camera"):
                     evaluate_distances(distances_qg, query, gallery, average_precision=kind)
                 continue
-            for given_qg in (distances_qg, torch.from_numpy(distances_qg)):
+            for values_qg in (distances_qg, torch.from_numpy(distances_qg)):
                 scores = evaluate_distances(
-                    given_qg, query, gallery, average_precision=kind, ranks=(1, 3, 1000)
+                    values_qg, query, gallery, average_precision=kind, ranks=(1, 3, 1000)
                 )
                 np.testing.assert_allclose(scores.average_precision, average, rtol=1e-12)
                 np.testing.assert_array_equal(scores.first_match_rank, first)
@@ -77,14 +77,14 @@ def test_equals_a_plain_loop(case, dtype, block):
 @pytest.mark.parametrize("kind", ["step", "trapezoid"])
 def test_euclidean_distances_score_like_their_embeddings(kind):
     generator = np.random.default_rng(0)
-    features = generator.integers(0, 3, (230, 4)).astype(np.float32)  # many images at the same place
+    features = generator.integers(0, 3, (230, 4)).astype(np.float32)  # many images have the same feature
     persons, cameras = generator.integers(-1, 12, 230), generator.integers(1, 5, 230)
     persons[:30] = generator.integers(1, 12, 30)
     query = Embeddings(features[:30], persons[:30], cameras[:30])
     gallery = Embeddings(features[30:], persons[30:], cameras[30:])
     squared_qg = ((query.features[:, None] - gallery.features) ** 2).sum(2)
-    found = evaluate_distances(squared_qg, query, gallery, average_precision=kind)
-    assert found.to_dict() == evaluate(query, gallery, average_precision=kind).to_dict()
+    scores = evaluate_distances(squared_qg, query, gallery, average_precision=kind)
+    assert scores.to_dict() == evaluate(query, gallery, average_precision=kind).to_dict()
 
 
 def test_by_hand():
@@ -94,7 +94,7 @@ def test_by_hand():
     scores = evaluate_distances(
         np.array([[-9.0, -8, 1, 3, 3, 0.5], [0, 0, 0, 0, 0, 0]]), query, gallery, ranks=(1, 3, 4)
     )
-    # 0.5 match, 1 distractor, 3 the wrong one before the match: matches at ranks 1 and 4.
+    # 0.5 is a match, 1 a distractor, 3 a wrong image before a match: matches are at ranks 1 and 4.
     assert scores.average_precision[0] == pytest.approx((1 / 1 + 2 / 4) / 2)
     assert np.isnan(scores.average_precision[1])
     assert scores.first_match_rank.tolist() == [1, 0]
@@ -122,7 +122,7 @@ def test_bad_input_is_refused():
     good_qg = np.zeros((2, 3))
     unbounded_qg = good_qg.copy()
     unbounded_qg[1, 2] = math.inf
-    for distances_qg, named in [
+    for distances_qg, message in [
         (good_qg.T, r"\(3, 2\) float64"),
         (good_qg.astype(int), "int64"),
         (torch.zeros(2, 3, dtype=torch.long), "int64"),
@@ -130,7 +130,7 @@ def test_bad_input_is_refused():
         (unbounded_qg, "inf between query 1 and image 2"),
         (good_qg * math.nan, "nan between query 0 and image 0"),
     ]:
-        with pytest.raises(InputError, match=named):
+        with pytest.raises(InputError, match=message):
             evaluate_distances(distances_qg, query, gallery)
     with pytest.raises(InputError, match="area"):
         evaluate_distances(good_qg, query, gallery, average_precision="area")

@@ -1,4 +1,4 @@
-"""Scores against a plain loop, cases worked by hand, and the promises about ties, blocks and bad input."""
+"""Scores against a plain loop and against cases worked by hand; ties, blocks and bad input."""
 
 import json
 import math
@@ -22,20 +22,20 @@ def embeddings(features, person_ids, camera_ids):
 
 
 def ordered_gallery(query, gallery, row):
-    """The gallery in a query's order by a plain sort, as (distance, is match, index), ignored left out."""
+    """Sort the images that are not ignored by distance, as (distance, is match, index)."""
     order = []
     for index in range(len(gallery)):
         person, camera = gallery.person_ids[index], gallery.camera_ids[index]
-        own = person == query.person_ids[row]
-        if person == -1 or (own and camera == query.camera_ids[row]):
+        same_person = person == query.person_ids[row]
+        if person == -1 or (same_person and camera == query.camera_ids[row]):
             continue
         difference = np.float64(query.features[row]) - np.float64(gallery.features[index])
-        order.append((math.sqrt((difference**2).sum()), bool(own), index))
-    return sorted(order)  # False sorts before True: the wrong match comes first
+        order.append((math.sqrt((difference**2).sum()), bool(same_person), index))
+    return sorted(order)  # False sorts before True: wrong images come first
 
 
 def oracle(query, gallery, trapezoid):
-    """Per query: average precision, inverse negative penalty and rank of the first match."""
+    """Return each query's average precision, inverse negative penalty and rank of the first match."""
     rows = []
     for row in range(len(query)):
         hits = [place for place, entry in enumerate(ordered_gallery(query, gallery, row), 1) if entry[1]]
@@ -43,9 +43,9 @@ def oracle(query, gallery, trapezoid):
             rows.append((math.nan, math.nan, 0))
             continue
         total = 0.0
-        for found, rank in enumerate(hits, 1):
-            before = 1.0 if rank == 1 else (found - 1) / (rank - 1)
-            total += (before + found / rank) / 2 if trapezoid else found / rank
+        for count, rank in enumerate(hits, 1):
+            before = 1.0 if rank == 1 else (count - 1) / (rank - 1)
+            total += (before + count / rank) / 2 if trapezoid else count / rank
         rows.append((total / len(hits), len(hits) / hits[-1], hits[0]))
     return (np.array(column) for column in zip(*rows, strict=True))
 
@@ -95,7 +95,7 @@ def test_equals_a_plain_loop(case, query_block, gallery_block):
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 1000.0])
 def test_equals_a_plain_loop_where_the_matrix_product_is_too_coarse(shift):
-    # Far from the origin ½‖g‖² − q·g keeps few digits of a distance: all images become doubtful at 1000.
+    # Far from the origin, ½‖g‖² − q·g has few digits of the distance. At 1000 all images are doubtful.
     generator = np.random.default_rng(1)
     features = generator.normal(size=(120, 37)).astype(np.float32) + np.float32(shift)
     persons, cameras = generator.integers(-1, 8, 120), generator.integers(1, 4, 120)
@@ -104,15 +104,15 @@ def test_equals_a_plain_loop_where_the_matrix_product_is_too_coarse(shift):
     assert_equals_oracle(query, embeddings(features[15:], persons[15:], cameras[15:]))
 
 
-def line(*entries):
-    """A gallery on a line in this order, as (person, camera); the query is person 1 at 0, camera 1."""
+def query_and_line(*entries):
+    """Return a query (person 1, camera 1) at 0, and gallery entries (person, camera) at 1, 2, …"""
     persons, cameras = zip(*entries, strict=True)
     query = embeddings([[0.0]], [1], [1])
     return query, embeddings(np.arange(1, len(entries) + 1)[:, None], persons, cameras)
 
 
 def test_matches_at_ranks_2_and_4_by_hand():
-    query, gallery = line((5, 2), (1, 2), (6, 2), (1, 3))
+    query, gallery = query_and_line((5, 2), (1, 2), (6, 2), (1, 3))
     step = evaluate(query, gallery, ranks=(1, 2, 50))
     assert step.mean_average_precision == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert step.cmc == {1: 0.0, 2: 1.0, 50: 1.0}
@@ -123,20 +123,20 @@ def test_matches_at_ranks_2_and_4_by_hand():
 
 
 def test_junk_and_own_camera_do_not_count_and_distractors_do():
-    query, gallery = line((-1, 2), (1, 1), (0, 2), (-1, 1), (1, 2))
+    query, gallery = query_and_line((-1, 2), (1, 1), (0, 2), (-1, 1), (1, 2))
     scores = evaluate(query, gallery, average_precision="trapezoid", ranks=(1, 2))
     assert scores.first_match_rank.tolist() == [2]
     assert scores.mean_average_precision == pytest.approx((0 / 1 + 1 / 2) / 2)
 
 
 def test_first_match_at_rank_1_has_precision_1_before_it():
-    query, gallery = line((1, 2), (0, 2))
+    query, gallery = query_and_line((1, 2), (0, 2))
     assert evaluate(query, gallery, average_precision="trapezoid").mean_average_precision == 1.0
 
 
 def test_queries_without_a_match_are_counted_and_left_out_of_the_means():
     query = embeddings([[0.0], [0.0], [0.0]], [1, 2, 3], [1, 1, 1])
-    gallery = embeddings([[1.0], [1.0]], [1, 2], [2, 1])  # person 2 only in the query's camera, 3 nowhere
+    gallery = embeddings([[1.0], [1.0]], [1, 2], [2, 1])  # person 2 only in the query's camera, 3 absent
     scores = evaluate(query, gallery, ranks=(1, 2))
     assert (scores.num_queries, scores.num_valid_queries) == (3, 1)
     assert scores.first_match_rank.tolist() == [2, 0, 0]  # at equal distance the wrong image comes first
@@ -148,7 +148,7 @@ def test_queries_without_a_match_are_counted_and_left_out_of_the_means():
 
 
 def near_copies(num_persons=9, copies=40, length=131):
-    """Unit features with exact copies of images strewn over the gallery under other persons' ids."""
+    """Return unit features with exact copies of images in random places under other persons' ids."""
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(num_persons, length, generator=generator)
     persons = torch.arange(num_persons * copies) % num_persons
@@ -174,9 +174,9 @@ def test_copies_of_an_image_tie_exactly_wherever_they_stand():
 def test_block_sizes_never_change_a_score(block_sizes):
     query, gallery = near_copies(copies=40 if min(block_sizes) > 20 else 6)
     expected = evaluate(query, gallery)
-    found = evaluate(query, gallery, block_sizes=block_sizes)
-    np.testing.assert_array_equal(found.average_precision, expected.average_precision)
-    assert found.to_dict() == expected.to_dict()
+    scores = evaluate(query, gallery, block_sizes=block_sizes)
+    np.testing.assert_array_equal(scores.average_precision, expected.average_precision)
+    assert scores.to_dict() == expected.to_dict()
 
 
 def test_order_of_the_gallery_never_changes_a_score():
@@ -319,23 +319,23 @@ def test_ranked_lists_have_the_order_that_is_scored(case, top):
     lists = ranked_list(range(len(query)), query, gallery, top=top)
     for row in range(len(query)):
         expected = ordered_gallery(query, gallery, row)[:top]
-        found = lists.gallery_indices[row]
-        assert found[: len(expected)].tolist() == [index for _, _, index in expected]
+        indices = lists.gallery_indices[row]
+        assert indices[: len(expected)].tolist() == [index for _, _, index in expected]
         np.testing.assert_allclose(lists.distances[row, : len(expected)], [e[0] for e in expected], rtol=1e-6)
         for (_, is_match, index), status in zip(expected, lists.statuses[row], strict=False):
             wrong = Status.DISTRACTOR if gallery.person_ids[index] == 0 else Status.OTHER
             assert status == (Status.MATCH if is_match else wrong)
-        assert (found[len(expected) :] == -1).all()
+        assert (indices[len(expected) :] == -1).all()
         assert (lists.statuses[row, len(expected) :] == Status.NONE).all()
         assert np.isnan(lists.distances[row, len(expected) :]).all()
 
 
-def test_ranked_list_shows_ignored_images_where_asked():
-    query, gallery = line((-1, 2), (1, 1), (0, 2), (7, 1), (1, 2))
-    shown = ranked_list(0, query, gallery, top=5, show_ignored=True)
+def test_ranked_list_shows_ignored_images_on_request():
+    query, gallery = query_and_line((-1, 2), (1, 1), (0, 2), (7, 1), (1, 2))
+    lists = ranked_list(0, query, gallery, top=5, show_ignored=True)
     ignored, distractor, other, match = Status.IGNORED, Status.DISTRACTOR, Status.OTHER, Status.MATCH
-    assert shown.statuses.tolist() == [[ignored, ignored, distractor, other, match]]
-    assert shown.distances.tolist() == [[1, 2, 3, 4, 5]]
+    assert lists.statuses.tolist() == [[ignored, ignored, distractor, other, match]]
+    assert lists.distances.tolist() == [[1, 2, 3, 4, 5]]
     assert ranked_list([0], query, gallery, top=2).gallery_indices.tolist() == [[2, 3]]
     for wrong in ({"top": 0}, {"top": 1, "query_indices": [1]}, {"top": 1, "query_indices": -1}):
         with pytest.raises(InputError):
@@ -346,7 +346,7 @@ FEATURES = np.ones((2, 3), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("features", "person_ids", "camera_ids", "named"),
+    ("features", "person_ids", "camera_ids", "message"),
     [
         (np.ones(2, np.float32), [1, 2], [1, 1], r"\(2,\)"),
         (np.ones((2, 3), int), [1, 2], [1, 1], "int64"),
@@ -360,13 +360,13 @@ FEATURES = np.ones((2, 3), np.float32)
         (torch.full((2, 3), -1e20), [1, 2], [1, 1], "1e\\+20 in row 0"),
     ],
 )
-def test_bad_embeddings_are_refused(features, person_ids, camera_ids, named):
-    with pytest.raises(InputError, match=named):
+def test_bad_embeddings_are_refused(features, person_ids, camera_ids, message):
+    with pytest.raises(InputError, match=message):
         Embeddings(features, person_ids, camera_ids)
 
 
 def test_bad_arguments_are_refused():
-    query, gallery = line((1, 2), (2, 2))
+    query, gallery = query_and_line((1, 2), (2, 2))
     for wrong in ({"average_precision": "area"}, {"ranks": ()}, {"ranks": (0, 1)}, {"block_sizes": (1, 0)}):
         with pytest.raises(InputError, match=str(next(iter(wrong))).split("_")[0]):
             evaluate(query, gallery, **wrong)

@@ -1,4 +1,4 @@
-"""Single-shot and multi-shot scores: worked by hand, against plain loops, and what a draw depends on."""
+"""Single-shot and multi-shot scores against plain loops and hand-worked cases; what a draw depends on."""
 
 import hashlib
 import itertools
@@ -24,16 +24,16 @@ def embeddings(features, person_ids, camera_ids, dtype=np.float32):
 
 
 def on_a_line(*entries):
-    """Images on a line, as (place, person, camera)."""
+    """Return images on a line, from entries (place, person, camera)."""
     places, persons, cameras = zip(*entries, strict=True)
     return embeddings(np.array(places)[:, None], persons, cameras)
 
 
-ASKED = on_a_line((0, 1, 1))
+QUERY = on_a_line((0, 1, 1))
 
 
-def match_rank(gallery, protocol, query=ASKED, **options):
-    """At which rank the only query's match stands."""
+def match_rank(gallery, protocol, query=QUERY, **options):
+    """Return the rank of the only query's match."""
     scores = evaluate_protocol(query, gallery, protocol, ranks=range(1, 50), **options)
     return next(rank for rank, share in scores.cmc.items() if share == 1)
 
@@ -42,7 +42,7 @@ def match_rank(gallery, protocol, query=ASKED, **options):
 
 
 def drawn_first(gallery, indices, seed, draw):
-    """Of some images of one person, the one that the draw's hash puts first."""
+    """Return the image that the draw's hash puts first, from some images of one person."""
 
     def number(index):
         person, camera = int(gallery.person_ids[index]), int(gallery.camera_ids[index])
@@ -53,15 +53,15 @@ def drawn_first(gallery, indices, seed, draw):
 
 
 def entries_of(gallery, camera, person, across):
-    """Person -> images that a query may be compared with, and such distractors; the plain reading."""
+    """Return the images of each person with which a query may be compared, and such distractors."""
     entries, distractors = {}, []
-    for index, (shown, taken) in enumerate(zip(gallery.person_ids, gallery.camera_ids, strict=True)):
-        if shown == -1 or (taken == camera and (across or shown == person)):
+    for index, (other, place) in enumerate(zip(gallery.person_ids, gallery.camera_ids, strict=True)):
+        if other == -1 or (place == camera and (across or other == person)):
             continue
-        if shown == 0:
+        if other == 0:
             distractors.append(index)
         else:
-            entries.setdefault(int(shown), []).append(index)
+            entries.setdefault(int(other), []).append(index)
     return entries, distractors
 
 
@@ -70,7 +70,7 @@ def distance(query, gallery, row, index):
 
 
 def plain_single_shot(query, gallery, protocol, seed):
-    """Per query in the protocol's cameras: its match's rank in each draw (0 without one), gallery size."""
+    """Return each query's rank of its match in each draw (0 without a match), and gallery size."""
     rows = []
     for row in range(len(query)):
         person, camera = int(query.person_ids[row]), int(query.camera_ids[row])
@@ -79,7 +79,7 @@ def plain_single_shot(query, gallery, protocol, seed):
         entries, distractors = entries_of(gallery, camera, person, protocol.across_cameras)
         ranks = []
         for draw in range(protocol.draws):
-            drawn = {shown: drawn_first(gallery, found, seed, draw) for shown, found in entries.items()}
+            drawn = {other: drawn_first(gallery, images, seed, draw) for other, images in entries.items()}
             if person not in drawn:
                 ranks.append(0)
                 continue
@@ -105,9 +105,9 @@ def plain_multi_shot(query, gallery, protocol, power):
 
         if person in entries:
             match = mean(entries[person])
-            others = [found for shown, found in entries.items() if shown != person]
+            others = [indices for other, indices in entries.items() if other != person]
             others += [[index] for index in distractors]
-            rank = 1 + sum(mean(found) <= match * (1 + 1e-9) for found in others)
+            rank = 1 + sum(mean(indices) <= match * (1 + 1e-9) for indices in others)
         else:
             rank = 0
         rows.append(([rank], len(entries) + len(distractors)))
@@ -116,10 +116,10 @@ def plain_multi_shot(query, gallery, protocol, power):
 
 @st.composite
 def cases(draw):
-    """Small sets with copies of images, junk, distractors, queries without a match, and any protocol."""
+    """Draw small sets with copies of images, junk, distractors, queries without a match; any protocol."""
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     num_queries, num_gallery = draw(st.integers(1, 6)), draw(st.integers(1, 30))
-    # Few different places, so that many distances and many means are equal.
+    # Few different features, so that many distances and many means are equal.
     pool = generator.random((draw(st.integers(1, 5)), draw(st.integers(1, 4))))
 
     def images(number, lowest):
@@ -169,13 +169,13 @@ def test_junk_and_own_camera_do_not_count_and_distractors_each_do(protocol):
     gallery = on_a_line(
         (1, -1, 2), (2, 1, 1), (3, 0, 2), (4, 0, 2), (5, 0, 1), (6, 7, 2), (7, 1, 2), (8, 8, 2)
     )
-    assert match_rank(gallery, protocol) == 4  # two distractors and person 7; not the one of camera 1
-    scores = evaluate_protocol(ASKED, gallery, protocol, ranks=(1, 3, 4, 500))
+    assert match_rank(gallery, protocol) == 4  # two distractors and person 7, no distractor of camera 1
+    scores = evaluate_protocol(QUERY, gallery, protocol, ranks=(1, 3, 4, 500))
     assert scores.cmc == {1: 0.0, 3: 0.0, 4: 1.0, 500: 1.0}
     assert scores.gallery_size == (5, 5)
     anywhere = Protocol(protocol.shots, across_cameras=False)
     assert match_rank(gallery, anywhere) == 5
-    assert evaluate_protocol(ASKED, gallery, anywhere).gallery_size == (6, 6)
+    assert evaluate_protocol(QUERY, gallery, anywhere).gallery_size == (6, 6)
 
 
 @pytest.mark.parametrize("protocol", [SINGLE, MULTI])
@@ -194,7 +194,7 @@ def test_a_collapsed_model_has_its_matches_last(average_of):
 
 
 def test_multi_shot_by_hand():
-    # Person 1 lies at 1 and 5 (mean 3, mean square 13), person 2 at −3.2 alone (3.2 and 10.24).
+    # Person 1 is at 1 and 5 (mean 3, mean square 13), person 2 only at −3.2 (3.2 and 10.24).
     gallery = on_a_line((1, 1, 2), (5, 1, 3), (-3.2, 2, 2))
     assert match_rank(gallery, MULTI) == 1
     assert match_rank(gallery, MULTI, average_of="squared") == 2
@@ -209,7 +209,7 @@ def test_multi_shot_by_hand():
 
 def test_queries_without_a_match_are_counted_and_left_out_of_the_means():
     query = on_a_line((0, 1, 1), (0, 2, 1), (0, 3, 1), (9, 3, 1))
-    gallery = on_a_line((1, 1, 2), (2, 2, 1), (3, 9, 2))  # person 2 only in the query's camera, 3 nowhere
+    gallery = on_a_line((1, 1, 2), (2, 2, 1), (3, 9, 2))  # person 2 only in the query's camera, 3 absent
     for protocol, num_queries in ((SINGLE, 4), (MULTI, 3)):
         scores = evaluate_protocol(query, gallery, protocol)
         assert (scores.num_queries, scores.num_valid_queries) == (num_queries, 1)
@@ -218,7 +218,7 @@ def test_queries_without_a_match_are_counted_and_left_out_of_the_means():
         assert scores.person_ids.tolist() == [1, 2, 3, 3][:num_queries]
 
 
-def test_only_the_protocols_query_cameras_ask():
+def test_only_images_of_the_query_cameras_are_queries():
     images = on_a_line((0, 1, 1), (1, 1, 2), (1.4, 2, 2), (4, 2, 1))
     # From camera 1: 0 is nearer 1 than 1.4, 4 nearer 1.4. From camera 2: 1 and 1.4 are both nearer 0.
     for protocol, expected in (((1,), 1.0), ((2,), 0.5), (None, 0.75)):
@@ -228,27 +228,27 @@ def test_only_the_protocols_query_cameras_ask():
 
 
 def test_the_two_ways_of_scoring_cuhk03():
-    # A stranger looks like the query in the query's camera and like nobody in the other one.
+    # Person 2 looks like the query in the query's camera and like no other person in the other camera.
     gallery = on_a_line((2, 1, 2), (1, 2, 1), (100, 2, 2))
-    across = evaluate_protocol(ASKED, gallery, Protocol("single", draws=400))
+    across = evaluate_protocol(QUERY, gallery, Protocol("single", draws=400))
     assert across.cmc[1] == 1.0
-    anywhere = evaluate_protocol(ASKED, gallery, Protocol("single", draws=400, across_cameras=False))
+    anywhere = evaluate_protocol(QUERY, gallery, Protocol("single", draws=400, across_cameras=False))
     assert anywhere.cmc[1] == pytest.approx(1 / 2, abs=0.1)  # four standard deviations
     assert across.gallery_size == anywhere.gallery_size == (2, 2)
-    # Nobody but the query's own person: its image of the query's camera is never drawn.
+    # The image of the query's person from the query's camera is never drawn.
     alone = on_a_line((5, 1, 1), (2, 1, 2), (3, 2, 2))
     assert match_rank(alone, Protocol("single", draws=50, across_cameras=False)) == 1
 
 
 def test_the_mean_over_many_draws_is_the_expectation():
-    # The match lies at 1 or 3, strangers at 2 or 4 and at 0.5, 3.5 or 5: 12 galleries, equally likely.
+    # The match is at 1 or 3, other persons at 2 or 4 and at 0.5, 3.5 or 5: 12 equally likely galleries.
     gallery = on_a_line((1, 1, 2), (3, 1, 3), (2, 2, 2), (4, 2, 2), (0.5, 3, 2), (3.5, 3, 3), (5, 3, 2))
     ranks = [
         1 + sum(other < match for other in others)
         for match, *others in itertools.product((1, 3), (2, 4), (0.5, 3.5, 5))
     ]
     draws = 2000
-    scores = evaluate_protocol(ASKED, gallery, Protocol("single", draws=draws), ranks=(1, 2, 3))
+    scores = evaluate_protocol(QUERY, gallery, Protocol("single", draws=draws), ranks=(1, 2, 3))
     for rank in (1, 2, 3):
         expected = np.mean(np.array(ranks) <= rank)
         deviation = math.sqrt(expected * (1 - expected) / draws)
@@ -265,14 +265,14 @@ def some_images(seed, num_persons=20, per_camera=3):
     return embeddings(features, persons, np.tile(np.repeat([1, 2, 3], per_camera), num_persons))
 
 
-def chosen(images, indices):
+def subset(images, indices):
     return Embeddings(images.features[indices], images.person_ids[indices], images.camera_ids[indices])
 
 
 def test_one_image_a_person_is_scored_as_evaluate_does():
     images = some_images(0, per_camera=1)
     query, gallery = (
-        chosen(images, np.flatnonzero((images.camera_ids == camera) & (images.person_ids >= lowest)))
+        subset(images, np.flatnonzero((images.camera_ids == camera) & (images.person_ids >= lowest)))
         for camera, lowest in ((1, 1), (2, 0))
     )
     expected = evaluate(query, gallery)
@@ -285,14 +285,14 @@ def test_one_image_a_person_is_scored_as_evaluate_does():
 @pytest.mark.parametrize("protocol", [Protocol("single", 4), Protocol("single", 4, False), MULTI])
 def test_what_a_score_depends_on(protocol):
     images = some_images(1)
-    query = chosen(images, np.flatnonzero(images.person_ids > 0))
+    query = subset(images, np.flatnonzero(images.person_ids > 0))
     before = evaluate_protocol(query, images, protocol).to_dict()
     assert 0 < before["cmc"]["1"] < 1
-    # Not on how persons and cameras are interleaved, while one camera's images of a person keep their order.
+    # Not on the order of persons and cameras, if the images of a person in a camera keep their order.
     by_camera = np.argsort(-images.camera_ids, kind="stable")
     by_camera = by_camera[np.argsort(-images.person_ids[by_camera] % 7, kind="stable")]
-    assert evaluate_protocol(query, chosen(images, by_camera), protocol).to_dict() == before
-    # Nor on the kind of features or the sizes of blocks.
+    assert evaluate_protocol(query, subset(images, by_camera), protocol).to_dict() == before
+    # Not on the type of the features or the sizes of blocks.
     tensors = Embeddings(torch.from_numpy(images.features), images.person_ids, images.camera_ids)
     assert evaluate_protocol(query, tensors, protocol, block_sizes=(3, 5)).to_dict() == before
     others = [evaluate_protocol(query, images, protocol, seed=seed).to_dict() for seed in (1, 2)]
@@ -305,7 +305,7 @@ def test_draws_are_the_same_on_every_machine_and_in_every_release():
         for near in range(6):  # the match is first where its nearest image is the one drawn
             places = np.where(np.arange(6) == near, 1, 5)
             gallery = on_a_line(*zip(places, [1] * 6, [2, 2, 2, 3, 3, 3], strict=True), (2, 2, 2))
-            scores = evaluate_protocol(ASKED, gallery, Protocol("single", draws=8), seed=seed)
+            scores = evaluate_protocol(QUERY, gallery, Protocol("single", draws=8), seed=seed)
             drawn.append(scores.cmc_per_draw[1])
         assert np.argmax(drawn, axis=0).tolist() == expected
         assert np.sum(drawn, axis=0).tolist() == [1.0] * 8
@@ -322,7 +322,7 @@ def test_scores_survive_json():
         ProtocolScores.from_dict({key: value for key, value in scores.to_dict().items() if key != "cmc"})
 
 
-ASKED_ELSEWHERE = on_a_line((0, 1, 2))
+GALLERY = on_a_line((0, 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -335,11 +335,11 @@ ASKED_ELSEWHERE = on_a_line((0, 1, 2))
         ({"query": on_a_line((0, 0, 1))}, "a query shows a person"),
         ({"query": embeddings([[0.0, 1.0]], [1], [1])}, "equally long; got 2 and 1"),
         ({"query": on_a_line((0, 5, 1))}, "none for any of 1 queries"),
-        ({"protocol": Protocol("multi", query_cameras=(4,))}, r"got \(4,\) where queries are of 1"),
+        ({"protocol": Protocol("multi", query_cameras=(4,))}, r"got \(4,\), with queries from 1"),
     ],
 )
-def test_bad_input_is_named(change, message):
-    arguments = {"query": ASKED, "gallery": ASKED_ELSEWHERE, "protocol": SINGLE} | change
+def test_bad_input_is_refused(change, message):
+    arguments = {"query": QUERY, "gallery": GALLERY, "protocol": SINGLE} | change
     with pytest.raises(InputError, match=message):
         evaluate_protocol(**arguments)
 
@@ -348,7 +348,7 @@ def test_bad_input_is_named(change, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_same_scores_on_a_gpu():
     images = some_images(3)
-    query = chosen(images, np.flatnonzero(images.person_ids > 0))
+    query = subset(images, np.flatnonzero(images.person_ids > 0))
     for protocol in (Protocol("single", 4), Protocol("single", 4, False), MULTI):
         expected = evaluate_protocol(query, images, protocol).to_dict()
         assert evaluate_protocol(query, images, protocol, device="cuda").to_dict() == expected

@@ -1,7 +1,7 @@
-"""How a pedestrian's picture is made; ``render`` is the door to it.
+"""The renderer of the embedded benchmark; its entry point is ``render``.
 
-``factors`` which images a benchmark holds and what varies (without torch) · ``scenes`` who stands where ·
-``bodies`` capsules and the things of a street · ``looks``, ``pedestrians`` people as capsules ·
-``places`` the backgrounds · ``raycasting``, ``photographs`` capsules to pixels ·
-``repeatable`` numbers that are the same on every machine · ``palettes.csv`` colours and their odds
+``factors``: the images of a benchmark and the causes of variation (without torch). ``scenes``: positions
+of people and things. ``bodies``: capsules, and things of a street. ``looks``, ``pedestrians``: people as
+capsules. ``places``: backgrounds. ``raycasting``, ``photographs``: from capsules to pixels. ``repeatable``:
+numbers that are the same on every machine. ``palettes.csv``: colours and their odds.
 """

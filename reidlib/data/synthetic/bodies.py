@@ -1,4 +1,4 @@
-"""Building blocks of a scene: capsules collected part by part, what each wears, and things made of them."""
+"""Building blocks of a scene: capsules, their surfaces, and things made of capsules."""
 
 from __future__ import annotations
 
@@ -10,53 +10,48 @@ import numpy as np
 
 from reidlib.data.synthetic.repeatable import RandomStreams, cosine, dot, sine
 
-_NEVER = 1.0e3  # metres or share that no part of a body reaches
+_NEVER = 1.0e3  # metres, beyond every part of a body
 
 
 @dataclass(frozen=True)
 class Capsules:
-    """M tapered, flattened capsules in the metres of their image's scene; y is up, z points to the viewer."""
+    """M tapered, flattened capsules in metres of their image's scene; y is up, z points to the viewer."""
 
     image: np.ndarray  # (M,) int64, ascending
     start: np.ndarray  # (M, 3)
     end: np.ndarray  # (M, 3)
     radius: np.ndarray  # (M, 2) at start and end
-    flatness: np.ndarray  # (M,) thickness along `front` relative to the radius, at most 1
-    front: np.ndarray  # (M, 3) the direction that the print faces, not along the axis
+    flatness: np.ndarray  # (M,) thickness along ``front`` relative to the radius, at most 1
+    front: np.ndarray  # (M, 3) direction that the print faces, not along the axis
     surface: np.ndarray  # (M, 23), see ``Surface.columns``
-    shades: np.ndarray  # (M,) bool: throws a shadow on the ground
+    shades: np.ndarray  # (M,) bool: casts a shadow on the ground
     hollow: np.ndarray  # (M,) bool: no cap at the end
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What N capsules of one kind wear: colours (N, 3), the rest (N,) or one number for all.
-
-    Base, pattern and end colour; where along the axis the end colour begins (metres); stripes along and
-    across the axis (per metre, phase, share of the period); a print on the front (half width, centre and
-    half height in metres); strengths of folds and weave; offset into the noise.
-    """
+    """Surfaces of N capsules of one kind: colours (N, 3), other fields (N,) or one number for all."""
 
     base: np.ndarray
-    second: np.ndarray | None = None
-    end: np.ndarray | None = None
-    end_from: np.ndarray | float = _NEVER
-    along_frequency: np.ndarray | float = 0.0
+    second: np.ndarray | None = None  # colour of the pattern
+    end: np.ndarray | None = None  # colour from ``end_from`` on
+    end_from: np.ndarray | float = _NEVER  # metres along the axis
+    along_frequency: np.ndarray | float = 0.0  # stripes along the axis: per metre, phase, share of the period
     along_phase: np.ndarray | float = 0.0
     along_share: np.ndarray | float = -1.0
-    side_frequency: np.ndarray | float = 0.0
+    side_frequency: np.ndarray | float = 0.0  # the same across the axis
     side_phase: np.ndarray | float = 0.0
     side_share: np.ndarray | float = -1.0
-    mixing: np.ndarray | float = 1.0
-    print_side: np.ndarray | float = -1.0
+    mixing: np.ndarray | float = 1.0  # opacity of the stripes
+    print_side: np.ndarray | float = -1.0  # print on the front: half width, centre, half height in metres
     print_centre: np.ndarray | float = 0.0
     print_half: np.ndarray | float = -1.0
-    fold: np.ndarray | float = 0.0
+    fold: np.ndarray | float = 0.0  # strengths of folds and weave
     weave: np.ndarray | float = 0.0
-    offset: np.ndarray | float = 0.0
+    offset: np.ndarray | float = 0.0  # into the noise
 
     def columns(self, count: int) -> np.ndarray:
-        """(N, 23) float64, in the order of the fields above, a colour in three columns."""
+        """Return the fields as (N, 23) float64, in their order, with three columns for a colour."""
         values = []
         for item in fields(self):
             value = getattr(self, item.name)
@@ -68,15 +63,16 @@ class Surface:
 
 @dataclass
 class CapsuleGroup:
-    """Capsules of one kind of thing in N images while they are collected; ``join`` drops the absent ones."""
+    """Growing collection of the capsules of one kind of thing in N images; ``join`` drops absent ones."""
 
-    image: np.ndarray  # (N,) number of the image that each row stands in
+    image: np.ndarray  # (N,) image of each row
+    # (N, 37) each: start, end, front (three columns each), radii, flatness, shades, hollow, surface.
     tables: list[np.ndarray] = field(default_factory=list)
-    """(N, 37) each: start, end, front (three columns each), radii, flatness, shades, hollow, surface."""
     present: list[np.ndarray] = field(default_factory=list)
 
     @property
     def count(self) -> int:
+        """Return the number of rows (N)."""
         return len(self.image)
 
     def add(
@@ -92,11 +88,8 @@ class CapsuleGroup:
         shades: bool = False,
         hollow: bool = False,
     ) -> None:
-        """Add one capsule to each of the N images: end points (N, 3), radii at both, thickness, front.
-
-        ``shades``: it throws a shadow on the ground. ``hollow`` leaves the far end open: skirts, hems,
-        trouser legs, which are seen from above only.
-        """
+        """Add one capsule to each of the N images; end points are (N, 3), ``radius`` is that at both ends."""
+        # ``hollow`` leaves the far end open, for skirts, hems and trouser legs, which are seen from above.
         table = np.empty((self.count, 37))
         table[:, 0:3], table[:, 3:6], table[:, 6:9] = start, end, front
         table[:, 9], table[:, 10] = radius
@@ -106,7 +99,7 @@ class CapsuleGroup:
         self.present.append(np.broadcast_to(np.asarray(present, bool), (self.count,)))
 
     def stand(self, yaw_sine: np.ndarray, yaw_cosine: np.ndarray, place: np.ndarray) -> None:
-        """Turn everything collected about the upright axis and move it to ``place`` (N, 3)."""
+        """Turn all capsules about the upright axis and move them to ``place`` (N, 3)."""
         for table in self.tables:
             for first, shift in ((0, place), (3, place), (6, 0.0)):
                 x, y, z = (table[:, first + i] for i in range(3))
@@ -114,16 +107,13 @@ class CapsuleGroup:
                 table[:, first : first + 3] = vector + shift
 
     def remove(self, absent: np.ndarray) -> None:
-        """Drop everything in the images where ``absent`` (N,) is true."""
-        self.present[:] = [part & ~absent for part in self.present]
+        """Remove all capsules of the rows where ``absent`` (N,) is true."""
+        self.present[:] = [column & ~absent for column in self.present]
 
     def extent(self, count: int, right: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Least and largest coordinate along ``right``, then along ``up``, of the first ``count`` rows.
-
-        The axes are (count, 3), the four results (count,).
-        """
+        """Return the least and largest coordinates along ``right``, then ``up``, of the first rows."""
         geometry = np.stack([table[:count, :12] for table in self.tables], 1)
-        present = np.stack([part[:count] for part in self.present], 1)
+        present = np.stack([column[:count] for column in self.present], 1)
         sides = []
         for axis in (right, up):
             for sign in (-1.0, 1.0):
@@ -136,12 +126,12 @@ class CapsuleGroup:
 
 
 def point(x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
-    """Points (N, 3) float64 from coordinates, of which some may be the same for all."""
+    """Return points (N, 3) float64 from coordinates, each (N,) or one number for all."""
     return np.stack(np.broadcast_arrays(x, y, z), -1).astype(np.float64)
 
 
 def join(groups: list[CapsuleGroup]) -> Capsules:
-    """All present capsules, ordered by image and within an image as they were added."""
+    """Join all present capsules, ordered by image and within an image as they were added."""
     images, tables = [], []
     for group in groups:
         present = np.stack(group.present, 1)
@@ -155,22 +145,22 @@ def join(groups: list[CapsuleGroup]) -> Capsules:
     return Capsules(image[order], start, end, radius, flatness, front, surface, shades > 0, hollow > 0)
 
 
-def prop(
+def build_prop(
     build: Callable, draws: RandomStreams, place: np.ndarray, image: np.ndarray, texture: float
 ) -> CapsuleGroup:
-    """Capsules of N things of one of the ``PROPS`` at ``place`` (N, 3) in the images ``image`` (N,)."""
-    parts = CapsuleGroup(image)
+    """Build N things of one of the ``PROPS`` at ``place`` (N, 3) in the images ``image`` (N,)."""
+    group = CapsuleGroup(image)
     paint = draws.colour("paint", "things") * draws.uniform("tone", 0.75, 1.25)[:, None]
     size = draws.uniform("size", 0.9, 1.15)
 
-    def add(start, end, radius, surface: Surface, **more) -> None:
+    def add(start, end, radius, surface: Surface, **options) -> None:
         start, end = (size[:, None] * np.asarray(point) for point in (start, end))
-        parts.add(start, end, radius, surface, **more)
+        group.add(start, end, radius, surface, **options)
 
     build(add, draws, paint, size, texture)
     turn = draws.uniform("turn", -0.5, 0.5)
-    parts.stand(sine(turn), cosine(turn), place)
-    return parts
+    group.stand(sine(turn), cosine(turn), place)
+    return group
 
 
 def _pole(add, draws, paint, size, texture) -> None:
@@ -229,5 +219,5 @@ def _railing(add, draws, paint, size, texture) -> None:
         add((x, 0, 0), (x, 0.95, 0), (0.022, 0.022), coat)
 
 
+# Things of a street: in front of a person they occlude, behind a person they distract.
 PROPS = (_pole, _bin, _bicycle, _bush, _sign, _railing)
-"""Things that stand in a street: in front of a person they hide, behind they distract."""

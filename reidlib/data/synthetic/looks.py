@@ -1,4 +1,4 @@
-"""What stays the same about a person: proportions, skin, hair, garments, bag; head and bag as capsules."""
+"""The constant looks of a person: proportions, skin, hair, garments, bag; head and bag as capsules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _colour(draws: RandomStreams, name: str, palette: str, spread: float) -> np.
 
 
 class Look:
-    """What stays the same in all images of N identities, by which ``draws`` are keyed: (N,) or (N, 3)."""
+    """Constant looks of N identities, which are the keys of ``draws``; all fields are (N,) or (N, 3)."""
 
     def __init__(self, draws: RandomStreams, factors: Factors) -> None:
         variety, spread = factors.body_variety, factors.palette_spread
@@ -37,7 +37,7 @@ class Look:
         self.style = np.where(dressed, women, men)
         top = _colour(draws, "top", "tops", spread)
         trim = _colour(draws, "trim", "tops", spread)
-        # A pattern in nearly the garment's own colour would be no pattern.
+        # The pattern would be invisible if its colour were close to the garment's.
         close = np.abs(trim - top).max(-1) < 0.18
         luminous = top.max(-1) > 0.45
         trim = np.where(close[:, None], np.where(luminous[:, None], top * 0.35, top * 0.6 + 0.4), trim)
@@ -71,89 +71,91 @@ class Look:
 
 
 def top_surface(
-    who: Look, cloth, *, down: np.ndarray | float = 0.0, printed: bool = False, **more
+    look: Look, cloth, *, down: np.ndarray | float = 0.0, printed: bool = False, **options
 ) -> Surface:
-    """The garment's pattern on a part that begins ``down`` metres below the chest."""
-    hoops = (who.pattern == HOOPS) | (who.pattern == CHECKS)
-    lines = (who.pattern == LINES) | (who.pattern == CHECKS)
-    yoke = who.pattern == YOKE
-    open_front = who.pattern == OPEN
+    """Return the garment's pattern on a capsule that begins ``down`` metres below the chest."""
+    hoops = (look.pattern == HOOPS) | (look.pattern == CHECKS)
+    lines = (look.pattern == LINES) | (look.pattern == CHECKS)
+    yoke = look.pattern == YOKE
+    open_front = look.pattern == OPEN
     if printed:
-        more["print_side"] = np.where(who.pattern == PRINT, who.print_side, np.where(open_front, 0.055, -1.0))
-        more["print_half"] = np.where(open_front, 9.0, who.print_half)
+        options["print_side"] = np.where(
+            look.pattern == PRINT, look.print_side, np.where(open_front, 0.055, -1.0)
+        )
+        options["print_half"] = np.where(open_front, 9.0, look.print_half)
     return Surface(
-        who.top,
-        second=who.trim,
-        along_frequency=np.where(yoke, 0.0, who.frequency),
-        along_phase=np.where(yoke, 0.5, who.frequency * down),
-        along_share=np.where(hoops, who.stripe_share, -1.0),
-        side_frequency=who.frequency,
-        side_phase=0.5 * who.stripe_share,
-        side_share=np.where(lines, who.stripe_share, -1.0),
-        mixing=np.where(who.pattern == CHECKS, 0.5, 1.0),
+        look.top,
+        second=look.trim,
+        along_frequency=np.where(yoke, 0.0, look.frequency),
+        along_phase=np.where(yoke, 0.5, look.frequency * down),
+        along_share=np.where(hoops, look.stripe_share, -1.0),
+        side_frequency=look.frequency,
+        side_phase=0.5 * look.stripe_share,
+        side_share=np.where(lines, look.stripe_share, -1.0),
+        mixing=np.where(look.pattern == CHECKS, 0.5, 1.0),
         print_centre=0.03 - down,
-        offset=who.offset + 13,
+        offset=look.offset + 13,
         **cloth,
-        **more,
+        **options,
     )
 
 
-def head(parts: CapsuleGroup, who: Look) -> None:
-    """Neck, head, hair or headgear."""
-    tall = who.height
+def add_head(group: CapsuleGroup, look: Look) -> None:
+    """Add neck, head, and hair or headgear."""
+    tall = look.height
     crown = tall - 0.082
 
-    def add(start, end, radius, surface: Surface, **more) -> None:
-        parts.add(point(0.0, *start), point(0.0, *end), radius, surface, **more)
+    def add(start, end, radius, surface: Surface, **options) -> None:
+        group.add(point(0.0, *start), point(0.0, *end), radius, surface, **options)
 
-    add((0.815 * tall, -0.012), (0.885 * tall, 0.0), (0.058, 0.052), Surface(who.skin * 0.92))
-    add((crown - 0.078, 0.018), (crown, 0.004), (0.066, 0.080), Surface(who.skin), shades=True)
-    hair = Surface(who.hair, fold=0.22, weave=0.16, offset=who.offset)
+    add((0.815 * tall, -0.012), (0.885 * tall, 0.0), (0.058, 0.052), Surface(look.skin * 0.92))
+    add((crown - 0.078, 0.018), (crown, 0.004), (0.066, 0.080), Surface(look.skin), shades=True)
+    hair = Surface(look.hair, fold=0.22, weave=0.16, offset=look.offset)
     styles = (BUZZ, SHORT, MEDIUM, LONG, BUN, CAP, BEANIE)
-    buzz, short, medium, long, bun, cap, beanie = (who.style == style for style in styles)
+    buzz, short, medium, long, bun, cap, beanie = (look.style == style for style in styles)
     size = np.where(buzz, 0.080, np.where(short, 0.087, 0.091))
     add((crown + 0.010, -0.014), (crown - 0.035, -0.026), (size, size * 0.90), hair, present=~(cap | beanie))
     add((crown - 0.03, -0.032), (crown - 0.105, -0.030), (0.080, 0.066), hair, present=medium | long)
-    end = 0.80 * tall - 0.10 * who.bottom_length
+    end = 0.80 * tall - 0.10 * look.bottom_length
     add((crown - 0.02, -0.034), (end, -0.098), (0.086, 0.070), hair, flatness=0.75, present=long)
     add((crown + 0.005, -0.105), (crown - 0.02, -0.110), (0.045, 0.045), hair, present=bun)
-    hat = Surface(np.where(cap[:, None], who.trim, who.bag_colour), weave=0.06)
+    hat = Surface(np.where(cap[:, None], look.trim, look.bag_colour), weave=0.06)
     add((crown + 0.018, -0.004), (crown - 0.004, -0.010), (0.084, 0.090), hat, present=cap | beanie)
     peak = {"flatness": 0.22, "front": (0.0, 1.0, 0.0)}
     add((crown + 0.004, 0.05), (crown - 0.010, 0.125), (0.065, 0.050), hat, present=cap, **peak)
 
 
-def bags(parts: CapsuleGroup, who: Look, hands, chest, hip_y, cloth) -> None:
-    """Backpack, shoulder bag or handbag with straps."""
-    tall, size = who.height, who.bag_size
+def add_bags(group: CapsuleGroup, look: Look, hands, chest, hip_y, cloth) -> None:
+    """Add a backpack, shoulder bag or handbag with its straps."""
+    tall, size = look.height, look.bag_size
     chest_y, depth = chest
-    leather = {"fold": cloth["fold"] * 0.6, "weave": cloth["weave"], "offset": who.offset}
+    leather = {"fold": cloth["fold"] * 0.6, "weave": cloth["weave"], "offset": look.offset}
     bag = Surface(
-        who.bag_colour, second=who.bag_colour * 0.6, along_frequency=4.0, along_share=0.12, **leather
+        look.bag_colour, second=look.bag_colour * 0.6, along_frequency=4.0, along_share=0.12, **leather
     )
-    strap = Surface(who.bag_colour * 0.8)
-    pack, slung, carried = (who.bag == kind for kind in (BACKPACK, SHOULDER_BAG, HANDBAG))
+    strap = Surface(look.bag_colour * 0.8)
+    pack, slung, carried = (look.bag == kind for kind in (BACKPACK, SHOULDER_BAG, HANDBAG))
     behind = -(depth + 0.075 * size)
     start, end = point(0.0, chest_y + 0.01, behind), point(0.0, chest_y - 0.20 * size, behind - 0.015)
-    parts.add(start, end, (0.125 * size, 0.145 * size), bag, flatness=0.66, present=pack)
+    group.add(start, end, (0.125 * size, 0.145 * size), bag, flatness=0.66, present=pack)
     for side in (-1.0, 1.0):
         over = point(side * 0.098, 0.822 * tall, 0.020)
         under = point(side * 0.110, chest_y - 0.10, depth + 0.002)
-        parts.add(over, under, (0.022, 0.019), strap, present=pack)
-    side = who.bag_side
+        group.add(over, under, (0.022, 0.019), strap, present=pack)
+    side = look.bag_side
     sideways = (1.0, 0.0, 0.0)
-    hip_side = side * (0.175 + 0.05 * (who.girth - 1))
+    hip_side = side * (0.175 + 0.05 * (look.girth - 1))
     start, end = point(hip_side, hip_y + 0.06, -0.06 * size), point(hip_side, hip_y + 0.04, 0.08 * size)
     radii = (0.105 * size, 0.105 * size)
-    parts.add(start, end, radii, bag, flatness=0.42, front=sideways, present=slung)
+    group.add(start, end, radii, bag, flatness=0.42, front=sideways, present=slung)
     for face in (-1.0, 1.0):
         neck = point(-side * 0.07, 0.835 * tall, face * 0.035)
         middle = point(side * 0.0, chest_y - 0.06, face * depth)
         hip = point(side * 0.165, hip_y + 0.12, face * 0.05)
         for start, end in ((neck, middle), (middle, hip)):
-            parts.add(start, end, (0.017, 0.017), strap, present=slung)
+            group.add(start, end, (0.017, 0.017), strap, present=slung)
     hand = np.where((side > 0)[:, None], hands[:, 1], hands[:, 0])
-    parts.add(hand, hand + point(0.0, -0.10, 0.0), (0.010, 0.010), strap, present=carried)
+    group.add(hand, hand + point(0.0, -0.10, 0.0), (0.010, 0.010), strap, present=carried)
     start, end = (hand + point(0.0, -0.17 * size, 0.0) + point(0.0, 0.0, z) for z in (-0.05, 0.05))
     radii = (0.098 * size, 0.098 * size)
-    parts.add(start, end, radii, bag, flatness=0.40, front=sideways, present=carried)
+    group.add(start, end, radii, bag, flatness=0.40, front=sideways, present=carried)

@@ -1,6 +1,6 @@
-"""Scenes to pictures: cloth and light on what the rays meet, background, shadows on the ground, lens, sensor.
+"""From scenes to pictures: cloth and light on capsules, background, shadows on the ground, lens, sensor.
 
-See ``raycasting`` for why every step is its own elementwise operation.
+``raycasting`` says why every step is a separate elementwise operation.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ import torch
 
 from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint
+from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint_background
 from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest_hit, prepare
 from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise
 from reidlib.data.synthetic.scenes import Scenes
 
-SAMPLES = 2  # rays along each side of a pixel: outlines and thin bars need more than one
+SAMPLES = 2  # rays along each side of a pixel; outlines and thin bars need more than one
 _VOLUME = 64
 _GRAIN = 1 << 17
 
 
 @dataclass(frozen=True)
 class Studio:
-    """What all images share, on the device: places (cameras, 3, ROWS·COLUMNS) uint8, cloth, grain."""
+    """Tensors on the device that all images share."""
 
-    backdrops: torch.Tensor
+    backdrops: torch.Tensor  # (cameras, 3, ROWS·COLUMNS) uint8
     volume: torch.Tensor
     grain: torch.Tensor
 
     @classmethod
     def build(cls, factors: Factors, seed: int, device: torch.device | str) -> Studio:
-        """Paint the places and fill the noise tables, on the CPU, and bring them to the device."""
-        backdrops = [paint(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)]
+        """Paint the backgrounds and fill the noise tables on the CPU, and move them to the device."""
+        backdrops = [
+            paint_background(seed, camera, factors.camera_pitch) for camera in range(factors.num_cameras)
+        ]
         grain = RandomStreams(seed, np.arange(_GRAIN, dtype=np.uint64)).bell("grain")
         return cls(
             torch.from_numpy(np.stack(backdrops)).flatten(2).to(device),
@@ -48,9 +50,9 @@ class Studio:
 def photograph(
     scenes: Scenes, studio: Studio, shape: tuple[int, int], *, culled: bool = True
 ) -> torch.Tensor:
-    """Pictures (N, 3, H, W) uint8 of N scenes, on the studio's device."""
+    """Render pictures (N, 3, H, W) uint8 of N scenes, on the studio's device."""
     device = studio.volume.device
-    covered_colour, covered = cast(scenes.capsules, scenes.views, studio.volume, shape, culled=culled)
+    covered_colour, covered = cast_rays(scenes.capsules, scenes.views, studio.volume, shape, culled=culled)
     ground = _backdrop(scenes, studio, shape)
     ground = ground * (1 - _ground_shadow(scenes, shape, device))
     picture = covered_colour + ground * (1 - covered)
@@ -58,44 +60,37 @@ def photograph(
 
 
 @contextmanager
-def single_threaded(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads that render side by side, each of whose operations runs on one core.
-
-    Operations here are short: split over cores they would spend their time waiting for one another, the more
-    so the busier the machine is.
-    """
+def single_threaded_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Provide a pool of threads in which each torch operation runs on one core."""
+    # Operations are short. Split over cores, they would mostly wait for each other on a busy machine.
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
         with pool:
             yield pool
     finally:
-        # The setting belongs to the thread that made it, but is also what threads made later begin with.
+        # The setting belongs to one thread, but threads that start later inherit it.
         torch.set_num_threads(before)
 
 
 def cloth(seed: int) -> np.ndarray:
-    """Periodic noise volume (64, 64, 64) float32 in [−1, 1] that folds, weave and leaves are looked up in."""
+    """Return a periodic noise volume (64, 64, 64) float32 in [−1, 1] for folds, weave and leaves."""
     return smooth_noise(seed, "cloth", (_VOLUME,) * 3, (16,) * 3).astype(np.float32)
 
 
-def cast(
+def cast_rays(
     capsules: Capsules, views: Views, volume: torch.Tensor, shape: tuple[int, int], *, culled: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Render N images of capsules without their background.
-
-    Returns the colour (N, 3, H, W) float32 of what is covered, multiplied by the covered share of each
-    pixel, and that share (N, 1, H, W), on the device of ``volume`` (from :func:`cloth`). ``culled=False``
-    tests every capsule against every ray, for comparison: the result is the same.
-    """
+    """Render capsules without background: colour (N, 3, H, W) times covered share, and share (N, 1, H, W)."""
+    # ``culled=False`` tests every capsule against every ray, for comparison. The result is the same.
     device, images = volume.device, len(views.sine)
     height, width = shape
     rows, columns = height * SAMPLES, width * SAMPLES
     geometry = prepare(capsules, views, rows, columns)
     if not culled:
         everywhere = np.broadcast_to([0.0, 0.0, columns - 1.0, rows - 1.0], geometry.bounds.shape)
-        geometry = Geometry(geometry.cast, geometry.shade, everywhere)
-    # Blocks small enough for a core's cache; a GPU wants few launches instead.
+        geometry = Geometry(geometry.intersection, geometry.shading, everywhere)
+    # Blocks fit a core's cache; on a GPU they are large, for few launches.
     on_gpu = device.type != "cpu"
     block, patch = (1 << 15, 1 << 21) if on_gpu else (1 << 9, 1 << 15)
     depth, owner = nearest_hit(geometry, capsules, images, rows, columns, block, device)
@@ -103,28 +98,28 @@ def cast(
     covered = depth < FAR
     place = covered.view(-1).nonzero().squeeze(1).int()
     colour = torch.zeros((3, images * rows * columns), device=device)
-    table = torch.from_numpy(geometry.shade).to(device)
+    table = torch.from_numpy(geometry.shading).to(device)
     ambience, march = _lighting(views, rows, columns, device)
     flat_volume = volume.reshape(-1)
     for first in range(0, len(place), patch):
-        here = place[first : first + patch]
-        image = here // (rows * columns)
-        within = here - image * (rows * columns)
+        samples = place[first : first + patch]
+        image = samples // (rows * columns)
+        within = samples - image * (rows * columns)
         row_index = within // columns
         row, column = row_index.float(), (within - row_index * columns).float()
-        tau = depth.view(-1).index_select(0, here)
+        tau = depth.view(-1).index_select(0, samples)
         shaded = _march(depth, image, row, column, tau, march.index_select(1, image))
-        parameters = table.index_select(1, owner.view(-1).index_select(0, here))
+        parameters = table.index_select(1, owner.view(-1).index_select(0, samples))
         light = ambience.index_select(1, image)
         for channel, values in enumerate(_shade(parameters, row, column, tau, flat_volume, light, shaded)):
-            colour[channel].index_copy_(0, here.long(), values)
+            colour[channel].index_copy_(0, samples.long(), values)
     colour_nchw = _gather(colour.view(3, images, height, SAMPLES, width, SAMPLES)).transpose(0, 1)
     covered_nhw = _gather(covered.float().view(images, height, SAMPLES, width, SAMPLES))
     return colour_nchw, covered_nhw[:, None]
 
 
 def _shade(table, row, column, tau, volume, ambience, shaded) -> list[torch.Tensor]:
-    """Red, green, blue of M samples: pattern, cloth, light."""
+    """Return red, green and blue of M samples from pattern, cloth and light."""
     (
         p0, pc, pr, q0, qc, qr, t0, tc, tr, speed,
         pw, pu, pv, qw, qu, qv, rw, ru, rv,
@@ -177,23 +172,23 @@ def _lookup(volume: torch.Tensor, x: torch.Tensor, y: torch.Tensor, z: torch.Ten
 
 
 def _march(depth, image, row, column, tau, march) -> torch.Tensor:
-    """1 where a walk from the sample towards the light is hidden behind something nearer, else less."""
+    """Return how far nearer capsules hide the path from each sample to the light: 0, 0.5 or 1."""
     rows, columns = depth.shape[1:]
     flat = depth.view(-1)
     by_row, by_column, by_depth = march.unbind(0)
     base = image * (rows * columns)
     hidden = torch.zeros_like(tau)
     for step in (1.0, 2.0, 3.5, 5.5):
-        there_row = (row + by_row * step + 0.5).floor().clamp(0, rows - 1).int()
-        there_column = (column + by_column * step + 0.5).floor().clamp(0, columns - 1).int()
-        there = flat.index_select(0, base + there_row * columns + there_column)
-        gap = tau + by_depth * step - there
+        step_row = (row + by_row * step + 0.5).floor().clamp(0, rows - 1).int()
+        step_column = (column + by_column * step + 0.5).floor().clamp(0, columns - 1).int()
+        surface = flat.index_select(0, base + step_row * columns + step_column)
+        gap = tau + by_depth * step - surface
         hidden = hidden + ((gap > 0.012) & (gap < 0.45)).float()
     return hidden.clamp(max=2) * 0.5
 
 
 def _lighting(views: Views, rows: int, columns: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(2, N) sun and shadow; (3, N) one step towards the light in rows, columns and depth."""
+    """Return sun and shadow (2, N), and a step towards the light in rows, columns and depth (3, N)."""
     right, up, ray = axes(views.sine, views.cosine)
     stride = 0.022  # metres: half the thickness of a forearm
     march = np.stack(
@@ -204,22 +199,23 @@ def _lighting(views: Views, rows: int, columns: int, device) -> tuple[torch.Tens
         ]
     )
     ambience = np.stack([views.sun, views.shadow])
-    return tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in (ambience, march))
+    ambience, march = (torch.from_numpy(a.astype(np.float32)).to(device) for a in (ambience, march))
+    return ambience, march
 
 
 def _gather(samples: torch.Tensor) -> torch.Tensor:
-    """Mean of a pixel's 2 × 2 samples, added in a fixed order."""
+    """Return the mean of each pixel's 2 × 2 samples, added in a fixed order."""
     upper = samples[..., 0, :, 0] + samples[..., 0, :, 1]
     return (upper + (samples[..., 1, :, 0] + samples[..., 1, :, 1])) * 0.25
 
 
 def _column(values: np.ndarray, device, *shape: int) -> torch.Tensor:
-    """One number an image on the device, (N, 1, 1), or numbers in another shape."""
+    """Return one number per image on the device, (N, 1, 1), or numbers in another shape."""
     return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device).reshape(shape or (-1, 1, 1))
 
 
 def _pixels(scenes: Scenes, shape: tuple[int, int], device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image-plane metres of pixel centres: across (N, 1, W) and up (N, H, 1)."""
+    """Return image-plane positions of pixel centres in metres: across (N, 1, W) and up (N, H, 1)."""
     height, width = shape
     views = scenes.views
     step_x, step_y = views.width / width, views.height / height
@@ -229,7 +225,7 @@ def _pixels(scenes: Scenes, shape: tuple[int, int], device) -> tuple[torch.Tenso
 
 
 def _backdrop(scenes: Scenes, studio: Studio, shape: tuple[int, int]) -> torch.Tensor:
-    """The part of each camera's place that the box shows, (N, 3, H, W) in [0, 1], bilinear."""
+    """Cut each box from its camera's background, (N, 3, H, W) in [0, 1], bilinear."""
     device = studio.volume.device
     across, up = _pixels(scenes, shape, device)
     metre = _column(scenes.metre, device)
@@ -252,16 +248,16 @@ def _backdrop(scenes: Scenes, studio: Studio, shape: tuple[int, int]) -> torch.T
 
 
 def _casters(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
-    """Shadows on the ground as segments: image (S,), and start x z, end x z, reach, darkness (S, 6)."""
+    """Return shadows on the ground as segments: image (S,); start x z, end x z, reach, darkness (S, 6)."""
     capsules, views = scenes.capsules, scenes.views
-    thrown = capsules.shades
-    image = capsules.image[thrown]
-    start, end, radius = capsules.start[thrown], capsules.end[thrown], capsules.radius[thrown].max(1)
+    casters = capsules.shades
+    image = capsules.image[casters]
+    start, end, radius = capsules.start[casters], capsules.end[casters], capsules.radius[casters].max(1)
     light, sun = views.light[image], views.sun[image]
     lean = light[:, ::2] / light[:, 1:2]
     columns = []
     lowest = np.minimum(start[:, 1], end[:, 1])
-    # The sun throws a shadow aside; the whole sky throws a soft one straight down, near the ground only.
+    # The sun casts a shadow to the side. The sky casts a soft shadow straight down, only near the ground.
     for slope, soft, darkness in (
         (lean, 1.0, np.minimum(1.3 * sun, 1.0)),
         (lean * 0, 1.9, 0.75 * np.clip(1 - lowest / 0.45, 0, 1)),
@@ -275,9 +271,9 @@ def _casters(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tensor:
-    """Share of light that is missing on the ground, (N, 1, H, W): soft segments, the darkest counts."""
+    """Return the share of light that shadows take from the ground, (N, 1, H, W); the darkest counts."""
     height, width = shape
-    first_row = height // 3  # above it there is hardly ever ground near the feet
+    first_row = height // 3  # above it there is rarely ground near the feet
     across, up = _pixels(scenes, shape, device)
     sine = _column(scenes.views.sine, device)
     depth = -(up[:, first_row:] / sine)
@@ -285,9 +281,9 @@ def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tens
     rank = np.arange(len(image)) - np.searchsorted(image, image)
     shadow = torch.zeros((len(scenes.camera), height - first_row, width), device=device)
     for number in range(int(rank.max(initial=-1)) + 1):
-        chosen = rank == number
-        index = torch.from_numpy(image[chosen]).to(device)
-        x0, z0, x1, z1, reach, darkness = (_column(v, device) for v in table[chosen].T)
+        rows = rank == number
+        index = torch.from_numpy(image[rows]).to(device)
+        x0, z0, x1, z1, reach, darkness = (_column(v, device) for v in table[rows].T)
         span_x, span_z = x1 - x0, z1 - z0
         square = (span_x * span_x + span_z * span_z).clamp(min=1e-6)
         from_x, from_z = across.index_select(0, index) - x0, depth.index_select(0, index) - z0
@@ -303,13 +299,13 @@ def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tens
 
 
 def _expose(picture: torch.Tensor, scenes: Scenes, studio: Studio) -> torch.Tensor:
-    """Colour matrix, tone curve, blur, noise; (N, 3, H, W) uint8."""
+    """Apply colour matrix, tone curve, blur and noise; return (N, 3, H, W) uint8."""
     device, sensor = picture.device, scenes.sensor
     count, _, height, width = picture.shape
     weights = _column(sensor.matrix, device, count, 3, 3, 1, 1)
     red, green, blue = (picture[:, j, None] * weights[:, :, j] for j in range(3))
     value = (red + green + blue).clamp(0, 1)
-    # Schlick's bias (1994) instead of a power: the same bow, but from exact operations.
+    # Schlick's bias (1994) instead of a power: a similar curve from exact operations.
     image = value / ((1 - value) * _column(sensor.bend, device, -1, 1, 1, 1) + 1)
     share = _column(sensor.blur, device, -1, 1, 1, 1)
     for _ in range(2):
@@ -320,7 +316,7 @@ def _expose(picture: torch.Tensor, scenes: Scenes, studio: Studio) -> torch.Tens
             image = image + (before + after - image * 2) * share
     pixels = torch.arange(3 * height * width, device=device, dtype=torch.int32)
     begin = torch.from_numpy(sensor.grain.astype(np.int32)).to(device)
-    # An odd stride walks the whole table, so that two images never share a run of noise.
+    # An odd stride visits the whole table, so that two images never share a run of noise.
     place = (begin[:, None] + pixels[None, :] * 5) & (_GRAIN - 1)
     grain = studio.grain.index_select(0, place.view(-1)).view(count, 3, height, width)
     image = image + grain * _column(sensor.noise, device, -1, 1, 1, 1)

@@ -1,7 +1,7 @@
-"""The place that each camera looks at: one picture of ground, wall and things, of which boxes show parts.
+"""The background of each camera: one picture of ground, wall and things, from which boxes are cut.
 
-A pinhole camera at height ``eye`` with its image plane upright sees the ground point (x, distance) in
-column ``focal · x / distance`` and row ``focal · eye / distance`` below the horizon.
+A pinhole camera at height ``eye`` with an upright image plane sees the ground point (x, distance) in column
+``focal · x / distance`` and row ``focal · eye / distance`` below the horizon.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GROUNDS = ("plaza", "street", "park")
 
 
 class Place(NamedTuple):
-    """Geometry of cameras' views, of one or (N,); distances in metres, ``focal`` in rows."""
+    """Geometry of one or N camera views; distances in metres, ``focal`` in rows."""
 
     eye: np.ndarray | float
     focal: np.ndarray | float
@@ -29,8 +29,8 @@ class Place(NamedTuple):
     wall: np.ndarray | float
 
 
-def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
-    """How high the cameras of these numbers hang and how far people and the wall are from them, (N,) each."""
+def draw_place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
+    """Draw the cameras' heights and their distances to people and to the wall, (N,) each."""
     draws = RandomStreams(seed, fold(camera))
     eye = 1.3 + pitch * draws.uniform("eye", 0.6, 2.8)
     near = draws.uniform("near", 6.0, 8.5)
@@ -39,12 +39,12 @@ def place(seed: int, camera: np.ndarray | int, pitch: float) -> Place:
     return Place(eye, np.minimum(700.0, (ROWS - HORIZON - 30) * near / eye), near, far, wall)
 
 
-@lru_cache(maxsize=16)  # 28 MB at most; previews of one factor after the other paint the same places
-def paint(seed: int, camera: int, pitch: float) -> np.ndarray:
-    """Picture of the place, (3, ROWS, COLUMNS) uint8: the same for every image that the camera takes."""
-    view = Place(*(float(value[0]) for value in place(seed, camera, pitch)))
+@lru_cache(maxsize=16)  # at most 28 MB; previews of different factors paint the same places
+def paint_background(seed: int, camera: int, pitch: float) -> np.ndarray:
+    """Paint the background (3, ROWS, COLUMNS) uint8 that all images of a camera share."""
+    view = Place(*(float(np.asarray(value)[0]) for value in draw_place(seed, camera, pitch)))
     draws = RandomStreams(seed, fold(camera))
-    # Neighbouring cameras take turns through the kinds, so that even two cameras differ.
+    # Successive cameras have different kinds of places, so that even two cameras differ.
     turn = int(RandomStreams(seed, fold(0)).pick("first kind", [1] * 15)[0]) + camera
     wall_kind, ground_kind = _WALLS[turn * 2 % 5], _GROUNDS[turn % 3]
     noise = _Noise(smooth_noise(seed, f"place {camera}", (256, 256), (64, 64)))
@@ -71,7 +71,7 @@ class _Noise:
     table: np.ndarray
 
     def __call__(self, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-        """Noise in [−1, 1] of ``4 · scale`` bumps a metre, bilinear in the table."""
+        """Return noise in [−1, 1] with ``4 · scale`` bumps per metre, bilinear in the table."""
         size = len(self.table)
         u, v = x * (scale * 16), y * (scale * 16)
         left, low = np.floor(u), np.floor(v)
@@ -173,7 +173,7 @@ def _wall(draws: RandomStreams, kind: str, noise: _Noise, x: np.ndarray, y: np.n
 
 
 def _furnish(picture: np.ndarray, seed: int, camera: int, noise: _Noise, view: Place) -> None:
-    """Draw parked cars, trees, boards and planters between the people and the wall, far ones first."""
+    """Paint cars, trees, boards and planters between the people and the wall, far ones first."""
     count = 7
     draws = RandomStreams(seed, fold(camera, np.arange(count)))
     order = np.argsort(-draws.uniform("distance"), kind="stable")

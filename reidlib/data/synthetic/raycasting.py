@@ -1,9 +1,9 @@
-"""Which capsule a ray meets first: orthographic rays, closed-form intersection, culled by tiles.
+"""The first capsule that each ray meets: orthographic rays, closed-form intersection, culling by tiles.
 
-On samples only IEEE-exact elementwise operations are used, each as its own call, so that nothing is fused
-into a multiply-add and CPU and GPU of any kind give the same bits. The capsule is a sphere swept along a
-segment whose radius changes linearly; the intersection follows Quilez, "Rounded cone – intersection",
-2019, rearranged so that everything that is constant over a capsule's rays is computed once a capsule.
+Samples are computed only by exact elementwise IEEE operations. Each is a separate call, so that none is
+fused into a multiply-add and every CPU and GPU gives the same bits. A capsule is a sphere that moves along a
+segment while its radius changes linearly. The intersection follows Quilez, "Rounded cone – intersection",
+2019, rearranged so that values that are constant for a capsule are computed once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Views:
 
 
 def axes(sine: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right, up and ray direction, (N, 3) each, of cameras that look down by a pitch."""
+    """Return the right, up and ray directions, (N, 3) each, of cameras that look down by a pitch."""
     zero, one = np.zeros_like(sine), np.ones_like(sine)
     right, up = np.stack([one, zero, zero], -1), np.stack([zero, cosine, -sine], -1)
     return right, up, np.stack([zero, -sine, -cosine], -1)
@@ -45,15 +45,15 @@ def axes(sine: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What is constant over the rays that meet a capsule, for M capsules."""
+    """Values of M capsules that are constant for all rays."""
 
-    cast: np.ndarray  # (23, M) for the intersection
-    shade: np.ndarray  # (52, M) for shading, the surface last
+    intersection: np.ndarray  # (23, M) for the intersection
+    shading: np.ndarray  # (52, M) for shading, the surface last
     bounds: np.ndarray  # (M, 4) left, top, right, bottom
 
 
 def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geometry:
-    """Bring each capsule into a frame in which it is round and every ray runs along the third axis."""
+    """Transform each capsule to a frame in which it is round and every ray follows the third axis."""
     right, up, ray = (axis[capsules.image] for axis in axes(views.sine, views.cosine))
     of_image = capsules.image
     step_x = (views.width / columns)[of_image]
@@ -66,7 +66,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
     fallback = np.where(np.abs(capsules.front[:, 1:2]) < 0.9, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
     along = np.where(length[:, None] > 1e-9, unit_vectors(span), fallback)
     front = capsules.front - along * dot(capsules.front, along)[:, None]
-    # A front along the axis says nothing: any direction across the axis does, here from the least aligned.
+    # A front along the axis is invalid. It is replaced by a direction across the axis.
     aligned = dot(front, front) < 1e-6
     spare = np.eye(3)[np.argmin(np.abs(along), 1)]
     front = np.where(aligned[:, None], spare - along * dot(spare, along)[:, None], front)
@@ -100,7 +100,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
     drift = length * ray_local[:, 0]
     d2 = length * length - taper * taper
     k2 = d2 - drift * drift
-    # Seen nearly along the axis one end hides the side, and the quadratic is no longer that of a cone.
+    # Seen nearly along the axis, one end hides the side, and the quadratic does not describe a cone.
     sided = (d2 > 1e-8) & (k2 > 1e-7)
     safe_k2, safe_d2 = np.where(sided, k2, 1.0), np.where(sided, d2, 1.0)
     bend = drift * taper * ra
@@ -109,7 +109,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
     h1 = np.where(sided, -2.0 * slope * (bend * drift + k2 * taper * ra) * scale, 0.0)
     h2 = np.where(sided, (drift * drift * slope * slope - k2 * (d2 - slope * slope)) * scale, 0.0)
     h3 = np.where(sided, d2 / safe_k2, 0.0)
-    cast = np.stack(
+    intersection = np.stack(
         [
             *p, *q, *depth, 1.0 / speed,
             h0, h1, h2, h3,
@@ -119,7 +119,7 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
         ]
     )  # fmt: skip
     light = views.light[of_image]
-    shade = np.stack(
+    shading = np.stack(
         [
             *p, *q, *depth, speed,
             *p_axis.T, *q_axis.T, *ray_local.T,
@@ -142,11 +142,11 @@ def prepare(capsules: Capsules, views: Views, rows: int, columns: int) -> Geomet
         ],
         -1,
     )
-    return Geometry(cast.astype(np.float32), shade.astype(np.float32), bounds)
+    return Geometry(intersection.astype(np.float32), shading.astype(np.float32), bounds)
 
 
 def _tiles(capsules: Capsules, bounds: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, ...]:
-    """Pairs (capsule, tile) whose bounds meet, ordered by the capsule's rank in its image, and the ranks."""
+    """Return pairs of capsules and tiles that overlap, ordered by the capsules' ranks in their images."""
     high, wide = rows // TILE, columns // TILE
     left, top = (np.floor(bounds[:, i] / TILE).astype(np.int64) for i in (0, 1))
     right, bottom = (np.floor(np.ceil(bounds[:, i]) / TILE).astype(np.int64) for i in (2, 3))
@@ -169,11 +169,11 @@ def _tiles(capsules: Capsules, bounds: np.ndarray, rows: int, columns: int) -> t
 def nearest_hit(
     geometry: Geometry, capsules: Capsules, images: int, rows: int, columns: int, block: int, device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth and capsule of the first hit of each sample, (N, rows, columns) each; no hit is FAR, 0."""
+    """Return depth and capsule of each sample's first hit, (N, rows, columns) each; no hit is FAR, 0."""
     high, wide = rows // TILE, columns // TILE
     capsule, tile_row, tile_column, rank = _tiles(capsules, geometry.bounds, rows, columns)
     place = (capsules.image[capsule] * high + tile_row) * wide + tile_column
-    table = torch.from_numpy(geometry.cast).to(device)
+    table = torch.from_numpy(geometry.intersection).to(device)
     depth_tl = torch.full((images * high * wide, TILE * TILE), FAR, device=device)
     owner_tl = torch.zeros((images * high * wide, TILE * TILE), dtype=torch.int32, device=device)
     lane = torch.arange(TILE * TILE, device=device)
@@ -183,18 +183,18 @@ def nearest_hit(
         torch.from_numpy(array).to(device) for array in (capsule, place, *corners)
     )
 
-    # Pairs of one rank touch every tile at most once, so that writing back needs no atomic operation.
+    # Pairs of one rank contain each tile at most once, so writing needs no atomic operation.
     edges = np.flatnonzero(np.diff(rank, prepend=-1, append=-1))
     for begin, end in pairwise(edges):
         for first in range(begin, end, block):
-            here = slice(first, min(first + block, end))
-            where, parameters = pair_place[here], table.index_select(1, pair_capsule[here])
-            tau = _intersect(parameters, pair_row[here], pair_column[here], *lanes)
-            before = depth_tl.index_select(0, where)
+            pairs = slice(first, min(first + block, end))
+            tiles, parameters = pair_place[pairs], table.index_select(1, pair_capsule[pairs])
+            tau = _intersect(parameters, pair_row[pairs], pair_column[pairs], *lanes)
+            before = depth_tl.index_select(0, tiles)
             nearer = tau < before
-            owner = torch.where(nearer, pair_capsule[here, None].int(), owner_tl.index_select(0, where))
-            depth_tl.index_copy_(0, where, torch.minimum(tau, before))
-            owner_tl.index_copy_(0, where, owner)
+            owner = torch.where(nearer, pair_capsule[pairs, None].int(), owner_tl.index_select(0, tiles))
+            depth_tl.index_copy_(0, tiles, torch.minimum(tau, before))
+            owner_tl.index_copy_(0, tiles, owner)
 
     def unfold(values_tl: torch.Tensor) -> torch.Tensor:
         tiles = values_tl.view(images, high, wide, TILE, TILE)
@@ -204,7 +204,7 @@ def nearest_hit(
 
 
 def _intersect(table, row, column, lane_row, lane_column) -> torch.Tensor:
-    """Depth of the hit of T capsules with the 64 rays of a tile each, (T, 64); FAR where there is none."""
+    """Return the depths (T, 64) at which T capsules meet the 64 rays of a tile each; FAR is no hit."""
     (
         p0, pc, pr, q0, qc, qr, t0, tc, tr, pace, h0, h1, h2, h3, b0, b1, c0, c1, c2, ra, rb, slope, drift,
     ) = table.unsqueeze(-1).unbind(0)  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from reidlib.data.synthetic.factors import (
     GALLERY,
@@ -31,7 +31,7 @@ from reidlib.data.synthetic.factors import (
     Orders,
     plan,
 )
-from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded
+from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded_pool
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError, check_choice
 from reidlib.files import built_once
@@ -39,16 +39,12 @@ from reidlib.threads import worked_ahead
 
 __all__ = ["SIZES", "TEST_SPLITS", "BenchmarkSize", "Factors", "fingerprint", "preview", "render"]
 
-SHAPE = (128, 64)
-"""Height and width of every image, as in Market-1501."""
-
-TEST_SPLITS = (QUERY, GALLERY)
-"""The folders of a rendering that serves for testing alone."""
-
+SHAPE = (128, 64)  # height and width of every image in pixels, as in Market-1501
+TEST_SPLITS = (QUERY, GALLERY)  # folders of a rendering that is used only for testing
 _SPLITS = (TRAIN, QUERY, GALLERY)
 _FORMAT = 1
 _QUALITY = 95
-_CHUNK = 64  # images rendered at once: enough to spread the calls' overhead, few enough for the cache
+_CHUNK = 64  # images rendered at once: large against the overhead of calls, small enough for the cache
 _RECORD = "rendering.json"
 _TRUTH = "factors.csv"
 
@@ -63,35 +59,46 @@ def render(
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Path:
-    """Render a benchmark of a size in ``SIZES`` into ``folder``, unless it is there already.
+    """Render the embedded benchmark into a folder, unless the folder already holds it.
 
-    ``splits``: which of its folders to write, all or ``TEST_SPLITS``; the images are the same either way.
-
-    Writes ``bounding_box_train``, ``query`` and ``bounding_box_test`` with Market-1501's file names
-    (128 × 64 pixels), ``factors.csv`` (the truth about every image; yaw and pitch in radians, lengths in
-    metres) and, last, ``rendering.json``. The folder appears only when it is complete. The same arguments
+    Writes ``bounding_box_train``, ``query`` and ``bounding_box_test`` with Market-1501's file names (128 × 64
+    pixels), ``factors.csv`` (the truth about every image; yaw in radians, pitch as its tangent, lengths in
+    metres) and finally ``rendering.json``. The folder appears only when it is complete. The same arguments
     give the same pixels on every machine.
 
-    Raises InputError for an unknown size, a folder with something else in it, a device that is not there,
-    or when the disk is full or not writable.
+    Args:
+        size: A key of ``SIZES``: "smoke", "quick" or "full".
+        folder: Folder to write, new or empty.
+        seed: Seed of all random draws, 0 to 2147483647.
+        factors: Strengths of the causes of variation; None means the defaults.
+        splits: Folders to write, all or ``TEST_SPLITS``. The images are the same in both cases.
+        device: Device that renders.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If the size or the device does not exist, the folder holds other files, or the disk is
+            full or not writable.
     """
     factors = Factors() if factors is None else factors
     folder = Path(folder).expanduser().absolute()
     _check(size, seed, device)
     if (splits := tuple(splits)) not in (_SPLITS, TEST_SPLITS):
         raise InputError("a rendering has all splits, or those for testing", splits, "use TEST_SPLITS")
-    asked = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
+    record = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
     if splits != _SPLITS:
-        asked["splits"] = list(splits)
+        record["splits"] = list(splits)
 
     def build() -> Path:
-        # Only the holder of the lock writes, so that any other partial folder is from a killed process.
+        # Only the holder of the lock writes, so any other partial folder is from a killed process.
         for stale in folder.parent.glob(f".{folder.name}.partial-*"):
             shutil.rmtree(stale)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         try:
             images = plan(SIZES[size], factors.num_cameras, seed)
-            _write(partial, images[np.isin(images.split, splits)], asked, factors, device, progress)
+            _write(partial, images[np.isin(images.split, splits)], record, factors, device, progress)
             partial.chmod(0o755)
             return partial.replace(folder)
         except BaseException:
@@ -100,7 +107,7 @@ def render(
 
     lock = folder.parent / f".{folder.name}.lock"
     try:
-        return built_once(lock, lambda: folder if _finished(folder, asked) else None, build)
+        return built_once(lock, lambda: folder if _is_finished(folder, record) else None, build)
     except OSError as error:
         raise InputError(
             "the folder of a rendered benchmark must be writable and have room",
@@ -110,9 +117,9 @@ def render(
 
 
 def fingerprint(size: str, factors: Factors, *, seed: int = 0) -> str:
-    """16 hexadecimal digits that tell one rendering's images from any other's, without rendering them."""
-    asked = {"format": _FORMAT, "size": asdict(SIZES[size]), "seed": seed, "factors": asdict(factors)}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    """Return 16 hexadecimal digits that identify the images of a rendering, without rendering them."""
+    arguments = {"format": _FORMAT, "size": asdict(SIZES[size]), "seed": seed, "factors": asdict(factors)}
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def preview(
@@ -124,9 +131,23 @@ def preview(
     count: int = 1,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """The first ``count`` images of an identity by a camera (from 1), (N, 3, 128, 64) uint8, no file written.
+    """Render the first images of an identity by a camera, without writing files.
 
-    With another value of one factor the same images return with that one thing changed.
+    If one factor changes, the same images return with only that cause changed.
+
+    Args:
+        identity: Number of the identity, from 1.
+        camera: Number of the camera, from 1 to ``factors.num_cameras``.
+        factors: Strengths of the causes of variation; None means the defaults.
+        seed: Seed of all random draws.
+        count: Number of images (N).
+        device: Device that renders.
+
+    Returns:
+        Images (N, 3, 128, 64), uint8.
+
+    Raises:
+        InputError: If the camera does not exist, or ``count`` is below 1.
     """
     factors = Factors() if factors is None else factors
     if not 1 <= camera <= factors.num_cameras:
@@ -134,7 +155,7 @@ def preview(
             "camera is a number from 1 to num_cameras", camera, f"choose one from 1 to {factors.num_cameras}"
         )
     if count < 1:
-        raise InputError("count is the number of images to show", count, "choose 1 or more")
+        raise InputError("count is a positive number of images", count, "choose 1 or more")
     column = np.ones(count, np.int64)
     orders = Orders(column * identity, column * (camera - 1), np.arange(count), column * PERSON)
     studio = Studio.build(factors, seed, device)
@@ -142,7 +163,7 @@ def preview(
     def develop(first: int) -> np.ndarray:
         return photograph(compose(orders[first : first + _CHUNK], factors, seed), studio, SHAPE).cpu().numpy()
 
-    with single_threaded(1) as pool:
+    with single_threaded_pool(1) as pool:
         return np.concatenate(list(pool.map(develop, range(0, count, _CHUNK))))
 
 
@@ -156,35 +177,34 @@ def _check(size: str, seed: int, device: str | torch.device) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError("the device has to be there", f"{str(device)!r} ({reason})", "choose cpu") from error
+        raise InputError("the device must exist", f"{str(device)!r} ({reason})", "choose cpu") from error
 
 
-def _finished(folder: Path, asked: dict) -> bool:
-    """Whether exactly this is there already; InputError where something else is."""
+def _is_finished(folder: Path, requested: dict) -> bool:
+    """Return whether the folder holds exactly this rendering; raise InputError if it holds other files."""
     if not folder.exists():
         return False
     if not folder.is_dir():
         raise InputError("a benchmark is rendered into a folder", f"the file {folder}", "name another folder")
-    record = folder / _RECORD
-    if not record.exists():
+    file = folder / _RECORD
+    if not file.exists():
         if any(folder.iterdir()):
             raise InputError(
-                "a benchmark is rendered into a folder of its own",
+                "a benchmark is rendered into a separate folder",
                 f"{folder}, which holds other files",
                 "name a new or an empty folder",
             )
         return False
     try:
-        found = json.loads(record.read_text())
-        # A rendering of all its splits does not name them, and one of some must not pass for it.
-        asked = {"splits": list(_SPLITS), **asked}
-        found = {"splits": list(_SPLITS), **found}
-        pairs = ((name, found.get(name), value) for name, value in asked.items())
+        # The record of a rendering with all splits does not name them.
+        requested = {"splits": list(_SPLITS), **requested}
+        record = {"splits": list(_SPLITS), **json.loads(file.read_text())}
+        pairs = ((name, record.get(name), value) for name, value in requested.items())
         differences = [_difference(*pair) for pair in pairs if pair[1] != pair[2]]
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{_RECORD} says what a folder holds",
-            f"{record}, which is damaged",
+            f"{_RECORD} describes the contents of a folder",
+            f"{file}, which is damaged",
             "remove the folder, render again",
         ) from error
     if differences:
@@ -196,34 +216,34 @@ def _finished(folder: Path, asked: dict) -> bool:
     return True
 
 
-def _difference(name: str, found: object, asked: object) -> str:
-    if isinstance(found, dict) and isinstance(asked, dict):
-        names = [key for key in asked if found.get(key) != asked[key]]
-        return ", ".join(_difference(key, found.get(key), asked[key]) for key in names)
-    return f"{name} {found} where {asked} was asked for"
+def _difference(name: str, actual: object, requested: object) -> str:
+    if isinstance(actual, dict) and isinstance(requested, dict):
+        names = [key for key in requested if actual.get(key) != requested[key]]
+        return ", ".join(_difference(key, actual.get(key), requested[key]) for key in names)
+    return f"{name} {actual} where {requested} was requested"
 
 
 def _write(
     folder: Path,
     images: BenchmarkOrders,
-    asked: dict,
+    record: dict,
     factors: Factors,
     device: str | torch.device,
     progress: bool,
 ) -> None:
-    for split in asked.get("splits", _SPLITS):
+    for split in record.get("splits", _SPLITS):
         (folder / split).mkdir()
-    studio = Studio.build(factors, asked["seed"], device)
+    studio = Studio.build(factors, record["seed"], device)
     on_gpu = studio.volume.device.type != "cpu"
     chunk = 8 * _CHUNK if on_gpu else _CHUNK
-    # A GPU is fed by one thread; on a CPU every core renders chunks of its own.
+    # One thread feeds a GPU; on a CPU every core renders its own chunks.
     threads = os.cpu_count() or 1
     renderers = 1 if on_gpu else min(threads, torch.get_num_threads())
 
-    def develop(chosen: BenchmarkOrders) -> tuple[list[Path], np.ndarray, dict[str, np.ndarray]]:
-        scenes = compose(chosen, factors, asked["seed"])
+    def develop(orders: BenchmarkOrders) -> tuple[list[Path], np.ndarray, dict[str, np.ndarray]]:
+        scenes = compose(orders, factors, record["seed"])
         pictures_nhwc = photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy()
-        paths = [folder / s / n for s, n in zip(chosen.split, chosen.name, strict=True)]
+        paths = [folder / split / name for split, name in zip(orders.split, orders.name, strict=True)]
         return paths, pictures_nhwc, scenes.truth
 
     def save(path: Path, picture_hwc: np.ndarray) -> None:
@@ -231,15 +251,15 @@ def _write(
 
     truths = []
     chunks = (images[first : first + chunk] for first in range(0, len(images), chunk))
-    bar = tqdm(total=len(images), unit="image", desc=f"rendering {asked['size']}", disable=not progress)
-    with bar, single_threaded(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
+    bar = tqdm(total=len(images), unit="image", desc=f"rendering {record['size']}", disable=not progress)
+    with bar, single_threaded_pool(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
         for paths, pictures_nhwc, truth in worked_ahead(render_pool, develop, chunks, renderers + 2):
             list(disk_pool.map(save, paths, pictures_nhwc))
             truths.append(truth)
             bar.update(len(paths))
-    truth = {name: np.concatenate([part[name] for part in truths]) for name in truths[0]}
+    truth = {name: np.concatenate([chunk[name] for chunk in truths]) for name in truths[0]}
     _write_truth(folder / _TRUTH, images, truth)
-    record = {**asked, "counts": _counts(images)}
+    record = {**record, "counts": _counts(images)}
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -263,11 +283,11 @@ def _write_truth(path: Path, images: BenchmarkOrders, truth: dict[str, np.ndarra
 def _counts(images: BenchmarkOrders) -> dict[str, dict[str, int]]:
     counts = {}
     for split in [name for name in _SPLITS if name in images.split]:
-        here = images[images.split == split]
+        rows = images[images.split == split]
         counts[split] = {
-            "images": len(here),
-            "identities": len(np.unique(here.person[here.person > 0])),
-            "cameras": len(np.unique(here.camera)),
+            "images": len(rows),
+            "identities": len(np.unique(rows.person[rows.person > 0])),
+            "cameras": len(np.unique(rows.camera)),
         }
     person = images.person[images.split == GALLERY]
     counts[GALLERY] |= {"junk": int((person == -1).sum()), "distractors": int((person == 0).sum())}

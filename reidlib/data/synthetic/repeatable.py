@@ -1,7 +1,7 @@
-"""Random draws and trigonometry whose every bit is the same on every machine.
+"""Random draws and trigonometry that are equal bit for bit on every machine.
 
-A library's sine, power, normal deviate or sum may differ in the last bit between vector widths; what is
-here uses integer arithmetic and the IEEE-exact operations + − × ÷ floor alone.
+A library's sine, power, normal deviate or sum may differ in the last bit between vector widths. This module
+uses only integer arithmetic and the exact IEEE operations + − × ÷, square root and floor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def scramble(values: np.ndarray) -> np.ndarray:
-    """Hash of 64-bit integers, elementwise (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Hash 64-bit integers elementwise, by the finaliser of SplitMix64 (Steele et al. 2014)."""
     mixed = np.atleast_1d(values).astype(np.uint64) + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
@@ -30,7 +30,7 @@ def scramble(values: np.ndarray) -> np.ndarray:
 
 
 def fold(*columns: np.ndarray | int) -> np.ndarray:
-    """One key (N,) uint64 for each row of equally long integer columns; a scalar counts for all rows."""
+    """Return a key (N,) uint64 for each row of integer columns; a scalar counts for all rows."""
     arrays = np.broadcast_arrays(*[np.atleast_1d(np.asarray(column)) for column in columns])
     key = np.zeros(arrays[0].shape, np.uint64)
     for array in arrays:
@@ -40,55 +40,52 @@ def fold(*columns: np.ndarray | int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RandomStreams:
-    """Independent random streams, one a name, for N things known by their keys.
+    """Independent random streams for N things with keys, one stream for each name."""
 
-    A draw depends on the seed, its own name and the thing's key, and on nothing else: what one factor
-    draws never moves what another draws, and the order of the calls is of no consequence.
-    """
+    # A draw depends only on the seed, its name and the key. The draws of one factor therefore never change
+    # those of another, and the order of the calls does not matter.
 
     seed: int
     keys: np.ndarray  # (N,) uint64
 
-    def child(self, name: str, chosen: np.ndarray) -> RandomStreams:
-        """Streams of another thing that belongs to each of the things at the indices ``chosen`` (M,)."""
-        return RandomStreams(self.seed, scramble(self.keys[chosen] ^ fold(zlib.crc32(name.encode()))))
+    def child(self, name: str, indices: np.ndarray) -> RandomStreams:
+        """Return streams of things that belong to the things at the indices (M,)."""
+        return RandomStreams(self.seed, scramble(self.keys[indices] ^ fold(zlib.crc32(name.encode()))))
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """(N,) float64 in [low, high)."""
+        """Draw (N,) float64 from [low, high)."""
         stream = fold(self.seed, zlib.crc32(name.encode()))
         bits = scramble(self.keys ^ stream) >> np.uint64(11)
         return low + (high - low) * (bits.astype(np.float64) * 2.0**-53)
 
     def bell(self, name: str) -> np.ndarray:
-        """(N,) float64, mean 0, deviation 1, within ±3.5: four uniform draws added, near to normal."""
+        """Draw (N,) float64, nearly normal, with mean 0 and deviation 1: a sum of four uniform draws."""
         first, second, third, fourth = (self.uniform(f"{name}/{i}", -1.0, 1.0) for i in range(4))
         return (first + second + third + fourth) * 0.8660254037844386
 
     def chance(self, name: str, share: float | np.ndarray) -> np.ndarray:
-        """(N,) bool, true for about ``share`` of the things; a larger share keeps all that were true."""
+        """Draw (N,) bool, true for about that share; a larger share adds things and removes none."""
         return self.uniform(name) < share
 
     def pick(self, name: str, odds: Sequence[float]) -> np.ndarray:
-        """(N,) int64 index into ``odds``, which need not add up to one."""
-        total, chosen = 0.0, np.zeros(len(self.keys), np.int64)
+        """Draw indices (N,) int64 into ``odds``, which need not add up to one."""
+        total, index = 0.0, np.zeros(len(self.keys), np.int64)
         position = self.uniform(name, 0.0, float(sum(odds)))
         for weight in odds[:-1]:
             total += weight
-            chosen = chosen + (position >= total)
-        return chosen
+            index = index + (position >= total)
+        return index
 
     def colour(self, name: str, palette: str) -> np.ndarray:
-        """(N, 3) float64, red, green and blue by the odds of ``palettes.csv``.
-
-        Those of people are unequal, as in the street, so that many share black, navy and white.
-        """
+        """Draw colours (N, 3) float64, red, green and blue, by the odds of ``palettes.csv``."""
+        # The odds of garments are unequal, as in a street: many people wear black, navy or white.
         colours = palettes()[palette]
         return colours[self.pick(name, colours[:, 3].tolist()), :3]
 
 
 @cache
 def palettes() -> dict[str, np.ndarray]:
-    """Colours of each palette, (K, 4): red, green, blue from 0 to 1, odds."""
+    """Read the colours of each palette, (K, 4): red, green and blue from 0 to 1, and odds."""
     rows: dict[str, list[list[str]]] = {}
     with Path(__file__).with_name("palettes.csv").open(encoding="utf-8", newline="") as file:
         for name, *colour in islice(csv.reader(file), 1, None):
@@ -97,7 +94,8 @@ def palettes() -> dict[str, np.ndarray]:
 
 
 def sine(angle: np.ndarray | float) -> np.ndarray:
-    """Sine of an angle in radians, float64, error below 1e-9: a polynomial after reduction to a quarter."""
+    """Compute the sine of an angle in radians, float64, with an error below 1e-9."""
+    # A polynomial, after reduction to a quarter of a turn.
     turns = np.asarray(angle, np.float64) * 0.15915494309189535
     turns = turns - np.floor(turns + 0.5)
     turns = np.where(turns > 0.25, 0.5 - turns, np.where(turns < -0.25, -0.5 - turns, turns))
@@ -110,30 +108,30 @@ def sine(angle: np.ndarray | float) -> np.ndarray:
 
 
 def cosine(angle: np.ndarray | float) -> np.ndarray:
-    """Cosine of an angle in radians, as exact as :func:`sine`."""
+    """Compute the cosine of an angle in radians, as exactly as ``sine``."""
     return sine(np.asarray(angle, np.float64) + 1.5707963267948966)
 
 
 def dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Inner products over the last axis, of length 3, added in a fixed order (einsum's order is not)."""
+    """Compute inner products over the last axis, of length 3, in a fixed order (unlike einsum)."""
     return first[..., 0] * second[..., 0] + first[..., 1] * second[..., 1] + first[..., 2] * second[..., 2]
 
 
 def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Vector products over the last axis, of length 3."""
+    """Compute vector products over the last axis, of length 3."""
     a, b, c = (first[..., i] for i in range(3))
     x, y, z = (second[..., i] for i in range(3))
     return np.stack(np.broadcast_arrays(b * z - c * y, c * x - a * z, a * y - b * x), -1)
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length one over the last axis, of length 3; a zero vector stays zero."""
+    """Scale vectors over the last axis, of length 3, to length one; a zero vector stays zero."""
     length = np.sqrt(dot(vectors, vectors))
     return vectors / np.where(length > 0, length, 1.0)[..., None]
 
 
 def smooth_noise(seed: int, name: str, shape: tuple[int, ...], cells: tuple[int, ...]) -> np.ndarray:
-    """Periodic value noise of the given shape in [−1, 1], float64, with ``cells`` bumps along each axis."""
+    """Return periodic value noise in [−1, 1], float64, with ``cells`` bumps along each axis."""
     field = (
         RandomStreams(seed, np.arange(np.prod(cells), dtype=np.uint64))
         .uniform(name, -1.0, 1.0)
