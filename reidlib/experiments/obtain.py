@@ -24,7 +24,7 @@ from reidlib.training import distributed
 from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.loop import train
-from reidlib.training.runs import Run, configuration_hash, failure_of, find, find_hash, find_or_train
+from reidlib.training.runs import Run, configuration_hash, find_failure, find, find_by_hash, find_or_train
 
 # What may go wrong with one training and leave the others as they are. Anything else is an error of the
 # program and stops it.
@@ -113,19 +113,19 @@ def obtain(
     needed = 0
     if len(links) > 1:  # one look for all processes: another command may be training, too
         if distributed.world().rank == 0:
-            with distributed.refusing_together():
+            with distributed.raise_on_all_processes():
                 there = [find(link.wanted.to_json(), folder) is not None for link in links]
                 needed = max((place for place, found in enumerate(there) if found), default=0)
-        needed = distributed.from_first(needed)
+        needed = distributed.broadcast_from_first(needed)
     for link in links[needed:]:  # all of them before the first is trained
         check_data_of(link.wanted, link.benchmark)
         if may_train:
             link.check_set()
-        distributed.check_share(link.wanted.recipe.batch_size)
+        distributed.check_batch_size(link.wanted.recipe.batch_size)
     for link in links[needed:]:
         content = link.wanted.to_json()
         if not may_train and find(content, folder) is None:
-            failure = failure_of(content, folder)
+            failure = find_failure(content, folder)
             raise InputError(
                 "this run is to be there already",
                 f"no {link.name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
@@ -159,22 +159,22 @@ def _obtain(
 
     if distributed.world().rank > 0:
         # What the first process says: a folder to train in, if the run is missing; at the end the run's.
-        task, told = distributed.from_first()
+        task, told = distributed.broadcast_from_first()
         if task == "train":
             train_it(Path(told))
-            _, told = distributed.from_first()
+            _, told = distributed.broadcast_from_first()
         return Run(Path(told))
 
     def train_together(run_folder: Path) -> dict:
-        distributed.from_first(("train", str(run_folder)))
+        distributed.broadcast_from_first(("train", str(run_folder)))
         return train_it(run_folder)
 
     content = wanted.to_json()
-    with distributed.refusing_together():
+    with distributed.raise_on_all_processes():
         run = find_or_train(content, train_together, name=name, folder=folder, report=report, since=since)
         if not scored(run, benchmark):
             evaluate_run(run, benchmark, execution=execution)
-    distributed.from_first(("found", str(run.folder)))
+    distributed.broadcast_from_first(("found", str(run.folder)))
     return run
 
 
@@ -205,7 +205,7 @@ def _initial_model(wanted: RunConfiguration, num_classes: int, runs: Path) -> to
     """The network before its first step: new, or with another run's weights and new classifiers."""
     if not wanted.start:
         return wanted.model.build(num_classes, wanted.seed)
-    before = find_hash(wanted.start, runs)
+    before = find_by_hash(wanted.start, runs)
     if before is None:
         raise InputError(
             "a training that starts from another run needs that run",

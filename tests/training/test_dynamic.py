@@ -194,9 +194,9 @@ def test_a_state_without_a_ratio_is_refused_by_name(mode, name, value):
 
 
 def test_a_triplet_loss_of_a_random_batch_is_refused():
-    with pytest.raises(InputError, match="balanced batches, and only there"):
+    with pytest.raises(InputError, match="identity-balanced batches only"):
         balance_losses(before_step(balanced=False), 1.0, 1.0, PAPER)
-    with pytest.raises(InputError, match="balanced batches, and only there"):
+    with pytest.raises(InputError, match="identity-balanced batches only"):
         balance_losses(before_step(), 1.0, None, PAPER)
     with pytest.raises(InputError, match="for a random batch in mode official"):
         balance_losses(before_step(balanced=False), 1.0, None, OFFICIAL)

@@ -132,7 +132,7 @@ class InterruptAt(StopAt):
 def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrupted_at, settings, recipe):
     whole, _ = run(tmp_path / "whole", settings=settings, recipe=recipe)
     halves = tmp_path / "halves"
-    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {interrupted_at} of 9.*goes on"):
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {interrupted_at} of 9.*continues"):
         run(halves, settings=settings, recipe=recipe, objective=InterruptAt(interrupted_at, settings))
     counting = StopAt(0, settings)
     resumed, _ = run(halves, settings=settings, recipe=recipe, objective=counting)

@@ -48,7 +48,7 @@ def test_a_failed_training_is_not_a_run(tmp_path):
     with pytest.raises(RuntimeError):
         find_or_train(CONFIGURATION, failing, name="jlml", folder=tmp_path)
     folder = next(tmp_path.glob("jlml-*"))
-    with pytest.raises(InputError, match=r"has no run\.json.*goes on from its checkpoint"):
+    with pytest.raises(InputError, match=r"has no run\.json.*continues from its checkpoint"):
         Run.open(folder)
     seen = []
     find_or_train(
