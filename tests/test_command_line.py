@@ -160,7 +160,7 @@ def test_evaluate_refuses_what_is_no_finished_run(market, tiny, capsys, tmp_path
     (folder / "weights.pt").unlink()
     assert "needs the run's weights" in refused(capsys, "evaluate", folder)
     (folder / "run.json").unlink()
-    assert "goes on from its checkpoint" in refused(capsys, "evaluate", folder)
+    assert "continues from its checkpoint" in refused(capsys, "evaluate", folder)
 
 
 def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_path):

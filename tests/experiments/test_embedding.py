@@ -254,7 +254,7 @@ def test_a_file_of_somebody_else_is_left_alone(split, tmp_path, name):
 
 
 def test_no_image_and_no_disk(split, tmp_path):
-    with pytest.raises(InputError, match="one image or more"):
+    with pytest.raises(InputError, match="at least one image"):
         to_disk(split.select(np.arange(0)), tmp_path / "f.npy")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="must be written"):

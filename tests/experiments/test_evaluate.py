@@ -19,7 +19,7 @@ from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import features
-from reidlib.experiments.evaluate import current, evaluate_run, multi_query_scores, usable
+from reidlib.experiments.evaluate import evaluate_run, has_usable_scores, is_current, multi_query_scores
 from reidlib.experiments.features import TrainedNetwork, embed_blocks
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.runs import Run
@@ -224,48 +224,48 @@ def rewritten(run, **change):
 def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
     benchmark = load("market1501", boxed)
     run = untrained(benchmark, tmp_path / "runs")
-    assert not current(run, benchmark) and not usable(run)
+    assert not is_current(run, benchmark) and not has_usable_scores(run)
     scores = evaluate_run(run, benchmark, execution=QUIET)
-    assert current(run, benchmark) and usable(run)
+    assert is_current(run, benchmark) and has_usable_scores(run)
 
     rewritten(run, format=None, query_person_ids=None)  # as they were written before multi-query
-    assert not current(run, benchmark) and usable(run)
+    assert not is_current(run, benchmark) and has_usable_scores(run)
     rewritten(run, **scores)
     rewritten(run, data="0" * 16)
-    assert not current(run, benchmark) and not usable(run)  # scores of other data are nobody's
+    assert not is_current(run, benchmark) and not has_usable_scores(run)  # scores of other data are nobody's
     rewritten(run, **scores)
     short = {kind: {**scores["branches"]["full"][kind], "cmc": None} for kind in ("step", "trapezoid")}
     del short["trapezoid"]["average_precision"]
     rewritten(run, branches={**scores["branches"], "full": short})
-    assert not current(run, benchmark) and not usable(run)
+    assert not is_current(run, benchmark) and not has_usable_scores(run)
     rewritten(run, branches={"global": scores["branches"]["global"]})
-    assert not usable(run)
+    assert not has_usable_scores(run)
     rewritten(run, branches=None)
-    assert not usable(run)
+    assert not has_usable_scores(run)
 
     rewritten(run, **scores)
-    assert current(run, benchmark)
+    assert is_current(run, benchmark)
     write_image(boxed / "gt_bbox" / "0003_c2s1_000777_00.jpg")
-    assert not current(run, load("market1501", boxed))  # one box more
+    assert not is_current(run, load("market1501", boxed))  # one box more
     shutil.rmtree(boxed / "gt_bbox")
-    assert current(run, load("market1501", boxed))  # nothing is missing for what is here
+    assert is_current(run, load("market1501", boxed))  # nothing is missing for what is here
 
 
 def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_path):
     benchmark = load("market1501", boxed)
     run = untrained(benchmark, tmp_path / "runs")
     evaluate_run(run, replace(benchmark, boxes=None), execution=QUIET)
-    assert current(run, replace(benchmark, boxes=None))
-    assert not current(run, benchmark) and usable(run)
+    assert is_current(run, replace(benchmark, boxes=None))
+    assert not is_current(run, benchmark) and has_usable_scores(run)
     evaluate_run(run, benchmark, execution=QUIET)
-    assert current(run, benchmark)
+    assert is_current(run, benchmark)
 
 
 def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path):
     benchmark = load("market1501", market)
     run = untrained(benchmark, tmp_path / "runs")
     (run.folder / "weights.pt").unlink()
-    assert not usable(run)
+    assert not has_usable_scores(run)
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
         evaluate_run(run, benchmark, execution=QUIET)
 

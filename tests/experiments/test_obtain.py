@@ -137,7 +137,7 @@ def test_test_images_are_not_trained_on_before(benchmarks):
     turned = replace(before, query=target.query, gallery=target.gallery, train=before.train)
     assert chain(turned, before)  # its training images may be trained on twice
     leaking = replace(before, train=target.gallery.select(target.gallery.person_ids > 0))
-    with pytest.raises(InputError, match="no test image is trained on before; got 4 of market1501"):
+    with pytest.raises(InputError, match="pre-training uses no test image; got 4 of market1501"):
         chain(target, leaking)
 
 

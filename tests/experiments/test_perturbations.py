@@ -282,7 +282,7 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
 
 def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
     under = evaluate_under(run, DEFAULT, benchmark)
-    assert evaluation.current(run, benchmark)
+    assert evaluation.is_current(run, benchmark)
     assert under == stored_scores(run, DEFAULT)
 
 

@@ -68,7 +68,7 @@ def test_nothing_is_trained_where_it_may_not_be(smoke, trained):
     assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [False, False, True]
     assert ExperimentScores(found).of(Cell("jlml-2")) == [None] * 3
     assert len(found.missing) == 4
-    assert "to be there already" in str(found.missing[0])
+    assert "the run must exist" in str(found.missing[0])
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}
     assert "missing" in found.summary()
 
@@ -212,7 +212,7 @@ def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_p
     found = again(carried, under={"jlml": (turned,)})
     assert ExperimentScores(found).of(Cell("jlml"))[0] is not None
     assert ExperimentScores(found).of(Cell("jlml", condition=turned)) == [None]
-    assert "changed conditions" in found.missing[0].reason
+    assert "perturbations: " in found.missing[0].reason
     assert found.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
 
 
