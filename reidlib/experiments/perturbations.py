@@ -130,8 +130,8 @@ def evaluate_under_all(
     # A perturbation's scores are ``{"condition": {"factor", "value"}, "data": a fingerprint,
     # "query_person_ids", "branches": {name: {"step": …, "trapezoid": …}}}``: those of ``BRANCHES`` that the
     # network has, as in ``scores.json`` but with the ``cmc`` at ``TABLE_RANKS``. They are written to
-    # ``conditions/FACTOR-VALUE.json`` in the run's folder, each when it is finished. The default value has the
-    # run's own scores. Decoded images are not cached on disk and take memory for a few hundred at a time.
+    # ``conditions/FACTOR-VALUE.json`` in the run's folder, each when it is finished. The default value uses
+    # the run's scores. Decoded images are not cached on disk and take memory for a few hundred at a time.
     execution = execution or Execution()
     scores = {perturbation: stored_scores(run, perturbation) for perturbation in perturbations}
     missing = [perturbation for perturbation, stored in scores.items() if stored is None]

@@ -38,12 +38,10 @@ def save_checkpoint(path: Path, state: TrainingState, step: int, balance: Balanc
     Args:
         path: The file.
         state: The training's objects.
-        step: Number of steps done.
-        balance: Balance for the next step.
+        step, balance: Number of steps done, and balance for the next step.
     """
     device = next(state.model.parameters()).device
-    random_states = distributed.all_gather_list(torch.get_rng_state())
-    random_states_cuda = []
+    random_states, random_states_cuda = distributed.all_gather_list(torch.get_rng_state()), []
     if device.type == "cuda":
         random_states_cuda = distributed.all_gather_list(torch.cuda.get_rng_state(device))
     if distributed.world().rank > 0:

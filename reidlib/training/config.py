@@ -53,9 +53,7 @@ class Augmentation:
         if not (isinstance(self.pad, int) and self.pad >= 0):
             raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "0 shifts nothing")
         if not 0 <= self.colour_jitter < 1:
-            raise InputError(
-                "colour_jitter is at least 0 and below 1", self.colour_jitter, "0 changes nothing"
-            )
+            raise InputError("colour_jitter is in 0 to 1, less than 1", self.colour_jitter, "use 0 for none")
 
 
 @dataclass(frozen=True)
@@ -92,19 +90,14 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
+        length = f"epochs={self.epochs}, steps={self.steps}"
         if (self.epochs is None) == (self.steps is None):
+            raise InputError("a recipe's length is stated in epochs or in steps", length, "give one of them")
+        if (self.epochs or self.steps or 0) < 1 or self.batch_size < 2 or self.learning_rate <= 0:
             raise InputError(
-                "a recipe states its length once, in epochs or in steps",
-                f"epochs={self.epochs}, steps={self.steps}",
-                "give exactly one of them",
-            )
-        length = self.epochs or self.steps or 0
-        if length < 1 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise InputError(
-                "a training has a positive length and learning rate and at least two images a batch",
-                f"epochs={self.epochs}, steps={self.steps}, learning_rate={self.learning_rate}, "
-                f"batch_size={self.batch_size}",
-                "raise the value that is too small",
+                "a training has a positive length and learning rate and at least two images per batch",
+                f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}",
+                "increase the value that is too small",
             )
         if self.images_per_identity and (
             self.images_per_identity < 2
@@ -117,17 +110,12 @@ class Recipe:
                 "choose at least 2 images per identity, a divisor of the batch size and at most half of it",
             )
         if self.trunk_rate <= 0:
-            raise InputError(
-                "the trunk's share of the learning rate is positive",
-                f"trunk_rate={self.trunk_rate}",
-                "use 1 for equal rates",
-            )
+            raise InputError("trunk_rate is a positive factor", self.trunk_rate, "use 1 for equal rates")
         check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
+            value = f"schedule={self.schedule!r}, milestones={self.milestones}"
             raise InputError(
-                "schedule 'steps' needs milestones, and no other schedule has them",
-                f"schedule={self.schedule!r}, milestones={self.milestones}",
-                "change one of the two",
+                "schedule 'steps', and only this one, has milestones", value, "change one of them"
             )
 
     def check_set(self, person_ids: np.ndarray, name: str) -> None:
@@ -269,23 +257,19 @@ class PyramidConfiguration:
         from reidlib.training.losses import Terms, batch_hard_triplet, multi_branch_cross_entropy
 
         identity = multi_branch_cross_entropy(output.logits, labels_b).sum()
-        if balance is None or not balance.balanced:
-            terms = Terms(("identity",), (identity,))
-        else:
+        terms = Terms(("identity",), (identity,))
+        if balance is not None and balance.balanced:
             # Triplets come from the whole batch, of all processes of a distributed training.
             embeddings, labels = distributed.all_gather(output.embeddings), distributed.all_gather(labels_b)
-            triplet = batch_hard_triplet(
-                embeddings, labels, margin=self.margin, normalise=self.normalise_triplet
-            ).sum()
+            settings = {"margin": self.margin, "normalise": self.normalise_triplet}
+            triplet = batch_hard_triplet(embeddings, labels, **settings).sum()
             terms = Terms(("identity", "triplet"), (identity, triplet))
         if balance is None or self.balancing.mode == "off":
             return terms, balance  # without copying the losses from the device
         # One copy from the device per step; the rest of the step needs to know whether the gate is open.
-        losses = dict(zip(terms.names, distributed.mean(torch.stack(terms.values)).tolist(), strict=True))
-        weights, new_balance = balance_losses(
-            balance, losses["identity"], losses.get("triplet"), self.balancing
-        )
-        return terms._replace(weights=weights[: len(terms.names)]), new_balance
+        identity, *triplet = distributed.mean(torch.stack(terms.values)).tolist()
+        weights, balance = balance_losses(balance, identity, triplet[0] if triplet else None, self.balancing)
+        return terms._replace(weights=weights[: len(terms.names)]), balance
 
     @property
     def balance(self) -> Balance | None:
@@ -339,11 +323,8 @@ class RunConfiguration:
     def __post_init__(self):
         self.model.check_input(self.input_size)
         if self.model.balance is not None and not self.recipe.images_per_identity:
-            raise InputError(
-                "a triplet loss needs identity-balanced batches",
-                f"images_per_identity={self.recipe.images_per_identity}",
-                "set it to 2 or more in the recipe, or train with triplet=False",
-            )
+            mend = "set images_per_identity to at least 2 in the recipe, or train with triplet=False"
+            raise InputError("a triplet loss needs identity-balanced batches", "images_per_identity=0", mend)
 
     def to_json(self) -> dict:
         """Return the content of ``config.json``, as JSON types only."""
@@ -362,7 +343,7 @@ class RunConfiguration:
             if "balancing" in model:
                 model["balancing"] = Balancing(**model["balancing"])
             recipe = dict(content["recipe"])
-            augmentation = Augmentation(**_lists_to_tuples(recipe.pop("augmentation")))
+            augmentation = Augmentation(**recipe.pop("augmentation"))
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']} instead of {_FORMAT}")
             return cls(

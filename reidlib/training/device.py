@@ -27,8 +27,9 @@ class Execution:
     progress: bool = True
 
     def __post_init__(self):
-        precisions = ("auto", "float32", "bfloat16")
-        check_choice("precision is auto, float32 or bfloat16", self.precision, precisions)
+        check_choice(
+            "precision is auto, float32 or bfloat16", self.precision, ("auto", "float32", "bfloat16")
+        )
 
     @property
     def torch_device(self) -> torch.device:
@@ -73,11 +74,7 @@ class Execution:
         return f"{device.type}, {threads}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-_DEVICES = {
-    "cuda": torch.cuda.is_available,
-    "mps": torch.backends.mps.is_available,
-    "cpu": lambda: True,
-}
+_DEVICES = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -75,11 +75,8 @@ def process_group(execution: Execution) -> Iterator[Execution]:
 def check_batch_size(batch_size: int) -> None:
     """Raise InputError if the number of processes does not divide the batch into equal parts."""
     if batch_size % world().size:
-        raise InputError(
-            "the number of processes divides the batch",
-            f"a batch of {batch_size} images for {world().size} processes",
-            "start a number of processes that divides the batch size",
-        )
+        value = f"a batch of {batch_size} images for {world().size} processes"
+        raise InputError("the number of processes divides the batch", value, "start fewer processes")
 
 
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -87,15 +84,11 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     if world().size == 1:
         return model
     wrapper = nn.parallel.DistributedDataParallel
-    # Batch norm synchronises its statistics, so no buffer needs to be sent. Since torch 2.15 the argument
-    # for this has another name.
-    new_name = "forward_sync_buffers" in inspect.signature(wrapper).parameters
-    return wrapper(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        **{"forward_sync_buffers" if new_name else "broadcast_buffers": False},
-    )
+    # Batch norm synchronises its statistics, so no buffer needs to be sent.
+    name = "forward_sync_buffers"  # since torch 2.15
+    sync = {name if name in inspect.signature(wrapper).parameters else "broadcast_buffers": False}
+    device_ids = [device.index] if device.type == "cuda" else None
+    return wrapper(model, device_ids=device_ids, gradient_as_bucket_view=True, **sync)
 
 
 @contextlib.contextmanager

@@ -89,11 +89,8 @@ def train(
     model.to(device, memory_format=torch.channels_last).train()
     samplers = _samplers(recipe, labels_n, seed)
     if balance is not None and balance.sampler not in samplers:
-        raise InputError(
-            "a triplet loss needs identity-balanced batches",
-            f"images_per_identity={recipe.images_per_identity}",
-            "set it to 2 or more in the recipe, or train with the identity loss alone",
-        )
+        mend = "set images_per_identity to at least 2 in the recipe, or train without the triplet loss"
+        raise InputError("a triplet loss needs identity-balanced batches", "images_per_identity=0", mend)
     feeds = Feeds(images, samplers, world)
     augmentation = asdict(recipe.augmentation)
     augmentation_generator = torch.Generator().manual_seed(seed + 1)
@@ -161,12 +158,9 @@ def train(
                     seconds_left = (steps - step) * recipe.batch_size / max(meter.images_per_second, 1e-9)
                     _write_progress(f"step {step}/{steps}, {progress}, {seconds_left:.0f} s left")
             if end_of_epoch:
-                row = {
-                    "epoch": math.ceil(step / steps_per_epoch),
-                    "step": step,
-                    "learning_rate": optimiser.param_groups[0]["lr"],
-                    **meter.end_epoch(),
-                }
+                rate = optimiser.param_groups[0]["lr"]
+                row = {"epoch": math.ceil(step / steps_per_epoch), "step": step, "learning_rate": rate}
+                row |= meter.end_epoch()
                 if world.rank == 0:
                     _append(history, row)
             stopping = distributed.any_process(interruption.requested)  # all stop after the same step

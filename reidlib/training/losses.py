@@ -15,8 +15,7 @@ class Terms(NamedTuple):
     """The named terms of a training objective.
 
     Attributes:
-        names: Name of each term.
-        values: Value of each term, a scalar tensor on the device.
+        names, values: Name and value of each term; a value is a scalar tensor on the device.
         weights: Weight of each term in the total; None means 1 for each.
     """
 
@@ -58,9 +57,9 @@ def batch_hard_triplet(
 ) -> Tensor:
     """Compute the batch-hard triplet loss of each part, averaged over the anchors.
 
-    Each image is an anchor. Its farthest image of the same identity must be nearer, by the margin, than its
-    nearest image of another identity. An anchor without a second image of its identity is left out of the
-    mean (the official code pairs it with itself, at distance 0).
+    The farthest image of an anchor's identity must be nearer, by the margin, than the nearest of another.
+    The mean omits anchors that are the only image of their identity (the official code pairs them with
+    themselves, at distance 0).
 
     Args:
         embeddings_bpd: Embeddings of P parts, (B, P, D).
@@ -72,18 +71,14 @@ def batch_hard_triplet(
         The loss of each part, (P,), float32. On an accelerator it is NaN for a batch without triplets.
 
     Raises:
-        InputError: If labels on the CPU hold no identity with two images, or only one identity. On an
-            accelerator this check would wait for the device.
+        InputError: If labels on the CPU allow no triplet; on an accelerator the check would wait for it.
 
     Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017, eq. 5;
     per part with margin 1.4 in the official code of Zheng et al., CVPR 2019.
     """
     if len(embeddings_bpd) != len(labels_b):
-        raise InputError(
-            "every image of a batch has a label",
-            f"{len(embeddings_bpd)} images, {len(labels_b)} labels",
-            "pass one label for each image",
-        )
+        counts = f"{len(embeddings_bpd)} images, {len(labels_b)} labels"
+        raise InputError("every image of a batch has a label", counts, "pass one label for each image")
     if labels_b.device.type == "cpu":
         identities, counts = labels_b.unique(return_counts=True)
         if len(identities) < 2 or counts.max() < 2:
@@ -108,26 +103,18 @@ def batch_hard_triplet(
         positive_pb = order_pbb.masked_fill(~others_bb, -infinity).argmax(2)
         negative_pb = order_pbb.masked_fill(same_bb, infinity).argmin(2)
         valid_b = others_bb.any(1) & ~same_bb.all(1)
-    distances_pb = [
-        # The length of the difference: an expanded square would suffer cancellation for similar images.
-        (embeddings_pbd - _rows(embeddings_pbd, other_pb)).square().sum(2).clamp_min(1e-12).sqrt()
-        for other_pb in (positive_pb, negative_pb)
-    ]
+    # The length of the difference: an expanded square would suffer cancellation for similar images.
+    hardest_pbd = (embeddings_pbd.take_along_dim(i[:, :, None], 1) for i in (positive_pb, negative_pb))
+    distances_pb = [(embeddings_pbd - x).square().sum(2).clamp_min(1e-12).sqrt() for x in hardest_pbd]
     hinges_pb = F.relu(distances_pb[0] - distances_pb[1] + margin)
     return (hinges_pb * valid_b).sum(1) / valid_b.sum()
-
-
-def _rows(values_pbd: Tensor, indices_pb: Tensor) -> Tensor:
-    return values_pbd.gather(1, indices_pb[:, :, None].expand(-1, -1, values_pbd.shape[2]))
 
 
 def group_sparsity(weight_dc: Tensor) -> Tensor:
     """Compute the ℓ2,1 norm (group LASSO) of a feature layer: the sum of its columns' ℓ2 norms.
 
-    A column holds the weights of one input unit. A column of zeros switches that unit off for all outputs.
-
     Args:
-        weight_dc: Weights of D outputs and C input units, (D, C).
+        weight_dc: Weights of D outputs and C input units, (D, C). A column of zeros switches a unit off.
 
     Returns:
         The norm, a float32 scalar.
@@ -145,16 +132,12 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
 
     Args:
         weight_pdc: Feature layer of each of P stripes, (P, D/P, C).
-        over: The unit whose weights form a group. "output": the weights from one stripe's C inputs to one
-            output unit. "input": the weights from one input unit to its stripe's outputs. We assume "output":
-            the paper's groups are the stripes inside one weight vector, and only a vector over input units
-            holds several stripes.
+        over: The unit whose weights form a group: "output" (those from one stripe's C inputs) or "input"
+            (those to its stripe's outputs). We assume "output": the paper's groups are the stripes inside one
+            weight vector, and only a vector over input units holds several stripes.
 
     Returns:
         The norm, a float32 scalar.
-
-    Raises:
-        InputError: If ``over`` has another value.
 
     Source: JLML, section 3, selective feature learning of the local branch; the norm as in Kong et al.,
     "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.
@@ -179,8 +162,7 @@ def jlml_objective(
         logits_bpk: Logits of the classifiers, (B, P, K): P = 2 with one per branch, P = 1 for UniLoss.
         labels_b: Class of each image, (B,), int64 from 0 to K - 1.
         feature_weights: Weights of the feature layers: global (D, C) and local (P, D/P, C).
-        sparsity_global: Strength λ_g of the global branch's term; 0 omits it.
-        sparsity_local: Strength λ_l of the local branch's term; 0 omits it.
+        sparsity_global, sparsity_local: Strengths λ_g and λ_l of the two terms; 0 omits a term.
         exclusive_over: ``over`` of ``exclusive_sparsity``.
 
     Returns:

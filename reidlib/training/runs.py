@@ -42,7 +42,7 @@ class Run:
     """A finished run; its files are read when needed.
 
     Attributes:
-        folder: The run's folder.
+        folder: The run's folder, which may come from another machine.
     """
 
     folder: Path
@@ -154,23 +154,10 @@ def find_or_train(
     report: Callable[[str], None] = print,
     since: float | None = None,
 ) -> Run:
-    """Return the finished run of a configuration; ``train`` makes it if there is none.
-
-    If several processes need the same run, one trains it, and the others wait and load it.
-
-    Args:
-        configuration: Everything that the result depends on, as JSON types.
-        train: Function of the run's folder; returns the content of ``run.json``. It continues from a
-            checkpoint in the folder.
-        name: Readable beginning of the folder's name; not part of the run's identity.
-        folder: Folder of runs.
-        report: Function that shows a message to the user.
-        since: Seconds since 1970. A training that failed later is not tried again: of many processes that
-            need it, one tries.
-
-    Raises:
-        InputError: If the folder holds another configuration, or the training failed after ``since``.
-    """
+    """Return the finished run of a configuration; one process trains it if there is none, others wait."""
+    # ``train`` gets the run's folder, continues from a checkpoint in it and returns the content of
+    # ``run.json``. ``name`` is the readable beginning of the folder's name. A training that failed after
+    # ``since``, in seconds since 1970, is not tried again: of many processes that need it, one tries.
     digest = configuration_hash(configuration)
     existing = sorted(folder.glob(f"*-{digest}"))
     run_folder = existing[0] if existing else folder / f"{name}-{digest}"
@@ -220,12 +207,11 @@ def find_or_train(
 def _checked_run(run_folder: Path, configuration: dict) -> Run:
     stored = read_json(run_folder / "config.json")
     if stored != json.loads(json.dumps(configuration)):
-        changed = sorted(
-            key for key in {*stored, *configuration} if stored.get(key) != configuration.get(key)
-        )
+        keys = sorted({*stored, *configuration})
+        different = ", ".join(key for key in keys if stored.get(key) != configuration.get(key))
         raise InputError(
             "a run's folder holds the configuration whose hash is in its name",
-            f"{run_folder}, whose {', '.join(changed)} differ",
+            f"{run_folder}, whose {different} differ",
             "move the folder away; the run will be trained again",
         )
     return Run(run_folder)

@@ -252,7 +252,7 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
     (run.folder / "weights.pt").unlink()
     carried = run.folder.rename(tmp_path / "carried")
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "empty"))
-    for name in ("open_condition", "Network", "evaluate_run"):
+    for name in ("open_perturbed", "Network", "evaluate_run"):
         monkeypatch.setattr(perturbations, name, never)
     carried = Run(carried)
     assert {condition: stored_scores(carried, condition) for condition in scores} == scores
@@ -304,7 +304,7 @@ def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
             raise KeyboardInterrupt
         return real(condition, *arguments, **options)
 
-    monkeypatch.setattr(perturbations, "open_condition", failing)
+    monkeypatch.setattr(perturbations, "open_perturbed", failing)
     with pytest.raises(KeyboardInterrupt):
         evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert [path.name for path in (run.folder / "conditions").iterdir()] == ["box_jitter-0.24.json"]

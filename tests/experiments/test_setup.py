@@ -226,7 +226,7 @@ def test_conditions_are_evaluated_once(smoke, trained, monkeypatch):
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(perturbations, "open_condition", never)
+    monkeypatch.setattr(perturbations, "open_perturbed", never)
     assert ExperimentScores(again(folder, under={"jlml": (turned,)})).of(cell) == scores
 
 
