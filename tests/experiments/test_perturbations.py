@@ -62,15 +62,15 @@ def run(benchmark, tmp_path):
     return untrained(benchmark, tmp_path / "runs")
 
 
-def evaluate_under(run, condition, benchmark):
-    return evaluate_under_all(run, [condition], benchmark, execution=QUIET)[condition]
+def evaluate_under(run, perturbation, benchmark):
+    return evaluate_under_all(run, [perturbation], benchmark, execution=QUIET)[perturbation]
 
 
 def never(*arguments, **options):
     raise AssertionError("done a second time")
 
 
-# --- what a condition is ------------------------------------------------------------------------------------
+# --- perturbations -------------------------------------------------------------------------------------------
 
 
 def test_each_factor_goes_from_nothing_over_the_default_upward():
@@ -78,13 +78,13 @@ def test_each_factor_goes_from_nothing_over_the_default_upward():
         assert len(values) == 4 and values[0] == 0 and list(values) == sorted(set(values))
         assert getattr(Factors(), factor) in values
     assert len(all_perturbations()) == 12
-    assert sum(condition.is_default for condition in all_perturbations()) == 3
+    assert sum(perturbation.is_default for perturbation in all_perturbations()) == 3
 
 
-def test_a_condition_has_a_name_and_turns_one_factor():
-    condition = Perturbation("box_jitter", 0.12)
-    assert condition.name == "box_jitter 0.12"
-    assert condition.factors == replace(Factors(), box_jitter=0.12)
+def test_a_perturbation_has_a_name_and_turns_one_factor():
+    perturbation = Perturbation("box_jitter", 0.12)
+    assert perturbation.name == "box_jitter 0.12"
+    assert perturbation.factors == replace(Factors(), box_jitter=0.12)
     assert Perturbation("occlusion_share", 0) == Perturbation("occlusion_share", 0.0)
     assert asdict(Perturbation("occlusion_share", 1)) == {"factor": "occlusion_share", "value": 1.0}
 
@@ -111,12 +111,12 @@ def names(split):
     return [path.name for path in split.paths]
 
 
-@pytest.mark.parametrize("condition", [FAR, Perturbation("box_scale_error", 0.24), HIDDEN])
-def test_only_the_one_thing_changes(benchmark, condition, home):
+@pytest.mark.parametrize("perturbation", [FAR, Perturbation("box_scale_error", 0.24), HIDDEN])
+def test_only_the_one_thing_changes(benchmark, perturbation, home):
     """Same names, order and labels; other pixels, in as many images as the factor has to do with."""
-    query, gallery = open_perturbed(condition, "tiny", progress=False)
+    query, gallery = open_perturbed(perturbation, "tiny", progress=False)
     folder = query.paths[0].parent.parent
-    assert folder == home / "data" / f"synthetic-tiny-{condition.factor}-{condition.value:g}"
+    assert folder == home / "data" / f"synthetic-tiny-{perturbation.factor}-{perturbation.value:g}"
     assert not (folder / "bounding_box_train").exists()
     changed = []
     for mine, theirs in ((query, benchmark.query), (gallery, benchmark.gallery)):
@@ -124,7 +124,7 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
         assert mine.person_ids.tolist() == theirs.person_ids.tolist()
         assert mine.camera_ids.tolist() == theirs.camera_ids.tolist()
         changed += [a.read_bytes() != b.read_bytes() for a, b in zip(mine.paths, theirs.paths, strict=True)]
-    if condition is HIDDEN:
+    if perturbation is HIDDEN:
         assert 0.4 < sum(changed) / len(changed) < 0.9  # 0.8 of them are occluded, 0.15 were before
     else:
         assert all(changed)
@@ -134,7 +134,11 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
         for truth in truths
     ]
     columns = rows[0]["file"]
-    own = {"occluded"} if condition is HIDDEN else {column for column in columns if column.startswith("box_")}
+    own = (
+        {"occluded"}
+        if perturbation is HIDDEN
+        else {column for column in columns if column.startswith("box_")}
+    )
     for name, row in rows[0].items():
         differing = {column for column, a, b in zip(columns, row, rows[1][name], strict=True) if a != b}
         assert differing <= own
@@ -143,16 +147,16 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
 def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypatch):
     rendered = render("tiny", tmp_path / "again", factors=DEFAULT.factors, splits=TEST_SPLITS, progress=False)
     monkeypatch.setattr(synthetic, "_write", never)
-    for condition in (DEFAULT, Perturbation("occlusion_share", 0.15)):
-        query, gallery = open_perturbed(condition, "tiny", progress=False)
+    for perturbation in (DEFAULT, Perturbation("occlusion_share", 0.15)):
+        query, gallery = open_perturbed(perturbation, "tiny", progress=False)
         assert query.paths == benchmark.query.paths and gallery.paths == benchmark.gallery.paths
     for path in (*query.paths, *gallery.paths):
         assert path.read_bytes() == (rendered / path.parent.name / path.name).read_bytes()
 
 
-def test_fingerprints_tell_conditions_apart():
-    conditions = (DEFAULT, FAR, Perturbation("occlusion_share", 0.15))
-    prints = [fingerprint("tiny", condition.factors) for condition in conditions]
+def test_fingerprints_tell_perturbations_apart():
+    examples = (DEFAULT, FAR, Perturbation("occlusion_share", 0.15))
+    prints = [fingerprint("tiny", example.factors) for example in examples]
     assert prints[0] == prints[2] != prints[1]
 
 
@@ -173,22 +177,22 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
         import sys, time
         from pathlib import Path
         from PIL import Image
-        from reidlib.experiments.perturbations import open_condition
-        from reidlib.experiments.rows import Condition
+        from reidlib.experiments.perturbations import open_perturbed
+        from reidlib.experiments.rows import Perturbation
         save = Image.Image.save
         def slow(self, path, *arguments, **options):
             save(self, path, *arguments, **options)
             time.sleep(0.2)
         Image.Image.save = slow
         print("ready", flush=True)
-        open_condition(Condition("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
+        open_perturbed(Perturbation("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
     """)
-    folder = tmp_path / "data" / "condition"
+    folder = tmp_path / "data" / "perturbed"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", script, folder], env=environment)
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("data/.condition.partial-*/*/*.jpg")):
+        while not list(tmp_path.glob("data/.perturbed.partial-*/*/*.jpg")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
     finally:
@@ -197,7 +201,7 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
     assert not folder.exists()
     query, gallery = open_perturbed(Perturbation("box_jitter", 0.12), "smoke", folder, progress=False)
     assert (len(query), len(gallery)) == (60, 118)
-    assert sorted(path.name for path in folder.parent.iterdir()) == [".condition.lock", "condition"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".perturbed.lock", "perturbed"]
 
 
 # --- the scores ---------------------------------------------------------------------------------------------
@@ -206,13 +210,13 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
 @pytest.mark.parametrize(
     "model, branches", [(JLML, {"full", "global", "local"}), (PYRAMID, {"full"})], ids=["jlml", "pyramid"]
 )
-def test_scores_under_conditions(benchmark, tmp_path, model, branches):
+def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
     run = untrained(benchmark, tmp_path / "runs", model)
     own = evaluate_run(run, benchmark, execution=QUIET)
     scores = evaluate_under_all(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
     assert list(scores) == [DEFAULT, FAR, HIDDEN]
-    for condition, under in scores.items():
-        assert under["condition"] == {"factor": condition.factor, "value": condition.value}
+    for perturbation, under in scores.items():
+        assert under["condition"] == {"factor": perturbation.factor, "value": perturbation.value}
         assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
         assert under["branches"].keys() == branches
         for branch in under["branches"].values():
@@ -252,10 +256,10 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
     (run.folder / "weights.pt").unlink()
     carried = run.folder.rename(tmp_path / "carried")
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "empty"))
-    for name in ("open_perturbed", "Network", "evaluate_run"):
+    for name in ("open_perturbed", "TrainedNetwork", "evaluate_run"):
         monkeypatch.setattr(perturbations, name, never)
     carried = Run(carried)
-    assert {condition: stored_scores(carried, condition) for condition in scores} == scores
+    assert {perturbation: stored_scores(carried, perturbation) for perturbation in scores} == scores
     assert evaluate_under_all(carried, (DEFAULT, FAR), None) == scores
     assert stored_scores(carried, HIDDEN) is None
     assert not (tmp_path / "empty").exists()
@@ -263,9 +267,9 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
 
 def test_without_weights_what_is_missing_is_refused(benchmark, run):
     (run.folder / "weights.pt").unlink()
-    for condition in (DEFAULT, HIDDEN):
+    for perturbation in (DEFAULT, HIDDEN):
         with pytest.raises(InputError, match="needs the run's weights"):
-            evaluate_under(run, condition, benchmark)
+            evaluate_under(run, perturbation, benchmark)
     assert not (run.folder / "conditions").exists()
 
 
@@ -286,12 +290,12 @@ def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
     assert under == stored_scores(run, DEFAULT)
 
 
-def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeypatch):
+def test_a_network_is_loaded_once_for_several_perturbations(benchmark, run, monkeypatch):
     loaded, real = [], Run.weights
     monkeypatch.setattr(Run, "weights", lambda run: loaded.append(1) or real(run))
     evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert loaded == [1]
-    monkeypatch.setattr(perturbations, "Network", never)
+    monkeypatch.setattr(perturbations, "TrainedNetwork", never)
     evaluate_under_all(run, (HIDDEN, FAR), benchmark, execution=QUIET)
     assert loaded == [1]
 
@@ -299,10 +303,10 @@ def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeyp
 def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
     real = perturbations.open_perturbed
 
-    def failing(condition, *arguments, **options):
-        if condition == HIDDEN:
+    def failing(perturbation, *arguments, **options):
+        if perturbation == HIDDEN:
             raise KeyboardInterrupt
-        return real(condition, *arguments, **options)
+        return real(perturbation, *arguments, **options)
 
     monkeypatch.setattr(perturbations, "open_perturbed", failing)
     with pytest.raises(KeyboardInterrupt):
