@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from reidlib.models import JLML, Pyramid, jlml, pyramid
     from reidlib.training.losses import Terms
 
-NetworkType = TypeVar("NetworkType", "JLML", "Pyramid")
 # Increased when the same configuration starts to give another result, so that old runs are not reused.
 _FORMAT = 2
 
@@ -99,14 +98,11 @@ class Recipe:
                 f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}",
                 "increase the value that is too small",
             )
-        if self.images_per_identity and (
-            self.images_per_identity < 2
-            or self.batch_size % self.images_per_identity
-            or self.batch_size // self.images_per_identity < 2
-        ):
+        size, per_identity = self.batch_size, self.images_per_identity
+        if per_identity and (per_identity < 2 or size % per_identity or size // per_identity < 2):
             raise InputError(
                 "an identity-balanced batch holds at least two identities with at least two images each",
-                f"batch_size={self.batch_size}, images_per_identity={self.images_per_identity}",
+                f"batch_size={size}, images_per_identity={per_identity}",
                 "choose at least 2 images per identity, a divisor of the batch size and at most half of it",
             )
         if self.trunk_rate <= 0:
@@ -114,9 +110,7 @@ class Recipe:
         check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
-            raise InputError(
-                "schedule 'steps', and only this one, has milestones", value, "change one of them"
-            )
+            raise InputError("schedule 'steps', and no other, has milestones", value, "change one of them")
 
     def check_set(self, person_ids: np.ndarray, name: str) -> None:
         """Raise InputError if a training set fills no batch; ``name`` identifies the set in the message."""
@@ -145,8 +139,27 @@ class Recipe:
         return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * cooling))
 
 
+class _Model:
+    network: ClassVar[str]  # its name in reidlib.models
+
+    def build(self, num_classes: int, seed: int) -> JLML | Pyramid:
+        """Return the network with the initial weights of ``seed``."""
+        import torch
+
+        from reidlib import models
+
+        network = getattr(models, self.network)
+        # The fields without a keyword of the network belong to the objective.
+        keywords = inspect.signature(network).parameters.keys() & vars(self)
+        generator = torch.Generator().manual_seed(seed)
+        return network(num_classes, generator=generator, **{name: vars(self)[name] for name in keywords})
+
+    def check_input(self, size: tuple[int, int]) -> None:
+        """Raise InputError for a size that the network cannot take; JLML checks it itself."""
+
+
 @dataclass(frozen=True)
-class JLMLConfiguration:
+class JLMLConfiguration(_Model):
     """The JLML network and its objective; the defaults are the paper's.
 
     Attributes:
@@ -173,13 +186,8 @@ class JLMLConfiguration:
     sparsity_global: float = 5e-4
     sparsity_local: float = 5e-4
     exclusive_over: Literal["output", "input"] = "output"
+    network: ClassVar[str] = "JLML"
     balance: ClassVar[None] = None  # JLML balances no losses
-
-    def build(self, num_classes: int, seed: int) -> JLML:
-        """Return the network with the initial weights of ``seed``."""
-        from reidlib.models import JLML
-
-        return _build(JLML, self, num_classes, seed)
 
     def objective(
         self, model: JLML, output: jlml.JLMLOutput, labels_b: Tensor, balance: None = None
@@ -197,12 +205,9 @@ class JLMLConfiguration:
         )
         return terms, None
 
-    def check_input(self, size: tuple[int, int]) -> None:
-        """Accept every size; the network itself refuses one that leaves a stripe without a row."""
-
 
 @dataclass(frozen=True)
-class PyramidConfiguration:
+class PyramidConfiguration(_Model):
     """The Pyramid network and its objective; the defaults are the paper's or those of its released code.
 
     Attributes:
@@ -232,6 +237,7 @@ class PyramidConfiguration:
     margin: float = 1.4
     normalise_triplet: bool = False
     balancing: Balancing = field(default_factory=Balancing)
+    network: ClassVar[str] = "Pyramid"
 
     def __post_init__(self):
         pyramid_parts(self.stripes, self.levels)
@@ -240,12 +246,6 @@ class PyramidConfiguration:
         )
         if not math.isfinite(self.margin):
             raise InputError("a triplet's margin is a distance", f"margin={self.margin}", "use 1.4")
-
-    def build(self, num_classes: int, seed: int) -> Pyramid:
-        """Return the network with the initial weights of ``seed``."""
-        from reidlib.models import Pyramid
-
-        return _build(Pyramid, self, num_classes, seed)
 
     def objective(
         self, model: Pyramid, output: pyramid.PyramidOutput, labels_b: Tensor, balance: Balance | None
@@ -279,17 +279,6 @@ class PyramidConfiguration:
     def check_input(self, size: tuple[int, int]) -> None:
         """Raise InputError for a height whose feature map the stripes do not divide."""
         check_input_height(size[0], self.stripes)
-
-
-def _build(
-    network: type[NetworkType], settings: ModelConfiguration, num_classes: int, seed: int
-) -> NetworkType:
-    import torch
-
-    # The fields without a keyword of the network belong to the objective.
-    keywords = inspect.signature(network).parameters.keys() & vars(settings)
-    generator = torch.Generator().manual_seed(seed)
-    return network(num_classes, generator=generator, **{name: vars(settings)[name] for name in keywords})
 
 
 ModelConfiguration = JLMLConfiguration | PyramidConfiguration

@@ -40,11 +40,9 @@ class Execution:
         kind, _, index = self.device.partition(":")
         count = torch.cuda.device_count() if kind == "cuda" else 1
         if kind not in available or (index and not (index.isdecimal() and int(index) < count)):
-            raise InputError(
-                f"the device is one of this machine's ({', '.join(available)}) or auto",
-                repr(self.device),
-                f"use device={available[0]!r}, or install a driver and a torch build for the other device",
-            )
+            rule = f"the device is one of this machine's ({', '.join(available)}) or auto"
+            mend = f"use device={available[0]!r}, or install a driver and a torch build for the other device"
+            raise InputError(rule, repr(self.device), mend)
         return torch.device(self.device)
 
     @property

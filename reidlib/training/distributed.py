@@ -55,11 +55,8 @@ def process_group(execution: Execution) -> Iterator[Execution]:
     if device.type == "cuda":
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if local_rank >= torch.cuda.device_count():
-            raise InputError(
-                "every process has its own GPU",
-                f"process {local_rank + 1} of this machine and {torch.cuda.device_count()} GPUs",
-                "start at most as many processes as GPUs, or use --device cpu",
-            )
+            value = f"process {local_rank + 1} of this machine and {torch.cuda.device_count()} GPUs"
+            raise InputError("every process has its own GPU", value, "start fewer, or use --device cpu")
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     # Tensors of the device go through its own backend, messages between processes through the CPU's.
@@ -143,7 +140,6 @@ def mean(values: Tensor) -> Tensor:
 
 
 def _sum(values: Tensor) -> Tensor:
-    """Return the sum of the processes' values as a new tensor."""
     total = values.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total

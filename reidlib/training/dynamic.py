@@ -116,11 +116,10 @@ def balance_losses(
     return _balance_paper(state, identity, triplet, settings)
 
 
-# This step's ratio decides the next step's losses and sampler, so a loss always gets its kind of batch. A
-# step on a random batch keeps the triplet's average and focal weight (we assume: measured on the few pairs
-# that such a batch holds by chance, they would follow the batch and not the training). The identity average
-# runs over both kinds of batches, as in the formula. If balanced batches are harder, it rises after a switch
-# to them, which keeps the gate open for some steps.
+# The ratio decides the next step's losses and sampler. A step on a random batch keeps the triplet's average
+# and focal weight (we assume: the few pairs in such a batch are there by chance). The identity average runs
+# over both kinds of batches, as in the formula. If balanced batches are harder, it rises after a switch to
+# them, which keeps the gate open for some steps.
 def _balance_paper(
     state: Balance, identity: float, triplet: float | None, settings: Balancing
 ) -> tuple[Weights, Balance]:
@@ -128,8 +127,7 @@ def _balance_paper(
     average_triplet, focal_triplet = state.triplet, state.focal_triplet
     if triplet is not None:
         average_triplet, focal_triplet = _update(state.triplet, triplet, settings, start=triplet)
-    # Products instead of the quotient avoid a division by zero. If the identity loss does not fall, the ratio
-    # is +∞, or 0/0 if neither falls; both losses are used then.
+    # Products avoid divisions by zero: +∞ (the identity loss does not fall) and 0/0 (neither falls) are open.
     closed = focal_triplet < settings.threshold * focal_identity
     new_state = Balance(average_identity, average_triplet, focal_identity, focal_triplet, not closed)
     if triplet is None:

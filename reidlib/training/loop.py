@@ -8,10 +8,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -31,9 +30,6 @@ from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balance
 from reidlib.training.losses import Terms
 from reidlib.training.runs import CHECKPOINT
-
-if TYPE_CHECKING:
-    from reidlib.models import JLML, Pyramid
 
 Objective = Callable[[nn.Module, object, Tensor, Balance | None], tuple[Terms, Balance | None]]
 # Steps between two copies of the losses from the device. A copy waits for the device, so it is not made after
@@ -125,7 +121,7 @@ def train(
         total=steps, initial=step, desc=title, unit="step",
         disable=not execution.progress or world.rank > 0, mininterval=0.5, dynamic_ncols=True,
     )  # fmt: skip
-    with bar, feeds, _Interruption() as interruption:
+    with bar, feeds, _interruptions() as signals:
         while step < steps:
             for group in optimiser.param_groups:
                 group["lr"] = group["factor"] * recipe.rate(step, steps)
@@ -163,7 +159,7 @@ def train(
                 row |= meter.end_epoch()
                 if world.rank == 0:
                     _append(history, row)
-            stopping = distributed.any_process(interruption.requested)  # all stop after the same step
+            stopping = distributed.any_process(bool(signals))  # all stop after the same step
             if end_of_epoch or stopping:
                 meter.fetch()
                 save_checkpoint(checkpoint, state, step, balance)
@@ -276,7 +272,6 @@ class Meter:
 
 
 def _balancing_quantities(terms: Terms, balance: Balance | None) -> dict[str, float]:
-    """Return the weights of a step's losses and the focal weights after the step."""
     if balance is None:
         return {}
     weights = terms.weights or (1.0,) * len(terms.names)
@@ -287,7 +282,6 @@ def _balancing_quantities(terms: Terms, balance: Balance | None) -> dict[str, fl
 
 
 def _samplers(recipe: Recipe, labels_n: Tensor, seed: int) -> dict[str, Epochs]:
-    """Return the samplers of a recipe, each with its own generator."""
     size, per_identity = recipe.batch_size, recipe.images_per_identity
     generator = torch.Generator().manual_seed(seed)
     samplers: dict[str, Epochs] = {"random": RandomBatches(len(labels_n), size, generator)}
@@ -301,7 +295,7 @@ def _parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict]:
     """Return parameters with the factor on their learning rate; a single group if all rates are equal."""
     if trunk_rate == 1:
         return [{"params": list(model.parameters()), "factor": 1.0}]
-    trunk = cast("JLML | Pyramid", model).trunk_parameters()
+    trunk = model.trunk_parameters()  # pyright: ignore[reportCallIssue]
     trunk_ids = set(map(id, trunk))
     new = [parameter for parameter in model.parameters() if id(parameter) not in trunk_ids]
     return [{"params": new, "factor": 1.0}, {"params": trunk, "factor": trunk_rate}]
@@ -316,28 +310,26 @@ def _append(history: Path, row: dict) -> None:
 
 
 def _write_progress(progress: str) -> None:
-    """Write a line for the process that started this one."""
     if (file := files.progress_file()) is not None:
         with contextlib.suppress(OSError):  # a full disk must not stop a training because of it
             file.write_text(progress)
 
 
-class _Interruption(contextlib.AbstractContextManager):
-    """Turn Ctrl-C into a request to stop between two steps; a second Ctrl-C stops immediately."""
+@contextlib.contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Collect signals of Ctrl-C, so that the loop stops between two steps; the second one stops at once."""
+    signals: list[int] = []
 
-    requested = False
-
-    def __enter__(self) -> _Interruption:
-        self._previous = None
-        if threading.current_thread() is threading.main_thread():  # only there can signals be handled
-            self._previous = signal.signal(signal.SIGINT, self._request)
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _request(self, *_) -> None:
-        if self.requested:
+    def handle(number: int, _) -> None:
+        if signals:
             raise KeyboardInterrupt
-        self.requested = True
+        signals.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield signals
+        return
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, previous)

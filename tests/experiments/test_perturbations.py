@@ -70,7 +70,7 @@ def never(*arguments, **options):
     raise AssertionError("done a second time")
 
 
-# --- perturbations -------------------------------------------------------------------------------------------
+# --- perturbations ------------------------------------------------------------------------------------------
 
 
 def test_each_factor_goes_from_nothing_over_the_default_upward():
