@@ -105,7 +105,7 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
                 for title, protocol in benchmark.protocols.items()
             }
     query_indices = _select_queries(branches["full"]["step"]["average_precision"])
-    lists = ranked_list(query_indices, query, gallery, top=LISTED_IMAGES)
+    lists = ranked_list(query_indices.tolist(), query, gallery, top=LISTED_IMAGES)
     write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists))
     scores = {
         "format": FORMAT,
@@ -125,7 +125,7 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     # Pooled features have unit length, so the gallery's get unit length too, as in Market-1501's baseline,
     # which normalises every feature. Distances between features of different lengths (a concatenation of two
     # unit vectors, an unnormalised embedding) would not follow the protocol.
-    gallery = replace(gallery, features=normalize(gallery.features))
+    gallery = replace(gallery, features=normalize(torch.as_tensor(gallery.features)))
     scores_by_pooling = {}
     for how in ("mean", "max"):
         pooled = pool_multi_query(query, boxes, how=how)
@@ -136,9 +136,7 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     return scores_by_pooling
 
 
-def evaluate_with_distractors(
-    run: Run, benchmark: Benchmark, *, execution: Execution | None = None
-) -> dict[str, dict]:
+def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
     """Return the full feature's scores with distractors in the gallery, stored as ``distractors.json``."""
     # Images take memory for a few hundred at a time. The features are written to ``files.feature_cache()``
     # (4·D bytes per image, 2 GB for half a million of JLML's), continued there after an interruption, and
@@ -263,7 +261,7 @@ def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
 
 def select_branch(embeddings: Embeddings, columns: slice, device: torch.device) -> Embeddings:
     """Return embeddings with one branch's columns of the features, on the device."""
-    return replace(embeddings, features=embeddings.features[:, columns].to(device))
+    return replace(embeddings, features=torch.as_tensor(embeddings.features[:, columns]).to(device))
 
 
 def _embed_boxes(
@@ -274,14 +272,15 @@ def _embed_boxes(
     if boxes is None:
         return None
     row_of = {path: row for row, path in enumerate((*benchmark.query.paths, *benchmark.gallery.paths))}
-    rows_n = np.array([row_of.get(path, -1) for path in boxes.paths])
+    rows_n = torch.tensor([row_of.get(path, -1) for path in boxes.paths])
     new, in_gallery = rows_n < 0, rows_n >= len(query)
     in_query = ~new & ~in_gallery
     features_nd = torch.empty(len(boxes), query.features.shape[1])
-    features_nd[in_query] = query.features[rows_n[in_query]]
-    features_nd[in_gallery] = gallery.features[rows_n[in_gallery] - len(query)]
+    features_nd[in_query] = torch.as_tensor(query.features)[rows_n[in_query]]
+    features_nd[in_gallery] = torch.as_tensor(gallery.features)[rows_n[in_gallery] - len(query)]
     if new.any():
-        features_nd[new] = network.embed(boxes.select(new), keep="nothing").features
+        embeddings = network.embed(boxes.select(new.numpy()), keep="nothing")
+        features_nd[new] = torch.as_tensor(embeddings.features)
     return Embeddings(features_nd, boxes.person_ids, boxes.camera_ids)
 
 

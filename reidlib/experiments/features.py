@@ -236,7 +236,7 @@ class TrainedNetwork:
         return self.configuration.input_size
 
     @cached_property
-    def model(self) -> nn.Module:
+    def model(self) -> JLML | Pyramid:
         """The network with trained weights, on the device, in evaluation mode; InputError without them."""
         # Without pretrained weights, which the run's weights replace and which may not be available here.
         architecture = replace(self.configuration.model, weights=None)
@@ -257,7 +257,7 @@ class TrainedNetwork:
                 "copy the right file there, or remove the run's folder to train again",
             ) from error
         # The memory layout decides how sums are rounded, so it is the same everywhere.
-        return model.eval().to(self.execution.torch_device, memory_format=torch.channels_last)
+        return model.eval().to(self.execution.torch_device).to(memory_format=torch.channels_last)
 
     @cached_property
     def key(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -23,7 +23,7 @@ from reidlib.experiments.rows import Profile, experiment_named
 from reidlib.training import distributed
 from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
-from reidlib.training.loop import train
+from reidlib.training.loop import Objective, train
 from reidlib.training.runs import Run, configuration_hash, find, find_by_hash, find_failure, find_or_train
 
 # Errors of one training that do not affect other trainings. Any other error is a fault of the program.
@@ -132,6 +132,7 @@ def obtain(
         if may_train:
             link.check_set()
         distributed.check_batch_size(link.wanted.recipe.batch_size)
+    run: Run | None = None
     for link in links[first:]:
         content = link.wanted.to_json()
         if not may_train and find(content, folder) is None:
@@ -142,6 +143,7 @@ def obtain(
                 "train it, or copy it there; the report's folder tasks says why a training failed",
             )
         run = _obtain(link, folder, execution, report, since)
+    assert run is not None  # a chain has at least one training
     return run
 
 
@@ -154,7 +156,7 @@ def _obtain(
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
         information = train(
             _initial_model(configuration, len(identities_k), folder),
-            configuration.model.objective,
+            cast("Objective", configuration.model.objective),
             _training_images(benchmark, configuration.input_size, execution),
             torch.from_numpy(labels_n),
             configuration.recipe,

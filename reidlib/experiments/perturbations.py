@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ def open_perturbed(
     Raises:
         InputError: If the folder cannot be written, holds other images, or lacks some of its images.
     """
-    splits = {} if perturbation.is_default else {"splits": TEST_SPLITS}
+    splits: dict[str, Any] = {} if perturbation.is_default else {"splits": TEST_SPLITS}
     folder = folder or _folder(perturbation, size)
     root = render(size, folder, factors=perturbation.factors, device=device, progress=progress, **splits)
     counts = rendering_counts(root, TEST_SPLITS)
@@ -133,8 +134,9 @@ def evaluate_under_all(
     # ``conditions/FACTOR-VALUE.json`` in the run's folder, each when it is finished. The default value uses
     # the run's scores. Decoded images are not cached on disk and take memory for a few hundred at a time.
     execution = execution or Execution()
-    scores = {perturbation: stored_scores(run, perturbation) for perturbation in perturbations}
-    missing = [perturbation for perturbation, stored in scores.items() if stored is None]
+    stored = {perturbation: stored_scores(run, perturbation) for perturbation in perturbations}
+    scores = {perturbation: record for perturbation, record in stored.items() if record is not None}
+    missing = [perturbation for perturbation in stored if perturbation not in scores]
     if not missing:
         return scores
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
@@ -144,7 +146,7 @@ def evaluate_under_all(
             if not has_usable_scores(run):
                 evaluate_run(run, benchmark, execution=execution)
             persons = benchmark.query.person_ids.tolist()  # scores of an old format lack them
-            scores[perturbation] = _convert_scores(run.scores, perturbation, persons)
+            scores[perturbation] = _convert_scores(run.scores or {}, perturbation, persons)
             continue
         _ = network.model  # raises InputError before rendering if the weights are missing
         device = execution.rendering_device
@@ -154,17 +156,18 @@ def evaluate_under_all(
             "branches": _evaluate_branches(network, query, gallery),
         }
         write_json(_path(run, perturbation), scores[perturbation])
-    return scores
+    return {perturbation: scores[perturbation] for perturbation in stored}
 
 
 def _evaluate_branches(network: TrainedNetwork, query: Split, gallery: Split) -> dict[str, dict]:
     embeddings = [network.embed(split, keep="nothing") for split in (query, gallery)]
     columns, device = network.model.branches, network.execution.torch_device
-    return {
-        name: score_record(*(select_branch(e, columns[name], device) for e in embeddings), TABLE_RANKS)
-        for name in BRANCHES
-        if name in columns
-    }
+    scores = {}
+    for name in BRANCHES:
+        if name in columns:
+            branch_query, branch_gallery = (select_branch(e, columns[name], device) for e in embeddings)
+            scores[name] = score_record(branch_query, branch_gallery, TABLE_RANKS)
+    return scores
 
 
 def _convert_scores(scores: dict, perturbation: Perturbation, query_person_ids: list[int]) -> dict:

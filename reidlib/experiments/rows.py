@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from reidlib.data.synthetic.factors import Factors
@@ -210,7 +210,7 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         check_choice(f"a perturbed factor is one of {', '.join(PERTURBATIONS)}", self.factor, PERTURBATIONS)
-        Factors(**{self.factor: self.value})  # checks the range
+        replace(Factors(), **{self.factor: self.value})  # checks the range
         object.__setattr__(self, "value", float(self.value))
 
     @property
@@ -221,7 +221,7 @@ class Perturbation:
     @property
     def factors(self) -> Factors:
         """All factors of the renderer under this perturbation."""
-        return Factors(**{self.factor: self.value})
+        return replace(Factors(), **{self.factor: self.value})
 
     @property
     def is_default(self) -> bool:

@@ -15,7 +15,8 @@ from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 
 if TYPE_CHECKING:
-    from torch.distributed.checkpoint.stateful import Stateful
+    from reidlib.data.samplers import Feeds
+    from reidlib.training.loop import Meter
 
 
 class TrainingState(NamedTuple):
@@ -24,8 +25,8 @@ class TrainingState(NamedTuple):
     recipe: Recipe
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    feeds: Stateful  # which batches come next
-    meter: Stateful
+    feeds: Feeds
+    meter: Meter
     generator: torch.Generator  # of the augmentation, the same in every process
 
 

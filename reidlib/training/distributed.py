@@ -82,8 +82,8 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     wrapper = nn.parallel.DistributedDataParallel
     # Batch norm synchronises its statistics, so no buffer needs to be sent.
-    name = "forward_sync_buffers"  # since torch 2.15
-    sync = {name if name in inspect.signature(wrapper).parameters else "broadcast_buffers": False}
+    new_name = "forward_sync_buffers" in inspect.signature(wrapper).parameters  # since torch 2.15
+    sync: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
     device_ids = [device.index] if device.type == "cuda" else None
     return wrapper(model, device_ids=device_ids, gradient_as_bucket_view=True, **sync)
 
@@ -163,9 +163,9 @@ class _AllGather(torch.autograd.Function):
         return torch.cat(all_gather_list(values_b))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx, *grad_outputs: Tensor) -> Tensor:
         rank, size = world()
-        return gradient.chunk(size)[rank] * size
+        return grad_outputs[0].chunk(size)[rank] * size
 
 
 class _Sum(torch.autograd.Function):
@@ -174,8 +174,8 @@ class _Sum(torch.autograd.Function):
         return _sum(values)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return _sum(gradient)
+    def backward(ctx, *grad_outputs: Tensor) -> Tensor:
+        return _sum(grad_outputs[0])
 
 
 class _BatchNormOverProcesses(_BatchNorm):
@@ -197,6 +197,8 @@ class _BatchNormOverProcesses(_BatchNorm):
         variance_c = _Sum.apply(centred.square().mean(other_dims)) / size
         with torch.no_grad():
             count = size * input.numel() // input.shape[1]
+            assert self.running_mean is not None and self.running_var is not None
+            assert self.num_batches_tracked is not None and self.momentum is not None
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean_c, self.momentum)
             self.running_var.lerp_(variance_c * count / (count - 1), self.momentum)

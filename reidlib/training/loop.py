@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def train(
     device, world = execution.torch_device, distributed.world()
     if world.size > 1:
         distributed.synchronise_batch_norm(model, device)
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device).to(memory_format=torch.channels_last).train()
     samplers = _samplers(recipe, labels_n, seed)
     if balance is not None and balance.sampler not in samplers:
         mend = "set images_per_identity to at least 2 in the recipe, or train without the triplet loss"
@@ -265,7 +266,7 @@ class Meter:
     def save_trace(self, path: Path) -> None:
         """Write one array over all steps for each quantity; NaN in steps that did not measure it."""
         names = dict.fromkeys(name for row in self._trace for name in row)
-        columns = {
+        columns: dict[str, Any] = {
             name: np.array([row.get(name, math.nan) for row in self._trace], np.float32) for name in names
         }
         write_filled(path, lambda buffer: np.savez_compressed(buffer, **columns))
