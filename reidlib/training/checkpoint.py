@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from reidlib.training.dynamic import Balance
 
 if TYPE_CHECKING:
     from reidlib.data.samplers import Feeds
-    from reidlib.training.loop import Meter
 
 
 class TrainingState(NamedTuple):
@@ -26,7 +25,7 @@ class TrainingState(NamedTuple):
     model: nn.Module
     optimiser: torch.optim.Optimizer
     feeds: Feeds
-    meter: Meter
+    meter: Any  # ``loop.Meter``, whose module imports this one
     generator: torch.Generator  # of the augmentation, the same in every process
 
 

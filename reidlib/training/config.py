@@ -60,8 +60,7 @@ class Recipe:
     """Length, batches, optimiser (SGD), learning rate schedule and augmentation of a training.
 
     Attributes:
-        epochs: Passes over the training images. Either this or ``steps`` is given.
-        steps: Mini-batches, for papers that state iterations.
+        epochs, steps: Length in passes over the training images or in mini-batches; exactly one is given.
         batch_size: Images per step, of all processes together. JLML's 32; the default rate fits it.
         images_per_identity: K of the P×K batches that triplets need; 0 for random batches only.
         learning_rate: Highest learning rate of the schedule.
@@ -166,8 +165,7 @@ class JLMLConfiguration(_Model):
         parts: Stripes of the local branch; 4 are head and shoulders, upper body, upper legs, lower legs.
         multi_loss: Whether each branch has its own classifier; False is the paper's UniLoss.
         shared_stem: Whether both branches share the low-level layers.
-        trunk: Layers of the branches.
-        weights: "imagenet" to start from torchvision's weights; None for random ones.
+        trunk, weights: Layers of the branches, and "imagenet" for torchvision's weights or None for random.
         width: Factor on the number of all channels, for small machines.
         feature_size: Length D of each branch's feature.
         feature_norm: Whether batch norm follows the feature layers; the paper's choice is unknown.
@@ -213,8 +211,7 @@ class PyramidConfiguration(_Model):
     Attributes:
         stripes: Horizontal stripes of the feature map.
         levels: Numbers of stripes that a part covers; None for 1 up to all stripes.
-        trunk: Layers before the parts.
-        weights: "imagenet" to start from torchvision's weights; None for random ones.
+        trunk, weights: Layers before the parts, and "imagenet" for torchvision's weights or None for random.
         width: Factor on resnet39's number of channels, for small machines.
         embedding_size: Length of each part's embedding.
         dropout: Share of units dropped before each part's classifier.
@@ -294,8 +291,7 @@ class RunConfiguration:
         model: Network and objective.
         recipe: Length, optimiser and augmentation of the training.
         input_size: Height and width of the network's input, in pixels.
-        benchmark: ``Benchmark.specification``: the benchmark's name and options.
-        data: ``Benchmark.fingerprint`` of the files' names, ids and sizes.
+        benchmark, data: ``Benchmark.specification`` (name, options) and ``fingerprint`` (of names, ids, sizes).
         seed: Seed of the initial weights, the order of images and the augmentation.
         start: Hash of the configuration of the run whose weights, except the classifiers', are the initial
             weights; empty for a new network.

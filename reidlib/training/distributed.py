@@ -114,13 +114,13 @@ def broadcast_from_first(message: Any = None) -> Any:
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """Let the first process run the block before the others enter it."""
-    if world().rank > 0:
+    if world().rank == 0:
+        with raise_on_all_processes():
+            yield
+        broadcast_from_first()
+    else:
         broadcast_from_first()
         yield
-        return
-    with raise_on_all_processes():
-        yield
-    broadcast_from_first()
 
 
 def all_gather_list(value: Tensor) -> list[Tensor]:

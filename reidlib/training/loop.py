@@ -61,8 +61,7 @@ def train(
         model: The network with its initial weights.
         objective: Function of model, output of its forward, labels and balance; returns the terms to minimise
             and the balance for the next step.
-        images: N training images.
-        labels_n: Their classes, (N,), int64 from 0 to K - 1.
+        images, labels_n: N training images, and their classes, (N,), int64 from 0 to K - 1.
         recipe: Length, batches, optimiser and augmentation.
         folder: The run's folder.
         seed: Seed of the order of images, the augmentation and dropout.

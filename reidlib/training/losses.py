@@ -111,13 +111,10 @@ def batch_hard_triplet(
 
 
 def group_sparsity(weight_dc: Tensor) -> Tensor:
-    """Compute the ℓ2,1 norm (group LASSO) of a feature layer: the sum of its columns' ℓ2 norms.
+    """Compute the ℓ2,1 norm (group LASSO) of a feature layer: the sum of its columns' ℓ2 norms, a scalar.
 
     Args:
         weight_dc: Weights of D outputs and C input units, (D, C). A column of zeros switches a unit off.
-
-    Returns:
-        The norm, a float32 scalar.
 
     Source: JLML, section 3, selective feature learning of the global branch.
     """
@@ -126,7 +123,7 @@ def group_sparsity(weight_dc: Tensor) -> Tensor:
 
 
 def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "output") -> Tensor:
-    """Compute the ℓ1,2 norm (exclusive group LASSO): squared ℓ1 norms, summed over units and stripes.
+    """Compute the ℓ1,2 norm (exclusive group LASSO): the sum of the groups' squared ℓ1 norms, a scalar.
 
     The square makes the weights inside a group compete: each group keeps a few and none is switched off.
 
@@ -135,9 +132,6 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
         over: The unit whose weights form a group: "output" (those from one stripe's C inputs) or "input"
             (those to its stripe's outputs). We assume "output": the paper's groups are the stripes inside one
             weight vector, and only a vector over input units holds several stripes.
-
-    Returns:
-        The norm, a float32 scalar.
 
     Source: JLML, section 3, selective feature learning of the local branch; the norm as in Kong et al.,
     "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.
