@@ -291,7 +291,7 @@ class RunConfiguration:
         model: Network and objective.
         recipe: Length, optimiser and augmentation of the training.
         input_size: Height and width of the network's input, in pixels.
-        benchmark, data: ``Benchmark.specification`` (name, options) and ``fingerprint`` (of names, ids, sizes).
+        benchmark, data: ``Benchmark.specification`` (name and options) and ``Benchmark.fingerprint``.
         seed: Seed of the initial weights, the order of images and the augmentation.
         start: Hash of the configuration of the run whose weights, except the classifiers', are the initial
             weights; empty for a new network.

@@ -1,4 +1,4 @@
-"""Scores of a run: multi-query against a plain loop, what is kept, and when it has to be found anew."""
+"""Scores of a run: multi-query against a plain loop, stored files, and when they are computed again."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def unit(vector):
 
 
 def naive_multi_query(query, gallery, boxes, how, kind):
-    """The protocol as it is told: box by box, query by query, image by image."""
+    """The protocol by its definition: box by box, query by query, image by image."""
     precisions, penalties, firsts = [], [], []
     for person, camera in zip(query.person_ids, query.camera_ids, strict=True):
         own = [
@@ -82,7 +82,7 @@ def naive_multi_query(query, gallery, boxes, how, kind):
 
 
 def drawn(generator, person_ids, camera_ids):
-    """Features of different lengths, about which the protocol must not care."""
+    """Random features of different lengths, which must not affect the protocol."""
     features = generator.normal(size=(len(person_ids), 6)) + np.array(person_ids)[:, None] % 3
     features *= generator.uniform(0.1, 5, (len(person_ids), 1))
     return Embeddings(
@@ -115,7 +115,7 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
 
 
 @pytest.mark.parametrize("model", [JLML, PYRAMID])
-def test_what_evaluation_keeps(boxed, tmp_path, model):
+def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
     benchmark = load("market1501", boxed)
     run = untrained(benchmark, tmp_path / "runs", model)
     scores = evaluate_run(run, benchmark, execution=QUIET)
@@ -216,7 +216,7 @@ def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):
 
 
 def rewritten(run, **change):
-    """The run's scores with some fields changed, or taken out where the new value is None."""
+    """Change fields of the run's stored scores; None removes a field."""
     scores = {name: value for name, value in {**run.scores, **change}.items() if value is not None}
     (run.folder / "scores.json").write_text(json.dumps(scores))
 
@@ -270,7 +270,7 @@ def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path)
         evaluate_run(run, benchmark, execution=QUIET)
 
 
-def test_other_data_than_the_run_was_trained_on_are_refused(market, tmp_path):
+def test_a_run_on_other_data_is_refused(market, tmp_path):
     run = untrained(load("market1501", market), tmp_path / "runs")
     write_image(market / "query" / "0001_c2s1_001051_00.jpg")
     with pytest.raises(InputError, match="belongs to the data"):

@@ -1,4 +1,4 @@
-"""From a run to features: the same whatever is kept of them."""
+"""Features of a run are the same for every kind of cache."""
 
 import numpy as np
 import pytest

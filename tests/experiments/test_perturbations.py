@@ -1,4 +1,4 @@
-"""Runs under changed test images: one thing changes, and what was found once is found again."""
+"""Runs under perturbed test images: one factor changes, and scores are computed once."""
 
 import json
 import os
@@ -33,7 +33,7 @@ HIDDEN = Perturbation("occlusion_share", 0.8)
 
 @pytest.fixture(scope="module")
 def tiny_home(tmp_path_factory):
-    """A home with the tiny benchmark in it."""
+    """A home folder with the tiny benchmark."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", TINY)
@@ -43,7 +43,7 @@ def tiny_home(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def home(tiny_home, monkeypatch):
-    """Short operations split over busy cores wait for one another, hence one thread."""
+    """One thread, because short operations on several busy cores wait for each other."""
     monkeypatch.setenv("REIDLIB_HOME", str(tiny_home))
     monkeypatch.setitem(SIZES, "tiny", TINY)
     before = torch.get_num_threads()
@@ -73,7 +73,7 @@ def never(*arguments, **options):
 # --- perturbations ------------------------------------------------------------------------------------------
 
 
-def test_each_factor_goes_from_nothing_over_the_default_upward():
+def test_each_factors_values_rise_from_zero_and_include_the_default():
     for factor, values in PERTURBATIONS.items():
         assert len(values) == 4 and values[0] == 0 and list(values) == sorted(set(values))
         assert getattr(Factors(), factor) in values
@@ -112,8 +112,8 @@ def names(split):
 
 
 @pytest.mark.parametrize("perturbation", [FAR, Perturbation("box_scale_error", 0.24), HIDDEN])
-def test_only_the_one_thing_changes(benchmark, perturbation, home):
-    """Same names, order and labels; other pixels, in as many images as the factor has to do with."""
+def test_only_the_perturbed_factor_changes(benchmark, perturbation, home):
+    """Names, order and labels are the same; pixels differ in as many images as the factor affects."""
     query, gallery = open_perturbed(perturbation, "tiny", progress=False)
     folder = query.paths[0].parent.parent
     assert folder == home / "data" / f"synthetic-tiny-{perturbation.factor}-{perturbation.value:g}"
@@ -171,7 +171,7 @@ def test_a_folder_that_lost_an_image_is_refused(tmp_path):
         open_perturbed(HIDDEN, "tiny", folder, progress=False)
 
 
-def test_a_killed_rendering_leaves_nothing_half(tmp_path):
+def test_a_killed_rendering_leaves_no_partial_folder(tmp_path):
     """A real kill -9 of a real process in the middle of its images; the next call renders them all."""
     script = textwrap.dedent("""
         import sys, time
@@ -234,7 +234,7 @@ def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
     assert json.loads(kept[0].read_text()) == scores[FAR]
 
 
-def test_the_changed_images_are_scored_as_a_run_is(benchmark, run, tmp_path):
+def test_perturbed_images_are_scored_as_unperturbed_ones(benchmark, run, tmp_path):
     """The same network on a benchmark of the changed images gives the same scores."""
     under = evaluate_under(run, FAR, benchmark)
     query, gallery = open_perturbed(FAR, "tiny", progress=False)
@@ -265,7 +265,7 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
     assert not (tmp_path / "empty").exists()
 
 
-def test_without_weights_what_is_missing_is_refused(benchmark, run):
+def test_missing_scores_of_a_run_without_weights_are_refused(benchmark, run):
     (run.folder / "weights.pt").unlink()
     for perturbation in (DEFAULT, HIDDEN):
         with pytest.raises(InputError, match="needs the run's weights"):
@@ -284,7 +284,7 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
     assert under["data"] == benchmark.fingerprint
 
 
-def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
+def test_the_default_is_evaluated_if_the_run_was_not(benchmark, run):
     under = evaluate_under(run, DEFAULT, benchmark)
     assert evaluation.is_current(run, benchmark)
     assert under == stored_scores(run, DEFAULT)
@@ -300,7 +300,7 @@ def test_a_network_is_loaded_once_for_several_perturbations(benchmark, run, monk
     assert loaded == [1]
 
 
-def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
+def test_scores_before_a_failure_are_kept(benchmark, run, monkeypatch):
     real = perturbations.open_perturbed
 
     def failing(perturbation, *arguments, **options):
@@ -325,7 +325,7 @@ def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
         {"condition": {"factor": "box_jitter", "value": 0.12}},
     ],
 )
-def test_scores_of_something_else_are_not_found(benchmark, run, change):
+def test_scores_of_another_perturbation_or_run_are_not_used(benchmark, run, change):
     scores = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(json.dumps({**scores, **change}))
@@ -334,13 +334,13 @@ def test_scores_of_something_else_are_not_found(benchmark, run, change):
     assert json.loads(path.read_text()) == scores
 
 
-def test_scores_of_a_former_renderer_are_not_found(benchmark, run, monkeypatch):
+def test_scores_of_a_former_renderer_are_not_used(benchmark, run, monkeypatch):
     evaluate_under(run, FAR, benchmark)
     monkeypatch.setattr(synthetic, "_FORMAT", synthetic._FORMAT + 1)
     assert stored_scores(run, FAR) is None
 
 
-def test_a_damaged_file_is_made_again(benchmark, run):
+def test_a_damaged_file_of_scores_is_written_again(benchmark, run):
     whole = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(path.read_text()[:100])

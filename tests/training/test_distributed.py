@@ -1,6 +1,6 @@
-"""Two processes train as one: same losses, same weights, also over a Ctrl-C and a kill in between.
+"""Two processes train like one: same losses and weights, also after Ctrl-C and a kill.
 
-Run by ``torchrun``, this file is the training that the tests start.
+The tests start this file with ``torchrun``; it then runs a training.
 """
 
 import json
@@ -108,7 +108,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["jlml", "pyramid", "official"])
 def test_two_processes_train_as_one(name, tmp_path):
-    """Equal to rounding: the sums of two halves differ from the sum of the whole in their last digits."""
+    """Equal up to rounding: the sums of two halves differ from the whole sum in the last digits."""
     one, two = tmp_path / "one", tmp_path / "two"
     processes = start(name, one, processes=1), start(name, two)
     for process in processes:

@@ -1,4 +1,4 @@
-"""Dynamic balancing: hand-worked steps of every mode, and the released arithmetic replayed beside ours."""
+"""Dynamic balancing: steps of every mode worked by hand, and a comparison with the released arithmetic."""
 
 import math
 
@@ -16,7 +16,7 @@ losses = st.floats(0, 1e3)
 
 
 def focal(before, after):
-    """By the formula, where the average fell."""
+    """The focal weight by the formula, for an average that fell."""
     return (1 - after / before) ** 2 * -math.log(after / before)
 
 
@@ -74,7 +74,7 @@ def test_the_gate_equals_the_released_arithmetic_over_a_whole_training():
     assert 0.3 < np.mean(gates) < 0.6  # facts: noise alone closes it in somewhat more than half of the steps
 
 
-def test_the_gate_where_the_released_code_divides_by_zero():
+def test_the_gate_if_the_released_code_divides_by_zero():
     state = Balance()
     for triplet in (0.0, 0.0, 1.0, 0.0):
         weights, state = balance_losses(state, 5.0, triplet, OFFICIAL)
@@ -134,7 +134,7 @@ def test_on_a_random_batch_only_identity_is_minimised_and_the_triplet_waits():
     assert not after.balanced
 
 
-def test_where_identity_does_not_fall_both_losses_weigh_the_same():
+def test_if_identity_does_not_fall_both_losses_weigh_the_same():
     assert balance_losses(before_step(), 12.0, 6.0, PAPER)[0] == Weights(1.0, 1.0)
     assert balance_losses(before_step(), 12.0, 3.0, PAPER)[0] == Weights(1.0, 1.0)
     assert balance_losses(before_step(), 6.0, 6.0, PAPER)[0] == Weights(1.0, 0.0)
@@ -148,7 +148,7 @@ def test_off_is_the_sum_and_decides_nothing():
     steps=st.lists(st.tuples(losses, losses), min_size=1, max_size=40),
     mode=st.sampled_from([PAPER, OFFICIAL, LITERAL]),
 )
-def test_nothing_but_finite_numbers_comes_out(steps, mode):
+def test_results_are_finite(steps, mode):
     state = Balance()
     for identity, triplet in steps:
         weights, state = balance_losses(state, identity, triplet if state.balanced else None, mode)
@@ -157,8 +157,8 @@ def test_nothing_but_finite_numbers_comes_out(steps, mode):
         assert weights.triplet <= 1 or mode is LITERAL
 
 
-def test_the_state_is_all_that_matters():
-    """Stopped anywhere and taken up from the checkpoint's plain numbers, it goes on the same."""
+def test_resuming_from_the_state_gives_the_same_results():
+    """A training that stops at any step and resumes from the checkpoint's numbers gives the same results."""
     generator = np.random.default_rng(1)
     pairs = generator.uniform(1, 3, (50, 2)).tolist()
 
