@@ -27,7 +27,7 @@ def crowded(market):
     folder = market / "distractors_500k" / "images"
     folder.mkdir(parents=True)
     for index in range(20):
-        # As in the archive, and with a name that says nothing: both are nobody.
+        # As in the archive, and with an arbitrary name: both are of no identity.
         name = f"0000_c{1 + index % 6}s1_{index:06d}_00.jpg" if index % 2 else f"{index:06d}.JPG"
         write_image(folder / name, seed=3000 + index)
     (folder / "Thumbs.db").write_bytes(b"not an image")

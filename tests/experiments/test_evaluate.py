@@ -67,9 +67,9 @@ def naive_multi_query(query, gallery, boxes, how, kind):
         if not ranks:
             continue
         total = 0
-        for found, rank in enumerate(ranks, 1):
-            before = 1 if rank == 1 else (found - 1) / (rank - 1)
-            total += found / rank if kind == "step" else (found / rank + before) / 2
+        for num_matches, rank in enumerate(ranks, 1):
+            before = 1 if rank == 1 else (num_matches - 1) / (rank - 1)
+            total += num_matches / rank if kind == "step" else (num_matches / rank + before) / 2
         precisions.append(total / len(ranks))
         penalties.append(len(ranks) / ranks[-1])
         firsts.append(ranks[0])
@@ -100,18 +100,18 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
     scores = multi_query_scores(query, gallery, boxes)
     assert torch.equal(gallery.features, features)
     kinds = {"step", "trapezoid"}
-    assert {how: set(found) for how, found in scores.items()} == {"mean": kinds, "max": kinds}
+    assert {how: set(actual) for how, actual in scores.items()} == {"mean": kinds, "max": kinds}
     for how, kinds in scores.items():
-        for kind, found in kinds.items():
+        for kind, actual in kinds.items():
             expected = naive_multi_query(query, gallery, boxes, how, kind)
-            assert found.keys() == expected.keys()
-            assert found["cmc"] == pytest.approx(expected["cmc"])
+            assert actual.keys() == expected.keys()
+            assert actual["cmc"] == pytest.approx(expected["cmc"])
             for name in ("mean_average_precision", "mean_inp", "num_valid_queries"):
-                assert found[name] == pytest.approx(expected[name])
+                assert actual[name] == pytest.approx(expected[name])
     assert scores["mean"] != scores["max"]
 
 
-# --- what is kept -------------------------------------------------------------------------------------------
+# --- stored scores ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", [JLML, PYRAMID])
@@ -130,7 +130,7 @@ def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
     }
     network = TrainedNetwork(run, QUIET)
     assert scores["branches"].keys() == network.model.branches.keys()
-    # Each branch once more by hand, from features that are found in another way.
+    # Each branch again by hand, from features that are computed in another way.
     query, gallery, boxes = (
         network.embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, benchmark.boxes)
@@ -145,13 +145,13 @@ def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
             assert branch["multi_query"][how]["step"]["mean_average_precision"] == pytest.approx(
                 expected["mean_average_precision"]
             )
-    shown = _score_table(scores)
+    table = _score_table(scores)
     for how in ("mean", "max"):
         kinds = scores["branches"]["full"]["multi_query"][how]
         assert (
             f"multi-query ({how} of its boxes): R1 {100 * kinds['step']['cmc']['1']:.1f}, "
             f"mAP {100 * kinds['trapezoid']['mean_average_precision']:.1f} (trapezoid)"
-        ) in shown
+        ) in table
     assert set(evaluation.ranked_lists_of(run)) == {
         "query_indices",
         "gallery_indices",
@@ -212,7 +212,7 @@ def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):
     assert run.scores == scores
 
 
-# --- when scores are found anew -----------------------------------------------------------------------------
+# --- when scores are computed again -------------------------------------------------------------------------
 
 
 def rewritten(run, **change):
@@ -232,7 +232,7 @@ def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
     assert not is_current(run, benchmark) and has_usable_scores(run)
     rewritten(run, **scores)
     rewritten(run, data="0" * 16)
-    assert not is_current(run, benchmark) and not has_usable_scores(run)  # scores of other data are nobody's
+    assert not is_current(run, benchmark) and not has_usable_scores(run)  # scores of other data
     rewritten(run, **scores)
     short = {kind: {**scores["branches"]["full"][kind], "cmc": None} for kind in ("step", "trapezoid")}
     del short["trapezoid"]["average_precision"]

@@ -205,8 +205,8 @@ def test_a_changed_image_is_embedded_again(split, tmp_path, decoded):
     file = tmp_path / "f.npy"
     before = np.array(to_disk(split, file))
     write_image(split.paths[9], SIZE, seed=77)
-    after = to_disk(split, file)
-    assert [row for row in range(23) if not np.array_equal(before[row], after[row])] == [9]
+    features_after = to_disk(split, file)
+    assert [row for row in range(23) if not np.array_equal(before[row], features_after[row])] == [9]
 
 
 def test_all_unreadable_images_are_named_and_finished_features_are_kept(split, tmp_path, decoded):
@@ -262,15 +262,15 @@ def test_no_images_and_an_unwritable_folder_are_refused(split, tmp_path):
 
 
 def test_two_processes_compute_features_once(split, tmp_path, decoded):
-    file, found = tmp_path / "f.npy", []
-    threads = [threading.Thread(target=lambda: found.append(to_disk(split, file))) for _ in range(3)]
+    file, results = tmp_path / "f.npy", []
+    threads = [threading.Thread(target=lambda: results.append(to_disk(split, file))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert len(decoded) == 23
-    assert len(found) == 3
-    assert all(np.array_equal(one, found[0]) for one in found)
+    assert len(results) == 3
+    assert all(np.array_equal(features_nd, results[0]) for features_nd in results)
 
 
 def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):

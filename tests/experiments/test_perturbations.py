@@ -221,17 +221,21 @@ def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
         assert under["branches"].keys() == branches
         for branch in under["branches"].values():
             assert branch.keys() == {"step", "trapezoid"}
-            for kept in branch.values():
-                assert kept.keys() == own["branches"]["full"]["step"].keys()
-                assert list(kept["cmc"]) == ["1", "5", "10", "20"]
-                assert len(kept["average_precision"]) == len(kept["first_match_rank"]) == len(benchmark.query)
+            for record in branch.values():
+                assert record.keys() == own["branches"]["full"]["step"].keys()
+                assert list(record["cmc"]) == ["1", "5", "10", "20"]
+                assert (
+                    len(record["average_precision"])
+                    == len(record["first_match_rank"])
+                    == len(benchmark.query)
+                )
     full = own["branches"]["full"]["step"]
     assert scores[DEFAULT]["branches"]["full"]["step"]["average_precision"] == full["average_precision"]
     assert scores[FAR]["branches"]["full"]["step"]["average_precision"] != full["average_precision"]
     assert len({under["data"] for under in scores.values()}) == 3
-    kept = sorted((run.folder / "conditions").iterdir())
-    assert [path.name for path in kept] == ["box_jitter-0.24.json", "occlusion_share-0.8.json"]
-    assert json.loads(kept[0].read_text()) == scores[FAR]
+    stored = sorted((run.folder / "conditions").iterdir())
+    assert [path.name for path in stored] == ["box_jitter-0.24.json", "occlusion_share-0.8.json"]
+    assert json.loads(stored[0].read_text()) == scores[FAR]
 
 
 def test_perturbed_images_are_scored_as_unperturbed_ones(benchmark, run, tmp_path):
@@ -278,7 +282,7 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
     del scores["format"], scores["query_person_ids"]
     (run.folder / "scores.json").write_text(json.dumps(scores))
     (run.folder / "weights.pt").unlink()
-    assert stored_scores(run, DEFAULT) is None  # whose persons these are is known from the data alone
+    assert stored_scores(run, DEFAULT) is None  # only the data tell the persons of these scores
     under = evaluate_under(run, DEFAULT, benchmark)
     assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
     assert under["data"] == benchmark.fingerprint

@@ -56,7 +56,7 @@ def test_a_run_for_each_seed(trained):
     assert re.match(
         rf"\d runs, trained in \d+ s together on {re.escape(QUIET.describe())}\.$", result.summary()
     )
-    assert all(one["seconds"] > 0 for one in result.records())
+    assert all(record["seconds"] > 0 for record in result.records())
     assert result.records()[1].keys() >= {"experiment", "seed", "run", "device", "commit", "seconds"}
 
 
@@ -85,10 +85,8 @@ def test_one_failure_does_not_affect_the_others(smoke, trained, tmp_path, monkey
 
     monkeypatch.setattr(experiments, "obtain", diverging)
     result = gather(folder, ("jlml-2", "jlml"))
-    assert (
-        str(result.missing[0])
-        == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
-    )
+    reason = "FloatingPointError: identity_global is not finite in step 7"
+    assert str(result.missing[0]) == f"jlml-2, seed 0: {reason}"
     assert len(result.missing) == 1
     assert ExperimentScores(result).of(Cell("jlml"))[0] is not None
     assert ExperimentScores(result).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
@@ -164,7 +162,7 @@ def test_scores_of_an_older_version_are_renewed_if_the_run_has_weights(smoke, tr
     result = gather(carried, seeds=2)
     assert result.missing == ()
     assert result.runs["jlml"][0].scores == original.runs["jlml"][0].scores
-    assert "formerly" in result.runs["jlml"][1].scores  # nothing to renew them with: the best there is
+    assert "formerly" in result.runs["jlml"][1].scores  # without weights they cannot be renewed
 
 
 def test_damaged_scores_are_computed_again(trained, tmp_path):
@@ -247,7 +245,7 @@ def test_bad_input_is_named(smoke, tmp_path, names, keywords, words):
         gather(tmp_path, names, **keywords)
 
 
-# --- what is chosen -----------------------------------------------------------------------------------------
+# --- setups -------------------------------------------------------------------------------------------------
 
 
 def test_a_setup_reads_nothing_and_loads_no_torch():
@@ -300,6 +298,6 @@ def test_the_benchmark_is_opened_once_and_not_pickled(smoke):
     assert setup.data is setup.data
     carried = pickle.dumps(setup)
     assert len(carried) < 5000
-    there = pickle.loads(carried)
-    assert there == setup and "data" not in vars(there)
-    assert there.data.fingerprint == smoke.fingerprint
+    copy = pickle.loads(carried)
+    assert copy == setup and "data" not in vars(copy)
+    assert copy.data.fingerprint == smoke.fingerprint

@@ -54,8 +54,8 @@ def test_a_network_has_no_keyword_that_its_configuration_lacks(settings, monkeyp
     built, name = {}, type(settings).__name__.removesuffix("Configuration")
     network = getattr(models, name)
 
-    def building(num_classes, **given):
-        built.update(given, num_classes=num_classes)
+    def building(num_classes, **keywords):
+        built.update(keywords, num_classes=num_classes)
 
     building.__signature__ = inspect.signature(network)
     monkeypatch.setattr(models, name, building, raising=False)

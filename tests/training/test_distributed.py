@@ -120,9 +120,9 @@ def test_two_processes_train_as_one(name, tmp_path):
         names = [name for name in row if not name.startswith("weight_")]
         assert [row[name] for name in names] == pytest.approx([expected[name] for name in names], rel=2e-4)
     start_weights = MODELS[name].build(6, seed=0).state_dict()
-    found, expected = weights(two), weights(one)
-    assert found.keys() == expected.keys() == start_weights.keys()
-    for key, tensor in found.items():
+    actual, expected = weights(two), weights(one)
+    assert actual.keys() == expected.keys() == start_weights.keys()
+    for key, tensor in actual.items():
         moved = (expected[key] - start_weights[key]).abs().max()
         assert moved > 0, key
         assert (tensor - expected[key]).abs().max() <= 0.015 * moved + 1e-8, key
@@ -163,8 +163,8 @@ def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
     finished(whole)
     finished(start("dropout", halves))
     assert history(halves) == history(tmp_path / "whole")
-    found, expected = weights(halves), weights(tmp_path / "whole")
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+    actual, expected = weights(halves), weights(tmp_path / "whole")
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in actual.items())
 
 
 if __name__ == "__main__":

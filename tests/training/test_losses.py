@@ -65,7 +65,7 @@ def test_triplet_loss_of_each_part(labels, normalise):
 
 
 def test_triplet_loss_by_hand():
-    """Points on a line: 0 and 3 are one person, 4 and 5 another; a third person's only image is a negative."""
+    """Points on a line: 0 and 3 are one person, 4 and 5 another, 9 a third, who is only a negative."""
     embeddings = torch.tensor([0.0, 3.0, 4.0, 5.0, 9.0]).view(5, 1, 1)
     labels = torch.tensor([0, 0, 1, 1, 2])
     # Farthest own and nearest other of each anchor: 3-4, 3-1, 1-1, 1-2 (and none for the last).

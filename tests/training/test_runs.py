@@ -98,9 +98,9 @@ def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
 
 
 def test_a_run_copied_without_weights_is_used(tmp_path):
-    there = find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path / "there")
-    (there.folder / "weights.pt").unlink()
-    shutil.copytree(there.folder, tmp_path / "here" / there.folder.name)
+    original = find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path / "there")
+    (original.folder / "weights.pt").unlink()
+    shutil.copytree(original.folder, tmp_path / "here" / original.folder.name)
     here = find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path / "here")
     assert here.history == [{"epoch": 1}]
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
@@ -157,10 +157,10 @@ def configuration(**changes) -> RunConfiguration:
 
 
 def test_a_configuration_survives_its_file():
-    wanted = configuration()
-    content = json.loads(json.dumps(wanted.to_json()))
-    assert content == wanted.to_json()
-    assert RunConfiguration.from_json(content) == wanted
+    expected = configuration()
+    content = json.loads(json.dumps(expected.to_json()))
+    assert content == expected.to_json()
+    assert RunConfiguration.from_json(content) == expected
 
 
 @pytest.mark.parametrize(
