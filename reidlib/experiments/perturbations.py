@@ -93,7 +93,7 @@ def _folder(perturbation: Perturbation, size: str) -> Path:
 
 
 def stored_scores(run: Run, perturbation: Perturbation) -> dict | None:
-    """Return a run's stored scores under a perturbation, or None if there are none that are valid."""
+    """Return a run's stored scores under a perturbation, or None without valid ones."""
     # Needs neither weights nor images. Scores are invalid if the images would be rendered differently today,
     # if they belong to another training, or if the file is damaged.
     if run.configuration["benchmark"] != "synthetic":

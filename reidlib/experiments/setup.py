@@ -235,12 +235,12 @@ class Setup:
             InputError: If the name is unknown, or the run is missing and ``may_train`` is False.
             FloatingPointError: If a loss becomes infinite or NaN.
         """
-        from reidlib.experiments.obtain import link, obtain
+        from reidlib.experiments.obtain import Link, link, obtain
 
-        training = link(experiment, self.profile, self.data, seed=seed)
+        name, configuration, benchmark = link(experiment, self.profile, self.data, seed=seed)
         if model is not None:
-            training = training._replace(wanted=replace(training.wanted, model=model))
-        return obtain([training], report=report, **self.obtaining)
+            configuration = replace(configuration, model=model)
+        return obtain([Link(name, configuration, benchmark)], report=report, **self.obtaining)
 
     def gather(
         self,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TrainingState(NamedTuple):
-    """The objects whose state a checkpoint holds; a recipe must equal that of the checkpoint."""
+    """The objects whose state a checkpoint holds, and the recipe, which must equal the checkpoint's."""
 
     recipe: Recipe
     model: nn.Module

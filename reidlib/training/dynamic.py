@@ -117,7 +117,7 @@ def balance_losses(
 
 
 # The ratio decides the next step's losses and sampler. A step on a random batch keeps the triplet's average
-# and focal weight (we assume: the few pairs in such a batch are there by chance). The identity average runs
+# and focal weight (we assume: such a batch holds its few pairs by chance). The identity average runs
 # over both kinds of batches, as in the formula. If balanced batches are harder, it rises after a switch to
 # them, which keeps the gate open for some steps.
 def _balance_paper(

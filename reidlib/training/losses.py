@@ -77,8 +77,8 @@ def batch_hard_triplet(
     per part with margin 1.4 in the official code of Zheng et al., CVPR 2019.
     """
     if len(embeddings_bpd) != len(labels_b):
-        counts = f"{len(embeddings_bpd)} images, {len(labels_b)} labels"
-        raise InputError("every image of a batch has a label", counts, "pass one label for each image")
+        value = f"{len(embeddings_bpd)} images, {len(labels_b)} labels"
+        raise InputError("every image of a batch has a label", value, "pass one label for each image")
     if labels_b.device.type == "cpu":
         identities, counts = labels_b.unique(return_counts=True)
         if len(identities) < 2 or counts.max() < 2:
