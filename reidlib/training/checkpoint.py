@@ -94,11 +94,9 @@ def restore_checkpoint(
             raise ValueError("one of them balances its losses")
         return content["step"], None if balance is None else Balance(**content["balance"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise InputError(
-            "a checkpoint belongs to the model and recipe that it resumes",
-            f"{path}: {str(error).splitlines()[0][:120]}",
-            mend,
-        ) from error
+        value = f"{path}: {str(error).splitlines()[0][:120]}"
+        rule = "a checkpoint belongs to the model and recipe that it resumes"
+        raise InputError(rule, value, mend) from error
 
 
 def save_tensors(path: Path, content: dict) -> None:
@@ -112,8 +110,6 @@ def load_tensors(path: Path, mend: str) -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage as one of many types
-        raise InputError(
-            "a checkpoint is readable by torch.load(weights_only=True)",
-            f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}",
-            mend,
-        ) from error
+        value = f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}"
+        rule = "a checkpoint is readable by torch.load(weights_only=True)"
+        raise InputError(rule, value, mend) from error

@@ -170,11 +170,8 @@ def _check(state: Balance, identity: float, triplet: float | None, settings: Bal
     state_values = {f"the state's {name}": getattr(state, name) for name in Balance._fields[:4]}
     for name, number in {"identity": identity, "triplet": triplet, **state_values}.items():
         if number is not None and not (math.isfinite(number) and number >= 0):
-            raise InputError(
-                "losses that are balanced are finite and not negative",
-                f"{name} = {number}",
-                "lower the learning rate, or look at that batch",
-            )
+            mend = "lower the learning rate, or look at that batch"
+            raise InputError("balanced losses are finite and not negative", f"{name} = {number}", mend)
     if (triplet is None) == state.balanced or (triplet is None and settings.mode != "paper"):
         raise InputError(
             "a triplet loss is measured on identity-balanced batches only",

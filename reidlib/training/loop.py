@@ -164,9 +164,7 @@ def train(
                 meter.fetch()
                 save_checkpoint(checkpoint, state, step, balance)
             if stopping and step < steps:
-                raise KeyboardInterrupt(
-                    f"stopped after step {step} of {steps}; the same command continues from there"
-                )
+                raise KeyboardInterrupt(f"stopped after step {step} of {steps}; the same command continues")
 
     if world.rank == 0:
         meter.save_trace(folder / "steps.npz")

@@ -82,11 +82,9 @@ def batch_hard_triplet(
     if labels_b.device.type == "cpu":
         identities, counts = labels_b.unique(return_counts=True)
         if len(identities) < 2 or counts.max() < 2:
-            raise InputError(
-                "a triplet needs two images of one identity and one of another",
-                f"a batch of {len(labels_b)} images of {len(identities)} identities",
-                "draw P×K batches of at least two identities with at least two images each",
-            )
+            value = f"a batch of {len(labels_b)} images of {len(identities)} identities"
+            mend = "draw P×K batches of at least two identities with at least two images each"
+            raise InputError("a triplet needs two images of one identity and one of another", value, mend)
     embeddings_pbd = embeddings_bpd.transpose(0, 1).float()
     if normalise:
         embeddings_pbd = F.normalize(embeddings_pbd, dim=2)

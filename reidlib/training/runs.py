@@ -59,11 +59,9 @@ class Run:
                 "a run's folder holds config.json", folder, "name a folder that `reidlib train` made"
             )
         if not (folder / _FINISHED).is_file():
-            raise InputError(
-                "a run is evaluated after its training has finished",
-                f"{folder}, which has no {_FINISHED}",
-                "run the same training again: it continues from its checkpoint",
-            )
+            value = f"{folder}, which has no {_FINISHED}"
+            mend = "run the same training again: it continues from its checkpoint"
+            raise InputError("a run is evaluated after its training has finished", value, mend)
         return cls(folder)
 
     @cached_property
@@ -106,14 +104,10 @@ class Run:
         from reidlib.training.checkpoint import load_tensors  # torch takes seconds to import
 
         if not self.has_weights:
-            raise InputError(
-                "this needs the run's weights",
-                f"no weights.pt in {self.folder}",
-                "copy weights.pt from the machine that trained it, or remove the folder to train again",
-            )
-        return load_tensors(
-            self.folder / "weights.pt", "copy it again, or remove the run's folder to train again"
-        )
+            mend = "copy weights.pt from the machine that trained it, or remove the folder to train again"
+            raise InputError("this needs the run's weights", f"no weights.pt in {self.folder}", mend)
+        mend = "copy it again, or remove the run's folder to train again"
+        return load_tensors(self.folder / "weights.pt", mend)
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
@@ -169,11 +163,9 @@ def find_or_train(
             stale.unlink()  # this process holds the lock, so a killed process left the file
         failure = run_folder / _FAILURE
         if since is not None and failure.is_file() and failure.stat().st_mtime > since:
-            raise InputError(
-                "a training that has failed is not tried again at once",
-                f"{run_folder.name}: {failure.read_text().strip()}",
-                "remove the cause and repeat the command",
-            )
+            value = f"{run_folder.name}: {failure.read_text().strip()}"
+            mend = "remove the cause and repeat the command"
+            raise InputError("a training that has failed is not tried again at once", value, mend)
         write_json(run_folder / "config.json", configuration)
         failure.unlink(missing_ok=True)
         try:
@@ -209,9 +201,7 @@ def _checked_run(run_folder: Path, configuration: dict) -> Run:
     if stored != json.loads(json.dumps(configuration)):
         keys = sorted({*stored, *configuration})
         different = ", ".join(key for key in keys if stored.get(key) != configuration.get(key))
-        raise InputError(
-            "a run's folder holds the configuration whose hash is in its name",
-            f"{run_folder}, whose {different} differ",
-            "move the folder away; the run will be trained again",
-        )
+        rule = "a run's folder holds the configuration whose hash is in its name"
+        mend = "move the folder away; the run will be trained again"
+        raise InputError(rule, f"{run_folder}, whose {different} differ", mend)
     return Run(run_folder)
