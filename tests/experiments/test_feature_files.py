@@ -285,7 +285,7 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         from reidlib.experiments import features
         images.DECODED_AT_ONCE = features.DECODED_AT_ONCE = 4
         from pathlib import Path
-        from test_embedding import Tiny, to_disk
+        from test_feature_files import Tiny, to_disk
         from reidlib.data.splits import Split
         model, calls = Tiny(), []
         whole = model.embed
