@@ -122,7 +122,7 @@ def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert done.stderr.count("reidlib: error: the folder of runs can be written") == 1
-    assert "from_first" not in done.stderr
+    assert "broadcast_from_first" not in done.stderr
 
 
 def test_train_and_evaluate(market, tiny, capsys, tmp_path):
@@ -160,7 +160,7 @@ def test_evaluate_refuses_what_is_no_finished_run(market, tiny, capsys, tmp_path
     (folder / "weights.pt").unlink()
     assert "needs the run's weights" in refused(capsys, "evaluate", folder)
     (folder / "run.json").unlink()
-    assert "goes on from its checkpoint" in refused(capsys, "evaluate", folder)
+    assert "continues from its checkpoint" in refused(capsys, "evaluate", folder)
 
 
 def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_path):

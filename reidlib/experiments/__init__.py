@@ -1,8 +1,8 @@
-"""What is trained and tested: from a row of ``EXPERIMENTS`` or a notebook's parameters to runs with scores.
+"""Experiments: from a row of ``EXPERIMENTS`` or a notebook's parameters to runs with scores.
 
-``rows`` what is trained, how large, under what it is tested, as literal rows · ``setup`` from parameters to
-runs · ``obtain`` a run, found or trained · ``features`` from a run to features · ``evaluate`` scores of a run
-· ``perturbations`` scores under changed images
+``rows`` experiments, profiles and perturbations as literal rows · ``setup`` from parameters to runs ·
+``obtain`` a run, loaded or trained · ``features`` from a run to features · ``evaluate`` scores of a run ·
+``perturbations`` scores on perturbed test images
 """
 
 from reidlib.experiments.rows import EXPERIMENTS

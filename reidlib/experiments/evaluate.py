@@ -1,4 +1,4 @@
-"""A trained run's network on test images: scores by branch and ranked lists, kept with the run."""
+"""Scores by branch and ranked lists of a trained run on test images, stored in the run's folder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
-# Of scores.json: change it with anything that is added to the file or computed in another way.
+# Format of scores.json: increase it if the file gets a new entry or an entry is computed in another way.
 FORMAT = 2
-# Ranks of the CMC curve that is kept with a run.
+# Ranks of the stored CMC curve.
 CMC_RANKS = tuple(range(1, 51))
-# And of a row in a table, which is all that is kept of multi-query scores.
+# Ranks of a table's row, and of stored multi-query scores.
 TABLE_RANKS = (1, 5, 10, 20)
-# Ranked lists that are kept with a run, so that figures need no weights: of this many worst, middle and
-# best queries by average precision, this many images.
+# Ranked lists are stored so that figures need no weights: for as many worst, middle and best queries by
+# average precision, as many images.
 LISTED_QUERIES, LISTED_IMAGES = 64, 20
 AVERAGE_PRECISIONS = ("step", "trapezoid")
 
@@ -45,17 +45,12 @@ AVERAGE_PRECISIONS = ("step", "trapezoid")
 def benchmark_of(
     run: Run, data_root: str | Path = "", *, benchmark: str = "", distractors: bool = False
 ) -> Benchmark:
-    """The benchmark that a run was trained on, from ``data_root`` or else from where it lay then.
-
-    benchmark: another one instead, with its options, from ``data_root``. distractors: with half a million
-    more gallery images, where it has them. Raises InputError where the folder is not there, and for a run on
-    several benchmarks together.
-    """
+    """Read a run's benchmark, or another ``benchmark``, from ``data_root`` or the folder of the training."""
     root = data_root or run.information.get("data_root", "")
     specification = run.configuration["benchmark"]
     if benchmark and benchmark != specification:
         if not data_root:
-            rule = "another benchmark than the one that a run was trained on is read from its folder"
+            rule = "a benchmark that a run was not trained on is read from a folder"
             raise InputError(rule, f"{benchmark} and no folder", "name the data folder")
         return load_specified(benchmark, Path(data_root))
     if not (root and Path(root).exists()):
@@ -64,50 +59,59 @@ def benchmark_of(
         )
     if "+" in specification:
         raise InputError(
-            "a run on one benchmark is evaluated again",
-            f"one on {specification} together",
-            "evaluate a run that starts from it",
+            "only a run on one benchmark can be evaluated again",
+            f"a run on {specification} together",
+            "evaluate a run that starts from this run",
         )
     name, options = parse(specification)
     if distractors and name != "market1501":
-        raise InputError("--distractors is for runs on market1501", f"one on {specification}", "leave it out")
+        raise InputError("--distractors is for runs on market1501", f"a run on {specification}", "omit it")
     return load(name, Path(root), **options, **({"distractors": True} if distractors else {}))
 
 
 def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
-    """Scores of a trained run, by branch; also kept as ``scores.json`` and ``rankings.npz``.
+    """Compute the scores of each branch of a trained run and store them in its folder.
 
-    Both definitions of average precision are computed, and where the benchmark has ``boxes`` also
-    multi-query scores, under ``multi_query`` of a branch (see ``multi_query_scores``), and for each of its
-    ``protocols`` what ``evaluate_protocol`` finds, under ``protocols`` and its title. ``rankings.npz``
-    holds ranked lists by the full feature (see ``LISTED_QUERIES``), so that drawing them needs no weights.
-    ``query_person_ids`` stands beside, because intervals draw whole persons.
-    Raises InputError if the run was trained on other data.
+    ``scores.json`` holds for each branch the scores by both definitions of average precision, with
+    ``multi_query`` if the benchmark has boxes (see ``multi_query_scores``), and with ``protocols`` (by title)
+    if it has further protocols. It also holds the queries' identities, because confidence intervals resample
+    whole persons. ``rankings.npz`` holds ranked lists by the full feature.
+
+    Args:
+        run: The run, with its weights.
+        benchmark: The benchmark that it was trained on.
+        execution: Device of the evaluation, and whether progress is shown.
+
+    Returns:
+        The content of ``scores.json``; shares are between 0 and 1.
+
+    Raises:
+        InputError: If the run was trained on other data or has no weights, or images cannot be decoded.
     """
-    network = TrainedNetwork.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     device = network.execution.torch_device
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     boxes = _embed_boxes(network, benchmark, query, gallery)
     branches = {}
     for name, columns in network.model.branches.items():
-        branch_query, branch_gallery = (branch_of(side, columns, device) for side in (query, gallery))
+        branch_query, branch_gallery = (select_branch(side, columns, device) for side in (query, gallery))
         branches[name] = score_record(branch_query, branch_gallery, CMC_RANKS)
         if boxes is not None:
-            branch_boxes = branch_of(boxes, columns, device)
+            branch_boxes = select_branch(boxes, columns, device)
             branches[name]["multi_query"] = multi_query_scores(branch_query, branch_gallery, branch_boxes)
         if benchmark.protocols:
             branches[name]["protocols"] = {
                 title: evaluate_protocol(branch_query, branch_gallery, protocol, ranks=TABLE_RANKS).to_dict()
                 for title, protocol in benchmark.protocols.items()
             }
-    listed = _listed_queries(branches["full"]["step"]["average_precision"])
-    lists = ranked_list(listed, query, gallery, top=LISTED_IMAGES)
-    write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, listed, lists))
+    query_indices = _select_queries(branches["full"]["step"]["average_precision"])
+    lists = ranked_list(query_indices.tolist(), query, gallery, top=LISTED_IMAGES)
+    write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists))
     scores = {
         "format": FORMAT,
         "benchmark": benchmark.specification,
         "data": benchmark.fingerprint,
-        "protocols": _written_protocols(benchmark),
+        "protocols": _protocols_to_json(benchmark),
         "num_boxes": None if benchmark.boxes is None else len(benchmark.boxes),
         "query_person_ids": benchmark.query.person_ids.tolist(),
         "branches": branches,
@@ -117,48 +121,37 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
 
 
 def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings) -> dict:
-    """Scores with each query's feature pooled over ``boxes`` of its person in its camera.
-
-    "mean" and "max" (over the boxes, of each element), each with "step" and "trapezoid", with what a table
-    shows: ``cmc`` at ``TABLE_RANKS``, ``mean_average_precision``, ``mean_inp``, ``num_valid_queries``.
-
-    The pooled features have unit length, so the gallery's are brought to it as well, as the baseline of
-    Market-1501 normalises every feature: a Euclidean distance between lengths that differ (a
-    concatenation of two unit vectors, an embedding that was never normalised) would not be the protocol's.
-    """
-    gallery = replace(gallery, features=normalize(gallery.features))
-    found = {}
+    """Return scores of queries pooled over ``boxes`` of their person and camera, by "mean" and by "max"."""
+    # Pooled features have unit length, so the gallery's get unit length too, as in Market-1501's baseline,
+    # which normalises every feature. Distances between features of different lengths (a concatenation of two
+    # unit vectors, an unnormalised embedding) would not follow the protocol.
+    gallery = replace(gallery, features=normalize(torch.as_tensor(gallery.features)))
+    scores_by_pooling = {}
     for how in ("mean", "max"):
         pooled = pool_multi_query(query, boxes, how=how)
-        found[how] = score_record(pooled, gallery, TABLE_RANKS)
-        for scores in found[how].values():
-            for name in ("num_queries", "average_precision", "first_match_rank"):
+        scores_by_pooling[how] = score_record(pooled, gallery, TABLE_RANKS)
+        for scores in scores_by_pooling[how].values():
+            for name in ("num_queries", "average_precision", "first_match_rank"):  # not shown in tables
                 del scores[name]
-    return found
+    return scores_by_pooling
 
 
-def evaluate_with_distractors(
-    run: Run, benchmark: Benchmark, *, execution: Execution | None = None
-) -> dict[str, dict]:
-    """Scores of the full feature with ``distractors`` in the gallery, kept as ``distractors.json``.
-
-    "step" and "trapezoid", each as in ``scores.json`` with the ``cmc`` at ``TABLE_RANKS``, and the numbers of
-    images. Gallery and distractors pass through memory a few hundred images at a time; their features lie in
-    one file under ``files.feature_cache()`` (4·D bytes an image, 2 GB for half a million of JLML's), from
-    which they are ranked block by block. An interrupted call goes on from there; the file may be removed
-    afterwards. Raises InputError for a benchmark read without distractors and a run of other data.
-    """
+def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
+    """Return the full feature's scores with distractors in the gallery, stored as ``distractors.json``."""
+    # Images take memory for a few hundred at a time. The features are written to ``files.feature_cache()``
+    # (4·D bytes per image, 2 GB for half a million of JLML's), continued there after an interruption, and
+    # ranked block by block. The file may be removed afterwards.
     if benchmark.distractors is None:
         raise InputError(
             "scores with distractors need the benchmark's distractors",
             f"{benchmark.specification} without",
             "read it with distractors=True",
         )
-    network = TrainedNetwork.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     query = network.embed(benchmark.query)
-    together = concatenated((benchmark.gallery, benchmark.distractors))
+    images = concatenated((benchmark.gallery, benchmark.distractors))
     file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
-    gallery = network.embed(together, keep="features", file=file)
+    gallery = network.embed(images, keep="features", file=file)
     scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}
     scores |= score_record(query, gallery, TABLE_RANKS, device=network.execution.torch_device)
     write_json(run.folder / "distractors.json", scores)
@@ -167,88 +160,82 @@ def evaluate_with_distractors(
 
 @dataclass(frozen=True)
 class Way:
-    """A way to score: rank-1, and how many entries a query was compared with (fewest, most)."""
+    """Rank-1 by one protocol."""
 
     name: str
     rank1: float
-    gallery: tuple[int, int]
+    gallery: tuple[int, int]  # least and greatest number of gallery entries of a query
 
 
 def study_protocols(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> list[Way]:
-    """A run's rank-1 by the full feature on one benchmark's test images under each protocol.
-
-    What the protocol alone does to a score: the same features, scored in the ways of the papers' tables.
-    Query and gallery images of known persons are put together, junk and distractors left out, so that each
-    protocol draws from the same images: only what is compared with what changes. Raises InputError for a
-    run without weights or of other data.
-    """
-    network = TrainedNetwork.trained_on(benchmark, run, execution)
+    """Return a run's rank-1 by the full feature under each protocol of the papers' tables."""
+    # The effect of the protocol alone: every protocol draws from the same features, those of all query and
+    # gallery images without junk and distractors.
+    network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
-    known = _some(gallery, gallery.person_ids > 0)
-    everyone = Embeddings(
-        np.concatenate([np.asarray(side.features) for side in (query, known)]),
-        np.concatenate([query.person_ids, known.person_ids]),
-        np.concatenate([query.camera_ids, known.camera_ids]),
+    gallery = _select(gallery, gallery.person_ids > 0)
+    size = (len(gallery), len(gallery))
+    images = Embeddings(
+        np.concatenate([np.asarray(split.features) for split in (query, gallery)]),
+        np.concatenate([query.person_ids, gallery.person_ids]),
+        np.concatenate([query.camera_ids, gallery.camera_ids]),
     )
-    persons = np.unique(everyone.person_ids)
-    half = np.isin(everyone.person_ids, persons[: len(persons) // 2])
-    found = [Way("Market-1501: every image", evaluate(query, known).cmc[1], (len(known), len(known)))]
-    own = np.isin(everyone.person_ids, query.person_ids)
-    pooled = pool_multi_query(query, _some(everyone, own))
-    found.append(Way("the same, multi-query", evaluate(pooled, known).cmc[1], (len(known), len(known))))
-    for name, images, protocol in (
-        ("single-shot, other cameras", everyone, Protocol("single", draws=10)),
-        ("single-shot, all cameras", everyone, Protocol("single", draws=10, across_cameras=False)),
-        ("single-shot, half the persons", _some(everyone, half), Protocol("single", draws=10)),
-        ("multi-shot, other cameras", everyone, Protocol("multi")),
+    persons = np.unique(images.person_ids)
+    half = _select(images, np.isin(images.person_ids, persons[: len(persons) // 2]))
+    pooled = pool_multi_query(query, _select(images, np.isin(images.person_ids, query.person_ids)))
+    results = [
+        Way("Market-1501: every image", evaluate(query, gallery).cmc[1], size),
+        Way("the same, multi-query", evaluate(pooled, gallery).cmc[1], size),
+    ]
+    for name, candidates, protocol in (
+        ("single-shot, other cameras", images, Protocol("single", draws=10)),
+        ("single-shot, all cameras", images, Protocol("single", draws=10, across_cameras=False)),
+        ("single-shot, half the persons", half, Protocol("single", draws=10)),
+        ("multi-shot, other cameras", images, Protocol("multi")),
     ):
-        scores = evaluate_protocol(images, images, protocol)
-        found.append(Way(name, scores.cmc[1], scores.gallery_size))
-    return found
+        scores = evaluate_protocol(candidates, candidates, protocol)
+        results.append(Way(name, scores.cmc[1], scores.gallery_size))
+    return results
 
 
-def _some(images: Embeddings, chosen: np.ndarray) -> Embeddings:
-    return Embeddings(
-        np.asarray(images.features)[chosen], images.person_ids[chosen], images.camera_ids[chosen]
-    )
+def _select(images: Embeddings, mask: np.ndarray) -> Embeddings:
+    return Embeddings(np.asarray(images.features)[mask], images.person_ids[mask], images.camera_ids[mask])
 
 
 def score_record(
     query: Embeddings, gallery: Embeddings, ranks: Sequence[int], *, device: torch.device | None = None
 ) -> dict[str, dict]:
-    """ "step" and "trapezoid": the scores by each definition of average precision, as they are written."""
-    found = evaluate_each(query, gallery, ranks=ranks, device=device)
-    return {kind: scores.to_dict() for kind, scores in found.items()}
+    """Return the scores by both definitions of average precision, "step" and "trapezoid", as JSON types."""
+    scores_by_definition = evaluate_each(query, gallery, ranks=ranks, device=device)
+    return {definition: scores.to_dict() for definition, scores in scores_by_definition.items()}
 
 
 def scored(run: Run, benchmark: Benchmark) -> bool:
-    """Has the run all the scores for this benchmark that it can have, be it without its weights?"""
-    return current(run, benchmark) or (usable(run) and not run.has_weights)
+    """Return whether the run's scores are up to date, or the best available for a run without weights."""
+    return is_current(run, benchmark) or (has_usable_scores(run) and not run.has_weights)
 
 
-def current(run: Run, benchmark: Benchmark) -> bool:
-    """Has the run all the scores that ``evaluate_run`` would find today, for this very benchmark?"""
+def is_current(run: Run, benchmark: Benchmark) -> bool:
+    """Return whether the stored scores are those that ``evaluate_run`` would compute for this benchmark."""
     scores = find_json(run.folder / "scores.json") or {}
     return (
         scores.get("format") == FORMAT
         and scores.get("data") == benchmark.fingerprint
-        # Without boxes here, multi-query scores that another machine had boxes for are not in the way.
-        and scores.get("protocols", {}) == _written_protocols(benchmark)
+        # Multi-query scores may be stored from a machine that has boxes, although this one has none.
+        and scores.get("protocols", {}) == _protocols_to_json(benchmark)
         and (benchmark.boxes is None or scores.get("num_boxes") == len(benchmark.boxes))
-        and usable(run)
+        and has_usable_scores(run)
     )
 
 
-def _written_protocols(benchmark: Benchmark) -> dict:
-    """How protocols stand in a run's scores, so that one that was changed since is found out."""
-    return json.loads(json.dumps({title: asdict(one) for title, one in benchmark.protocols.items()}))
+def _protocols_to_json(benchmark: Benchmark) -> dict:
+    """Return the protocols as JSON types; their entry in ``scores.json`` shows if one has changed."""
+    protocols = {title: asdict(protocol) for title, protocol in benchmark.protocols.items()}
+    return json.loads(json.dumps(protocols))
 
 
-def usable(run: Run) -> bool:
-    """Has the run single-query scores, be they of an older format or without multi-query ones?
-
-    Such a run may lie here without its weights, so that these are the best scores at hand.
-    """
+def has_usable_scores(run: Run) -> bool:
+    """Return whether the run has single-query scores, even in an old format or without multi-query scores."""
     scores = find_json(run.folder / "scores.json") or {}
     branches = scores.get("branches", {})
     same_data = scores.get("data") == run.configuration["data"]
@@ -267,40 +254,39 @@ _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_pr
 
 
 def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
-    """The kept ranked lists, worst average precision first: query_indices (L,) and, of each query's list,
-    gallery_indices, distances and statuses (L, places); see ``ranking.metrics.RankedLists``.
-    """
+    """Return the stored ranked lists and ``query_indices``, in ascending order of average precision."""
     with np.load(run.folder / "rankings.npz") as file:
         return dict(file)
 
 
-def branch_of(embeddings: Embeddings, columns: slice, device: torch.device) -> Embeddings:
-    """One branch's columns of features, on the device."""
-    return replace(embeddings, features=embeddings.features[:, columns].to(device))
+def select_branch(embeddings: Embeddings, columns: slice, device: torch.device) -> Embeddings:
+    """Return embeddings with one branch's columns of the features, on the device."""
+    return replace(embeddings, features=torch.as_tensor(embeddings.features[:, columns]).to(device))
 
 
 def _embed_boxes(
     network: TrainedNetwork, benchmark: Benchmark, query: Embeddings, gallery: Embeddings
 ) -> Embeddings | None:
-    """Features of a benchmark's boxes; those that are query or gallery images are not computed again."""
+    """Return the boxes' features; those of query and gallery images are copied, not computed again."""
     boxes = benchmark.boxes
     if boxes is None:
         return None
     row_of = {path: row for row, path in enumerate((*benchmark.query.paths, *benchmark.gallery.paths))}
-    rows_n = np.array([row_of.get(path, -1) for path in boxes.paths])
+    rows_n = torch.tensor([row_of.get(path, -1) for path in boxes.paths])
     new, in_gallery = rows_n < 0, rows_n >= len(query)
     in_query = ~new & ~in_gallery
     features_nd = torch.empty(len(boxes), query.features.shape[1])
-    features_nd[in_query] = query.features[rows_n[in_query]]
-    features_nd[in_gallery] = gallery.features[rows_n[in_gallery] - len(query)]
+    features_nd[in_query] = torch.as_tensor(query.features)[rows_n[in_query]]
+    features_nd[in_gallery] = torch.as_tensor(gallery.features)[rows_n[in_gallery] - len(query)]
     if new.any():
-        features_nd[new] = network.embed(boxes.select(new), keep="nothing").features
+        embeddings = network.embed(boxes.select(new.numpy()), keep="nothing")
+        features_nd[new] = torch.as_tensor(embeddings.features)
     return Embeddings(features_nd, boxes.person_ids, boxes.camera_ids)
 
 
-def _listed_queries(average_precision: list[float | None]) -> np.ndarray:
-    """Worst, middle and best queries of those that have a match, in ascending order of precision."""
-    precision_q = np.array(average_precision, dtype=float)  # None is not a number
+def _select_queries(average_precision: list[float | None]) -> np.ndarray:
+    """Return the worst, middle and best queries with a match, in ascending order of average precision."""
+    precision_q = np.array(average_precision, dtype=float)  # None becomes NaN
     order = np.argsort(precision_q, kind="stable")[: np.count_nonzero(~np.isnan(precision_q))]
     if len(order) <= 3 * LISTED_QUERIES:
         return order
@@ -309,5 +295,5 @@ def _listed_queries(average_precision: list[float | None]) -> np.ndarray:
 
 
 def _save_lists(path: Path, query_indices: np.ndarray, lists: RankedLists) -> None:
-    with path.open("wb") as file:  # a name would be given the ending .npz
+    with path.open("wb") as file:  # np.savez_compressed would append .npz to a name
         np.savez_compressed(file, query_indices=query_indices, **lists._asdict())

@@ -1,22 +1,21 @@
-"""From a run to features, the one way, whatever they are wanted for.
+"""Features of images by a run's network: in memory, block by block, or in a file.
 
-In memory, of images that pass by once, or in a file, which is written block by block and continued where a
-killed process stopped.
+A file is written block by block; after an interruption the next call continues it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
 from operator import eq
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -43,10 +42,15 @@ from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
 
+if TYPE_CHECKING:
+    from reidlib.models import JLML, Pyramid
+
+_LOGGER = logging.getLogger("reidlib")
+
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; its own mode is restored."""
+    """Set a model to evaluation mode inside the block and restore its mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -57,20 +61,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Tensor:
-    """Features of all images of a store: ``(N, D)`` float32 on the CPU.
+    """Compute the features of all images of a store.
 
-    The model's ``embed`` is run in evaluation mode, in float32 whatever it was trained in, so that the
-    scores of a run do not depend on what the machine that evaluates it is good at. Its mode is restored.
+    The model runs in evaluation mode and in float32, whatever the precision of its training, so a run's
+    scores do not depend on the precisions that the evaluating machine supports. Its mode is restored.
+
+    Args:
+        model: A network with a method ``embed``, on the store's device.
+        images: N images at the network's input size, N at least 1.
+        batch_size: Images per forward pass.
+
+    Returns:
+        The features, (N, D), float32 on the CPU.
     """
-    order = torch.arange(len(images)).split(batch_size)
-    features = None
+    batches = torch.arange(len(images)).split(batch_size)
+    network, features_nd = cast("JLML | Pyramid", model), None
     with evaluating(model), full_float32(images.device):
-        for indices_b, images_bchw in zip(order, images.batches(order), strict=True):
-            features_bd = model.embed(normalise_images(images_bchw))
-            if features is None:
-                features = torch.empty(len(images), features_bd.shape[1])
-            features[indices_b] = features_bd.float().cpu()
-    return features
+        for indices_b, images_bchw in zip(batches, images.batches(batches), strict=True):
+            features_bd = network.embed(normalise_images(images_bchw))
+            if features_nd is None:
+                features_nd = torch.empty(len(images), features_bd.shape[1])
+            features_nd[indices_b] = features_bd.float().cpu()
+    return cast("Tensor", features_nd)
 
 
 def embed_blocks(
@@ -81,12 +93,8 @@ def embed_blocks(
     *,
     title: str = "embedding",
 ) -> Iterator[Tensor]:
-    """Features of a few hundred images at a time, which are decoded, embedded and forgotten.
-
-    The model lies on ``execution``'s device. Raises InputError for files that cannot be decoded, all of them
-    named once every image was looked at.
-    """
-    # A whole block at a time, counted from the first image: rounding depends on a batch's size.
+    """Yield features in blocks of a few hundred images; InputError for unreadable images after the last."""
+    # Always whole blocks, counted from the first image: rounding depends on a batch's size.
     for block in whole_blocks(paths, size, title=title, progress=execution.progress):
         yield embed(model, ImageStore(np.stack(block), execution.torch_device))
 
@@ -100,100 +108,98 @@ def embed_to_disk(
     *,
     key: str,
 ) -> np.ndarray:
-    """Features of images, float32 (N, D), kept in ``file`` (.npy): a read-only memory map of it.
-
-    Images pass through memory a few hundred at a time, so that memory does not grow with N. The model lies
-    on ``execution``'s device. ``key`` names the network (``Network.key``); together with the images'
-    relative names, sizes and times and the input size it tells whether what lies there already is this.
-    A finished file is found again; of an unfinished one, every block of images that is still the same is
-    kept, and the rest continued. The result is the same, byte for byte, however often it was interrupted.
-    Two processes that want the same features compute them once. Beside the file lie ``.json`` (what is in
-    it), ``.lock``, and while it is not finished ``.partial``.
-
-    Raises InputError for images that cannot be decoded (all of them named after one pass), a file there
-    that this function did not make, and a disk that is full or not writable.
-    """
+    """Compute the features of images into a file and return a read-only memory map of it, float32 (N, D)."""
+    # Memory does not grow with N, and the file is the same, byte for byte, however often its computation was
+    # interrupted. Of several processes that need the same features, one computes them. Beside FILE.npy are
+    # FILE.json, which describes its content, FILE.lock, and FILE.partial until the file is finished. ``key``
+    # (``TrainedNetwork.key``), the input size and the names, sizes and times of images tell which rows of
+    # an earlier call are still valid.
     file = Path(file)
     if not paths:
-        raise InputError("features are computed of one image or more", "none", "give some images")
-    wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(file_states(paths))}
+        raise InputError("features need at least one image", "none", "give some images")
+    content = {
+        "key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}",
+        "blocks": _block_digests(file_states(paths)),
+    }
 
-    def waiting() -> None:
-        print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
+    def log_waiting() -> None:
+        _LOGGER.warning("%s: another process is computing these features; waiting for it", file.name)
 
     try:
-        with alone(file.with_suffix(".lock"), waiting=waiting):
-            described = file.with_suffix(".json")
-            before = find_json(described)
-            if before is not None and before.keys() != wanted.keys():
-                before = None
-            if before is None and (foreign := [path for path in (file, described) if path.exists()]):
+        with alone(file.with_suffix(".lock"), waiting=log_waiting):
+            description = file.with_suffix(".json")
+            old_content = find_json(description)
+            if old_content is not None and old_content.keys() != content.keys():
+                old_content = None
+            if old_content is None and (foreign := [path for path in (file, description) if path.exists()]):
                 raise InputError(
-                    f"{file.name} and {described.name} are new, or were made by this command",
+                    f"{file.name} and {description.name} are new, or were made by this command",
                     f"another file in {foreign[0]}",
                     "name another file, or move that one away",
                 )
-            if (
-                before != wanted
-                or (features_nd := opened_array(file, (len(paths), None), np.float32)) is None
-            ):
+            features_nd = None
+            if old_content == content:
+                features_nd = opened_array(file, (len(paths), None), np.float32)
+            if features_nd is None:
                 file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
 
-                def blocks(rest: Sequence[Path], title: str) -> Iterator[Tensor]:
+                def embed_rest(rest: Sequence[Path], title: str) -> Iterator[Tensor]:
                     return embed_blocks(model, rest, size, execution, title=title)
 
-                _continue(blocks, paths, file, before, wanted)
+                _complete(file, paths, embed_rest, old_content, content)
                 features_nd = np.load(file, mmap_mode="r")
     except OSError as error:
         raise unwritable(file, error) from error
     return features_nd
 
 
-def _continue(blocks: Callable, paths: Sequence[Path], file: Path, before: dict | None, wanted: dict) -> None:
-    """Write what ``file`` lacks; the caller holds the lock. blocks: ``embed_blocks`` of some paths."""
+def _complete(
+    file: Path, paths: Sequence[Path], embed_rest: Callable, old_content: dict | None, content: dict
+) -> None:
+    """Compute and write the missing rows of a file; the caller holds the lock."""
     partial = file.with_suffix(".partial")
-    kept, length = _kept_rows(partial, before, wanted, len(paths))
-    if kept:
+    num_valid, length = _valid_rows(partial, old_content, content, len(paths))
+    if num_valid:
         header = array_header((len(paths), length), "<f4")
         with partial.open("r+b") as stream:
             stream.write(header)
-            stream.truncate(len(header) + 4 * length * kept)
+            stream.truncate(len(header) + 4 * length * num_valid)
     else:
         partial.unlink(missing_ok=True)
-    # After the rows that it no longer describes are gone, and before new ones come.
-    write_json(file.with_suffix(".json"), wanted)
-    title = f"embedding all but {kept:,} kept" if kept else "embedding"
-    with partial.open("ab" if kept else "wb") as stream:
-        for features_bd in blocks(paths[kept:], title):
+    # Written after invalid rows are removed and before new rows are added, so it is never wrong.
+    write_json(file.with_suffix(".json"), content)
+    title = f"embedding all but {num_valid:,} kept" if num_valid else "embedding"
+    with partial.open("ab" if num_valid else "wb") as stream:
+        for features_bd in embed_rest(paths[num_valid:], title):
             if not stream.tell():
                 stream.write(array_header((len(paths), features_bd.shape[1]), "<f4"))
             stream.write(np.ascontiguousarray(features_bd.numpy(), np.float32).data)
-            stream.flush()  # what the system has survives the death of this process
+            stream.flush()  # flushed rows survive if this process is killed
     partial.replace(file)
 
 
-def _kept_rows(partial: Path, before: dict | None, wanted: dict, count: int) -> tuple[int, int]:
-    """How many rows of an unfinished file still hold, always whole blocks, and their length."""
-    if before is None or before["key"] != wanted["key"]:
+def _valid_rows(partial: Path, old_content: dict | None, content: dict, count: int) -> tuple[int, int]:
+    """Return the number of rows of an unfinished file that are valid, in whole blocks, and their length."""
+    if old_content is None or old_content["key"] != content["key"]:
         return 0, 0
-    same = sum(takewhile(bool, map(eq, before["blocks"], wanted["blocks"])))
+    num_blocks = sum(takewhile(bool, map(eq, old_content["blocks"], content["blocks"])))
     try:
         with partial.open("rb") as stream:
             np.lib.format.read_magic(stream)
             (_, length), _, _ = np.lib.format.read_array_header_1_0(stream)
-            begin = stream.tell()
-        written = (partial.stat().st_size - begin) // (4 * length)
+            start = stream.tell()
+        num_written = (partial.stat().st_size - start) // (4 * length)
     except (OSError, ValueError):
         return 0, 0
-    if begin != len(array_header((count, length), "<f4")):
+    if start != len(array_header((count, length), "<f4")):
         return 0, 0
-    if written < count or same < len(wanted["blocks"]):
-        same = min(same, written // DECODED_AT_ONCE)
-    return min(same * DECODED_AT_ONCE, count), length
+    if num_written < count or num_blocks < len(content["blocks"]):
+        num_blocks = min(num_blocks, num_written // DECODED_AT_ONCE)
+    return min(num_blocks * DECODED_AT_ONCE, count), length
 
 
 def _block_digests(states: Sequence[str]) -> list[str]:
-    """What tells each block of images from any other."""
+    """Return a hash of each block of images."""
     blocks = (states[start : start + DECODED_AT_ONCE] for start in range(0, len(states), DECODED_AT_ONCE))
     return [
         hashlib.sha256("".join(block).encode("utf-8", "surrogateescape")).hexdigest()[:16] for block in blocks
@@ -202,38 +208,41 @@ def _block_digests(states: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """A trained run's network on a device, loaded when first needed. Raises InputError without weights."""
+    """A trained run's network on a device; it is loaded at the first use.
+
+    Attributes:
+        run: The run.
+        execution: Device of the network, and whether progress is shown.
+    """
 
     run: Run
     execution: Execution = field(default_factory=Execution)
 
     @classmethod
-    def trained_on(cls, benchmark: Benchmark, run: Run, execution: Execution | None) -> TrainedNetwork:
-        """A run's network. Raises InputError where it was trained on other data."""
+    def for_benchmark(cls, benchmark: Benchmark, run: Run, execution: Execution | None) -> TrainedNetwork:
+        """Return a run's network; InputError if the run was trained on other data."""
         network = cls(run, execution or Execution())
-        check_data_of(network.configuration, benchmark)
+        check_run_data(network.configuration, benchmark)
         return network
 
     @cached_property
     def configuration(self) -> RunConfiguration:
+        """The run's configuration."""
         return RunConfiguration.from_json(self.run.configuration)
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width in pixels that the network takes."""
+        """Height and width of the network's input, in pixels."""
         return self.configuration.input_size
 
     @cached_property
-    def model(self) -> nn.Module:
-        """With its trained weights, on the device in evaluation mode.
-
-        Its memory is laid out in one way everywhere, because the layout decides how sums are rounded.
-        """
-        # The run's own weights replace any pretrained ones, which may not be at hand here.
+    def model(self) -> JLML | Pyramid:
+        """The network with trained weights, on the device, in evaluation mode; InputError without them."""
+        # Without pretrained weights, which the run's weights replace and which may not be available here.
         architecture = replace(self.configuration.model, weights=None)
         weights = self.run.weights()
         try:
-            # The classifiers, which tell how many training identities there were, end in one bias each.
+            # Each classifier has one bias, of as many elements as there were training identities.
             num_classes = next(
                 bias.shape[-1]
                 for name, bias in weights.items()
@@ -247,24 +256,23 @@ class TrainedNetwork:
                 f"{self.run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
                 "copy the right file there, or remove the run's folder to train again",
             ) from error
-        return model.eval().to(self.execution.torch_device, memory_format=torch.channels_last)
+        # The memory layout decides how sums are rounded, so it is the same everywhere.
+        return model.eval().to(self.execution.torch_device).to(memory_format=torch.channels_last)
 
     @cached_property
     def key(self) -> str:
-        """Names the trained network: features are comparable where it is equal.
-
-        The weights count as well as the configuration: trained twice, on two machines, the same
-        configuration gives two networks whose features have nothing to do with each other.
-        """
+        """Identifier of the trained network; only features with the same key are comparable."""
+        # It includes the weights: two trainings of one configuration on two machines give two networks whose
+        # features are unrelated.
         path = self.run.folder / "weights.pt"
         if not self.run.has_weights:
-            self.run.weights()  # says what is missing, and what to do
+            self.run.weights()  # raises InputError
         with path.open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         return f"{configuration_hash(self.run.configuration)}-{weights}"
 
     def images(self, split: Split) -> ImageStore:
-        """A split's images at the input's size, decoded once and found again later."""
+        """Return a split's images at the input's size, decoded once and then cached on disk."""
         device, progress = self.execution.torch_device, self.execution.progress
         return ImageStore.open(split.paths, self.input_size, device=device, progress=progress)
 
@@ -275,12 +283,21 @@ class TrainedNetwork:
         keep: Literal["images", "features", "nothing"] = "images",
         file: Path | None = None,
     ) -> Embeddings:
-        """The features of a split with its identities and cameras.
+        """Compute the features of a split.
 
-        keep: what lies on disk afterwards. "images": all of them decoded, for features that are computed
-        again. "features": ``embed_to_disk`` in ``file`` (by default one under ``files.feature_cache()``), of
-        which these are a memory map. "nothing": for those that are needed once; like features they take
-        memory for a few hundred images. Raises InputError for images that cannot be decoded.
+        Args:
+            split: Paths, identities and cameras of N images.
+            keep: What is cached on disk. "images": the decoded images, for features that are computed
+                again. "features": the features (``embed_to_disk``), which are returned as a memory map.
+                "nothing": for features that are needed once. With the last two, images take memory for a few
+                hundred at a time.
+            file: File for ``keep="features"``; one in ``files.feature_cache()`` by default.
+
+        Returns:
+            Features (N, D), float32 on the CPU, with identities and cameras, (N,) each.
+
+        Raises:
+            InputError: If images cannot be decoded, or the run has no weights.
         """
         if keep == "images":
             features = embed(self.model, self.images(split))
@@ -296,15 +313,15 @@ class TrainedNetwork:
 
     def _file(self, split: Split) -> Path:
         names = "\n".join(map(str, split.paths))
-        named = f"{self.key} {self.input_size} {names}".encode(errors="surrogateescape")
-        return files.feature_cache() / f"{hashlib.sha256(named).hexdigest()[:32]}.npy"
+        content = f"{self.key} {self.input_size} {names}".encode(errors="surrogateescape")
+        return files.feature_cache() / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
 
 
-def check_data_of(wanted: RunConfiguration, benchmark: Benchmark) -> None:
-    """Raises InputError where a configuration was made for other data than the benchmark's."""
-    if wanted.data != benchmark.fingerprint:
+def check_run_data(configuration: RunConfiguration, benchmark: Benchmark) -> None:
+    """Raise InputError if a configuration was made for other data than the benchmark's."""
+    if configuration.data != benchmark.fingerprint:
         raise InputError(
             "a run belongs to the data that its configuration names",
-            f"data {wanted.data} of {wanted.benchmark!r}, and here {benchmark.fingerprint}",
+            f"data {configuration.data} of {configuration.benchmark!r}, and here {benchmark.fingerprint}",
             "give the folder that it was trained on, or train again",
         )

@@ -1,7 +1,7 @@
-"""Trained runs on the embedded benchmark's test images with one cause of variation turned.
+"""Scores of trained runs on the embedded benchmark's test images with one perturbed factor.
 
-The training images stay as they are, and so do the persons, poses, cameras and file names of the test
-images: only the one thing changes from image to image, so that scores pair query by query.
+Training images are not perturbed. Perturbed test images keep their persons, poses, cameras and file names, so
+scores can be compared query by query.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,10 +29,10 @@ from reidlib.errors import InputError
 from reidlib.experiments.evaluate import (
     AVERAGE_PRECISIONS,
     TABLE_RANKS,
-    branch_of,
     evaluate_run,
+    has_usable_scores,
     score_record,
-    usable,
+    select_branch,
 )
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.experiments.rows import Perturbation
@@ -39,144 +40,149 @@ from reidlib.files import find_json, write_json
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
-# A Pyramid's levels are left out.
+# Without the levels of a Pyramid.
 BRANCHES = ("full", "global", "local")
 _FORMAT = 1
 
 
 def open_perturbed(
-    condition: Perturbation,
+    perturbation: Perturbation,
     size: str,
     folder: str | Path | None = None,
     *,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> tuple[Split, Split]:
-    """The embedded benchmark's query and gallery under a condition, rendered unless they are there.
+    """Open the embedded benchmark's test images under a perturbation; render them if necessary.
 
-    size: of ``render.SIZES``. folder: where to render to, by default one of the condition's own under
-    ``files.data()`` (about 20 MB at the size quick), which may be removed at any time. The default
-    value is the benchmark itself, which lies there in any case and is not rendered a second time.
-    Raises InputError like ``render.render``, and for a folder that has lost some of its images.
+    Args:
+        perturbation: Factor and value; the default value is the benchmark itself.
+        size: Size of the benchmark, a key of ``render.SIZES``.
+        folder: Folder of the images; by default one in ``files.data()`` for each perturbation (about 20 MB at
+            size quick), which may be removed at any time.
+        device: Device of the renderer.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Query and gallery.
+
+    Raises:
+        InputError: If the folder cannot be written, holds other images, or lacks some of its images.
     """
-    splits = {} if condition.is_default else {"splits": TEST_SPLITS}
-    folder = folder or _folder(condition, size)
-    root = render(size, folder, factors=condition.factors, device=device, progress=progress, **splits)
+    splits: dict[str, Any] = {} if perturbation.is_default else {"splits": TEST_SPLITS}
+    folder = folder or _folder(perturbation, size)
+    root = render(size, folder, factors=perturbation.factors, device=device, progress=progress, **splits)
     counts = rendering_counts(root, TEST_SPLITS)
-    found = []
+    test_splits = []
     for name in TEST_SPLITS:
         split, _ = index_market_folder(root / name)
         check_rendered_count(root / name, split, counts)
-        found.append(split)
-    return tuple(found)
+        test_splits.append(split)
+    query, gallery = test_splits
+    return query, gallery
 
 
-def is_rendered(condition: Perturbation, size: str) -> bool:
-    """Whether ``open_perturbed`` would find its images and not render them."""
-    return (_folder(condition, size) / RENDERING_FILE).is_file()
+def is_rendered(perturbation: Perturbation, size: str) -> bool:
+    """Return whether the images of a perturbation are rendered already."""
+    return (_folder(perturbation, size) / RENDERING_FILE).is_file()
 
 
-def _folder(condition: Perturbation, size: str) -> Path:
-    own = f"synthetic-{size}" if condition.is_default else f"synthetic-{size}-{_file_name(condition)}"
-    return files.data() / own
+def _folder(perturbation: Perturbation, size: str) -> Path:
+    suffix = "" if perturbation.is_default else f"-{_file_name(perturbation)}"
+    return files.data() / f"synthetic-{size}{suffix}"
 
 
-def stored_scores(run: Run, condition: Perturbation) -> dict | None:
-    """What ``evaluate_under_all`` kept of a run, or None; it needs no weights, no images and no rendering.
-
-    Scores of images that would be rendered in another way today, or of another training, are not found, nor
-    are those in a damaged file: evaluating again mends it. Nothing is found for a run on another benchmark.
-    """
+def stored_scores(run: Run, perturbation: Perturbation) -> dict | None:
+    """Return a run's stored scores under a perturbation, or None without valid ones."""
+    # Needs neither weights nor images. Scores are invalid if the images would be rendered differently today,
+    # if they belong to another training, or if the file is damaged.
     if run.configuration["benchmark"] != "synthetic":
         return None
-    if condition.is_default:
-        if not usable(run) or "query_person_ids" not in (kept := run.scores):
+    if perturbation.is_default:
+        scores = (run.scores or {}) if has_usable_scores(run) else {}
+        if "query_person_ids" not in scores:
             return None
-        return _as_condition(kept, condition, kept["query_person_ids"])
-    kept = find_json(_path(run, condition)) or {}
-    known = kept.get("size") in SIZES
-    return kept if known and kept | _named(run, condition, kept["size"]) == kept else None
+        return _convert_scores(scores, perturbation, scores["query_person_ids"])
+    scores = find_json(_path(run, perturbation)) or {}
+    if scores.get("size") not in SIZES:
+        return None
+    return scores if scores | _header(run, perturbation, scores["size"]) == scores else None
 
 
-def _named(run: Run, condition: Perturbation, size: str) -> dict:
-    """What tells a run's scores under a condition from any others, as it stands in their file."""
+def _header(run: Run, perturbation: Perturbation, size: str) -> dict:
+    """Return the entries that identify a run's scores under a perturbation."""
     return {
         "format": _FORMAT,
-        "condition": asdict(condition),
+        "condition": asdict(perturbation),
         "size": size,
         "run_data": run.configuration["data"],
-        "data": fingerprint(size, condition.factors),
+        "data": fingerprint(size, perturbation.factors),
     }
 
 
 def evaluate_under_all(
-    run: Run, conditions: Sequence[Perturbation], benchmark: Benchmark, *, execution: Execution | None = None
+    run: Run,
+    perturbations: Sequence[Perturbation],
+    benchmark: Benchmark,
+    *,
+    execution: Execution | None = None,
 ) -> dict[Perturbation, dict]:
-    """A run's scores under each condition; what is missing is rendered and evaluated.
-
-    The network is loaded once for all of them, and not at all where nothing is missing.
-
-    benchmark: the embedded one that the run was trained on. Each condition's scores are
-    ``{"condition": {"factor", "value"}, "data": a fingerprint, "query_person_ids", "branches": {name:
-    {"step": …, "trapezoid": …}}}`` with the branches of ``BRANCHES`` that the network has and, of each
-    definition of average precision, what ``scores.json`` holds, the ``cmc`` at ``TABLE_RANKS``. They
-    are kept as ``conditions/FACTOR-VALUE.json`` in the run's folder as each is done, and found there again
-    (``found``). The default value takes the run's own scores.
-
-    Decoded images are not kept on disk: they pass through memory a few hundred at a time, beside the
-    features of all test images.
-
-    Raises InputError for a run trained on other data, another benchmark or other factors than the default
-    ones, and where something is missing and the run was carried here without its weights.
-    """
+    """Return a run's scores under each perturbation; render and evaluate what is missing."""
+    # A perturbation's scores are ``{"condition": {"factor", "value"}, "data": a fingerprint,
+    # "query_person_ids", "branches": {name: {"step": …, "trapezoid": …}}}``: those of ``BRANCHES`` that the
+    # network has, as in ``scores.json`` but with the ``cmc`` at ``TABLE_RANKS``. They are written to
+    # ``conditions/FACTOR-VALUE.json`` in the run's folder, each when it is finished. The default value uses
+    # the run's scores. Decoded images are not cached on disk and take memory for a few hundred at a time.
     execution = execution or Execution()
-    scores = {condition: stored_scores(run, condition) for condition in conditions}
-    missing = [condition for condition, kept in scores.items() if kept is None]
+    stored = {perturbation: stored_scores(run, perturbation) for perturbation in perturbations}
+    scores = {perturbation: record for perturbation, record in stored.items() if record is not None}
+    missing = [perturbation for perturbation in stored if perturbation not in scores]
     if not missing:
         return scores
-    network = TrainedNetwork.trained_on(benchmark, run, execution)
+    network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     size = size_of(benchmark)
-    for condition in missing:
-        if condition.is_default:
-            if not usable(run):
+    for perturbation in missing:
+        if perturbation.is_default:
+            if not has_usable_scores(run):
                 evaluate_run(run, benchmark, execution=execution)
-            persons = benchmark.query.person_ids.tolist()  # scores of an older format lack them
-            scores[condition] = _as_condition(run.scores, condition, persons)
+            persons = benchmark.query.person_ids.tolist()  # scores of an old format lack them
+            scores[perturbation] = _convert_scores(run.scores or {}, perturbation, persons)
             continue
-        _ = network.model  # where the weights are missing nothing is rendered
+        _ = network.model  # raises InputError before rendering if the weights are missing
         device = execution.rendering_device
-        query, gallery = open_perturbed(condition, size, device=device, progress=execution.progress)
-        scores[condition] = _named(run, condition, size) | {
+        query, gallery = open_perturbed(perturbation, size, device=device, progress=execution.progress)
+        scores[perturbation] = _header(run, perturbation, size) | {
             "query_person_ids": query.person_ids.tolist(),
-            "branches": _scores(network, query, gallery),
+            "branches": _evaluate_branches(network, query, gallery),
         }
-        write_json(_path(run, condition), scores[condition])
+        write_json(_path(run, perturbation), scores[perturbation])
+    return {perturbation: scores[perturbation] for perturbation in stored}
+
+
+def _evaluate_branches(network: TrainedNetwork, query: Split, gallery: Split) -> dict[str, dict]:
+    embeddings = [network.embed(split, keep="nothing") for split in (query, gallery)]
+    columns, device = network.model.branches, network.execution.torch_device
+    scores = {}
+    for name in BRANCHES:
+        if name in columns:
+            branch_query, branch_gallery = (select_branch(e, columns[name], device) for e in embeddings)
+            scores[name] = score_record(branch_query, branch_gallery, TABLE_RANKS)
     return scores
 
 
-def _scores(network: TrainedNetwork, query: Split, gallery: Split) -> dict[str, dict]:
-    sides = [network.embed(split, keep="nothing") for split in (query, gallery)]
-    columns, device = network.model.branches, network.execution.torch_device
-    return {
-        name: score_record(*(branch_of(side, columns[name], device) for side in sides), TABLE_RANKS)
-        for name in BRANCHES
-        if name in columns
-    }
+def _convert_scores(scores: dict, perturbation: Perturbation, query_person_ids: list[int]) -> dict:
+    """Return a run's own scores in the form of a perturbation's."""
 
-
-def _as_condition(scores: dict, condition: Perturbation, query_person_ids: list[int]) -> dict:
-    """A run's own scores in the form of a condition's."""
-
-    def shortened(kept: dict) -> dict:
-        return {**kept, "cmc": {str(rank): kept["cmc"][str(rank)] for rank in TABLE_RANKS}}
+    def shorten_cmc(record: dict) -> dict:
+        return {**record, "cmc": {str(rank): record["cmc"][str(rank)] for rank in TABLE_RANKS}}
 
     branches = scores["branches"]
     return {
-        "condition": asdict(condition),
+        "condition": asdict(perturbation),
         "data": scores["data"],
         "query_person_ids": query_person_ids,
         "branches": {
-            name: {kind: shortened(branches[name][kind]) for kind in AVERAGE_PRECISIONS}
+            name: {definition: shorten_cmc(branches[name][definition]) for definition in AVERAGE_PRECISIONS}
             for name in BRANCHES
             if name in branches
         },
@@ -184,23 +190,23 @@ def _as_condition(scores: dict, condition: Perturbation, query_person_ids: list[
 
 
 def size_of(benchmark: Benchmark) -> str:
-    """The size of a rendered benchmark with the default factors; InputError for any other benchmark."""
-    asked = {"seed": 0, "factors": asdict(Factors())}
+    """Return the size of the embedded benchmark with default factors; InputError for any other benchmark."""
+    defaults = {"seed": 0, "factors": asdict(Factors())}
     rendering = {}
-    if benchmark.name == "synthetic":  # whose reader has found the record sound
+    if benchmark.name == "synthetic":  # its reader has checked the file
         rendering = json.loads((benchmark.root / RENDERING_FILE).read_text())
-    if {name: rendering.get(name) for name in asked} != asked or rendering.get("size") not in SIZES:
+    if {name: rendering.get(name) for name in defaults} != defaults or rendering.get("size") not in SIZES:
         raise InputError(
-            "conditions are changed in the embedded benchmark, rendered with the default factors and seed 0",
+            "perturbations need the embedded benchmark, rendered with the default factors and seed 0",
             f"{benchmark.name} in {benchmark.root}",
             "train and evaluate on benchmark='synthetic'",
         )
     return rendering["size"]
 
 
-def _path(run: Run, condition: Perturbation) -> Path:
-    return run.folder / "conditions" / f"{_file_name(condition)}.json"
+def _path(run: Run, perturbation: Perturbation) -> Path:
+    return run.folder / "conditions" / f"{_file_name(perturbation)}.json"
 
 
-def _file_name(condition: Perturbation) -> str:
-    return f"{condition.factor}-{condition.value:g}"
+def _file_name(perturbation: Perturbation) -> str:
+    return f"{perturbation.factor}-{perturbation.value:g}"

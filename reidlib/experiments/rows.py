@@ -1,13 +1,14 @@
-"""What is trained, how large, and under what it is tested: literal rows of names and values.
+"""Experiments, profiles and perturbations as literal rows of names and values.
 
-Their product is a ``RunConfiguration`` (``experiments.obtain``). Nothing here loads torch.
+``experiments.obtain`` combines an experiment and a profile to a ``RunConfiguration``. This module loads no
+torch.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from reidlib.data.synthetic.factors import Factors
@@ -15,24 +16,33 @@ from reidlib.errors import check_choice
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.dynamic import Balancing
 
-NamedRow = TypeVar("Row")
+NamedRow = TypeVar("NamedRow")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training: a model, and what it changes of the paper's defaults (fields of its configuration)."""
+    """A model with changes to the paper's defaults.
 
-    model: str  # of training.config.MODELS
+    Attributes:
+        model: Name of the model, a key of ``training.config.MODELS``.
+        changed: Fields of the model's configuration with values that differ from the defaults.
+        trunk_rate: Factor on the recipe's ``trunk_rate``, for a trunk that starts from random weights.
+    """
+
+    model: str
     changed: Mapping[str, object] = field(default_factory=dict)
-    trunk_rate: float = 1.0  # factor on the recipe's, for a trunk that starts from random weights
+    trunk_rate: float = 1.0
 
 
+# The trainings that notebooks compare, by name. A row states only what differs from the paper's model; the
+# profile adds input size, width and recipe. To add an experiment, add a row; the name becomes part of the
+# run's folder name, but not of its identity. `reidlib train NAME` trains a row.
 EXPERIMENTS = {
     "jlml": Experiment("jlml"),
     "jlml-uniloss": Experiment("jlml", {"multi_loss": False}),
     "jlml-separate": Experiment("jlml", {"shared_stem": False}),
-    # Selective feature learning: off, and ten and a hundred times the paper's strength. Without the batch
-    # norm behind the feature layers, which undoes a change of scale, sparsity may do something else.
+    # Selective feature learning: off, and ten and a hundred times the paper's strength. Batch norm after the
+    # feature layers undoes a change of scale, so sparsity may have another effect without it.
     "jlml-sfl-off": Experiment("jlml", {"sparsity_global": 0.0, "sparsity_local": 0.0}),
     "jlml-sfl-x10": Experiment("jlml", {"sparsity_global": 5e-3, "sparsity_local": 5e-3}),
     "jlml-sfl-x100": Experiment("jlml", {"sparsity_global": 5e-2, "sparsity_local": 5e-2}),
@@ -45,20 +55,20 @@ EXPERIMENTS = {
     "jlml-8": Experiment("jlml", {"parts": 8}),
     "jlml-10": Experiment("jlml", {"parts": 10}),
     "pyramid": Experiment("pyramid"),
-    # Dynamic training: the other modes, the paper's weights unscaled, and the identity loss alone.
+    # Dynamic training: the paper's weights unscaled, the other modes, and the identity loss alone.
     "pyramid-literal": Experiment("pyramid", {"balancing": Balancing("paper", weights="literal")}),
     "pyramid-official": Experiment("pyramid", {"balancing": Balancing("official")}),
     "pyramid-off": Experiment("pyramid", {"balancing": Balancing("off")}),
     "pyramid-identity": Experiment("pyramid", {"triplet": False}),
-    # Levels of the pyramid over six stripes, and pyramids over fewer. The losses are sums over the parts, so
-    # that the trunk of a network with fewer parts would learn from a smaller gradient, and the row would show
-    # that instead: its rate makes up for it.
+    # Levels of the pyramid over six stripes, and pyramids over fewer stripes. The losses are sums over the
+    # parts, so the trunk of a network with fewer parts gets a smaller gradient. A higher rate of the trunk
+    # compensates for it; otherwise the row would show this effect.
     "pyramid-global": Experiment("pyramid", {"levels": (6,)}, trunk_rate=21 / 1),
     "pyramid-stripes": Experiment("pyramid", {"levels": (1,)}, trunk_rate=21 / 6),
     "pyramid-2": Experiment("pyramid", {"stripes": 2}, trunk_rate=21 / 3),
     "pyramid-3": Experiment("pyramid", {"stripes": 3}, trunk_rate=21 / 6),
     "pyramid-4": Experiment("pyramid", {"stripes": 4}, trunk_rate=21 / 10),
-    # The other reading of "the same training": the same rate, whatever the parts.
+    # The other reading of "the same training": the same rate for any number of parts.
     "pyramid-global-same-rate": Experiment("pyramid", {"levels": (6,)}),
     "pyramid-stripes-same-rate": Experiment("pyramid", {"levels": (1,)}),
 }
@@ -66,27 +76,39 @@ EXPERIMENTS = {
 
 @dataclass(frozen=True)
 class ModelSize:
-    """How large a model is in a profile: the network's input, what is scaled, and the recipe."""
+    """Input, width and recipe of a model in a profile.
 
-    input_size: tuple[int, int]  # height, width in pixels
-    scaled: Mapping[str, object]  # fields of the model's configuration and their values in this profile
+    Attributes:
+        input_size: Height and width of the network's input, in pixels.
+        scaled: Fields of the model's configuration and their values in this profile.
+        recipe: Length, batches and learning rates of the training.
+    """
+
+    input_size: tuple[int, int]
+    scaled: Mapping[str, object]
     recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How large all runs are."""
+    """The size of all runs: "smoke", "quick", "full" or "paper".
+
+    Attributes:
+        name: Name of the profile.
+        rendered: Size of the embedded benchmark; None if a real benchmark's folder is required.
+        sizes: Size of each model, by the model's name.
+    """
 
     name: str
-    rendered: str | None  # size of the embedded benchmark; None wants a real benchmark's folder
-    sizes: Mapping[str, ModelSize]  # by the model's name
+    rendered: str | None
+    sizes: Mapping[str, ModelSize]
 
 
-# From random weights, unscaled triplets with a margin of 1.4 pull everything together before identities come
-# apart. With embeddings of unit length, in the triplets and in matching (as YouReID has it), they do not.
+# From random weights, unscaled triplets with a margin of 1.4 pull all embeddings together before identities
+# separate. Embeddings of unit length in triplets and matching, as in YouReID, avoid that.
 _UNIT_LENGTH = {"weights": None, "normalise_triplet": True, "normalisation": "part"}
 _SMALL_PYRAMID = {**_UNIT_LENGTH, "trunk": "resnet39"}
-# Seconds: does everything run? Its scores mean nothing.
+# Runs everything in seconds; the scores have no meaning.
 _SMOKE = {
     "jlml": ModelSize((64, 32), {"width": 0.25}, Recipe(epochs=2, batch_size=16)),
     # 192 rows: a map of 12, which 2, 3, 4 and 6 stripes divide.
@@ -96,7 +118,7 @@ _SMOKE = {
         Recipe(epochs=2, batch_size=16, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
     ),
 }
-# Two CPU cores: the smallest networks and inputs at which the papers' effects show.
+# Two CPU cores: the smallest networks and inputs that show the papers' effects.
 _QUICK = {
     "jlml": ModelSize((128, 64), {"width": 0.5}, Recipe(epochs=20)),
     "pyramid": ModelSize(
@@ -106,7 +128,7 @@ _QUICK = {
     ),
 }
 # One GPU: the papers' networks and inputs at Market-1501's size, trained from random weights, with a trunk
-# for which these are enough.
+# that needs no pretrained weights.
 _FULL = {
     "jlml": ModelSize((224, 224), {}, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
     "pyramid": ModelSize(
@@ -123,8 +145,8 @@ _FULL = {
     ),
 }
 _PAPER = {
-    # JLML §4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000; we assume no
-    # augmentation and Caffe's usual weight decay. Without the paper's ImageNet pre-training.
+    # JLML, section 4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000. We assume no
+    # augmentation and Caffe's usual weight decay. We differ: no ImageNet pre-training.
     "jlml": ModelSize(
         (224, 224),
         {},
@@ -137,8 +159,8 @@ _PAPER = {
             augmentation=Augmentation(flip=0, pad=0),
         ),
     ),
-    # Zheng et al. and their released code: 120 epochs, rates halved behind the epochs 60, 70, 80, 90 and 100.
-    # An epoch is as many batches as fit into the images (theirs of balanced batches is half as long).
+    # Zheng et al. and their released code: 120 epochs, rates halved after the epochs 60, 70, 80, 90 and 100.
+    # An epoch has as many batches as fit into the images (theirs, of balanced batches, is half as long).
     "pyramid": ModelSize(
         (384, 128),
         {"weights": "imagenet"},
@@ -163,7 +185,7 @@ PROFILES = {
     "paper": Profile("paper", None, _PAPER),
 }
 
-# The factors that a condition may turn, and the values that are compared; one of each is the benchmark's own.
+# The perturbed factors and their compared values; one value of each factor is the benchmark's default.
 PERTURBATIONS: dict[str, tuple[float, ...]] = {
     "box_jitter": (0.0, 0.06, 0.12, 0.24),
     "box_scale_error": (0.0, 0.06, 0.12, 0.24),
@@ -173,50 +195,56 @@ PERTURBATIONS: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One factor of the embedded benchmark at one value, the others as they are by default.
+    """One factor of the embedded benchmark's test images at one value, the others at their defaults.
 
-    Raises InputError for a factor that is not in ``PERTURBATIONS`` and a value out of the factor's range.
+    Attributes:
+        factor: Name of the factor, a key of ``PERTURBATIONS``.
+        value: Value of the factor; see ``data.synthetic.Factors`` for its unit and range.
+
+    Raises:
+        InputError: If the factor is unknown or the value is out of its range.
     """
 
     factor: str
     value: float
 
     def __post_init__(self) -> None:
-        check_choice(f"a condition turns one of {', '.join(PERTURBATIONS)}", self.factor, PERTURBATIONS)
-        Factors(**{self.factor: self.value})  # refuses a value out of range
+        check_choice(f"a perturbed factor is one of {', '.join(PERTURBATIONS)}", self.factor, PERTURBATIONS)
+        replace(Factors(), **{self.factor: self.value})  # checks the range
         object.__setattr__(self, "value", float(self.value))
 
     @property
     def name(self) -> str:
-        """As in "box_jitter 0.12"."""
+        """Factor and value, as in "box_jitter 0.12"."""
         return f"{self.factor} {self.value:g}"
 
     @property
     def factors(self) -> Factors:
-        return Factors(**{self.factor: self.value})
+        """All factors of the renderer under this perturbation."""
+        return replace(Factors(), **{self.factor: self.value})
 
     @property
     def is_default(self) -> bool:
-        """Is this the benchmark as it is?"""
+        """Whether this is the unperturbed benchmark."""
         return self.factors == Factors()
 
 
 def all_perturbations() -> tuple[Perturbation, ...]:
-    """Every value of every factor in ``PERTURBATIONS``."""
+    """Return every value of every factor in ``PERTURBATIONS``."""
     return tuple(Perturbation(factor, value) for factor, values in PERTURBATIONS.items() for value in values)
 
 
 def experiment_named(name: str) -> Experiment:
-    """A row of ``EXPERIMENTS`` by its name. Raises InputError for an unknown one."""
-    return _named(name, "model", EXPERIMENTS, usual="jlml")
+    """Return a row of ``EXPERIMENTS``; InputError for an unknown name."""
+    return _get(name, "model", EXPERIMENTS, default="jlml")
 
 
 def profile_named(name: str) -> Profile:
-    """A profile by its name. Raises InputError for an unknown one."""
-    return _named(name, "profile", PROFILES, usual="quick")
+    """Return a profile; InputError for an unknown name."""
+    return _get(name, "profile", PROFILES, default="quick")
 
 
-def _named(name: str, kind: str, rows: Mapping[str, NamedRow], *, usual: str) -> NamedRow:
-    near = difflib.get_close_matches(str(name), rows, 1) or [usual]
-    check_choice(f"a {kind} is one of {', '.join(rows)}", name, rows, f"try {near[0]!r}")
+def _get(name: str, kind: str, rows: Mapping[str, NamedRow], *, default: str) -> NamedRow:
+    similar = difflib.get_close_matches(str(name), rows, 1) or [default]
+    check_choice(f"a {kind} is one of {', '.join(rows)}", name, rows, f"try {similar[0]!r}")
     return rows[name]

@@ -1,6 +1,6 @@
-"""From a notebook's parameters to runs: found or trained, and marked as missing where that failed.
+"""From a notebook's parameters to runs, which are loaded, trained, or marked as missing.
 
-Torch is imported when something is to be read or trained, so that a mistake is answered at once.
+Torch is imported only to read or train something, so errors in the parameters appear at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 class Missing(NamedTuple):
-    """In the place of a run or its scores: why it is not there."""
+    """A placeholder for a run, or for its scores, that is not available.
+
+    Attributes:
+        reason: Why it is missing, in one line.
+        experiment: Name of the row of ``EXPERIMENTS``.
+        seed: Seed of the run.
+    """
 
     reason: str
     experiment: str = ""
@@ -37,72 +43,87 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs by experiment, one for each seed from 0; missing: what is not there and why."""
+    """The runs of several experiments.
+
+    Attributes:
+        runs: The runs of each experiment, one for each seed from 0 to ``seeds - 1``.
+        seeds: Number of seeds.
+        missing: Runs and scores that are not available.
+        profile: Name of the profile.
+        query_person_ids: Identities of the Q query images, for stored scores of an old format without them.
+    """
 
     runs: Mapping[str, tuple[Run | Missing, ...]]
     seeds: int
     missing: tuple[Missing, ...] = ()
     profile: str = ""
-    query_person_ids: tuple[int, ...] | None = None  # for scores of an older version, which lack them
+    query_person_ids: tuple[int, ...] | None = None
 
     @property
     def counts(self) -> list[int]:
-        """Of each experiment, how many of its seeds are there."""
+        """The number of available runs of each experiment."""
         return [sum(isinstance(run, Run) for run in runs) for runs in self.runs.values()]
 
     @property
     def device(self) -> str:
-        """On what the runs were trained, in words; several where they differ."""
-        return " and ".join(dict.fromkeys(one["device"] for one in self._trained)) or "none"
+        """The names of the devices on which the runs were trained."""
+        return " and ".join(dict.fromkeys(record["device"] for record in self._information)) or "none"
 
     @property
-    def _trained(self) -> list[dict]:
+    def _information(self) -> list[dict]:
         return [run.information for runs in self.runs.values() for run in runs if isinstance(run, Run)]
 
     def summary(self) -> str:
-        """What is there and what is not, as Markdown."""
-        trained = self._trained
-        lines = ["No run is there."]
-        if trained:
-            number = "One run" if len(trained) == 1 else f"{len(trained)} runs"
-            seconds = sum(one["seconds"] for one in trained)
+        """Return the number of runs, their duration and device, and the missing runs, as Markdown."""
+        information = self._information
+        lines = ["No run is available."]
+        if information:
+            number = "One run" if len(information) == 1 else f"{len(information)} runs"
+            seconds = sum(record["seconds"] for record in information)
             lines = [f"{number}, trained in {seconds:.0f} s together on {self.device}."]
-        return "\n\n".join([*lines, *(f"- **missing**: {reason}" for reason in self.missing)])
+        return "\n\n".join([*lines, *(f"- **missing**: {missing}" for missing in self.missing)])
 
     def records(self) -> list[dict]:
-        """What a notebook's result keeps of its runs (see ``record``), and what is missing of them."""
-        there = [
+        """Return the entry of each run (see ``record``) and of each missing run in ``result.json``."""
+        available = [
             record(name, seed, run)
             for name, runs in self.runs.items()
             for seed, run in enumerate(runs)
             if isinstance(run, Run)
         ]
-        lacks = [
-            {"experiment": lack.experiment, "seed": lack.seed, "missing": lack.reason}
-            for lack in self.missing
+        missing = [
+            {"experiment": missing.experiment, "seed": missing.seed, "missing": missing.reason}
+            for missing in self.missing
         ]
-        return there + lacks
+        return available + missing
 
 
 def record(experiment: str, seed: int, run: Run) -> dict:
-    """What a result keeps of a run: folder, device, commit, seconds."""
+    """Return a run's entry in ``result.json``: folder, device, seconds, commit, processes, precision."""
     folder = str(run.folder.absolute())
-    kept = {"experiment": experiment, "seed": seed, "run": run.folder.name, "folder": folder}
+    entry = {"experiment": experiment, "seed": seed, "run": run.folder.name, "folder": folder}
     names = ("device", "seconds", "commit", "processes", "precision")
-    return kept | {name: run.information.get(name) for name in names}
+    return entry | {name: run.information.get(name) for name in names}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a notebook's parameters or a command's arguments choose, each looked up once.
+    """Profile, benchmark and seeds of a notebook or a command, and the way from them to runs.
 
-    profile: given by its name. benchmark: its name and options, as in cuhk03,boxes=detected. data_root: its
-    folder; without one the embedded benchmark is used, and rendered if it is not there yet. seeds: trainings
-    of each row, with the seeds 0 to ``seeds - 1``. device: see ``Execution``. runs: where trained runs are
-    kept (``files.runs()``). may_train: False refuses to train a run that is not there.
+    Nothing is read, rendered or trained before a method or property needs it.
 
-    Nothing is read, rendered or trained before it is asked for. Raises InputError for an unknown profile or
-    benchmark and for less than one seed.
+    Args:
+        profile: Name of the profile: "smoke", "quick", "full" or "paper".
+        benchmark: Name and options of the benchmark, as in "cuhk03,boxes=detected".
+        data_root: The benchmark's folder; without it the embedded benchmark is used, and rendered if needed.
+        seeds: Number of trainings of each experiment, with seeds 0 to ``seeds - 1``.
+        device: Device of trainings and evaluations; see ``Execution``.
+        runs: Folder of trained runs; ``files.runs()`` by default.
+        may_train: Whether a missing run is trained; with False it is an InputError.
+        progress: Whether to show progress bars.
+
+    Raises:
+        InputError: If the profile or the benchmark is unknown, or ``seeds`` is less than 1.
     """
 
     profile: Profile
@@ -114,7 +135,7 @@ class Setup:
     runs: Path | None = None
     may_train: bool = True
     progress: bool = True
-    specification: tuple[str, dict] = field(init=False, repr=False)  # the benchmark's name and its options
+    specification: tuple[str, dict] = field(init=False, repr=False)  # name and options of the benchmark
 
     def __post_init__(self):
         if not isinstance(self.profile, Profile):
@@ -127,11 +148,11 @@ class Setup:
             )
 
     def __getstate__(self) -> dict:
-        """Another process reads the benchmark itself."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        """Return the fields only; another process reads the benchmark itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def check_folder(self) -> None:
-        """Raises InputError where the benchmark's folder is not given and it cannot be rendered."""
+        """Raise InputError if the benchmark cannot be rendered, for the case that no folder is given."""
         if self.specification[0] != "synthetic":
             raise InputError(
                 f"benchmark {self.benchmark!r} is read from a folder",
@@ -147,30 +168,46 @@ class Setup:
 
     @cached_property
     def execution(self) -> Execution:
+        """Device and progress of trainings and evaluations."""
         from reidlib.training.device import Execution
 
         return Execution(device=self.device, progress=self.progress)
 
     @cached_property
     def data(self) -> Benchmark:
-        """The benchmark. Raises InputError like ``load``, and where a folder is needed and not given."""
+        """The benchmark, read or rendered at the first access.
+
+        Raises:
+            InputError: If the folder is missing, or is not a valid copy of the benchmark.
+        """
         root = self.data_root
         if not root:
             self.check_folder()
             from reidlib.data.synthetic.render import render
 
             size = self.profile.rendered
+            assert size is not None  # see check_folder
             root = render(size, files.data() / f"synthetic-{size}", device=self.execution.rendering_device)
         name, options = self.specification
         return load(name, root, **options)
 
     @property
     def obtaining(self) -> dict:
-        """For ``experiments.obtain.obtain``: where runs are, on what they are trained and whether."""
+        """Keyword arguments ``runs``, ``execution`` and ``may_train`` of ``experiments.obtain.obtain``."""
         return {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
 
     def configuration(self, experiment: str) -> RunConfiguration:
-        """What the first run of a row of ``EXPERIMENTS`` depends on: the row in the profile's size."""
+        """Return the configuration of an experiment's run with seed 0, in this profile and on this benchmark.
+
+        Args:
+            experiment: Name of a row of ``EXPERIMENTS``.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            InputError: If the name is unknown, or the benchmark cannot be read.
+        """
         from reidlib.experiments.obtain import link
 
         return link(experiment, self.profile, self.data).wanted
@@ -183,16 +220,27 @@ class Setup:
         model: ModelConfiguration | None = None,
         report: Callable[[str], None] = print,
     ) -> Run:
-        """A row's run with its scores, trained where it is not there yet; see ``experiments.obtain``.
+        """Return an experiment's run with its scores; train and evaluate it if necessary.
 
-        model: in place of the row's own.
+        Args:
+            experiment: Name of a row of ``EXPERIMENTS``.
+            seed: Seed of the training.
+            model: Configuration to use instead of the row's.
+            report: Function that shows a message to the user.
+
+        Returns:
+            The finished and evaluated run.
+
+        Raises:
+            InputError: If the name is unknown, or the run is missing and ``may_train`` is False.
+            FloatingPointError: If a loss becomes infinite or NaN.
         """
-        from reidlib.experiments.obtain import link, obtain
+        from reidlib.experiments.obtain import Link, link, obtain
 
-        training = link(experiment, self.profile, self.data, seed=seed)
+        name, configuration, benchmark = link(experiment, self.profile, self.data, seed=seed)
         if model is not None:
-            training = training._replace(wanted=replace(training.wanted, model=model))
-        return obtain([training], report=report, **self.obtaining)
+            configuration = replace(configuration, model=model)
+        return obtain([Link(name, configuration, benchmark)], report=report, **self.obtaining)
 
     def gather(
         self,
@@ -201,37 +249,47 @@ class Setup:
         under: Mapping[str, Sequence[Perturbation]] | None = None,
         report: Callable[[str], None] = print,
     ) -> Runs:
-        """The runs of some rows, one for each seed.
+        """Return the runs of several experiments, one for each seed.
 
-        A run that is not there is trained, if it may be; one that fails is marked as ``Missing`` and leaves
-        the others as they are. under: for some of the rows, the conditions to evaluate them under.
-        Raises InputError for unknown names.
+        A missing run is trained if ``may_train`` allows it. A run that fails is marked as ``Missing``; the
+        other runs are not affected.
+
+        Args:
+            experiments: Names of rows of ``EXPERIMENTS``.
+            under: Perturbations to evaluate, by the experiment's name.
+            report: Function that shows a message to the user.
+
+        Returns:
+            The runs.
+
+        Raises:
+            InputError: If a name is unknown, or the benchmark cannot be read.
         """
         from reidlib.experiments.obtain import FAILURES
         from reidlib.experiments.perturbations import evaluate_under_all
 
         names = tuple(dict.fromkeys(experiments))
         for name in names:
-            self.configuration(name)  # what it refuses is no failure of a training
-        found: dict[str, tuple[Run | Missing, ...]] = dict.fromkeys(names, ())
+            self.configuration(name)  # errors here concern the arguments, not a training
+        runs: dict[str, tuple[Run | Missing, ...]] = dict.fromkeys(names, ())
         missing: list[Missing] = []
         for name, seed in product(names, range(self.seeds)):
             try:
                 run = self.obtain(name, seed, report=report)
-                _ = run.information, run.configuration  # damaged files are found here, not in a table
+                _ = run.information, run.configuration  # damaged files are reported here, not in a table
             except FAILURES as error:
                 run = Missing(first_line(error), name, seed)
                 missing.append(run)
-            found[name] += (run,)
-            if isinstance(run, Run) and (wanted := (under or {}).get(name)):
+            runs[name] += (run,)
+            if isinstance(run, Run) and (own_perturbations := (under or {}).get(name)):
                 try:
-                    evaluate_under_all(run, wanted, self.data, execution=self.execution)
-                except FAILURES as error:  # its other scores are as good as ever
-                    missing.append(Missing(f"changed conditions: {first_line(error)}", name, seed))
+                    evaluate_under_all(run, own_perturbations, self.data, execution=self.execution)
+                except FAILURES as error:  # the run's other scores remain valid
+                    missing.append(Missing(f"perturbations: {first_line(error)}", name, seed))
         persons = tuple(self.data.query.person_ids.tolist())
-        return Runs(found, self.seeds, tuple(missing), self.profile.name, persons)
+        return Runs(runs, self.seeds, tuple(missing), self.profile.name, persons)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what went wrong."""
+    """Return the first line of an error's message, with the type unless it is InputError."""
     return f"{type(error).__name__}: {error}".partition("\n")[0].removeprefix("InputError: ")

@@ -1,8 +1,8 @@
-"""A network and images to a run: trained weights in a folder that its configuration's hash names.
+"""Training of a network to a run: a folder of weights and records, named by its configuration's hash.
 
-``config`` what a run depends on · ``losses`` what is minimised · ``dynamic`` how Pyramid's two losses are
-balanced · ``loop`` the one training loop · ``checkpoint`` what it goes on from · ``device`` on what it runs ·
-``distributed`` several processes as one · ``runs`` a run, found again or trained
+``config`` a run's configuration · ``losses`` losses and objectives · ``dynamic`` balancing of Pyramid's two
+losses · ``loop`` the training loop · ``checkpoint`` saved state · ``device`` device and precision ·
+``distributed`` several processes · ``runs`` a run's folder, loaded or trained
 
 ``config``, ``dynamic`` and ``runs`` load no torch.
 """

@@ -1,9 +1,9 @@
-"""Tensors on disk: weights, and all that a training goes on from."""
+"""Checkpoints of a training, and tensors on disk in general."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,38 +15,43 @@ from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 
 if TYPE_CHECKING:
-    from torch.distributed.checkpoint.stateful import Stateful
+    from reidlib.data.samplers import Feeds
 
 
 class TrainingState(NamedTuple):
-    """What a training works with; a checkpoint holds the state of each."""
+    """The objects whose state a checkpoint holds, and the recipe, which must equal the checkpoint's."""
 
-    recipe: Recipe  # which a checkpoint must have been written with
+    recipe: Recipe
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    feeds: Stateful  # which batches come next
-    meter: Stateful  # what the training has measured
+    feeds: Feeds
+    meter: Any  # ``loop.Meter``, whose module imports this one
     generator: torch.Generator  # of the augmentation, the same in every process
 
 
 _STATEFUL = ("model", "optimiser", "feeds", "meter")
 
 
-def save_checkpoint(path: Path, parts: TrainingState, step: int, balance: Balance | None) -> None:
-    """Write all that a training is behind ``step`` steps; every process calls this, the first one writes."""
-    device = next(parts.model.parameters()).device
-    random = distributed.of_all(torch.get_rng_state())
-    random_cuda = []
+def save_checkpoint(path: Path, state: TrainingState, step: int, balance: Balance | None) -> None:
+    """Write a checkpoint; every process must call this, and the first one writes.
+
+    Args:
+        path: The file.
+        state: The training's objects.
+        step, balance: Number of steps done, and balance for the next step.
+    """
+    device = next(state.model.parameters()).device
+    random_states, random_states_cuda = distributed.all_gather_list(torch.get_rng_state()), []
     if device.type == "cuda":
-        random_cuda = distributed.of_all(torch.cuda.get_rng_state(device))
+        random_states_cuda = distributed.all_gather_list(torch.cuda.get_rng_state(device))
     if distributed.world().rank > 0:
         return
     content = {
-        "recipe": repr(parts.recipe),
-        **{name: getattr(parts, name).state_dict() for name in _STATEFUL},
-        "generator": parts.generator.get_state(),
-        "random": random,  # of every process
-        "random_cuda": random_cuda,
+        "recipe": repr(state.recipe),
+        **{name: getattr(state, name).state_dict() for name in _STATEFUL},
+        "generator": state.generator.get_state(),
+        "random": random_states,  # of every process
+        "random_cuda": random_states_cuda,
         "balance": None if balance is None else balance._asdict(),
         "step": step,
     }
@@ -54,24 +59,33 @@ def save_checkpoint(path: Path, parts: TrainingState, step: int, balance: Balanc
 
 
 def restore_checkpoint(
-    path: Path, parts: TrainingState, balance: Balance | None
+    path: Path, state: TrainingState, balance: Balance | None
 ) -> tuple[int, Balance | None]:
-    """Put back what ``save_checkpoint`` wrote; the steps behind it, and the balance for the next one.
+    """Restore the state that ``save_checkpoint`` wrote; without a file nothing changes.
 
-    Without a file nothing changes. Raises InputError for one that is damaged or of another training.
+    Args:
+        path: The file.
+        state: The training's objects, changed in place.
+        balance: Balance for the first step, returned if there is no file.
+
+    Returns:
+        The number of steps done, and the balance for the next step.
+
+    Raises:
+        InputError: If the file is damaged or belongs to another training.
     """
     if not path.is_file():
         return 0, balance
-    device, world = next(parts.model.parameters()).device, distributed.world()
+    device, world = next(state.model.parameters()).device, distributed.world()
     mend = "remove this file to train the run from its beginning"
     content = load_tensors(path, mend)
     try:
-        if content["recipe"] != repr(parts.recipe):
+        if content["recipe"] != repr(state.recipe):
             raise ValueError("written with another recipe")
         for name in _STATEFUL:
-            getattr(parts, name).load_state_dict(content[name])
-        parts.generator.set_state(content["generator"])
-        # As many processes as before go on exactly; others drop units of their own choice.
+            getattr(state, name).load_state_dict(content[name])
+        state.generator.set_state(content["generator"])
+        # The same number of processes continues exactly; another number drops other units (dropout).
         if len(content["random"]) == world.size:
             torch.set_rng_state(content["random"][world.rank])
             if device.type == "cuda" and len(content["random_cuda"]) == world.size:
@@ -80,28 +94,22 @@ def restore_checkpoint(
             raise ValueError("one of them balances its losses")
         return content["step"], None if balance is None else Balance(**content["balance"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise InputError(
-            "a checkpoint belongs to the model and recipe that it resumes",
-            f"{path}: {str(error).splitlines()[0][:120]}",
-            mend,
-        ) from error
+        value = f"{path}: {str(error).splitlines()[0][:120]}"
+        rule = "a checkpoint belongs to the model and recipe that it resumes"
+        raise InputError(rule, value, mend) from error
 
 
 def save_tensors(path: Path, content: dict) -> None:
-    """Write tensors whole or not at all; takes their size in memory once more.
-
-    torch.save into a file reports a full disk as an internal error of its archive, so it fills a buffer.
-    """
+    """Write a file of tensors completely or not at all."""
+    # By a buffer in memory: torch.save to a file reports a full disk as an internal error of its archive.
     write_filled(path, lambda buffer: torch.save(content, buffer))
 
 
 def load_tensors(path: Path, mend: str) -> dict:
-    """A file of tensors, read without running any code in it. A damaged one is an InputError."""
+    """Read a file of tensors without running code in it; InputError with ``mend`` if it is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage as any of half a dozen types
-        raise InputError(
-            "a checkpoint is readable by torch.load(weights_only=True)",
-            f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}",
-            mend,
-        ) from error
+    except Exception as error:  # torch reports damage as one of many types
+        value = f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}"
+        rule = "a checkpoint is readable by torch.load(weights_only=True)"
+        raise InputError(rule, value, mend) from error

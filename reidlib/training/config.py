@@ -1,6 +1,6 @@
-"""What a run depends on, as frozen dataclasses whose fields say why.
+"""The configuration of a run: frozen dataclasses for network, objective, recipe and data.
 
-Importing this, and building a configuration, loads no torch: tables and figures read runs without it.
+Importing this module and creating a configuration load no torch: tables and figures read runs without it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -23,51 +23,64 @@ if TYPE_CHECKING:
     from reidlib.models import JLML, Pyramid, jlml, pyramid
     from reidlib.training.losses import Terms
 
-NetworkType = TypeVar("Network", "JLML", "Pyramid")
-# Raised when the same configuration starts to give another result, so that old runs are not mistaken for new.
+# Increased when the same configuration starts to give another result, so that old runs are not reused.
 _FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied; ``Augmentation(0, 0)`` leaves them as they are."""
+    """Random changes of the training images; ``Augmentation(0, 0)`` changes nothing.
 
-    # Share of images mirrored left to right: a person walks either way, no camera sees mirrored text alone.
+    Attributes:
+        flip: Share of images mirrored left to right. People walk either way.
+        pad: Largest shift on both axes, in pixels, because a detector's box is off by a few. The border is
+            repeated and the image cropped again; unlike a black border, that does not show the shift.
+        erase: Share of images with one rectangle set to the mean colour, so that no single region suffices.
+        colour_jitter: Largest relative change of brightness, contrast and saturation, because cameras differ
+            in exposure and colour. 0 by default: the colour of clothing is evidence.
+    """
+
     flip: float = 0.5
-    # Largest shift in pixels, both axes: pad by repeating the border and crop again. A detector's box is off
-    # by a few pixels; repeated borders, unlike black ones, show the network no edge that tells the shift.
     pad: int = 4
-    # Share of images with one rectangle set to the mean colour: the network must not lean on one region.
     erase: float = 0.0
-    # Largest relative change of brightness, contrast and saturation: cameras differ in exposure and colour.
-    # Off by default, because clothing's colour is evidence and too much jitter unlearns it.
     colour_jitter: float = 0.0
 
     def __post_init__(self):
         for name, share in (("flip", self.flip), ("erase", self.erase)):
             if not 0 <= share <= 1:
-                raise InputError(f"{name} is a share of the images, 0 to 1", share, "choose one")
+                raise InputError(f"{name} is a share of the images, 0 to 1", share, "use a value in 0 to 1")
         if not (isinstance(self.pad, int) and self.pad >= 0):
             raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "0 shifts nothing")
         if not 0 <= self.colour_jitter < 1:
-            raise InputError(
-                "colour_jitter is at least 0 and below 1", self.colour_jitter, "0 changes nothing"
-            )
+            raise InputError("colour_jitter is in 0 to 1, less than 1", self.colour_jitter, "use 0 for none")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long, how fast and on what a model is trained. Contradictory values are refused."""
+    """Length, batches, optimiser (SGD), learning rate schedule and augmentation of a training.
 
-    epochs: int | None = None  # passes over the training images; or
-    steps: int | None = None  # mini-batches, where a paper states iterations
-    batch_size: int = 32  # JLML's; the one-cycle peak below belongs to it. Over all processes together
-    images_per_identity: int = 0  # K of the P×K batches that triplets need; 0: random batches only
-    learning_rate: float = 0.1  # the highest value of the schedule
-    trunk_rate: float = 1.0  # factor on it for the trunk: pretrained layers need less than new ones
-    schedule: Literal["one-cycle", "steps"] = "one-cycle"  # the latter: the papers' drops at milestones
-    warm_up: float = 0.2  # share of a one-cycle training in which the rate rises; networks start untrained
-    milestones: tuple[float, ...] = ()  # shares of the training after which the rate is multiplied by decay
+    Attributes:
+        epochs, steps: Length in passes over the training images or in mini-batches; exactly one is given.
+        batch_size: Images per step, of all processes together. JLML's 32; the default rate fits it.
+        images_per_identity: K of the P×K batches that triplets need; 0 for random batches only.
+        learning_rate: Highest learning rate of the schedule.
+        trunk_rate: Factor on the trunk's learning rate; pretrained layers need a lower rate than new ones.
+        schedule: "one-cycle", or "steps" as in the papers, which drops the rate at the milestones.
+        warm_up: Share of a one-cycle training in which the rate rises, because networks start untrained.
+        milestones, decay: Shares of the training after which "steps" multiplies the rate by ``decay``.
+        momentum, nesterov, weight_decay: As in ``torch.optim.SGD``.
+        augmentation: Random changes of the training images.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 32
+    images_per_identity: int = 0
+    learning_rate: float = 0.1
+    trunk_rate: float = 1.0
+    schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    warm_up: float = 0.2
+    milestones: tuple[float, ...] = ()
     decay: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
@@ -75,98 +88,109 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
+        length = f"epochs={self.epochs}, steps={self.steps}"
         if (self.epochs is None) == (self.steps is None):
+            raise InputError("a recipe's length is stated in epochs or in steps", length, "give one of them")
+        if (self.epochs or self.steps or 0) < 1 or self.batch_size < 2 or self.learning_rate <= 0:
             raise InputError(
-                "a recipe states its length once, in epochs or in steps",
-                f"epochs={self.epochs}, steps={self.steps}",
-                "give one of them",
+                "a training has a positive length and learning rate and at least two images per batch",
+                f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}",
+                "increase the value that is too small",
             )
-        length = self.steps if self.epochs is None else self.epochs
-        if length < 1 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise InputError(
-                "a training has a positive length and learning rate and at least two images a batch",
-                f"epochs={self.epochs}, steps={self.steps}, learning_rate={self.learning_rate}, "
-                f"batch_size={self.batch_size}",
-                "raise the value that is too small",
-            )
-        if self.images_per_identity and (
-            self.images_per_identity < 2
-            or self.batch_size % self.images_per_identity
-            or self.batch_size // self.images_per_identity < 2
-        ):
+        size, per_identity = self.batch_size, self.images_per_identity
+        if per_identity and (per_identity < 2 or size % per_identity or size // per_identity < 2):
             raise InputError(
                 "an identity-balanced batch holds at least two identities with at least two images each",
-                f"batch_size={self.batch_size}, images_per_identity={self.images_per_identity}",
-                "choose 2 or more images per identity that divide the batch at least twice",
+                f"batch_size={size}, images_per_identity={per_identity}",
+                "choose at least 2 images per identity, a divisor of the batch size and at most half of it",
             )
         if self.trunk_rate <= 0:
-            raise InputError(
-                "the trunk's share of the learning rate is positive",
-                f"trunk_rate={self.trunk_rate}",
-                "use 1 for equal rates",
-            )
+            raise InputError("trunk_rate is a positive factor", self.trunk_rate, "use 1 for equal rates")
         check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
-            raise InputError(
-                "milestones belong to the schedule 'steps', and it needs them",
-                f"schedule={self.schedule!r}, milestones={self.milestones}",
-                "change one of the two",
-            )
+            value = f"schedule={self.schedule!r}, milestones={self.milestones}"
+            raise InputError("schedule 'steps', and no other, has milestones", value, "change one of them")
 
     def check_set(self, person_ids: np.ndarray, name: str) -> None:
-        """Raise InputError where a training set fills no batch; ``name`` is what the set is called."""
+        """Raise InputError if a training set fills no batch; ``name`` identifies the set in the message."""
         images, persons = len(person_ids), len(np.unique(person_ids))
-        least = self.batch_size // self.images_per_identity if self.images_per_identity else 1
-        if images < self.batch_size or persons < least:
+        least_persons = self.batch_size // self.images_per_identity if self.images_per_identity else 1
+        if images < self.batch_size or persons < least_persons:
             raise InputError(
                 f"a training needs the images of one batch, {self.batch_size}"
-                + (f", and {least} persons" if least > 1 else ""),
+                + (f", and {least_persons} persons" if least_persons > 1 else ""),
                 f"{images} images of {persons} persons in {name}",
                 "add images of further persons, or train on another set",
             )
 
     def length(self, batches_per_epoch: int) -> int:
-        """Steps of the whole training."""
-        return self.steps or self.epochs * batches_per_epoch
+        """Return the number of steps of the whole training."""
+        return self.steps or (self.epochs or 0) * batches_per_epoch
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step, as a function of its place in the training alone."""
+        """Return the learning rate of a step; it depends only on the share of steps before it."""
         share = step / steps
         if self.schedule == "steps":
             return self.learning_rate * self.decay ** sum(share >= mark for mark in self.milestones)
         if share < self.warm_up:
             return self.learning_rate * (0.05 + 0.95 * share / self.warm_up)
-        rest = (share - self.warm_up) / (1 - self.warm_up)
-        return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * rest))
+        cooling = (share - self.warm_up) / (1 - self.warm_up)
+        return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * cooling))
+
+
+class _Model:
+    network: ClassVar[str]  # its name in reidlib.models
+
+    def build(self, num_classes: int, seed: int) -> JLML | Pyramid:
+        """Return the network with the initial weights of ``seed``."""
+        import torch
+
+        from reidlib import models
+
+        network = getattr(models, self.network)
+        # The fields without a keyword of the network belong to the objective.
+        keywords = inspect.signature(network).parameters.keys() & vars(self)
+        generator = torch.Generator().manual_seed(seed)
+        return network(num_classes, generator=generator, **{name: vars(self)[name] for name in keywords})
+
+    def check_input(self, size: tuple[int, int]) -> None:
+        """Raise InputError for a size that the network cannot take; JLML checks it itself."""
 
 
 @dataclass(frozen=True)
-class JLMLConfiguration:
-    """The JLML network and its objective. Defaults are the paper's."""
+class JLMLConfiguration(_Model):
+    """The JLML network and its objective; the defaults are the paper's.
 
-    parts: int = 4  # head and shoulders, upper body, upper legs, lower legs
-    multi_loss: bool = True  # a classifier for each branch; False is the paper's UniLoss
-    shared_stem: bool = True  # both branches on the same low-level layers
+    Attributes:
+        parts: Stripes of the local branch; 4 are head and shoulders, upper body, upper legs, lower legs.
+        multi_loss: Whether each branch has its own classifier; False is the paper's UniLoss.
+        shared_stem: Whether both branches share the low-level layers.
+        trunk, weights: Layers of the branches, and "imagenet" for torchvision's weights or None for random.
+        width: Factor on the number of all channels, for small machines.
+        feature_size: Length D of each branch's feature.
+        feature_norm: Whether batch norm follows the feature layers; the paper's choice is unknown.
+        sparsity_global, sparsity_local: Strengths λ_g and λ_l of selective feature learning; 0 turns it off.
+        exclusive_over: Groups of the local term; see ``losses.exclusive_sparsity``.
+    """
+
+    parts: int = 4
+    multi_loss: bool = True
+    shared_stem: bool = True
     trunk: Literal["resnet39", "resnet50"] = "resnet39"
     weights: Literal["imagenet"] | None = None
-    width: float = 1.0  # factor on all channels, for small machines
-    feature_size: int = 512  # of each branch
-    feature_norm: bool = True  # batch norm behind the feature layers; the paper's choice is unknown
-    sparsity_global: float = 5e-4  # λ_g of selective feature learning; 0 turns it off
-    sparsity_local: float = 5e-4  # λ_l
-    exclusive_over: Literal["output", "input"] = "output"  # see losses.exclusive_sparsity
-    balance: ClassVar[None] = None  # no losses are balanced while training
-
-    def build(self, num_classes: int, seed: int) -> JLML:
-        """The network with the initial weights that belong to ``seed``."""
-        from reidlib.models import JLML
-
-        return _built(JLML, self, num_classes, seed)
+    width: float = 1.0
+    feature_size: int = 512
+    feature_norm: bool = True
+    sparsity_global: float = 5e-4
+    sparsity_local: float = 5e-4
+    exclusive_over: Literal["output", "input"] = "output"
+    network: ClassVar[str] = "JLML"
+    balance: ClassVar[None] = None  # JLML balances no losses
 
     def objective(
         self, model: JLML, output: jlml.JLMLOutput, labels_b: Tensor, balance: None = None
     ) -> tuple[Terms, None]:
-        """What training minimises."""
+        """Return the terms that training minimises."""
         from reidlib.training.losses import jlml_objective
 
         terms = jlml_objective(
@@ -179,26 +203,38 @@ class JLMLConfiguration:
         )
         return terms, None
 
-    def check_input(self, size: tuple[int, int]) -> None:
-        """Every input size that leaves a row for each stripe will do; the network looks at it itself."""
-
 
 @dataclass(frozen=True)
-class PyramidConfiguration:
-    """The Pyramid network and its objective. Defaults are the paper's, or its released code's."""
+class PyramidConfiguration(_Model):
+    """The Pyramid network and its objective; the defaults are the paper's or those of its released code.
 
-    stripes: int = 6  # the map's horizontal stripes
-    levels: tuple[int, ...] | None = None  # how many stripes the parts cover; None: 1 to all of them
+    Attributes:
+        stripes: Horizontal stripes of the feature map.
+        levels: Numbers of stripes that a part covers; None for 1 up to all stripes.
+        trunk, weights: Layers before the parts, and "imagenet" for torchvision's weights or None for random.
+        width: Factor on resnet39's number of channels, for small machines.
+        embedding_size: Length of each part's embedding.
+        dropout: Share of units dropped before each part's classifier.
+        normalisation: Scaling to unit length of the feature compared at test: of each "part", of the "whole".
+        triplet: Whether the triplet loss is used; False for the identity loss on random batches.
+        margin: Margin of the triplet loss, in Euclidean distance.
+        normalise_triplet: Whether triplets compare embeddings of unit length.
+        balancing: Balancing of the two losses.
+    """
+
+    stripes: int = 6
+    levels: tuple[int, ...] | None = None
     trunk: Literal["resnet39", "resnet50", "resnet101"] = "resnet101"
     weights: Literal["imagenet"] | None = None
-    width: float = 1.0  # factor on resnet39's channels, for small machines
-    embedding_size: int = 128  # of each part
-    dropout: float = 0.2  # before each part's classifier
-    normalisation: Literal["none", "part", "whole"] = "none"  # of the feature that is compared at test
-    triplet: bool = True  # identity and triplet losses; False: the identity loss alone, on random batches
+    width: float = 1.0
+    embedding_size: int = 128
+    dropout: float = 0.2
+    normalisation: Literal["none", "part", "whole"] = "none"
+    triplet: bool = True
     margin: float = 1.4
-    normalise_triplet: bool = False  # whether triplets compare embeddings of unit length
-    balancing: Balancing = field(default_factory=Balancing)  # of the two losses while training
+    normalise_triplet: bool = False
+    balancing: Balancing = field(default_factory=Balancing)
+    network: ClassVar[str] = "Pyramid"
 
     def __post_init__(self):
         pyramid_parts(self.stripes, self.levels)
@@ -208,112 +244,96 @@ class PyramidConfiguration:
         if not math.isfinite(self.margin):
             raise InputError("a triplet's margin is a distance", f"margin={self.margin}", "use 1.4")
 
-    def build(self, num_classes: int, seed: int) -> Pyramid:
-        """The network with the initial weights that belong to ``seed``."""
-        from reidlib.models import Pyramid
-
-        return _built(Pyramid, self, num_classes, seed)
-
     def objective(
         self, model: Pyramid, output: pyramid.PyramidOutput, labels_b: Tensor, balance: Balance | None
     ) -> tuple[Terms, Balance | None]:
-        """What training minimises, and the balance for the next step.
-
-        Triplets are looked for in the whole batch, over all processes of a distributed training.
-        """
+        """Return the terms that training minimises, and the balance for the next step."""
         import torch
 
         from reidlib.training import distributed
         from reidlib.training.losses import Terms, batch_hard_triplet, multi_branch_cross_entropy
 
         identity = multi_branch_cross_entropy(output.logits, labels_b).sum()
-        if balance is None or not balance.balanced:
-            terms = Terms(("identity",), (identity,))
-        else:
+        terms = Terms(("identity",), (identity,))
+        if balance is not None and balance.balanced:
+            # Triplets come from the whole batch, of all processes of a distributed training.
             embeddings, labels = distributed.all_gather(output.embeddings), distributed.all_gather(labels_b)
-            triplet = batch_hard_triplet(
-                embeddings, labels, margin=self.margin, normalise=self.normalise_triplet
-            ).sum()
+            settings = {"margin": self.margin, "normalise": self.normalise_triplet}
+            triplet = batch_hard_triplet(embeddings, labels, **settings).sum()
             terms = Terms(("identity", "triplet"), (identity, triplet))
         if balance is None or self.balancing.mode == "off":
-            return terms, balance  # nothing to decide, so no waiting for the device
-        # One copy from the device a step: the gate is open or closed for all that follows.
-        measured = dict(zip(terms.names, distributed.mean(torch.stack(terms.values)).tolist(), strict=True))
-        weights, after = balance_losses(
-            balance, measured["identity"], measured.get("triplet"), self.balancing
-        )
-        return terms._replace(weights=weights[: len(terms.names)]), after
+            return terms, balance  # without copying the losses from the device
+        # One copy from the device per step; the rest of the step needs to know whether the gate is open.
+        identity, *triplet = distributed.mean(torch.stack(terms.values)).tolist()
+        weights, balance = balance_losses(balance, identity, triplet[0] if triplet else None, self.balancing)
+        return terms._replace(weights=weights[: len(terms.names)]), balance
 
     @property
     def balance(self) -> Balance | None:
-        """The balance before the first step; it asks for identity-balanced batches."""
+        """The balance before the first step; it needs identity-balanced batches."""
         return Balance() if self.triplet else None
 
     def check_input(self, size: tuple[int, int]) -> None:
-        """Raise InputError for a height whose map the stripes do not divide."""
+        """Raise InputError for a height whose feature map the stripes do not divide."""
         check_input_height(size[0], self.stripes)
 
 
-def _built(
-    network: type[NetworkType], settings: ModelConfiguration, num_classes: int, seed: int
-) -> NetworkType:
-    """A network with the settings that it has a keyword for; the others belong to the objective."""
-    import torch
-
-    keywords = inspect.signature(network).parameters.keys() & vars(settings)
-    generator = torch.Generator().manual_seed(seed)
-    return network(num_classes, generator=generator, **{name: vars(settings)[name] for name in keywords})
-
-
 ModelConfiguration = JLMLConfiguration | PyramidConfiguration
-# A model's name in config.json.
+# By the model's name in config.json.
 MODELS = {"jlml": JLMLConfiguration, "pyramid": PyramidConfiguration}
 
 
 @dataclass(frozen=True)
 class RunConfiguration:
-    """Everything that a run's scores depend on; its hash is the run's identity."""
+    """Everything that the scores of a run depend on; its hash identifies the run.
+
+    Attributes:
+        model: Network and objective.
+        recipe: Length, optimiser and augmentation of the training.
+        input_size: Height and width of the network's input, in pixels.
+        benchmark, data: ``Benchmark.specification`` (name and options) and ``Benchmark.fingerprint``.
+        seed: Seed of the initial weights, the order of images and the augmentation.
+        start: Hash of the configuration of the run whose weights, except the classifiers', are the initial
+            weights; empty for a new network.
+    """
 
     model: ModelConfiguration
     recipe: Recipe
-    input_size: tuple[int, int]  # height, width of the network's input in pixels
-    benchmark: str  # Benchmark.specification: its name and what its reader was asked for
-    data: str  # Benchmark.fingerprint: names, ids and file sizes
+    input_size: tuple[int, int]
+    benchmark: str
+    data: str
     seed: int = 0
-    start: str = ""  # hash of the configuration of the run whose weights, but for the classifiers, come first
+    start: str = ""
 
     def __post_init__(self):
         self.model.check_input(self.input_size)
         if self.model.balance is not None and not self.recipe.images_per_identity:
-            raise InputError(
-                "a triplet loss needs identity-balanced batches",
-                f"images_per_identity={self.recipe.images_per_identity}",
-                "set it to 2 or more in the recipe, or train with triplet=False",
-            )
+            mend = "set images_per_identity to at least 2 in the recipe, or train with triplet=False"
+            raise InputError("a triplet loss needs identity-balanced batches", "images_per_identity=0", mend)
 
     def to_json(self) -> dict:
-        """JSON types only, so that the same dict comes back from ``config.json``."""
-        kind = next(name for name, of in MODELS.items() if isinstance(self.model, of))
+        """Return the content of ``config.json``, as JSON types only."""
+        kind = next(name for name, model_class in MODELS.items() if isinstance(self.model, model_class))
         content = asdict(self)
         content["model"] = {"kind": kind, **content["model"]}
         if not self.start:
-            del content["start"]  # so that runs are found that were trained before there was one
+            del content["start"]  # keeps the hash of runs from before this field existed
         return {"format": _FORMAT, **json.loads(json.dumps(content))}
 
     @classmethod
     def from_json(cls, content: dict) -> RunConfiguration:
-        """The configuration of a run's folder. Raises InputError for one that this version cannot read."""
+        """Return the configuration in ``config.json``; InputError if this version cannot read it."""
         try:
             model = dict(content["model"])
             if "balancing" in model:
                 model["balancing"] = Balancing(**model["balancing"])
             recipe = dict(content["recipe"])
-            augmentation = Augmentation(**_tupled(recipe.pop("augmentation")))
+            augmentation = Augmentation(**recipe.pop("augmentation"))
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']} instead of {_FORMAT}")
             return cls(
-                model=MODELS[model.pop("kind")](**_tupled(model)),
-                recipe=Recipe(**_tupled(recipe), augmentation=augmentation),
+                model=MODELS[model.pop("kind")](**_lists_to_tuples(model)),
+                recipe=Recipe(**_lists_to_tuples(recipe), augmentation=augmentation),
                 input_size=tuple(content["input_size"]),
                 benchmark=content["benchmark"],
                 data=content["data"],
@@ -328,5 +348,5 @@ class RunConfiguration:
             ) from error
 
 
-def _tupled(values: dict) -> dict:
+def _lists_to_tuples(values: dict) -> dict:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""On what a model runs: device, precision, compilation."""
+"""Device, precision and compilation."""
 
 from __future__ import annotations
 
@@ -12,36 +12,42 @@ from reidlib.errors import InputError, check_choice, counted
 
 @dataclass(frozen=True)
 class Execution:
-    """On what a training runs. It is recorded with a run but does not identify it."""
+    """How a training or an evaluation runs; recorded with a run, but not part of its identity.
 
-    device: str = "auto"  # cuda, mps or cpu, the first that is there; or one of them by name
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where the hardware has it
-    compile: bool = False  # torch.compile: minutes at the start, faster steps afterwards
+    Attributes:
+        device: "cuda", "cuda:1", "mps" or "cpu"; "auto" is the first of cuda, mps and cpu on this machine.
+        precision: Precision of convolutions and matrix products; "auto" is bfloat16 if the hardware has it.
+        compile: Whether to use torch.compile, which takes minutes at the start; steps are faster afterwards.
+        progress: Whether to show progress bars.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
     progress: bool = True
 
     def __post_init__(self):
-        known = ("auto", "float32", "bfloat16")
-        check_choice("precision is auto, float32 or bfloat16", self.precision, known)
+        check_choice(
+            "precision is auto, float32 or bfloat16", self.precision, ("auto", "float32", "bfloat16")
+        )
 
     @property
     def torch_device(self) -> torch.device:
-        """The device. Raises InputError when one is demanded that this machine lacks."""
-        there = [name for name, is_there in _DEVICES.items() if is_there()]
+        """The device; InputError if this machine does not have it."""
+        available = [name for name, is_available in _DEVICES.items() if is_available()]
         if self.device == "auto":
-            return torch.device(there[0])
+            return torch.device(available[0])
         kind, _, index = self.device.partition(":")
         count = torch.cuda.device_count() if kind == "cuda" else 1
-        if kind not in there or (index and not (index.isdecimal() and int(index) < count)):
-            raise InputError(
-                f"the device is one of this machine's ({', '.join(there)}) or auto",
-                repr(self.device),
-                f"use device={there[0]!r}, or install a driver and torch build for what you asked",
-            )
+        if kind not in available or (index and not (index.isdecimal() and int(index) < count)):
+            rule = f"the device is one of this machine's ({', '.join(available)}) or auto"
+            mend = f"use device={available[0]!r}, or install a driver and a torch build for the other device"
+            raise InputError(rule, repr(self.device), mend)
         return torch.device(self.device)
 
     @property
     def rendering_device(self) -> torch.device:
-        """Where to render: the CPU instead of Metal, which lacks the renderer's 64-bit integers."""
+        """The renderer's device: the CPU instead of Metal, which lacks the 64-bit integers it needs."""
         device = self.torch_device
         return torch.device("cpu") if device.type == "mps" else device
 
@@ -53,11 +59,12 @@ class Execution:
         return getattr(torch, self.precision)
 
     def autocast(self) -> torch.autocast:
+        """Return the context of mixed precision; it is disabled for float32."""
         dtype = self.dtype
         return torch.autocast(self.torch_device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def describe(self) -> str:
-        """The device in words, for records."""
+        """Return the device's name, for a run's record."""
         device = self.torch_device
         if device.type == "cuda":
             return torch.cuda.get_device_name(device)
@@ -65,11 +72,7 @@ class Execution:
         return f"{device.type}, {threads}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-_DEVICES = {
-    "cuda": torch.cuda.is_available,
-    "mps": torch.backends.mps.is_available,
-    "cpu": lambda: True,
-}
+_DEVICES = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -1,19 +1,19 @@
-"""Dynamic balancing of Pyramid's two losses: a state and a step's losses in, weights and a state out.
+"""Dynamic balancing of Pyramid's two losses, as a pure function from state and losses to weights and state.
 
-Three different things are called the paper's dynamic training; each is a mode here. With L_t the loss of
-task t (identity, triplet), all three modes keep what the formulae need:
+Three different procedures are called the paper's dynamic training; each is a mode here. With L_t the loss of
+task t (identity or triplet), the modes use:
 
     k_t  ← α·L_t + (1 − α)·k_t                 running average
-    p_t  = min(k_t new, k_t old) / k_t old     1 where the average did not fall
-    FL_t = −(1 − p_t)^γ · ln p_t               focal weight: large where a loss falls fast, 0 where it rises
+    p_t  = min(k_t new, k_t old) / k_t old     1 if the average did not fall
+    FL_t = −(1 − p_t)^γ · ln p_t               focal weight: large if the loss falls fast, 0 if it rises
 
-``paper``: an iteration either minimises FL_identity·L_identity + FL_triplet·L_triplet on an
-identity-balanced batch, or, after FL_triplet / FL_identity < δ, L_identity alone on a random batch.
-``official``: the gate of the released code: balanced batches always, L_identity + L_triplet, and the
-second term is left out in a step where the ratio is below δ. ``off``: their sum, always.
+``paper``: an iteration minimises FL_identity·L_identity + FL_triplet·L_triplet on an identity-balanced batch
+or, after FL_triplet / FL_identity < δ, L_identity alone on a random batch.
+``official``: the gate of the released code. Batches are always balanced; the objective is
+L_identity + L_triplet, without the second term in a step whose ratio is below δ. ``off``: always their sum.
 
-Sources: Zheng et al., CVPR 2019 ("multi-loss dynamic training"); the authors' code, which holds the gate
-but neither weights nor sampler switch; issue 5 there, which says so. α, γ and δ are that code's.
+Sources: Zheng et al., CVPR 2019 ("multi-loss dynamic training"); the authors' code, which has the gate but
+neither weights nor a switch of samplers; issue 5 of that code, which says so. α, γ and δ are that code's.
 """
 
 from __future__ import annotations
@@ -30,18 +30,26 @@ MODES = ("paper", "official", "off")
 
 @dataclass(frozen=True)
 class Balancing:
-    """How the two losses are balanced. Contradictory values are refused."""
+    """Settings of the balancing of the identity and the triplet loss.
+
+    Attributes:
+        mode: "paper", "official" or "off"; see the module's description.
+        rate: α, the weight of the newest loss in the running average.
+        focus: γ, the exponent of the focal weight.
+        threshold: δ. Below this ratio of focal weights only the identity loss is minimised.
+        weights: How focal weights multiply the losses in mode "paper". "literal": unchanged. Each is of the
+            order of a loss's relative fall in one step, cubed, which nearly stops the learning in a balanced
+            step. "relative": 1 for the identity loss and their ratio for the triplet loss, at most 1 as in
+            the other modes. We assume "relative": no source says how the authors scaled theirs.
+        first_share: p_t of the first step, which has no earlier average.
+    """
 
     mode: Literal["paper", "official", "off"] = "paper"
-    rate: float = 0.25  # α: weight of the newest loss in the running average
-    focus: float = 2.0  # γ
-    threshold: float = 0.16  # δ: below this ratio of focal weights only the identity loss is minimised
-    # How the focal weights multiply the losses in mode "paper". Both are of the order of a loss's relative
-    # fall in one step, cubed: as they stand ("literal") they all but stop the learning in a balanced step.
-    # "relative" gives identity the weight 1 and the triplet their ratio, at most 1 as in the other modes.
-    # We assume "relative": no source says how the authors scaled theirs.
+    rate: float = 0.25
+    focus: float = 2.0
+    threshold: float = 0.16
     weights: Literal["relative", "literal"] = "relative"
-    first_share: float = 0.5  # p_t of the first step, which has no average to compare with
+    first_share: float = 0.5
 
     def __post_init__(self):
         check_choice(f"a balancing mode is one of {', '.join(MODES)}", self.mode, MODES, "name one")
@@ -51,18 +59,24 @@ class Balancing:
                 "balancing needs 0 < rate <= 1, focus >= 0, threshold >= 0 and 0 < first_share < 1",
                 f"rate={self.rate}, focus={self.focus}, threshold={self.threshold}, "
                 f"first_share={self.first_share}",
-                "change the value that lies outside",
+                "change the value that is out of range",
             )
 
 
 class Balance(NamedTuple):
-    """All that balancing remembers between two steps: plain numbers, the same in every process."""
+    """The state of the balancing between two steps; it is the same in every process.
 
-    identity: float | None = None  # running average k; None before the first step
+    Attributes:
+        identity, triplet: Running averages k of the two losses; None before the first step.
+        focal_identity, focal_triplet: Focal weights of the latest step that measured each loss.
+        balanced: Whether the next batch is identity-balanced and uses the triplet loss.
+    """
+
+    identity: float | None = None
     triplet: float | None = None
-    focal_identity: float = 0.0  # focal weights of the latest step that measured each loss
+    focal_identity: float = 0.0
     focal_triplet: float = 0.0
-    balanced: bool = True  # whether the next batch is identity-balanced, and the triplet loss in use
+    balanced: bool = True
 
     @property
     def sampler(self) -> str:
@@ -71,7 +85,7 @@ class Balance(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What the two losses are multiplied by in a step; 0 leaves the loss out."""
+    """Factors of the two losses in one step; 0 omits a loss."""
 
     identity: float
     triplet: float
@@ -80,92 +94,87 @@ class Weights(NamedTuple):
 def balance_losses(
     state: Balance, identity: float, triplet: float | None, settings: Balancing
 ) -> tuple[Weights, Balance]:
-    """Weights of this step's losses, and the state for the next step.
+    """Compute the weights of this step's losses and the state for the next step.
 
-    identity, triplet: this step's losses, finite and not negative; ``triplet`` is None exactly where
-    ``state.balanced`` is False: a random batch has no triplets to speak of.
+    Args:
+        state: The state after the step before; ``Balance()`` at the start.
+        identity, triplet: Losses of this step; ``triplet`` is None if and only if not ``state.balanced``.
+        settings: Mode and constants.
 
-    Mode "paper": the state says which losses this step minimises, and its ratio decides the next step's
-    losses and sampler, so that a loss always meets its batch. In a step on a random batch the triplet's
-    average and focal weight stay as they are (we assume; measuring them on what pairs such a batch holds
-    by chance would follow the batch and not the training). The identity average runs over both kinds of
-    batches, as the formula has it, and so follows the sampler a little: where balanced batches are the
-    harder ones it rises behind a switch to them, which keeps the gate open for some steps. Where the
-    identity loss does not fall, the ratio is +∞, or 0/0 where neither does: both losses are used then.
+    Returns:
+        The weights of this step's losses and the next state.
 
-    Mode "official" reproduces the released arithmetic with its negative zeros. There a rising average
-    gives FL = −0.0, so that the ratio is −∞ where identity rises and triplet falls, and the gate closes
-    although the formula's limit is +∞; it is −0.0 where triplet rises and identity falls (closed), and
-    not a number where both rise, which compares as false: open. That code starts its averages at 0, which
-    opens the gate for about ten steps, and divides by zero where a loss is exactly 0 from the first step
-    on; we take p = 1 there.
-
-    Raises InputError for losses that are not finite or negative: no NaN passes silently.
+    Raises:
+        InputError: If a loss is negative or not finite, or is measured on the wrong kind of batch.
     """
     _check(state, identity, triplet, settings)
     if settings.mode == "off":
         return Weights(1.0, 1.0), state
     if settings.mode == "official":
-        return _official(state, identity, triplet, settings)
-    return _paper(state, identity, triplet, settings)
+        assert triplet is not None  # see _check
+        return _balance_official(state, identity, triplet, settings)
+    return _balance_paper(state, identity, triplet, settings)
 
 
-def _paper(
+# The ratio decides the next step's losses and sampler. A step on a random batch keeps the triplet's average
+# and focal weight (we assume: such a batch holds its few pairs by chance). The identity average runs
+# over both kinds of batches, as in the formula. If balanced batches are harder, it rises after a switch to
+# them, which keeps the gate open for some steps.
+def _balance_paper(
     state: Balance, identity: float, triplet: float | None, settings: Balancing
 ) -> tuple[Weights, Balance]:
-    average_identity, focal_identity = _followed(state.identity, identity, settings, start=identity)
+    average_identity, focal_identity = _update(state.identity, identity, settings, start=identity)
     average_triplet, focal_triplet = state.triplet, state.focal_triplet
     if triplet is not None:
-        average_triplet, focal_triplet = _followed(state.triplet, triplet, settings, start=triplet)
-    # Products instead of the quotient: no division by zero, and 0 < 0 is false as 0/0 must count as open.
+        average_triplet, focal_triplet = _update(state.triplet, triplet, settings, start=triplet)
+    # Products avoid divisions by zero: +∞ (the identity loss does not fall) and 0/0 (neither falls) are open.
     closed = focal_triplet < settings.threshold * focal_identity
-    after = Balance(average_identity, average_triplet, focal_identity, focal_triplet, not closed)
+    new_state = Balance(average_identity, average_triplet, focal_identity, focal_triplet, not closed)
     if triplet is None:
-        return Weights(1.0, 0.0), after
+        return Weights(1.0, 0.0), new_state
     if settings.weights == "literal":
-        return Weights(focal_identity, focal_triplet), after
-    return Weights(1.0, 1.0 if focal_triplet >= focal_identity else focal_triplet / focal_identity), after
+        return Weights(focal_identity, focal_triplet), new_state
+    ratio = 1.0 if focal_triplet >= focal_identity else focal_triplet / focal_identity
+    return Weights(1.0, ratio), new_state
 
 
-def _official(
+# The released arithmetic with its negative zeros: a rising average gives FL = −0.0. If identity rises and
+# triplet falls, the ratio is −∞ and the gate closes, although the formula's limit is +∞. If triplet rises and
+# identity falls, it is −0.0 (closed). If both rise, it is not a number, which compares as false (open).
+# That code starts its averages at 0, which opens the gate for about ten steps, and divides by zero if a loss
+# is exactly 0 from the first step on; we use p = 1 then.
+def _balance_official(
     state: Balance, identity: float, triplet: float, settings: Balancing
 ) -> tuple[Weights, Balance]:
-    average_identity, focal_identity = _followed(state.identity, identity, settings, start=0.0)
-    average_triplet, focal_triplet = _followed(state.triplet, triplet, settings, start=0.0)
-    # Where identity does not fall, the released code divides by −0.0: −∞ where the triplet falls, which
-    # closes the gate, and not a number where it does not, which opens it.
-    quotient = focal_triplet / focal_identity if focal_identity > 0 else math.nan
-    closed = quotient < settings.threshold or (focal_identity == 0 and focal_triplet > 0)
-    after = Balance(average_identity, average_triplet, focal_identity, focal_triplet, balanced=True)
-    return Weights(1.0, 0.0 if closed else 1.0), after
+    average_identity, focal_identity = _update(state.identity, identity, settings, start=0.0)
+    average_triplet, focal_triplet = _update(state.triplet, triplet, settings, start=0.0)
+    ratio = focal_triplet / focal_identity if focal_identity > 0 else math.nan
+    closed = ratio < settings.threshold or (focal_identity == 0 and focal_triplet > 0)
+    new_state = Balance(average_identity, average_triplet, focal_identity, focal_triplet, balanced=True)
+    return Weights(1.0, 0.0 if closed else 1.0), new_state
 
 
-def _followed(
-    average: float | None, loss: float, settings: Balancing, *, start: float
-) -> tuple[float, float]:
-    """Running average after ``loss``, and its focal weight. ``start``: the average before the first step."""
-    before = start if average is None else average
-    after = settings.rate * loss + (1 - settings.rate) * before
+def _update(average: float | None, loss: float, settings: Balancing, *, start: float) -> tuple[float, float]:
+    """Return a loss's new running average and focal weight; ``start``: the average before the first step."""
+    old = start if average is None else average
+    new = settings.rate * loss + (1 - settings.rate) * old
     if average is None:
         share = settings.first_share
     else:
-        # A loss of exactly 0 has nowhere to fall; an average that underflows has fallen as far as it can.
-        share = max(min(after, before) / before, sys.float_info.min) if before > 0 else 1.0
-    return after, -((1 - share) ** settings.focus) * math.log(share) + 0.0  # no −0.0
+        # A loss of exactly 0 cannot fall; an average that underflows counts as the largest possible fall.
+        share = max(min(new, old) / old, sys.float_info.min) if old > 0 else 1.0
+    return new, -((1 - share) ** settings.focus) * math.log(share) + 0.0  # no −0.0
 
 
 def _check(state: Balance, identity: float, triplet: float | None, settings: Balancing) -> None:
-    remembered = {f"the state's {name}": getattr(state, name) for name in Balance._fields[:4]}
-    for name, number in {"identity": identity, "triplet": triplet, **remembered}.items():
+    state_values = {f"the state's {name}": getattr(state, name) for name in Balance._fields[:4]}
+    for name, number in {"identity": identity, "triplet": triplet, **state_values}.items():
         if number is not None and not (math.isfinite(number) and number >= 0):
-            raise InputError(
-                "losses that are balanced are finite and not negative",
-                f"{name} = {number}",
-                "lower the learning rate, or look at that batch",
-            )
+            mend = "lower the learning rate, or look at that batch"
+            raise InputError("balanced losses are finite and not negative", f"{name} = {number}", mend)
     if (triplet is None) == state.balanced or (triplet is None and settings.mode != "paper"):
         raise InputError(
-            "a triplet loss is measured on identity-balanced batches, and only there",
+            "a triplet loss is measured on identity-balanced batches only",
             f"triplet = {triplet} for a {state.sampler} batch in mode {settings.mode}",
             "draw the batch with the sampler that the state names",
         )

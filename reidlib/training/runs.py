@@ -1,9 +1,8 @@
-"""A trained run, found again by the hash of its configuration instead of trained again.
+"""Trained runs: folders that are found by the hash of their configuration instead of trained again.
 
-A run is a folder that can be carried to another machine: ``config.json``, ``history.jsonl``,
-``steps.npz``, ``scores.json``, ``rankings.npz``, ``run.json`` (versions, device,
-duration) and ``weights.pt``.
-Everything but the weights is small, and tables and figures need only the small files.
+A run's folder can be copied to another machine. It holds ``config.json``, ``history.jsonl``, ``steps.npz``,
+``scores.json``, ``rankings.npz``, ``run.json`` (versions, device, duration) and ``weights.pt``. All files
+except the weights are small, and tables and figures need only the small files.
 """
 
 from __future__ import annotations
@@ -27,123 +26,117 @@ from reidlib.files import read_json, write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A run counts as finished once this file is there: it is written last.
-_FINISHED = "run.json"
-# Why the last training failed; a later one removes it.
-_FAILURE = "failure.txt"
-# Where a training goes on from.
+_FINISHED = "run.json"  # written last: a run with this file is finished
+_FAILURE = "failure.txt"  # why the last training failed; the next training removes it
 CHECKPOINT = "checkpoint.pt"
 
 
 def configuration_hash(configuration: dict) -> str:
-    """Twelve hexadecimal digits that name a configuration, the same on every machine."""
+    """Return twelve hexadecimal digits that identify a configuration on every machine."""
     text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run's folder, read lazily."""
+    """A finished run; its files are read when needed.
+
+    Attributes:
+        folder: The run's folder, which may come from another machine.
+    """
 
     folder: Path
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """A run from its folder. Raises InputError where there is none, or an unfinished one.
-
-        A relative path is looked for here, in the clone and among ``files.runs()``, because JupyterLab
-        starts a notebook in another folder than the one from which its reader counts.
-        """
-        given = Path(folder).expanduser()
-        places = [base / given for base in (Path.cwd(), files.project(), files.runs())]
-        folder = next((place for place in places if (place / "config.json").is_file()), places[0])
+        """Return the finished run in a folder; InputError if there is none."""
+        # A relative path is searched in three folders: JupyterLab starts a notebook in its own folder.
+        path = Path(folder).expanduser()
+        candidates = [base / path for base in (Path.cwd(), files.project(), files.runs())]
+        folder = next((path for path in candidates if (path / "config.json").is_file()), candidates[0])
         if not (folder / "config.json").is_file():
             raise InputError(
                 "a run's folder holds config.json", folder, "name a folder that `reidlib train` made"
             )
         if not (folder / _FINISHED).is_file():
-            raise InputError(
-                "a run is evaluated after its training has finished",
-                f"{folder}, which has no {_FINISHED}",
-                "run the same training again: it goes on from its checkpoint",
-            )
+            value = f"{folder}, which has no {_FINISHED}"
+            mend = "run the same training again: it continues from its checkpoint"
+            raise InputError("a run is evaluated after its training has finished", value, mend)
         return cls(folder)
 
     @cached_property
     def configuration(self) -> dict:
+        """Content of ``config.json``; see ``RunConfiguration.from_json``."""
         return read_json(self.folder / "config.json")
 
     @cached_property
     def information(self) -> dict:
-        """Versions, device, precision, duration in seconds, time of finishing."""
+        """Versions, commit, device, precision, number of steps, duration in seconds."""
         return read_json(self.folder / _FINISHED)
 
     @cached_property
     def history(self) -> list[dict]:
-        """One dict for each epoch."""
+        """Means of each epoch: loss terms, accuracy, learning rate, images per second."""
         return [json.loads(line) for line in (self.folder / "history.jsonl").read_text().splitlines()]
 
+    # The loss terms and ``accuracy``; with balanced losses also ``weight_…``, the factor of a loss, and
+    # ``focal_…``, its focal weight after the step; with identity-balanced batches also ``balanced_batches``,
+    # 1 in the steps with such a batch.
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
-        """Each quantity over the training's steps, float32; not a number where a step did not measure it.
-
-        The loss terms by name and ``accuracy``. Where losses were balanced also ``weight_…``, by which a
-        loss was multiplied, and ``focal_…``, its focal weight after the step. Where batches could be
-        identity-balanced ``balanced_batches``, 1 in the steps whose batch was.
-        """
+        """Each quantity over all steps, float32; NaN in steps that did not measure it."""
         with np.load(self.folder / "steps.npz") as file:
             return dict(file)
 
     @property
     def scores(self) -> dict | None:
-        """What ``scores.json`` holds, or None before the run is evaluated."""
+        """Content of ``scores.json``; None before the run is evaluated."""
         path = self.folder / "scores.json"
         return read_json(path) if path.is_file() else None
 
     @property
     def has_weights(self) -> bool:
-        """Whether the trained weights are there; a run may be carried without them."""
+        """Whether the folder holds the trained weights; a run may be copied without them."""
         return (self.folder / "weights.pt").is_file()
 
     def weights(self) -> dict[str, Tensor]:
-        """The trained state. Raises InputError where the run was carried here without its weights."""
+        """Return the trained ``state_dict``; InputError if the folder does not hold the weights."""
         from reidlib.training.checkpoint import load_tensors  # torch takes seconds to import
 
         if not self.has_weights:
-            raise InputError(
-                "this needs the run's weights",
-                f"no weights.pt in {self.folder}",
-                "copy weights.pt from the machine that trained it, or remove the folder to train again",
-            )
-        return load_tensors(
-            self.folder / "weights.pt", "copy it again, or remove the run's folder to train again"
-        )
+            mend = "copy weights.pt from the machine that trained it, or remove the folder to train again"
+            raise InputError("this needs the run's weights", f"no weights.pt in {self.folder}", mend)
+        mend = "copy it again, or remove the run's folder to train again"
+        return load_tensors(self.folder / "weights.pt", mend)
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
-    """The finished run of ``configuration`` in a folder of runs; None if there is none.
+    """Find the finished run of a configuration, trained here or copied from another machine.
 
-    It may have been trained on another machine and copied here: its folder's name ends in the configuration's
-    hash, whatever stands before. Raises InputError if a folder with its
-    hash holds another configuration.
+    Args:
+        configuration: Content of its ``config.json``; its hash is the end of the run's folder name.
+        folder: Folder of runs.
+
+    Returns:
+        The run, or None if there is none.
+
+    Raises:
+        InputError: If a folder with this hash holds another configuration.
     """
-    run = find_hash(configuration_hash(configuration), folder)
-    return None if run is None else _checked(run.folder, configuration)
+    run = find_by_hash(configuration_hash(configuration), folder)
+    return None if run is None else _checked_run(run.folder, configuration)
 
 
-def find_hash(wanted: str, folder: Path) -> Run | None:
-    """The finished run whose configuration has this hash in a folder of runs; None if there is none."""
-    for existing in sorted(folder.glob(f"*-{wanted}")):
-        if (existing / _FINISHED).is_file():
-            return Run(existing)
-    return None
+def find_by_hash(digest: str, folder: Path) -> Run | None:
+    """Return the finished run in a folder of runs whose configuration has this hash, or None."""
+    candidates = (path for path in sorted(folder.glob(f"*-{digest}")) if (path / _FINISHED).is_file())
+    return next(map(Run, candidates), None)
 
 
-def failure_of(configuration: dict, folder: Path) -> str | None:
-    """Why the last training of ``configuration`` failed, in a line; None where none did."""
-    for path in sorted(folder.glob(f"*-{configuration_hash(configuration)}/{_FAILURE}")):
-        return path.read_text().strip()
-    return None
+def find_failure(configuration: dict, folder: Path) -> str | None:
+    """Return in one line why the last training of a configuration failed, or None if it did not."""
+    paths = sorted(folder.glob(f"*-{configuration_hash(configuration)}/{_FAILURE}"))
+    return paths[0].read_text().strip() if paths else None
 
 
 def find_or_train(
@@ -155,53 +148,42 @@ def find_or_train(
     report: Callable[[str], None] = print,
     since: float | None = None,
 ) -> Run:
-    """The run of ``configuration``: loaded if it is there, else trained by ``train``.
-
-    configuration: everything that the result depends on, as JSON types; its hash names the folder.
-    train: called with the run's folder, returns what to keep in ``run.json``. It resumes from a
-        checkpoint in the folder if there is one.
-    name: readable beginning of the folder's name; not part of the identity.
-    folder: where runs are kept.
-    since: seconds since 1970; a training that failed later than this is not tried again, so that of many
-        that want it one tries.
-
-    Safe when several processes want the same run: one trains, the others wait and load it.
-    Raises InputError if the folder holds another configuration, and for a failure after ``since``.
-    """
+    """Return the finished run of a configuration; one process trains it if there is none, others wait."""
+    # ``train`` gets the run's folder, continues from a checkpoint in it and returns the content of
+    # ``run.json``. ``name`` is the readable beginning of the folder's name. A training that failed after
+    # ``since``, in seconds since 1970, is not tried again: of many processes that need it, one tries.
     digest = configuration_hash(configuration)
     existing = sorted(folder.glob(f"*-{digest}"))
     run_folder = existing[0] if existing else folder / f"{name}-{digest}"
 
     def build() -> Run:
         if (run_folder / "config.json").is_file():
-            _checked(run_folder, configuration)
+            _checked_run(run_folder, configuration)
         for stale in run_folder.glob(".*.partial"):
-            stale.unlink()  # the lock is ours, so a killed process left it
+            stale.unlink()  # this process holds the lock, so a killed process left the file
         failure = run_folder / _FAILURE
         if since is not None and failure.is_file() and failure.stat().st_mtime > since:
-            raise InputError(
-                "a training that has failed is not tried again at once",
-                f"{run_folder.name}: {failure.read_text().strip()}",
-                "mend what is wrong and give the command again",
-            )
+            value = f"{run_folder.name}: {failure.read_text().strip()}"
+            mend = "remove the cause and repeat the command"
+            raise InputError("a training that has failed is not tried again at once", value, mend)
         write_json(run_folder / "config.json", configuration)
         failure.unlink(missing_ok=True)
         try:
             information = train(run_folder)
         except Exception as error:
-            with contextlib.suppress(OSError):  # a full disk may be why
+            with contextlib.suppress(OSError):  # a full disk may be the cause
                 failure.write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
             history = run_folder / "history.jsonl"
-            begun = (run_folder / CHECKPOINT).exists() or (history.is_file() and history.stat().st_size > 0)
-            if isinstance(error, InputError) and not begun:
-                shutil.rmtree(run_folder)  # a training that was refused before its first epoch leaves nothing
+            has_begun = (run_folder / CHECKPOINT).exists() or (history.is_file() and history.stat().st_size)
+            if isinstance(error, InputError) and not has_begun:
+                shutil.rmtree(run_folder)  # a training refused before its first epoch leaves no files
             raise
         write_json(
             run_folder / _FINISHED, {**information, "versions": files.versions(), "commit": files.commit()}
         )
-        # Not before: a kill between the two would train all of it again.
+        # Only now: if the process were killed between the two, all would be trained again.
         (run_folder / CHECKPOINT).unlink(missing_ok=True)
-        return _checked(run_folder, configuration)
+        return _checked_run(run_folder, configuration)
 
     return files.built_once(
         folder / f".{digest}.lock",
@@ -214,13 +196,12 @@ def find_or_train(
     )
 
 
-def _checked(run_folder: Path, configuration: dict) -> Run:
-    found = read_json(run_folder / "config.json")
-    if found != json.loads(json.dumps(configuration)):
-        changed = sorted(key for key in {*found, *configuration} if found.get(key) != configuration.get(key))
-        raise InputError(
-            "a run's folder holds the configuration that its name says",
-            f"{run_folder}, whose {', '.join(changed)} differ",
-            "move the folder away; the run will be trained again",
-        )
+def _checked_run(run_folder: Path, configuration: dict) -> Run:
+    stored = read_json(run_folder / "config.json")
+    if stored != json.loads(json.dumps(configuration)):
+        keys = sorted({*stored, *configuration})
+        different = ", ".join(key for key in keys if stored.get(key) != configuration.get(key))
+        rule = "a run's folder holds the configuration whose hash is in its name"
+        mend = "move the folder away; the run will be trained again"
+        raise InputError(rule, f"{run_folder}, whose {different} differ", mend)
     return Run(run_folder)

@@ -1,4 +1,4 @@
-"""Scores with further distractors: streamed, and the same as with everything in memory."""
+"""Scores with distractors from streamed features equal those with all features in memory."""
 
 import json
 
@@ -27,14 +27,14 @@ def crowded(market):
     folder = market / "distractors_500k" / "images"
     folder.mkdir(parents=True)
     for index in range(20):
-        # As in the archive, and with a name that says nothing: both are nobody.
+        # As in the archive, and with an arbitrary name: both are of no identity.
         name = f"0000_c{1 + index % 6}s1_{index:06d}_00.jpg" if index % 2 else f"{index:06d}.JPG"
         write_image(folder / name, seed=3000 + index)
     (folder / "Thumbs.db").write_bytes(b"not an image")
     return market
 
 
-def test_distractors_are_read_when_asked_for(crowded):
+def test_distractors_are_read_on_request(crowded):
     assert load("market1501", crowded).distractors is None
     benchmark = load("market1501", crowded, distractors=True)
     assert len(benchmark.distractors) == 20
@@ -46,7 +46,7 @@ def test_distractors_are_read_when_asked_for(crowded):
 
 
 @pytest.mark.parametrize("place", ["distractors_500k", "images"])
-def test_distractors_are_found_where_archives_leave_them(crowded, place):
+def test_distractors_are_found_in_the_archives_folders(crowded, place):
     images = crowded / "distractors_500k" / "images"
     images.rename(crowded / "moved")
     (crowded / "distractors_500k").rmdir()
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     assert (scores["num_gallery"], scores["num_distractors"]) == (7, 20)
 
 
-def test_the_features_are_read_from_disk_and_found_again(crowded, tmp_path, monkeypatch):
+def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypatch):
     benchmark = load("market1501", crowded, distractors=True)
     run = untrained(benchmark, tmp_path / "runs")
     seen = []
@@ -94,7 +94,7 @@ def test_the_command_scores_with_distractors(crowded, tmp_path, capsys):
     assert "with 20 further distractors: R1 " in capsys.readouterr().out
 
 
-def test_what_is_not_there_is_named(market, tmp_path):
+def test_missing_distractors_are_named(market, tmp_path):
     with pytest.raises(InputError, match="unpack distractors_500k"):
         load("market1501", market, distractors=True)
     benchmark = load("market1501", market)

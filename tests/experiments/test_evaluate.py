@@ -1,4 +1,4 @@
-"""Scores of a run: multi-query against a plain loop, what is kept, and when it has to be found anew."""
+"""Scores of a run: multi-query against a plain loop, stored files, and when they are computed again."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import features
-from reidlib.experiments.evaluate import current, evaluate_run, multi_query_scores, usable
+from reidlib.experiments.evaluate import evaluate_run, has_usable_scores, is_current, multi_query_scores
 from reidlib.experiments.features import TrainedNetwork, embed_blocks
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.runs import Run
@@ -48,7 +48,7 @@ def unit(vector):
 
 
 def naive_multi_query(query, gallery, boxes, how, kind):
-    """The protocol as it is told: box by box, query by query, image by image."""
+    """The protocol by its definition: box by box, query by query, image by image."""
     precisions, penalties, firsts = [], [], []
     for person, camera in zip(query.person_ids, query.camera_ids, strict=True):
         own = [
@@ -67,9 +67,9 @@ def naive_multi_query(query, gallery, boxes, how, kind):
         if not ranks:
             continue
         total = 0
-        for found, rank in enumerate(ranks, 1):
-            before = 1 if rank == 1 else (found - 1) / (rank - 1)
-            total += found / rank if kind == "step" else (found / rank + before) / 2
+        for num_matches, rank in enumerate(ranks, 1):
+            before = 1 if rank == 1 else (num_matches - 1) / (rank - 1)
+            total += num_matches / rank if kind == "step" else (num_matches / rank + before) / 2
         precisions.append(total / len(ranks))
         penalties.append(len(ranks) / ranks[-1])
         firsts.append(ranks[0])
@@ -82,7 +82,7 @@ def naive_multi_query(query, gallery, boxes, how, kind):
 
 
 def drawn(generator, person_ids, camera_ids):
-    """Features of different lengths, about which the protocol must not care."""
+    """Random features of different lengths, which must not affect the protocol."""
     features = generator.normal(size=(len(person_ids), 6)) + np.array(person_ids)[:, None] % 3
     features *= generator.uniform(0.1, 5, (len(person_ids), 1))
     return Embeddings(
@@ -100,22 +100,22 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
     scores = multi_query_scores(query, gallery, boxes)
     assert torch.equal(gallery.features, features)
     kinds = {"step", "trapezoid"}
-    assert {how: set(found) for how, found in scores.items()} == {"mean": kinds, "max": kinds}
+    assert {how: set(actual) for how, actual in scores.items()} == {"mean": kinds, "max": kinds}
     for how, kinds in scores.items():
-        for kind, found in kinds.items():
+        for kind, actual in kinds.items():
             expected = naive_multi_query(query, gallery, boxes, how, kind)
-            assert found.keys() == expected.keys()
-            assert found["cmc"] == pytest.approx(expected["cmc"])
+            assert actual.keys() == expected.keys()
+            assert actual["cmc"] == pytest.approx(expected["cmc"])
             for name in ("mean_average_precision", "mean_inp", "num_valid_queries"):
-                assert found[name] == pytest.approx(expected[name])
+                assert actual[name] == pytest.approx(expected[name])
     assert scores["mean"] != scores["max"]
 
 
-# --- what is kept -------------------------------------------------------------------------------------------
+# --- stored scores ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", [JLML, PYRAMID])
-def test_what_evaluation_keeps(boxed, tmp_path, model):
+def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
     benchmark = load("market1501", boxed)
     run = untrained(benchmark, tmp_path / "runs", model)
     scores = evaluate_run(run, benchmark, execution=QUIET)
@@ -130,7 +130,7 @@ def test_what_evaluation_keeps(boxed, tmp_path, model):
     }
     network = TrainedNetwork(run, QUIET)
     assert scores["branches"].keys() == network.model.branches.keys()
-    # Each branch once more by hand, from features that are found in another way.
+    # Each branch again by hand, from features that are computed in another way.
     query, gallery, boxes = (
         network.embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, benchmark.boxes)
@@ -145,13 +145,13 @@ def test_what_evaluation_keeps(boxed, tmp_path, model):
             assert branch["multi_query"][how]["step"]["mean_average_precision"] == pytest.approx(
                 expected["mean_average_precision"]
             )
-    shown = _score_table(scores)
+    table = _score_table(scores)
     for how in ("mean", "max"):
         kinds = scores["branches"]["full"]["multi_query"][how]
         assert (
             f"multi-query ({how} of its boxes): R1 {100 * kinds['step']['cmc']['1']:.1f}, "
             f"mAP {100 * kinds['trapezoid']['mean_average_precision']:.1f} (trapezoid)"
-        ) in shown
+        ) in table
     assert set(evaluation.ranked_lists_of(run)) == {
         "query_indices",
         "gallery_indices",
@@ -212,11 +212,11 @@ def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):
     assert run.scores == scores
 
 
-# --- when scores are found anew -----------------------------------------------------------------------------
+# --- when scores are computed again -------------------------------------------------------------------------
 
 
 def rewritten(run, **change):
-    """The run's scores with some fields changed, or taken out where the new value is None."""
+    """Change fields of the run's stored scores; None removes a field."""
     scores = {name: value for name, value in {**run.scores, **change}.items() if value is not None}
     (run.folder / "scores.json").write_text(json.dumps(scores))
 
@@ -224,53 +224,53 @@ def rewritten(run, **change):
 def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
     benchmark = load("market1501", boxed)
     run = untrained(benchmark, tmp_path / "runs")
-    assert not current(run, benchmark) and not usable(run)
+    assert not is_current(run, benchmark) and not has_usable_scores(run)
     scores = evaluate_run(run, benchmark, execution=QUIET)
-    assert current(run, benchmark) and usable(run)
+    assert is_current(run, benchmark) and has_usable_scores(run)
 
     rewritten(run, format=None, query_person_ids=None)  # as they were written before multi-query
-    assert not current(run, benchmark) and usable(run)
+    assert not is_current(run, benchmark) and has_usable_scores(run)
     rewritten(run, **scores)
     rewritten(run, data="0" * 16)
-    assert not current(run, benchmark) and not usable(run)  # scores of other data are nobody's
+    assert not is_current(run, benchmark) and not has_usable_scores(run)  # scores of other data
     rewritten(run, **scores)
     short = {kind: {**scores["branches"]["full"][kind], "cmc": None} for kind in ("step", "trapezoid")}
     del short["trapezoid"]["average_precision"]
     rewritten(run, branches={**scores["branches"], "full": short})
-    assert not current(run, benchmark) and not usable(run)
+    assert not is_current(run, benchmark) and not has_usable_scores(run)
     rewritten(run, branches={"global": scores["branches"]["global"]})
-    assert not usable(run)
+    assert not has_usable_scores(run)
     rewritten(run, branches=None)
-    assert not usable(run)
+    assert not has_usable_scores(run)
 
     rewritten(run, **scores)
-    assert current(run, benchmark)
+    assert is_current(run, benchmark)
     write_image(boxed / "gt_bbox" / "0003_c2s1_000777_00.jpg")
-    assert not current(run, load("market1501", boxed))  # one box more
+    assert not is_current(run, load("market1501", boxed))  # one box more
     shutil.rmtree(boxed / "gt_bbox")
-    assert current(run, load("market1501", boxed))  # nothing is missing for what is here
+    assert is_current(run, load("market1501", boxed))  # nothing is missing for what is here
 
 
 def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_path):
     benchmark = load("market1501", boxed)
     run = untrained(benchmark, tmp_path / "runs")
     evaluate_run(run, replace(benchmark, boxes=None), execution=QUIET)
-    assert current(run, replace(benchmark, boxes=None))
-    assert not current(run, benchmark) and usable(run)
+    assert is_current(run, replace(benchmark, boxes=None))
+    assert not is_current(run, benchmark) and has_usable_scores(run)
     evaluate_run(run, benchmark, execution=QUIET)
-    assert current(run, benchmark)
+    assert is_current(run, benchmark)
 
 
 def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path):
     benchmark = load("market1501", market)
     run = untrained(benchmark, tmp_path / "runs")
     (run.folder / "weights.pt").unlink()
-    assert not usable(run)
+    assert not has_usable_scores(run)
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
         evaluate_run(run, benchmark, execution=QUIET)
 
 
-def test_other_data_than_the_run_was_trained_on_are_refused(market, tmp_path):
+def test_a_run_on_other_data_is_refused(market, tmp_path):
     run = untrained(load("market1501", market), tmp_path / "runs")
     write_image(market / "query" / "0001_c2s1_001051_00.jpg")
     with pytest.raises(InputError, match="belongs to the data"):

@@ -1,4 +1,4 @@
-"""From a run to features: the same whatever is kept of them."""
+"""Features of a run are the same for every kind of cache."""
 
 import numpy as np
 import pytest
@@ -19,16 +19,16 @@ def test_features_are_the_same_whatever_is_kept(market, tmp_path):
     benchmark = load("market1501", market)
     network = TrainedNetwork(untrained(benchmark, tmp_path / "runs"), QUIET)
     stored = network.embed(benchmark.gallery)
-    kept = list((tmp_path / "home").rglob("*.npy"))
+    existing = list((tmp_path / "home").rglob("*.npy"))
     streamed = network.embed(benchmark.gallery, keep="nothing")
     assert torch.equal(streamed.features, stored.features)
     assert streamed.camera_ids.tolist() == stored.camera_ids.tolist() == benchmark.gallery.camera_ids.tolist()
     assert streamed.person_ids.tolist() == stored.person_ids.tolist() == benchmark.gallery.person_ids.tolist()
-    assert list((tmp_path / "home").rglob("*.npy")) == kept
+    assert list((tmp_path / "home").rglob("*.npy")) == existing
     mapped = network.embed(benchmark.gallery, keep="features")
     assert isinstance(mapped.features, np.memmap)
     assert np.array_equal(mapped.features, stored.features.numpy())
-    (file,) = set((tmp_path / "home").rglob("*.npy")) - set(kept)
+    (file,) = set((tmp_path / "home").rglob("*.npy")) - set(existing)
     assert file.parent == tmp_path / "home" / "features"
     benchmark.gallery.paths[2].write_bytes(b"")
     for keep in ("images", "features", "nothing"):

@@ -1,4 +1,4 @@
-"""Runs that start from another run's weights."""
+"""Chains of trainings: runs that start from another run's weights."""
 
 import shutil
 import time
@@ -89,7 +89,7 @@ def test_the_second_run_starts_from_the_first_ones_weights(benchmarks):
     assert len({link.wanted.start for link in (*links, *chain(target, before, seed=1))}) == 3
 
 
-def test_classifiers_are_new_even_where_they_would_fit(benchmarks, tmp_path):
+def test_classifiers_are_new_even_if_they_would_fit(benchmarks, tmp_path):
     target, _ = benchmarks
     shutil.copytree(target.root, tmp_path / "copy")
     links = chain(target, load("market1501", tmp_path / "copy"))
@@ -100,7 +100,7 @@ def test_classifiers_are_new_even_where_they_would_fit(benchmarks, tmp_path):
     assert obtain(links).weights()["classifiers.0.bias"].abs().max() < 1
 
 
-def test_a_finished_run_needs_none_before_it(benchmarks, tmp_path):
+def test_a_finished_run_needs_no_earlier_run(benchmarks, tmp_path):
     target, before = benchmarks
     links = chain(target, before)
     run = obtain(links)
@@ -125,23 +125,23 @@ def test_a_start_from_another_network_is_refused(benchmarks, monkeypatch):
         obtain([experiments.Link("other", other, target)])
 
 
-def test_three_in_a_row(benchmarks):
+def test_a_chain_of_three(benchmarks):
     target, before = benchmarks
     run = obtain(chain(target, before, combine((target, before))))
     assert run.scores is not None
     assert len([path for path in run.folder.parent.iterdir() if (path / "run.json").exists()]) == 3
 
 
-def test_test_images_are_not_trained_on_before(benchmarks):
+def test_pretraining_on_test_images_is_refused(benchmarks):
     target, before = benchmarks
     turned = replace(before, query=target.query, gallery=target.gallery, train=before.train)
     assert chain(turned, before)  # its training images may be trained on twice
     leaking = replace(before, train=target.gallery.select(target.gallery.person_ids > 0))
-    with pytest.raises(InputError, match="no test image is trained on before; got 4 of market1501"):
+    with pytest.raises(InputError, match="pre-training uses no test image; got 4 of market1501"):
         chain(target, leaking)
 
 
-def test_one_of_many_tries_a_training_that_fails(benchmarks, monkeypatch):
+def test_a_failing_training_is_tried_by_one_process(benchmarks, monkeypatch):
     target, before = benchmarks
     links = chain(target, before)
     tried = []

@@ -1,4 +1,4 @@
-"""Runs under changed test images: one thing changes, and what was found once is found again."""
+"""Runs under perturbed test images: one factor changes, and scores are computed once."""
 
 import json
 import os
@@ -33,7 +33,7 @@ HIDDEN = Perturbation("occlusion_share", 0.8)
 
 @pytest.fixture(scope="module")
 def tiny_home(tmp_path_factory):
-    """A home with the tiny benchmark in it."""
+    """A home folder with the tiny benchmark."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", TINY)
@@ -43,7 +43,7 @@ def tiny_home(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def home(tiny_home, monkeypatch):
-    """Short operations split over busy cores wait for one another, hence one thread."""
+    """One thread, because short operations on several busy cores wait for each other."""
     monkeypatch.setenv("REIDLIB_HOME", str(tiny_home))
     monkeypatch.setitem(SIZES, "tiny", TINY)
     before = torch.get_num_threads()
@@ -62,29 +62,29 @@ def run(benchmark, tmp_path):
     return untrained(benchmark, tmp_path / "runs")
 
 
-def evaluate_under(run, condition, benchmark):
-    return evaluate_under_all(run, [condition], benchmark, execution=QUIET)[condition]
+def evaluate_under(run, perturbation, benchmark):
+    return evaluate_under_all(run, [perturbation], benchmark, execution=QUIET)[perturbation]
 
 
 def never(*arguments, **options):
     raise AssertionError("done a second time")
 
 
-# --- what a condition is ------------------------------------------------------------------------------------
+# --- perturbations ------------------------------------------------------------------------------------------
 
 
-def test_each_factor_goes_from_nothing_over_the_default_upward():
+def test_each_factors_values_rise_from_zero_and_include_the_default():
     for factor, values in PERTURBATIONS.items():
         assert len(values) == 4 and values[0] == 0 and list(values) == sorted(set(values))
         assert getattr(Factors(), factor) in values
     assert len(all_perturbations()) == 12
-    assert sum(condition.is_default for condition in all_perturbations()) == 3
+    assert sum(perturbation.is_default for perturbation in all_perturbations()) == 3
 
 
-def test_a_condition_has_a_name_and_turns_one_factor():
-    condition = Perturbation("box_jitter", 0.12)
-    assert condition.name == "box_jitter 0.12"
-    assert condition.factors == replace(Factors(), box_jitter=0.12)
+def test_a_perturbation_has_a_name_and_turns_one_factor():
+    perturbation = Perturbation("box_jitter", 0.12)
+    assert perturbation.name == "box_jitter 0.12"
+    assert perturbation.factors == replace(Factors(), box_jitter=0.12)
     assert Perturbation("occlusion_share", 0) == Perturbation("occlusion_share", 0.0)
     assert asdict(Perturbation("occlusion_share", 1)) == {"factor": "occlusion_share", "value": 1.0}
 
@@ -111,12 +111,12 @@ def names(split):
     return [path.name for path in split.paths]
 
 
-@pytest.mark.parametrize("condition", [FAR, Perturbation("box_scale_error", 0.24), HIDDEN])
-def test_only_the_one_thing_changes(benchmark, condition, home):
-    """Same names, order and labels; other pixels, in as many images as the factor has to do with."""
-    query, gallery = open_perturbed(condition, "tiny", progress=False)
+@pytest.mark.parametrize("perturbation", [FAR, Perturbation("box_scale_error", 0.24), HIDDEN])
+def test_only_the_perturbed_factor_changes(benchmark, perturbation, home):
+    """Names, order and labels are the same; pixels differ in as many images as the factor affects."""
+    query, gallery = open_perturbed(perturbation, "tiny", progress=False)
     folder = query.paths[0].parent.parent
-    assert folder == home / "data" / f"synthetic-tiny-{condition.factor}-{condition.value:g}"
+    assert folder == home / "data" / f"synthetic-tiny-{perturbation.factor}-{perturbation.value:g}"
     assert not (folder / "bounding_box_train").exists()
     changed = []
     for mine, theirs in ((query, benchmark.query), (gallery, benchmark.gallery)):
@@ -124,7 +124,7 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
         assert mine.person_ids.tolist() == theirs.person_ids.tolist()
         assert mine.camera_ids.tolist() == theirs.camera_ids.tolist()
         changed += [a.read_bytes() != b.read_bytes() for a, b in zip(mine.paths, theirs.paths, strict=True)]
-    if condition is HIDDEN:
+    if perturbation is HIDDEN:
         assert 0.4 < sum(changed) / len(changed) < 0.9  # 0.8 of them are occluded, 0.15 were before
     else:
         assert all(changed)
@@ -134,7 +134,11 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
         for truth in truths
     ]
     columns = rows[0]["file"]
-    own = {"occluded"} if condition is HIDDEN else {column for column in columns if column.startswith("box_")}
+    own = (
+        {"occluded"}
+        if perturbation is HIDDEN
+        else {column for column in columns if column.startswith("box_")}
+    )
     for name, row in rows[0].items():
         differing = {column for column, a, b in zip(columns, row, rows[1][name], strict=True) if a != b}
         assert differing <= own
@@ -143,16 +147,16 @@ def test_only_the_one_thing_changes(benchmark, condition, home):
 def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypatch):
     rendered = render("tiny", tmp_path / "again", factors=DEFAULT.factors, splits=TEST_SPLITS, progress=False)
     monkeypatch.setattr(synthetic, "_write", never)
-    for condition in (DEFAULT, Perturbation("occlusion_share", 0.15)):
-        query, gallery = open_perturbed(condition, "tiny", progress=False)
+    for perturbation in (DEFAULT, Perturbation("occlusion_share", 0.15)):
+        query, gallery = open_perturbed(perturbation, "tiny", progress=False)
         assert query.paths == benchmark.query.paths and gallery.paths == benchmark.gallery.paths
     for path in (*query.paths, *gallery.paths):
         assert path.read_bytes() == (rendered / path.parent.name / path.name).read_bytes()
 
 
-def test_fingerprints_tell_conditions_apart():
-    conditions = (DEFAULT, FAR, Perturbation("occlusion_share", 0.15))
-    prints = [fingerprint("tiny", condition.factors) for condition in conditions]
+def test_fingerprints_tell_perturbations_apart():
+    examples = (DEFAULT, FAR, Perturbation("occlusion_share", 0.15))
+    prints = [fingerprint("tiny", example.factors) for example in examples]
     assert prints[0] == prints[2] != prints[1]
 
 
@@ -167,28 +171,28 @@ def test_a_folder_that_lost_an_image_is_refused(tmp_path):
         open_perturbed(HIDDEN, "tiny", folder, progress=False)
 
 
-def test_a_killed_rendering_leaves_nothing_half(tmp_path):
+def test_a_killed_rendering_leaves_no_partial_folder(tmp_path):
     """A real kill -9 of a real process in the middle of its images; the next call renders them all."""
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
         from PIL import Image
-        from reidlib.experiments.perturbations import open_condition
-        from reidlib.experiments.rows import Condition
+        from reidlib.experiments.perturbations import open_perturbed
+        from reidlib.experiments.rows import Perturbation
         save = Image.Image.save
         def slow(self, path, *arguments, **options):
             save(self, path, *arguments, **options)
             time.sleep(0.2)
         Image.Image.save = slow
         print("ready", flush=True)
-        open_condition(Condition("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
+        open_perturbed(Perturbation("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
     """)
-    folder = tmp_path / "data" / "condition"
+    folder = tmp_path / "data" / "perturbed"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", script, folder], env=environment)
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("data/.condition.partial-*/*/*.jpg")):
+        while not list(tmp_path.glob("data/.perturbed.partial-*/*/*.jpg")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
     finally:
@@ -197,7 +201,7 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
     assert not folder.exists()
     query, gallery = open_perturbed(Perturbation("box_jitter", 0.12), "smoke", folder, progress=False)
     assert (len(query), len(gallery)) == (60, 118)
-    assert sorted(path.name for path in folder.parent.iterdir()) == [".condition.lock", "condition"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".perturbed.lock", "perturbed"]
 
 
 # --- the scores ---------------------------------------------------------------------------------------------
@@ -206,31 +210,35 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
 @pytest.mark.parametrize(
     "model, branches", [(JLML, {"full", "global", "local"}), (PYRAMID, {"full"})], ids=["jlml", "pyramid"]
 )
-def test_scores_under_conditions(benchmark, tmp_path, model, branches):
+def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
     run = untrained(benchmark, tmp_path / "runs", model)
     own = evaluate_run(run, benchmark, execution=QUIET)
     scores = evaluate_under_all(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
     assert list(scores) == [DEFAULT, FAR, HIDDEN]
-    for condition, under in scores.items():
-        assert under["condition"] == {"factor": condition.factor, "value": condition.value}
+    for perturbation, under in scores.items():
+        assert under["condition"] == {"factor": perturbation.factor, "value": perturbation.value}
         assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
         assert under["branches"].keys() == branches
         for branch in under["branches"].values():
             assert branch.keys() == {"step", "trapezoid"}
-            for kept in branch.values():
-                assert kept.keys() == own["branches"]["full"]["step"].keys()
-                assert list(kept["cmc"]) == ["1", "5", "10", "20"]
-                assert len(kept["average_precision"]) == len(kept["first_match_rank"]) == len(benchmark.query)
+            for record in branch.values():
+                assert record.keys() == own["branches"]["full"]["step"].keys()
+                assert list(record["cmc"]) == ["1", "5", "10", "20"]
+                assert (
+                    len(record["average_precision"])
+                    == len(record["first_match_rank"])
+                    == len(benchmark.query)
+                )
     full = own["branches"]["full"]["step"]
     assert scores[DEFAULT]["branches"]["full"]["step"]["average_precision"] == full["average_precision"]
     assert scores[FAR]["branches"]["full"]["step"]["average_precision"] != full["average_precision"]
     assert len({under["data"] for under in scores.values()}) == 3
-    kept = sorted((run.folder / "conditions").iterdir())
-    assert [path.name for path in kept] == ["box_jitter-0.24.json", "occlusion_share-0.8.json"]
-    assert json.loads(kept[0].read_text()) == scores[FAR]
+    stored = sorted((run.folder / "conditions").iterdir())
+    assert [path.name for path in stored] == ["box_jitter-0.24.json", "occlusion_share-0.8.json"]
+    assert json.loads(stored[0].read_text()) == scores[FAR]
 
 
-def test_the_changed_images_are_scored_as_a_run_is(benchmark, run, tmp_path):
+def test_perturbed_images_are_scored_as_unperturbed_ones(benchmark, run, tmp_path):
     """The same network on a benchmark of the changed images gives the same scores."""
     under = evaluate_under(run, FAR, benchmark)
     query, gallery = open_perturbed(FAR, "tiny", progress=False)
@@ -252,20 +260,20 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
     (run.folder / "weights.pt").unlink()
     carried = run.folder.rename(tmp_path / "carried")
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "empty"))
-    for name in ("open_condition", "Network", "evaluate_run"):
+    for name in ("open_perturbed", "TrainedNetwork", "evaluate_run"):
         monkeypatch.setattr(perturbations, name, never)
     carried = Run(carried)
-    assert {condition: stored_scores(carried, condition) for condition in scores} == scores
+    assert {perturbation: stored_scores(carried, perturbation) for perturbation in scores} == scores
     assert evaluate_under_all(carried, (DEFAULT, FAR), None) == scores
     assert stored_scores(carried, HIDDEN) is None
     assert not (tmp_path / "empty").exists()
 
 
-def test_without_weights_what_is_missing_is_refused(benchmark, run):
+def test_missing_scores_of_a_run_without_weights_are_refused(benchmark, run):
     (run.folder / "weights.pt").unlink()
-    for condition in (DEFAULT, HIDDEN):
+    for perturbation in (DEFAULT, HIDDEN):
         with pytest.raises(InputError, match="needs the run's weights"):
-            evaluate_under(run, condition, benchmark)
+            evaluate_under(run, perturbation, benchmark)
     assert not (run.folder / "conditions").exists()
 
 
@@ -274,37 +282,37 @@ def test_the_default_takes_older_scores_of_a_run_without_weights(benchmark, run)
     del scores["format"], scores["query_person_ids"]
     (run.folder / "scores.json").write_text(json.dumps(scores))
     (run.folder / "weights.pt").unlink()
-    assert stored_scores(run, DEFAULT) is None  # whose persons these are is known from the data alone
+    assert stored_scores(run, DEFAULT) is None  # only the data tell the persons of these scores
     under = evaluate_under(run, DEFAULT, benchmark)
     assert under["query_person_ids"] == benchmark.query.person_ids.tolist()
     assert under["data"] == benchmark.fingerprint
 
 
-def test_the_default_is_evaluated_where_the_run_was_not(benchmark, run):
+def test_the_default_is_evaluated_if_the_run_was_not(benchmark, run):
     under = evaluate_under(run, DEFAULT, benchmark)
-    assert evaluation.current(run, benchmark)
+    assert evaluation.is_current(run, benchmark)
     assert under == stored_scores(run, DEFAULT)
 
 
-def test_a_network_is_loaded_once_for_several_conditions(benchmark, run, monkeypatch):
+def test_a_network_is_loaded_once_for_several_perturbations(benchmark, run, monkeypatch):
     loaded, real = [], Run.weights
     monkeypatch.setattr(Run, "weights", lambda run: loaded.append(1) or real(run))
     evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert loaded == [1]
-    monkeypatch.setattr(perturbations, "Network", never)
+    monkeypatch.setattr(perturbations, "TrainedNetwork", never)
     evaluate_under_all(run, (HIDDEN, FAR), benchmark, execution=QUIET)
     assert loaded == [1]
 
 
-def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
+def test_scores_before_a_failure_are_kept(benchmark, run, monkeypatch):
     real = perturbations.open_perturbed
 
-    def failing(condition, *arguments, **options):
-        if condition == HIDDEN:
+    def failing(perturbation, *arguments, **options):
+        if perturbation == HIDDEN:
             raise KeyboardInterrupt
-        return real(condition, *arguments, **options)
+        return real(perturbation, *arguments, **options)
 
-    monkeypatch.setattr(perturbations, "open_condition", failing)
+    monkeypatch.setattr(perturbations, "open_perturbed", failing)
     with pytest.raises(KeyboardInterrupt):
         evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert [path.name for path in (run.folder / "conditions").iterdir()] == ["box_jitter-0.24.json"]
@@ -321,7 +329,7 @@ def test_what_was_done_before_a_failure_is_kept(benchmark, run, monkeypatch):
         {"condition": {"factor": "box_jitter", "value": 0.12}},
     ],
 )
-def test_scores_of_something_else_are_not_found(benchmark, run, change):
+def test_scores_of_another_perturbation_or_run_are_not_used(benchmark, run, change):
     scores = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(json.dumps({**scores, **change}))
@@ -330,13 +338,13 @@ def test_scores_of_something_else_are_not_found(benchmark, run, change):
     assert json.loads(path.read_text()) == scores
 
 
-def test_scores_of_a_former_renderer_are_not_found(benchmark, run, monkeypatch):
+def test_scores_of_a_former_renderer_are_not_used(benchmark, run, monkeypatch):
     evaluate_under(run, FAR, benchmark)
     monkeypatch.setattr(synthetic, "_FORMAT", synthetic._FORMAT + 1)
     assert stored_scores(run, FAR) is None
 
 
-def test_a_damaged_file_is_made_again(benchmark, run):
+def test_a_damaged_file_of_scores_is_written_again(benchmark, run):
     whole = evaluate_under(run, FAR, benchmark)
     path = run.folder / "conditions" / "box_jitter-0.24.json"
     path.write_text(path.read_text()[:100])

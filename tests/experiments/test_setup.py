@@ -1,4 +1,4 @@
-"""Runs gathered for a comparison: found, trained, carried here, or missing."""
+"""Setup.gather: runs are loaded, trained, used from another machine, or marked as missing."""
 
 import pickle
 import re
@@ -36,44 +36,44 @@ def smoke(home):
 @pytest.fixture(scope="module")
 def trained(smoke, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return folder, again(folder, seeds=2)
+    return folder, gather(folder, seeds=2)
 
 
-def again(folder, names=("jlml",), *, under=None, **keywords):
+def gather(folder, names=("jlml",), *, under=None, **keywords):
     setup = Setup("smoke", runs=folder, device="cpu", progress=False, **keywords)
     return setup.gather(names, under=under, report=str)
 
 
 def test_a_run_for_each_seed(trained):
-    _, found = trained
-    assert [run.configuration["seed"] for run in found.runs["jlml"]] == [0, 1]
-    assert found.missing == ()
-    first, second = ExperimentScores(found).of(Cell("jlml"))
+    _, result = trained
+    assert [run.configuration["seed"] for run in result.runs["jlml"]] == [0, 1]
+    assert result.missing == ()
+    first, second = ExperimentScores(result).of(Cell("jlml"))
     assert first["step"]["cmc"].keys() == second["step"]["cmc"].keys()
     assert len(first["query_person_ids"]) == 60
-    assert ExperimentScores(found).of(Cell("jlml", "global"))[0] != first
-    assert ExperimentScores(found).of(Cell("jlml", "level 3")) == [None, None]
+    assert ExperimentScores(result).of(Cell("jlml", "global"))[0] != first
+    assert ExperimentScores(result).of(Cell("jlml", "level 3")) == [None, None]
     assert re.match(
-        rf"\d runs, trained in \d+ s together on {re.escape(QUIET.describe())}\.$", found.summary()
+        rf"\d runs, trained in \d+ s together on {re.escape(QUIET.describe())}\.$", result.summary()
     )
-    assert all(one["seconds"] > 0 for one in found.records())
-    assert found.records()[1].keys() >= {"experiment", "seed", "run", "device", "commit", "seconds"}
+    assert all(record["seconds"] > 0 for record in result.records())
+    assert result.records()[1].keys() >= {"experiment", "seed", "run", "device", "commit", "seconds"}
 
 
-def test_nothing_is_trained_where_it_may_not_be(smoke, trained):
+def test_nothing_is_trained_if_may_train_is_false(smoke, trained):
     folder, _ = trained
     before = sorted(folder.iterdir())
-    found = again(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
+    result = gather(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
-    assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [False, False, True]
-    assert ExperimentScores(found).of(Cell("jlml-2")) == [None] * 3
-    assert len(found.missing) == 4
-    assert "to be there already" in str(found.missing[0])
-    assert found.records()[-1].keys() == {"experiment", "seed", "missing"}
-    assert "missing" in found.summary()
+    assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [False, False, True]
+    assert ExperimentScores(result).of(Cell("jlml-2")) == [None] * 3
+    assert len(result.missing) == 4
+    assert "the run must exist" in str(result.missing[0])
+    assert result.records()[-1].keys() == {"experiment", "seed", "missing"}
+    assert "missing" in result.summary()
 
 
-def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
+def test_one_failure_does_not_affect_the_others(smoke, trained, tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     shutil.copytree(trained[0], folder)
     obtain = experiments.obtain
@@ -84,13 +84,12 @@ def test_one_failure_leaves_the_others(smoke, trained, tmp_path, monkeypatch):
         return obtain(links, **keywords)
 
     monkeypatch.setattr(experiments, "obtain", diverging)
-    found = again(folder, ("jlml-2", "jlml"))
-    assert (
-        str(found.missing[0]) == "jlml-2, seed 0: FloatingPointError: identity_global is not finite in step 7"
-    )
-    assert len(found.missing) == 1
-    assert ExperimentScores(found).of(Cell("jlml"))[0] is not None
-    assert ExperimentScores(found).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
+    result = gather(folder, ("jlml-2", "jlml"))
+    reason = "FloatingPointError: identity_global is not finite in step 7"
+    assert str(result.missing[0]) == f"jlml-2, seed 0: {reason}"
+    assert len(result.missing) == 1
+    assert ExperimentScores(result).of(Cell("jlml"))[0] is not None
+    assert ExperimentScores(result).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
 
 
 def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch):
@@ -99,32 +98,32 @@ def test_why_a_training_failed_is_known_afterwards(smoke, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "train", diverging)
-        assert "not finite in step 3" in again(tmp_path).missing[0].reason
-    found = again(tmp_path, may_train=False)
+        assert "not finite in step 3" in gather(tmp_path).missing[0].reason
+    result = gather(tmp_path, may_train=False)
     assert "its training failed: FloatingPointError: identity_local is not finite in step 3" in str(
-        found.missing[0]
+        result.missing[0]
     )
-    assert not again(tmp_path).missing
+    assert not gather(tmp_path).missing
     assert not list(tmp_path.glob("*/failure.txt"))
 
 
-def test_scores_of_other_data_are_nobodys(smoke, trained, tmp_path):
+def test_scores_of_other_data_are_not_used(smoke, trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace(smoke.fingerprint, "0" * 16))
         (path.parent / "weights.pt").unlink()
-    assert isinstance(again(carried).runs["jlml"][0], Missing)
+    assert isinstance(gather(carried).runs["jlml"][0], Missing)
 
 
-def test_a_damaged_record_leaves_the_others(smoke, trained, tmp_path):
+def test_a_damaged_record_does_not_affect_the_others(smoke, trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*seed0*/run.json"):
         path.write_text("[]")
-    found = again(carried, seeds=2)
-    assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
-    assert found.summary() and found.records()
+    result = gather(carried, seeds=2)
+    assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [True, False]
+    assert result.summary() and result.records()
 
 
 def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypatch):
@@ -133,7 +132,7 @@ def test_an_error_of_the_program_is_not_a_missing_row(smoke, tmp_path, monkeypat
 
     monkeypatch.setattr(experiments, "obtain", broken)
     with pytest.raises(AttributeError):
-        again(tmp_path)
+        gather(tmp_path)
 
 
 def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, trained, tmp_path):
@@ -144,13 +143,13 @@ def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, train
     for weights in carried.glob("also*/weights.pt"):
         weights.unlink()
     before = {path: path.stat().st_mtime_ns for path in carried.rglob("*")}
-    found = again(carried, seeds=2)
-    assert [run.folder.name.partition("-seed")[0] for run in found.runs["jlml"]] == ["from-the-gpu", "also"]
-    assert ExperimentScores(found).of(Cell("jlml")) == ExperimentScores(original).of(Cell("jlml"))
+    result = gather(carried, seeds=2)
+    assert [run.folder.name.partition("-seed")[0] for run in result.runs["jlml"]] == ["from-the-gpu", "also"]
+    assert ExperimentScores(result).of(Cell("jlml")) == ExperimentScores(original).of(Cell("jlml"))
     assert {path: path.stat().st_mtime_ns for path in carried.rglob("*")} == before
 
 
-def test_scores_of_an_older_version_are_renewed_where_the_weights_are(smoke, trained, tmp_path):
+def test_scores_of_an_older_version_are_renewed_if_the_run_has_weights(smoke, trained, tmp_path):
     folder, original = trained
     carried = tmp_path / "runs"
     shutil.copytree(folder, carried)
@@ -160,34 +159,34 @@ def test_scores_of_an_older_version_are_renewed_where_the_weights_are(smoke, tra
         path.write_text(text.replace('"format"', '"formerly"'))
         if number:
             (path.parent / "weights.pt").unlink()
-    found = again(carried, seeds=2)
-    assert found.missing == ()
-    assert found.runs["jlml"][0].scores == original.runs["jlml"][0].scores
-    assert "formerly" in found.runs["jlml"][1].scores  # nothing to renew them with: the best there is
+    result = gather(carried, seeds=2)
+    assert result.missing == ()
+    assert result.runs["jlml"][0].scores == original.runs["jlml"][0].scores
+    assert "formerly" in result.runs["jlml"][1].scores  # without weights they cannot be renewed
 
 
-def test_damaged_scores_are_made_again(trained, tmp_path):
+def test_damaged_scores_are_computed_again(trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for number, path in enumerate(sorted(carried.glob("*/scores.json"))):
         path.write_text(path.read_text()[:1000])
         if number:
             (path.parent / "weights.pt").unlink()
-    found = again(carried, seeds=2, may_train=False)
-    assert found.runs["jlml"][0].scores == trained[1].runs["jlml"][0].scores
-    assert isinstance(found.runs["jlml"][1], Missing)  # neither scores nor weights
-    assert len(found.missing) == 1
+    result = gather(carried, seeds=2, may_train=False)
+    assert result.runs["jlml"][0].scores == trained[1].runs["jlml"][0].scores
+    assert isinstance(result.runs["jlml"][1], Missing)  # neither scores nor weights
+    assert len(result.missing) == 1
 
 
-def test_old_scores_borrow_the_persons_of_the_benchmark(smoke, trained, tmp_path):
+def test_old_scores_use_the_persons_of_the_benchmark(smoke, trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace('"query_person_ids"', '"formerly"'))
         (path.parent / "weights.pt").unlink()
-    found = again(carried)
+    result = gather(carried)
     assert (
-        list(ExperimentScores(found).of(Cell("jlml"))[0]["query_person_ids"])
+        list(ExperimentScores(result).of(Cell("jlml"))[0]["query_person_ids"])
         == smoke.query.person_ids.tolist()
     )
 
@@ -198,43 +197,43 @@ def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
     for name in ("weights.pt", "scores.json"):
         for path in carried.glob(f"*seed0*/{name}"):
             path.unlink()
-    found = again(carried, seeds=2)
-    assert [isinstance(run, Missing) for run in found.runs["jlml"]] == [True, False]
-    assert "weights" in found.missing[0].reason
+    result = gather(carried, seeds=2)
+    assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [True, False]
+    assert "weights" in result.missing[0].reason
 
 
-def test_conditions_that_cannot_be_evaluated_leave_the_run(smoke, trained, tmp_path):
+def test_perturbations_that_cannot_be_evaluated_do_not_affect_the_run(smoke, trained, tmp_path):
     carried = tmp_path / "runs"
     shutil.copytree(trained[0], carried)
     for path in carried.glob("*/weights.pt"):
         path.unlink()
-    turned = Perturbation("box_jitter", 0.24)
-    found = again(carried, under={"jlml": (turned,)})
-    assert ExperimentScores(found).of(Cell("jlml"))[0] is not None
-    assert ExperimentScores(found).of(Cell("jlml", condition=turned)) == [None]
-    assert "changed conditions" in found.missing[0].reason
-    assert found.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
+    perturbation = Perturbation("box_jitter", 0.24)
+    result = gather(carried, under={"jlml": (perturbation,)})
+    assert ExperimentScores(result).of(Cell("jlml"))[0] is not None
+    assert ExperimentScores(result).of(Cell("jlml", condition=perturbation)) == [None]
+    assert "perturbations: " in result.missing[0].reason
+    assert result.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
 
 
-def test_conditions_are_evaluated_once(smoke, trained, monkeypatch):
+def test_perturbations_are_evaluated_once(smoke, trained, monkeypatch):
     folder, _ = trained
-    turned = Perturbation("box_jitter", 0.24)
-    cell = Cell("jlml", condition=turned)
-    scores = ExperimentScores(again(folder, under={"jlml": (turned,)})).of(cell)
+    perturbation = Perturbation("box_jitter", 0.24)
+    cell = Cell("jlml", condition=perturbation)
+    scores = ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).of(cell)
     assert scores[0]["step"]["average_precision"]
 
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(perturbations, "open_condition", never)
-    assert ExperimentScores(again(folder, under={"jlml": (turned,)})).of(cell) == scores
+    monkeypatch.setattr(perturbations, "open_perturbed", never)
+    assert ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).of(cell) == scores
 
 
 def test_each_file_of_scores_is_read_once(tmp_path):
-    found = gathered(tmp_path, {"jlml": [{"full": 0.5}]})
-    first = found.of(Cell("jlml"))
+    result = gathered(tmp_path, {"jlml": [{"full": 0.5}]})
+    first = result.of(Cell("jlml"))
     (tmp_path / "jlml-0" / "scores.json").unlink()
-    assert found.of(Cell("jlml")) is first
+    assert result.of(Cell("jlml")) is first
 
 
 @pytest.mark.parametrize(
@@ -243,13 +242,13 @@ def test_each_file_of_scores_is_read_once(tmp_path):
 )
 def test_bad_input_is_named(smoke, tmp_path, names, keywords, words):
     with pytest.raises(InputError, match=words):
-        again(tmp_path, names, **keywords)
+        gather(tmp_path, names, **keywords)
 
 
-# --- what is chosen -----------------------------------------------------------------------------------------
+# --- setups -------------------------------------------------------------------------------------------------
 
 
-def test_choosing_reads_nothing_and_loads_no_torch():
+def test_a_setup_reads_nothing_and_loads_no_torch():
     program = (
         "import sys\n"
         "from reidlib import experiments\n"
@@ -287,18 +286,18 @@ def test_unknown_names_are_refused_at_once(arguments, words):
         (("paper",), "profile 'paper' trains on a real benchmark's folder"),
     ],
 )
-def test_a_folder_that_is_needed_is_asked_for(arguments, words):
+def test_a_missing_data_folder_is_named(arguments, words):
     with pytest.raises(InputError, match=words):
         Setup(*arguments).check_folder()
     with pytest.raises(InputError, match=words):
         _ = Setup(*arguments).data
 
 
-def test_the_benchmark_is_opened_once_and_not_carried_to_another_process(smoke):
+def test_the_benchmark_is_opened_once_and_not_pickled(smoke):
     setup = Setup("smoke", device="cpu")
     assert setup.data is setup.data
     carried = pickle.dumps(setup)
     assert len(carried) < 5000
-    there = pickle.loads(carried)
-    assert there == setup and "data" not in vars(there)
-    assert there.data.fingerprint == smoke.fingerprint
+    copy = pickle.loads(carried)
+    assert copy == setup and "data" not in vars(copy)
+    assert copy.data.fingerprint == smoke.fingerprint

@@ -1,4 +1,4 @@
-"""Configurations refuse what contradicts itself when they are built, in the one form of an error."""
+"""Configurations refuse contradictory values when they are created, with an InputError."""
 
 import inspect
 import math
@@ -54,8 +54,8 @@ def test_a_network_has_no_keyword_that_its_configuration_lacks(settings, monkeyp
     built, name = {}, type(settings).__name__.removesuffix("Configuration")
     network = getattr(models, name)
 
-    def building(num_classes, **given):
-        built.update(given, num_classes=num_classes)
+    def building(num_classes, **keywords):
+        built.update(keywords, num_classes=num_classes)
 
     building.__signature__ = inspect.signature(network)
     monkeypatch.setattr(models, name, building, raising=False)
@@ -101,17 +101,17 @@ QUICK_PYRAMID = RunConfiguration(
 
 
 @pytest.mark.parametrize(
-    "wanted, digest",
+    "configuration, digest",
     [
         (QUICK_JLML, "8932e9ea951d"),
         (QUICK_PYRAMID, "5feddf0b5105"),
         (replace(QUICK_JLML, seed=2, start="0123456789ab"), "bf5055792ad5"),
     ],
 )
-def test_runs_are_found_that_were_trained_before(wanted, digest):
-    """A configuration's hash names its run's folder: a change of one orphans what was trained."""
-    assert configuration_hash(wanted.to_json()) == digest
-    assert RunConfiguration.from_json(wanted.to_json()) == wanted
+def test_hashes_of_known_configurations_are_unchanged(configuration, digest):
+    """A configuration's hash identifies its run's folder; if it changed, trained runs would not be found."""
+    assert configuration_hash(configuration.to_json()) == digest
+    assert RunConfiguration.from_json(configuration.to_json()) == configuration
 
 
 def test_configurations_and_runs_load_no_torch():

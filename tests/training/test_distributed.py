@@ -1,6 +1,6 @@
-"""Two processes train as one: same losses, same weights, also over a Ctrl-C and a kill in between.
+"""Two processes train like one: same losses and weights, also after Ctrl-C and a kill.
 
-Run by ``torchrun``, this file is the training that the tests start.
+The tests start this file with ``torchrun``; it then runs a training.
 """
 
 import json
@@ -108,7 +108,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["jlml", "pyramid", "official"])
 def test_two_processes_train_as_one(name, tmp_path):
-    """Equal to rounding: the sums of two halves differ from the sum of the whole in their last digits."""
+    """Equal up to rounding: the sums of two halves differ from the whole sum in the last digits."""
     one, two = tmp_path / "one", tmp_path / "two"
     processes = start(name, one, processes=1), start(name, two)
     for process in processes:
@@ -120,9 +120,9 @@ def test_two_processes_train_as_one(name, tmp_path):
         names = [name for name in row if not name.startswith("weight_")]
         assert [row[name] for name in names] == pytest.approx([expected[name] for name in names], rel=2e-4)
     start_weights = MODELS[name].build(6, seed=0).state_dict()
-    found, expected = weights(two), weights(one)
-    assert found.keys() == expected.keys() == start_weights.keys()
-    for key, tensor in found.items():
+    actual, expected = weights(two), weights(one)
+    assert actual.keys() == expected.keys() == start_weights.keys()
+    for key, tensor in actual.items():
         moved = (expected[key] - start_weights[key]).abs().max()
         assert moved > 0, key
         assert (tensor - expected[key]).abs().max() <= 0.015 * moved + 1e-8, key
@@ -154,7 +154,7 @@ def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
         process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    stopped = re.search(r"stopped after step (\d+) of 12; the same command goes on from there", output)
+    stopped = re.search(r"stopped after step (\d+) of 12; the same command continues", output)
     if how == "kill":
         assert not stopped
     else:  # in the middle of an epoch of three steps, not at its end: steps may be slow
@@ -163,8 +163,8 @@ def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
     finished(whole)
     finished(start("dropout", halves))
     assert history(halves) == history(tmp_path / "whole")
-    found, expected = weights(halves), weights(tmp_path / "whole")
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+    actual, expected = weights(halves), weights(tmp_path / "whole")
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in actual.items())
 
 
 if __name__ == "__main__":

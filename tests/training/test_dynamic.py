@@ -1,4 +1,4 @@
-"""Dynamic balancing: hand-worked steps of every mode, and the released arithmetic replayed beside ours."""
+"""Dynamic balancing: steps of every mode worked by hand, and a comparison with the released arithmetic."""
 
 import math
 
@@ -16,7 +16,7 @@ losses = st.floats(0, 1e3)
 
 
 def focal(before, after):
-    """By the formula, where the average fell."""
+    """The focal weight by the formula, for an average that fell."""
     return (1 - after / before) ** 2 * -math.log(after / before)
 
 
@@ -41,11 +41,11 @@ GATE = [
 
 @pytest.mark.parametrize("identity, triplet, is_open, why", GATE)
 def test_the_released_gate_step_by_step(identity, triplet, is_open, why):
-    weights, after = balance_losses(before_step(), identity, triplet, OFFICIAL)
+    weights, new_state = balance_losses(before_step(), identity, triplet, OFFICIAL)
     assert weights == Weights(1.0, float(is_open)), why
-    assert after.identity == pytest.approx(0.25 * identity + 7.5)
-    assert after.triplet == pytest.approx(0.25 * triplet + 3.75)
-    assert after.balanced
+    assert new_state.identity == pytest.approx(0.25 * identity + 7.5)
+    assert new_state.triplet == pytest.approx(0.25 * triplet + 3.75)
+    assert new_state.balanced
 
 
 def released(identities, triplets, rate=0.25, focus=2.0, threshold=0.16):
@@ -74,12 +74,12 @@ def test_the_gate_equals_the_released_arithmetic_over_a_whole_training():
     assert 0.3 < np.mean(gates) < 0.6  # facts: noise alone closes it in somewhat more than half of the steps
 
 
-def test_the_gate_where_the_released_code_divides_by_zero():
+def test_the_gate_if_the_released_code_divides_by_zero():
     state = Balance()
     for triplet in (0.0, 0.0, 1.0, 0.0):
         weights, state = balance_losses(state, 5.0, triplet, OFFICIAL)
         assert all(map(math.isfinite, (*weights, state.identity, state.triplet)))
-    for _ in range(5000):  # until the average is the smallest number that there is
+    for _ in range(5000):  # until the average is the smallest positive number
         weights, state = balance_losses(state, 5.0, 0.0, OFFICIAL)
     assert state.triplet < 1e-300
     assert math.isfinite(state.focal_triplet)
@@ -89,22 +89,22 @@ def test_the_gate_where_the_released_code_divides_by_zero():
 
 
 def test_the_papers_first_step_uses_both_losses_equally():
-    weights, after = balance_losses(Balance(), 4.0, 2.0, PAPER)
+    weights, new_state = balance_losses(Balance(), 4.0, 2.0, PAPER)
     assert weights == Weights(1.0, 1.0)
-    assert (after.identity, after.triplet) == (4.0, 2.0)
-    assert after.focal_identity == after.focal_triplet == pytest.approx(0.25 * math.log(2))
-    assert after.sampler == "identity"
+    assert (new_state.identity, new_state.triplet) == (4.0, 2.0)
+    assert new_state.focal_identity == new_state.focal_triplet == pytest.approx(0.25 * math.log(2))
+    assert new_state.sampler == "identity"
 
 
 def test_the_papers_weights_by_hand():
     # 10 -> 9 and 5 -> 4.8
     expected = focal(10, 9), focal(5, 4.8)
-    literal, after = balance_losses(before_step(), 6.0, 4.2, Balancing("paper", weights="literal"))
+    literal, new_state = balance_losses(before_step(), 6.0, 4.2, Balancing("paper", weights="literal"))
     assert literal == pytest.approx(expected)
-    assert (after.focal_identity, after.focal_triplet) == pytest.approx(expected)
+    assert (new_state.focal_identity, new_state.focal_triplet) == pytest.approx(expected)
     relative, _ = balance_losses(before_step(), 6.0, 4.2, PAPER)
     assert relative == pytest.approx((1, expected[1] / expected[0]))
-    assert after.balanced == (expected[1] / expected[0] >= 0.16)
+    assert new_state.balanced == (expected[1] / expected[0] >= 0.16)
 
 
 PAPER_GATE = [
@@ -118,23 +118,23 @@ PAPER_GATE = [
 
 @pytest.mark.parametrize("identity, triplet, both, why", PAPER_GATE)
 def test_the_papers_ratio_decides_the_next_steps_losses_and_sampler(identity, triplet, both, why):
-    _, after = balance_losses(before_step(), identity, triplet, PAPER)
-    assert after.balanced == both, why
-    assert after.sampler == ("identity" if both else "random")
+    _, new_state = balance_losses(before_step(), identity, triplet, PAPER)
+    assert new_state.balanced == both, why
+    assert new_state.sampler == ("identity" if both else "random")
 
 
 def test_on_a_random_batch_only_identity_is_minimised_and_the_triplet_waits():
     state = before_step(focal_triplet=0.02, balanced=False)
-    weights, after = balance_losses(state, 6.0, None, PAPER)
+    weights, new_state = balance_losses(state, 6.0, None, PAPER)
     assert weights == Weights(1.0, 0.0)
-    assert (after.triplet, after.focal_triplet) == (5.0, 0.02)
-    assert after.focal_identity == pytest.approx(focal(10, 9))
-    assert after.balanced  # 0.02 is far above 0.16 times that
-    _, after = balance_losses(state._replace(focal_triplet=1e-9), 6.0, None, PAPER)
-    assert not after.balanced
+    assert (new_state.triplet, new_state.focal_triplet) == (5.0, 0.02)
+    assert new_state.focal_identity == pytest.approx(focal(10, 9))
+    assert new_state.balanced  # 0.02 is far above 0.16 times that
+    _, new_state = balance_losses(state._replace(focal_triplet=1e-9), 6.0, None, PAPER)
+    assert not new_state.balanced
 
 
-def test_where_identity_does_not_fall_both_losses_weigh_the_same():
+def test_if_identity_does_not_fall_both_losses_weigh_the_same():
     assert balance_losses(before_step(), 12.0, 6.0, PAPER)[0] == Weights(1.0, 1.0)
     assert balance_losses(before_step(), 12.0, 3.0, PAPER)[0] == Weights(1.0, 1.0)
     assert balance_losses(before_step(), 6.0, 6.0, PAPER)[0] == Weights(1.0, 0.0)
@@ -148,7 +148,7 @@ def test_off_is_the_sum_and_decides_nothing():
     steps=st.lists(st.tuples(losses, losses), min_size=1, max_size=40),
     mode=st.sampled_from([PAPER, OFFICIAL, LITERAL]),
 )
-def test_nothing_but_finite_numbers_comes_out(steps, mode):
+def test_results_are_finite(steps, mode):
     state = Balance()
     for identity, triplet in steps:
         weights, state = balance_losses(state, identity, triplet if state.balanced else None, mode)
@@ -157,8 +157,8 @@ def test_nothing_but_finite_numbers_comes_out(steps, mode):
         assert weights.triplet <= 1 or mode is LITERAL
 
 
-def test_the_state_is_all_that_matters():
-    """Stopped anywhere and taken up from the checkpoint's plain numbers, it goes on the same."""
+def test_resuming_from_the_state_gives_the_same_results():
+    """A training that stops at any step and resumes from the checkpoint's numbers gives the same results."""
     generator = np.random.default_rng(1)
     pairs = generator.uniform(1, 3, (50, 2)).tolist()
 
@@ -194,9 +194,9 @@ def test_a_state_without_a_ratio_is_refused_by_name(mode, name, value):
 
 
 def test_a_triplet_loss_of_a_random_batch_is_refused():
-    with pytest.raises(InputError, match="balanced batches, and only there"):
+    with pytest.raises(InputError, match="identity-balanced batches only"):
         balance_losses(before_step(balanced=False), 1.0, 1.0, PAPER)
-    with pytest.raises(InputError, match="balanced batches, and only there"):
+    with pytest.raises(InputError, match="identity-balanced batches only"):
         balance_losses(before_step(), 1.0, None, PAPER)
     with pytest.raises(InputError, match="for a random batch in mode official"):
         balance_losses(before_step(balanced=False), 1.0, None, OFFICIAL)

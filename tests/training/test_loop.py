@@ -1,4 +1,4 @@
-"""The loop: it learns, resumes bit for bit, stops in a state that can be resumed, and refuses bad input."""
+"""The loop learns, resumes bit for bit, stops in a state that can be resumed, and refuses bad input."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def same_weights(one, other) -> bool:
     return all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
 
 
-def test_one_batch_is_learned_by_heart(tmp_path):
+def test_one_batch_can_be_overfitted(tmp_path):
     recipe = Recipe(epochs=60, batch_size=20, learning_rate=0.1, augmentation=Augmentation(flip=0, pad=0))
     run(tmp_path, recipe=recipe)
     rows = history(tmp_path)
@@ -85,7 +85,7 @@ def test_one_batch_is_learned_by_heart(tmp_path):
 
 
 class StopAt:
-    """An objective that stands for a kill in the middle of a step."""
+    """An objective that raises in a step, like a kill."""
 
     def __init__(self, step: int, settings=SMALL):
         self.step, self.count, self.settings = step, 0, settings
@@ -118,7 +118,7 @@ def test_resume_equals_an_uninterrupted_training_bit_for_bit(tmp_path, killed_at
 
 
 class InterruptAt(StopAt):
-    """Ctrl-C at a step: the signal, as a terminal sends it."""
+    """An objective that sends the signal of Ctrl-C in a step."""
 
     def __call__(self, *arguments):
         self.count += 1
@@ -132,7 +132,7 @@ class InterruptAt(StopAt):
 def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrupted_at, settings, recipe):
     whole, _ = run(tmp_path / "whole", settings=settings, recipe=recipe)
     halves = tmp_path / "halves"
-    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {interrupted_at} of 9.*goes on"):
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {interrupted_at} of 9.*continues"):
         run(halves, settings=settings, recipe=recipe, objective=InterruptAt(interrupted_at, settings))
     counting = StopAt(0, settings)
     resumed, _ = run(halves, settings=settings, recipe=recipe, objective=counting)
@@ -144,7 +144,7 @@ def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrup
 
 
 def test_the_balance_chooses_losses_and_sampler_step_by_step(tmp_path):
-    """Every step's batch is the one that the balance before it asked for, and the trace tells them all."""
+    """Every step's batch is of the kind that the balance before it names, and the trace records it."""
     seen = []
 
     def watching(model, output, labels_b, balance):
@@ -181,7 +181,7 @@ def test_identity_alone_trains_on_random_batches(tmp_path):
     assert "triplet" not in history(tmp_path)[0]
 
 
-def test_a_pyramid_learns_one_batch_by_heart(tmp_path):
+def test_a_pyramid_overfits_one_batch(tmp_path):
     settings = replace(PYRAMID, balancing=Balancing("off"), dropout=0.0)
     recipe = Recipe(
         epochs=80,
@@ -198,8 +198,8 @@ def test_a_pyramid_learns_one_batch_by_heart(tmp_path):
     assert rows[-1]["triplet"] < 0.2 * rows[0]["triplet"]
 
 
-def test_the_trunk_has_a_rate_of_its_own(tmp_path):
-    """With a trunk that all but stands still, only the new layers move."""
+def test_the_trunk_has_its_own_learning_rate(tmp_path):
+    """With a very small trunk rate only the new layers change."""
     model, _ = run(tmp_path, settings=PYRAMID, recipe=replace(PYRAMID_RECIPE, trunk_rate=1e-12))
     trunk = {id(parameter) for parameter in model.trunk_parameters()}
     for (name, now), before in zip(model.named_parameters(), PYRAMID.build(4, 0).parameters(), strict=True):
@@ -253,7 +253,7 @@ def test_a_killed_process_resumes(tmp_path):
     assert same_weights(whole, resumed)
 
 
-def test_progress_reaches_whoever_started_the_process(tmp_path, monkeypatch):
+def test_progress_reaches_the_parent_process(tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_PROGRESS", str(tmp_path / "progress.txt"))
     run(tmp_path / "run")
     text = (tmp_path / "progress.txt").read_text()
@@ -315,8 +315,8 @@ def test_checkpoints_hold_no_code(tmp_path):
     assert not (tmp_path / "attacked").exists()
 
 
-def test_a_full_disk_stops_with_the_mend(tmp_path):
-    """A real write that fails in the middle: no file of this process may grow beyond 100 kB."""
+def test_a_full_disk_is_reported_with_the_mend(tmp_path):
+    """A real write fails in the middle: no file of this process may exceed 100 kB."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
@@ -384,7 +384,7 @@ def test_contradictory_recipes_are_refused(arguments):
         Recipe(**arguments)
 
 
-def test_a_device_that_is_not_there_is_refused():
+def test_an_unavailable_device_is_refused():
     absent = next(name for name in ("mps", "cuda") if name != Execution().torch_device.type)
     with pytest.raises(InputError, match=f"device is one of this machine's.*{absent}"):
         _ = Execution(device=absent).torch_device
@@ -394,7 +394,7 @@ def test_a_device_that_is_not_there_is_refused():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_learns_a_batch_by_heart(tmp_path):
+def test_cuda_overfits_one_batch(tmp_path):
     recipe = Recipe(epochs=60, batch_size=20, learning_rate=0.1, augmentation=Augmentation(flip=0, pad=0))
     store = ImageStore(images().array_nhwc, torch.device("cuda"))
     _, information = run(tmp_path, recipe=recipe, store=store, execution=Execution("cuda", progress=False))
@@ -406,7 +406,7 @@ def test_cuda_learns_a_batch_by_heart(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["paper", "official", "off"])
 def test_cuda_trains_a_pyramid_and_resumes(tmp_path, mode):
-    """Both samplers, prefetched on streams of their own, and a stop between two steps."""
+    """Both samplers, each prefetched on its own stream, and a stop between two steps."""
     settings = replace(PYRAMID, balancing=Balancing(mode))
     recipe = replace(PYRAMID_RECIPE, epochs=10)
     store = ImageStore(images().array_nhwc, torch.device("cuda"))  # streamed, not resident

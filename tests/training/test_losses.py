@@ -31,7 +31,7 @@ def test_cross_entropy_of_each_branch():
 
 
 def naive_triplet(embeddings, labels, margin, normalise=False):
-    """Batch-hard from its definition, one anchor after the other, in double precision."""
+    """The batch-hard loss by its definition, anchor by anchor, in double precision."""
     rows = [torch.nn.functional.normalize(row, dim=0) if normalise else row for row in embeddings.double()]
     hinges = []
     for anchor, own in enumerate(labels):
@@ -65,7 +65,7 @@ def test_triplet_loss_of_each_part(labels, normalise):
 
 
 def test_triplet_loss_by_hand():
-    """On a line: 0 and 3 are one person, 4 and 5 another; the third is alone and only ever a negative."""
+    """Points on a line: 0 and 3 are one person, 4 and 5 another, 9 a third, who is only a negative."""
     embeddings = torch.tensor([0.0, 3.0, 4.0, 5.0, 9.0]).view(5, 1, 1)
     labels = torch.tensor([0, 0, 1, 1, 2])
     # Farthest own and nearest other of each anchor: 3-4, 3-1, 1-1, 1-2 (and none for the last).
@@ -73,14 +73,14 @@ def test_triplet_loss_by_hand():
 
 
 def test_triplet_distances_of_nearly_equal_images_are_exact():
-    """Far from the origin the expanded square of a difference has no digits left."""
+    """Far from the origin the expanded square of a difference loses all significant digits."""
     embeddings = 1000 + torch.tensor([0.0, 1e-2, 2e-2, 4e-2]).view(4, 1, 1).expand(4, 1, 16)
     labels = torch.tensor([0, 0, 1, 1])
     expected = naive_triplet(embeddings[:, 0], labels.tolist(), 1.4)
     assert batch_hard_triplet(embeddings, labels).item() == pytest.approx(expected.item(), abs=1e-3)
 
 
-def test_triplet_gradient_is_finite_where_images_coincide():
+def test_triplet_gradient_is_finite_if_images_coincide():
     embeddings = torch.zeros(4, 2, 3, requires_grad=True)
     loss = batch_hard_triplet(embeddings, torch.tensor([0, 0, 1, 1]))
     assert loss.tolist() == pytest.approx([1.4, 1.4])
@@ -125,14 +125,14 @@ def test_exclusive_sparsity_is_a_sum_of_squared_l1_norms(over):
     assert exclusive_sparsity(weight, over).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_sparsity_has_a_finite_gradient_where_a_unit_is_switched_off():
+def test_sparsity_has_a_finite_gradient_if_a_unit_is_switched_off():
     weight = torch.zeros(3, 4, requires_grad=True)
     group_sparsity(weight).backward()
     assert torch.equal(weight.grad, torch.zeros(3, 4))
 
 
 def test_group_sparsity_switches_whole_units_off_and_exclusive_does_not():
-    """What the norms are for: minimised beside a fit, one empties columns, the other thins every group."""
+    """Minimised together with a fit, one norm empties columns and the other thins every group."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(200, 6, generator=generator)
     target = inputs[:, :3] @ torch.randn(3, 3, generator=generator)  # only three of six units matter

@@ -1,4 +1,4 @@
-"""Runs are found again by their configuration, trained once, and never mixed up."""
+"""Runs are found by their configuration, trained once, and never confused."""
 
 import json
 import multiprocessing
@@ -48,7 +48,7 @@ def test_a_failed_training_is_not_a_run(tmp_path):
     with pytest.raises(RuntimeError):
         find_or_train(CONFIGURATION, failing, name="jlml", folder=tmp_path)
     folder = next(tmp_path.glob("jlml-*"))
-    with pytest.raises(InputError, match=r"has no run\.json.*goes on from its checkpoint"):
+    with pytest.raises(InputError, match=r"has no run\.json.*continues from its checkpoint"):
         Run.open(folder)
     seen = []
     find_or_train(
@@ -58,7 +58,7 @@ def test_a_failed_training_is_not_a_run(tmp_path):
     assert not (folder / "checkpoint.pt").exists()  # removed after run.json was written
 
 
-def test_a_refused_training_leaves_nothing(tmp_path):
+def test_a_refused_training_leaves_no_files(tmp_path):
     def refused(folder):
         raise InputError("rule", "value", "mend")
 
@@ -67,7 +67,7 @@ def test_a_refused_training_leaves_nothing(tmp_path):
     assert not list(tmp_path.glob("jlml-*"))
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+def test_partial_files_of_a_killed_process_are_removed(tmp_path):
     folder = tmp_path / f"jlml-{configuration_hash(CONFIGURATION)}"
     folder.mkdir()
     (folder / ".checkpoint.pt.123.partial").touch()
@@ -97,10 +97,10 @@ def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
     assert next(tmp_path.glob("jlml-*/trainings.txt")).read_text() == "trained\n"
 
 
-def test_a_run_carried_here_without_weights_is_used(tmp_path):
-    there = find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path / "there")
-    (there.folder / "weights.pt").unlink()
-    shutil.copytree(there.folder, tmp_path / "here" / there.folder.name)
+def test_a_run_copied_without_weights_is_used(tmp_path):
+    original = find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path / "there")
+    (original.folder / "weights.pt").unlink()
+    shutil.copytree(original.folder, tmp_path / "here" / original.folder.name)
     here = find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path / "here")
     assert here.history == [{"epoch": 1}]
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
@@ -117,7 +117,7 @@ def test_a_folder_with_another_configuration_is_refused(tmp_path):
         find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path)
 
 
-def test_no_run_there(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds config\.json"):
         Run.open(tmp_path)
 
@@ -157,10 +157,10 @@ def configuration(**changes) -> RunConfiguration:
 
 
 def test_a_configuration_survives_its_file():
-    wanted = configuration()
-    content = json.loads(json.dumps(wanted.to_json()))
-    assert content == wanted.to_json()
-    assert RunConfiguration.from_json(content) == wanted
+    expected = configuration()
+    content = json.loads(json.dumps(expected.to_json()))
+    assert content == expected.to_json()
+    assert RunConfiguration.from_json(content) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Features in the order of the images; on disk the same bytes however often interrupted, nothing lost."""
+"""Features are in the order of the images; a file has the same bytes after any number of interruptions."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SIZE = (16, 8)
 
 
 class Tiny(nn.Module):
-    """Seven numbers of an image."""
+    """A network with features of seven numbers."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Tiny(nn.Module):
 
 
 class Killed(BaseException):
-    """As abrupt as Ctrl-C."""
+    """An exception that, like Ctrl-C, no handler for Exception catches."""
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_ranking_streams_from_the_file(split, tmp_path):
 
 
 @pytest.mark.parametrize("stops", [(1,), (2,), (6,), (3, 2), (2, 2, 1, 2)])
-def test_interrupted_it_goes_on_and_gives_the_same_bytes(split, tmp_path, stops, decoded):
+def test_an_interrupted_computation_continues_to_the_same_bytes(split, tmp_path, stops, decoded):
     whole, file = tmp_path / "whole.npy", tmp_path / "f.npy"
     to_disk(split, whole)
     decoded.clear()
@@ -125,7 +125,7 @@ def test_interrupted_it_goes_on_and_gives_the_same_bytes(split, tmp_path, stops,
     assert len(decoded) == 23 + sum(3 if block == 6 else 4 for block in np.cumsum([s - 1 for s in stops]) + 1)
 
 
-def test_rows_that_were_torn_by_the_end_are_written_again(split, tmp_path):
+def test_incomplete_rows_are_written_again(split, tmp_path):
     whole, file = tmp_path / "whole.npy", tmp_path / "f.npy"
     to_disk(split, whole)
     with pytest.raises(Killed):
@@ -136,7 +136,7 @@ def test_rows_that_were_torn_by_the_end_are_written_again(split, tmp_path):
     assert file.read_bytes() == whole.read_bytes()
 
 
-def test_a_finished_file_is_found_again(split, tmp_path, decoded):
+def test_a_finished_file_is_reused(split, tmp_path, decoded):
     first = np.array(to_disk(split, tmp_path / "f.npy"))
     decoded.clear()
     assert np.array_equal(to_disk(split, tmp_path / "f.npy"), first)
@@ -154,7 +154,7 @@ def test_killed_between_the_last_row_and_the_end(split, tmp_path, decoded):
     assert file.read_bytes() == whole
 
 
-def test_another_network_or_size_is_computed_anew(split, tmp_path, decoded):
+def test_another_network_or_size_is_computed_again(split, tmp_path, decoded):
     file = tmp_path / "f.npy"
     to_disk(split, file)
     decoded.clear()
@@ -168,7 +168,7 @@ def test_another_network_or_size_is_computed_anew(split, tmp_path, decoded):
 
 
 def test_killed_before_the_first_row_of_another_network(split, tmp_path, monkeypatch):
-    """What the file is said to hold is then new, and the rows of the network before must not be there."""
+    """The description is that of the new network, so rows of the old network must be gone."""
     file, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
     other = Tiny()
     other.layer.weight.data.neg_()
@@ -189,7 +189,7 @@ def test_killed_before_the_first_row_of_another_network(split, tmp_path, monkeyp
     assert file.read_bytes() == whole.read_bytes()
 
 
-def test_what_was_computed_of_the_same_images_survives_a_longer_list(split, tmp_path, decoded):
+def test_features_are_reused_if_images_are_added(split, tmp_path, decoded):
     file, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
     shorter = split.select(np.arange(18))
     with pytest.raises(Killed):
@@ -205,11 +205,11 @@ def test_a_changed_image_is_embedded_again(split, tmp_path, decoded):
     file = tmp_path / "f.npy"
     before = np.array(to_disk(split, file))
     write_image(split.paths[9], SIZE, seed=77)
-    after = to_disk(split, file)
-    assert [row for row in range(23) if not np.array_equal(before[row], after[row])] == [9]
+    features_after = to_disk(split, file)
+    assert [row for row in range(23) if not np.array_equal(before[row], features_after[row])] == [9]
 
 
-def test_unreadable_images_are_all_named_after_one_pass_and_what_was_done_is_kept(split, tmp_path, decoded):
+def test_all_unreadable_images_are_named_and_finished_features_are_kept(split, tmp_path, decoded):
     file, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
     to_disk(split, whole)
     good = {index: split.paths[index].read_bytes() for index in (9, 10, 21)}
@@ -246,35 +246,35 @@ def test_a_damaged_file_is_written_again(split, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["f.npy", "f.json"])
-def test_a_file_of_somebody_else_is_left_alone(split, tmp_path, name):
+def test_a_foreign_file_is_not_overwritten(split, tmp_path, name):
     (tmp_path / name).write_text('{"mine": 1}')
     with pytest.raises(InputError, match=f"another file in .*{name}"):
         to_disk(split, tmp_path / "f.npy")
     assert (tmp_path / name).read_text() == '{"mine": 1}'
 
 
-def test_no_image_and_no_disk(split, tmp_path):
-    with pytest.raises(InputError, match="one image or more"):
+def test_no_images_and_an_unwritable_folder_are_refused(split, tmp_path):
+    with pytest.raises(InputError, match="at least one image"):
         to_disk(split.select(np.arange(0)), tmp_path / "f.npy")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="must be written"):
         to_disk(split, tmp_path / "file" / "f.npy")
 
 
-def test_two_at_once_compute_once(split, tmp_path, decoded):
-    file, found = tmp_path / "f.npy", []
-    threads = [threading.Thread(target=lambda: found.append(to_disk(split, file))) for _ in range(3)]
+def test_two_processes_compute_features_once(split, tmp_path, decoded):
+    file, results = tmp_path / "f.npy", []
+    threads = [threading.Thread(target=lambda: results.append(to_disk(split, file))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert len(decoded) == 23
-    assert len(found) == 3
-    assert all(np.array_equal(one, found[0]) for one in found)
+    assert len(results) == 3
+    assert all(np.array_equal(features_nd, results[0]) for features_nd in results)
 
 
 def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
-    """SIGKILL, from which no handler and no destructor can save anything."""
+    """SIGKILL, after which no handler and no destructor runs."""
     whole, file = tmp_path / "whole.npy", tmp_path / "f.npy"
     to_disk(split, whole)
     program = f"""
@@ -285,7 +285,7 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         from reidlib.experiments import features
         images.DECODED_AT_ONCE = features.DECODED_AT_ONCE = 4
         from pathlib import Path
-        from test_embedding import Tiny, to_disk
+        from test_feature_files import Tiny, to_disk
         from reidlib.data.splits import Split
         model, calls = Tiny(), []
         whole = model.embed
@@ -325,7 +325,7 @@ def test_features_come_in_the_order_of_the_images_whatever_the_batch():
     assert whole.norm(dim=1).sub(2**0.5).abs().max() < 1e-5  # two branches of unit length
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_models_mode_is_restored():
     model = JLML(3, width=0.125, parts=2).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     embed(model, store())
