@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "reidlib"
 CORE = ("models", "training", "ranking", "reranking.py")
 LARGEST = {
     "lines of code": 14_800,
-    "files": 105,
+    "files": 106,
     "lines of the core": 4_000,
     "entries in a folder below the top": 12,
 }

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from reidlib.errors import InputError
+from reidlib.progress import progress_bar
 from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, select_rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, chosen_device
 from reidlib.ranking.neighbours import Keeper, Neighbours, as_partners, nearest_neighbours
@@ -73,7 +73,7 @@ def k_reciprocal(
 
     with side_by_side(torch.device("cpu")) as each:
         done = each(measure, blocks)
-        list(tqdm(done, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False))
+        list(progress_bar(done, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False))
     return distances_qg
 
 

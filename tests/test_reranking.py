@@ -1,6 +1,7 @@
 """Re-ranking against naive loops over full matrices, a case worked by hand, and its promises."""
 
 import math
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -236,7 +237,8 @@ def test_a_coarse_matrix_product_and_autocast_change_nothing():
         torch.set_float32_matmul_precision(before)
 
 
-def test_progress_is_shown_where_asked(capsys):
+def test_progress_is_shown_on_request(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     query, gallery = (side.features for side in clustered(3, 30, 4))
     k_reciprocal(query, gallery)
     assert not capsys.readouterr().err

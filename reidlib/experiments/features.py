@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -42,6 +42,8 @@ from reidlib.ranking.metrics import Embeddings
 from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
+
+logger = logging.getLogger("reidlib")
 
 
 @contextlib.contextmanager
@@ -119,7 +121,7 @@ def embed_to_disk(
     wanted = {"key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}", "blocks": _block_digests(file_states(paths))}
 
     def waiting() -> None:
-        print(f"{file.name}: another process is computing these features; waiting for it", file=sys.stderr)
+        logger.warning(f"{file.name}: another process is computing these features; waiting for it")
 
     try:
         with alone(file.with_suffix(".lock"), waiting=waiting):

@@ -5,6 +5,7 @@ What is trained is a row of ``EXPERIMENTS`` in the size of a profile, which make
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.loop import train
 from reidlib.training.runs import Run, configuration_hash, failure_of, find, find_hash, find_or_train
+
+logger = logging.getLogger("reidlib")
 
 # What may go wrong with one training and leave the others as they are. Anything else is an error of the
 # program and stops it.
@@ -95,7 +98,7 @@ def obtain(
     *,
     runs: str | Path | None = None,
     execution: Execution | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.warning,
     may_train: bool = True,
     since: float | None = None,
 ) -> Run:

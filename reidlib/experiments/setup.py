@@ -5,6 +5,7 @@ Torch is imported when something is to be read or trained, so that a mistake is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from reidlib.training.runs import Run
 
 if TYPE_CHECKING:
     from reidlib.training.device import Execution
+
+logger = logging.getLogger("reidlib")
 
 
 class Missing(NamedTuple):
@@ -181,7 +184,7 @@ class Setup:
         seed: int = 0,
         *,
         model: ModelConfiguration | None = None,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = logger.warning,
     ) -> Run:
         """A row's run with its scores, trained where it is not there yet; see ``experiments.obtain``.
 
@@ -199,7 +202,7 @@ class Setup:
         experiments: Iterable[str],
         *,
         under: Mapping[str, Sequence[Perturbation]] | None = None,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = logger.warning,
     ) -> Runs:
         """The runs of some rows, one for each seed.
 

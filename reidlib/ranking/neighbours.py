@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from reidlib.progress import progress_bar
 from reidlib.ranking.distances import ROUNDING, TINY, pair_distances, sorted_rows, spans
 from reidlib.threads import side_by_side
 
@@ -50,7 +50,7 @@ def nearest_neighbours(
     search = _Search(images_nd, num_places, keep)
     numbers, crowded, finish = range(len(search.blocks)), False, []
     with side_by_side(images_nd.device) as each:
-        for number in tqdm(numbers, desc="neighbours", disable=not progress, leave=False):
+        for number in progress_bar(numbers, desc="neighbours", disable=not progress, leave=False):
             others = numbers if crowded else numbers[number:]
             # The block before is finished meanwhile.
             look = [partial(search.look, number, other, not crowded) for other in others]

@@ -15,11 +15,10 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
 
-from tqdm import tqdm
-
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json
+from reidlib.progress import LOG_INTERVAL, progress_bar
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.pages import clock
@@ -27,8 +26,6 @@ from reidlib.reports.processes import Pool, Task, one_line
 
 # Seconds between two looks at what is running.
 _LOOK = 0.5
-# A log file gets a line about what is running this often; a terminal is refreshed all the time.
-_LOG_INTERVAL = 60.0
 # Folder of the tasks' logs in the report.
 TASKS = "tasks"
 
@@ -52,7 +49,7 @@ class Display:
 
     def __init__(self, *, enabled: bool = True, stream: TextIO | None = None):
         self._enabled, self._stream, self._logged = enabled, stream or sys.stdout, time.monotonic()
-        self._last_line = tqdm(
+        self._last_line = progress_bar(
             bar_format="{desc}",
             file=self._stream,
             leave=False,
@@ -69,7 +66,7 @@ class Display:
     def live(self, running: Callable[[], list[str]]) -> None:
         """Show what is running, as short texts; asked for only when it is time to show."""
         terminal = not self._last_line.disable
-        if not terminal and not (self._enabled and time.monotonic() - self._logged >= _LOG_INTERVAL):
+        if not terminal and not (self._enabled and time.monotonic() - self._logged >= LOG_INTERVAL):
             return
         self._logged = time.monotonic()
         text = " · ".join(running())

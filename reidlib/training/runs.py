@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from reidlib.files import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger("reidlib")
 
 # A run counts as finished once this file is there: it is written last.
 _FINISHED = "run.json"
@@ -152,7 +155,7 @@ def find_or_train(
     *,
     name: str,
     folder: Path,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.warning,
     since: float | None = None,
 ) -> Run:
     """The run of ``configuration``: loaded if it is there, else trained by ``train``.
