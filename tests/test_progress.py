@@ -1,4 +1,4 @@
-"""Progress of long work: what a terminal, a log file and a pipe get of it."""
+"""Progress of long work on a terminal, in a log file and in a pipe."""
 
 import io
 import os
