@@ -3,10 +3,14 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 from miniature import MINIATURE, write_image
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# An example may take long on a busy machine: speed is measured in tests/benchmarks.
+settings.register_profile("no bound on time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no bound on time")
 
 
 @pytest.fixture

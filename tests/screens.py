@@ -40,7 +40,7 @@ def chromium(tmp_path_factory):
             args=ARGUMENTS,
             viewport={"width": 1500, "height": 1100},
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(600_000)
         yield context
         context.close()
 
@@ -97,10 +97,10 @@ def server(arguments: list[str], home: Path, ready: str, log: Path):
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while True:
             try:
-                urllib.request.urlopen(ready, timeout=5).read()
+                urllib.request.urlopen(ready, timeout=60).read()
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
@@ -143,7 +143,7 @@ class Notebook:
 
     def _until_idle(self):
         # The page's own sign of an idle kernel comes too early.
-        end = time.monotonic() + 90
+        end = time.monotonic() + 900
         while time.monotonic() < end:
             with urllib.request.urlopen(f"{self.address}/api/sessions?token={TOKEN}") as answer:
                 sessions = [session for session in json.load(answer) if session["path"] == self.name]

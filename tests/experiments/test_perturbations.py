@@ -173,21 +173,21 @@ def test_a_killed_rendering_leaves_nothing_half(tmp_path):
         import sys, time
         from pathlib import Path
         from PIL import Image
-        from reidlib.experiments.perturbations import open_condition
-        from reidlib.experiments.rows import Condition
+        from reidlib.experiments.perturbations import open_perturbed
+        from reidlib.experiments.rows import Perturbation
         save = Image.Image.save
         def slow(self, path, *arguments, **options):
             save(self, path, *arguments, **options)
-            time.sleep(0.2)
+            time.sleep(2)
         Image.Image.save = slow
         print("ready", flush=True)
-        open_condition(Condition("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
+        open_perturbed(Perturbation("box_jitter", 0.12), "smoke", Path(sys.argv[1]), progress=False)
     """)
     folder = tmp_path / "data" / "condition"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", script, folder], env=environment)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not list(tmp_path.glob("data/.condition.partial-*/*/*.jpg")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)

@@ -75,7 +75,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def workers(address, home):
-    return connected(address, out=home / "out", shared=(home,), timeout=30)
+    return connected(address, out=home / "out", shared=(home,), timeout=300, patience=300)
 
 
 def plan(home: Path) -> Plan:
@@ -121,10 +121,11 @@ with notes.open("a") as file:
     file.write(f"notebook begins 0 {psutil.Process().parent().parent().pid}\\n")
 if notes.read_text().count("notebook begins") == 1:
     Path(out, "result.json").write_text("{}")
-    time.sleep(60)
+    time.sleep(600)
 """
     build(home / "notebooks", "10_dies", "from pathlib import Path" + code, FINISH)
     tasks = [Task(name, pretending.train, (name, n)) for name, n in {"a": 1, "b": 30, "c": 20}.items()]
+    pretending.pause(home, "c").touch()
     killed = []
 
     def kill(name: str, mark: str) -> None:
@@ -134,6 +135,7 @@ if notes.read_text().count("notebook begins") == 1:
 
     def kill_both() -> None:
         kill("c", "c epoch 3")
+        pretending.pause(home, "c").unlink()
         kill("notebook", "notebook begins")
 
     killer = threading.Thread(target=kill_both)
@@ -152,17 +154,19 @@ if notes.read_text().count("notebook begins") == 1:
 
 def test_a_killed_command_leaves_no_work_and_goes_on(home, address):
     build(home / "notebooks", "10_after", FINISH)
-    arguments = f"cluster=connected({address!r}, out=home / 'out', shared=(home,), timeout=30)"
-    trainings = {"a": 1, "b": 50, "c": 10}
+    arguments = f"cluster=connected({address!r}, out=home / 'out', shared=(home,), timeout=300, patience=300)"
+    trainings = {"a": 1, "b": 8, "c": 8}
+    (paused := pretending.pause(home, "b")).touch()
     command = pretending.start_command(home, home / "notebooks", trainings, arguments)
     until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
     left = processes(home, "b")[0]
     command.kill()
-    command.communicate(timeout=40)
+    command.communicate(timeout=600)
     until(lambda: not alive(left), "the cluster to stop")
     assert not notes(home, "b found")
+    paused.unlink()
     again = pretending.start_command(home, home / "notebooks", trainings, arguments)
-    printed, complaints = again.communicate(timeout=60)
+    printed, complaints = again.communicate(timeout=600)
     assert again.returncode == 0, complaints
     assert "done=('10_after',)" in printed
     check_trained_once(home, **trainings)
@@ -175,24 +179,25 @@ def test_workers_come_and_those_of_several_threads_are_refused(tmp_path):
         said = []
         with (
             pytest.raises(InputError, match=r"a cluster has workers.*dask worker"),
-            connected(address, out=tmp_path, timeout=30, patience=1, say=said.append),
+            connected(address, out=tmp_path, timeout=300, patience=1, say=said.append),
         ):
             pass
         assert said == [f"waiting up to 1 s for a worker of {address}"]
         start_workers(1)
-        with connected(address, out=tmp_path, say=said.append) as pool:
+        with connected(address, out=tmp_path, timeout=300, patience=300, say=said.append) as pool:
             assert pool.capacity() == 1
             start_workers(1, threads=3)
             until(lambda: pool.capacity() == 4, "another worker")
         with (
             pytest.raises(InputError, match=r"one thing at a time; got .* with 3 threads; .*--nthreads 1"),
-            connected(address, out=tmp_path),
+            connected(address, out=tmp_path, timeout=300),
         ):
             pass
 
 
 def refusal(address: str, home: Path, **more) -> str:
-    with pytest.raises(InputError) as refused, connected(address, out=home / "out", **more):
+    patient = {"timeout": 300, "patience": 300} | more
+    with pytest.raises(InputError) as refused, connected(address, out=home / "out", **patient):
         pass
     assert "\n" not in str(refused.value)
     return str(refused.value)
