@@ -90,7 +90,7 @@ def check_trained_once(home: Path, **epochs: int) -> None:
 def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments: str) -> subprocess.Popen:
     """A process that reproduces all notebooks after these trainings of so many epochs."""
     program = (
-        "import pretending\nfrom pathlib import Path\nfrom reidlib.reports.cluster import connected\n"
+        "import pretending\nfrom pathlib import Path\nfrom reidlib.reports.cluster import dask_pool\n"
         "from reidlib.reports.reproduce import *\n"
         f"home, tasks = Path({str(home)!r}), {tasks!r}\n"
         "tasks = [Task(name, pretending.train, (name, n)) for name, n in tasks.items()]\n"

@@ -67,7 +67,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """
     from reidlib import files
     from reidlib.experiments import Setup
-    from reidlib.reports.cluster import connected
+    from reidlib.reports.cluster import dask_pool
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
 
@@ -128,7 +128,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         parameters={name: value for name, value in parameters.items() if value is not None},
         command=arguments.line,
         # The tasks come first: a notebook must not repeat a training that failed.
-        settled={"may_train": False},
+        neutral_parameters={"may_train": False},
         inputs=inputs,
     )
 
@@ -157,7 +157,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     cluster = None
     if arguments.scheduler is not None:
         data = [Path(folder) for folder in (parameters["data_root"], *folders.values()) if folder]
-        cluster = connected(
+        cluster = dask_pool(
             arguments.scheduler,
             out=plan.out,
             shared=(files.home(), setup.runs),

@@ -19,7 +19,7 @@ from test_reproduce import FINISH, build, meet, status
 from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import cluster
-from reidlib.reports.cluster import connected
+from reidlib.reports.cluster import dask_pool
 from reidlib.reports.reproduce import Plan, Task, reproduce, select
 
 
@@ -75,7 +75,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def workers(address, home):
-    return connected(address, out=home / "out", shared=(home,), timeout=300, patience=300)
+    return dask_pool(address, out=home / "out", shared=(home,), timeout=300, patience=300)
 
 
 def plan(home: Path) -> Plan:
@@ -154,7 +154,7 @@ if notes.read_text().count("notebook begins") == 1:
 
 def test_a_killed_command_leaves_no_work_and_goes_on(home, address):
     build(home / "notebooks", "10_after", FINISH)
-    arguments = f"cluster=connected({address!r}, out=home / 'out', shared=(home,), timeout=300, patience=300)"
+    arguments = f"cluster=dask_pool({address!r}, out=home / 'out', shared=(home,), timeout=300, patience=300)"
     trainings = {"a": 1, "b": 8, "c": 8}
     (paused := pretending.pause(home, "b")).touch()
     command = pretending.start_command(home, home / "notebooks", trainings, arguments)
@@ -179,25 +179,25 @@ def test_workers_come_and_those_of_several_threads_are_refused(tmp_path):
         said = []
         with (
             pytest.raises(InputError, match=r"a cluster has workers.*dask worker"),
-            connected(address, out=tmp_path, timeout=300, patience=1, say=said.append),
+            dask_pool(address, out=tmp_path, timeout=300, patience=1, say=said.append),
         ):
             pass
         assert said == [f"waiting up to 1 s for a worker of {address}"]
         start_workers(1)
-        with connected(address, out=tmp_path, timeout=300, patience=300, say=said.append) as pool:
+        with dask_pool(address, out=tmp_path, timeout=300, patience=300, say=said.append) as pool:
             assert pool.capacity() == 1
             start_workers(1, threads=3)
             until(lambda: pool.capacity() == 4, "another worker")
         with (
-            pytest.raises(InputError, match=r"one thing at a time; got .* with 3 threads; .*--nthreads 1"),
-            connected(address, out=tmp_path, timeout=300),
+            pytest.raises(InputError, match=r"one thread; got .* with 3 threads; .*--nthreads 1"),
+            dask_pool(address, out=tmp_path, timeout=300),
         ):
             pass
 
 
 def refusal(address: str, home: Path, **more) -> str:
     patient = {"timeout": 300, "patience": 300} | more
-    with pytest.raises(InputError) as refused, connected(address, out=home / "out", **patient):
+    with pytest.raises(InputError) as refused, dask_pool(address, out=home / "out", **patient):
         pass
     assert "\n" not in str(refused.value)
     return str(refused.value)

@@ -28,7 +28,7 @@ from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import notebook, pages
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import STOPPED, Pool, apart, pool_here
+from reidlib.reports.processes import STOPPED, Pool, local_pool, run_in_process
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, select
 from reidlib.reports.scheduler import Display
 from reidlib.training.device import Execution
@@ -497,7 +497,7 @@ def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
     call = pickle.dumps((pretending.listen, (str(home),)))
     stopping = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(apart, call, {}, home / "log", stopping.is_set)
+        future = pool.submit(run_in_process, call, {}, home / "log", stopping.is_set)
         until((home / "listening").is_file, "the process")
         stopping.set()
         assert future.result(600) == STOPPED
@@ -506,10 +506,10 @@ def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
 
 def test_as_many_at_a_time_as_fit():
     code = (
-        "import sys; from reidlib.reports.processes import pool_here\n"
-        "print([pool_here(pieces, jobs, 'cpu').capacity() for pieces, jobs in [(1, None), (9, 3)]], "
+        "import sys; from reidlib.reports.processes import local_pool\n"
+        "print([local_pool(pieces, jobs, 'cpu').capacity() for pieces, jobs in [(1, None), (9, 3)]], "
         "'torch' in sys.modules)\n"
-        "print(pool_here(9, None, 'cpu').capacity())"
+        "print(local_pool(9, None, 'cpu').capacity())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[1, 3] False", str(min(4, len(os.sched_getaffinity(0))))]
@@ -519,9 +519,9 @@ def test_one_at_a_time_on_a_gpu(monkeypatch):
     import torch
 
     monkeypatch.setattr(Execution, "torch_device", property(lambda self: torch.device("cuda")))
-    pool = pool_here(9, None, "auto")
+    pool = local_pool(9, None, "auto")
     assert (pool.capacity(), pool.threads) == (1, None)
-    assert pool_here(9, 2, "auto").capacity() == 2
+    assert local_pool(9, 2, "auto").capacity() == 2
 
 
 @pytest.mark.parametrize(
@@ -558,10 +558,10 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_shows_running_notebooks_in_one_line_that_is_cleared():
     display = Display(stream=(stream := Terminal()))
-    display.live(lambda: ["20_train  cell 1/9  0:02"])
-    display.live(lambda: ["20_train  cell 2/9  0:03"])
+    display.show_running(lambda: ["20_train  cell 1/9  0:02"])
+    display.show_running(lambda: ["20_train  cell 2/9  0:03"])
     display.line("20_train  done  0:04")
-    display.live(lambda: [])
+    display.show_running(lambda: [])
     assert "cell 1/9" in stream.getvalue() and stream.getvalue().count("\n") == 1
     assert stream.getvalue().endswith("\r20_train  done  0:04\n")
 

@@ -62,7 +62,7 @@ def out(tmp_path):
 
 def test_how_it_was_made_comes_first(out):
     head = summary_markdown(out).partition("## ")[0]
-    assert head.startswith("# What holds here: the `quick` report, 2 seeds")
+    assert head.startswith("# Results: the `quick` report, 2 seeds")
     assert "- Command: `reidlib reproduce --seeds 2` (notebooks 30, 95)\n" in head
     assert "- Command: `reidlib reproduce 90` (notebooks 90)\n" in head
     assert "no number here is a score on a real" in head

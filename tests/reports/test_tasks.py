@@ -64,11 +64,11 @@ def test_the_metadata_name_what_is_gathered():
     claimed, under = claims.required_experiments(claims.of_notebook("36_box_misalignment"))
     assert set(SOURCES["36_box_misalignment"].trainings) == misaligned | set(claimed)
     short = {name: [c.name for c in conditions] for name, conditions in under.items()}
-    assert SOURCES["36_box_misalignment"].perturbed == short | dict.fromkeys(misaligned, "all")
+    assert SOURCES["36_box_misalignment"].perturbations == short | dict.fromkeys(misaligned, "all")
     short = {
         name: [c.name for c in conditions] for name, conditions in claims.required_experiments()[1].items()
     }
-    assert SOURCES["90_claims"].perturbed == short
+    assert SOURCES["90_claims"].perturbations == short
 
 
 def test_every_experiment_is_shown_somewhere():
