@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it does, and one line for every bad input."""
+"""The command line: what each command does, and one line for every bad input."""
 
 import inspect
 import json
@@ -41,7 +41,7 @@ def tiny(monkeypatch):
 
 
 def refused(capsys, *arguments) -> str:
-    """Run a command that must be refused; its one line."""
+    """Run a command that must be refused; return its one line."""
     try:
         code = main([str(argument) for argument in arguments])
     except SystemExit as stop:
@@ -96,7 +96,7 @@ def test_a_height_that_the_stripes_do_not_divide_is_refused_before_anything_else
 
 @pytest.mark.parametrize("model", ["jlml", "pyramid"])
 def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkeypatch):
-    """Two processes of the real command: one run, one history, one table; then the run is found."""
+    """Two processes of the real command make one run, one history and one table; then the run is found."""
     home = tmp_path_factory.getbasetemp() / "torchrun-home"  # both models on one rendered benchmark
     environment = {**os.environ, "REIDLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -115,7 +115,7 @@ def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkey
 
 
 def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
-    """The others wait for its word meanwhile: they end without one of their own."""
+    """The other process waits for its answer meanwhile, and ends without a message."""
     (tmp_path / "file").touch()
     home = tmp_path_factory.getbasetemp() / "torchrun-home"
     environment = {**os.environ, "REIDLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
@@ -150,7 +150,7 @@ def test_train_and_evaluate(market, tiny, capsys, tmp_path):
     assert (folder / "weights.pt").stat().st_mtime_ns == started
 
 
-def test_evaluate_refuses_what_is_no_finished_run(market, tiny, capsys, tmp_path):
+def test_evaluate_refuses_an_unfinished_run(market, tiny, capsys, tmp_path):
     assert "holds config.json" in refused(capsys, "evaluate", tmp_path)
     assert main([str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]) == 0
     folder = next((tmp_path / "runs").glob("jlml-*"))
@@ -210,7 +210,7 @@ def test_bad_arguments_get_one_line(arguments, words, capsys, monkeypatch, tmp_p
     assert words in refused(capsys, *arguments)
 
 
-def test_a_demanded_gpu_that_is_not_there(market, tiny, capsys):
+def test_a_missing_device_is_refused(market, tiny, capsys):
     absent = "mps" if sys.platform != "darwin" else "cuda"
     assert "the device is one of this machine's" in refused(capsys, *train(market, "--device", absent))
 
@@ -275,7 +275,7 @@ def test_a_damaged_benchmark_is_refused_before_training(damage, market, tiny, ca
     words = damage(market)
     line = refused(capsys, *train(market, "--runs", tmp_path / "runs", "--device", "cpu"))
     assert words in line
-    assert not list(tmp_path.glob("runs/*/*"))  # nothing was trained, nothing is left
+    assert not list(tmp_path.glob("runs/*/*"))  # nothing was trained
 
 
 def test_check_lists_everything_that_is_wrong(market, capsys):
@@ -285,7 +285,7 @@ def test_check_lists_everything_that_is_wrong(market, capsys):
     printed = capsys.readouterr().out
     assert "0002_c1s1_000451_03.jpg" in printed
     assert "holiday.jpg" in printed
-    assert "12936" in printed.replace(",", "")  # what belongs there
+    assert "12936" in printed.replace(",", "")  # the official count
 
 
 def test_an_unwritable_output_is_refused(capsys, tmp_path):
@@ -303,15 +303,15 @@ def test_every_profile_has_a_name_and_a_size():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_row_has_a_configuration_in_every_profile(name, profile, market):
-    wanted = link(name, PROFILES[profile], load("market1501", market)).wanted
-    assert RunConfiguration.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
+    configuration = link(name, PROFILES[profile], load("market1501", market)).wanted
+    assert RunConfiguration.from_json(json.loads(json.dumps(configuration.to_json()))) == configuration
 
 
 def test_the_papers_recipe_for_pyramid(market):
     """Zheng et al. and their released code: 8 × 8 images of 384 × 128, halved at five epochs of 120."""
-    wanted = link("pyramid", PROFILES["paper"], load("market1501", market)).wanted
-    recipe, model = wanted.recipe, wanted.model
-    assert wanted.input_size == (384, 128)
+    configuration = link("pyramid", PROFILES["paper"], load("market1501", market)).wanted
+    recipe, model = configuration.recipe, configuration.model
+    assert configuration.input_size == (384, 128)
     assert (model.trunk, model.weights, model.stripes, model.levels) == ("resnet101", "imagenet", 6, None)
     assert (model.embedding_size, model.dropout, model.margin, model.normalisation) == (128, 0.2, 1.4, "none")
     assert (recipe.batch_size, recipe.images_per_identity, recipe.epochs) == (64, 8, 120)

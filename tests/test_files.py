@@ -1,4 +1,4 @@
-"""What several processes want is built once; what cannot be written is refused and leaves nothing behind."""
+"""Files that several processes need are built once; a refused write leaves no files."""
 
 import subprocess
 import sys
@@ -33,31 +33,31 @@ print(built_once(folder / "locks" / "made.lock", find, build))
     assert len(list(tmp_path.glob("builder-*"))) == 1
 
 
-def test_what_is_there_needs_no_lock(tmp_path):
+def test_an_existing_result_needs_no_lock(tmp_path):
     assert built_once(tmp_path / "absent" / "lock", lambda: 7, lambda: pytest.fail("built again")) == 7
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_waits_is_told_so(tmp_path):
-    told, held, done = [], threading.Event(), threading.Event()
+def test_the_callback_tells_of_waiting(tmp_path):
+    messages, held, release = [], threading.Event(), threading.Event()
 
     def hold():
         with alone(tmp_path / "lock"):
             held.set()
-            done.wait(600)
+            release.wait(600)
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(600)
 
     def waiting():
-        told.append("waits")
-        done.set()
+        messages.append("waits")
+        release.set()
 
     with alone(tmp_path / "lock", waiting=waiting):
         pass
     holder.join()
-    assert told == ["waits"]
+    assert messages == ["waits"]
 
 
 def test_a_failed_build_lets_the_next_one_try(tmp_path):

@@ -1,4 +1,4 @@
-"""Re-ranking against naive loops over full matrices, a case worked by hand, and its promises."""
+"""Re-ranking against naive loops over full matrices, a case worked by hand, and its properties."""
 
 import math
 import sys
@@ -60,20 +60,20 @@ def clustered(num_queries, num_gallery, length, *, seed=0, persons=6, noise=1.0)
     """Features around persons' centres, with persons and cameras."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((persons, length))
-    shown = generator.integers(0, persons, num_queries + num_gallery)
-    features = centres[shown] + noise * generator.standard_normal((len(shown), length))
-    features, cameras = features.astype(np.float32), generator.integers(1, 4, len(shown))
+    persons_n = generator.integers(0, persons, num_queries + num_gallery)
+    features = centres[persons_n] + noise * generator.standard_normal((len(persons_n), length))
+    features, cameras = features.astype(np.float32), generator.integers(1, 4, len(persons_n))
     return (
-        Embeddings(features[:num_queries], shown[:num_queries] + 1, cameras[:num_queries]),
-        Embeddings(features[num_queries:], shown[num_queries:] + 1, cameras[num_queries:]),
+        Embeddings(features[:num_queries], persons_n[:num_queries] + 1, cameras[:num_queries]),
+        Embeddings(features[num_queries:], persons_n[num_queries:] + 1, cameras[num_queries:]),
     )
 
 
 def assert_equals_reference(query, gallery, k1=20, k2=6, weight=0.3):
-    found = k_reciprocal(query, gallery, k1=k1, k2=k2, weight=weight)
-    assert (found.dtype, found.device.type) == (torch.float32, "cpu")
+    distances = k_reciprocal(query, gallery, k1=k1, k2=k2, weight=weight)
+    assert (distances.dtype, distances.device.type) == (torch.float32, "cpu")
     expected = dense_reference(query, gallery, k1, k2, weight)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(distances, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("k1", [1, 2, 3, 6, 7, 20, 500])
@@ -93,7 +93,7 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
 
 
 @pytest.mark.parametrize("waiting", [2**24, 200])  # as many as come, or soon too many
-def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch, waiting):
+def test_equals_a_dense_reference_with_several_tiles_of_neighbours(monkeypatch, waiting):
     monkeypatch.setattr(neighbours, "_WAITING", waiting)
     monkeypatch.setitem(neighbours._TILE, "cpu", 37)
     monkeypatch.setattr(reranking, "_SHARED", 100)
@@ -121,18 +121,18 @@ def test_equals_a_dense_reference_on_a_coarse_grid(seed, k1, k2, weight):
     assert_equals_reference(features[:num_queries], features[num_queries:], k1, k2, weight)
 
 
-def test_an_image_stands_before_its_copies():
+def test_an_image_is_before_its_copies():
     features = np.zeros((5, 2), np.float32)
-    found = neighbours.nearest_neighbours(torch.from_numpy(features), 3)
-    assert found.images_nk.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
-    assert found.largest_n.tolist() == [1] * 5
+    nearest = neighbours.nearest_neighbours(torch.from_numpy(features), 3)
+    assert nearest.images_nk.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
+    assert nearest.largest_n.tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e14, 1e-22])
 def test_equal_features_give_numbers(value):
     features = np.full((30, 10), value, np.float32)
-    found = k_reciprocal(features[:5], features[5:], k1=4)
-    assert found.isfinite().all()
+    distances = k_reciprocal(features[:5], features[5:], k1=4)
+    assert distances.isfinite().all()
     assert_equals_reference(features[:5], features[5:], 4)
 
 
@@ -145,8 +145,8 @@ def test_by_hand():
     of_first = [second / (own + second), own / (own + second)]
     common = min(of_query[0], of_first[0]) + min(of_query[1], of_first[1])
     expected = [0.7 * (1 - common / (2 - common)) + 0.3 / 100, 0.7 + 0.3 * 9 / 100, 0.7 + 0.3]
-    found = k_reciprocal(query, gallery, k1=1, k2=1, weight=0.3)
-    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    distances = k_reciprocal(query, gallery, k1=1, k2=1, weight=0.3)
+    np.testing.assert_allclose(distances, [expected], rtol=1e-6)
 
 
 def test_the_smaller_sets_are_those_of_the_python_form(monkeypatch):
@@ -166,22 +166,22 @@ def test_the_smaller_sets_are_those_of_the_python_form(monkeypatch):
 @given(st.integers(0, 2**32 - 1), st.integers(1, 25), st.integers(1, 8), st.floats(0, 1))
 def test_range_and_permutation_of_the_gallery(seed, k1, k2, weight):
     query, gallery = clustered(6, 50, 12, seed=seed)
-    found = k_reciprocal(query.features, gallery.features, k1=k1, k2=k2, weight=weight)
-    assert found.min() >= 0
-    assert found.max() <= 1
+    distances = k_reciprocal(query.features, gallery.features, k1=k1, k2=k2, weight=weight)
+    assert distances.min() >= 0
+    assert distances.max() <= 1
     order = np.random.default_rng(seed).permutation(50)
     shuffled = k_reciprocal(query.features, gallery.features[order], k1=k1, k2=k2, weight=weight)
-    np.testing.assert_allclose(shuffled, found[:, order], atol=1e-6)
+    np.testing.assert_allclose(shuffled, distances[:, order], atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_weight_1_keeps_the_order_of_plain_distances(seed):
     query, gallery = clustered(6, 50, 12, seed=seed)
-    found = k_reciprocal(query.features, gallery.features, weight=1).double().numpy()
+    distances = k_reciprocal(query.features, gallery.features, weight=1).double().numpy()
     squared = ((query.features[:, None].astype(float) - gallery.features) ** 2).sum(2)
     # Distances are float32, and so are products.
-    np.testing.assert_array_less(-5e-7, np.diff(np.take_along_axis(found, squared.argsort(1), 1)))
+    np.testing.assert_array_less(-5e-7, np.diff(np.take_along_axis(distances, squared.argsort(1), 1)))
 
 
 def test_re_ranking_raises_mean_average_precision_of_clustered_features():
@@ -197,24 +197,24 @@ def test_rows_on_demand_are_those_of_the_matrix():
     whole = k_reciprocal(query.features, gallery.features)
     fitted = KReciprocal.fit(query.features, gallery.features)
     assert (fitted.num_queries, fitted.num_gallery) == (40, 300)
-    for wanted in (7, [3, 39, 3], np.arange(40), []):
-        found = fitted.distances(wanted)
-        assert found.shape == (np.size(wanted), 300)
-        np.testing.assert_allclose(found, whole[np.atleast_1d(np.array(wanted, int))], atol=2e-7)
+    for queries in (7, [3, 39, 3], np.arange(40), []):
+        distances = fitted.distances(queries)
+        assert distances.shape == (np.size(queries), 300)
+        np.testing.assert_allclose(distances, whole[np.atleast_1d(np.array(queries, int))], atol=2e-7)
     for wrong in (40, -1, [0, 40]):
         with pytest.raises(InputError, match="from 0 to 39"):
             fitted.distances(wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_every_float_type_is_taken_for_its_values(dtype):
+def test_every_float_type_gives_the_same(dtype):
     query, gallery = (torch.from_numpy(side.features).to(dtype) for side in clustered(8, 60, 9))
-    found = k_reciprocal(query, gallery)
+    distances = k_reciprocal(query, gallery)
     expected = k_reciprocal(query.double().numpy(), gallery.double().numpy())
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(distances, expected, atol=2e-6)
 
 
-def test_memory_maps_and_tensors_give_the_same_and_stay_as_they_were(tmp_path):
+def test_memory_maps_and_tensors_give_the_same_and_are_not_changed(tmp_path):
     query, gallery = (side.features for side in clustered(8, 60, 9))
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
@@ -278,14 +278,14 @@ def test_a_gpu_gives_the_same():
     query, gallery = clustered(100, 2000, 128, persons=60)
     copied = np.concatenate([gallery.features, gallery.features[::3]])
     expected = KReciprocal.fit(query.features, copied)
-    found = KReciprocal.fit(query.features, torch.from_numpy(copied).cuda())
+    on_gpu = KReciprocal.fit(query.features, torch.from_numpy(copied).cuda())
     for one, other in (
-        (found.query_encodings, expected.query_encodings),
-        (found.gallery_encodings, expected.gallery_encodings),
+        (on_gpu.query_encodings, expected.query_encodings),
+        (on_gpu.gallery_encodings, expected.gallery_encodings),
     ):
         np.testing.assert_array_equal(one.indices, other.indices)  # the same sets, near-ties and copies too
         np.testing.assert_allclose(one.data, other.data, rtol=1e-5)
     everyone = np.arange(100)
-    np.testing.assert_allclose(found.distances(everyone), expected.distances(everyone), atol=2e-6)
+    np.testing.assert_allclose(on_gpu.distances(everyone), expected.distances(everyone), atol=2e-6)
     on_device = k_reciprocal(query.features, copied, device="cuda")
     np.testing.assert_allclose(on_device, expected.distances(everyone), atol=2e-6)

@@ -136,9 +136,9 @@ def _wrapped(text: str, indent: int = 2) -> list[str]:
     return textwrap.wrap(text, 84, initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
 
 
-def _option(name: str, **settings) -> argparse.ArgumentParser:
+def _option(name: str, **settings) -> _Parser:
     """Return a parser of one option that several commands share."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = _Parser(add_help=False)
     parser.add_argument(name, **settings)
     return parser
 
@@ -149,7 +149,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reidlib {__version__}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, about: str, *parents: argparse.ArgumentParser) -> _Parser:
+    def command(name: str, about: str, *parents: _Parser) -> _Parser:
         text = inspect.getdoc(getattr(commands, name)) or ""
         description, heading, examples = text.partition("examples:\n")
         return parsers.add_parser(

@@ -95,6 +95,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
+    # What the notebooks read besides their parameters.
+    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
     if folders:
         from reidlib.analysis.benchmark_tables import check_folders, state, unread
 
@@ -102,12 +104,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
         # Reported now and not after days of training on the others.
         for specification, reason in unread(folders).items():
             logger.warning(f"note: without {specification}: {reason}")
-    # What the notebooks read besides their parameters.
-    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
-    if folders:
         inputs["folders"] = json.dumps(state(folders, arguments.trials or 0))
     if arguments.no_train:
-        inputs |= _runs_state(setup.runs)
+        inputs |= _runs_state(setup.runs or files.runs())
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
         "data_root": str(setup.data_root) if setup.data_root else None,
@@ -160,7 +159,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         cluster = dask_pool(
             arguments.scheduler,
             out=plan.out,
-            shared=(files.home(), setup.runs),
+            shared=(files.home(), setup.runs or files.runs()),
             files=(*plan.notebooks, *data),
         )
     outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
@@ -240,6 +239,7 @@ def train(arguments: argparse.Namespace) -> int:
                 f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
             )
         run = obtain(links, runs=arguments.runs, execution=execution)
+        assert run.scores is not None  # `obtain` has evaluated it
         say(_score_table(run.scores))
         say(f"run: {run.folder}")
     return 0
@@ -334,7 +334,8 @@ def check(arguments: argparse.Namespace) -> int:
     from reidlib.data.readers import parse
 
     name, options = parse(arguments.name)
-    report = check_folder(name, Path(arguments.root), again=arguments.again, **options)
+    settings = {"again": arguments.again, **options}
+    report = check_folder(name, Path(arguments.root), **settings)
     print(report.text())
     return 0 if report.ok else 1
 

@@ -111,6 +111,7 @@ def _await_worker(client: Client, address: str, patience: float, say: Callable[[
 
 
 def _check_workers(client: Client, requirements: tuple[str, ...]) -> None:
+    assert client.scheduler is not None  # it is connected
     try:
         client.run_on_scheduler(_check_import)
     except Exception as error:

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +61,7 @@ class Task:
     def __post_init__(self):
         if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):
             raise InputError("a task's name is a file name too", repr(self.name), "use letters and digits")
-        module = getattr(self.function, "__module__", None)
+        module = str(getattr(self.function, "__module__", None))
         name = getattr(self.function, "__qualname__", repr(self.function))
         importable = getattr(sys.modules.get(module), name, None)
         if importable is not self.function or module == "__main__":
@@ -109,7 +108,9 @@ def local_pool(pieces: int, jobs: int | None, device: str) -> Pool:
         stopping.set()
         executor.shutdown(cancel_futures=True)
 
-    start = partial(executor.submit, run_in_process, stopping=stopping.is_set)
+    def start(call: bytes, environment: dict[str, str], log: Path) -> Future:
+        return executor.submit(run_in_process, call, environment, log, stopping.is_set)
+
     return Pool(start, lambda: at_a_time, threads, stop)
 
 
@@ -143,6 +144,7 @@ def run_in_process(
             start_new_session=True,
         )
     with process:
+        assert process.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended, and its exit status says why
                 process.stdin.write(len(call).to_bytes(8) + call)
@@ -166,6 +168,7 @@ def _answer(process: subprocess.Popen) -> str | None:
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         return f"its process was ended by {name}" + (" (no memory left?)" if name == "SIGKILL" else "")
+    assert process.stdout is not None
     try:
         return json.loads(process.stdout.read())
     except ValueError:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reidlib import files
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
@@ -97,14 +98,14 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
     return [*pretraining_tasks.values(), *training_tasks]
 
 
-def _find(training: Link, runs: Path) -> Run | None:
+def _find(training: Link, runs: Path | None) -> Run | None:
     try:
-        return find(training.wanted.to_json(), runs)
+        return find(training.wanted.to_json(), runs or files.runs())
     except InputError:
         return None  # a damaged folder: its training reports that
 
 
-def _is_complete(training: Link, runs: Path) -> bool:
+def _is_complete(training: Link, runs: Path | None) -> bool:
     run = _find(training, runs)
     return run is not None and scored(run, training.benchmark)
 
@@ -133,7 +134,9 @@ def train_chain(
 
 def train_pretraining(setup: Setup, row: str, seed: int, folders: Mapping[str, str], since: float) -> None:
     """Find or train the run that trainings on small benchmarks start from."""
-    links = chain(row, setup.profile, benchmark_tables.pretraining(folders), seed=seed)
+    benchmark = benchmark_tables.pretraining(folders)
+    assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
+    links = chain(row, setup.profile, benchmark, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
