@@ -8,7 +8,7 @@ import sys
 import termios
 
 import pytest
-import tqdm
+import tqdm.auto
 
 from reidlib import progress
 
@@ -100,3 +100,10 @@ def test_progress_that_is_switched_off_writes_nothing(monkeypatch):
     for _ in progress.progress_bar(range(9), desc="training", disable=True, file=stream):
         clock.seconds += 100
     assert stream.getvalue() == ""
+
+
+def test_jupyter_gets_its_own_bar(monkeypatch):
+    widget = type("widget", (tqdm.tqdm,), {})
+    monkeypatch.setattr(tqdm.auto, "tqdm", widget)  # as tqdm.auto does in a kernel
+    with progress.progress_bar(total=1, file=io.StringIO()) as bar:
+        assert type(bar) is widget
