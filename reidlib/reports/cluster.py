@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from reidlib.errors import InputError
 from reidlib.reports.notebook import environment_digest
@@ -73,7 +73,7 @@ def dask_pool(
             ) from error
         stack.callback(client.close)
         _await_worker(client, address, patience, say)
-        for worker, threads in client.nthreads().items():
+        for worker, threads in cast(dict[str, int], client.nthreads()).items():
             if threads > 1:
                 raise InputError(
                     "a worker has one thread",
@@ -121,7 +121,7 @@ def _check_workers(client: Client, requirements: tuple[str, ...]) -> None:
             "start it again in the environment of the workers",
         ) from error
     try:
-        problems = client.run(_mismatch, *requirements, on_error="return")
+        problems = cast(dict, client.run(_mismatch, *requirements, on_error="return"))
     except (ImportError, AttributeError, OSError) as error:  # it lacks this module
         problems = {"a worker": f"{_OTHER_VERSION} ({type(error).__name__}: {error})"}
     for worker, problem in problems.items():
@@ -151,7 +151,9 @@ def _mismatch(digest: str, *files: str) -> str | None:
     return f"which does not see {missing[0]}" if missing else None
 
 
-def _run_on_worker(digest: str, token: str, *work) -> str | None:
+def _run_on_worker(
+    digest: str, token: str, call: bytes, environment: dict[str, str], log: Path
+) -> str | None:
     """On a worker: check it, as it may be a later one, and do work that can be stopped."""
     # Dask cannot end a running call. It marks work whose future is cancelled or whose client has ended, and a
     # worker that is retired or has lost its scheduler waits for the work that it has begun.
@@ -165,7 +167,7 @@ def _run_on_worker(digest: str, token: str, *work) -> str | None:
     def stopping() -> bool:
         return task.state == "cancelled" or worker.status not in (Status.running, Status.paused)
 
-    result = run_in_process(*work, stopping)
+    result = run_in_process(call, environment, log, stopping)
     if result == STOPPED:
         raise Reschedule  # to another worker, if its result is still needed
     return result
@@ -179,6 +181,7 @@ def _num_workers(client: Client, address: str) -> int:
             "start it and its workers again, then the same command: finished work is kept",
         )
     try:
-        return sum(client.nthreads().values()) if client.status == "running" else 0
+        threads = cast(dict[str, int], client.nthreads())  # a coroutine only in an asynchronous client
+        return sum(threads.values()) if client.status == "running" else 0
     except (OSError, TimeoutError):  # the connection is lost; the client tries to restore it
         return 0
