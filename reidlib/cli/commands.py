@@ -182,7 +182,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     For several GPUs start the command with torchrun, one process for each GPU. The
     processes train as one process with the same batch would, and write one run.
-    After an error, torchrun adds a report of its own to the message.
+    After an error, torchrun adds its own report to the message.
 
     In the profile paper, Pyramid starts from torchvision's ImageNet weights of
     ResNet-101, which are downloaded at the first use; without a connection, a
@@ -193,7 +193,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     For your own images, the benchmark is folder or csv. Scores ignore the camera of
     the query. If all images are from one camera, or cameras are unknown,
-    --benchmark folder,same_camera=true counts every image as a camera of its own;
+    --benchmark folder,same_camera=true gives every image a different camera;
     images of one moment then make the task easy.
 
     examples:
@@ -275,7 +275,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     folder that the run was trained on, or from --data-root.
 
     --distractors adds the half million images of Market-1501's distractors_500k to
-    the gallery. They are embedded a few hundred at a time, in about 1 GiB of memory,
+    the gallery. They are embedded a few hundred at a time, in about 1.1 GiB of memory,
     and their features need about 2 GB of disk for JLML.
 
     examples:

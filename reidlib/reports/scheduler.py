@@ -87,7 +87,9 @@ class Session:
         self._tasks = {task.name: task for task in tasks}
         if len(self._tasks) < len(tasks) or self._tasks.keys() & self._jobs.keys():
             raise InputError(
-                "every task has a name of its own", ", ".join(task.name for task in tasks), "rename one"
+                "all tasks and notebooks have different names",
+                ", ".join(task.name for task in tasks),
+                "rename one",
             )
         self._states = dict.fromkeys((*self._tasks, *self._jobs), "waiting")
         self._running: dict[Future, str] = {}

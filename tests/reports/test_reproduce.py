@@ -541,7 +541,7 @@ def test_a_task_that_cannot_be_imported_is_refused(name, function, message):
 def test_tasks_and_notebooks_need_different_names(rerun):
     for name in ("10_first", "twice"):
         tasks = [Task(name, pretending.fail), Task("twice", pretending.fail)]
-        with pytest.raises(InputError, match="every task has a name of its own; got"):
+        with pytest.raises(InputError, match="all tasks and notebooks have different names; got"):
             rerun(prepare=lambda _, tasks=tasks: tasks)
 
 
