@@ -1,24 +1,25 @@
-"""reidlib: which ideas of two papers help a person re-identification model, and by how much?
+"""Experiments on two person re-identification papers: which of their ideas help, and by how much?
 
-The rooms stand in the order of the data's way; a room imports only those before it.
+The subpackages are listed in the order of the data flow. Each imports only subpackages above it in the list;
+``lint-imports`` checks this. The core is models, training, ranking and reranking.
 
-data         a benchmark's folder to splits of images, persons and cameras, and those to batches; the rule of
-             what a query matches and ignores; the embedded benchmark and its renderer
-models       JLML (Li et al. 2017) and Pyramid (Zheng et al. 2019): a paper a file
-training     losses, dynamic balancing, the one loop, checkpoints; a run, found again by its configuration
-ranking      features to ranked lists and scores, the same on every device; never sees a model
-reranking    (a file) lists reordered by who is near whom
-descriptors  (a file) what an image says without any training
-experiments  every training as a row; a run found or trained, its features, its scores, its perturbed tests
-analysis     how sure a difference is; ablations, the ledger of claims, the papers' tables; loads no torch
-visual       figures, maps of attention by part, the browser of ranked lists (short: ``reidlib.browser``)
-search       one's own images: features, ranked lists, a threshold
-reports      the numbered notebooks run headless, several at a time, into pages and an index
-cli          ``reidlib COMMAND``
+data         benchmark folders as splits (images, persons, cameras) and batches; the rules of what a query
+             matches and ignores; the embedded benchmark and its renderer
+models       the networks JLML (Li et al. 2017) and Pyramid (Zheng et al. 2019), one file for each paper
+training     losses, dynamic balancing, the training loop, checkpoints; runs, found by their configuration
+ranking      ranked lists and scores from features, the same on every device
+reranking    k-reciprocal re-ranking
+descriptors  hand-crafted image descriptors, without training
+experiments  all trainings as rows of a table; finding or training their runs; features, scores, perturbations
+analysis     confidence intervals, ablations, the ledger of claims, the papers' tables; imports no torch
+visual       figures, attention maps of parts, the browser of ranked lists (also ``reidlib.browser``)
+search       features, ranked lists and a threshold for your own images
+reports      the numbered notebooks as a report, executed several at a time
+cli          the command ``reidlib``
 
-Below them lie ``errors`` (how bad input is refused), ``files`` (where generated files are kept, how they are
-written) and ``threads`` (work ahead, work side by side). The core, the papers' networks and what trains and
-scores them, is models, training, ranking and reranking. ``lint-imports`` checks the order of the rooms.
+All of them use ``errors`` (how bad input is refused), ``files`` (where generated files are kept and how they
+are written), ``threads`` (work in parallel) and ``progress`` (progress bars). Messages that are not progress
+go to ``logging.getLogger("reidlib")``.
 """
 
 __version__ = "0.1.0"

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from reidlib.errors import InputError
+from reidlib.progress import progress_bar
 from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, select_rows, spans
 from reidlib.ranking.metrics import Embeddings, check_pair, working_device
 from reidlib.ranking.neighbours import Neighbours, TileFunction, nearest_neighbours, partner_rows
@@ -81,7 +81,9 @@ def k_reciprocal(
 
     with side_by_side(torch.device("cpu")) as each:
         results = each(rerank, blocks)
-        list(tqdm(results, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False))
+        list(
+            progress_bar(results, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False)
+        )
     return distances_qg
 
 

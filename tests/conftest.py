@@ -6,15 +6,19 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 from miniature import MINIATURE, write_image
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+# A shell that starts the tests in the background makes them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# An example may take long on a busy machine: speed is measured in tests/benchmarks.
+settings.register_profile("no bound on time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no bound on time")
 
 
 @pytest.fixture
 def market(tmp_path):
-    """A fresh miniature folder, with the other files that a real one collects."""
+    """A miniature benchmark folder, with the foreign files that real folders contain."""
     root = tmp_path / "market"
     for number, (folder, names) in enumerate(MINIATURE.items()):
         (root / folder).mkdir(parents=True)
@@ -28,7 +32,7 @@ def market(tmp_path):
 
 @pytest.fixture
 def styled_figures():
-    """Figures are drawn in the suite's style, without a screen, and closed."""
+    """Draw figures in the suite's style without a screen, and close them afterwards."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 

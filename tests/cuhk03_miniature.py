@@ -1,4 +1,4 @@
-"""A miniature of CUHK03's public files, laid out as MATLAB and the new protocol's authors wrote them."""
+"""A miniature of CUHK03's public files, in the layout of MATLAB and of the new protocol's authors."""
 
 import h5py
 import numpy as np
@@ -7,7 +7,7 @@ from scipy.io import savemat
 PERSONS_OF_PAIRS = (3, 2, 1, 1, 1)
 # (pair, person) of each test set, as rows of MATLAB's list.
 TEST_SETS = (((1, 1), (2, 2), (4, 1)), ((1, 3), (3, 1), (1, 1)), ((5, 1), (2, 1), (1, 2)))
-# Empty cells, by kind and (pair, person): holes between images too, and one person in one view only.
+# Empty cells by kind and (pair, person): also between images, and one person in one view only.
 EMPTY = {
     "labeled": {(1, 1): (2, 5, 6), (1, 2): (4, 5, 9, 10), (3, 1): (1, 2, 3, 4, 5)},
     "detected": {(1, 1): (1, 10), (2, 2): (3, 4, 5, 7, 8, 9, 10)},
@@ -15,14 +15,14 @@ EMPTY = {
 
 
 def picture(kind, pair, person, slot):
-    """An image (H, W, 3) that no other cell has, higher than wide, its size its own."""
+    """Return an image (H, W, 3) with unique content and size, higher than wide."""
     seed = ("labeled", "detected").index(kind) * 10_000 + pair * 1000 + person * 100 + slot
     height, width = 12 + slot, 5 + person
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def filled(kind):
-    """(pair, person, slot) of every image of a kind, in order."""
+    """Return (pair, person, slot) of every image of a kind, in order."""
     return [
         (pair, person, slot)
         for pair, persons in enumerate(PERSONS_OF_PAIRS, 1)
@@ -33,12 +33,12 @@ def filled(kind):
 
 
 def official_name(pair, person, slot):
-    """The name that the new protocol's lists give an image."""
+    """Return an image's name in the lists of the new protocol."""
     return f"{pair}_{person:03d}_{1 if slot <= 5 else 2}_{slot:02d}.png"
 
 
 def write_archive(path, *, test_sets=TEST_SETS, persons=PERSONS_OF_PAIRS, show=picture, empty=EMPTY):
-    """``cuhk-03.mat`` in version 7.3: cells of references, all axes in reverse, empty cells marked."""
+    """Write ``cuhk-03.mat`` in version 7.3: cells of references, reversed axes, marked empty cells."""
     with h5py.File(path, "w", userblock_size=512) as file:
         refs = file.create_group("#refs#")
 
@@ -77,12 +77,12 @@ def write_archive(path, *, test_sets=TEST_SETS, persons=PERSONS_OF_PAIRS, show=p
         stream.write(header.ljust(124) + b"\x00\x02IM")
 
 
-# The new protocol's test persons, by id; all others train.
+# Ids of the new protocol's test persons; all others are for training.
 NEW_TEST = (1, 4, 7)
 
 
 def new_lists(kind):
-    """What the authors' file of one kind holds: a query of each view for each test person."""
+    """Return the content of the authors' file of one kind: a query of each view for each test person."""
     images = filled(kind)
     before = np.cumsum([0, *PERSONS_OF_PAIRS])
     labels = np.array([before[pair - 1] + person for pair, person, _ in images])
@@ -103,5 +103,5 @@ def new_lists(kind):
 
 
 def write_lists(folder, kind, **changed):
-    """``cuhk03_new_protocol_config_….mat`` of one kind, in version 5."""
+    """Write ``cuhk03_new_protocol_config_….mat`` of one kind in version 5."""
     savemat(folder / f"cuhk03_new_protocol_config_{kind}.mat", {**new_lists(kind), **changed})

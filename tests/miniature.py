@@ -1,4 +1,4 @@
-"""A miniature in Market-1501's exact layout, small enough to count by hand."""
+"""A miniature benchmark in Market-1501's exact layout, small enough to count by hand."""
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,6 @@ MINIATURE = {
 
 
 def write_image(path, size=(16, 8), seed=0):
-    """A JPEG of smooth colours, (height, width) pixels."""
+    """Write a JPEG of smooth colours; ``size`` is (height, width) in pixels."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 2, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BILINEAR).save(path, quality=95)

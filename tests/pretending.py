@@ -1,4 +1,4 @@
-"""Trainings that take time and nothing else, and commands over them that can be killed."""
+"""Trainings that only take time, and commands with such trainings that a test can kill."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ _EPOCH = 0.1  # seconds
 
 
 def train(name: str, epochs: int) -> None:
-    """A run found or trained as a real one is: with a checkpoint behind each epoch, from which it goes on."""
+    """Find or train a run as a real one: with a checkpoint after each epoch, from which it continues."""
 
     def take_time(run_folder: Path) -> dict:
         checkpoint = run_folder / CHECKPOINT
@@ -23,7 +23,9 @@ def train(name: str, epochs: int) -> None:
         note(f"{name} begins {os.getpid()} {os.getppid()}")
         for epoch in range(first, epochs):
             time.sleep(_EPOCH)
-            # Noted first: one that ends between the two lines would be noted twice, not never.
+            while epoch > 3 and pause(files.home(), name).exists():
+                time.sleep(_EPOCH)
+            # The note comes first: after a kill between the two lines, an epoch is noted twice, not never.
             note(f"{name} epoch {epoch}")
             write_text(checkpoint, str(epoch + 1))
         return {"epochs": epochs}
@@ -33,17 +35,22 @@ def train(name: str, epochs: int) -> None:
     note(f"{name} found")
 
 
+def pause(home: Path, name: str) -> Path:
+    """A file for which a training waits after its fourth epoch, so that a test can kill it in time."""
+    return home / f"{name} pauses"
+
+
 def fail(name: str) -> None:
     print(f"a word before {name} fails")
     raise ValueError(f"{name} cannot be\ntrained")
 
 
 def listen(folder: str) -> None:
-    """Stops as the training's loop does: behind a step, with what it has."""
-    asked = []
-    signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    """Stop after SIGINT as the loop of a training does: after the step, with a saved state."""
+    signals = []
+    signal.signal(signal.SIGINT, lambda *_: signals.append(True))
     Path(folder, "listening").touch()
-    while not asked:
+    while not signals:
         time.sleep(0.1)
     time.sleep(0.3)
     Path(folder, "saved").touch()
@@ -51,39 +58,39 @@ def listen(folder: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the test, from whichever process."""
+    """Write a line for the test, from any process."""
     with (files.home() / "notes").open("a") as file:
         file.write(text + "\n")
 
 
 def notes(home: Path, beginning: str) -> list[str]:
-    """What follows a beginning in each of the lines noted so far."""
+    """Return the rests of the noted lines that have this beginning."""
     file = home / "notes"
     lines = file.read_text().splitlines() if file.is_file() else []
     return [line.removeprefix(beginning).strip() for line in lines if line.startswith(beginning)]
 
 
 def processes(home: Path, name: str) -> tuple[int, int]:
-    """The process that trains, and the one that started it; 0 as long as there is none."""
+    """Return the ids of the training process and of its parent; 0 before it has started."""
     begun = notes(home, f"{name} begins")
     process, parent = begun[-1].split() if begun else (0, 0)
     return int(process), int(parent)
 
 
 def check_trained_once(home: Path, **epochs: int) -> None:
-    """Every epoch of every training was done, none twice but the one in which a process was killed."""
+    """Assert that each epoch was trained, and only the epoch of a kill was repeated."""
     for name, number in epochs.items():
         assert len(list((home / "runs").glob(f"{name}-*/run.json"))) == 1
-        done = [int(epoch) for epoch in notes(home, f"{name} epoch")]
+        trained = [int(epoch) for epoch in notes(home, f"{name} epoch")]
         begun = len(notes(home, f"{name} begins"))
-        assert sorted(set(done)) == list(range(number))
-        assert len(done) <= number + begun - 1, f"{name} was trained from the start again: {done}"
+        assert sorted(set(trained)) == list(range(number))
+        assert len(trained) <= number + begun - 1, f"{name} was trained from the start again: {trained}"
 
 
 def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments: str) -> subprocess.Popen:
-    """A process that reproduces all notebooks after these trainings of so many epochs."""
+    """Start a process that runs all notebooks after trainings with these numbers of epochs."""
     program = (
-        "import pretending\nfrom pathlib import Path\nfrom reidlib.reports.cluster import connected\n"
+        "import pretending\nfrom pathlib import Path\nfrom reidlib.reports.cluster import dask_pool\n"
         "from reidlib.reports.reproduce import *\n"
         f"home, tasks = Path({str(home)!r}), {tasks!r}\n"
         "tasks = [Task(name, pretending.train, (name, n)) for name, n in tasks.items()]\n"
@@ -102,9 +109,9 @@ def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments:
 
 
 def until(condition, what: str) -> None:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 600
     while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"timed out waiting for {what}"
         time.sleep(0.05)
 
 
@@ -113,5 +120,5 @@ def alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    # An ended process stays listed until the machine's first process collects it.
+    # An ended process remains in the table until process 1 collects it.
     return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""A real JupyterLab and a real Chromium on this machine, and pictures of what they show.
+"""A real JupyterLab and a real Chromium on this machine, with screenshots.
 
 Screenshots are kept in ``$REIDLIB_SCREENSHOTS``, by default ``reports/screenshots`` of the clone.
 """
@@ -29,7 +29,7 @@ WITHOUT_CHROMIUM = "needs Chromium (on Debian: apt-get install chromium)"
 
 @pytest.fixture(scope="module")  # ended before other tests need the memory
 def chromium(tmp_path_factory):
-    """A browser's context with a profile of its own."""
+    """A browser context with a new profile."""
     from playwright.sync_api import sync_playwright  # needed by nothing else in the tests
 
     assert CHROMIUM is not None, WITHOUT_CHROMIUM
@@ -40,26 +40,26 @@ def chromium(tmp_path_factory):
             args=ARGUMENTS,
             viewport={"width": 1500, "height": 1100},
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(600_000)
         yield context
         context.close()
 
 
 @pytest.fixture(scope="module")  # ended before other tests need the memory
 def home(tmp_path_factory):
-    """Where everything generated goes."""
+    """The folder of everything generated."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")  # ended before other tests need the memory
 def served(home, tmp_path_factory):
-    """The folder that JupyterLab and voila serve; notebooks are put there by ``smoke``."""
+    """The folder that JupyterLab and voila serve; ``put`` copies notebooks there."""
     return tmp_path_factory.mktemp("served")
 
 
 @pytest.fixture(scope="module")  # ended before other tests need the memory
 def lab(home, served):
-    """The address of a JupyterLab that serves the folder."""
+    """The address of a JupyterLab that serves this folder."""
     disable = ["labextension", "disable", "@jupyterlab/apputils-extension:announcements", "--level=user"]
     subprocess.run(
         [sys.executable, "-m", "jupyter", *disable], env=environment(home), check=True, capture_output=True
@@ -87,7 +87,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def server(arguments: list[str], home: Path, ready: str, log: Path):
-    """A server that is ended afterwards with all that it started."""
+    """Run a server; end it afterwards with all processes that it started."""
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -97,10 +97,10 @@ def server(arguments: list[str], home: Path, ready: str, log: Path):
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while True:
             try:
-                urllib.request.urlopen(ready, timeout=5).read()
+                urllib.request.urlopen(ready, timeout=60).read()
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
@@ -122,7 +122,7 @@ def free_port() -> int:
 
 
 def put(notebook: str, served: Path, **parameters) -> str:
-    """Copy a notebook of the suite to where it is served, with other parameters; returns its name."""
+    """Copy a notebook of the suite to the served folder, with other parameters; return its file name."""
     content = nbformat.read(PROJECT / "notebooks" / f"{notebook}.ipynb", as_version=4)
     (cell,) = (cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
@@ -131,7 +131,7 @@ def put(notebook: str, served: Path, **parameters) -> str:
 
 
 class Notebook:
-    """A notebook in JupyterLab, as somebody at the screen has it."""
+    """A notebook that is open in JupyterLab."""
 
     def __init__(self, context, address: str, name: str):
         self.address, self.name, self.errors = address, name, []
@@ -142,8 +142,8 @@ class Notebook:
         self._until_idle()
 
     def _until_idle(self):
-        # The page's own sign of an idle kernel comes too early.
-        end = time.monotonic() + 90
+        # The page shows an idle kernel too early.
+        end = time.monotonic() + 900
         while time.monotonic() < end:
             with urllib.request.urlopen(f"{self.address}/api/sessions?token={TOKEN}") as answer:
                 sessions = [session for session in json.load(answer) if session["path"] == self.name]
@@ -154,7 +154,7 @@ class Notebook:
         raise AssertionError(f"no idle kernel for {self.name}: {sessions}")
 
     def run_all(self, seconds: float):
-        """Run all cells and wait until the last one has run."""
+        """Run all cells, wait for the last one and return the saved notebook."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         end = time.monotonic() + seconds
@@ -176,7 +176,7 @@ class Notebook:
             return json.load(answer)["content"]
 
     def check_sound(self):
-        """No cell failed, and nothing of the page."""
+        """Assert that neither a cell nor the page has an error."""
         failed = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]')
         assert failed.count() == 0, failed.first.inner_text()
         assert not self.errors, self.errors

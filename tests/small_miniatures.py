@@ -1,10 +1,10 @@
-"""Miniatures of the small benchmarks, laid out exactly as their archives unpack."""
+"""Miniatures of the small benchmarks, in the exact layout of their archives."""
 
 import numpy as np
 from miniature import write_image
 from scipy.io import savemat
 
-# Four persons, one of whom misses an image; the numbers have a gap.
+# Four persons, one of them without one of the images; the numbers have a gap.
 CUHK01_PERSONS = (1, 2, 5, 970)
 CUHK01_NAMES = tuple(
     f"{person:04}{index:03}.png"
@@ -57,13 +57,13 @@ def write_grid(root):
 
 
 def write_grid_mat(path, training, fields=("probeImIdx", "galleryImIdx", "personIdx"), **options):
-    """The partitions' file in the structure that MATLAB gave it, with the features beside them."""
-    everybody = range(1, 5)
+    """Write the file of the partitions and features in the structure of MATLAB's file."""
+    persons = range(1, 5)
     savemat(
         path,
         {
             "ftrset": np.arange(600.0).reshape(10, 60),
-            "testIdxAll": _cells([[p for p in everybody if p not in one] for one in training], fields),
+            "testIdxAll": _cells([[p for p in persons if p not in trained] for trained in training], fields),
             "trainIdxAll": _cells(training, fields),
         },
         **options,

@@ -69,10 +69,10 @@ def clustered(num_queries, num_gallery, length, *, seed=0, persons=6, noise=1.0)
 
 
 def assert_equals_reference(query, gallery, k1=20, k2=6, weight=0.3):
-    result = k_reciprocal(query, gallery, k1=k1, k2=k2, weight=weight)
-    assert (result.dtype, result.device.type) == (torch.float32, "cpu")
+    distances = k_reciprocal(query, gallery, k1=k1, k2=k2, weight=weight)
+    assert (distances.dtype, distances.device.type) == (torch.float32, "cpu")
     expected = dense_reference(query, gallery, k1, k2, weight)
-    np.testing.assert_allclose(result, expected, atol=2e-6)
+    np.testing.assert_allclose(distances, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("k1", [1, 2, 3, 6, 7, 20, 500])
@@ -92,7 +92,7 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
 
 
 @pytest.mark.parametrize("waiting", [2**24, 200])  # never too many candidates, or soon too many
-def test_equals_a_dense_reference_with_neighbours_sought_in_several_tiles(monkeypatch, waiting):
+def test_equals_a_dense_reference_with_several_tiles_of_neighbours(monkeypatch, waiting):
     monkeypatch.setattr(neighbours, "_WAITING", waiting)
     monkeypatch.setitem(neighbours._TILE, "cpu", 37)
     monkeypatch.setattr(reranking, "_SHARED", 100)
@@ -120,7 +120,7 @@ def test_equals_a_dense_reference_on_a_coarse_grid(seed, k1, k2, weight):
     assert_equals_reference(features[:num_queries], features[num_queries:], k1, k2, weight)
 
 
-def test_an_image_stands_before_its_copies():
+def test_an_image_is_before_its_copies():
     features = np.zeros((5, 2), np.float32)
     result = neighbours.nearest_neighbours(torch.from_numpy(features), 3)
     assert result.images_nk.tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]]
@@ -206,14 +206,14 @@ def test_rows_on_demand_are_those_of_the_matrix():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_every_float_type_is_taken_for_its_values(dtype):
+def test_every_float_type_gives_the_same(dtype):
     query, gallery = (torch.from_numpy(side.features).to(dtype) for side in clustered(8, 60, 9))
     result = k_reciprocal(query, gallery)
     expected = k_reciprocal(query.double().numpy(), gallery.double().numpy())
     np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
-def test_memory_maps_and_tensors_give_the_same_and_stay_as_they_were(tmp_path):
+def test_memory_maps_and_tensors_give_the_same_and_are_not_changed(tmp_path):
     query, gallery = (side.features for side in clustered(8, 60, 9))
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
@@ -236,7 +236,8 @@ def test_a_coarse_matrix_product_and_autocast_change_nothing():
         torch.set_float32_matmul_precision(before)
 
 
-def test_progress_is_shown_on_request(capsys):
+def test_progress_is_shown_on_request(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     query, gallery = (side.features for side in clustered(3, 30, 4))
     k_reciprocal(query, gallery)
     assert not capsys.readouterr().err
@@ -276,14 +277,14 @@ def test_a_gpu_gives_the_same():
     query, gallery = clustered(100, 2000, 128, persons=60)
     copied = np.concatenate([gallery.features, gallery.features[::3]])
     expected = KReciprocal.fit(query.features, copied)
-    result = KReciprocal.fit(query.features, torch.from_numpy(copied).cuda())
+    on_gpu = KReciprocal.fit(query.features, torch.from_numpy(copied).cuda())
     for one, other in (
-        (result.query_encodings, expected.query_encodings),
-        (result.gallery_encodings, expected.gallery_encodings),
+        (on_gpu.query_encodings, expected.query_encodings),
+        (on_gpu.gallery_encodings, expected.gallery_encodings),
     ):
         np.testing.assert_array_equal(one.indices, other.indices)  # the same sets, near-ties and copies too
         np.testing.assert_allclose(one.data, other.data, rtol=1e-5)
-    indices = np.arange(100)
-    np.testing.assert_allclose(result.distances(indices), expected.distances(indices), atol=2e-6)
+    everyone = np.arange(100)
+    np.testing.assert_allclose(on_gpu.distances(everyone), expected.distances(everyone), atol=2e-6)
     on_device = k_reciprocal(query.features, copied, device="cuda")
-    np.testing.assert_allclose(on_device, expected.distances(indices), atol=2e-6)
+    np.testing.assert_allclose(on_device, expected.distances(everyone), atol=2e-6)

@@ -1,4 +1,4 @@
-"""Runs with random weights, for tests of what is done with a finished run."""
+"""Runs with random weights, for tests of functions that use a finished run."""
 
 from reidlib.data.splits import training_labels
 from reidlib.training.checkpoint import save_tensors
@@ -15,9 +15,9 @@ PYRAMID = PyramidConfiguration(
 
 
 def untrained(benchmark, folder, model=JLML, size=(32, 16)):
-    """The run of a network as it is before its first step."""
+    """Write the run of a network with its initial weights."""
     identities = len(training_labels(benchmark.train.person_ids)[1])
-    wanted = RunConfiguration(
+    configuration = RunConfiguration(
         model, Recipe(steps=1, images_per_identity=2), size, benchmark.name, benchmark.fingerprint
     )
 
@@ -25,4 +25,4 @@ def untrained(benchmark, folder, model=JLML, size=(32, 16)):
         save_tensors(run_folder / "weights.pt", model.build(identities, 0).state_dict())
         return {}
 
-    return find_or_train(wanted.to_json(), train, name="untrained", folder=folder)
+    return find_or_train(configuration.to_json(), train, name="untrained", folder=folder)

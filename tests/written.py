@@ -1,4 +1,4 @@
-"""Runs as folders of small files, written by hand: what tables and verdicts read."""
+"""Folders of runs with small files written by hand, for tests of tables and verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUERIES, PERSONS = 60, 20
 
 
 def scores(precisions: dict[str, float], *, spread: float = 0.0) -> dict:
-    """scores.json with a mean average precision for each branch; queries differ by ``spread`` around it."""
+    """Return ``scores.json`` with a mean average precision for each branch, ± ``spread`` for each query."""
     branches = {}
     for branch, mean in precisions.items():
         values = [mean + spread * (1 if query % 2 else -1) for query in range(QUERIES)]
@@ -32,7 +32,7 @@ def scores(precisions: dict[str, float], *, spread: float = 0.0) -> dict:
 
 
 def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
-    """A finished run without weights."""
+    """Write a finished run without weights."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"data": "x", "benchmark": "market1501"}))
     information = {"device": "a device", "seconds": 10.0, "commit": "abc", "steps": 5}
@@ -42,15 +42,15 @@ def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
 
 
 def gathered(
-    folder: Path, wanted: dict[str, list[dict[str, float] | None]], profile: str = ""
+    folder: Path, precisions: dict[str, list[dict[str, float] | None]], profile: str = ""
 ) -> ExperimentScores:
-    """Scores of runs. wanted: experiment -> of each seed its branches' precisions, None for a missing run."""
+    """Write runs with precisions by experiment, seed and branch (None: missing); return their scores."""
     runs = {
         name: tuple(
-            Missing("not trained", name, seed) if one is None else run(folder / f"{name}-{seed}", one)
-            for seed, one in enumerate(seeds)
+            run(folder / f"{name}-{seed}", branches) if branches else Missing("not trained", name, seed)
+            for seed, branches in enumerate(seeds)
         )
-        for name, seeds in wanted.items()
+        for name, seeds in precisions.items()
     }
-    missing = tuple(one for of_seeds in runs.values() for one in of_seeds if isinstance(one, Missing))
-    return ExperimentScores(Runs(runs, len(next(iter(wanted.values()))), missing, profile))
+    missing = tuple(one for seeds in runs.values() for one in seeds if isinstance(one, Missing))
+    return ExperimentScores(Runs(runs, len(next(iter(precisions.values()))), missing, profile))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
 from reidlib.experiments.setup import Missing, Runs, Setup, first_line
 from reidlib.training.runs import Run
+
+logger = logging.getLogger("reidlib")
 
 # The experiments whose rows this suite adds to every table.
 OWN = ("jlml", "pyramid")
@@ -115,7 +118,7 @@ def gather_own_runs(
     setup: Setup,
     *,
     trials: int = 0,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.warning,
 ) -> OwnRuns | None:
     """Load this suite's runs on a benchmark, and train those that do not exist yet.
 

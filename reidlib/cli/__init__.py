@@ -1,25 +1,59 @@
 """The command line: ``reidlib …`` or ``python -m reidlib …``.
 
-Nothing heavy is imported before it is needed, so that a misspelt argument is answered at once.
+Heavy modules are imported only when they are needed, so that a misspelt argument is reported at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
+import logging
 import math
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from reidlib import __version__
+from reidlib.cli import commands
 from reidlib.errors import InputError
+
+logger = logging.getLogger("reidlib")
+
+_ABOUT = """Experiments on two person re-identification papers, JLML and Pyramid."""
+_EPILOG = """\
+`reidlib COMMAND --help` describes a command, with examples and the files that it writes.
+
+profiles (--profile):
+  smoke    does it run? seconds
+  quick    the default: small networks on the embedded benchmark; two CPU cores
+  full     the papers' inputs, on an embedded benchmark of Market-1501's size; one GPU
+  paper    the papers' schedules, on a real benchmark's folder
+
+examples:
+  reidlib reproduce
+  reidlib train jlml
+  reidlib check market1501 DIR
+  reidlib search queries/ images/ --run reports/runs/NAME --out found
+
+Long work shows its progress: a bar on a terminal, one line a minute in a log file.
+After Ctrl-C or a kill, the same command continues where the work stopped. Generated
+files are in reports/, or in $REIDLIB_HOME if it is set. Results go to standard output,
+messages to standard error.
+
+exit status: 0 success; 1 it ran and found failures; 2 bad input; 130 interrupted
+"""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong arguments in one line, without the usage that hides it."""
+    """A parser that reports wrong arguments in one line, without the usage."""
+
+    lists: tuple[Callable[[], str], ...] = ()  # what the help ends with; called only when it is printed
+
+    def format_help(self) -> str:
+        return "\n".join([super().format_help(), *(text() for text in self.lists)])
 
     def error(self, message: str):
         print(f"reidlib: error: {message}; see `{self.prog} --help`", file=sys.stderr)
@@ -36,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
         self.value(name, "N", about, type=read, default=default)
 
     def folders(self, name: str, about: str) -> None:
-        """Folders of benchmarks, one each time that the option is given."""
+        """Add an option for a benchmark's folder that can be repeated."""
         self.value(name, "NAME=DIR", about, type=_named_folder, action="append", default=[])
 
 
@@ -62,133 +96,190 @@ def _share(text: str) -> float:
 def _named_folder(text: str) -> tuple[str, str]:
     from reidlib.data.readers import parse
 
-    # Options have an = in them, and so may the folder: the first one before which all is a benchmark's name.
+    # Options contain =, and the folder may, too: split at the first = that follows a valid specification.
     pieces = text.split("=")
-    parts = [("=".join(pieces[:end]), "=".join(pieces[end:])) for end in range(1, len(pieces))]
-    if not parts or not parts[0][0] or not parts[0][1]:
+    candidates = [("=".join(pieces[:end]), "=".join(pieces[end:])) for end in range(1, len(pieces))]
+    if not candidates or not candidates[0][0] or not candidates[0][1]:
         raise argparse.ArgumentTypeError(f"a benchmark and its folder are needed, NAME=DIR, not {text!r}")
-    for name, folder in parts:
+    for name, folder in candidates:
         with contextlib.suppress(InputError):
             parse(name)
             return name, folder
-    return parts[0]
+    return candidates[0]
 
 
-def _option(name: str, **settings) -> argparse.ArgumentParser:
-    """A parser of one option, which several commands have in common."""
-    parser = argparse.ArgumentParser(add_help=False)
+def _benchmarks() -> str:
+    """List the registered benchmarks, their options with defaults, and the content of their folders."""
+    from reidlib.data.readers import BENCHMARKS, GUIDES
+
+    lines = ["benchmarks: NAME[,OPTION=VALUE…], here with the defaults; trial=N selects a partition"]
+    for name, reader in BENCHMARKS.items():
+        parameters = list(inspect.signature(reader).parameters.values())[1:]
+        options = (f",{one.name}={one.default if one.default != '' else 'FILE'}" for one in parameters)
+        summary = (inspect.getdoc(reader) or "").partition("\n")[0]
+        content = f"DIR holds {GUIDES[name].layout}" if name in GUIDES else summary
+        lines += [f"  {name}{''.join(options).replace('False', 'false')}"]
+        lines += _wrapped(content.replace("``", "`"), indent=6)
+    return "\n".join(lines) + "\n"
+
+
+def _models() -> str:
+    """List the rows of the experiments."""
+    from reidlib.experiments.rows import EXPERIMENTS
+
+    heading = "models, and their variants in the papers' ablations:"
+    return "\n".join([heading, *_wrapped(", ".join(EXPERIMENTS))]) + "\n"
+
+
+def _wrapped(text: str, indent: int = 2) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(text, 84, initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
+
+
+def _option(name: str, **settings) -> _Parser:
+    """Return a parser of one option that several commands share."""
+    parser = _Parser(add_help=False)
     parser.add_argument(name, **settings)
     return parser
 
 
 def _parser(line: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog="reidlib", description="Experiments on two person re-identification papers.")
+    raw = argparse.RawDescriptionHelpFormatter  # keeps the lines of descriptions and epilogs
+    parser = _Parser(prog="reidlib", description=_ABOUT, epilog=_EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"reidlib {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, about: str, *parents: argparse.ArgumentParser) -> _Parser:
-        return commands.add_parser(name, help=about, parents=parents)
+    def command(name: str, about: str, *parents: _Parser) -> _Parser:
+        text = inspect.getdoc(getattr(commands, name)) or ""
+        description, heading, examples = text.partition("examples:\n")
+        return parsers.add_parser(
+            name,
+            help=about,
+            description=description,
+            epilog=heading + examples,
+            formatter_class=raw,
+            parents=parents,
+        )
 
     device = _option("--device", default="auto", help="auto (default), cuda, mps or cpu")
-    seed = _option("--seed", type=_seed, default=0, metavar="N")
+    seed = _option(
+        "--seed", type=_seed, default=0, metavar="N", help="seed of all random numbers (default 0)"
+    )
     run = _option("run", metavar="RUN", help="a trained run's folder")
     data = _Parser(add_help=False)
     data.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
     data.value(
         "--benchmark",
         "NAME",
-        "synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3",
+        "synthetic (default), or NAME[,OPTION=VALUE…] such as cuhk03,boxes=detected,trial=3; "
+        "`reidlib check --help` lists the names",
         default="synthetic",
     )
-    data.value("--data-root", "DIR", "the benchmark's folder; rendered if not given")
-    data.value("--runs", "DIR", "where trained runs are kept")
+    data.value("--data-root", "DIR", "the benchmark's folder; without it, synthetic is rendered")
+    data.value("--runs", "DIR", "the folder of trained runs (default: reports/runs)")
 
-    reproduce = command("reproduce", "run the notebooks, write the report", data, device)
+    reproduce = command("reproduce", "run the notebooks and write the report", data, device)
     reproduce.set_defaults(line=line)
-    reproduce.value("numbers", "NUMBER", "notebooks, such as 20; none: all", nargs="*")
+    reproduce.value("numbers", "NUMBER", "notebooks, such as 20 (default: all)", nargs="*")
     reproduce.number(
         "--jobs",
-        "notebooks and trainings at a time, which need about 1.1 GiB of memory each (quick); "
-        "default: one a core, at most 4; one with a GPU; all workers of a scheduler",
+        "notebooks and trainings at a time, each about 1.1 GiB of memory (quick); default: one for each "
+        "core, at most 4; one on a GPU; all workers of a scheduler",
     )
     reproduce.value(
-        "--scheduler", "ADDRESS", "run on the workers of this Dask scheduler, which share the command's files"
+        "--scheduler", "ADDRESS", "run on the workers of this Dask scheduler, which see this command's files"
     )
     reproduce.number(
-        "--seeds", "trainings of each row: one says nothing about others, two little, three or more do"
+        "--seeds",
+        "trainings of each row, with the seeds 0 to N − 1: one shows nothing of the spread over seeds, two "
+        "little; use three or more",
     )
-    reproduce.flag("--no-train", "use the runs that are there; mark missing ones as missing")
-    reproduce.folders(
-        "--folder", "a benchmark's folder for the papers' tables (42_benchmarks); may be given for several"
-    )
-    reproduce.number(
-        "--trials", "of the benchmarks in the papers' tables the first N partitions; default: all"
-    )
+    reproduce.flag("--no-train", "use the runs that are present, and mark the others as missing")
+    reproduce.folders("--folder", "a benchmark's folder for the papers' tables (notebook 42); repeatable")
+    reproduce.number("--trials", "in the papers' tables, use the first N partitions (default: all)")
     reproduce.flag("--force", "run unchanged notebooks again")
-    reproduce.value("--out", "DIR", "where the report goes (reports/PROFILE[-BENCHMARK])")
-    reproduce.flag("--summary", "also renew reports/README.md and its figures from this report")
+    reproduce.value("--out", "DIR", "the report's folder (default: reports/PROFILE[-BENCHMARK])")
+    reproduce.flag("--summary", "also write reports/README.md and its figures from this report")
 
     train = command("train", "train a model and evaluate it", data, device, seed)
-    train.value("model", "MODEL", "jlml, pyramid, or another row of reidlib.experiments")
+    train.lists = (_models, _benchmarks)
+    train.value("model", "MODEL", "jlml, pyramid or another row of reidlib.experiments.EXPERIMENTS")
     train.folders(
-        "--pretrain",
-        "train on this benchmark first, and start from there; given several times: on all together",
+        "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
     )
-    train.flag("--compile", "torch.compile: slow start, faster steps")
+    train.flag("--compile", "use torch.compile: slower start, faster steps")
 
     evaluate = command("evaluate", "score a trained run again", run, device)
     evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")
-    evaluate.flag("--distractors", "also with the further distractors of Market-1501")
+    evaluate.flag("--distractors", "also score with the additional distractors of Market-1501")
 
-    check = command("check", "compare a benchmark's folder with what belongs there")
+    check = command("check", "compare a benchmark's folder with the official counts and rules")
+    check.lists = (_benchmarks,)
     check.value("name", "NAME", "a benchmark, NAME[,OPTION=VALUE…]")
-    check.value("root", "ROOT", "the benchmark's folder")
-    check.flag("--again", "read images again that could be read and have not changed since")
+    check.value("root", "ROOT", "the benchmark's folder, or the file of csv")
+    check.flag("--again", "also read unchanged images that an earlier check could read")
 
-    embed = command("embed", "write features of own images to a file", run, device)
-    embed.value("images", "IMAGES", "an image, a folder, a folder per person, or a CSV")
+    embed = command("embed", "write features of your own images to a file", run, device)
+    embed.value("images", "IMAGES", "an image, a folder, a folder for each person, or a CSV")
     embed.value("out", "OUT", "a new file, .npz or .parquet")
 
-    search = command("search", "find the people of some images among others", device)
+    search = command("search", "search images for the people of some query images", device)
     search.value(
-        "query", "QUERY", "an image, a folder, a folder per person, a CSV, or a file of `reidlib embed`"
+        "query", "QUERY", "an image, a folder, a folder for each person, a CSV, or a file of `reidlib embed`"
     )
-    search.value("gallery", "GALLERY", "where to look, given in the same way")
+    search.value("gallery", "GALLERY", "the images to search, in one of the same forms")
     search.value("--run", "RUN", "a trained run's folder; not needed for files of features")
-    search.value("--out", "DIR", "where lists, sheet and histogram go", required=True)
-    search.number("--top", "images a list (default %(default)s)", default=10)
+    search.value("--out", "DIR", "the folder of the results", required=True)
+    search.number("--top", "images in each ranked list (default %(default)s)", default=10)
     search.value(
         "--false-match-rate",
         "SHARE",
-        "pairs of different people that the threshold may take for one person (default 0.001)",
+        "share of the pairs of different people that the threshold may take for one person (default 0.001)",
         type=_share,
     )
     search.value(
         "--calibrate",
         "IMAGES",
-        "images of known people to measure the threshold on; default: those among QUERY and GALLERY",
+        "images of known people to measure the threshold on (default: those in QUERY and GALLERY)",
     )
     search.flag(
-        "--same-camera", "also measure on pairs of one person in one camera, for images of a single camera"
+        "--same-camera", "also measure on pairs of one person in one camera, for images from a single camera"
     )
     search.number("--sheet", "queries on the contact sheet (default %(default)s)", least=0, default=20)
 
     render = command("render", "render the embedded benchmark", seed)
     render.value("size", "SIZE", "smoke, quick or full")
-    render.add_argument("folder", metavar="FOLDER")
+    render.value("folder", "FOLDER", "the folder to write")
     render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. 0: done; 1: it ran and found failures; 2: bad input; 130: interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
-    # As a report repeats it: without the paths of this machine.
-    words = (f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in given)
-    parsed = _parser(shlex.join(["reidlib", *words])).parse_args(given)
-    command = vars(parsed).pop("command")
+    """Run one command of ``reidlib``.
+
+    Results go to standard output. Messages of the logger ``reidlib`` and one line for each error go to
+    standard error.
+
+    Args:
+        arguments: The words of the command line after ``reidlib``; by default those of this process.
+
+    Returns:
+        The exit status: 0 for success, 1 if the command found failures, 2 for bad input, 130 if it was
+        interrupted.
+
+    Raises:
+        SystemExit: After ``--help`` and ``--version`` (status 0), and if the arguments cannot be parsed
+            (status 2).
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    # The report shows this line, without the paths of this machine.
+    line = (f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in words)
+    values = _parser(shlex.join(["reidlib", *line])).parse_args(words)
+    command = vars(values).pop("command")
+    handler = logging.StreamHandler()
+    logger.addHandler(handler)
     try:
-        return getattr(import_module("reidlib.cli.commands"), command)(parsed)
+        return getattr(commands, command)(values)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2
@@ -198,3 +289,5 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"reidlib: {str(error) or 'interrupted; the same command goes on'}", file=sys.stderr)
         return 130
+    finally:
+        logger.removeHandler(handler)

@@ -1,12 +1,14 @@
-"""What each command does, once its arguments are read.
+"""One function for each command of ``reidlib``; its docstring is the text of ``reidlib COMMAND --help``.
 
-Nothing heavy is imported before it is needed, so that a mistake is answered at once.
+A function gets the parsed arguments and returns the exit status. Heavy modules are imported only when they
+are needed, so that a mistake in the arguments is reported at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +20,59 @@ if TYPE_CHECKING:
     from reidlib.experiments import Setup
     from reidlib.reports.notebook import Source
 
+logger = logging.getLogger("reidlib")
+
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Run the notebooks and write the report. Returns the exit status."""
+    """Run the notebooks and write a report of their pages, scores and figures.
+
+    Missing trainings come first, each once. Then the notebooks run, several at a
+    time: on a CPU one for each core, at most four; on a GPU one; or --jobs N. With
+    the profile quick each needs about 1.1 GiB of memory.
+
+    Only what has changed runs again, so the same command also continues a report
+    that was interrupted by Ctrl-C or killed: finished work is kept, and a training
+    continues from its checkpoint.
+
+    A run is found by the configuration in its folder's name, wherever it was
+    trained. To use runs from another machine, copy their folders into reports/runs
+    and add --no-train. Tables, figures and the claims need only the small files;
+    results that need the weights say so if the weights are missing.
+
+    To use several machines, install the extra "cluster"
+    (pip install -e '.[cluster]') and start a Dask scheduler and its workers. The
+    workers must see the same files as this command:
+
+      dask scheduler
+      dask worker tcp://HOST:8786 --nworkers 8 --nthreads 1
+
+    The workers or the command may be killed at any time; the same command does the
+    rest.
+
+    examples:
+      reidlib reproduce                         all notebooks, the profile quick
+      reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds
+      reidlib reproduce --seeds 3 --summary     three trainings of each row
+      reidlib reproduce --no-train              with the runs that are present
+      reidlib reproduce --seeds 5 --scheduler tcp://HOST:8786
+      reidlib reproduce --profile paper --benchmark market1501 --data-root DIR
+      reidlib reproduce 42 --profile paper --folder cuhk03=DIR --folder grid=DIR
+
+    files, in reports/PROFILE or --out DIR:
+      index.html             the overview, with links to the pages
+      NOTEBOOK/              index.html, the executed notebook.ipynb, result.json,
+                             figures and status.json; process.log after a failure
+      tasks/TASK.log         what a failed training printed
+    The trained runs are in reports/runs, or in --runs DIR.
+    """
     from reidlib import files
     from reidlib.experiments import Setup
-    from reidlib.reports.cluster import connected
+    from reidlib.reports.cluster import dask_pool
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
 
     notebooks = select(arguments.numbers, files.notebooks())
-    # The papers' tables need no benchmark besides their own.
+    # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
     setup = Setup(
         arguments.profile,
@@ -45,25 +89,24 @@ def reproduce(arguments: argparse.Namespace) -> int:
         raise InputError(
             "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
         )
-    # Asked of torch, which takes seconds to import; workers elsewhere have other devices.
+    # This needs torch, which takes seconds to import. Workers on other machines have other devices.
     if arguments.device != "auto" and arguments.scheduler is None:
         from reidlib.training.device import Execution
 
         _ = Execution(device=arguments.device).torch_device
     folders = _folders(arguments.folder)
+    # What the notebooks read besides their parameters.
+    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
     if folders:
         from reidlib.analysis.benchmark_tables import check_folders, state, unread
 
         check_folders(folders)
-        # Found out now and not after days of training on the others.
+        # Reported now and not after days of training on the others.
         for specification, reason in unread(folders).items():
-            print(f"note: without {specification}: {reason}")
-    # What the notebooks read besides their parameters.
-    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
-    if folders:
+            logger.warning(f"note: without {specification}: {reason}")
         inputs["folders"] = json.dumps(state(folders, arguments.trials or 0))
     if arguments.no_train:
-        inputs |= _runs_state(setup.runs)
+        inputs |= _runs_state(setup.runs or files.runs())
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
         "data_root": str(setup.data_root) if setup.data_root else None,
@@ -83,42 +126,40 @@ def reproduce(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         parameters={name: value for name, value in parameters.items() if value is not None},
         command=arguments.line,
-        # The tasks have trained what could be: a notebook must not try a failed training again.
-        settled={"may_train": False},
+        # The tasks come first: a notebook must not repeat a training that failed.
+        neutral_parameters={"may_train": False},
         inputs=inputs,
     )
 
     def prepare(waiting: tuple[Source, ...]) -> list[Task]:
         from reidlib.reports.tasks import benchmark_tasks, tasks
 
-        # Here and not in the first notebook, where nobody would see its progress.
+        # Rendered here, because the progress of a rendering inside a notebook is not visible.
         size = setup.profile.rendered
         if size and not setup.data_root and not (files.data() / f"synthetic-{size}").exists():
-            # The workers of a scheduler have other devices.
-            here = setup if arguments.scheduler is None else replace(setup, device="auto")
-            _ = here.data
+            # The workers of a scheduler have other devices than this machine.
+            local_setup = setup if arguments.scheduler is None else replace(setup, device="auto")
+            _ = local_setup.data
         if arguments.no_train:
             return []
-        on_folders: list[Task] = []
+        table_tasks: list[Task] = []
         if "42_benchmarks" in [source.name for source in waiting]:
             from reidlib.analysis import benchmark_tables
 
-            given = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
-            on_folders = benchmark_tasks(given, setup, trials=arguments.trials or 0)
-        wanted: list[Task] = []
-        if size or setup.data_root:
-            wanted = tasks(waiting, setup)
-        # A training on the benchmark at hand may stand among the tables', too.
-        names = {task.name for task in wanted}
-        return [task for task in on_folders if task.name not in names] + wanted
+            table_folders = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
+            table_tasks = benchmark_tasks(table_folders, setup, trials=arguments.trials or 0)
+        notebook_tasks = tasks(waiting, setup) if size or setup.data_root else []
+        # A training on the report's own benchmark may be among those of the tables, too.
+        names = {task.name for task in notebook_tasks}
+        return [task for task in table_tasks if task.name not in names] + notebook_tasks
 
     cluster = None
     if arguments.scheduler is not None:
-        data = [Path(one) for one in (parameters["data_root"], *folders.values()) if one]
-        cluster = connected(
+        data = [Path(folder) for folder in (parameters["data_root"], *folders.values()) if folder]
+        cluster = dask_pool(
             arguments.scheduler,
             out=plan.out,
-            shared=(files.home(), setup.runs),
+            shared=(files.home(), setup.runs or files.runs()),
             files=(*plan.notebooks, *data),
         )
     outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
@@ -130,7 +171,46 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train a model and evaluate it. Returns the exit status."""
+    """Train a model on a benchmark, evaluate it and print its scores.
+
+    MODEL is jlml, pyramid or another row of the experiments, listed below. A run
+    that is already present is loaded. An interrupted training continues from its
+    last checkpoint when the same command is given again.
+
+    --pretrain trains on other benchmarks first, on several of them together, and
+    starts from there with new classifiers, as JLML did for the small benchmarks.
+
+    For several GPUs start the command with torchrun, one process for each GPU. The
+    processes train as one process with the same batch would, and write one run.
+    After an error, torchrun adds its own report to the message.
+
+    In the profile paper, Pyramid starts from torchvision's ImageNet weights of
+    ResNet-101, which are downloaded at the first use; without a connection, a
+    message says where to put the file. JLML starts from random weights, although its
+    authors pre-trained their ResNet39 on ImageNet: such weights are available only
+    for its ResNet-50 variant (trunk="resnet50", weights="imagenet" in
+    reidlib.training.config.JLMLConfiguration).
+
+    For your own images, the benchmark is folder or csv. Scores ignore the camera of
+    the query. If all images are from one camera, or cameras are unknown,
+    --benchmark folder,same_camera=true gives every image a different camera;
+    images of one moment then make the task easy.
+
+    examples:
+      reidlib train jlml
+      reidlib train pyramid --profile full --seed 1
+      reidlib train jlml --profile paper --benchmark cuhk03,trial=3 --data-root DIR
+      reidlib train jlml --profile paper --benchmark viper --data-root DIR --pretrain cuhk03=DIR
+      reidlib train pyramid --benchmark folder --data-root DIR
+      torchrun --nproc_per_node 4 -m reidlib train pyramid --profile full
+
+    files, in a folder of reports/runs or of --runs DIR, which the command prints:
+      config.json            the configuration, which identifies the run
+      history.jsonl          losses and accuracy of each epoch; steps.npz: of each step
+      weights.pt             the trained weights; checkpoint.pt during the training
+      scores.json            CMC and mAP of each branch; rankings.npz: ranked lists
+      run.json               device, duration, versions and commit
+    """
     from reidlib.experiments import Setup
     from reidlib.experiments.obtain import chain, obtain
     from reidlib.experiments.rows import experiment_named
@@ -143,7 +223,7 @@ def train(arguments: argparse.Namespace) -> int:
     ) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
-        with distributed.first_alone():  # it may have to render
+        with distributed.first_alone():  # it may render the benchmark
             setup = Setup(
                 arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
             )
@@ -151,7 +231,7 @@ def train(arguments: argparse.Namespace) -> int:
         with distributed.first_alone():  # some readers extract images
             before = _pretraining(arguments.pretrain)
         if first:
-            _say_what_lacks(setup)
+            _warn_of_deviations(setup)
         links = chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
         for data in (*before, benchmark):
             say(
@@ -159,36 +239,55 @@ def train(arguments: argparse.Namespace) -> int:
                 f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
             )
         run = obtain(links, runs=arguments.runs, execution=execution)
+        assert run.scores is not None  # `obtain` has evaluated it
         say(_score_table(run.scores))
         say(f"run: {run.folder}")
     return 0
 
 
-def _say_what_lacks(setup: Setup) -> None:
-    """A part of a benchmark can be trained on, but its scores are not the benchmark's."""
+def _warn_of_deviations(setup: Setup) -> None:
+    """Warn that scores on an incomplete benchmark cannot be compared with those on the whole."""
     from reidlib.data.check import count_deviations
 
     name, options = setup.specification
     if setup.data_root is None or name == "synthetic":
         return
-    if found := count_deviations(name, setup.data_root, **options):
-        print(
+    if deviations := count_deviations(name, setup.data_root, **options):
+        logger.warning(
             f"note: this is not the whole of {name}, so that its scores cannot be compared: "
-            f"{shorten(found, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
+            f"{shorten(deviations, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
         )
 
 
-def _pretraining(given: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
-    """What is trained on first: one benchmark, several joined, or nothing."""
+def _pretraining(folders: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
+    """Load the benchmarks to train on first; several are combined into one."""
     from reidlib.data import load_specified
     from reidlib.data.benchmark import combine
 
-    benchmarks = [load_specified(name, Path(folder)) for name, folder in given]
+    benchmarks = [load_specified(name, Path(folder)) for name, folder in folders]
     return (combine(benchmarks),) if len(benchmarks) > 1 else tuple(benchmarks)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Score a trained run again. Returns the exit status."""
+    """Score a trained run again and print its scores.
+
+    RUN is the folder that `reidlib train` prints. The benchmark is read from the
+    folder that the run was trained on, or from --data-root.
+
+    --distractors adds the half million images of Market-1501's distractors_500k to
+    the gallery. They are embedded a few hundred at a time, in about 1.1 GiB of memory,
+    and their features need about 2 GB of disk for JLML.
+
+    examples:
+      reidlib evaluate reports/runs/NAME
+      reidlib evaluate reports/runs/NAME --data-root DIR
+      reidlib evaluate reports/runs/NAME --distractors
+
+    files:
+      RUN/scores.json, RUN/rankings.npz         replaced
+      RUN/distractors.json                      with --distractors
+      reports/features/NAME-distractors.npy     may be removed afterwards
+    """
     from reidlib.experiments.evaluate import benchmark_of, evaluate_run, evaluate_with_distractors
     from reidlib.training.device import Execution
     from reidlib.training.runs import Run
@@ -199,33 +298,103 @@ def evaluate(arguments: argparse.Namespace) -> int:
     execution = Execution(device=arguments.device)
     print(_score_table(evaluate_run(run, benchmark, execution=execution)))
     if arguments.distractors:
-        found = evaluate_with_distractors(run, benchmark, execution=execution)
-        print(f"with {found['num_distractors']:,} further distractors: {_in_short(found)}")
+        scores = evaluate_with_distractors(run, benchmark, execution=execution)
+        print(f"with {scores['num_distractors']:,} further distractors: {_short_scores(scores)}")
     return 0
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Compare a benchmark's folder with what belongs there. Returns the exit status."""
+    """Compare a benchmark's folder with the official counts and rules, and read every image.
+
+    NAME is a benchmark of the list below, with options after commas. The same text
+    is the --benchmark of other commands; in Python,
+    reidlib.data.load("cuhk03", DIR, boxes="detected", trial=3) is the same as
+    cuhk03,boxes=detected,trial=3. Notebook 42 says where to get each benchmark.
+
+    Exit status 0: complete and readable; 1: problems were found and are listed.
+    Images that an earlier check could read, and that have not changed since, are
+    not read again without --again.
+
+    Random partitions (cuhk01, viper, folder, csv) depend only on hashes, so they are
+    the same on every machine; partitions=FILE uses others, in the format that
+    reidlib/data/readers/partitions describes.
+
+    examples:
+      reidlib check market1501 DIR
+      reidlib check cuhk03,boxes=detected,split=new DIR
+      reidlib check cuhk01,test_persons=100,trial=3 DIR
+      reidlib check csv images.csv
+
+    files:
+      reports/data           images that are extracted from cuhk-03.mat, once; an
+                             interrupted extraction continues where it stopped
+      reports/checked        which images could be read
+    """
     from reidlib.data.check import check as check_folder
     from reidlib.data.readers import parse
 
     name, options = parse(arguments.name)
-    report = check_folder(name, Path(arguments.root), again=arguments.again, **options)
+    settings = {"again": arguments.again, **options}
+    report = check_folder(name, Path(arguments.root), **settings)
     print(report.text())
     return 0 if report.ok else 1
 
 
 def embed(arguments: argparse.Namespace) -> int:
-    """Write features of own images. Returns the exit status."""
+    """Compute features of your own images with a trained run and write them to a file.
+
+    The images show upright, whole people, cut out as a detector cuts them. An
+    interrupted command continues where it stopped.
+
+    examples:
+      reidlib embed reports/runs/NAME images/ features.parquet
+      reidlib embed reports/runs/NAME people.csv features.npz --device cpu
+
+    files:
+      OUT                    .npz: arrays features (N, D), names, persons, cameras;
+                             .parquet: columns name, person, camera, feature
+    """
     from reidlib.search.features import write_features
 
-    found = write_features(arguments.run, arguments.images, arguments.out, device=arguments.device)
-    print(f"{len(found):,} images, {found.features.shape[1]} numbers each: {arguments.out}")
+    embedded = write_features(arguments.run, arguments.images, arguments.out, device=arguments.device)
+    print(f"{len(embedded):,} images, {embedded.features.shape[1]} numbers each: {arguments.out}")
     return 0
 
 
 def search(arguments: argparse.Namespace) -> int:
-    """Find the people of some images among others. Returns the exit status."""
+    """Search images of people for the people of some query images.
+
+    The images show upright, whole people, cut out as a detector cuts them. Do not
+    expect a run that was trained on rendered people to work on photographs: train it
+    on real images first, of other people than those of the search.
+
+    QUERY and GALLERY are an image, a folder of images, a folder for each person, a
+    CSV (columns path, person, camera), or a file of `reidlib embed`.
+
+    If persons are known, the command also measures how far apart images of one
+    person and of two persons are, and the distance up to which two images are taken
+    for one person, so that this is wrong for one in a thousand pairs of different
+    people (--false-match-rate). If they are not known, --calibrate names images
+    whose persons are. A rate that too few pairs support is refused.
+
+    Limits of this threshold: The rate is for each pair, so a search among thousands
+    of images finds false matches for many queries; the command prints how many to
+    expect. Many pairs of one person are beyond the threshold, so a larger distance
+    means "not sure", never "another person". It is valid for the people and cameras
+    that it was measured on, and they must not be people that the run was trained on.
+    Read "Responsible use" in the README first.
+
+    examples:
+      reidlib search query.jpg images/ --run reports/runs/NAME --out found
+      reidlib search queries/ images/ --run reports/runs/NAME --out found --calibrate known/
+      reidlib search queries.parquet gallery.parquet --out found --top 50
+
+    files, in --out DIR:
+      ranked.csv             every ranked list
+      contact_sheet.jpg      the first queries in the order of their names, not the best
+      distances.png          distances of pairs, if persons are known
+      threshold.json         the threshold and how it was measured, if persons are known
+    """
     from reidlib.search import search as search_images
 
     print(search_images(**vars(arguments)).text)
@@ -233,7 +402,20 @@ def search(arguments: argparse.Namespace) -> int:
 
 
 def render(arguments: argparse.Namespace) -> int:
-    """Render the embedded benchmark. Returns the exit status."""
+    """Render the embedded benchmark: synthetic people, in Market-1501's layout.
+
+    The same size and seed give the same pixels on every machine. Other commands
+    render what they need into reports/data by themselves.
+
+    examples:
+      reidlib render quick DIR
+      reidlib render full DIR --seed 1 --device cuda
+
+    files, in FOLDER:
+      bounding_box_train, query, bounding_box_test     the images
+      factors.csv            how each image was made: pose, camera, occlusion, …
+      rendering.json         size, seed and counts
+    """
     from reidlib.data.synthetic.render import render as render_benchmark
     from reidlib.training.device import Execution
 
@@ -243,17 +425,17 @@ def render(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _folders(given: list[tuple[str, str]]) -> dict[str, str]:
-    """Benchmarks' folders by name, absolute; InputError for one that is given twice."""
-    folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in given}
-    if len(folders) < len(given):
-        twice = [name for name, _ in given]
-        raise InputError("a benchmark's folder is given once", ", ".join(twice), "leave the others out")
+def _folders(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the benchmarks' absolute folders by name; InputError if a name is repeated."""
+    folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in pairs}
+    if len(folders) < len(pairs):
+        names = ", ".join(name for name, _ in pairs)
+        raise InputError("a benchmark's folder is given once", names, "leave the others out")
     return folders
 
 
 def _runs_state(folder: Path) -> dict[str, str]:
-    """Which runs and scores are there, where what is shown depends on it."""
+    """Return a fingerprint of the runs and scores in a folder."""
     import hashlib
 
     files = sorted(
@@ -266,29 +448,29 @@ def _runs_state(folder: Path) -> dict[str, str]:
 
 
 def _score_table(scores: dict) -> str:
-    """R1, mAP both ways and mINP of each branch in per cent, as text."""
+    """Format R1, R5, R10, both kinds of mAP and mINP of each branch, in per cent."""
     rows = ["feature   R1    R5    R10   mAP (trapezoid)  mAP (step)  mINP"]
-    for name, kinds in scores["branches"].items():
+    for branch, kinds in scores["branches"].items():
         step, trapezoid = kinds["step"], kinds["trapezoid"]
         rows.append(
-            f"{name:7} "
+            f"{branch:7} "
             + " ".join(f"{100 * step['cmc'][rank]:5.1f}" for rank in ("1", "5", "10"))
             + f"  {100 * trapezoid['mean_average_precision']:15.1f}  "
             + f"{100 * step['mean_average_precision']:10.1f} {100 * step['mean_inp']:5.1f}"
         )
     full = scores["branches"]["full"]
     for pooling, kinds in full.get("multi_query", {}).items():
-        rows.append(f"multi-query ({pooling} of its boxes): {_in_short(kinds)}")
-    for title, found in full.get("protocols", {}).items():
-        shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in found["cmc"].items())
+        rows.append(f"multi-query ({pooling} of its boxes): {_short_scores(kinds)}")
+    for title, protocol in full.get("protocols", {}).items():
+        shares = ", ".join(f"R{rank} {100 * share:.1f}" for rank, share in protocol["cmc"].items())
         rows.append(f"{title} (the benchmark's own protocol): {shares}")
     step = full["step"]
     rows.append(f"{step['num_valid_queries']} of {step['num_queries']} queries have a match in the gallery")
     return "\n".join(rows)
 
 
-def _in_short(kinds: dict) -> str:
-    """R1 and mAP both ways in per cent, in a line."""
+def _short_scores(kinds: dict) -> str:
+    """Format R1 and both kinds of mAP in per cent, on one line."""
     step, trapezoid = kinds["step"], kinds["trapezoid"]
     return (
         f"R1 {100 * step['cmc']['1']:.1f}, mAP {100 * trapezoid['mean_average_precision']:.1f} (trapezoid), "

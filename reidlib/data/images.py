@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from reidlib import files
 from reidlib.errors import InputError, shorten
+from reidlib.progress import progress_bar
 from reidlib.threads import worked_ahead
 
 # Part of the cache's key: change this text whenever a decoded pixel changes.
@@ -101,7 +101,7 @@ def decode_blocks(
     """
     with (
         ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode") as threads,
-        tqdm(total=len(paths), desc=title, unit="image", disable=not progress, leave=False) as bar,
+        progress_bar(total=len(paths), desc=title, unit="image", disable=not progress, leave=False) as bar,
     ):
         for start in range(0, len(paths), DECODED_AT_ONCE):
             block = paths[start : start + DECODED_AT_ONCE]

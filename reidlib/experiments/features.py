@@ -45,7 +45,7 @@ from reidlib.training.runs import Run, configuration_hash
 if TYPE_CHECKING:
     from reidlib.models import JLML, Pyramid
 
-_LOGGER = logging.getLogger("reidlib")
+logger = logging.getLogger("reidlib")
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def embed_to_disk(
     }
 
     def log_waiting() -> None:
-        _LOGGER.warning("%s: another process is computing these features; waiting for it", file.name)
+        logger.warning("%s: another process is computing these features; waiting for it", file.name)
 
     try:
         with alone(file.with_suffix(".lock"), waiting=log_waiting):

@@ -5,6 +5,7 @@ A row of ``EXPERIMENTS`` and a profile make the ``RunConfiguration``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.loop import Objective, train
 from reidlib.training.runs import Run, configuration_hash, find, find_by_hash, find_failure, find_or_train
+
+logger = logging.getLogger("reidlib")
 
 # Errors of one training that do not affect other trainings. Any other error is a fault of the program.
 FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
@@ -92,7 +95,7 @@ def obtain(
     *,
     runs: str | Path | None = None,
     execution: Execution | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.warning,
     may_train: bool = True,
     since: float | None = None,
 ) -> Run:

@@ -5,6 +5,7 @@ Torch is imported only to read or train something, so errors in the parameters a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from reidlib.training.runs import Run
 
 if TYPE_CHECKING:
     from reidlib.training.device import Execution
+
+logger = logging.getLogger("reidlib")
 
 
 class Missing(NamedTuple):
@@ -218,7 +221,7 @@ class Setup:
         seed: int = 0,
         *,
         model: ModelConfiguration | None = None,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = logger.warning,
     ) -> Run:
         """Return an experiment's run with its scores; train and evaluate it if necessary.
 
@@ -247,7 +250,7 @@ class Setup:
         experiments: Iterable[str],
         *,
         under: Mapping[str, Sequence[Perturbation]] | None = None,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = logger.warning,
     ) -> Runs:
         """Return the runs of several experiments, one for each seed.
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from reidlib.progress import progress_bar
 from reidlib.ranking.distances import ROUNDING, TINY, pair_distances, sorted_rows, spans
 from reidlib.threads import side_by_side
 
@@ -55,7 +55,7 @@ def nearest_neighbours(
     search = _Search(images_nd, count, on_tile)
     numbers, one_sided, finish = range(len(search.blocks)), False, []
     with side_by_side(images_nd.device) as each:
-        for number in tqdm(numbers, desc="neighbours", disable=not progress, leave=False):
+        for number in progress_bar(numbers, desc="neighbours", disable=not progress, leave=False):
             others = numbers if one_sided else numbers[number:]
             # The previous block is finished at the same time.
             compare = [partial(search.compare, number, other, not one_sided) for other in others]

@@ -1,16 +1,21 @@
-"""How notebooks become a report: executed in processes of their own, then pages and an index.
+"""Reports: the notebooks executed in separate processes, their pages and an index.
 
-``result`` what a notebook hands over · ``reproduce`` all of it, by one command · ``notebook`` one notebook
-read and executed · ``tasks`` trainings done first · ``scheduler`` what waits and what runs · ``processes``
-where it runs · ``cluster`` the same on other machines · ``pages`` the index over all, the summary, a page
-of each notebook · ``templates`` their text and look
+``result``     what a notebook writes for the report
+``reproduce``  the whole report in one call
+``notebook``   one notebook, read and executed
+``tasks``      the trainings that come before the notebooks
+``scheduler``  the order of the work and the record of its states
+``processes``  work in processes on this machine
+``cluster``    work on other machines
+``pages``      the index, the page of each notebook, the summary
+``templates``  the HTML, CSS and Markdown of the pages
 """
 
 from __future__ import annotations
 
 
 def __getattr__(name: str) -> object:
-    """``Result`` loads matplotlib, which whoever decides that nothing is to be run does not need."""
+    """Import ``Result`` on its first use: it imports matplotlib, which an unchanged report does not need."""
     if name == "Result":
         from reidlib.reports.result import Result
 

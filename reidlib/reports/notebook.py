@@ -1,4 +1,4 @@
-"""One notebook: what it declares, what its result stands on, and its execution in a kernel of its own."""
+"""One notebook: its declarations, the digest of all that its result depends on, and its execution."""
 
 from __future__ import annotations
 
@@ -18,51 +18,64 @@ from jupyter_client.manager import AsyncKernelManager
 
 from reidlib.errors import InputError
 from reidlib.files import alone
-from reidlib.reports.processes import Failure, one_line
+from reidlib.reports.processes import Failure, error_summary
 
-# The executed copy while it grows; it gets its final name only when the kernel has ended.
+# The executed copy during the execution; it gets its final name only after the kernel has ended.
 PARTIAL = "notebook.partial.ipynb"
-# What long work inside a notebook says of itself while it runs.
+# The progress that long work inside a notebook reports.
 PROGRESS = "progress.txt"
 _REQUIRED = ("profile", "out")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A notebook as it stands in the repository, without its outputs.
+    """A notebook of the repository without its outputs.
 
-    name: the file name without its ending. declared: names of the parameters cell. depends_on: names of
-    the notebooks that must have succeeded before this one runs. trainings: the rows of ``EXPERIMENTS`` that
-    it gathers. perturbed: of some of them, the names of the conditions that it evaluates them under, or
-    "all". content: everything that can change what the notebook does.
+    Attributes:
+        path: The notebook's file.
+        name: The file name without ``.ipynb``.
+        title: The first Markdown heading, or the name.
+        parameters: Names that the parameters cell assigns.
+        depends_on: Names of the notebooks that must have succeeded before this one runs.
+        trainings: Rows of ``EXPERIMENTS`` whose runs the notebook gathers.
+        perturbations: For some of these rows, names of the perturbations that the notebook evaluates them
+            under, or "all".
+        content: Everything in the notebook that can change what it does, as JSON text.
     """
 
     path: Path
     name: str
     title: str
-    declared: frozenset[str]
+    parameters: frozenset[str]
     depends_on: tuple[str, ...]
     trainings: tuple[str, ...]
-    perturbed: Mapping[str, str | Sequence[str]]
+    perturbations: Mapping[str, str | Sequence[str]]
     content: str
 
 
 def notebook_number(path: Path) -> int:
-    """The number that a notebook's name begins with, as that of its folder in a report does."""
+    """Return the number at the beginning of a notebook's name, or of its folder's in a report."""
     return int(path.name.split("_")[0])
 
 
-def numbered(paths: Iterable[Path]) -> list[Path]:
-    """Those that begin with a number, in its order."""
-    found = (path for path in paths if re.match(r"\d+_", path.name))
-    return sorted(found, key=lambda path: (notebook_number(path), path.name))
+def sorted_by_number(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths whose names begin with a number, in the order of these numbers."""
+    numbered = (path for path in paths if re.match(r"\d+_", path.name))
+    return sorted(numbered, key=lambda path: (notebook_number(path), path.name))
 
 
 def read_source(path: Path) -> Source:
-    """Read a notebook's declarations.
+    """Read a notebook's declarations from its parameters cell and its metadata.
 
-    Raises InputError when the file is no notebook, when it has no cell tagged ``parameters``, or when
-    that cell does not declare ``profile`` and ``out``.
+    Args:
+        path: The notebook's file.
+
+    Returns:
+        The notebook without its outputs.
+
+    Raises:
+        InputError: If the file is no notebook, if it has not exactly one code cell tagged ``parameters``,
+            or if that cell does not assign ``profile`` and ``out``.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -86,8 +99,8 @@ def read_source(path: Path) -> Source:
             f"{len(tagged)} of them in {path.name}",
             "tag its second cell, with literals only",
         )
-    declared = _assigned_names(tagged[0].source, path)
-    if missing := [name for name in _REQUIRED if name not in declared]:
+    parameters = _assigned_names(tagged[0].source, path)
+    if missing := [name for name in _REQUIRED if name not in parameters]:
         raise InputError(
             "the parameters cell must declare `profile` and `out`",
             f"{path.name} without {' and '.join(missing)}",
@@ -98,10 +111,10 @@ def read_source(path: Path) -> Source:
         path=path,
         name=path.stem,
         title=_title(notebook) or path.stem,
-        declared=declared,
+        parameters=parameters,
         depends_on=tuple(metadata.get("depends_on", ())),
         trainings=tuple(metadata.get("trainings", ())),
-        perturbed=metadata.get("perturbed", {}),
+        perturbations=metadata.get("perturbed", {}),
         content=json.dumps(
             [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
         ),
@@ -109,7 +122,7 @@ def read_source(path: Path) -> Source:
 
 
 def _assigned_names(code: str, path: Path) -> frozenset[str]:
-    """Names that a parameters cell assigns at its top level."""
+    """Return the names that a parameters cell assigns at its top level."""
     try:
         symbols = symtable.symtable(code, path.name, "exec").get_symbols()
     except SyntaxError as error:
@@ -122,42 +135,37 @@ def _assigned_names(code: str, path: Path) -> frozenset[str]:
 
 
 def _title(notebook: nbformat.NotebookNode) -> str:
-    """First Markdown heading, as plain text."""
+    """Return the first Markdown heading as plain text, or an empty text."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    found = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
-    return found[1].strip().rstrip("#").strip() if found else ""
+    heading = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
+    return heading[1].strip().rstrip("#").strip() if heading else ""
 
 
 def environment_digest() -> str:
-    """Hash of what every notebook stands on: this package's files and the versions below it.
-
-    Versions are read from the installed metadata, because importing torch takes seconds that an
-    unchanged report does not have.
-    """
+    """Return a hash of what every notebook depends on: this package's files, torch, numpy and Python."""
     package = Path(__file__).resolve().parent.parent
     state = hashlib.sha256()
     for path in sorted(package.rglob("*")):
-        # Data, templates and style sheets decide what a notebook shows as much as code does.
+        # Data, templates and style sheets change the result of a notebook as code does.
         if "__pycache__" in path.parts or not path.is_file():
             continue
         state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    # From the installed metadata: importing torch takes seconds, which an unchanged report need not wait for.
     for distribution in ("torch", "torchvision", "numpy"):
         state.update(f"{distribution} {version(distribution)}\0".encode())
     state.update(sys.version.encode())
     return state.hexdigest()
 
 
-def digests(
+def result_digests(
     inputs: Mapping[str, str], sources: Mapping[str, Source], parameters_of: Callable[[Source], dict]
 ) -> dict[str, str]:
-    """Hash of everything that can change a notebook's result, those it depends on included.
-
-    inputs: fingerprints of what notebooks read besides. parameters_of: what is injected, without the
-    report's own place: moved or renamed, it is as good as before.
-    Raises InputError for notebooks that depend on each other in a circle or on one that is not there.
-    """
+    """Return, by name, a hash of everything that can change a notebook's result."""
+    # This includes the notebooks that it depends on, and `inputs`, fingerprints of other data that notebooks
+    # read. `parameters_of` gives the injected parameters without the report's folder, so that a moved or
+    # renamed report remains valid.
     environment = environment_digest()
-    known: dict[str, str] = {}
+    digest_by_name: dict[str, str] = {}
 
     def digest(name: str, path: Path, chain: tuple[str, ...]) -> str:
         if name in chain:
@@ -166,7 +174,7 @@ def digests(
                 " → ".join((*chain, name)),
                 "remove one depends_on",
             )
-        if name not in known:
+        if name not in digest_by_name:
             if name not in sources and not path.is_file():
                 raise InputError(
                     "depends_on names notebooks of the same folder",
@@ -178,45 +186,42 @@ def digests(
                 digest(other, path.with_name(f"{other}.ipynb"), (*chain, name)) for other in source.depends_on
             ]
             state = [source.content, parameters_of(source), environment, dict(inputs), below]
-            known[name] = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-        return known[name]
+            digest_by_name[name] = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+        return digest_by_name[name]
 
     return {name: digest(name, source.path, ()) for name, source in sources.items()}
 
 
-class _ThisPython(AsyncKernelManager):
-    """The running interpreter as the only kernel, whatever kernelspecs are installed or shadow it."""
+class _CurrentPython(AsyncKernelManager):
+    """Starts the running interpreter as the kernel, whatever kernelspecs are installed."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        # Without these: a warning about TCP in every page, and kernels that wait for each other's
-        # history database.
+        # Without these options, every page has a warning about TCP, and kernels wait for each other's history
+        # database.
         quiet = ["--log-level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
         return KernelSpec(argv=command + quiet, display_name=self.kernel_name, language="python")
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier execution left: nothing of it may pass for the next one's."""
+def remove_outputs(folder: Path) -> None:
+    """Remove the files of an earlier execution, so that they are not taken for those of the next one."""
     for stale in ("result.json", "index.html", "notebook.ipynb", PARTIAL, PROGRESS):
         (folder / stale).unlink(missing_ok=True)
 
 
 def execute(path: Path, folder: Path, parameters: dict) -> None:
-    """Execute a notebook with its injected parameters; the copy grows as ``folder / PARTIAL``.
-
-    Runs in a process of its own, because papermill changes the working directory. Raises Failure with the
-    notebook's exception in one line.
-    """
+    """Execute a notebook to ``folder / PARTIAL``; ``Failure`` gives its exception in one line."""
+    # papermill changes the working directory, so this runs in a separate process.
     import papermill
 
-    # A cluster starts the notebook of a lost worker again while that worker's kernel may still be ending.
+    # After the loss of a worker, its kernel may still be ending when the cluster starts the notebook again.
     with alone(folder / ".lock"):
-        clear(folder)
+        remove_outputs(folder)
         try:
             papermill.execute_notebook(
-                _literal(path),
-                _literal(folder / PARTIAL),
+                _escape_braces(path),
+                _escape_braces(folder / PARTIAL),
                 parameters,
                 kernel_name="reidlib",
                 language="python",
@@ -225,27 +230,27 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
                 log_output=False,
                 start_timeout=120,
                 store_widget_state=False,
-                kernel_manager_class=_ThisPython,
+                kernel_manager_class=_CurrentPython,
                 # A large figure on a busy machine takes longer than the default of four seconds.
                 iopub_timeout=60,
             )
         except papermill.PapermillExecutionError as error:
-            raise Failure(one_line(error.ename, error.evalue)) from error
-        except Exception as error:  # any failure, a dead kernel's above all, must reach the report
-            raise Failure(one_line(type(error).__name__, str(error))) from error
+            raise Failure(error_summary(error.ename, error.evalue)) from error
+        except Exception as error:  # every failure, such as a dead kernel, must reach the report
+            raise Failure(error_summary(type(error).__name__, str(error))) from error
 
 
-def _literal(path: Path) -> str:
-    """papermill takes braces in a path for placeholders."""
+def _escape_braces(path: Path) -> str:
+    """Return a path in which papermill does not take braces for placeholders."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def progress(folder: Path) -> tuple[int, int] | None:
-    """Code cells finished and code cells in all, from the growing copy; None if it cannot be read now."""
+def cell_progress(folder: Path) -> tuple[int, int] | None:
+    """Return the numbers of finished and of all code cells; None if the copy cannot be read now."""
     try:
         cells = json.loads((folder / PARTIAL).read_text())["cells"]
     except (OSError, ValueError, KeyError):
-        return None  # not there yet, or caught while it is written
+        return None  # absent, or being written
     states = [
         cell["metadata"].get("papermill", {}).get("status") for cell in cells if cell["cell_type"] == "code"
     ]

@@ -1,4 +1,4 @@
-"""What is read of a report: the index over all notebooks, a page of each, and the summary kept in git."""
+"""The pages of a report: the index of all notebooks, a page of each, and the summary kept in git."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_text
-from reidlib.reports.notebook import numbered
+from reidlib.reports.notebook import sorted_by_number
 
 _CELLS = Path(__file__).with_name("templates") / "cells.html.j2"
 _INTERACTIVE = "*An interactive part: open the notebook in JupyterLab to use it.*"
-# Larger pictures do not belong into a repository.
+# In bytes: larger pictures do not belong in a repository.
 _LARGEST_FIGURE = 300_000
 
-_SHOWN = {
+_STATES = {
     "done": {"sign": "✓", "word": "done", "tone": "good"},
     "failed": {"sign": "✗", "word": "failed", "tone": "bad"},
     "blocked": {"sign": "✗", "word": "not run", "tone": "bad"},
@@ -36,14 +36,14 @@ _SHOWN = {
 
 
 def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    """Format seconds as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _cell(value: object) -> str:
-    """A value as a table shows it."""
+    """Format a value for a table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -52,23 +52,23 @@ def _cell(value: object) -> str:
 
 
 def _columns(rows: list[dict]) -> list[str]:
-    """The columns of a table, in the order of their first use."""
+    """Return the columns of a table in the order of their first use."""
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
 def _markdown(text: object) -> str:
-    """Text that Markdown shows as it is, on one line of a table too."""
+    """Escape a text for Markdown and put it on one line, for tables."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", line).replace("<", "&lt;").replace(">", "&gt;")
 
 
-# Only pages are HTML, so only in them everything is escaped.
+# Only the HTML pages escape all text automatically.
 _TEMPLATES = Environment(loader=PackageLoader("reidlib.reports"), autoescape=select_autoescape(["html"]))
 _TEMPLATES.filters |= {"cell": _cell, "clock": clock, "columns": _columns, "markdown": _markdown}
 
 
 def read_object(path: Path) -> dict:
-    """A JSON object; empty when the file is missing, damaged or holds something else."""
+    """Read a JSON object; empty if the file is missing, damaged or holds another value."""
     try:
         return files.read_json(path)
     except InputError:
@@ -87,10 +87,10 @@ def read_heading(path: Path) -> tuple[str, str]:
 
 
 def write_index(out: Path) -> Path:
-    """Write ``out / "index.html"`` from the notebooks' folders; left alone when nothing has changed."""
+    """Write ``out / "index.html"`` from the notebooks' folders if its text has changed."""
     rows = _rows(out)
     states = [row["state"] for row in rows]
-    counts = ", ".join(f"{states.count(name)} {_SHOWN[name]['word']}" for name in _SHOWN if name in states)
+    counts = ", ".join(f"{states.count(name)} {_STATES[name]['word']}" for name in _STATES if name in states)
     text = _TEMPLATES.get_template("index.html").render(rows=rows, facts=_facts(rows), counts=counts)
     path = out / "index.html"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -99,12 +99,12 @@ def write_index(out: Path) -> Path:
 
 
 def _rows(out: Path) -> list[dict]:
-    """What is shown of each notebook, in order; results count only where the status says done."""
+    """Return what a page shows of each notebook, in order; a result counts only if the state is done."""
     rows = []
-    for folder in numbered(path.parent for path in out.glob("*/status.json")):
+    for folder in sorted_by_number(path.parent for path in out.glob("*/status.json")):
         status = read_object(folder / "status.json")
         state = str(status.get("state"))
-        state = state if state in _SHOWN else "running"
+        state = state if state in _STATES else "running"
         result = read_object(folder / "result.json") if state == "done" else {}
         duration = status.get("duration")
         title, question = read_heading(folder / "notebook.ipynb")
@@ -125,7 +125,7 @@ def _rows(out: Path) -> list[dict]:
                 "headline": dict(result.get("headline") or {}),
                 "figures": _figures(folder, result),
                 "page": f"{quote(folder.name)}/index.html" if (folder / "index.html").is_file() else "",
-                **_SHOWN[state],
+                **_STATES[state],
                 **tables,
             }
         )
@@ -133,7 +133,7 @@ def _rows(out: Path) -> list[dict]:
 
 
 def _figures(folder: Path, result: dict) -> list[dict]:
-    """Figures that a result names and that are there, within the notebook's own folder."""
+    """Return the figures that a result names, if their files are in the notebook's folder."""
     return [
         {**figure, "path": folder / file, "source": f"{quote(folder.name)}/{quote(file)}"}
         for figure in result.get("figures") or []
@@ -142,32 +142,28 @@ def _figures(folder: Path, result: dict) -> list[dict]:
 
 
 def _facts(rows: list[dict]) -> dict[str, str]:
-    """How the report came about; several values where its notebooks differ."""
+    """Return how the report was made, with several values if its notebooks differ."""
     statuses, results = [row["status"] for row in rows], [row["result"] for row in rows]
 
-    def every(values: list) -> str:
+    def distinct(values: list) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values if value))
 
     latest = max((status["started"] for status in statuses if status.get("started")), default="")
     versions = [" · ".join(f"{k} {v}" for k, v in (row.get("versions") or {}).items()) for row in results]
     seconds = sum(status.get("duration") or 0 for status in statuses)
     return {
-        "profile": every([status.get("profile") for status in statuses]),
-        "benchmark": every([(result.get("configuration") or {}).get("benchmark") for result in results]),
+        "profile": distinct([status.get("profile") for status in statuses]),
+        "benchmark": distinct([(result.get("configuration") or {}).get("benchmark") for result in results]),
         "when": datetime.fromisoformat(latest).strftime("%Y-%m-%d %H:%M") if latest else "",
-        "device": every([result.get("device") for result in results]),
+        "device": distinct([result.get("device") for result in results]),
         "time of all notebooks": clock(seconds) if seconds else "",
-        "commit": every([result.get("commit") for result in results]),
-        "versions": every(versions),
+        "commit": distinct([result.get("commit") for result in results]),
+        "versions": distinct(versions),
     }
 
 
 def summary_markdown(out: Path) -> str:
-    """Summary of a report: how it was made, the ledger, a few figures, and every notebook's table.
-
-    Figures are those that a notebook marked for it, named as `write_summary` places them. Raises InputError
-    when there is no report in ``out``.
-    """
+    """Return the summary of a report: how it was made, the claims, the marked figures and all tables."""
     rows = _rows(out)
     if not rows:
         raise InputError("a summary is made from a report", f"none in {out}", "run `reidlib reproduce` first")
@@ -189,29 +185,23 @@ def summary_markdown(out: Path) -> str:
 
 
 def write_summary(out: Path, readme_folder: Path) -> Path:
-    """Write ``readme_folder / "README.md"`` and copy its figures to ``readme_folder / "figures"``.
-
-    Figures of an earlier summary are removed. Raises InputError when there is no report in ``out``.
-    """
+    """Write a report's summary to ``readme_folder / "README.md"`` and its figures to ``figures`` there."""
     text = summary_markdown(out)
     folder = readme_folder / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = _summary_figures(_rows(out))
-    for name, (_, figure) in kept.items():
+    figures = _summary_figures(_rows(out))
+    for name, (_, figure) in figures.items():
         shutil.copyfile(figure["path"], folder / name)
     for stale in folder.iterdir():
-        # Only what a summary puts there: NUMBER_name-figure.png.
-        if stale.name not in kept and re.fullmatch(r"\d+_[\w%.-]+\.(png|jpg)", stale.name):
+        # Only figures of an earlier summary, NUMBER_name-figure.png, are removed.
+        if stale.name not in figures and re.fullmatch(r"\d+_[\w%.-]+\.(png|jpg)", stale.name):
             stale.unlink()
     write_text(readme_folder / "README.md", text)
     return readme_folder / "README.md"
 
 
 def _summary_figures(rows: list[dict]) -> dict[str, tuple[dict, dict]]:
-    """By the name that it gets: each figure for the summary that is small enough, with its notebook's row.
-
-    The ledger's own stand first.
-    """
+    """Return the summary's figures by file name, each with its notebook's row; those of the claims first."""
     return {
         quote(f"{row['name']}-{figure['path'].name}".replace(" ", "-")): (row, figure)
         for row in sorted(rows, key=lambda row: not row["ledger"])
@@ -221,10 +211,7 @@ def _summary_figures(rows: list[dict]) -> dict[str, tuple[dict, dict]]:
 
 
 def write_page(folder: Path, *, title: str, error: str | None) -> Path:
-    """Convert ``folder / "notebook.ipynb"`` to ``folder / "index.html"``; return that path.
-
-    error: why the notebook failed, shown on top. Raises ValueError when the copy is damaged.
-    """
+    """Convert ``folder / "notebook.ipynb"`` to ``folder / "index.html"``, with the error on top."""
     from nbconvert import HTMLExporter  # takes seconds to import
     from traitlets.config import Config
 
@@ -241,7 +228,7 @@ def write_page(folder: Path, *, title: str, error: str | None) -> Path:
         "text/plain",
     ]
     settings.CoalesceStreamsPreprocessor.enabled = True
-    # Remarks on missing alternative texts are no concern of the command's user.
+    # Without nbconvert's warnings about missing alternative texts.
     log = logging.getLogger(__name__)
     log.setLevel(logging.ERROR)
     exporter = HTMLExporter(config=settings, raw_template=_CELLS.read_text(), log=log)
@@ -251,7 +238,7 @@ def write_page(folder: Path, *, title: str, error: str | None) -> Path:
 
 
 def _prepare(notebook: nbformat.NotebookNode) -> None:
-    """Leave out what a still page cannot show, and papermill's own notices of a failure."""
+    """Remove outputs that a static page cannot show, and papermill's notices of a failure."""
     notebook.cells = [
         cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
     ]
@@ -271,7 +258,7 @@ def _prepare(notebook: nbformat.NotebookNode) -> None:
 
 
 def _offline(body: str) -> str:
-    """Remove what would load from the web, set formulas, and point at pages instead of notebooks."""
+    """Remove links to external resources, typeset formulas, and link pages instead of notebooks."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(body, "html.parser")
@@ -282,8 +269,8 @@ def _offline(body: str) -> str:
         if re.match(r"(?:https?:)?//", source):
             picture.replace_with(f"[picture on the web: {source}]")
     for link in soup("a"):
-        if found := re.fullmatch(r"(?:\./)?(\w+)\.ipynb(#.*)?", str(link.get("href", ""))):
-            link["href"] = f"../{found[1]}/index.html{found[2] or ''}"
+        if match := re.fullmatch(r"(?:\./)?(\w+)\.ipynb(#.*)?", str(link.get("href", ""))):
+            link["href"] = f"../{match[1]}/index.html{match[2] or ''}"
     for text in soup.select(".text_cell_render")[:]:
         for string in list(text.find_all(string=re.compile(r"\$"))):
             if string.find_parent(["code", "pre"]) is None:
@@ -294,12 +281,12 @@ def _offline(body: str) -> str:
 
 
 def _formulas(text: str) -> str:
-    """HTML of a text in which ``$…$`` and ``$$…$$`` are set as pictures, as far as they can be set."""
+    """Return a text as HTML with pictures of its formulas ``$…$`` and ``$$…$$``."""
     parts, end = [], 0
-    for found in re.finditer(r"\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", text, re.DOTALL):
-        formula = (found[1] or found[2]).strip()
-        parts += [html.escape(text[end : found.start()]), _formula(formula, display=bool(found[1]))]
-        end = found.end()
+    for match in re.finditer(r"\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", text, re.DOTALL):
+        formula = (match[1] or match[2]).strip()
+        parts += [html.escape(text[end : match.start()]), _formula(formula, display=bool(match[1]))]
+        end = match.end()
     return "".join([*parts, html.escape(text[end:])])
 
 
@@ -316,7 +303,7 @@ def _formula(formula: str, *, display: bool) -> str:
         with matplotlib.rc_context({"savefig.transparent": True}):
             math_to_image(text, buffer, prop=properties, dpi=72, format="svg")
     except (ValueError, RuntimeError):
-        return f"<code>{html.escape(formula)}</code>"  # beyond matplotlib's share of TeX: readable source
+        return f"<code>{html.escape(formula)}</code>"  # matplotlib knows only a part of TeX
     picture = base64.b64encode(buffer.getvalue()).decode()
     kind = "math display" if display else "math"
     return (
@@ -328,7 +315,7 @@ def _formula(formula: str, *, display: bool) -> str:
 def _page(body: str, *, title: str, error: str | None) -> str:
     from pygments.formatters import HtmlFormatter
 
-    # Ground colours come from the page's own style.
+    # The background colours come from the page's style sheet.
     light, dark = (
         re.sub(r"\.highlight \{[^}]*\}", "", HtmlFormatter(style=style).get_style_defs(".highlight"))
         for style in ("default", "github-dark")

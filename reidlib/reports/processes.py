@@ -1,4 +1,4 @@
-"""A piece of work in a process of its own, which ends when whoever started it ends."""
+"""Work in a separate process, which ends when the process that started it ends."""
 
 from __future__ import annotations
 
@@ -16,35 +16,41 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from reidlib.errors import InputError
 
-# Seconds between two looks at a process, and those that it gets to end when asked: enough for a training's
-# step and its checkpoint, or for a kernel's end.
-_LOOK = 0.2
-_GRACE = 15.0
-# What `apart` returns for work that it was told to stop.
+# Seconds between two checks of a process.
+_POLL_INTERVAL = 0.2
+# Seconds that a process gets to end after SIGTERM: enough for a training's step and its checkpoint, or for a
+# kernel's end.
+_GRACE_PERIOD = 15.0
+# What `run_in_process` returns for work that it was told to stop.
 STOPPED = "stopped"
-# More at once would need more memory than a machine of so many cores usually has.
-_MOST = 4
-# Beyond it somebody's whole data would travel in an error.
-_LONGEST = 2000
+# More processes would need more memory than a machine with that many cores usually has.
+_MAX_PROCESSES = 4
+# Characters of an error message, which may contain large data.
+_MAX_MESSAGE = 2000
 
 
 class Failure(Exception):
-    """A failure whose message says everything; its type is not shown."""
+    """A failure whose message is complete without the exception's type."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Work that notebooks would otherwise do themselves, one after another, such as a training.
+    """Work that is done before the notebooks that need it, such as a training.
 
-    name: shown, and the name of its log. function: importable, called as ``function(*arguments)`` in another
-    process; what it returns is dropped. notebooks: names of those that wait until it has ended, well or
-    badly. Raises InputError for a name that is no file name and a function that cannot be imported.
+    Args:
+        name: The name that is displayed, also the file name of the task's log.
+        function: A function at the top level of a module, called as ``function(*arguments)`` in another
+            process. Its return value is ignored.
+        arguments: The function's arguments, which can be pickled.
+        notebooks: Names of the notebooks that wait until the task has ended, with or without an error.
+
+    Raises:
+        InputError: If the name is no file name, or the function cannot be imported.
     """
 
     name: str
@@ -55,10 +61,10 @@ class Task:
     def __post_init__(self):
         if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):
             raise InputError("a task's name is a file name too", repr(self.name), "use letters and digits")
-        module = getattr(self.function, "__module__", None)
+        module = str(getattr(self.function, "__module__", None))
         name = getattr(self.function, "__qualname__", repr(self.function))
-        found = getattr(sys.modules.get(module), name, None)
-        if found is not self.function or module == "__main__":
+        importable = getattr(sys.modules.get(module), name, None)
+        if importable is not self.function or module == "__main__":
             raise InputError(
                 "a task's function can be imported by another process",
                 f"{module}.{name}",
@@ -66,36 +72,31 @@ class Task:
             )
 
 
-def one_line(name: str, message: str) -> str:
-    """An error as ``name: first line of its message``."""
+def error_summary(name: str, message: str) -> str:
+    """Return an error as ``name: first line of its message``."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", message).splitlines() if line.strip()]
-    return (f"{name}: {lines[0]}" if lines else name)[:_LONGEST]
+    return (f"{name}: {lines[0]}" if lines else name)[:_MAX_MESSAGE]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Where work runs.
+    """Where work runs: on this machine (``local_pool``) or on a cluster (``cluster.dask_pool``)."""
 
-    start: takes the arguments of `apart` but its last; ``partial(executor.submit, apart)`` of any executor of
-    `concurrent.futures` whose workers see this machine's files, since it only watches over processes.
-    capacity: how many pieces it can do at a time at present. threads: for the numerical libraries of each,
-    unless the environment sets a limit already; None for all cores. stop: end what is running, and return
-    when it has ended if that can be known.
-    """
-
+    # Takes the first three arguments of `run_in_process`: ``partial(executor.submit, run_in_process)`` of any
+    # executor of `concurrent.futures` whose workers see this machine's files.
     start: Callable[[bytes, dict[str, str], Path], Future]
+    # How many pieces of work it can do at a time at present.
     capacity: Callable[[], int]
+    # Threads of the numerical libraries in each process, unless the environment sets them; None: all cores.
     threads: int | None = None
+    # Ends the running work, and returns when it has ended if that can be known.
     stop: Callable[[], None] = lambda: None
 
 
-def pool_here(pieces: int, jobs: int | None, device: str) -> Pool:
-    """So many pieces of work on this machine, ``jobs`` at a time; None: as many as fit.
-
-    device: on which they compute, as in `Execution`; a GPU is for one at a time.
-    """
-    at_a_time = min(pieces, jobs or _MOST)
-    if at_a_time > 1 and jobs is None:
+def local_pool(pieces: int, jobs: int | None, device: str) -> Pool:
+    """Return a pool of processes on this machine for ``jobs`` pieces at a time; None: as many as fit."""
+    at_a_time = min(pieces, jobs or _MAX_PROCESSES)
+    if at_a_time > 1 and jobs is None:  # a GPU computes one piece at a time
         from reidlib.training.device import Execution  # torch takes seconds to import
 
         on_gpu = Execution(device=device).torch_device.type != "cpu"
@@ -107,48 +108,50 @@ def pool_here(pieces: int, jobs: int | None, device: str) -> Pool:
         stopping.set()
         executor.shutdown(cancel_futures=True)
 
-    start = partial(executor.submit, apart, stopping=stopping.is_set)
+    def start(call: bytes, environment: dict[str, str], log: Path) -> Future:
+        return executor.submit(run_in_process, call, environment, log, stopping.is_set)
+
     return Pool(start, lambda: at_a_time, threads, stop)
 
 
 def _cores() -> int:
-    """Cores this process may use; a container or batch system may grant fewer than the machine has."""
+    """Return the number of cores that this process may use, which a container may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def apart(
+def run_in_process(
     call: bytes, environment: dict[str, str], log: Path, stopping: Callable[[], bool] = lambda: False
 ) -> str | None:
-    """Do work in a new process. Returns None or, in one line, why it failed; STOPPED if it was to stop.
+    """Do work in a new process; return None, an error in one line, or ``STOPPED`` after ``stopping()``."""
+    # Each piece of work has its own process, also on a cluster's worker: papermill changes the working
+    # directory, the memory is released, a killed process ends no other work, and a training has a main thread
+    # that signals reach.
+    # `call` is an importable function with its arguments, pickled, so that a cluster's scheduler need not
+    # import them. `environment` is added to that of this process. `log` gets what the process prints, and
+    # stays only after a failure. Once `stopping()` is true, the process is ended, by force if necessary.
 
-    A process each, on a cluster's worker too: papermill changes the working directory, memory is given back,
-    one that is killed takes nothing else with it, and a training has a main thread that signals reach.
-    call: an importable function and its arguments, pickled, so that nobody on the way (a cluster's scheduler)
-    has to import them; what the function returns is dropped. environment: added to that of this process. log:
-    what the process prints, kept only if the work fails. stopping: asked all the time; once true, the process
-    is ended, by force if it does not end itself.
-    """
-    # The path is that of this process, so that the new one finds the same modules in the same places.
+    # With the path of this process, the new one finds the same modules.
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as complaints:
+    with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-c", program],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
-            # Ctrl-C at a terminal reaches the whole group; only the command decides what it means.
+            stderr=errors,
+            # Ctrl-C on a terminal reaches the whole process group, but the command has to handle it.
             start_new_session=True,
         )
     with process:
+        assert process.stdin is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit status says why
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and its exit status says why
                 process.stdin.write(len(call).to_bytes(8) + call)
                 process.stdin.flush()
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_LOOK)
+                    process.wait(_POLL_INTERVAL)
                     break
                 if stopping():
                     return STOPPED
@@ -161,10 +164,11 @@ def apart(
 
 
 def _answer(process: subprocess.Popen) -> str | None:
-    """What an ended process said of its work."""
+    """Return the answer of a process that has ended: None or an error."""
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         return f"its process was ended by {name}" + (" (no memory left?)" if name == "SIGKILL" else "")
+    assert process.stdout is not None
     try:
         return json.loads(process.stdout.read())
     except ValueError:
@@ -175,21 +179,19 @@ def _end(process: subprocess.Popen) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(_GRACE)
+            process.wait(_GRACE_PERIOD)
         except subprocess.TimeoutExpired:
             process.kill()
 
 
 def main() -> None:
-    """The new process: read the call from standard input, make it, answer on standard output.
-
-    Standard input stays open as long as the process that started this one lives: that is how its end is
-    noticed, even if it was killed.
-    """
+    """In the new process: read the call from standard input, make it, and answer on standard output."""
+    # Standard input stays open as long as the process that started this one lives, so its end is noticed
+    # even if it was killed.
     calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)  # whatever is printed goes to the log
+    os.dup2(2, 1)  # all output goes to the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     call = calls.read(int.from_bytes(calls.read(8)))
@@ -199,23 +201,21 @@ def main() -> None:
         function, arguments = pickle.loads(call)
         function(*arguments)
     except Failure as error:
-        failure = one_line(str(error), "")
-    except BaseException as error:  # an interrupted training, too, says what is to be done
+        failure = error_summary(str(error), "")
+    except BaseException as error:  # the message of an interrupted training is reported, too
         traceback.print_exc()
-        failure = one_line(type(error).__name__, str(error))
+        failure = error_summary(type(error).__name__, str(error))
     with contextlib.suppress(BrokenPipeError):
         answers.write(json.dumps(failure))
         answers.flush()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # a thread that somebody left behind must not keep the process
+    os._exit(0)  # a remaining thread must not keep the process alive
 
 
 def _stop(*_) -> None:
-    """SIGTERM becomes an exception, so that papermill stops its kernel.
-
-    Only a training's loop listens to SIGINT here: it saves a checkpoint behind its step.
-    """
+    """Turn SIGTERM into an exception, so that papermill stops its kernel."""
+    # Only the loop of a training handles SIGINT here: it saves a checkpoint after the current step.
     if callable(signal.getsignal(signal.SIGINT)):
         signal.raise_signal(signal.SIGINT)
     else:
@@ -225,5 +225,5 @@ def _stop(*_) -> None:
 def _end_with(calls: BinaryIO) -> None:
     calls.read()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE)
+    time.sleep(_GRACE_PERIOD)
     os._exit(1)

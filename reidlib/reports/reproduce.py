@@ -1,7 +1,7 @@
-"""The numbered notebooks, executed headless into a report.
+"""Execute the numbered notebooks without a browser and write a report.
 
-A notebook's folder in the report holds ``notebook.ipynb`` (the executed copy), ``index.html`` (its page),
-``result.json`` and figures (written by its last cell) and ``status.json`` (written last, by this module).
+The folder of a notebook in the report contains ``notebook.ipynb`` (the executed copy), ``index.html`` (its
+page), ``result.json`` and figures (written by the notebook) and ``status.json`` (written last).
 """
 
 from __future__ import annotations
@@ -19,28 +19,34 @@ from reidlib.errors import InputError
 from reidlib.files import alone
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
-from reidlib.reports.processes import Pool, Task, pool_here
+from reidlib.reports.processes import Pool, Task, local_pool
 from reidlib.reports.scheduler import Display, Job, Session
 
 __all__ = ["Outcome", "Plan", "Task", "reproduce", "select"]
 
-# Where work runs instead of here; connected when entered.
+# A pool on other machines; it is connected when the context is entered.
 Cluster = AbstractContextManager[Pool]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and where the report goes.
+    """Which notebooks to run, how, and where to write the report.
 
-    out: the report's folder. jobs: notebooks and tasks at a time; None for as many as fit: on a cluster one
-    for each of its workers, here one a core, at most four, and one on a GPU. force: run unchanged notebooks
-    again too.
-    parameters: given by the user, injected where a notebook declares them; a ``Path`` is made absolute.
-    inputs: fingerprints of whatever else the notebooks read, such as a benchmark's files.
-    command: the line that asked for this, for the report.
-    settled: parameters injected where they are declared that do not change what a result says.
+    Args:
+        notebooks: The notebooks' files, at least one, with different names.
+        profile: The value of each notebook's parameter ``profile``, such as "quick".
+        out: The report's folder.
+        jobs: Notebooks and tasks at a time. None: on a cluster one for each worker; on this machine one for
+            each core, at most four; on a GPU one.
+        force: Whether unchanged notebooks run again.
+        parameters: The user's parameters by name; a notebook gets those that it declares. A ``Path`` is made
+            absolute.
+        inputs: Fingerprints of other data that the notebooks read, such as a benchmark's files.
+        command: The command line, which the report shows.
+        neutral_parameters: More parameters of the notebooks, which do not change their results.
 
-    Raises InputError for contradictory values.
+    Raises:
+        InputError: If the values contradict each other, or a parameter cannot be written as JSON.
     """
 
     notebooks: tuple[Path, ...]
@@ -51,7 +57,7 @@ class Plan:
     parameters: dict = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     command: str = ""
-    settled: dict = field(default_factory=dict)
+    neutral_parameters: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.notebooks:
@@ -65,19 +71,19 @@ class Plan:
             raise InputError(
                 "at least one notebook must run at a time", f"jobs {self.jobs}", "give 1 or more"
             )
-        if own := {"profile", "out"} & self.parameters.keys():
+        if reserved := {"profile", "out"} & self.parameters.keys():
             raise InputError(
                 "profile and out are set by the plan, not among its parameters",
-                ", ".join(sorted(own)),
+                ", ".join(sorted(reserved)),
                 "use the plan's own fields",
             )
-        # A notebook's working directory is not the user's.
-        plain = {
+        # Relative paths do not hold in a notebook, whose working directory is another one.
+        absolute = {
             name: str(value.expanduser().absolute()) if isinstance(value, Path) else value
             for name, value in self.parameters.items()
         }
-        object.__setattr__(self, "parameters", plain)
-        for name, value in plain.items():
+        object.__setattr__(self, "parameters", absolute)
+        for name, value in absolute.items():
             try:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
@@ -90,10 +96,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Names of notebooks by what became of them.
+    """Names of notebooks by their final state.
 
-    done: executed now. skipped: unchanged, not executed again. failed: ended with an error. blocked: not
-    run because a notebook they depend on failed. failed_tasks: names of the tasks that ended with an error.
+    Attributes:
+        done: Executed by this call.
+        skipped: Unchanged, and so not executed again.
+        failed: Ended with an error.
+        blocked: Not run, because a notebook that they depend on failed.
+        failed_tasks: Names of the tasks that ended with an error.
     """
 
     done: tuple[str, ...]
@@ -104,33 +114,41 @@ class Outcome:
 
 
 def select(numbers: Iterable[str | int], folder: Path) -> tuple[Path, ...]:
-    """Notebooks by number (``20``, ``"20"``) or name (``"20_train_jlml"``), in order; none given: all.
+    """Select notebooks of a folder by number or name.
 
-    Raises InputError when the folder holds no numbered notebook or one asked for is unknown.
+    Args:
+        numbers: Numbers (``20`` or ``"20"``) or names (``"20_train_jlml"``); none: all notebooks.
+        folder: The folder of the numbered notebooks.
+
+    Returns:
+        The notebooks' files in the order of their numbers.
+
+    Raises:
+        InputError: If the folder contains no numbered notebook, or a number or name is unknown.
     """
-    numbered = notebook.numbered(folder.glob("*.ipynb"))
-    if not numbered:
+    notebooks = notebook.sorted_by_number(folder.glob("*.ipynb"))
+    if not notebooks:
         raise InputError(
             "notebooks are numbered files such as 20_train_jlml.ipynb",
             f"none in {folder}",
             "run from a clone of the project",
         )
-    chosen: set[Path] = set()
-    for wanted in map(str, numbers):
-        name = wanted.removesuffix(".ipynb")
-        found = [
-            p
-            for p in numbered
-            if p.stem == name or (name.isdecimal() and notebook.notebook_number(p) == int(name))
+    selected: set[Path] = set()
+    for number in map(str, numbers):
+        name = number.removesuffix(".ipynb")
+        matches = [
+            path
+            for path in notebooks
+            if path.stem == name or (name.isdecimal() and notebook.notebook_number(path) == int(name))
         ]
-        if not found:
+        if not matches:
             raise InputError(
                 "a notebook is chosen by its number or name",
-                repr(wanted),
-                f"choose from {', '.join(path.stem for path in numbered)}",
+                repr(number),
+                f"choose from {', '.join(path.stem for path in notebooks)}",
             )
-        chosen.update(found)
-    return tuple(path for path in numbered if path in chosen or not chosen)
+        selected.update(matches)
+    return tuple(path for path in notebooks if path in selected or not selected)
 
 
 def reproduce(
@@ -140,20 +158,28 @@ def reproduce(
     cluster: Cluster | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Run what has changed and write the report.
+    """Run the notebooks that have changed and write the report.
 
-    prepare: called once before anything starts, with the notebooks that are to run, if there are any;
-    returns tasks to be done first. cluster: gets the work instead of processes here; connected if anything
-    is to run, such as `reports.cluster.connected`. progress: print one line per notebook and task as it
-    starts and ends.
+    Args:
+        plan: The notebooks, their parameters and the report's folder.
+        prepare: Called once before any work starts, with the notebooks that will run, if there are any;
+            returns the tasks to do first.
+        cluster: A context manager that returns a pool, such as ``reports.cluster.dask_pool``. It replaces
+            the processes of this machine, and is entered only if a notebook has to run.
+        progress: Whether to print a line when a notebook or task starts or ends, and what is running.
 
-    Raises InputError before anything runs when a notebook or parameter is wrong or the folder cannot be
-    written; KeyboardInterrupt, with a message that says how to go on, after stopping all kernels.
+    Returns:
+        The names of the notebooks by their final state, and of the failed tasks.
+
+    Raises:
+        InputError: Before any work, if a notebook or parameter is wrong or the folder cannot be written;
+            later, if the disk is full.
+        KeyboardInterrupt: After Ctrl-C, when all kernels have stopped; its message says how to continue.
     """
     out = plan.out.expanduser().absolute()
     sources = {path.stem: notebook.read_source(path) for path in plan.notebooks}
     _check_parameters(plan, sources.values())
-    digests = notebook.digests(
+    digests = notebook.result_digests(
         plan.inputs, sources, lambda source: _injected(plan, source, Path(), plan.parameters)
     )
     current = {name for name in sources if _unchanged(out / name, digests[name])}
@@ -171,15 +197,15 @@ def reproduce(
     jobs = [
         Job(
             sources[name],
-            _injected(plan, sources[name], out, plan.parameters | plan.settled),
+            _injected(plan, sources[name], out, plan.parameters | plan.neutral_parameters),
             digests[name],
             plan.command,
         )
         for name in waiting
     ]
-    with alone(out / ".lock", waiting=lambda: _refuse(out)), cluster or nullcontext() as connected:
+    with alone(out / ".lock", waiting=lambda: _refuse(out)), cluster or nullcontext() as cluster_pool:
         tasks = tuple((prepare and prepare(tuple(sources[name] for name in waiting))) or ())
-        workers = connected or pool_here(
+        workers = cluster_pool or local_pool(
             len(tasks) + len(jobs), plan.jobs, plan.parameters.get("device", "auto")
         )
         pool = replace(workers, capacity=lambda: min(plan.jobs or sys.maxsize, workers.capacity()))
@@ -190,20 +216,21 @@ def reproduce(
         except OSError as error:
             raise _unwritable(out, error) from error
 
-    def having(state: str, names: Iterable[str] = waiting) -> tuple[str, ...]:
+    def in_state(state: str, names: Iterable[str] = waiting) -> tuple[str, ...]:
         return tuple(name for name in names if states[name] == state)
 
     outcome = Outcome(
-        having("done"),
+        in_state("done"),
         tuple(name for name in sources if name not in waiting),
-        having("failed"),
-        having("blocked"),
-        having("failed", [task.name for task in tasks]),
+        in_state("failed"),
+        in_state("blocked"),
+        in_state("failed", [task.name for task in tasks]),
     )
-    lost = len(outcome.failed_tasks)
+    num_failed = len(outcome.failed_tasks)
     display.line(
         f"{len(outcome.done)} done, {len(outcome.skipped)} unchanged, {len(outcome.failed)} failed, "
-        f"{len(outcome.blocked)} not run" + (f", {lost} task{'s' if lost > 1 else ''} failed" if lost else "")
+        f"{len(outcome.blocked)} not run"
+        + (f", {num_failed} task{'s' if num_failed > 1 else ''} failed" if num_failed else "")
     )
     display.line(f"report: {out / 'index.html'}")
     return outcome
@@ -216,8 +243,8 @@ def _refuse(out: Path) -> None:
 
 
 def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
-    """papermill only warns of a parameter that a notebook does not declare."""
-    declared = frozenset().union(*(source.declared for source in sources))
+    """Refuse a parameter that no notebook declares, of which papermill would only warn."""
+    declared = frozenset().union(*(source.parameters for source in sources))
     if unknown := sorted(plan.parameters.keys() - declared):
         raise InputError(
             "a parameter must be declared by one of the notebooks",
@@ -227,12 +254,12 @@ def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
 
 
 def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:
-    declared = {name: value for name, value in parameters.items() if name in source.declared}
+    declared = {name: value for name, value in parameters.items() if name in source.parameters}
     return {"profile": plan.profile, "out": str(out / source.name), **declared}
 
 
 def _unchanged(folder: Path, digest: str) -> bool:
-    """Whether a notebook's result stands: of this digest, whole, its runs where they were, none missing."""
+    """Return whether a notebook's result is complete and has this digest, and all of its runs are present."""
     status = pages.read_object(folder / "status.json")
     runs = pages.read_object(folder / "result.json").get("runs") or []
     return (
@@ -245,7 +272,7 @@ def _unchanged(folder: Path, digest: str) -> bool:
 
 
 def _probe(out: Path) -> None:
-    """Find out that the report cannot be written before hours of work, not after."""
+    """Check that the report can be written, before hours of work."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out) as file:

@@ -1,4 +1,4 @@
-"""Notebooks, and the tasks some of them wait for, on their way from waiting to done."""
+"""The order in which tasks and notebooks run, and the record of their states."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
 
-from tqdm import tqdm
-
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_json
+from reidlib.progress import LOG_INTERVAL, progress_bar
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import Pool, Task, one_line
+from reidlib.reports.processes import Pool, Task, error_summary
 
-# Seconds between two looks at what is running.
-_LOOK = 0.5
-# A log file gets a line about what is running this often; a terminal is refreshed all the time.
-_LOG_INTERVAL = 60.0
-# Folder of the tasks' logs in the report.
+# Seconds between two checks of the running work.
+_POLL_INTERVAL = 0.5
+# The folder of the tasks' logs in the report.
 TASKS = "tasks"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to run, the parameters to inject, the hash of all that its result stands on, the command."""
+    """A notebook to run, its parameters, the digest of all that its result depends on, and the command."""
 
     source: Source
     parameters: dict
@@ -44,15 +41,14 @@ class Job:
 
 
 class Display:
-    """Prints a line for each change of state, and between them what is running.
+    """Prints a line for each change of state, and shows what is running."""
 
-    On a terminal what is running is one last line that is overwritten; elsewhere they are ordinary
-    lines, one a minute, without carriage returns.
-    """
+    # On a terminal, the running work is one last line, which is overwritten. Elsewhere it is a line a minute,
+    # without carriage returns.
 
     def __init__(self, *, enabled: bool = True, stream: TextIO | None = None):
         self._enabled, self._stream, self._logged = enabled, stream or sys.stdout, time.monotonic()
-        self._last_line = tqdm(
+        self._last_line = progress_bar(
             bar_format="{desc}",
             file=self._stream,
             leave=False,
@@ -66,10 +62,10 @@ class Display:
             self._last_line.clear()
             print(text, file=self._stream, flush=True)
 
-    def live(self, running: Callable[[], list[str]]) -> None:
-        """Show what is running, as short texts; asked for only when it is time to show."""
+    def show_running(self, running: Callable[[], list[str]]) -> None:
+        """Show the running work; ``running`` returns short texts and is called only if they are due."""
         terminal = not self._last_line.disable
-        if not terminal and not (self._enabled and time.monotonic() - self._logged >= _LOG_INTERVAL):
+        if not terminal and not (self._enabled and time.monotonic() - self._logged >= LOG_INTERVAL):
             return
         self._logged = time.monotonic()
         text = " · ".join(running())
@@ -80,11 +76,10 @@ class Display:
 
 
 class Session:
-    """Runs tasks and notebooks as one pool of work, and records in ``out`` what becomes of each notebook.
+    """Runs tasks and notebooks in a pool, and records the state of each notebook in ``out``."""
 
-    Tasks start first, in their order. A notebook that fails blocks those that depend on it and nothing else;
-    a task that fails blocks nothing: the notebooks find out what is missing.
-    """
+    # Tasks start first, in their order. A failed notebook blocks only those that depend on it. A failed task
+    # blocks nothing: the notebooks mark what is missing.
 
     def __init__(self, out: Path, jobs: Sequence[Job], tasks: Sequence[Task], pool: Pool, display: Display):
         self._out, self._pool, self._display = out, pool, display
@@ -92,7 +87,9 @@ class Session:
         self._tasks = {task.name: task for task in tasks}
         if len(self._tasks) < len(tasks) or self._tasks.keys() & self._jobs.keys():
             raise InputError(
-                "every task has a name of its own", ", ".join(task.name for task in tasks), "rename one"
+                "all tasks and notebooks have different names",
+                ", ".join(task.name for task in tasks),
+                "rename one",
             )
         self._states = dict.fromkeys((*self._tasks, *self._jobs), "waiting")
         self._running: dict[Future, str] = {}
@@ -100,16 +97,16 @@ class Session:
         self._capacity = 0
         for name in self._jobs:
             (out / name).mkdir(exist_ok=True)
-            self._settle(name, "waiting")
+            self._set_state(name, "waiting")
 
     def run(self) -> dict[str, str]:
-        """Run all that is waiting; return the final state of each task and notebook by name."""
+        """Run all waiting work and return the final state of each task and notebook by name."""
         try:
             while self._waiting() or self._running:
                 self._capacity = self._pool.capacity()
                 self._start_ready()
                 self._collect()
-                self._display.live(self._lines)
+                self._display.show_running(self._lines)
         except BaseException as error:
             self._stop()
             if isinstance(error, KeyboardInterrupt):
@@ -128,15 +125,15 @@ class Session:
 
     def _start_ready(self) -> None:
         for name in self._waiting():
-            needed = {
+            required = {
                 other: self._states.get(other, "done")
                 for other in (self._jobs[name].source.depends_on if name in self._jobs else ())
             }
             tasks = {self._states[task.name] for task in self._tasks.values() if name in task.notebooks}
-            if lost := [other for other, state in needed.items() if state in ("failed", "blocked")]:
-                self._settle(name, "blocked", error=f"not run, because {', '.join(lost)} failed")
+            if failed := [other for other, state in required.items() if state in ("failed", "blocked")]:
+                self._set_state(name, "blocked", error=f"not run, because {', '.join(failed)} failed")
             elif (
-                {*needed.values()} <= {"done"}
+                {*required.values()} <= {"done"}
                 and tasks <= {"done", "failed"}
                 and len(self._running) < self._capacity
             ):
@@ -148,15 +145,15 @@ class Session:
         self._progress(name).unlink(missing_ok=True)
         if name in self._jobs:
             folder, job = self._out / name, self._jobs[name]
-            notebook.clear(folder)
+            notebook.remove_outputs(folder)
             function, arguments = notebook.execute, (job.source.path, folder, job.parameters)
         else:
             function, arguments = self._tasks[name].function, self._tasks[name].arguments
             (self._out / TASKS).mkdir(exist_ok=True)
-        self._settle(name, "running")
+        self._set_state(name, "running")
         pages.write_index(self._out)
         environment = {
-            # What is found through `files` is this command's, whoever does the work.
+            # The work uses this command's folders, on whatever machine it runs.
             "REIDLIB_HOME": str(files.home()),
             "REIDLIB_PROGRESS": str(self._progress(name)),
         }
@@ -166,33 +163,32 @@ class Session:
         return self._pool.start(call, environment, self._log(name))
 
     def _collect(self) -> None:
-        """Wait a moment for what ends, and drop its futures before returning.
-
-        A cluster does finished work again if its future is still held when a worker dies.
-        """
+        """Wait a moment for work to end, and record its outcome."""
+        # No future is kept after this: when a worker dies, a cluster repeats its finished work whose futures
+        # still exist.
         if not self._running:
-            if self._waiting():  # a cluster without workers, or what is blocked in turn
-                time.sleep(_LOOK)
+            if self._waiting():  # for the workers of a cluster, or for notebooks that are about to be blocked
+                time.sleep(_POLL_INTERVAL)
             return
-        finished, _ = wait(self._running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        finished, _ = wait(self._running, timeout=_POLL_INTERVAL, return_when=FIRST_COMPLETED)
         for future in finished:
             name = self._running.pop(future)
             try:
                 failure = future.exception()
-            except CancelledError:  # the cluster lost it, and may have found itself again
+            except CancelledError:  # the connection to the cluster was lost, and may be back
                 self._display.line(f"{name}  lost with the connection to the scheduler; it starts again")
-                self._settle(name, "waiting")
+                self._set_state(name, "waiting")
                 continue
-            error = one_line(type(failure).__name__, str(failure)) if failure else future.result()
+            error = error_summary(type(failure).__name__, str(failure)) if failure else future.result()
             self._progress(name).unlink(missing_ok=True)
             if name in self._jobs:
                 self._finish(name, error)
             else:
-                where = f" (see {self._log(name)})" if self._log(name).is_file() else ""
-                self._settle(name, "failed" if error else "done", error=error and error + where)
+                log = f" (see {self._log(name)})" if self._log(name).is_file() else ""
+                self._set_state(name, "failed" if error else "done", error=error and error + log)
 
     def _finish(self, name: str, error: str | None) -> None:
-        """Make a notebook's page and settle what became of it."""
+        """Write a notebook's page and record its final state."""
         folder = self._out / name
         if error is None and not pages.read_object(folder / "result.json"):
             error = "it ended without writing result.json, which its last cell must write"
@@ -200,17 +196,17 @@ class Session:
             (folder / notebook.PARTIAL).replace(folder / "notebook.ipynb")
             try:
                 pages.write_page(folder, title=self._jobs[name].source.title, error=error)
-            except OSError:  # a full disk stops all
+            except OSError:  # a full disk stops the whole command
                 raise
-            except Exception as problem:  # a page that cannot be made must not stop the other notebooks
+            except Exception as problem:  # a failure of one page must not stop the other notebooks
                 error = error or f"its page could not be made: {type(problem).__name__}: {problem}"
         elif error is None:
             error = "its executed copy is missing"
-        self._settle(name, "failed" if error else "done", error=error)
+        self._set_state(name, "failed" if error else "done", error=error)
         pages.write_index(self._out)
 
-    def _settle(self, name: str, state: str, *, error: str | None = None) -> None:
-        """Record and show a state; a notebook's status is the last of its files that is written."""
+    def _set_state(self, name: str, state: str, *, error: str | None = None) -> None:
+        """Record and print a state; the status of a notebook is the last of its files to be written."""
         self._states[name] = state
         started = self._started.get(name) if state != "waiting" else None
         duration = round(time.time() - started, 1) if started and state != "running" else None
@@ -234,19 +230,19 @@ class Session:
             self._display.line(f"{name}  {state}{elapsed}" + (f"  {error}" if error else ""))
 
     def _stop(self) -> None:
-        """End what is running and say so, as far as the disk lets it."""
+        """Stop the running work and record that, if the disk is not full."""
         for future in self._running:
             future.cancel()
         self._pool.stop()
         with contextlib.suppress(OSError, InputError):
             for name in self._running.values():
                 self._progress(name).unlink(missing_ok=True)
-                self._settle(name, "interrupted")
+                self._set_state(name, "interrupted")
             pages.write_index(self._out)
             self._display.line("")
 
     def _progress(self, name: str) -> Path:
-        """The file in which long work says how far it is."""
+        """Return the file in which long work writes its progress."""
         if name in self._jobs:
             return self._out / name / notebook.PROGRESS
         return self._out / TASKS / f"{name}.progress"
@@ -257,18 +253,18 @@ class Session:
         return self._out / TASKS / f"{name}.log"
 
     def _lines(self) -> list[str]:
-        """How much there is, then each that is running."""
+        """Return the numbers of running and waiting pieces of work, then a text for each that is running."""
         running, waiting = list(self._running.values()), len(self._waiting())
         counts = [f"{len(running)} running, {waiting} waiting"] if waiting else []
         if not self._capacity:
-            counts.append("no worker is there")
+            counts.append("no worker is connected")
         return counts + [self._running_line(name) for name in running]
 
     def _running_line(self, name: str) -> str:
-        cells = notebook.progress(self._out / name) if name in self._jobs else None
+        cells = notebook.cell_progress(self._out / name) if name in self._jobs else None
         cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
         try:
-            inside = f"  ({self._progress(name).read_text()})"
+            progress = f"  ({self._progress(name).read_text()})"
         except OSError:
-            inside = ""
-        return f"{name}{cell}  {clock(time.time() - self._started[name])}{inside}"
+            progress = ""
+        return f"{name}{cell}  {clock(time.time() - self._started[name])}{progress}"

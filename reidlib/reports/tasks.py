@@ -1,6 +1,6 @@
-"""The trainings that notebooks want and that are missing, as work that several processes can share.
+"""The missing trainings of the notebooks, as tasks that several processes share.
 
-The last four functions are that work, done by another process, which needs no notebook packages.
+The last four functions do the work in another process, which needs no notebook packages.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reidlib import files
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
@@ -26,95 +27,93 @@ if TYPE_CHECKING:
 
 
 def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
-    """The renderings and trainings that these notebooks would do and that are not done yet.
-
-    Changed conditions are rendered first, so that no two evaluations wait for the same; then come the
-    trainings with their evaluations, those of the first seed before those of the next.
-    """
+    """Return tasks for the missing renderings and trainings of these notebooks."""
+    # Perturbed test images are rendered first, so that no two evaluations wait for the same images. Then come
+    # the trainings with their evaluations, those of the first seed before those of the next.
     notebooks = tuple(notebooks)
-    wanted, renderings = [], {}
+    training_tasks: list[Task] = []
+    renderings: dict[Perturbation, list[str]] = {}
     for seed in range(setup.seeds):
         for name in EXPERIMENTS:
             waiting = tuple(notebook.name for notebook in notebooks if name in notebook.trainings)
             if not waiting:
                 continue
             training = link(name, setup.profile, setup.data, seed=seed)
-            run = _found(training, setup.runs)
-            turned = [notebook.perturbed.get(name, ()) for notebook in notebooks]
-            changed = tuple(
-                condition
-                for condition in (all_perturbations() if setup.benchmark == "synthetic" else ())
-                if any(names == "all" or condition.name in names for names in turned)
-                and (run is None or perturbations.stored_scores(run, condition) is None)
+            run = _find(training, setup.runs)
+            requested = [notebook.perturbations.get(name, ()) for notebook in notebooks]
+            missing = tuple(
+                perturbation
+                for perturbation in (all_perturbations() if setup.benchmark == "synthetic" else ())
+                if any(names == "all" or perturbation.name in names for names in requested)
+                and (run is None or perturbations.stored_scores(run, perturbation) is None)
             )
             if run is not None and not run.has_weights:
-                changed = ()  # cannot be evaluated here; its row says so
-            if run is not None and scored(run, setup.data) and not changed:
+                missing = ()  # cannot be evaluated here; the notebook's row says so
+            if run is not None and scored(run, setup.data) and not missing:
                 continue
-            for condition in changed:
-                if not condition.is_default:
-                    renderings.setdefault(condition, []).extend(waiting)
-            wanted.append(Task(training.name, run_training, (setup, name, seed, changed), waiting))
+            for perturbation in missing:
+                if not perturbation.is_default:
+                    renderings.setdefault(perturbation, []).extend(waiting)
+            training_tasks.append(Task(training.name, run_training, (setup, name, seed, missing), waiting))
     size = perturbations.size_of(setup.data) if renderings else ""
-    first = [
+    rendering_tasks = [
         Task(
-            f"rendering {condition.name}",
-            render_condition,
-            (condition, size, setup.device),
+            f"rendering {perturbation.name}",
+            render_perturbation,
+            (perturbation, size, setup.device),
             tuple(dict.fromkeys(waiting)),
         )
-        for condition, waiting in renderings.items()
-        if not perturbations.is_rendered(condition, size)
+        for perturbation, waiting in renderings.items()
+        if not perturbations.is_rendered(perturbation, size)
     ]
-    return [*first, *wanted]
+    return [*rendering_tasks, *training_tasks]
 
 
 def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0) -> list[Task]:
-    """The trainings on real benchmarks that 42_benchmarks would do and that are not done yet.
-
-    folders, trials: as the notebook has them. Those that several others start from stand first; a benchmark
-    that cannot be read or trained on has none, and the notebook says why.
-    """
-    since = time.time()  # of many that start from one training that fails, one is to try it
-    first: dict[str, Task] = {}
-    then = []
+    """Return tasks for the missing trainings of 42_benchmarks, given its parameters."""
+    # Trainings that others start from come first. A benchmark that cannot be read or trained on has no task,
+    # and the notebook gives the reason.
+    since = time.time()  # if a training fails that many others start from, only one of them tries it
+    pretraining_tasks: dict[str, Task] = {}
+    training_tasks = []
     for specification in benchmark_tables.specifications():
         if benchmark_tables.folder_of(specification, folders) is None:
             continue
         try:
-            wanted = benchmark_runs.chains(specification, folders, setup, trials=trials)
-            for links in wanted.values():
-                links[-1].check_set()  # else what comes before it would be trained for nothing
+            chains = benchmark_runs.chains(specification, folders, setup, trials=trials)
+            for links in chains.values():
+                links[-1].check_set()  # before the links that it starts from are trained
         except FAILURES:
             continue
-        for (row, trial, seed), (*earlier, last) in wanted.items():
-            if _done(last, setup.runs):
+        for (row, trial, seed), (*earlier, last) in chains.items():
+            if _is_complete(last, setup.runs):
                 continue
-            for one in earlier:
-                if not _done(one, setup.runs):
+            for training in earlier:
+                if not _is_complete(training, setup.runs):
                     arguments = (setup, row, seed, folders, since)
-                    first[one.name] = Task(one.name, train_before, arguments, ("42_benchmarks",))
+                    task = Task(training.name, train_pretraining, arguments, ("42_benchmarks",))
+                    pretraining_tasks[training.name] = task
             arguments = (setup, row, specification, trial, seed, folders, since)
-            then.append(Task(last.name, train_chain, arguments, ("42_benchmarks",)))
-    return [*first.values(), *then]
+            training_tasks.append(Task(last.name, train_chain, arguments, ("42_benchmarks",)))
+    return [*pretraining_tasks.values(), *training_tasks]
 
 
-def _found(training: Link, runs: Path) -> Run | None:
+def _find(training: Link, runs: Path | None) -> Run | None:
     try:
-        return find(training.wanted.to_json(), runs)
+        return find(training.wanted.to_json(), runs or files.runs())
     except InputError:
-        return None  # a damaged folder: its own training says so
+        return None  # a damaged folder: its training reports that
 
 
-def _done(training: Link, runs: Path) -> bool:
-    run = _found(training, runs)
+def _is_complete(training: Link, runs: Path | None) -> bool:
+    run = _find(training, runs)
     return run is not None and scored(run, training.benchmark)
 
 
-def run_training(setup: Setup, name: str, seed: int, under: tuple[Perturbation, ...]) -> None:
-    """One training, evaluated, also under changed conditions; whatever is there already is kept."""
+def run_training(setup: Setup, name: str, seed: int, missing: tuple[Perturbation, ...]) -> None:
+    """Find or train the run of a row and a seed, and evaluate it under the missing perturbations."""
     run = setup.obtain(name, seed)
-    perturbations.evaluate_under_all(run, under, setup.data, execution=setup.execution)
+    perturbations.evaluate_under_all(run, missing, setup.data, execution=setup.execution)
 
 
 def train_chain(
@@ -126,21 +125,23 @@ def train_chain(
     folders: Mapping[str, str],
     since: float,
 ) -> None:
-    """One training for the papers' tables, with the one before it where there is such a one, evaluated."""
+    """Find or train the run of a row of the papers' tables, after the training that it starts from."""
     benchmark = benchmark_tables.load_trial(specification, folders, trial)
     before = benchmark_tables.before(specification, folders)
     links = chain(row, setup.profile, benchmark, before=before, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
-def train_before(setup: Setup, row: str, seed: int, folders: Mapping[str, str], since: float) -> None:
-    """The training that those on small benchmarks start from. since: see ``runs.find_or_train``."""
-    links = chain(row, setup.profile, benchmark_tables.pretraining(folders), seed=seed)
+def train_pretraining(setup: Setup, row: str, seed: int, folders: Mapping[str, str], since: float) -> None:
+    """Find or train the run that trainings on small benchmarks start from."""
+    benchmark = benchmark_tables.pretraining(folders)
+    assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
+    links = chain(row, setup.profile, benchmark, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
-def render_condition(condition: Perturbation, size: str, device: str) -> None:
-    """The embedded benchmark's test images under a condition, unless they are there."""
+def render_perturbation(perturbation: Perturbation, size: str, device: str) -> None:
+    """Render the embedded benchmark's test images under a perturbation, unless they are present."""
     perturbations.open_perturbed(
-        condition, size, device=Execution(device=device).rendering_device, progress=False
+        perturbation, size, device=Execution(device=device).rendering_device, progress=False
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
+from reidlib.progress import progress_bar
 from reidlib.ranking.distances import (
     TINY,
     Features,
@@ -194,7 +194,7 @@ def nearest_images(
     lists = Nearest(np.full((len(query), places), -1), np.full((len(query), places), np.nan))
     blocks = list(spans(len(query), _QUERIES))
     with torch.inference_mode(), full_float32(device):
-        for block in tqdm(blocks, desc="searching", unit="block", disable=not progress, leave=False):
+        for block in progress_bar(blocks, desc="searching", unit="block", disable=not progress, leave=False):
             row_n, index_n, squared_n = _nearest_of_block(
                 query, gallery, block, places, excluded_pairs, device
             )

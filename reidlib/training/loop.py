@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from reidlib import files
 from reidlib.data.augmentation import augment
@@ -24,6 +23,7 @@ from reidlib.data.images import ImageStore, to_device
 from reidlib.data.samplers import Epochs, Feeds, IdentityBatches, RandomBatches
 from reidlib.errors import InputError
 from reidlib.files import unwritable, write_filled, write_text
+from reidlib.progress import progress_bar
 from reidlib.training import distributed
 from reidlib.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
 from reidlib.training.config import Recipe
@@ -117,7 +117,7 @@ def train(
         forward = torch.compile(forward)
     autocast = execution.autocast()
 
-    bar = tqdm(
+    bar = progress_bar(
         total=steps, initial=step, desc=title, unit="step",
         disable=not execution.progress or world.rank > 0, mininterval=0.5, dynamic_ncols=True,
     )  # fmt: skip
@@ -149,7 +149,7 @@ def train(
             if step % _FETCH_EVERY == 0 or end_of_epoch:
                 meter.fetch()
                 progress = f"loss {meter.mean_loss:.2f}, {meter.images_per_second:.0f} images/s"
-                bar.set_postfix_str(progress)
+                bar.set_postfix_str(progress, refresh=False)
                 if world.rank == 0:
                     seconds_left = (steps - step) * recipe.batch_size / max(meter.images_per_second, 1e-9)
                     _write_progress(f"step {step}/{steps}, {progress}, {seconds_left:.0f} s left")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from reidlib.files import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger("reidlib")
 
 _FINISHED = "run.json"  # written last: a run with this file is finished
 _FAILURE = "failure.txt"  # why the last training failed; the next training removes it
@@ -145,7 +148,7 @@ def find_or_train(
     *,
     name: str,
     folder: Path,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.warning,
     since: float | None = None,
 ) -> Run:
     """Return the finished run of a configuration; one process trains it if there is none, others wait."""

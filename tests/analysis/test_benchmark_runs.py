@@ -249,10 +249,10 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
     for name in ("cuhk03", "market1501"):
         arguments += ["--pretrain", f"{name}={folders[name]}"]
     assert main(arguments) == 0
-    output = capsys.readouterr().out
-    assert "training jlml on cuhk03+market1501" in output
-    assert "note: this is not the whole of grid" in output
-    assert "single-shot (the benchmark's own protocol): R1 " in output
+    printed, messages = capsys.readouterr()
+    assert "training jlml on cuhk03+market1501" in printed
+    assert "note: this is not the whole of grid" in messages
+    assert "single-shot (the benchmark's own protocol): R1 " in printed
     (run,) = (tmp_path / "runs").glob("jlml-smoke-grid,trial=2-seed0-pretrained-*")
     configuration = json.loads((run / "config.json").read_text())
     assert configuration["benchmark"] == "grid,trial=2"

@@ -10,7 +10,7 @@ from screens import Notebook, free_port, put, screenshot, server
 @pytest.fixture(scope="module")
 def browser_notebook(chromium, lab, served):
     notebook = Notebook(chromium, lab, put("50_ranking_browser", served, profile="smoke"))
-    notebook.run_all(300)
+    notebook.run_all(3000)
     notebook.page.wait_for_selector(".reid-card.reid-query")
     return notebook
 
@@ -181,7 +181,7 @@ def test_views_are_saved(browser_notebook, home):
 
 def test_part_attention_notebook(chromium, lab, served, home):
     notebook = Notebook(chromium, lab, put("51_part_attention", served, profile="smoke"))
-    content = notebook.run_all(300)
+    content = notebook.run_all(3000)
     notebook.check_sound()
     result = json.loads((home / "explored" / "51_part_attention" / "result.json").read_text())
     outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
@@ -196,8 +196,8 @@ def test_voila_serves_the_browser_as_a_page(chromium, browser_notebook, home, se
     address = f"http://127.0.0.1:{port}/"
     page = chromium.new_page()
     with server(["voila", *settings], home, f"{address}voila/static/voila.js", home / "voila.log"):
-        page.goto(address, timeout=120_000)
-        page.wait_for_selector(".reid-card.reid-query", timeout=120_000)
+        page.goto(address, timeout=600_000)
+        page.wait_for_selector(".reid-card.reid-query", timeout=600_000)
         page.get_by_role("button", name="next ▶").click()
         wait_for_summary(page, "Query 2 of")
         screenshot(page, "50-voila")

@@ -290,7 +290,7 @@ print(count, int(store.array_nhwc.sum()))
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0].split() for process in processes]
+    answers = [process.communicate(timeout=600)[0].split() for process in processes]
     assert sorted(int(count) for count, _ in answers) == [0, 7]
     assert {int(total) for _, total in answers} == {int(expected(paths).sum())}
 

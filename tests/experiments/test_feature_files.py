@@ -267,7 +267,7 @@ def test_two_processes_compute_features_once(split, tmp_path, decoded):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(600)
     assert len(decoded) == 23
     assert len(results) == 3
     assert all(np.array_equal(features_nd, results[0]) for features_nd in results)
@@ -299,7 +299,7 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         to_disk(Split(paths, np.arange(1, 24), np.ones(23, int)), Path({str(file)!r}), model=model)
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, timeout=600)
     assert done.returncode == -9
     header = len(whole.read_bytes()) - 23 * 28
     assert file.with_suffix(".partial").stat().st_size == header + 12 * 28

@@ -1,4 +1,4 @@
-"""Reproduction on a Dask cluster: a real scheduler and two workers in processes of their own."""
+"""Reports on a Dask cluster: a real scheduler and two workers in separate processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from test_reproduce import FINISH, build, meet, status
 from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import cluster
-from reidlib.reports.cluster import connected
+from reidlib.reports.cluster import dask_pool
 from reidlib.reports.reproduce import Plan, Task, reproduce, select
 
 
 @contextmanager
 def scheduler(folder: Path):
-    """A scheduler's address, and a function that starts workers for it."""
+    """Yield a scheduler's address and a function that starts its workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -35,7 +35,7 @@ def scheduler(folder: Path):
         "PYTHONPATH": os.pathsep.join(
             map(str, (*Path(__file__).parents[:2], os.environ.get("PYTHONPATH", "")))
         ),
-        # What the command finds, its workers must find, whatever they were started with.
+        # The workers must use the command's folder, not that of their own environment.
         "REIDLIB_HOME": str(folder / "elsewhere"),
         "DASK_TEMPORARY_DIRECTORY": str(folder),
     }
@@ -62,9 +62,9 @@ def scheduler(folder: Path):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with scheduler(tmp_path_factory.mktemp("cluster")) as (found, start_workers):
+    with scheduler(tmp_path_factory.mktemp("cluster")) as (address, start_workers):
         start_workers(2)
-        yield found
+        yield address
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def workers(address, home):
-    return connected(address, out=home / "out", shared=(home,), timeout=30)
+    return dask_pool(address, out=home / "out", shared=(home,), timeout=300, patience=300)
 
 
 def plan(home: Path) -> Plan:
@@ -85,20 +85,20 @@ def plan(home: Path) -> Plan:
 def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
     build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
     build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
-    there = "from reidlib import files\nassert len(list(files.runs().glob('one-*/run.json'))) == 1"
-    build(home / "notebooks", "20_waits", there, FINISH)
+    check_runs = "from reidlib import files\nassert len(list(files.runs().glob('one-*/run.json'))) == 1"
+    build(home / "notebooks", "20_waits", check_runs, FINISH)
     tasks = [
         Task("one", pretending.train, ("one", 6), notebooks=("20_waits",)),
         Task("two", pretending.fail, ("two",)),
     ]
-    asked = []
+    prepared = []
     outcome = reproduce(
         plan(home),
-        prepare=lambda names: asked.append(tuple(source.name for source in names)) or tasks,
+        prepare=lambda names: prepared.append(tuple(source.name for source in names)) or tasks,
         cluster=workers,
     )
-    assert asked == [("10_left", "11_right", "20_waits")]
-    assert outcome.done == asked[0]
+    assert prepared == [("10_left", "11_right", "20_waits")]
+    assert outcome.done == prepared[0]
     assert outcome.failed_tasks == ("two",)
     printed, complaints = capfd.readouterr()
     log = home / "out" / "tasks" / "two.log"
@@ -110,9 +110,9 @@ def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
     assert reproduce(plan(home), cluster=workers, progress=False).skipped == outcome.done  # not connected
 
 
-def test_a_killed_worker_costs_nothing_that_was_finished(home, workers):
-    """One dies in the middle of a training, having finished another; then one in the middle of a notebook."""
-    # A first attempt leaves what a second must not take for its own.
+def test_a_killed_worker_loses_no_finished_work(home, workers):
+    """A worker dies during its second training, then another one during a notebook."""
+    # The first attempt leaves a result that the second must not use.
     code = """
 import psutil, time
 from reidlib import files
@@ -121,10 +121,11 @@ with notes.open("a") as file:
     file.write(f"notebook begins 0 {psutil.Process().parent().parent().pid}\\n")
 if notes.read_text().count("notebook begins") == 1:
     Path(out, "result.json").write_text("{}")
-    time.sleep(60)
+    time.sleep(600)
 """
     build(home / "notebooks", "10_dies", "from pathlib import Path" + code, FINISH)
     tasks = [Task(name, pretending.train, (name, n)) for name, n in {"a": 1, "b": 30, "c": 20}.items()]
+    pretending.pause(home, "c").touch()
     killed = []
 
     def kill(name: str, mark: str) -> None:
@@ -134,6 +135,7 @@ if notes.read_text().count("notebook begins") == 1:
 
     def kill_both() -> None:
         kill("c", "c epoch 3")
+        pretending.pause(home, "c").unlink()
         kill("notebook", "notebook begins")
 
     killer = threading.Thread(target=kill_both)
@@ -146,23 +148,25 @@ if notes.read_text().count("notebook begins") == 1:
     check_trained_once(home, a=1, b=30, c=20)
     begun = {name: len(notes(home, f"{name} begins")) for name in ("a", "b", "c", "notebook")}
     assert begun == {"a": 1, "b": 1, "c": 2, "notebook": 2}
-    assert notes(home, "a found") == [""]  # nobody even asked for it again
+    assert notes(home, "a found") == [""]  # the finished training was not requested again
     assert status(plan(home), "10_dies")["state"] == "done"
 
 
-def test_a_killed_command_leaves_no_work_and_goes_on(home, address):
+def test_a_killed_command_leaves_no_work_and_continues(home, address):
     build(home / "notebooks", "10_after", FINISH)
-    arguments = f"cluster=connected({address!r}, out=home / 'out', shared=(home,), timeout=30)"
-    trainings = {"a": 1, "b": 50, "c": 10}
+    arguments = f"cluster=dask_pool({address!r}, out=home / 'out', shared=(home,), timeout=300, patience=300)"
+    trainings = {"a": 1, "b": 8, "c": 8}
+    (paused := pretending.pause(home, "b")).touch()
     command = pretending.start_command(home, home / "notebooks", trainings, arguments)
     until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
-    left = processes(home, "b")[0]
+    training = processes(home, "b")[0]
     command.kill()
-    command.communicate(timeout=40)
-    until(lambda: not alive(left), "the cluster to stop")
+    command.communicate(timeout=600)
+    until(lambda: not alive(training), "the cluster to stop")
     assert not notes(home, "b found")
+    paused.unlink()
     again = pretending.start_command(home, home / "notebooks", trainings, arguments)
-    printed, complaints = again.communicate(timeout=60)
+    printed, complaints = again.communicate(timeout=600)
     assert again.returncode == 0, complaints
     assert "done=('10_after',)" in printed
     check_trained_once(home, **trainings)
@@ -170,29 +174,30 @@ def test_a_killed_command_leaves_no_work_and_goes_on(home, address):
     assert not list((home / "out").glob(".cluster-*"))
 
 
-def test_workers_come_and_those_of_several_threads_are_refused(tmp_path):
+def test_later_workers_count_and_those_with_several_threads_are_refused(tmp_path):
     with scheduler(tmp_path) as (address, start_workers):
-        said = []
+        messages = []
         with (
             pytest.raises(InputError, match=r"a cluster has workers.*dask worker"),
-            connected(address, out=tmp_path, timeout=30, patience=1, say=said.append),
+            dask_pool(address, out=tmp_path, timeout=300, patience=1, say=messages.append),
         ):
             pass
-        assert said == [f"waiting up to 1 s for a worker of {address}"]
+        assert messages == [f"waiting up to 1 s for a worker of {address}"]
         start_workers(1)
-        with connected(address, out=tmp_path, say=said.append) as pool:
+        with dask_pool(address, out=tmp_path, timeout=300, patience=300, say=messages.append) as pool:
             assert pool.capacity() == 1
             start_workers(1, threads=3)
             until(lambda: pool.capacity() == 4, "another worker")
         with (
-            pytest.raises(InputError, match=r"one thing at a time; got .* with 3 threads; .*--nthreads 1"),
-            connected(address, out=tmp_path),
+            pytest.raises(InputError, match=r"one thread; got .* with 3 threads; .*--nthreads 1"),
+            dask_pool(address, out=tmp_path, timeout=300),
         ):
             pass
 
 
 def refusal(address: str, home: Path, **more) -> str:
-    with pytest.raises(InputError) as refused, connected(address, out=home / "out", **more):
+    patient = {"timeout": 300, "patience": 300} | more
+    with pytest.raises(InputError) as refused, dask_pool(address, out=home / "out", **patient):
         pass
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -207,14 +212,14 @@ def test_workers_with_other_files_or_versions_are_refused(home, address, monkeyp
     assert not list((home / "out").iterdir())
 
 
-def test_a_worker_that_comes_late_is_checked_too(home, workers):
+def test_a_later_worker_is_checked_too(home, workers):
     (home / "out").mkdir()
     with workers as pool:
         next((home / "out").glob(".cluster-*")).rmdir()
         assert "which does not see" in pool.start(b"", {}, home / "late.log").result()
 
 
-def test_no_scheduler_and_no_library(home, monkeypatch, capsys):
+def test_a_missing_scheduler_or_library_is_refused(home, monkeypatch, capsys):
     (home / "out").mkdir()
     assert "scheduler answers" in refusal("tcp://127.0.0.1:1", home, timeout=0.5)
     assert "scheduler answers" in refusal("no address at all", home, timeout=0.5)

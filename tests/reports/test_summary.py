@@ -1,4 +1,4 @@
-"""The summary that is kept in git: what made it, the ledger, the marked figures, every table."""
+"""The summary that is kept in git: how it was made, the ledger, the marked figures, all tables."""
 
 import json
 
@@ -63,9 +63,9 @@ def out(tmp_path):
     return folder
 
 
-def test_how_it_was_made_comes_first(out):
+def test_the_summary_begins_with_how_the_report_was_made(out):
     head = summary_markdown(out).partition("## ")[0]
-    assert head.startswith("# What holds here: the `quick` report, 2 seeds")
+    assert head.startswith("# Results: the `quick` report, 2 seeds")
     assert "- Command: `reidlib reproduce --seeds 2` (notebooks 30, 95)\n" in head
     assert "- Command: `reidlib reproduce 90` (notebooks 90)\n" in head
     assert "no number here is a score on a real" in head
@@ -74,7 +74,7 @@ def test_how_it_was_made_comes_first(out):
     assert "two cores" not in head  # the device is that of the trainings
 
 
-def test_the_ledger_stands_above_all_tables(out):
+def test_the_ledger_is_above_all_tables(out):
     text = summary_markdown(out)
     places = [
         text.index(words) for words in ("## The ledger of claims", "It helps.", "l.png", "## 30 · About")
@@ -94,13 +94,14 @@ def test_a_failed_notebook_shows_its_error_and_none_of_its_scores(out):
 
 
 def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
-    kept = tmp_path / "reports"
-    (kept / "figures").mkdir(parents=True)
-    (kept / "figures" / "20_old-scores.png").write_bytes(b"")
-    (kept / "figures" / "drawing.svg").write_bytes(b"")
-    assert write_summary(out, kept).read_text() == summary_markdown(out)
-    names = {path.name for path in (kept / "figures").iterdir()}
-    assert names == {"30_one-a-b.png", "90_ledger-l.png", "drawing.svg"}  # no stale one, nothing foreign lost
+    folder = tmp_path / "reports"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "20_old-scores.png").write_bytes(b"")
+    (folder / "figures" / "drawing.svg").write_bytes(b"")
+    assert write_summary(out, folder).read_text() == summary_markdown(out)
+    names = {path.name for path in (folder / "figures").iterdir()}
+    # The figure of an earlier summary is gone, another file stays.
+    assert names == {"30_one-a-b.png", "90_ledger-l.png", "drawing.svg"}
     (out / "90_ledger" / "l.png").write_bytes(bytes(300_000))
     assert "l.png" not in summary_markdown(out)
 

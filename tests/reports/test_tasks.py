@@ -1,4 +1,4 @@
-"""Which trainings wait before the notebooks, and that what is done is not done again."""
+"""The trainings that come before the notebooks; finished work is not repeated."""
 
 import re
 from pathlib import Path
@@ -25,17 +25,17 @@ def home(tmp_path_factory):
         yield
 
 
-def wanted(*notebooks, **keywords):
+def missing_tasks(*notebooks, **keywords):
     return tasks(
         (SOURCES[name] for name in notebooks), Setup("smoke", device="cpu", progress=False, **keywords)
     )
 
 
-def names(found):
-    return [task.name for task in found]
+def names(tasks):
+    return [task.name for task in tasks]
 
 
-def test_every_notebook_that_trains_is_known():
+def test_notebooks_that_train_say_so_in_their_metadata():
     for path in NOTEBOOKS:
         code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
         assert bool(SOURCES[path.stem].trainings) == bool(re.search(r"gather\(|obtain\(", code)), path.stem
@@ -43,8 +43,8 @@ def test_every_notebook_that_trains_is_known():
         assert set(source.trainings) <= set(EXPERIMENTS)
 
 
-def test_the_metadata_name_what_is_gathered():
-    """Rows and conditions in a notebook's metadata are those of its ablation and of its claims."""
+def test_metadata_agree_with_ablations_and_claims():
+    """Rows and perturbations in a notebook's metadata are those of its ablation and of its claims."""
     ablation = {
         "30_ablation_losses": ablations.LOSSES.experiments,
         "31_ablation_shared_features": ablations.SHARED_FEATURES.experiments,
@@ -63,70 +63,70 @@ def test_the_metadata_name_what_is_gathered():
     misaligned = {cell.experiment for cell in ablations.MISALIGNMENT.values()}
     claimed, under = claims.required_experiments(claims.of_notebook("36_box_misalignment"))
     assert set(SOURCES["36_box_misalignment"].trainings) == misaligned | set(claimed)
-    short = {name: [c.name for c in conditions] for name, conditions in under.items()}
-    assert SOURCES["36_box_misalignment"].perturbed == short | dict.fromkeys(misaligned, "all")
+    short = {name: [one.name for one in perturbations] for name, perturbations in under.items()}
+    assert SOURCES["36_box_misalignment"].perturbations == short | dict.fromkeys(misaligned, "all")
     short = {
-        name: [c.name for c in conditions] for name, conditions in claims.required_experiments()[1].items()
+        name: [one.name for one in perturbations]
+        for name, perturbations in claims.required_experiments()[1].items()
     }
-    assert SOURCES["90_claims"].perturbed == short
+    assert SOURCES["90_claims"].perturbations == short
 
 
-def test_every_experiment_is_shown_somewhere():
-    shown = {name for source in SOURCES.values() for name in source.trainings}
-    assert shown == set(EXPERIMENTS)
+def test_a_notebook_shows_every_experiment():
+    rows = {name for source in SOURCES.values() for name in source.trainings}
+    assert rows == set(EXPERIMENTS)
 
 
 def test_a_training_that_several_notebooks_want_is_one_task(home):
-    found = wanted("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features", seeds=2)
-    assert names(found) == [
+    missing = missing_tasks("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features", seeds=2)
+    assert names(missing) == [
         f"{name}-smoke-synthetic-seed{seed}"
         for seed in (0, 1)
         for name in ("jlml", "jlml-uniloss", "jlml-separate")
     ]
-    assert found[0].notebooks == ("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features")
-    assert found[1].notebooks == ("30_ablation_losses",)
+    assert missing[0].notebooks == ("20_train_jlml", "30_ablation_losses", "31_ablation_shared_features")
+    assert missing[1].notebooks == ("30_ablation_losses",)
 
 
-def test_conditions_are_rendered_before_the_trainings(home):
-    found = wanted("36_box_misalignment")
-    turned = sum(len(values) - 1 for values in PERTURBATIONS.values())
-    assert all(name.startswith("rendering ") for name in names(found)[:turned])
-    assert len(found) == turned + 5
+def test_perturbed_images_are_rendered_before_the_trainings(home):
+    missing = missing_tasks("36_box_misalignment")
+    num_renderings = sum(len(values) - 1 for values in PERTURBATIONS.values())
+    assert all(name.startswith("rendering ") for name in names(missing)[:num_renderings])
+    assert len(missing) == num_renderings + 5
 
 
 def test_a_notebook_without_trainings_waits_for_nothing(home):
-    assert wanted("00_start_here", "10_data_inspection") == []
+    assert missing_tasks("00_start_here", "10_data_inspection") == []
 
 
-def test_what_is_done_is_no_task(home):
-    (task,) = wanted("20_train_jlml")
+def test_finished_work_is_no_task(home):
+    (task,) = missing_tasks("20_train_jlml")
     task.function(*task.arguments)
-    assert wanted("20_train_jlml") == []
+    assert missing_tasks("20_train_jlml") == []
     (folder,) = files.runs().glob("jlml-smoke*")
-    assert names(wanted("30_ablation_losses")) == ["jlml-uniloss-smoke-synthetic-seed0"]
+    assert names(missing_tasks("30_ablation_losses")) == ["jlml-uniloss-smoke-synthetic-seed0"]
     trained = (folder / "weights.pt").stat().st_mtime_ns
     (folder / "scores.json").unlink()  # evaluated again, not trained again
-    (task,) = wanted("20_train_jlml")
+    (task,) = missing_tasks("20_train_jlml")
     task.function(*task.arguments)
     assert (folder / "weights.pt").stat().st_mtime_ns == trained
     assert Run(folder).scores is not None
 
 
-def test_conditions_of_a_trained_run_are_a_task_of_their_own(home):
-    for task in wanted("20_train_jlml"):
+def test_missing_perturbations_of_a_trained_run_are_a_task(home):
+    for task in missing_tasks("20_train_jlml"):
         task.function(*task.arguments)
-    found = wanted("36_box_misalignment")
-    (jlml,) = [task for task in found if task.name.startswith("jlml")]
-    for task in [*found[:-5], jlml]:
+    missing = missing_tasks("36_box_misalignment")
+    (jlml,) = [task for task in missing if task.name.startswith("jlml")]
+    for task in [*missing[:-5], jlml]:
         task.function(*task.arguments)
-    # What is rendered is no task any more, though the other networks still wait for it.
-    left = names(wanted("36_box_misalignment"))
-    assert [name.partition("-smoke")[0] for name in left] == [
+    # Rendered images are no task any more, although the other networks are not evaluated on them yet.
+    remaining = names(missing_tasks("36_box_misalignment"))
+    assert [name.partition("-smoke")[0] for name in remaining] == [
         "pyramid", "pyramid-global", "pyramid-stripes", "pyramid-stripes-same-rate",
     ]  # fmt: skip
     (folder,) = files.runs().glob("jlml-smoke*")
-    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "conditions").iterdir()}
-    assert len(kept) == 9
-    # Carried to a machine without its weights it is as good as ever.
+    assert len(list((folder / "conditions").iterdir())) == 9
+    # A run that was copied from another machine without its weights needs no task.
     (folder / "weights.pt").unlink()
-    assert not [name for name in names(wanted("36_box_misalignment")) if name.startswith("jlml")]
+    assert not [name for name in names(missing_tasks("36_box_misalignment")) if name.startswith("jlml")]

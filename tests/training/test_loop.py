@@ -230,8 +230,12 @@ def test_a_killed_process_resumes(tmp_path):
         import sys, time
         from pathlib import Path
         from tests.training.test_loop import SMALL, run
-        slow = lambda *arguments: time.sleep(0.2) or SMALL.objective(*arguments)
-        run(Path(sys.argv[1]), objective=slow)
+        folder = Path(sys.argv[1])
+        def slow(*arguments):
+            if (folder / "checkpoint.pt").exists():
+                time.sleep(60)  # the kill comes here
+            return SMALL.objective(*arguments)
+        run(folder, objective=slow)
     """)
     root = Path(__file__).parents[2]
     process = subprocess.Popen(

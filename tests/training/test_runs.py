@@ -92,7 +92,7 @@ def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     assert next(tmp_path.glob("jlml-*/trainings.txt")).read_text() == "trained\n"
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from reidlib.data.synthetic.factors import (
     GALLERY,
@@ -35,6 +34,7 @@ from reidlib.data.synthetic.photographs import Studio, photograph, single_thread
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError, check_choice
 from reidlib.files import built_once
+from reidlib.progress import progress_bar
 from reidlib.threads import worked_ahead
 
 __all__ = ["SIZES", "TEST_SPLITS", "BenchmarkSize", "Factors", "fingerprint", "preview", "render"]
@@ -251,7 +251,8 @@ def _write(
 
     truths = []
     chunks = (images[first : first + chunk] for first in range(0, len(images), chunk))
-    bar = tqdm(total=len(images), unit="image", desc=f"rendering {record['size']}", disable=not progress)
+    title = f"rendering {record['size']}"
+    bar = progress_bar(total=len(images), unit="image", desc=title, disable=not progress)
     with bar, single_threaded_pool(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
         for paths, pictures_nhwc, truth in worked_ahead(render_pool, develop, chunks, renderers + 2):
             list(disk_pool.map(save, paths, pictures_nhwc))

@@ -16,12 +16,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from reidlib import files
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, shorten
 from reidlib.files import built_once, find_json, unwritable, write_filled, write_json
+from reidlib.progress import progress_bar
 
 ARCHIVE = "cuhk-03.mat"
 # Name of the boxes here, also in file names and options -> name in the archive.
@@ -145,7 +145,7 @@ def _extract(archive: Path, identity: str, boxes: str, folder: Path, progress: b
         persons_of_pairs = tuple(len(references) for references in pairs)
         test_sets = read_test_sets(file, persons_of_pairs)
         names = []
-        bar = tqdm(
+        bar = progress_bar(
             total=SLOTS * sum(persons_of_pairs), unit="image", desc=f"{boxes} images", disable=not progress
         )
         with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1), "encode") as threads:
