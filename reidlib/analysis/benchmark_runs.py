@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
-from reidlib.analysis.benchmark_tables import Table, before, differences_of, folder_of, trials_of
+from reidlib.analysis.benchmark_tables import (
+    TABLES,
+    Table,
+    before,
+    differences_of,
+    folder_of,
+    folders_of,
+    guidance,
+    notes,
+    trials_of,
+)
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
@@ -179,3 +190,19 @@ def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
             if of_measures["R1"].seeds:
                 found[own.title(row)] = (of_measures["R1"].mean, row + aside)
     return found
+
+
+def sections(
+    benchmarks: Sequence[str], own: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
+) -> Iterator[str | pd.DataFrame]:
+    """The tables about some benchmarks in reading order: titles and notes as Markdown, rows as frames.
+
+    Guidance follows for each benchmark without a folder.
+    """
+    tables = [table for table in TABLES if table.benchmark in benchmarks]
+    for _, group in groupby(tables, key=lambda table: table.file):
+        for table in (of_file := list(group)):
+            yield f"**{table.title}**"
+            yield rows_with_own(table, own[table.specification])
+        yield "\n".join(f"- {note}" for note in notes(of_file))
+    yield from (guidance(name) for name in benchmarks if not folders_of(name, folders))

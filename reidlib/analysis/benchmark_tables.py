@@ -19,7 +19,7 @@ import pandas as pd
 
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, combine
-from reidlib.data.readers import parse
+from reidlib.data.readers import GUIDES, parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
 
@@ -266,3 +266,21 @@ def differences_of(specification: str, folders: Mapping[str, str | Path]) -> lis
 
     name, options = parse(specification)
     return count_deviations(name, folder_of(specification, folders), **options)
+
+
+def overview(folders: Mapping[str, str | Path]) -> pd.DataFrame:
+    """Each public benchmark with the folders given for it and what such a folder holds."""
+    rows = [
+        (guide.title, "; ".join(folders_of(name, folders)) or "not given", guide.layout)
+        for name, guide in GUIDES.items()
+    ]
+    return pd.DataFrame(rows, columns=["benchmark", "folder", "what the folder holds"])
+
+
+def guidance(benchmark: str) -> str:
+    """How to get a public benchmark and where to give its folder, as Markdown."""
+    guide = GUIDES[benchmark]
+    return (
+        f"*{guide.title} is not given here.* {guide.source} **Place:** {guide.layout}. {guide.know} "
+        f"Then `{guide.command}`, and give the folder above."
+    )
