@@ -101,12 +101,11 @@ RELEASED_PYRAMID = {"trunk": 42_500_160, "embeddings": 5_513_088, "classifiers":
 def pyramid_parameters(model: Pyramid) -> dict[str, int]:
     """The parameters of a Pyramid network's trunk, embeddings and classifiers."""
     embeddings = [*model.embedding.parameters(), *model.norm.parameters()]
-    groups = {
-        "trunk": model.trunk_parameters(),
-        "embeddings": embeddings,
-        "classifiers": model.classifiers.parameters(),
+    groups = model.trunk_parameters(), embeddings, model.classifiers.parameters()
+    return {
+        name: sum(weight.numel() for weight in weights)
+        for name, weights in zip(RELEASED_PYRAMID, groups, strict=True)
     }
-    return {name: sum(weight.numel() for weight in weights) for name, weights in groups.items()}
 
 
 def pyramid_budget(model: Pyramid) -> list[dict[str, str | int]]:

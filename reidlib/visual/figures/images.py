@@ -133,19 +133,16 @@ def factor_strengths(
 ) -> Figure:
     """One person with each factor off, as usual, and at twice its default (at most its largest value)."""
     usual = Factors()
-    strong = {factor: min(2 * getattr(usual, factor), largest_value(factor)) for factor in factors}
-    strong |= {factor: 1.0 for factor in factors if factor.endswith("share")}
-    settings = [
-        (replace(usual, **{factor: 0.0}), usual, replace(usual, **{factor: strong[factor]}))
-        for factor in factors
-    ]
+    rows = []
+    for factor in factors:
+        doubled = min(2 * getattr(usual, factor), largest_value(factor))
+        strong = 1.0 if factor.endswith("share") else doubled
+        row = replace(usual, **{factor: 0.0}), usual, replace(usual, **{factor: strong})
+        rows.append([preview(identity, camera, values)[0] for values in row for camera in cameras])
     return image_grid(
-        [
-            [preview(identity, camera, values)[0].transpose(1, 2, 0) for values in row for camera in cameras]
-            for row in settings
-        ],
+        [[image_chw.transpose(1, 2, 0) for image_chw in row] for row in rows],
         rows=[factor.replace("_", " ") for factor in factors],
-        columns=["", "off", "", "", "usual", "", "", "strong", ""],
+        columns=[title for name in ("off", "usual", "strong") for title in ("", name, "")],
         height=1.15,
         blocks=3,
     )
