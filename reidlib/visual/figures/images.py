@@ -142,7 +142,11 @@ def factor_strengths(
     return image_grid(
         [[image_chw.transpose(1, 2, 0) for image_chw in row] for row in rows],
         rows=[factor.replace("_", " ") for factor in factors],
-        columns=[title for name in ("off", "usual", "strong") for title in ("", name, "")],
+        columns=[
+            name if place == len(cameras) // 2 else ""
+            for name in ("off", "usual", "strong")
+            for place in range(len(cameras))
+        ],
         height=1.15,
         blocks=3,
     )
