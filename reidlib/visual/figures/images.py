@@ -282,6 +282,7 @@ def stored_ranked_lists(
     query_nhwc, gallery_nhwc = (
         ImageStore.open(split.paths, size).array_nhwc for split in (benchmark.query, benchmark.gallery)
     )
+    assert run.scores is not None  # stored together with the lists
     average_precision = run.scores["branches"]["full"]["step"]["average_precision"]
     return ranked_lists_at(places, lists, query_nhwc, gallery_nhwc, average_precision, title=title)
 
