@@ -1,6 +1,7 @@
 """Re-ranking against naive loops over full matrices and a case worked by hand."""
 
 import math
+import sys
 from fractions import Fraction
 
 import numpy as np

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
-from reidlib.analysis.benchmark_tables import Table, before, folder_deviations, folder_of, trials_of
+from reidlib.analysis.benchmark_tables import (
+    TABLES,
+    Table,
+    before,
+    folder_deviations,
+    folder_of,
+    folders_of,
+    guidance,
+    notes,
+    trials_of,
+)
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
@@ -227,3 +238,17 @@ def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
             if spread_by_measure["R1"].seeds:
                 scores[own.title(row)] = (spread_by_measure["R1"].mean, row + remark)
     return scores
+
+
+def sections(
+    benchmarks: Sequence[str], own: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
+) -> Iterator[str | pd.DataFrame]:
+    """Yield the tables about some benchmarks in reading order: titles and notes as Markdown, rows as frames."""
+    tables = [table for table in TABLES if table.benchmark in benchmarks]
+    for _, group in groupby(tables, key=lambda table: table.file):
+        tables_of_file = list(group)
+        for table in tables_of_file:
+            yield f"**{table.title}**"
+            yield rows_with_own(table, own[table.specification])
+        yield "\n".join(f"- {note}" for note in notes(tables_of_file))
+    yield from (guidance(name) for name in benchmarks if not folders_of(name, folders))

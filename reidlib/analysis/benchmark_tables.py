@@ -20,7 +20,7 @@ import pandas as pd
 
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, combine
-from reidlib.data.readers import parse
+from reidlib.data.readers import GUIDES, parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import profile_named
 
@@ -359,3 +359,21 @@ def folder_deviations(specification: str, folders: Mapping[str, str | Path]) -> 
 
     name, options = parse(specification)
     return count_deviations(name, _required_folder(specification, folders), **options)
+
+
+def overview(folders: Mapping[str, str | Path]) -> pd.DataFrame:
+    """Return the public benchmarks with the folders that are given and what such a folder contains."""
+    rows = [
+        (guide.title, "; ".join(folders_of(name, folders)) or "not given", guide.layout)
+        for name, guide in GUIDES.items()
+    ]
+    return pd.DataFrame(rows, columns=["benchmark", "folder", "what the folder holds"])
+
+
+def guidance(benchmark: str) -> str:
+    """Explain in Markdown how to get a public benchmark and where to give its folder."""
+    guide = GUIDES[benchmark]
+    return (
+        f"*{guide.title} is not given here.* {guide.source} **Place:** {guide.layout}. {guide.know} "
+        f"Then `{guide.command}`, and give the folder above."
+    )

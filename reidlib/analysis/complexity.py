@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.experiments.features import evaluating
+from reidlib.models import Pyramid
 from reidlib.models.parts import pyramid_parts
 from reidlib.training.config import PyramidConfiguration, RunConfiguration
 
@@ -132,3 +133,28 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
                 hooks.enter_context(layer.register_forward_hook(partial(add_row, title)))
         model(torch.zeros(1, 3, *input_size, device=next(model.parameters()).device))
     return rows
+
+
+# Parameters of the released Pyramid code at 384×128 with 751 identities, without its second, unused set of
+# 21 branches.
+RELEASED_PYRAMID = {"trunk": 42_500_160, "embeddings": 5_513_088, "classifiers": 2_034_459}
+
+
+def pyramid_parameters(model: Pyramid) -> dict[str, int]:
+    """The parameters of a Pyramid network's trunk, embeddings and classifiers."""
+    embeddings = [*model.embedding.parameters(), *model.norm.parameters()]
+    groups = model.trunk_parameters(), embeddings, model.classifiers.parameters()
+    return {
+        name: sum(weight.numel() for weight in weights)
+        for name, weights in zip(RELEASED_PYRAMID, groups, strict=True)
+    }
+
+
+def pyramid_budget(model: Pyramid) -> list[dict[str, str | int]]:
+    """The parameters of the released code, of this suite's paper-sized Pyramid and of ``model`` as rows."""
+    paper_sized = PyramidConfiguration().build(751, seed=0)
+    return [
+        {"network": "released code, 384×128", **RELEASED_PYRAMID},
+        {"network": "this suite's, paper-sized", **pyramid_parameters(paper_sized)},
+        {"network": "this run", **pyramid_parameters(model)},
+    ]

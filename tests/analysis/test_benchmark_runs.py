@@ -89,6 +89,23 @@ def test_a_benchmark_without_a_folder_has_no_own_rows():
     assert records(benchmark_runs.rows_with_own(GRID, None)) == records(GRID.printed())
 
 
+def test_sections_hold_tables_notes_and_guidance(folders):
+    given = {"grid": folders["grid"]}
+    overview = benchmark_tables.overview(given).set_index("benchmark")["folder"]
+    assert overview[GUIDES["grid"].title] == str(folders["grid"])
+    assert overview[GUIDES["viper"].title] == "not given"
+    nothing = dict.fromkeys(benchmark_tables.specifications())
+    sections = list(benchmark_runs.sections(("grid", "viper"), nothing, given))
+    texts = [section for section in sections if isinstance(section, str)]
+    tables = [table for table in TABLES if table.benchmark in ("grid", "viper")]
+    assert texts[0] == f"**{tables[0].title}**"
+    assert [records(section) for section in sections if not isinstance(section, str)] == [
+        records(table.printed()) for table in tables
+    ]
+    assert set(notes(tables[:1])) <= {line[2:] for text in texts for line in text.splitlines()}
+    assert [GUIDES[name].title in texts[-1] for name in ("grid", "viper")] == [False, True]
+
+
 def test_rows_are_means_over_the_partitions(folders):
     own = gather_runs("grid", {"grid": folders["grid"]})
     assert own.num_trials == 3

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
-from reidlib.analysis.complexity import complexity, layer_table
+from reidlib.analysis.complexity import complexity, layer_table, pyramid_budget
 from reidlib.errors import InputError
 from reidlib.models.parts import Part, check_input_height, map_height, pyramid_parts
 from reidlib.models.pyramid import PartPooling, Pyramid
@@ -244,6 +244,14 @@ def test_complexity_counts_one_stream_and_every_weighted_layer():
     rows = layer_table(model, (96, 32))
     assert [row["layer"] for row in rows[-4:]] == ["pooling", "embedding", "norm", "classifiers"]
     assert sum(row["parameters"] for row in rows) == sum(p.numel() for p in model.parameters())
+
+
+def test_the_budget_of_the_paper_sized_network_is_the_released_ones():
+    model = small()
+    released, paper_sized, this_run = pyramid_budget(model)
+    assert {**released, "network": ""} == {**paper_sized, "network": ""}
+    this_run.pop("network")
+    assert sum(this_run.values()) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_initial_weights():

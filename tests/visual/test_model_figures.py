@@ -33,6 +33,14 @@ def test_each_part_is_framed_at_its_position(levels):
     assert [title for title in titles if title] == [f"level {level}" for level in levels or range(1, 7)]
 
 
+def test_each_local_stream_is_drawn_where_it_lies():
+    (axes,) = models.local_stream_stripes(IMAGE, 4).axes
+    assert [text.get_text() for text in axes.texts] == [f"local stream {part}" for part in (1, 2, 3, 4)]
+    assert [(box.get_y(), box.get_height()) for box in axes.patches] == [
+        (24 * part - 0.5, 24) for part in range(4)
+    ]
+
+
 def test_bars_do_not_overlap():
     figure = models.part_diagrams(IMAGE, {"six": (pyramid_parts(6), 6), "whole": (pyramid_parts(1), 1)})
     six, whole = (axes.patches for axes in figure.axes)

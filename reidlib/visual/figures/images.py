@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,8 +15,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from reidlib.analysis.misalignment import TITLES, marked
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.images import ImageStore
+from reidlib.data.synthetic.factors import Factors, largest_value
 from reidlib.data.synthetic.render import preview
+from reidlib.errors import check_choice
+from reidlib.experiments.evaluate import ranked_lists_of
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation
+from reidlib.training.runs import Run
 from reidlib.visual import PALETTE, STATUS
 
 _BINS = 24  # of a histogram of values that are not integers
@@ -148,6 +156,30 @@ def factor_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Fi
         titles.append([text for label in labels for text in (label, *[""] * (len(cameras) - 1))])
     blocks = len(next(iter(PERTURBATIONS.values())))
     return image_grid(images, rows=list(TITLES.values()), titles=titles, blocks=blocks)
+
+
+def factor_strengths(
+    factors: Sequence[str], *, identity: int = 35, cameras: Sequence[int] = (1, 2, 5)
+) -> Figure:
+    """One person with each factor off, as usual, and at twice its default (at most its largest value)."""
+    usual = Factors()
+    rows = []
+    for factor in factors:
+        doubled = min(2 * getattr(usual, factor), largest_value(factor))
+        strong = 1.0 if factor.endswith("share") else doubled
+        row = replace(usual, **{factor: 0.0}), usual, replace(usual, **{factor: strong})
+        rows.append([preview(identity, camera, values)[0] for values in row for camera in cameras])
+    return image_grid(
+        [[image_chw.transpose(1, 2, 0) for image_chw in row] for row in rows],
+        rows=[factor.replace("_", " ") for factor in factors],
+        columns=[
+            name if place == len(cameras) // 2 else ""
+            for name in ("off", "usual", "strong")
+            for place in range(len(cameras))
+        ],
+        height=1.15,
+        blocks=3,
+    )
 
 
 def ranked_lists(
@@ -284,6 +316,28 @@ def ranked_lists_at(
     return ranked_lists(
         [query_nhwc[query] for query in queries], images, statuses, labels=labels, title=title
     )
+
+
+def stored_ranked_lists(
+    run: Run, benchmark: Benchmark, order: Literal["hardest", "median", "easiest"]
+) -> Figure:
+    """The four hardest, three median or three easiest of a run's stored queries, by average precision."""
+    lists = ranked_lists_of(run)
+    count = len(lists["query_indices"])
+    places_and_titles = {
+        "hardest": (range(min(4, count)), "Hardest queries (lowest average precision first)"),
+        "median": (range(count // 2, min(count // 2 + 3, count)), "Median queries"),
+        "easiest": (range(max(count - 3, 0), count), "Easiest queries (highest average precision last)"),
+    }
+    check_choice(f"the order is one of {', '.join(places_and_titles)}", order, places_and_titles)
+    places, title = places_and_titles[order]
+    size = tuple(run.configuration["input_size"])
+    query_nhwc, gallery_nhwc = (
+        ImageStore.open(split.paths, size).array_nhwc for split in (benchmark.query, benchmark.gallery)
+    )
+    assert run.scores is not None  # stored together with the lists
+    average_precision = run.scores["branches"]["full"]["step"]["average_precision"]
+    return ranked_lists_at(places, lists, query_nhwc, gallery_nhwc, average_precision, title=title)
 
 
 def heatmap(

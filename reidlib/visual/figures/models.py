@@ -11,6 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from reidlib.models.jlml import stripe_rows
 from reidlib.visual import GREEN, INK, ORANGE, PALETTE
 from reidlib.visual.figures.images import pack_groups, panel_grid, show_image
 
@@ -54,6 +55,13 @@ def striped_image(
             width + 1, (top + bottom) / 2, name, color=colour, va="center", fontsize=10, fontweight="bold"
         )
     return figure
+
+
+def local_stream_stripes(image_hwc: np.ndarray, parts: int) -> Figure:
+    """An image with the stripes of JLML's ``parts`` local streams, cut from a map of stride 4."""
+    map_height = image_hwc.shape[0] // 4
+    names = [f"local stream {part}" for part in range(1, parts + 1)]
+    return striped_image(image_hwc, stripe_rows(map_height, parts), map_height, names)
 
 
 def part_pictures(image_hwc: np.ndarray, parts: Sequence[tuple[int, int]], stripes: int) -> Figure:
