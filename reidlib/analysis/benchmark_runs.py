@@ -243,7 +243,7 @@ def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
 def sections(
     benchmarks: Sequence[str], own: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
 ) -> Iterator[str | pd.DataFrame]:
-    """Yield the tables about some benchmarks in reading order: titles and notes as Markdown, rows as frames."""
+    """Yield the tables on some benchmarks in reading order: titles and notes as Markdown, rows as frames."""
     tables = [table for table in TABLES if table.benchmark in benchmarks]
     for _, group in groupby(tables, key=lambda table: table.file):
         tables_of_file = list(group)

@@ -247,7 +247,7 @@ def test_complexity_counts_one_stream_and_every_weighted_layer():
 
 
 def test_the_budget_of_the_paper_sized_network_is_the_released_ones():
-    model = small()
+    model = small_pyramid()
     released, paper_sized, this_run = pyramid_budget(model)
     assert {**released, "network": ""} == {**paper_sized, "network": ""}
     this_run.pop("network")
