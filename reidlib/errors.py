@@ -47,7 +47,7 @@ def shorten(values: Iterable[object], limit: int = 5) -> str:
     return ", ".join(str(value) for value in values[:limit]) + more
 
 
-def counted(number: int, plural: str) -> str:
+def count_noun(number: int, plural: str) -> str:
     """Format a number with its noun, as in "1 identity" or "3,884 images"."""
     *adjectives, noun = plural.split(" ")
     if number == 1:

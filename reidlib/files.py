@@ -76,7 +76,7 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.=,+-]", "-", text)
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
+def write_error(path: Path, error: OSError) -> InputError:
     """Make the error for a file that could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return InputError(
@@ -99,7 +99,7 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -107,22 +107,22 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(partial)
         partial.replace(path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # a file that cannot be written cannot be removed either
             partial.unlink(missing_ok=True)
 
 
-def write_filled(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
+def write_buffered(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
     """Write atomically what ``fill`` puts into a buffer; for writers that do not report a full disk."""
     buffer = io.BytesIO()
     fill(buffer)
-    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+    write_atomically(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict:
@@ -149,14 +149,14 @@ def find_json(path: Path) -> dict | None:
 
 
 @contextlib.contextmanager
-def alone(
+def exclusive_lock(
     lock: Path,
     *,
-    waiting: Callable[[], object] | None = None,
-    refused: Callable[[OSError], InputError] | None = None,
+    on_wait: Callable[[], object] | None = None,
+    make_error: Callable[[OSError], InputError] | None = None,
 ) -> Iterator[None]:
     """Hold a lock file, whose folder is created; other processes wait until it is released."""
-    # ``waiting`` is called once if another process holds the lock; ``refused`` turns the OSError of a lock
+    # ``on_wait`` is called once if another process holds the lock; ``make_error`` turns the OSError of a lock
     # that cannot be written into the error to raise.
     file_lock = FileLock(lock)
     try:
@@ -166,26 +166,26 @@ def alone(
         try:
             file_lock.acquire(timeout=0)
         except Timeout:
-            if waiting is not None:
-                waiting()
+            if on_wait is not None:
+                on_wait()
             file_lock.acquire()
     except OSError as error:
-        if refused is None:
+        if make_error is None:
             raise
-        raise refused(error) from error
+        raise make_error(error) from error
     try:
         yield
     finally:
         file_lock.release()
 
 
-def built_once(
+def build_once(
     lock: Path,
     find: Callable[[], Built | None],
     build: Callable[[], Built],
     *,
-    waiting: Callable[[], object] | None = None,
-    refused: Callable[[OSError], InputError] | None = None,
+    on_wait: Callable[[], object] | None = None,
+    make_error: Callable[[OSError], InputError] | None = None,
 ) -> Built:
     """Return an existing result, or build it; of several processes, only one builds.
 
@@ -195,18 +195,18 @@ def built_once(
         lock: Lock file; its folder is created.
         find: Returns the result, or None if it does not exist yet.
         build: Builds and returns the result.
-        waiting: Called once if another process holds the lock.
-        refused: Makes the error that is raised instead of an ``OSError`` while acquiring the lock.
+        on_wait: Called once if another process holds the lock.
+        make_error: Makes the error that is raised instead of an ``OSError`` while acquiring the lock.
 
     Returns:
         What ``find`` or ``build`` returned.
 
     Raises:
-        OSError: If the lock file cannot be written and ``refused`` is None.
+        OSError: If the lock file cannot be written and ``make_error`` is None.
     """
     if (existing := find()) is not None:
         return existing
-    with alone(lock, waiting=waiting, refused=refused):
+    with exclusive_lock(lock, on_wait=on_wait, make_error=make_error):
         existing = find()
         return build() if existing is None else existing
 

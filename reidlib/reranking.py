@@ -19,10 +19,17 @@ from torch import Tensor
 
 from reidlib.errors import InputError
 from reidlib.progress import progress_bar
-from reidlib.ranking.distances import Features, common_dtype, full_float32, pair_distances, select_rows, spans
+from reidlib.ranking.distances import (
+    Features,
+    common_dtype,
+    full_float32,
+    select_rows,
+    spans,
+    squared_pair_distances,
+)
 from reidlib.ranking.metrics import Embeddings, check_pair, working_device
 from reidlib.ranking.neighbours import Neighbours, TileFunction, nearest_neighbours, partner_rows
-from reidlib.threads import side_by_side
+from reidlib.threads import parallel_map
 
 _QUERIES, _GALLERY = 512, 2048  # block of the result that is computed at once
 _PAIRS = 2**16  # pairs of images that a thread measures at once
@@ -79,7 +86,7 @@ def k_reciprocal(
         distances_qg[block] *= torch.from_numpy(encoding._scales(block))[:, None]
         encoding._add_jaccard(block, distances_qg[block])
 
-    with side_by_side(torch.device("cpu")) as each:
+    with parallel_map(torch.device("cpu")) as each:
         results = each(rerank, blocks)
         list(
             progress_bar(results, "re-ranking", len(blocks), unit="block", disable=not progress, leave=False)
@@ -234,9 +241,9 @@ def _encodings(images_nd: Tensor, neighbours: Neighbours, k1: int) -> sparse.csr
     def measure(span: slice) -> np.ndarray:
         pairs = image_p[span], expanded_nn.indices[span]
         with torch.inference_mode():
-            return pair_distances(images_nd, images_nd, *pairs, images_nd.device).cpu().numpy()
+            return squared_pair_distances(images_nd, images_nd, *pairs, images_nd.device).cpu().numpy()
 
-    with side_by_side(images_nd.device) as each:
+    with parallel_map(images_nd.device) as each:
         squared_p = np.concatenate(list(each(measure, spans(len(image_p), _PAIRS))))
     entries_p = np.exp(-squared_p / neighbours.largest_n[image_p])
     entries_p /= np.bincount(image_p, entries_p)[image_p]  # no set is empty: each contains its image

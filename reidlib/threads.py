@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def worked_ahead(
+def map_ahead(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
     """Yield ``work(item)`` for each item, in order, with at most ``window`` results computed ahead."""
@@ -33,7 +33,7 @@ def worked_ahead(
 
 
 @contextmanager
-def side_by_side(device: torch.device) -> Iterator[Callable]:
+def parallel_map(device: torch.device) -> Iterator[Callable]:
     """Provide a ``map``, in order, whose calls run in as many threads as torch uses, one core for each."""
     # Threads that share one operation wait for the slowest at its end. If another program uses one of the
     # cores, that happens a thousand times, and two threads become slower than one.

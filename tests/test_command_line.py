@@ -18,7 +18,7 @@ from miniature import MINIATURE, write_image
 from reidlib.cli import commands, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.synthetic import render
-from reidlib.experiments.obtain import link
+from reidlib.experiments.obtain import plan_training
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, ModelSize
 from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
@@ -303,13 +303,13 @@ def test_every_profile_has_a_name_and_a_size():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_row_has_a_configuration_in_every_profile(name, profile, market):
-    configuration = link(name, PROFILES[profile], load("market1501", market)).wanted
+    configuration = plan_training(name, PROFILES[profile], load("market1501", market)).configuration
     assert RunConfiguration.from_json(json.loads(json.dumps(configuration.to_json()))) == configuration
 
 
 def test_the_papers_recipe_for_pyramid(market):
     """Zheng et al. and their released code: 8 × 8 images of 384 × 128, halved at five epochs of 120."""
-    configuration = link("pyramid", PROFILES["paper"], load("market1501", market)).wanted
+    configuration = plan_training("pyramid", PROFILES["paper"], load("market1501", market)).configuration
     recipe, model = configuration.recipe, configuration.model
     assert configuration.input_size == (384, 128)
     assert (model.trunk, model.weights, model.stripes, model.levels) == ("resnet101", "imagenet", 6, None)
@@ -318,8 +318,8 @@ def test_the_papers_recipe_for_pyramid(market):
     assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, False, 5e-4)
     assert recipe.augmentation == Augmentation(flip=0.5, pad=0, erase=0.2)
     batches = 202  # 12,936 images of Market-1501 in batches of 64
-    steps = recipe.length(batches)
-    rates = [recipe.rate(epoch * batches, steps) for epoch in range(120)]
+    steps = recipe.num_steps(batches)
+    rates = [recipe.learning_rate_at(epoch * batches, steps) for epoch in range(120)]
     halvings = [epoch for epoch in range(1, 120) if rates[epoch] != rates[epoch - 1]]
     assert halvings == [60, 70, 80, 90, 100]
     assert rates[0] == 0.1

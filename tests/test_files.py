@@ -7,14 +7,14 @@ import threading
 import pytest
 
 from reidlib.errors import InputError
-from reidlib.files import alone, built_once
+from reidlib.files import build_once, exclusive_lock
 
 
 def test_of_several_processes_one_builds(tmp_path):
     program = """
 import sys, time
 from pathlib import Path
-from reidlib.files import built_once
+from reidlib.files import build_once
 folder = Path(sys.argv[1])
 def find():
     return (folder / "made").read_text() if (folder / "made").is_file() else None
@@ -23,7 +23,7 @@ def build():
     time.sleep(0.5)
     (folder / "made").write_text("it")
     return "it"
-print(built_once(folder / "locks" / "made.lock", find, build))
+print(build_once(folder / "locks" / "made.lock", find, build))
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     processes = [
@@ -34,7 +34,7 @@ print(built_once(folder / "locks" / "made.lock", find, build))
 
 
 def test_an_existing_result_needs_no_lock(tmp_path):
-    assert built_once(tmp_path / "absent" / "lock", lambda: 7, lambda: pytest.fail("built again")) == 7
+    assert build_once(tmp_path / "absent" / "lock", lambda: 7, lambda: pytest.fail("built again")) == 7
     assert list(tmp_path.iterdir()) == []
 
 
@@ -42,7 +42,7 @@ def test_a_waiting_process_is_informed(tmp_path):
     calls, is_held, release = [], threading.Event(), threading.Event()
 
     def hold():
-        with alone(tmp_path / "lock"):
+        with exclusive_lock(tmp_path / "lock"):
             is_held.set()
             release.wait(600)
 
@@ -54,7 +54,7 @@ def test_a_waiting_process_is_informed(tmp_path):
         calls.append("waits")
         release.set()
 
-    with alone(tmp_path / "lock", waiting=waiting):
+    with exclusive_lock(tmp_path / "lock", on_wait=waiting):
         pass
     holder.join()
     assert calls == ["waits"]
@@ -65,16 +65,16 @@ def test_a_failed_build_lets_the_next_one_try(tmp_path):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        built_once(tmp_path / "lock", lambda: None, fail)
+        build_once(tmp_path / "lock", lambda: None, fail)
     held = []
-    assert built_once(tmp_path / "lock", lambda: None, lambda: 3, waiting=lambda: held.append(True)) == 3
+    assert build_once(tmp_path / "lock", lambda: None, lambda: 3, on_wait=lambda: held.append(True)) == 3
     assert not held
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        built_once(tmp_path / "file" / "lock", lambda: None, lambda: 1)
+        build_once(tmp_path / "file" / "lock", lambda: None, lambda: 1)
     refusal = InputError("the folder can be written", "a file", "name another")
     with pytest.raises(InputError, match="name another"):
-        built_once(tmp_path / "file" / "lock", lambda: None, lambda: 1, refused=lambda error: refusal)
+        build_once(tmp_path / "file" / "lock", lambda: None, lambda: 1, make_error=lambda error: refusal)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reidlib import reranking
 from reidlib.errors import InputError
 from reidlib.ranking import neighbours
-from reidlib.ranking.distances import pair_distances
+from reidlib.ranking.distances import squared_pair_distances
 from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 from reidlib.reranking import KReciprocal, k_reciprocal
 
@@ -24,7 +24,7 @@ def dense_reference(query_features, gallery_features, k1, k2, weight):
     number, indices = len(images), range(len(images))
     squared = np.empty((number, number))
     for i in indices:
-        squared[i] = pair_distances(
+        squared[i] = squared_pair_distances(
             images, images, np.full(number, i), np.arange(number), torch.device("cpu")
         ).numpy()
     normalised = np.array([row / row.max() if row.max() > 0 else row for row in squared])

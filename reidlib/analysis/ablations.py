@@ -19,7 +19,7 @@ import pandas as pd
 
 from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_use
-from reidlib.analysis.statistics import signed
+from reidlib.analysis.statistics import format_difference
 from reidlib.errors import check_choice
 from reidlib.experiments.setup import Missing, Setup
 from reidlib.training.config import RunConfiguration
@@ -70,17 +70,17 @@ class Ablation:
         return {label: setup.configuration(cell.experiment) for label, cell in self.cells.items()}
 
     @property
-    def compared(self) -> tuple[str, str]:
+    def compared_measures(self) -> tuple[str, str]:
         """The measures whose differences to the baseline are estimated: rank-1 and mAP."""
         return ("R1", f"mAP ({self.average_precision})")
 
     @property
     def measures(self) -> tuple[str, ...]:
         """The measures of the score table: rank-1 and mAP, single query and multi-query."""
-        return (*self.compared, *(f"MQ {name}" for name in self.compared))
+        return (*self.compared_measures, *(f"MQ {name}" for name in self.compared_measures))
 
     @property
-    def printed(self) -> pd.DataFrame:
+    def printed_scores(self) -> pd.DataFrame:
         """The paper's numbers in per cent: a line per row, a column per measure; NaN if not known."""
         columns = ["SQ_R1", "SQ_mAP", "MQ_R1", "MQ_mAP"]
         lines = [
@@ -93,7 +93,7 @@ class Ablation:
     @property
     def printed_differences(self) -> pd.DataFrame:
         """The paper's rows minus its baseline, in points, for the compared measures."""
-        printed = self.printed[list(self.compared)]
+        printed = self.printed_scores[list(self.compared_measures)]
         return (printed - printed.loc[self.baseline]).drop(self.baseline)
 
 
@@ -149,8 +149,8 @@ def score_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
     """
     table = scores.table(ablation.cells, ablation.measures, heading=ablation.heading)
     if ablation.table:
-        table["paper: R1 / mAP"] = _pair_texts(ablation.printed.iloc[:, :2], "{:.1f}".format)
-        table["paper: MQ"] = _pair_texts(ablation.printed.iloc[:, 2:], "{:.1f}".format)
+        table["paper: R1 / mAP"] = _pair_texts(ablation.printed_scores.iloc[:, :2], "{:.1f}".format)
+        table["paper: MQ"] = _pair_texts(ablation.printed_scores.iloc[:, 2:], "{:.1f}".format)
     return table
 
 
@@ -171,7 +171,7 @@ def baseline_differences(ablation: Ablation, scores: ExperimentScores) -> pd.Dat
         A table with a line for each row except the baseline and a column for each compared measure; each
         entry is an ``Interval`` in points, or None if a run is missing.
     """
-    return scores.differences(ablation.cells, ablation.baseline, ablation.compared)
+    return scores.differences(ablation.cells, ablation.baseline, ablation.compared_measures)
 
 
 def difference_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
@@ -207,11 +207,11 @@ def report_table(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
 def _differences_beside_printed(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
     table = baseline_differences(ablation, scores).rename(columns="Δ {} [95 %]".format)
     if ablation.table:
-        table["paper: Δ R1 / Δ mAP"] = _pair_texts(ablation.printed_differences, signed)
+        table["paper: Δ R1 / Δ mAP"] = _pair_texts(ablation.printed_differences, format_difference)
     return table
 
 
-def panels(ablation: Ablation, scores: ExperimentScores) -> tuple[dict, dict]:
+def difference_panels(ablation: Ablation, scores: ExperimentScores) -> tuple[dict, dict]:
     """Return the arguments of ``visual.figures.scores.difference_plot``.
 
     Args:
@@ -226,7 +226,7 @@ def panels(ablation: Ablation, scores: ExperimentScores) -> tuple[dict, dict]:
     return baseline_differences(ablation, scores).to_dict(), printed
 
 
-def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
+def difference_sentences(ablation: Ablation, scores: ExperimentScores) -> list[str]:
     """Say for each row how it compares to the baseline, and whether that agrees with the paper.
 
     The direction is that of mAP. It counts only if the interval excludes zero.
@@ -245,14 +245,15 @@ def readings(ablation: Ablation, scores: ExperimentScores) -> list[str]:
             sentences.append(f"**{label}**: no run is available.")
             continue
         verb = "does not differ clearly from"
-        if precision.clear:
+        if precision.excludes_zero:
             verb = "is above" if precision.mean > 0 else "is below"
         sentence = f"**{label}** {verb} *{ablation.baseline}*: mAP {precision}, rank-1 {rank1} points"
         printed_rank1, printed_precision = printed.loc[label]
         if not math.isnan(printed_precision):
-            sentence += f". In the paper: mAP {signed(printed_precision)}, rank-1 {signed(printed_rank1)}"
+            paper = f"mAP {format_difference(printed_precision)}, rank-1 {format_difference(printed_rank1)}"
+            sentence += f". In the paper: {paper}"
             agreement = "these runs do not decide its direction"
-            if precision.clear:
+            if precision.excludes_zero:
                 same = precision.mean * printed_precision > 0
                 agreement = "these runs confirm its direction" if same else "these runs reverse its direction"
             sentence += f"; **{agreement}**"

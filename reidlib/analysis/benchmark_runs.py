@@ -13,24 +13,24 @@ import pandas as pd
 from reidlib.analysis.benchmark_tables import (
     TABLES,
     Table,
-    before,
     folder_deviations,
     folder_of,
     folders_of,
     guidance,
     notes,
+    pretraining_stages,
     trials_of,
 )
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.errors import shorten
-from reidlib.experiments.obtain import FAILURES, Link, chain, obtain
+from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain
 from reidlib.experiments.setup import Missing, Runs, Setup, first_line
 from reidlib.training.runs import Run
 
 logger = logging.getLogger("reidlib")
 
 # The experiments whose rows this suite adds to every table.
-OWN = ("jlml", "pyramid")
+OWN_ROWS = ("jlml", "pyramid")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class OwnRuns:
         runs: (Row, trial) -> one run or ``Missing`` per seed.
         pretrained: Whether the runs start from ``benchmark_tables.pretraining``.
         lack: Why there are no runs at all, if the folder cannot be read; otherwise empty.
-        differences: How the folder deviates from the official benchmark; empty if it does not.
+        deviations: How the folder deviates from the official benchmark; empty if it does not.
     """
 
     specification: str
@@ -52,18 +52,18 @@ class OwnRuns:
     num_trials: int = 0
     runs: Mapping[tuple[str, int], Sequence[Run | Missing]] = field(default_factory=dict)
     pretrained: bool = False
-    lack: str = ""
-    differences: tuple[str, ...] = ()
+    read_error: str = ""
+    deviations: tuple[str, ...] = ()
 
     @property
-    def incomplete(self) -> str:
+    def deviation_summary(self) -> str:
         """How the folder deviates from the official counts, in a line; empty if it is complete."""
-        return shorten(self.differences, 3)
+        return shorten(self.deviations, 3)
 
     def title(self, row: str) -> str:
         """Return a row's name in a table, with everything that distinguishes it from a printed row."""
         parts = [row, f"profile {self.profile}"]
-        if self.differences:
+        if self.deviations:
             parts.append("incomplete benchmark")
         if self.pretrained:
             parts.append("pre-trained")
@@ -81,14 +81,14 @@ class OwnRuns:
     def gathered(self) -> Runs:
         """The runs of all rows and trials; its ``missing`` makes a report run an incomplete page again."""
         runs = {cell.experiment: tuple(self.runs[key]) for key, cell in self.cells.items()}
-        missing = [Missing(self.lack, self.specification)] if self.lack else []
+        missing = [Missing(self.read_error, self.specification)] if self.read_error else []
         missing += [run for seed_runs in runs.values() for run in seed_runs if isinstance(run, Missing)]
         return Runs(runs, len(next(iter(runs.values()), ())), tuple(missing), self.profile)
 
     def missing(self) -> list[str]:
         """Return a line for each missing run, with its reason."""
-        if self.lack:
-            return [f"{self.specification}: {self.lack}"]
+        if self.read_error:
+            return [f"{self.specification}: {self.read_error}"]
         return [str(missing) for missing in self.gathered.missing]
 
 
@@ -96,9 +96,9 @@ def _name(row: str, specification: str, trial: int) -> str:
     return f"{row}, {specification}, trial {trial}"
 
 
-def chains(
+def training_chains(
     specification: str, folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0
-) -> dict[tuple[str, int, int], tuple[Link, ...]]:
+) -> dict[tuple[str, int, int], tuple[TrainingPlan, ...]]:
     """Return the chain of trainings for each row, trial and seed of a benchmark.
 
     Args:
@@ -114,10 +114,10 @@ def chains(
         InputError: If a folder cannot be read (see ``load``).
     """
     benchmarks = trials_of(specification, folders, trials)
-    start = before(specification, folders)
+    start = pretraining_stages(specification, folders)
     return {
-        (row, trial, seed): chain(row, setup.profile, benchmark, before=start, seed=seed)
-        for row in OWN
+        (row, trial, seed): plan_chain(row, setup.profile, benchmark, before=start, seed=seed)
+        for row in OWN_ROWS
         for trial, benchmark in enumerate(benchmarks)
         for seed in range(setup.seeds)
     }
@@ -148,24 +148,24 @@ def gather_own_runs(
         return None
     try:
         deviations = folder_deviations(specification, folders)
-        chain_by_run = chains(specification, folders, setup, trials=trials)
+        chain_by_run = training_chains(specification, folders, setup, trials=trials)
     except FAILURES as error:
-        return OwnRuns(specification, setup.profile.name, lack=first_line(error))
+        return OwnRuns(specification, setup.profile.name, read_error=first_line(error))
     runs: dict[tuple[str, int], list[Run | Missing]] = {}
     for (row, trial, seed), links in chain_by_run.items():
         try:
-            run = obtain(links, report=report, **setup.obtaining)
+            run = obtain(links, report=report, **setup.obtain_options)
         except FAILURES as error:
             run = Missing(first_line(error), _name(row, specification, trial), seed)
         runs.setdefault((row, trial), []).append(run)
-    first_chain = chain_by_run[OWN[0], 0, 0]
+    first_chain = chain_by_run[OWN_ROWS[0], 0, 0]
     return OwnRuns(
         specification,
         setup.profile.name,
         first_chain[-1].benchmark.num_trials,
         runs,
         pretrained=len(first_chain) > 1,
-        differences=tuple(deviations),
+        deviations=tuple(deviations),
     )
 
 
@@ -181,8 +181,8 @@ def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
         trial's value is the mean over its seeds, and the interval is over the trials. Trials share
         identities, which makes that interval somewhat too narrow. Otherwise the interval is over the seeds.
     """
-    if own.lack:
-        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN}
+    if own.read_error:
+        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN_ROWS}
     scores = ExperimentScores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
     return {
         str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
@@ -213,7 +213,7 @@ def rows_with_own(table: Table, own: OwnRuns | None) -> pd.DataFrame:
     return pd.concat([printed, pd.DataFrame(own_lines, dtype=object)], ignore_index=True)
 
 
-def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
+def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
     """Return the rank-1 scores of a table, for ``visual.figures.scores.printed_rank1``.
 
     Args:
@@ -232,8 +232,8 @@ def rank1(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
         for name, value in table.printed()[["method", "R1"]].to_numpy()
         if value
     }
-    if own is not None and not own.lack:
-        remark = "" if own.profile == "paper" and not own.differences else " (not comparable)"
+    if own is not None and not own.read_error:
+        remark = "" if own.profile == "paper" and not own.deviations else " (not comparable)"
         for row, spread_by_measure in spreads(table, own).items():
             if spread_by_measure["R1"].seeds:
                 scores[own.title(row)] = (spread_by_measure["R1"].mean, row + remark)

@@ -22,7 +22,7 @@ from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, combine
 from reidlib.data.readers import GUIDES, parse
 from reidlib.errors import InputError
-from reidlib.experiments.rows import profile_named
+from reidlib.experiments.rows import get_profile
 
 # The sets on which JLML was pre-trained before it was trained on a small set. Sets and order are the paper's.
 # Which boxes and which of CUHK03's partitions it used is not known; we assume the defaults.
@@ -184,7 +184,7 @@ def folders_of(benchmark: str, folders: Mapping[str, str | Path]) -> list[str]:
     return list(dict.fromkeys(matches))
 
 
-def given(
+def add_data_root(
     folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str | Path | None = None
 ) -> dict[str, str | Path]:
     """Return the folders for the tables, with a run's own benchmark added if a table is about it.
@@ -203,7 +203,7 @@ def given(
     return {name: str(data_root), **folders}
 
 
-def at_hand(
+def choose_protocol_benchmark(
     profile: str, folders: Mapping[str, str | Path], benchmark: str = "synthetic", data_root: str = ""
 ) -> tuple[str, str] | None:
     """Choose the benchmark on which the last section of notebook 42 compares protocols.
@@ -218,7 +218,7 @@ def at_hand(
         Specification and folder. If the profile needs a real benchmark and the notebook has none, Market-1501
         or else DukeMTMC-reID from ``folders``. None if there is neither.
     """
-    if data_root or profile_named(profile).rendered is not None:
+    if data_root or get_profile(profile).rendered_size is not None:
         return benchmark, str(data_root)
     choices = [(name, str(folders[name])) for name in ("market1501", "dukemtmc") if folders.get(name)]
     return choices[0] if choices else None
@@ -259,7 +259,7 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
             raise InputError(f"the folder of {name} exists", folder, "check the path")
 
 
-def state(folders: Mapping[str, str | Path], trials: int = 0) -> dict[str, list[str]]:
+def folder_states(folders: Mapping[str, str | Path], trials: int = 0) -> dict[str, list[str]]:
     """Describe the content of the given folders on which the tables depend.
 
     Args:
@@ -288,7 +288,7 @@ def state(folders: Mapping[str, str | Path], trials: int = 0) -> dict[str, list[
     return states
 
 
-def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
+def unreadable_benchmarks(folders: Mapping[str, str | Path]) -> dict[str, str]:
     """Return the tables' benchmarks that cannot be read from their folders.
 
     Args:
@@ -315,7 +315,7 @@ def unread(folders: Mapping[str, str | Path]) -> dict[str, str]:
     return reasons
 
 
-def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
+def pretraining_benchmark(folders: Mapping[str, str | Path]) -> Benchmark | None:
     """Combine CUHK03 and Market-1501 into one benchmark; None if the folder of either is not given."""
     roots = {name: folder for name in PRETRAINING_SETS if (folder := folder_of(name, folders))}
     if len(roots) < len(PRETRAINING_SETS):
@@ -323,12 +323,12 @@ def pretraining(folders: Mapping[str, str | Path]) -> Benchmark | None:
     return combine([load(name, root) for name, root in roots.items()])
 
 
-def before(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
+def pretraining_stages(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
     """Return the benchmarks to pre-train on: ``pretraining`` for a small benchmark, otherwise none."""
     if parse(specification)[0] not in SMALL_BENCHMARKS:
         return ()
     try:
-        combined = pretraining(folders)
+        combined = pretraining_benchmark(folders)
     except InputError as error:
         raise InputError(f"pre-training: {error.rule}", error.value, error.mend) from error
     return () if combined is None else (combined,)

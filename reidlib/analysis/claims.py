@@ -19,8 +19,8 @@ A claim that nothing here can decide gives the reason, and is undecided. Every c
 profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The papers' printed
 numbers do not influence it.
 
-The tests were written before the trainings that decide them. ``Claim.seen`` names the results that were
-already known.
+The tests were written before the trainings that decide them. ``Claim.known_results`` names the results that
+were already known.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Claim:
     test: str
     contrasts: tuple[Contrast, ...] = ()
     impossible: str = ""
-    seen: str = ""
+    known_results: str = ""
 
     @property
     def measure(self) -> str:
@@ -110,14 +110,14 @@ def _loses_less(factor: str, stripes: Cell) -> Contrast:
     rate = " (same rate)" if stripes == _STRIPES_SAME_RATE else ""
     return Contrast(
         f"{strongest.name.replace('_', ' ')}: stripes' loss − pyramid's{rate}",
-        (_PYRAMID._replace(condition=strongest), stripes),
-        (_PYRAMID, stripes._replace(condition=strongest)),
+        (_PYRAMID._replace(perturbation=strongest), stripes),
+        (_PYRAMID, stripes._replace(perturbation=strongest)),
     )
 
 
 # One entry per claim. To add a claim: add an entry here, with contrasts between rows of ``EXPERIMENTS``
 # (``experiments/rows.py``), and its notebook. Write the test before the trainings that decide it, and name in
-# ``seen`` the results that are already known.
+# ``known_results`` the results that are already known.
 CLAIMS = (
     Claim(
         "branch independence",
@@ -126,7 +126,7 @@ CLAIMS = (
         "30_ablation_losses",
         "mAP of the joined feature: MultiLoss above UniLoss",
         (_above("MultiLoss − UniLoss", _JLML, Cell("jlml-uniloss")),),
-        seen="one seed each, of this and of an earlier recipe",
+        known_results="one seed each, of this and of an earlier recipe",
     ),
     Claim(
         "complementary branches",
@@ -138,7 +138,7 @@ CLAIMS = (
             _above("joined − global", _JLML, Cell("jlml", "global")),
             _above("joined − local", _JLML, Cell("jlml", "local")),
         ),
-        seen="one seed, of this and of an earlier recipe",
+        known_results="one seed, of this and of an earlier recipe",
     ),
     Claim(
         "shared low-level features",
@@ -147,7 +147,7 @@ CLAIMS = (
         "31_ablation_shared_features",
         "mAP: shared above separate low-level layers",
         (_above("shared − separate", _JLML, Cell("jlml-separate")),),
-        seen=_FIRST_SEED_SEEN,
+        known_results=_FIRST_SEED_SEEN,
     ),
     Claim(
         "selective feature learning",
@@ -156,7 +156,7 @@ CLAIMS = (
         "32_ablation_feature_selection",
         "mAP: the paper's λ above λ = 0",
         (_above("with − without", _JLML, Cell("jlml-sfl-off")),),
-        seen=_FIRST_SEED_SEEN,
+        known_results=_FIRST_SEED_SEEN,
     ),
     Claim(
         "four parts",
@@ -169,7 +169,7 @@ CLAIMS = (
             for label, cell in ablations.PART_COUNTS.cells.items()
             if cell != _JLML
         ),
-        seen="one seed of 2, 4 and 8 parts in a feasibility trial with an earlier renderer",
+        known_results="one seed of 2, 4 and 8 parts in a feasibility trial with an earlier renderer",
     ),
     Claim(
         "generic metric",
@@ -201,7 +201,7 @@ CLAIMS = (
             for stripes in (_STRIPES, _STRIPES_SAME_RATE)
             for factor in ("box_jitter", "box_scale_error")
         ),
-        seen="one seed with the raised rate",
+        known_results="one seed with the raised rate",
     ),
     Claim(
         "dynamic training",
@@ -210,7 +210,7 @@ CLAIMS = (
         "34_ablation_dynamic_training",
         "mAP: dynamic training as in the paper above the plain sum of the losses",
         (_above("dynamic − plain sum", _PYRAMID, Cell("pyramid-off")),),
-        seen=_ONE_SEED_SEEN,
+        known_results=_ONE_SEED_SEEN,
     ),
     Claim(
         "two losses",
@@ -219,7 +219,7 @@ CLAIMS = (
         "34_ablation_dynamic_training",
         "mAP: both losses, dynamically balanced, above identity alone",
         (_above("both − identity alone", _PYRAMID, Cell("pyramid-identity")),),
-        seen=_ONE_SEED_SEEN,
+        known_results=_ONE_SEED_SEEN,
     ),
     Claim(
         "complementary levels",
@@ -234,7 +234,7 @@ CLAIMS = (
             _above("all − stripes (same rate)", _PYRAMID, _STRIPES_SAME_RATE),
             _above("all − whole body (same rate)", _PYRAMID, Cell("pyramid-global-same-rate")),
         ),
-        seen=f"{_ONE_SEED_SEEN}, and two more of the first difference",
+        known_results=f"{_ONE_SEED_SEEN}, and two more of the first difference",
     ),
 )
 
@@ -242,7 +242,7 @@ CLAIMS = (
 def description_table() -> pd.DataFrame:
     """Return the claims and their tests as a table."""
     columns = ["paper", "claim", "decided by", "seen before the test was written"]
-    lines = [(claim.paper, claim.statement, claim.test, claim.seen or "nothing") for claim in CLAIMS]
+    lines = [(claim.paper, claim.statement, claim.test, claim.known_results or "nothing") for claim in CLAIMS]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -257,7 +257,7 @@ class Verdict(NamedTuple):
     """
 
     claim: Claim
-    word: str
+    outcome: str
     reason: str
     intervals: Mapping[str, Interval | None]
 
@@ -278,7 +278,7 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     limits = {1: 0.0}  # by the number of seeds; ``SMALLEST_GAIN`` for two or more
     too_small = [label for label, i in intervals.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
     missing = [label for label, i in intervals.items() if i is None]
-    unclear = [label for label, i in intervals.items() if i and not i.clear]
+    unclear = [label for label, i in intervals.items() if i and not i.excludes_zero]
     seeds = min((i.seeds for i in intervals.values() if i), default=0)
     basis = {0: "", 1: " (one seed: valid for these trainings only)"}.get(seeds, f" ({seeds} seeds)")
     if scores.runs.profile == "smoke":
@@ -293,7 +293,7 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     return Verdict(claim, HOLDS, f"every interval is above zero{basis}", intervals)
 
 
-def of_notebook(notebook: str) -> tuple[Claim, ...]:
+def claims_of_notebook(notebook: str) -> tuple[Claim, ...]:
     """Return the claims whose experiment a notebook shows.
 
     Args:
@@ -317,7 +317,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     differences = _differences_text(verdict, " points")
     return (
         f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {f'{differences}. ' if differences else ''}"
-        f"**{SIGNS[verdict.word]} {verdict.word}**: {verdict.reason}."
+        f"**{SIGNS[verdict.outcome]} {verdict.outcome}**: {verdict.reason}."
     )
 
 
@@ -333,7 +333,7 @@ def result_fields(
 ) -> dict:
     """Return what ``Result.finish`` writes of an ablation, as keyword arguments."""
     return {
-        "headline": {verdict.claim.name: verdict.word for verdict in verdicts},
+        "headline": {verdict.claim.name: verdict.outcome for verdict in verdicts},
         "scores": records(ablations.report_table(ablation, scores)),
         "configuration": {"benchmark": benchmark.name, "rows": ablation.cells},
         "seeds": tuple(range(scores.runs.seeds)),
@@ -356,7 +356,7 @@ def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], lis
     intervals: dict[str, Interval | None] = {}
     ends = []
     for verdict in verdicts:
-        title = f"{SIGNS[verdict.word]} {verdict.claim.name}"
+        title = f"{SIGNS[verdict.outcome]} {verdict.claim.name}"
         intervals |= {f"{title}: {label}": interval for label, interval in verdict.intervals.items()}
         if verdict.intervals:
             ends.append(len(intervals))
@@ -378,7 +378,7 @@ def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
             "claim": f"{verdict.claim.paper}: {verdict.claim.statement}",
             "decided by": verdict.claim.test,
             "found (points of mAP, 95 %)": _differences_text(verdict) or "–",
-            "verdict": f"{SIGNS[verdict.word]} {verdict.word}: {verdict.reason}",
+            "verdict": f"{SIGNS[verdict.outcome]} {verdict.outcome}: {verdict.reason}",
             "notebook": verdict.claim.notebook.partition("_")[0] or "–",
         }
         for verdict in verdicts
@@ -399,6 +399,8 @@ def required_experiments(
     """
     cells = [cell for claim in claims for cell in claim.cells]
     names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
-    pairs = dict.fromkeys((cell.experiment, cell.condition) for cell in cells if cell.condition is not None)
+    pairs = dict.fromkeys(
+        (cell.experiment, cell.perturbation) for cell in cells if cell.perturbation is not None
+    )
     perturbations = {name: tuple(value for other, value in pairs if other == name) for name, _ in pairs}
     return tuple(names), perturbations

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reidlib.experiments.features import evaluating
+from reidlib.experiments.features import evaluation_mode
 from reidlib.models import Pyramid
 from reidlib.models.parts import pyramid_parts
 from reidlib.training.config import PyramidConfiguration, RunConfiguration
@@ -61,7 +61,7 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
     image = torch.zeros(1, 3, *input_size, device=device)
     classifiers = sum(parameter.numel() for parameter in cast(nn.Module, model.classifiers).parameters())
     parameters = sum(parameter.numel() for parameter in model.parameters()) - classifiers
-    with evaluating(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    with evaluation_mode(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         output = model(image)
     return Complexity(
         parameters,
@@ -125,7 +125,7 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
         parameters = sum(parameter.numel() for parameter in layer.parameters())
         rows.append({"layer": name, "output": shape, "parameters": parameters})
 
-    with ExitStack() as hooks, evaluating(model), torch.inference_mode():
+    with ExitStack() as hooks, evaluation_mode(model), torch.inference_mode():
         for name, child in model.named_children():
             sequence = isinstance(child, (nn.Sequential, nn.ModuleList))
             for index, layer in enumerate(child if sequence else (child,), start=1):

@@ -14,28 +14,33 @@ from reidlib.data.synthetic.factors import Factors
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation, all_perturbations
 
 # Names of the factors of the renderer that perturbations change, and what the factors mean.
-TITLES = {factor: factor.replace("_", " ") for factor in PERTURBATIONS}
-MEANINGS = {
+FACTOR_TITLES = {factor: factor.replace("_", " ") for factor in PERTURBATIONS}
+FACTOR_MEANINGS = {
     "box_jitter": "shift of the box, in box heights (std. dev.)",
     "box_scale_error": "relative error of the box's size (std. dev.)",
     "occlusion_share": "share of images with an occluder in front",
 }
 
 
-def usual(factor: str) -> float:
+def default_value(factor: str) -> float:
     """Return the value of a factor on the unperturbed benchmark."""
     return getattr(Factors(), factor)
 
 
-def marked(factor: str, value: float) -> str:
+def value_label(factor: str, value: float) -> str:
     """Return a factor's value as text, with "(usual)" if it is that of the unperturbed benchmark."""
-    return f"{value:g}" + (" (usual)" if value == usual(factor) else "")
+    return f"{value:g}" + (" (usual)" if value == default_value(factor) else "")
 
 
 def factor_table() -> pd.DataFrame:
     """Return a table of the factors, their meaning, and the values that are tested."""
     lines = [
-        (TITLES[factor], MEANINGS[factor], f"{usual(factor):g}", ", ".join(f"{value:g}" for value in values))
+        (
+            FACTOR_TITLES[factor],
+            FACTOR_MEANINGS[factor],
+            f"{default_value(factor):g}",
+            ", ".join(f"{value:g}" for value in values),
+        )
         for factor, values in PERTURBATIONS.items()
     ]
     return pd.DataFrame(lines, columns=["factor", "means", "usual", "tested"])
@@ -43,7 +48,7 @@ def factor_table() -> pd.DataFrame:
 
 def _perturbed(cell: Cell, factor: str, value: float) -> Cell:
     """Return a network's row at one value of a factor; at the usual one, its ordinary scores."""
-    return cell._replace(condition=Perturbation(factor, value))
+    return cell._replace(perturbation=Perturbation(factor, value))
 
 
 def _spreads(
@@ -51,14 +56,14 @@ def _spreads(
 ) -> dict[str, dict[tuple[str, str, float], Spread]]:
     """Return measure -> (network, factor, value) -> score over the seeds."""
     cells = {
-        (label, perturbation.factor, perturbation.value): cell._replace(condition=perturbation)
+        (label, perturbation.factor, perturbation.value): cell._replace(perturbation=perturbation)
         for label, cell in networks.items()
         for perturbation in all_perturbations()
     }
     return scores.spreads(cells, measures).to_dict()
 
 
-def curves(
+def perturbation_curves(
     networks: Mapping[str, Cell], scores: ExperimentScores, measure: str
 ) -> dict[str, dict[str, list[tuple[float, Spread]]]]:
     """Return each network's scores at all values of each factor, for ``visual.figures.scores.turned``.
@@ -73,14 +78,14 @@ def curves(
     """
     spreads = _spreads(networks, scores, [measure])[measure]
     return {
-        TITLES[factor]: {
+        FACTOR_TITLES[factor]: {
             label: [(value, spreads[label, factor, value]) for value in values] for label in networks
         }
         for factor, values in PERTURBATIONS.items()
     }
 
 
-def condition_table(networks: Mapping[str, Cell], scores: ExperimentScores) -> pd.DataFrame:
+def perturbation_table(networks: Mapping[str, Cell], scores: ExperimentScores) -> pd.DataFrame:
     """Return rank-1 and mAP of all networks at all values of all factors.
 
     Args:
@@ -93,7 +98,7 @@ def condition_table(networks: Mapping[str, Cell], scores: ExperimentScores) -> p
     """
     spreads = _spreads(networks, scores, ("R1", "mAP (step)"))
     return pd.DataFrame(
-        {"factor": TITLES[factor], "value": marked(factor, value)}
+        {"factor": FACTOR_TITLES[factor], "value": value_label(factor, value)}
         | {f"{label}: {name}": spreads[name][label, factor, value] for label in networks for name in spreads}
         for factor, values in PERTURBATIONS.items()
         for value in values
@@ -113,11 +118,11 @@ class ScoreDrop(NamedTuple):
     """
 
     change: Interval | None
-    beyond: Interval | None
+    beyond_reference: Interval | None
     remaining_share: float
 
 
-def losses(
+def score_drops(
     networks: Mapping[str, Cell], scores: ExperimentScores, measure: str, *, reference: str
 ) -> dict[str, dict[str, ScoreDrop]]:
     """Compute what each network loses from the usual to the strongest value of each factor.
@@ -134,7 +139,7 @@ def losses(
     spreads = _spreads(networks, scores, [measure])[measure]
     drops: dict[str, dict[str, ScoreDrop]] = {factor: {} for factor in PERTURBATIONS}
     for factor, values in PERTURBATIONS.items():
-        strongest, default = values[-1], usual(factor)
+        strongest, default = values[-1], default_value(factor)
         reference_default = _perturbed(networks[reference], factor, default)
         reference_strongest = _perturbed(networks[reference], factor, strongest)
         for label, cell in networks.items():
@@ -148,7 +153,7 @@ def losses(
     return drops
 
 
-def loss_table(drops: Mapping[str, Mapping[str, ScoreDrop]]) -> pd.DataFrame:
+def score_drop_table(drops: Mapping[str, Mapping[str, ScoreDrop]]) -> pd.DataFrame:
     """Return a table of the changes in points, and of the share of its usual score that a network keeps.
 
     Args:
@@ -159,9 +164,9 @@ def loss_table(drops: Mapping[str, Mapping[str, ScoreDrop]]) -> pd.DataFrame:
     """
     table = pd.DataFrame({"network": list(next(iter(drops.values())))})
     for factor, network_drops in drops.items():
-        title = f"{TITLES[factor]} {usual(factor):g} → {PERTURBATIONS[factor][-1]:g}"
+        title = f"{FACTOR_TITLES[factor]} {default_value(factor):g} → {PERTURBATIONS[factor][-1]:g}"
         table[title] = pd.Series([drop.change for drop in network_drops.values()], dtype=object)
-        table[f"{TITLES[factor]}: keeps"] = [
+        table[f"{FACTOR_TITLES[factor]}: keeps"] = [
             "–" if math.isnan(drop.remaining_share) else f"{100 * drop.remaining_share:.0f} %"
             for drop in network_drops.values()
         ]

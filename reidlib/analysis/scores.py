@@ -30,12 +30,12 @@ class Cell(NamedTuple):
     Attributes:
         experiment: Name of an experiment among the gathered runs.
         branch: Part of the feature that is compared, such as "full", "global" or "local".
-        condition: Perturbation of the test images; None for the unperturbed benchmark.
+        perturbation: Perturbation of the test images; None for the unperturbed benchmark.
     """
 
     experiment: str
     branch: str = "full"
-    condition: Perturbation | None = None
+    perturbation: Perturbation | None = None
 
 
 class Spread(NamedTuple):
@@ -138,7 +138,7 @@ class ExperimentScores:
                 "train the runs first, and give Missing for a missing one",
             )
 
-    def of(self, cell: Cell) -> list[BranchScores | None]:
+    def branch_scores(self, cell: Cell) -> list[BranchScores | None]:
         """Return the scores of one row, one entry per seed.
 
         Args:
@@ -159,7 +159,7 @@ class ExperimentScores:
             measures: Names from ``MEASURES``.
 
         Returns:
-            A table with the columns row, experiment, branch, condition, seed, measure and value. ``value``
+            A table with the columns row, experiment, branch, perturbation, seed, measure and value. ``value``
             is in per cent; NaN if a row has no such score.
 
         Raises:
@@ -169,7 +169,7 @@ class ExperimentScores:
         lines = [
             (label, *cell, seed, name, _per_cent(scores, path))
             for label, cell in cells.items()
-            for seed, scores in enumerate(self.of(cell))
+            for seed, scores in enumerate(self.branch_scores(cell))
             if scores is not None
             for name, path in paths.items()
         ]
@@ -218,7 +218,7 @@ class ExperimentScores:
         """
         signs = [1] * len(plus) + [-1] * len(minus)
         differences, persons_q = [], None
-        for scores in zip(*(self.of(cell) for cell in (*plus, *minus)), strict=True):
+        for scores in zip(*(self.branch_scores(cell) for cell in (*plus, *minus)), strict=True):
             available = [branch for branch in scores if branch is not None]
             if len(available) < len(scores):
                 continue
@@ -295,7 +295,7 @@ class ExperimentScores:
         intervals.loc[baseline] = "baseline"
         return table.join(intervals, on=heading)
 
-    def seeds_in_words(self) -> str:
+    def seed_count(self) -> str:
         """Return the number of seeds as text: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
         fewest, most = min(self.runs.counts), max(self.runs.counts)
         if most == 0:
@@ -304,9 +304,9 @@ class ExperimentScores:
             return f"{fewest} to {most} seeds"
         return "one seed" if most == 1 else f"{most} seeds"
 
-    def basis(self) -> str:
+    def interval_basis(self) -> str:
         """Say in a sentence how many seeds there are and what the intervals of a page cover."""
-        seeds = self.seeds_in_words()
+        seeds = self.seed_count()
         queries_only = "cover queries only, and say nothing about other trainings of the same rows"
         fewest, most = min(self.runs.counts), max(self.runs.counts)
         if most == 0:
@@ -324,12 +324,12 @@ class ExperimentScores:
     def _branch(self, run: object, cell: Cell) -> BranchScores | None:
         if not isinstance(run, Run):
             return None
-        if cell.condition is None:
+        if cell.perturbation is None:
             scores = run.scores
         else:
             from reidlib.experiments.perturbations import stored_scores
 
-            scores = stored_scores(run, cell.condition)
+            scores = stored_scores(run, cell.perturbation)
         if scores is None or cell.branch not in scores["branches"]:
             return None
         persons = scores.get("query_person_ids") or self.runs.query_person_ids

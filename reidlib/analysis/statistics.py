@@ -37,17 +37,19 @@ class Interval(NamedTuple):
     requested: int | None = None
 
     @property
-    def clear(self) -> bool:
+    def excludes_zero(self) -> bool:
         """Whether zero is outside the interval."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        text = f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
+        text = (
+            f"{format_difference(self.mean)} [{format_difference(self.low)}, {format_difference(self.high)}]"
+        )
         complete = self.requested in (None, self.seeds)
         return text if complete else f"{text} ({self.seeds} of {self.requested} seeds)"
 
 
-def signed(points: float) -> str:
+def format_difference(points: float) -> str:
     """Format a difference with one decimal and its sign; a value that rounds to zero has no sign."""
     if math.isnan(points):
         return "–"
@@ -55,7 +57,7 @@ def signed(points: float) -> str:
     return "0.0" if rounded == 0 else f"{rounded:+.1f}".replace("-", "−")
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Format a share between 0 and 1 as per cent with one decimal, as the papers print scores."""
     return f"{100 * share:.1f}"
 

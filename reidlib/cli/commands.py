@@ -84,7 +84,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         progress=False,
     )
     if not setup.data_root and not (tables_alone and arguments.benchmark == "synthetic"):
-        setup.check_folder()
+        setup.check_data_folder()
     if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
         raise InputError(
             "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
@@ -98,13 +98,13 @@ def reproduce(arguments: argparse.Namespace) -> int:
     # What the notebooks read besides their parameters.
     inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
     if folders:
-        from reidlib.analysis.benchmark_tables import check_folders, state, unread
+        from reidlib.analysis.benchmark_tables import check_folders, folder_states, unreadable_benchmarks
 
         check_folders(folders)
         # Reported now and not after days of training on the others.
-        for specification, reason in unread(folders).items():
+        for specification, reason in unreadable_benchmarks(folders).items():
             logger.warning(f"note: without {specification}: {reason}")
-        inputs["folders"] = json.dumps(state(folders, arguments.trials or 0))
+        inputs["folders"] = json.dumps(folder_states(folders, arguments.trials or 0))
     if arguments.no_train:
         inputs |= _runs_state(setup.runs or files.runs())
     parameters = {
@@ -135,7 +135,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         from reidlib.reports.tasks import benchmark_tasks, tasks
 
         # Rendered here, because the progress of a rendering inside a notebook is not visible.
-        size = setup.profile.rendered
+        size = setup.profile.rendered_size
         if size and not setup.data_root and not (files.data() / f"synthetic-{size}").exists():
             # The workers of a scheduler have other devices than this machine.
             local_setup = setup if arguments.scheduler is None else replace(setup, device="auto")
@@ -146,7 +146,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         if "42_benchmarks" in [source.name for source in waiting]:
             from reidlib.analysis import benchmark_tables
 
-            table_folders = benchmark_tables.given(folders, setup.specification[0], setup.data_root)
+            table_folders = benchmark_tables.add_data_root(folders, setup.specification[0], setup.data_root)
             table_tasks = benchmark_tasks(table_folders, setup, trials=arguments.trials or 0)
         notebook_tasks = tasks(waiting, setup) if size or setup.data_root else []
         # A training on the report's own benchmark may be among those of the tables, too.
@@ -212,27 +212,27 @@ def train(arguments: argparse.Namespace) -> int:
       run.json               device, duration, versions and commit
     """
     from reidlib.experiments import Setup
-    from reidlib.experiments.obtain import chain, obtain
-    from reidlib.experiments.rows import experiment_named
+    from reidlib.experiments.obtain import obtain, plan_chain
+    from reidlib.experiments.rows import get_experiment
     from reidlib.training import distributed
     from reidlib.training.device import Execution
 
-    experiment_named(arguments.model)
+    get_experiment(arguments.model)
     with distributed.process_group(
         Execution(device=arguments.device, compile=arguments.compile)
     ) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
         say = print if first else lambda text: None
-        with distributed.first_alone():  # it may render the benchmark
+        with distributed.first_process_first():  # it may render the benchmark
             setup = Setup(
                 arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
             )
             benchmark = setup.data
-        with distributed.first_alone():  # some readers extract images
+        with distributed.first_process_first():  # some readers extract images
             before = _pretraining(arguments.pretrain)
         if first:
             _warn_of_deviations(setup)
-        links = chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
+        links = plan_chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
         for data in (*before, benchmark):
             say(
                 f"training {arguments.model} on {data.specification} ({len(data.train)} images) "
@@ -288,12 +288,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
       RUN/distractors.json                      with --distractors
       reports/features/NAME-distractors.npy     may be removed afterwards
     """
-    from reidlib.experiments.evaluate import benchmark_of, evaluate_run, evaluate_with_distractors
+    from reidlib.experiments.evaluate import evaluate_run, evaluate_with_distractors, load_benchmark
     from reidlib.training.device import Execution
     from reidlib.training.runs import Run
 
     run = Run.open(arguments.run)
-    benchmark = benchmark_of(run, arguments.data_root or "", distractors=arguments.distractors)
+    benchmark = load_benchmark(run, arguments.data_root or "", distractors=arguments.distractors)
     print(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
     execution = Execution(device=arguments.device)
     print(_score_table(evaluate_run(run, benchmark, execution=execution)))
@@ -334,7 +334,7 @@ def check(arguments: argparse.Namespace) -> int:
     from reidlib.data.readers import parse
 
     name, options = parse(arguments.name)
-    settings = {"again": arguments.again, **options}
+    settings = {"reread": arguments.again, **options}
     report = check_folder(name, Path(arguments.root), **settings)
     print(report.text())
     return 0 if report.ok else 1

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from reidlib.data.rules import queries_with_match, rule_violations
-from reidlib.data.splits import Split, concatenated
+from reidlib.data.splits import Split, concatenate
 from reidlib.errors import InputError, check_choice
 
 
@@ -170,7 +170,7 @@ def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
             splits[name].append(Split(split.paths, renumbered, split.camera_ids + cameras))
         persons += max(int(split.person_ids.max()) for split in own_splits)
         cameras += max(int(split.camera_ids.max()) for split in own_splits) + 1
-    train, query, gallery = (concatenated(splits[name]) for name in names)
+    train, query, gallery = (concatenate(splits[name]) for name in names)
     name = "+".join(benchmark.name for benchmark in benchmarks)
     return Benchmark(name, benchmarks[0].root, train, query, gallery, members=tuple(benchmarks))
 

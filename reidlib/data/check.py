@@ -15,12 +15,12 @@ from PIL import Image
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.images import Unreadable, UnreadableError, decode_blocks
+from reidlib.data.images import UnreadableImage, UnreadableImagesError, decode_blocks
 from reidlib.data.readers import read
 from reidlib.data.readers.layout import Reading, read_table
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, counted
+from reidlib.errors import InputError, count_noun
 from reidlib.files import find_json, write_json
 
 
@@ -82,12 +82,12 @@ class CheckReport:
             lines.append("")
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"remark: {remark}" for remark in self.remarks]
-        lines.append("complete and readable" if self.ok else counted(len(self.problems), "problems"))
+        lines.append("complete and readable" if self.ok else count_noun(len(self.problems), "problems"))
         return "\n".join(lines)
 
 
 def check(
-    name: str, root: str | Path, *, progress: bool = True, again: bool = False, **options
+    name: str, root: str | Path, *, progress: bool = True, reread: bool = False, **options
 ) -> CheckReport:
     """Decode all images of a benchmark's folder, and compare their counts with the official ones.
 
@@ -101,7 +101,7 @@ def check(
         name: Name of the benchmark, a key of ``BENCHMARKS``.
         root: The benchmark's folder.
         progress: Whether to show a progress bar.
-        again: Whether to read also the images that an earlier check could read.
+        reread: Whether to read also the images that an earlier check could read.
         **options: Keywords of the benchmark's reader. With ``trial``, the check fails if this trial cannot
             be loaded.
 
@@ -124,11 +124,11 @@ def check(
     paths = [path for split in reading.splits.values() for path in split.paths]
     remarks = list(reading.remarks)
     record = _record(name, root, options)
-    unreadable, skipped = _unreadable(list(dict.fromkeys(paths)), record, progress, again)
+    unreadable, skipped = _unreadable(list(dict.fromkeys(paths)), record, progress, reread)
     if unreadable:
-        problems.append(str(UnreadableError(unreadable)))
+        problems.append(str(UnreadableImagesError(unreadable)))
     if skipped:
-        remarks.append(f"{counted(skipped, 'images')} read by an earlier check and not changed since")
+        remarks.append(f"{count_noun(skipped, 'images')} read by an earlier check and not changed since")
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
 
 
@@ -200,7 +200,7 @@ def _deviations(counts: Sequence[Count], **mends: str) -> list[str]:
         way = "fewer" if count.actual < count.expected else "more"
         mend = f"; {mends.pop(way)}" if way in mends else ""
         messages.append(
-            f"{count.folder} has {counted(count.actual, count.quantity)},"
+            f"{count.folder} has {count_noun(count.actual, count.quantity)},"
             f" {abs(count.expected - count.actual):,} {way} than expected{mend}"
         )
     return messages
@@ -214,11 +214,11 @@ def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path
 
 
 def _unreadable(
-    paths: Sequence[Path], record: Path, progress: bool, again: bool
-) -> tuple[list[Unreadable], int]:
+    paths: Sequence[Path], record: Path, progress: bool, reread: bool
+) -> tuple[list[UnreadableImage], int]:
     """Return the files that cannot be decoded, and the number of files that were skipped."""
     # The record holds sizes and times of the files that could be decoded. A lost record costs only time.
-    recorded = {} if again else find_json(record) or {}
+    recorded = {} if reread else find_json(record) or {}
     states = {}
     for path in paths:
         try:
@@ -231,7 +231,7 @@ def _unreadable(
     blocks = decode_blocks(
         unchecked, None, title="reading every image", progress=progress and bool(unchecked)
     )
-    unreadable = [image for block in blocks for image in block if isinstance(image, Unreadable)]
+    unreadable = [image for block in blocks for image in block if isinstance(image, UnreadableImage)]
     damaged = {str(image.path) for image in unreadable}
     if unchecked:
         with contextlib.suppress(InputError):  # a check needs no writable folder

@@ -22,27 +22,27 @@ from torch import Tensor
 from reidlib import files
 from reidlib.errors import InputError, shorten
 from reidlib.progress import progress_bar
-from reidlib.threads import worked_ahead
+from reidlib.threads import map_ahead
 
 # Part of the cache's key: change this text whenever a decoded pixel changes.
 RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
 # The rest of the free memory is for the model and its activations, which need it more.
 RESIDENT_SHARE = 0.4
 # Number of images in a block of ``decode_blocks``.
-DECODED_AT_ONCE = 512
+IMAGES_PER_BLOCK = 512
 
 
-class Unreadable(NamedTuple):
+class UnreadableImage(NamedTuple):
     """A file that cannot be decoded completely, and the decoder's message."""
 
     path: Path
     reason: str
 
 
-class UnreadableError(InputError):
+class UnreadableImagesError(InputError):
     """Error for files that could not be decoded; the attribute ``images`` has each file with its reason."""
 
-    def __init__(self, images: Sequence[Unreadable]):
+    def __init__(self, images: Sequence[UnreadableImage]):
         self.images = tuple(images)
         descriptions = shorten([f"{path} ({reason})" for path, reason in images], 20)
         super().__init__(
@@ -52,7 +52,7 @@ class UnreadableError(InputError):
         )
 
 
-def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | Unreadable:
+def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | UnreadableImage:
     """Decode an image file, and resize the image.
 
     Args:
@@ -70,13 +70,13 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | Unre
             image = file.convert("RGB")
     except Exception as error:  # for damaged files, decoders raise one of half a dozen types
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        return Unreadable(path, reason or type(error).__name__)
+        return UnreadableImage(path, reason or type(error).__name__)
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)  # antialiased when it shrinks
     return np.array(image)
 
 
-def fitted(image_hwc: np.ndarray, height: int, width: int) -> Image.Image:
+def fit_image(image_hwc: np.ndarray, height: int, width: int) -> Image.Image:
     """Resize an image (H, W, 3) for display, to the largest size that fits, and keep its proportions."""
     own_height, own_width = image_hwc.shape[:2]
     scale = min(height / own_height, width / own_width)
@@ -86,7 +86,7 @@ def fitted(image_hwc: np.ndarray, height: int, width: int) -> Image.Image:
 
 def decode_blocks(
     paths: Sequence[Path], size: tuple[int, int] | None, *, title: str, progress: bool = True
-) -> Iterator[list[np.ndarray | Unreadable]]:
+) -> Iterator[list[np.ndarray | UnreadableImage]]:
     """Decode image files in parallel threads.
 
     Args:
@@ -96,34 +96,34 @@ def decode_blocks(
         progress: Whether to show a progress bar.
 
     Yields:
-        Blocks of up to ``DECODED_AT_ONCE`` images in the order of the files, each uint8 of shape (H, W, 3) or
+        Blocks of up to ``IMAGES_PER_BLOCK`` images in the order of the files, each uint8 of shape (H, W, 3) or
         the reason why the file is unreadable.
     """
     with (
         ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode") as threads,
         progress_bar(total=len(paths), desc=title, unit="image", disable=not progress, leave=False) as bar,
     ):
-        for start in range(0, len(paths), DECODED_AT_ONCE):
-            block = paths[start : start + DECODED_AT_ONCE]
+        for start in range(0, len(paths), IMAGES_PER_BLOCK):
+            block = paths[start : start + IMAGES_PER_BLOCK]
             yield list(threads.map(decode, block, [size] * len(block)))
             bar.update(len(block))
 
 
-def whole_blocks(
+def decode_complete_blocks(
     paths: Sequence[Path], size: tuple[int, int] | None, *, title: str, progress: bool = True
 ) -> Iterator[list[np.ndarray]]:
-    """Decode files like ``decode_blocks``, and raise UnreadableError with all unreadable files."""
-    unreadable: list[Unreadable] = []
+    """Decode files like ``decode_blocks``, and raise UnreadableImagesError with all unreadable files."""
+    unreadable: list[UnreadableImage] = []
     for block in decode_blocks(paths, size, title=title, progress=progress):
-        unreadable += [image for image in block if isinstance(image, Unreadable)]
+        unreadable += [image for image in block if isinstance(image, UnreadableImage)]
         if not unreadable:
-            yield [image for image in block if not isinstance(image, Unreadable)]
+            yield [image for image in block if not isinstance(image, UnreadableImage)]
     if unreadable:
-        raise UnreadableError(unreadable)
+        raise UnreadableImagesError(unreadable)
 
 
 def file_states(paths: Sequence[Path]) -> list[str]:
-    """Describe each file by relative name, size and time; raise UnreadableError if files are missing."""
+    """Describe each file by relative name, size and time; raise UnreadableImagesError if files are missing."""
     # Names are relative, so that caches of a folder stay valid if the folder is moved with its times.
     common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
     lines, missing = [], []
@@ -132,9 +132,9 @@ def file_states(paths: Sequence[Path]) -> list[str]:
             status = os.stat(path)  # noqa: PTH116 (half the time of Path.stat, for half a million)
             lines.append(f"{str(path)[len(common) :]}|{status.st_size}|{status.st_mtime_ns}\n")
         except OSError as error:
-            missing.append(Unreadable(path, error.strerror or str(error)))
+            missing.append(UnreadableImage(path, error.strerror or str(error)))
     if missing:
-        raise UnreadableError(missing)
+        raise UnreadableImagesError(missing)
     return lines
 
 
@@ -146,7 +146,7 @@ def array_header(shape: tuple[int, ...], dtype: str) -> bytes:
     return buffer.getvalue()
 
 
-def opened_array(file: Path, shape: tuple[int | None, ...], dtype: type) -> np.ndarray | None:
+def open_array(file: Path, shape: tuple[int | None, ...], dtype: type) -> np.ndarray | None:
     """Map an array file to memory; None if it is damaged or has another shape (None: any) or type."""
     try:
         array = np.load(file, mmap_mode="r")
@@ -262,7 +262,7 @@ class ImageStore:
         with ThreadPoolExecutor(1, "batches", **initializer) as thread:
             start = partial(self._start, stream=torch.cuda.Stream(self.device) if on_gpu else None)
             batches = map(self._check_indices, index_batches)
-            yield from map(self._finish, worked_ahead(thread, start, batches, ahead + 1))
+            yield from map(self._finish, map_ahead(thread, start, batches, ahead + 1))
 
     def _check_indices(self, indices_b: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         indices_b = torch.as_tensor(indices_b, dtype=torch.int64, device="cpu")
@@ -321,7 +321,7 @@ def _open_cache(paths: list[Path], size: tuple[int, int], folder: Path, progress
         return np.load(file, mmap_mode="r")
 
     try:
-        return files.built_once(file.with_suffix(".lock"), lambda: opened_array(file, shape, np.uint8), build)
+        return files.build_once(file.with_suffix(".lock"), lambda: open_array(file, shape, np.uint8), build)
     except OSError as error:
         needed = f"{np.prod(shape) / 2**20:.0f} MiB"
         raise InputError(
@@ -342,7 +342,7 @@ def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], progress:
         # Written, not mapped, so that a full disk is an error here and not a bus error at a later store.
         with partial.open("wb") as stream:
             stream.write(array_header(shape, "|u1"))
-            for block in whole_blocks(paths, size, title="decoding", progress=progress):
+            for block in decode_complete_blocks(paths, size, title="decoding", progress=progress):
                 stream.write(np.stack(block).data)
         partial.replace(file)
     finally:
@@ -359,8 +359,8 @@ def _free_memory(device: torch.device) -> int:
 
 def _copy_to(array_nhwc: np.ndarray, device: torch.device) -> Tensor:
     resident_nhwc = torch.empty(array_nhwc.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(array_nhwc), DECODED_AT_ONCE):
+    for start in range(0, len(array_nhwc), IMAGES_PER_BLOCK):
         # The block is copied, because torch requires writable memory to share it.
-        block = np.array(array_nhwc[start : start + DECODED_AT_ONCE])
+        block = np.array(array_nhwc[start : start + IMAGES_PER_BLOCK])
         resident_nhwc[start : start + len(block)] = torch.from_numpy(block)
     return resident_nhwc

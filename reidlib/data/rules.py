@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, counted, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 JUNK = -1
 DISTRACTOR = 0
@@ -130,7 +130,7 @@ def rule_violations(
     elif len(query) and len(gallery) and not queries_with_match(query, gallery).any():
         yield InputError(
             "at least one query has a match: its person in the gallery from another camera",
-            f"{counted(len(query), 'queries')}, none with a match",
+            f"{count_noun(len(query), 'queries')}, none with a match",
             "check that query and gallery belong together and that the camera ids are correct",
         )
 
@@ -139,13 +139,13 @@ def _box_violations(query: Split, boxes: Split) -> Iterator[InputError]:
     if unrelated := boxes.select(~in_query_sightings(boxes, query)).paths:
         yield InputError(
             "a box for multi-query shows a query's person in that query's camera",
-            f"{counted(len(unrelated), 'other boxes')}: {shorten(unrelated)}",
+            f"{count_noun(len(unrelated), 'other boxes')}: {shorten(unrelated)}",
             "remove them from the list",
         )
     if without_box := query.select(~in_query_sightings(query, boxes)).paths:
         yield InputError(
             "if a benchmark has boxes for multi-query, each query has a box of its person in its camera",
-            f"{counted(len(without_box), 'queries')} without a box: {shorten(without_box)}",
+            f"{count_noun(len(without_box), 'queries')} without a box: {shorten(without_box)}",
             "add the missing boxes (a query's own image is one of its boxes), or remove all boxes",
         )
 

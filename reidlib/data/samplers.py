@@ -18,7 +18,7 @@ def epoch_length(num_images: int, batch_size: int) -> int:
     return max(1, num_images // batch_size)
 
 
-class Epochs(ABC):
+class ResumableSampler(ABC):
     """Resumable batch sampler: each iteration yields one epoch's batches, or the rest of an unfinished epoch.
 
     A batch is a tensor of indices of training images, int64 (B,). An epoch is drawn completely when it
@@ -94,7 +94,7 @@ class Epochs(ABC):
         self.num_used = state["used"]
 
 
-class RandomBatches(Epochs):
+class RandomBatchSampler(ResumableSampler):
     """Random batch sampler: every image once in an epoch, in random order.
 
     Args:
@@ -128,7 +128,7 @@ class RandomBatches(Epochs):
         return list(order_n.split(self.batch_size))[: len(self)]
 
 
-class IdentityBatches(Epochs):
+class PKSampler(ResumableSampler):
     """P×K sampler: batches of P identities with K images each, for losses that compare images.
 
     An epoch is as long as that of random batches of P·K images, so that both samplers train equally long.
@@ -193,7 +193,7 @@ class IdentityBatches(Epochs):
         return images[torch.cat(orders)[: self.images_per_identity]]
 
 
-class Feeds(contextlib.AbstractContextManager):
+class Prefetcher(contextlib.AbstractContextManager):
     """Prefetcher: assembles the image batches of several samplers ahead of their use; a context manager.
 
     Each sampler has its own stream of batches. Prepared batches wait while another sampler is used, so that
@@ -206,7 +206,9 @@ class Feeds(contextlib.AbstractContextManager):
             of processes must divide.
     """
 
-    def __init__(self, images: ImageStore, samplers: Mapping[str, Epochs], share: tuple[int, int] = (0, 1)):
+    def __init__(
+        self, images: ImageStore, samplers: Mapping[str, ResumableSampler], share: tuple[int, int] = (0, 1)
+    ):
         self._images, self._samplers, self._share = images, samplers, share
         self._epochs: dict[str, tuple[list[Tensor], Generator[Tensor, None, None]]] = {}
         # Number of batches of each sampler's current epoch that were returned.

@@ -62,7 +62,7 @@ def training_labels(person_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return labels_n.astype(np.int64), identities_k
 
 
-def concatenated(splits: Sequence[Split]) -> Split:
+def concatenate(splits: Sequence[Split]) -> Split:
     """Concatenate several splits in the given order."""
     return Split(
         tuple(path for split in splits for path in split.paths),

@@ -14,10 +14,10 @@ from torch.nn.functional import normalize
 from reidlib import files
 from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers import load, load_specified, parse
-from reidlib.data.splits import concatenated
+from reidlib.data.splits import concatenate
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
-from reidlib.files import find_json, write_json, write_whole
+from reidlib.files import find_json, write_atomically, write_json
 from reidlib.ranking.metrics import (
     Embeddings,
     RankedLists,
@@ -42,7 +42,7 @@ LISTED_QUERIES, LISTED_IMAGES = 64, 20
 AVERAGE_PRECISIONS = ("step", "trapezoid")
 
 
-def benchmark_of(
+def load_benchmark(
     run: Run, data_root: str | Path = "", *, benchmark: str = "", distractors: bool = False
 ) -> Benchmark:
     """Read a run's benchmark, or another ``benchmark``, from ``data_root`` or the folder of the training."""
@@ -106,7 +106,7 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
             }
     query_indices = _select_queries(branches["full"]["step"]["average_precision"])
     lists = ranked_list(query_indices.tolist(), query, gallery, top=LISTED_IMAGES)
-    write_whole(run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists))
+    write_atomically(run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists))
     scores = {
         "format": FORMAT,
         "benchmark": benchmark.specification,
@@ -149,7 +149,7 @@ def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Exec
         )
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     query = network.embed(benchmark.query)
-    images = concatenated((benchmark.gallery, benchmark.distractors))
+    images = concatenate((benchmark.gallery, benchmark.distractors))
     file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
     gallery = network.embed(images, keep="features", file=file)
     scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}
@@ -159,7 +159,7 @@ def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Exec
 
 
 @dataclass(frozen=True)
-class Way:
+class ProtocolScore:
     """Rank-1 by one protocol."""
 
     name: str
@@ -167,7 +167,9 @@ class Way:
     gallery: tuple[int, int]  # least and greatest number of gallery entries of a query
 
 
-def study_protocols(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> list[Way]:
+def compare_protocols(
+    run: Run, benchmark: Benchmark, *, execution: Execution | None = None
+) -> list[ProtocolScore]:
     """Return a run's rank-1 by the full feature under each protocol of the papers' tables."""
     # The effect of the protocol alone: every protocol draws from the same features, those of all query and
     # gallery images without junk and distractors.
@@ -184,8 +186,8 @@ def study_protocols(run: Run, benchmark: Benchmark, *, execution: Execution | No
     half = _select(images, np.isin(images.person_ids, persons[: len(persons) // 2]))
     pooled = pool_multi_query(query, _select(images, np.isin(images.person_ids, query.person_ids)))
     results = [
-        Way("Market-1501: every image", evaluate(query, gallery).cmc[1], size),
-        Way("the same, multi-query", evaluate(pooled, gallery).cmc[1], size),
+        ProtocolScore("Market-1501: every image", evaluate(query, gallery).cmc[1], size),
+        ProtocolScore("the same, multi-query", evaluate(pooled, gallery).cmc[1], size),
     ]
     for name, candidates, protocol in (
         ("single-shot, other cameras", images, Protocol("single", draws=10)),
@@ -194,7 +196,7 @@ def study_protocols(run: Run, benchmark: Benchmark, *, execution: Execution | No
         ("multi-shot, other cameras", images, Protocol("multi")),
     ):
         scores = evaluate_protocol(candidates, candidates, protocol)
-        results.append(Way(name, scores.cmc[1], scores.gallery_size))
+        results.append(ProtocolScore(name, scores.cmc[1], scores.gallery_size))
     return results
 
 
@@ -210,7 +212,7 @@ def score_record(
     return {definition: scores.to_dict() for definition, scores in scores_by_definition.items()}
 
 
-def scored(run: Run, benchmark: Benchmark) -> bool:
+def is_scored(run: Run, benchmark: Benchmark) -> bool:
     """Return whether the run's scores are up to date, or the best available for a run without weights."""
     return is_current(run, benchmark) or (has_usable_scores(run) and not run.has_weights)
 
@@ -253,7 +255,7 @@ def has_usable_scores(run: Run) -> bool:
 _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_precision", "first_match_rank"}
 
 
-def ranked_lists_of(run: Run) -> dict[str, np.ndarray]:
+def load_ranked_lists(run: Run) -> dict[str, np.ndarray]:
     """Return the stored ranked lists and ``query_indices``, in ascending order of average precision."""
     with np.load(run.folder / "rankings.npz") as file:
         return dict(file)

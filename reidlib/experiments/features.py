@@ -25,17 +25,17 @@ from reidlib import files
 from reidlib.data.augmentation import normalise_images
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import (
-    DECODED_AT_ONCE,
+    IMAGES_PER_BLOCK,
     RESIZE_RULE,
     ImageStore,
     array_header,
+    decode_complete_blocks,
     file_states,
-    opened_array,
-    whole_blocks,
+    open_array,
 )
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.files import alone, find_json, unwritable, write_json
+from reidlib.files import exclusive_lock, find_json, write_error, write_json
 from reidlib.ranking.distances import full_float32
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.config import RunConfiguration
@@ -49,7 +49,7 @@ logger = logging.getLogger("reidlib")
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Set a model to evaluation mode inside the block and restore its mode afterwards."""
     training = model.training
     model.eval()
@@ -76,7 +76,7 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Ten
     """
     batches = torch.arange(len(images)).split(batch_size)
     network, features_nd = cast("JLML | Pyramid", model), None
-    with evaluating(model), full_float32(images.device):
+    with evaluation_mode(model), full_float32(images.device):
         for indices_b, images_bchw in zip(batches, images.batches(batches), strict=True):
             features_bd = network.embed(normalise_images(images_bchw))
             if features_nd is None:
@@ -95,7 +95,7 @@ def embed_blocks(
 ) -> Iterator[Tensor]:
     """Yield features in blocks of a few hundred images; InputError for unreadable images after the last."""
     # Always whole blocks, counted from the first image: rounding depends on a batch's size.
-    for block in whole_blocks(paths, size, title=title, progress=execution.progress):
+    for block in decode_complete_blocks(paths, size, title=title, progress=execution.progress):
         yield embed(model, ImageStore(np.stack(block), execution.torch_device))
 
 
@@ -126,7 +126,7 @@ def embed_to_disk(
         logger.warning("%s: another process is computing these features; waiting for it", file.name)
 
     try:
-        with alone(file.with_suffix(".lock"), waiting=log_waiting):
+        with exclusive_lock(file.with_suffix(".lock"), on_wait=log_waiting):
             description = file.with_suffix(".json")
             old_content = find_json(description)
             if old_content is not None and old_content.keys() != content.keys():
@@ -139,7 +139,7 @@ def embed_to_disk(
                 )
             features_nd = None
             if old_content == content:
-                features_nd = opened_array(file, (len(paths), None), np.float32)
+                features_nd = open_array(file, (len(paths), None), np.float32)
             if features_nd is None:
                 file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
 
@@ -149,7 +149,7 @@ def embed_to_disk(
                 _complete(file, paths, embed_rest, old_content, content)
                 features_nd = np.load(file, mmap_mode="r")
     except OSError as error:
-        raise unwritable(file, error) from error
+        raise write_error(file, error) from error
     return features_nd
 
 
@@ -194,13 +194,13 @@ def _valid_rows(partial: Path, old_content: dict | None, content: dict, count: i
     if start != len(array_header((count, length), "<f4")):
         return 0, 0
     if num_written < count or num_blocks < len(content["blocks"]):
-        num_blocks = min(num_blocks, num_written // DECODED_AT_ONCE)
-    return min(num_blocks * DECODED_AT_ONCE, count), length
+        num_blocks = min(num_blocks, num_written // IMAGES_PER_BLOCK)
+    return min(num_blocks * IMAGES_PER_BLOCK, count), length
 
 
 def _block_digests(states: Sequence[str]) -> list[str]:
     """Return a hash of each block of images."""
-    blocks = (states[start : start + DECODED_AT_ONCE] for start in range(0, len(states), DECODED_AT_ONCE))
+    blocks = (states[start : start + IMAGES_PER_BLOCK] for start in range(0, len(states), IMAGES_PER_BLOCK))
     return [
         hashlib.sha256("".join(block).encode("utf-8", "surrogateescape")).hexdigest()[:16] for block in blocks
     ]

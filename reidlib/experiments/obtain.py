@@ -15,12 +15,12 @@ import torch
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode_blocks
+from reidlib.data.images import ImageStore, UnreadableImage, UnreadableImagesError, decode_blocks
 from reidlib.data.splits import training_labels
 from reidlib.errors import InputError, shorten
-from reidlib.experiments.evaluate import evaluate_run, scored
+from reidlib.experiments.evaluate import evaluate_run, is_scored
 from reidlib.experiments.features import check_run_data
-from reidlib.experiments.rows import Profile, experiment_named
+from reidlib.experiments.rows import Profile, get_experiment
 from reidlib.training import distributed
 from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
@@ -33,23 +33,27 @@ logger = logging.getLogger("reidlib")
 FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
 
 
-class Link(NamedTuple):
+class TrainingPlan(NamedTuple):
     """One training of a chain: beginning of its run's folder name, configuration and benchmark."""
 
     name: str
-    wanted: RunConfiguration
+    configuration: RunConfiguration
     benchmark: Benchmark
 
     def check_set(self) -> None:
         """Raise InputError if the training images fill no batch."""
-        self.wanted.recipe.check_set(self.benchmark.train.person_ids, self.benchmark.specification)
+        self.configuration.recipe.check_training_set(
+            self.benchmark.train.person_ids, self.benchmark.specification
+        )
 
 
-def link(experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int = 0, start: str = "") -> Link:
+def plan_training(
+    experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int = 0, start: str = ""
+) -> TrainingPlan:
     """Return the training of an experiment in a profile; ``start`` as in ``RunConfiguration``."""
-    row = experiment_named(experiment)
+    row = get_experiment(experiment)
     size = profile.sizes[row.model]
-    model = MODELS[row.model](**{**row.changed, **size.scaled})
+    model = MODELS[row.model](**{**row.overrides, **size.overrides})
     factor = row.trunk_rate if model.weights is None else 1
     configuration = RunConfiguration(
         model=model,
@@ -62,17 +66,17 @@ def link(experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int =
     )
     data = files.safe_name(benchmark.specification)
     name = f"{experiment}-{profile.name}-{data}-seed{seed}" + ("-pretrained" if start else "")
-    return Link(name, configuration, benchmark)
+    return TrainingPlan(name, configuration, benchmark)
 
 
-def chain(
+def plan_chain(
     experiment: str,
     profile: Profile,
     benchmark: Benchmark,
     *,
     before: Sequence[Benchmark] = (),
     seed: int = 0,
-) -> tuple[Link, ...]:
+) -> tuple[TrainingPlan, ...]:
     """Return trainings on each benchmark of ``before`` and on ``benchmark``, each starting from the last."""
     # JLML was trained like this for small sets: on CUHK03 and Market-1501 together (``combine``), then on the
     # target, with new classifiers.
@@ -83,15 +87,15 @@ def chain(
             f"{len(leaked)} of {benchmark.specification}: {shorten(leaked)}",
             "pre-train on another benchmark",
         )
-    links: list[Link] = []
+    links: list[TrainingPlan] = []
     for data in (*before, benchmark):
-        start = configuration_hash(links[-1].wanted.to_json()) if links else ""
-        links.append(link(experiment, profile, data, seed=seed, start=start))
+        start = configuration_hash(links[-1].configuration.to_json()) if links else ""
+        links.append(plan_training(experiment, profile, data, seed=seed, start=start))
     return tuple(links)
 
 
 def obtain(
-    links: Sequence[Link],
+    links: Sequence[TrainingPlan],
     *,
     runs: str | Path | None = None,
     execution: Execution | None = None,
@@ -127,17 +131,17 @@ def obtain(
     if len(links) > 1:  # searched once for all processes, because another command may be training too
         if distributed.world().rank == 0:
             with distributed.raise_on_all_processes():
-                exists = [find(link.wanted.to_json(), folder) is not None for link in links]
+                exists = [find(link.configuration.to_json(), folder) is not None for link in links]
                 first = max((index for index, exist in enumerate(exists) if exist), default=0)
         first = distributed.broadcast_from_first(first)
     for link in links[first:]:  # all checks come before the first training
-        check_run_data(link.wanted, link.benchmark)
+        check_run_data(link.configuration, link.benchmark)
         if may_train:
             link.check_set()
-        distributed.check_batch_size(link.wanted.recipe.batch_size)
+        distributed.check_batch_size(link.configuration.recipe.batch_size)
     run: Run | None = None
     for link in links[first:]:
-        content = link.wanted.to_json()
+        content = link.configuration.to_json()
         if not may_train and find(content, folder) is None:
             failure = find_failure(content, folder)
             raise InputError(
@@ -151,7 +155,7 @@ def obtain(
 
 
 def _obtain(
-    link: Link, folder: Path, execution: Execution, report: Callable[[str], None], since: float | None
+    link: TrainingPlan, folder: Path, execution: Execution, report: Callable[[str], None], since: float | None
 ) -> Run:
     name, configuration, benchmark = link
 
@@ -189,30 +193,30 @@ def _obtain(
         run = find_or_train(
             content, train_on_all_processes, name=name, folder=folder, report=report, since=since
         )
-        if not scored(run, benchmark):
+        if not is_scored(run, benchmark):
             evaluate_run(run, benchmark, execution=execution)
     distributed.broadcast_from_first(("found", str(run.folder)))
     return run
 
 
 def _training_images(benchmark: Benchmark, size: tuple[int, int], execution: Execution) -> ImageStore:
-    """Return the training images; raise UnreadableError for the unreadable images of all splits together."""
+    """Return the training images; raise UnreadableImagesError for those of all splits."""
     # All splits are decoded now: a damaged query image must not appear after hours of training.
-    unreadable: list[Unreadable] = []
+    unreadable: list[UnreadableImage] = []
     images = None
     for split in (benchmark.query, benchmark.gallery, benchmark.train):
         device = execution.torch_device if split is benchmark.train else "cpu"
         try:
             images = ImageStore.open(split.paths, size, device=device, progress=execution.progress)
-        except UnreadableError as error:
+        except UnreadableImagesError as error:
             unreadable += error.images
     if benchmark.boxes is not None:  # decoded as a check only
         decoded = {*benchmark.query.paths, *benchmark.gallery.paths}
         paths = [path for path in benchmark.boxes.paths if path not in decoded]
         blocks = decode_blocks(paths, None, title="reading boxes", progress=execution.progress)
-        unreadable += [image for block in blocks for image in block if isinstance(image, Unreadable)]
+        unreadable += [image for block in blocks for image in block if isinstance(image, UnreadableImage)]
     if unreadable:
-        raise UnreadableError(unreadable)
+        raise UnreadableImagesError(unreadable)
     assert images is not None
     return images
 

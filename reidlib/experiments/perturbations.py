@@ -120,7 +120,7 @@ def _header(run: Run, perturbation: Perturbation, size: str) -> dict:
     }
 
 
-def evaluate_under_all(
+def evaluate_perturbations(
     run: Run,
     perturbations: Sequence[Perturbation],
     benchmark: Benchmark,
@@ -140,7 +140,7 @@ def evaluate_under_all(
     if not missing:
         return scores
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
-    size = size_of(benchmark)
+    size = rendered_size(benchmark)
     for perturbation in missing:
         if perturbation.is_default:
             if not has_usable_scores(run):
@@ -189,7 +189,7 @@ def _convert_scores(scores: dict, perturbation: Perturbation, query_person_ids: 
     }
 
 
-def size_of(benchmark: Benchmark) -> str:
+def rendered_size(benchmark: Benchmark) -> str:
     """Return the size of the embedded benchmark with default factors; InputError for any other benchmark."""
     defaults = {"seed": 0, "factors": asdict(Factors())}
     rendering = {}

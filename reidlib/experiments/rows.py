@@ -30,7 +30,7 @@ class Experiment:
     """
 
     model: str
-    changed: Mapping[str, object] = field(default_factory=dict)
+    overrides: Mapping[str, object] = field(default_factory=dict)
     trunk_rate: float = 1.0
 
 
@@ -85,7 +85,7 @@ class ModelSize:
     """
 
     input_size: tuple[int, int]
-    scaled: Mapping[str, object]
+    overrides: Mapping[str, object]
     recipe: Recipe
 
 
@@ -100,7 +100,7 @@ class Profile:
     """
 
     name: str
-    rendered: str | None
+    rendered_size: str | None
     sizes: Mapping[str, ModelSize]
 
 
@@ -234,12 +234,12 @@ def all_perturbations() -> tuple[Perturbation, ...]:
     return tuple(Perturbation(factor, value) for factor, values in PERTURBATIONS.items() for value in values)
 
 
-def experiment_named(name: str) -> Experiment:
+def get_experiment(name: str) -> Experiment:
     """Return a row of ``EXPERIMENTS``; InputError for an unknown name."""
     return _get(name, "model", EXPERIMENTS, default="jlml")
 
 
-def profile_named(name: str) -> Profile:
+def get_profile(name: str) -> Profile:
     """Return a profile; InputError for an unknown name."""
     return _get(name, "profile", PROFILES, default="quick")
 

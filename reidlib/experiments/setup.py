@@ -17,7 +17,7 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import load, parse
 from reidlib.errors import InputError
-from reidlib.experiments.rows import Perturbation, Profile, profile_named
+from reidlib.experiments.rows import Perturbation, Profile, get_profile
 from reidlib.training.config import ModelConfiguration, RunConfiguration
 from reidlib.training.runs import Run
 
@@ -142,7 +142,7 @@ class Setup:
 
     def __post_init__(self):
         if not isinstance(self.profile, Profile):
-            object.__setattr__(self, "profile", profile_named(self.profile))
+            object.__setattr__(self, "profile", get_profile(self.profile))
         object.__setattr__(self, "specification", parse(self.benchmark))
         object.__setattr__(self, "runs", Path(self.runs) if self.runs else files.runs())
         if not isinstance(self.seeds, int) or self.seeds < 1:
@@ -154,7 +154,7 @@ class Setup:
         """Return the fields only; another process reads the benchmark itself."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def check_folder(self) -> None:
+    def check_data_folder(self) -> None:
         """Raise InputError if the benchmark cannot be rendered, for the case that no folder is given."""
         if self.specification[0] != "synthetic":
             raise InputError(
@@ -162,7 +162,7 @@ class Setup:
                 "none",
                 "give --data-root (in a notebook: data_root)",
             )
-        if self.profile.rendered is None:
+        if self.profile.rendered_size is None:
             raise InputError(
                 f"profile {self.profile.name!r} trains on a real benchmark's folder",
                 "none",
@@ -185,17 +185,17 @@ class Setup:
         """
         root = self.data_root
         if not root:
-            self.check_folder()
+            self.check_data_folder()
             from reidlib.data.synthetic.render import render
 
-            size = self.profile.rendered
-            assert size is not None  # see check_folder
+            size = self.profile.rendered_size
+            assert size is not None  # see check_data_folder
             root = render(size, files.data() / f"synthetic-{size}", device=self.execution.rendering_device)
         name, options = self.specification
         return load(name, root, **options)
 
     @property
-    def obtaining(self) -> dict:
+    def obtain_options(self) -> dict:
         """Keyword arguments ``runs``, ``execution`` and ``may_train`` of ``experiments.obtain.obtain``."""
         return {"runs": self.runs, "execution": self.execution, "may_train": self.may_train}
 
@@ -211,9 +211,9 @@ class Setup:
         Raises:
             InputError: If the name is unknown, or the benchmark cannot be read.
         """
-        from reidlib.experiments.obtain import link
+        from reidlib.experiments.obtain import plan_training
 
-        return link(experiment, self.profile, self.data).wanted
+        return plan_training(experiment, self.profile, self.data).configuration
 
     def obtain(
         self,
@@ -238,18 +238,18 @@ class Setup:
             InputError: If the name is unknown, or the run is missing and ``may_train`` is False.
             FloatingPointError: If a loss becomes infinite or NaN.
         """
-        from reidlib.experiments.obtain import Link, link, obtain
+        from reidlib.experiments.obtain import TrainingPlan, obtain, plan_training
 
-        name, configuration, benchmark = link(experiment, self.profile, self.data, seed=seed)
+        name, configuration, benchmark = plan_training(experiment, self.profile, self.data, seed=seed)
         if model is not None:
             configuration = replace(configuration, model=model)
-        return obtain([Link(name, configuration, benchmark)], report=report, **self.obtaining)
+        return obtain([TrainingPlan(name, configuration, benchmark)], report=report, **self.obtain_options)
 
     def gather(
         self,
         experiments: Iterable[str],
         *,
-        under: Mapping[str, Sequence[Perturbation]] | None = None,
+        perturbations: Mapping[str, Sequence[Perturbation]] | None = None,
         report: Callable[[str], None] = logger.warning,
     ) -> Runs:
         """Return the runs of several experiments, one for each seed.
@@ -259,7 +259,7 @@ class Setup:
 
         Args:
             experiments: Names of rows of ``EXPERIMENTS``.
-            under: Perturbations to evaluate, by the experiment's name.
+            perturbations: Perturbations to evaluate, by the experiment's name.
             report: Function that shows a message to the user.
 
         Returns:
@@ -269,7 +269,7 @@ class Setup:
             InputError: If a name is unknown, or the benchmark cannot be read.
         """
         from reidlib.experiments.obtain import FAILURES
-        from reidlib.experiments.perturbations import evaluate_under_all
+        from reidlib.experiments.perturbations import evaluate_perturbations
 
         names = tuple(dict.fromkeys(experiments))
         for name in names:
@@ -284,9 +284,9 @@ class Setup:
                 run = Missing(first_line(error), name, seed)
                 missing.append(run)
             runs[name] += (run,)
-            if isinstance(run, Run) and (own_perturbations := (under or {}).get(name)):
+            if isinstance(run, Run) and (own_perturbations := (perturbations or {}).get(name)):
                 try:
-                    evaluate_under_all(run, own_perturbations, self.data, execution=self.execution)
+                    evaluate_perturbations(run, own_perturbations, self.data, execution=self.execution)
                 except FAILURES as error:  # the run's other scores remain valid
                     missing.append(Missing(f"perturbations: {first_line(error)}", name, seed))
         persons = tuple(self.data.query.person_ids.tolist())

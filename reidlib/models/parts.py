@@ -96,7 +96,7 @@ def check_trunk(trunk: str, trunks: Sequence[str], weights: str | None, width: f
         raise InputError(rule, f"width={width} with trunk={trunk!r}", "change width or trunk")
 
 
-def check_settings(
+def check_pyramid_settings(
     trunk: str, weights: str | None, width: float, embedding_size: int, dropout: float, normalisation: str
 ) -> None:
     """Raise InputError if settings of a ``Pyramid`` are out of range or contradict each other."""

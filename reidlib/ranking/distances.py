@@ -98,7 +98,7 @@ def _pairwise_sums(sums_nd: Tensor) -> Tensor:
     return sums_nd[:, 0]
 
 
-def pair_distances(
+def squared_pair_distances(
     query: Features,
     gallery: Features,
     query_indices: np.ndarray,
@@ -129,7 +129,7 @@ def float64_device(device: torch.device | str) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def squared_by_product(first_md: Tensor, second_nd: Tensor) -> Tensor:
+def squared_distances_by_product(first_md: Tensor, second_nd: Tensor) -> Tensor:
     """Compute squared Euclidean distances (M, N) of all pairs of float64 rows by a matrix product."""
     # This is fast, but the last bits differ between machines; those of ``squared_distances`` do not.
     squares_m = (first_md * first_md).sum(1)
@@ -264,7 +264,7 @@ def _count_exactly(block: _QueryBlock, query, gallery, block_rows: Tensor, colum
     thresholds_bm = block.thresholds_bm
     num_rows, num_thresholds = thresholds_bm.shape
     indices = block.indices[block_rows.cpu().numpy()]
-    distances = pair_distances(query, gallery, indices, columns, thresholds_bm.device)
+    distances = squared_pair_distances(query, gallery, indices, columns, thresholds_bm.device)
     slots = (thresholds_bm[block_rows] < distances[:, None]).sum(1)
     bins = torch.bincount(
         block_rows * (num_thresholds + 1) + slots, minlength=num_rows * (num_thresholds + 1)

@@ -21,11 +21,11 @@ from reidlib.ranking.distances import (
     count_within,
     float64_device,
     full_float32,
-    pair_distances,
     rows_per_block,
     select_rows,
     spans,
     squared_distances,
+    squared_pair_distances,
 )
 
 _BLOCK = 2**22  # distances that ``evaluate_distances`` copies at once
@@ -196,7 +196,7 @@ def evaluate_each(
     pair_queries, pair_gallery, is_match_p, is_match_qm = _same_person_pairs(query, gallery)
     with torch.inference_mode(), full_float32(device):
         matches = pair_queries[is_match_p], pair_gallery[is_match_p]
-        squared_p = pair_distances(query.features, gallery.features, *matches, device)
+        squared_p = squared_pair_distances(query.features, gallery.features, *matches, device)
         wrong_qm = count_within(
             query.features,
             gallery.features,

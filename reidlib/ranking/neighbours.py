@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from reidlib.progress import progress_bar
-from reidlib.ranking.distances import ROUNDING, TINY, pair_distances, sorted_rows, spans
-from reidlib.threads import side_by_side
+from reidlib.ranking.distances import ROUNDING, TINY, sorted_rows, spans, squared_pair_distances
+from reidlib.threads import parallel_map
 
 _TILE = {"cpu": 1024, "cuda": 8192}  # images of a block; a tile is the product of two blocks
 _WAITING = 2**24  # largest number of stored candidates
@@ -54,7 +54,7 @@ def nearest_neighbours(
     """
     search = _Search(images_nd, count, on_tile)
     numbers, one_sided, finish = range(len(search.blocks)), False, []
-    with side_by_side(images_nd.device) as each:
+    with parallel_map(images_nd.device) as each:
         for number in progress_bar(numbers, desc="neighbours", disable=not progress, leave=False):
             others = numbers if one_sided else numbers[number:]
             # The previous block is finished at the same time.
@@ -178,7 +178,9 @@ class _Search:
         own_b, farthest_b = np.arange(block.start, block.stop), self.farthest_n[block].cpu().numpy()
         image_p = np.concatenate([own_b, image_p[near]])
         other_p = np.concatenate([farthest_b, other_p[near]])
-        squared_p = pair_distances(self.images_nd, self.images_nd, image_p, other_p, device).cpu().numpy()
+        squared_p = (
+            squared_pair_distances(self.images_nd, self.images_nd, image_p, other_p, device).cpu().numpy()
+        )
         largest_b, squared_p[: len(own_b)] = squared_p[: len(own_b)].copy(), -1
         self.squared_n[block] = np.where(largest_b > 0, largest_b, 1)
         other_p[: len(own_b)] = own_b  # the image itself precedes its copies

@@ -22,9 +22,9 @@ from reidlib.ranking.distances import (
     common_dtype,
     count_within,
     full_float32,
-    pair_distances,
     select_rows,
     squared_distances_to_all,
+    squared_pair_distances,
 )
 from reidlib.ranking.metrics import Embeddings, check_pair, check_scoring, no_match_error, working_device
 
@@ -184,7 +184,9 @@ def _single_shot(
             # The entry of the query's own person is not a wrong entry.
             own_q = np.searchsorted(persons_g[drawn_k], persons_q)
             entries = np.concatenate((drawn_k, distractors))
-            match_distance_q = pair_distances(query.features, gallery.features, indices, match_q, device)
+            match_distance_q = squared_pair_distances(
+                query.features, gallery.features, indices, match_q, device
+            )
             wrong_q1 = count_within(
                 features_qd,
                 select_rows(gallery.features, entries),

@@ -17,7 +17,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from reidlib.errors import InputError
-from reidlib.files import alone
+from reidlib.files import exclusive_lock
 from reidlib.reports.processes import Failure, error_summary
 
 # The executed copy during the execution; it gets its final name only after the kernel has ended.
@@ -216,7 +216,7 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
     import papermill
 
     # After the loss of a worker, its kernel may still be ending when the cluster starts the notebook again.
-    with alone(folder / ".lock"):
+    with exclusive_lock(folder / ".lock"):
         remove_outputs(folder)
         try:
             papermill.execute_notebook(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reidlib.errors import InputError
-from reidlib.files import alone
+from reidlib.files import exclusive_lock
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.processes import Pool, Task, local_pool
@@ -203,7 +203,10 @@ def reproduce(
         )
         for name in waiting
     ]
-    with alone(out / ".lock", waiting=lambda: _refuse(out)), cluster or nullcontext() as cluster_pool:
+    with (
+        exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out)),
+        cluster or nullcontext() as cluster_pool,
+    ):
         tasks = tuple((prepare and prepare(tuple(sources[name] for name in waiting))) or ())
         workers = cluster_pool or local_pool(
             len(tasks) + len(jobs), plan.jobs, plan.parameters.get("device", "auto")

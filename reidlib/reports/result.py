@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from reidlib import files
 from reidlib.errors import InputError
-from reidlib.files import write_json, write_whole
+from reidlib.files import write_atomically, write_json
 
 # Wide figures still fit a report that is kept in git: under 300 kB each.
 _DOTS_PER_INCH = 110
@@ -80,7 +80,7 @@ class Result:
         path = self.out / f"{name}.{'jpg' if photographs else 'png'}"
         if path.name in {entry["file"] for entry in self._figures}:
             raise InputError("the names of a notebook's figures differ", repr(name), "rename one")
-        write_whole(
+        write_atomically(
             path,
             lambda partial: figure.savefig(
                 partial,

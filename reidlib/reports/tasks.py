@@ -14,8 +14,8 @@ from reidlib import files
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
-from reidlib.experiments.evaluate import scored
-from reidlib.experiments.obtain import FAILURES, Link, chain, link, obtain
+from reidlib.experiments.evaluate import is_scored
+from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain, plan_training
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
 from reidlib.reports.processes import Task
@@ -38,7 +38,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             waiting = tuple(notebook.name for notebook in notebooks if name in notebook.trainings)
             if not waiting:
                 continue
-            training = link(name, setup.profile, setup.data, seed=seed)
+            training = plan_training(name, setup.profile, setup.data, seed=seed)
             run = _find(training, setup.runs)
             requested = [notebook.perturbations.get(name, ()) for notebook in notebooks]
             missing = tuple(
@@ -49,13 +49,13 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             )
             if run is not None and not run.has_weights:
                 missing = ()  # cannot be evaluated here; the notebook's row says so
-            if run is not None and scored(run, setup.data) and not missing:
+            if run is not None and is_scored(run, setup.data) and not missing:
                 continue
             for perturbation in missing:
                 if not perturbation.is_default:
                     renderings.setdefault(perturbation, []).extend(waiting)
             training_tasks.append(Task(training.name, run_training, (setup, name, seed, missing), waiting))
-    size = perturbations.size_of(setup.data) if renderings else ""
+    size = perturbations.rendered_size(setup.data) if renderings else ""
     rendering_tasks = [
         Task(
             f"rendering {perturbation.name}",
@@ -69,7 +69,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
     return [*rendering_tasks, *training_tasks]
 
 
-def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0) -> list[Task]:
+def benchmark_tasks(folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0) -> list[Task]:
     """Return tasks for the missing trainings of 42_benchmarks, given its parameters."""
     # Trainings that others start from come first. A benchmark that cannot be read or trained on has no task,
     # and the notebook gives the reason.
@@ -80,7 +80,7 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
         if benchmark_tables.folder_of(specification, folders) is None:
             continue
         try:
-            chains = benchmark_runs.chains(specification, folders, setup, trials=trials)
+            chains = benchmark_runs.training_chains(specification, folders, setup, trials=trials)
             for links in chains.values():
                 links[-1].check_set()  # before the links that it starts from are trained
         except FAILURES:
@@ -98,22 +98,22 @@ def benchmark_tasks(folders: Mapping[str, str], setup: Setup, *, trials: int = 0
     return [*pretraining_tasks.values(), *training_tasks]
 
 
-def _find(training: Link, runs: Path | None) -> Run | None:
+def _find(training: TrainingPlan, runs: Path | None) -> Run | None:
     try:
-        return find(training.wanted.to_json(), runs or files.runs())
+        return find(training.configuration.to_json(), runs or files.runs())
     except InputError:
         return None  # a damaged folder: its training reports that
 
 
-def _is_complete(training: Link, runs: Path | None) -> bool:
+def _is_complete(training: TrainingPlan, runs: Path | None) -> bool:
     run = _find(training, runs)
-    return run is not None and scored(run, training.benchmark)
+    return run is not None and is_scored(run, training.benchmark)
 
 
 def run_training(setup: Setup, name: str, seed: int, missing: tuple[Perturbation, ...]) -> None:
     """Find or train the run of a row and a seed, and evaluate it under the missing perturbations."""
     run = setup.obtain(name, seed)
-    perturbations.evaluate_under_all(run, missing, setup.data, execution=setup.execution)
+    perturbations.evaluate_perturbations(run, missing, setup.data, execution=setup.execution)
 
 
 def train_chain(
@@ -122,21 +122,23 @@ def train_chain(
     specification: str,
     trial: int,
     seed: int,
-    folders: Mapping[str, str],
+    folders: Mapping[str, str | Path],
     since: float,
 ) -> None:
     """Find or train the run of a row of the papers' tables, after the training that it starts from."""
     benchmark = benchmark_tables.load_trial(specification, folders, trial)
-    before = benchmark_tables.before(specification, folders)
-    links = chain(row, setup.profile, benchmark, before=before, seed=seed)
+    before = benchmark_tables.pretraining_stages(specification, folders)
+    links = plan_chain(row, setup.profile, benchmark, before=before, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 
-def train_pretraining(setup: Setup, row: str, seed: int, folders: Mapping[str, str], since: float) -> None:
+def train_pretraining(
+    setup: Setup, row: str, seed: int, folders: Mapping[str, str | Path], since: float
+) -> None:
     """Find or train the run that trainings on small benchmarks start from."""
-    benchmark = benchmark_tables.pretraining(folders)
+    benchmark = benchmark_tables.pretraining_benchmark(folders)
     assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
-    links = chain(row, setup.profile, benchmark, seed=seed)
+    links = plan_chain(row, setup.profile, benchmark, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
 
 

@@ -23,10 +23,10 @@ from reidlib.ranking.distances import (
     common_dtype,
     float64_device,
     full_float32,
-    pair_distances,
     select_rows,
     spans,
-    squared_by_product,
+    squared_distances_by_product,
+    squared_pair_distances,
 )
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
@@ -89,7 +89,7 @@ def search(
     ``threshold.json``. A threshold is valid only for the people and cameras on which it was measured.
 
     Args:
-        query: Query images: one image, a folder, a folder per person, a CSV (see ``list_own``), or features
+        query: Query images: one image, a folder, a folder per person, a CSV (see ``list_own_images``), or features
             from ``reidlib embed``.
         gallery: Gallery images, in the same forms. An image that is in both sets is not listed for itself.
         out: Output folder. Files of an earlier search in it are replaced.
@@ -228,7 +228,7 @@ def _nearest_of_block(
     for span in spans(len(gallery), _GALLERY):
         gallery_gd = select_rows(gallery, span).to(device, torch.float64)
         longest = max(longest, float(torch.linalg.vector_norm(gallery_gd, dim=1).max()))
-        squared_qg = squared_by_product(query_qd, gallery_gd)
+        squared_qg = squared_distances_by_product(query_qd, gallery_gd)
         squared_qg[pairs_within(excluded_pairs, block, span)] = math.inf
         both_qk = torch.cat([best_qk, squared_qg], dim=1)
         best_qk = both_qk.topk(min(places, both_qk.shape[1]), dim=1, largest=False).values
@@ -242,7 +242,9 @@ def _nearest_of_block(
             row_n, index_n, squared_n = map(torch.cat, zip(*waiting, strict=True))
             near_n = squared_n <= limit_q[row_n]  # the limit has decreased since
             row_n, index_n = row_n[near_n].cpu().numpy(), index_n[near_n].cpu().numpy()
-            squared_n = pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
+            squared_n = (
+                squared_pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
+            )
             added = row_n, index_n, squared_n
             measured = _nearest(places, *map(np.concatenate, zip(measured, added, strict=True)))
             waiting, num_waiting = [], 0

@@ -22,10 +22,10 @@ import numpy as np
 from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
-from reidlib.data.readers.own import list_own
+from reidlib.data.readers.own import list_own_images
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
-from reidlib.files import write_whole
+from reidlib.files import write_atomically
 from reidlib.ranking.distances import spans
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
@@ -84,18 +84,18 @@ def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
 
     Args:
         network: The trained network.
-        source: One image, a folder, a folder per person, or a CSV (see ``list_own``).
+        source: One image, a folder, a folder per person, or a CSV (see ``list_own_images``).
 
     Returns:
         The features with names, persons and cameras. They are a memory map of a file in
         ``files.feature_cache()``.
 
     Raises:
-        InputError: If the run has no weights (before any image is listed), ``list_own`` refuses the source,
+        InputError: If the run has no weights (before any image is listed), ``list_own_images`` refuses the source,
             or an image cannot be decoded.
     """
     key = network.key
-    own = list_own(source)
+    own = list_own_images(source)
     # One file per source, so that a source with new images replaces its earlier features.
     name = hashlib.sha256(f"{key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
     file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
@@ -133,7 +133,7 @@ def write_features(
 
     Args:
         run: Folder of the trained run.
-        images: One image, a folder, a folder per person, or a CSV (see ``list_own``).
+        images: One image, a folder, a folder per person, or a CSV (see ``list_own_images``).
         out: File to write, with the ending .npz or .parquet.
         device: "auto", or a device of this machine: "cpu", "cuda", "cuda:1" or "mps".
         progress: Whether a progress bar is shown.
@@ -142,7 +142,7 @@ def write_features(
         The features with names, persons and cameras.
 
     Raises:
-        InputError: If ``out`` has another ending or exists (both before any work), ``list_own`` refuses the
+        InputError: If ``out`` has another ending or exists (both before any work), ``list_own_images`` refuses the
             images, or an image cannot be decoded.
     """
     out = Path(out).expanduser()
@@ -176,7 +176,7 @@ def save_features(features: FeatureSet, out: Path) -> None:
     if features.root is not None:
         information["root"] = Path(os.path.relpath(features.root, out.parent)).as_posix()
     text = json.dumps(information)
-    write_whole(out, lambda partial: write(partial, features, text))
+    write_atomically(out, lambda partial: write(partial, features, text))
 
 
 def read_features(file: str | Path) -> FeatureSet:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw, ImageFont
 
-from reidlib.data.images import fitted
-from reidlib.errors import counted
+from reidlib.data.images import fit_image
+from reidlib.errors import count_noun
 from reidlib.search.verification import PairHistogram, Threshold
 from reidlib.visual import BLUE, GREEN, GREY, INK, RED, STATUS
 
@@ -157,7 +157,7 @@ def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int
                 f"{100 * rate:.3g} % ", (threshold.distance, 100 * rate), ha="right", va="bottom", fontsize=9
             )
     handles = [Line2D([], [], color=colour, linestyle=style) for _, _, colour, style in kinds]
-    labels = [f"{label}: {counted(counts.sum(), 'pairs')}" for label, counts, *_ in kinds]
+    labels = [f"{label}: {count_noun(counts.sum(), 'pairs')}" for label, counts, *_ in kinds]
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
@@ -192,7 +192,7 @@ def _centred(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, 
 
 def _paste(sheet: Image.Image, image_hwc: np.ndarray, x: int, y: int) -> tuple[int, int, int, int]:
     """Paste an image into the middle of its box, as large as fits, and return its edges."""
-    image = fitted(image_hwc, _BOX[1] - 2 * _FRAME, _BOX[0] - 2 * _FRAME)
+    image = fit_image(image_hwc, _BOX[1] - 2 * _FRAME, _BOX[0] - 2 * _FRAME)
     left, upper = x + (_BOX[0] - image.width) // 2, y + (_BOX[1] - image.height) // 2
     sheet.paste(image, (left, upper))
     return left, upper, left + image.width, upper + image.height

@@ -13,8 +13,8 @@ from PIL import Image
 
 from reidlib.data.images import decode
 from reidlib.data.rules import JUNK
-from reidlib.errors import counted
-from reidlib.files import write_json, write_whole
+from reidlib.errors import count_noun
+from reidlib.files import write_atomically, write_json
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration
@@ -134,7 +134,7 @@ def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, 
         ]
         rows.append(SheetRow(load(query, row), query.names[row], results))
     if missing:
-        reason = f"no contact sheet: it lacks {counted(len(missing), 'images')}, such as {missing[0]}"
+        reason = f"no contact sheet: it lacks {count_noun(len(missing), 'images')}, such as {missing[0]}"
         return None, f"{reason}; search with the images instead of their features"
     return contact_sheet(rows, lines=_sheet_lines(ranking, len(rows))), ""
 
@@ -157,11 +157,11 @@ def write_search(ranking: SearchRanking, out: Path, sheet: Image.Image | None) -
     for name in OUTPUTS:
         (out / name).unlink(missing_ok=True)  # an earlier threshold would not belong to the new lists
     if sheet is not None:
-        write_whole(out / "contact_sheet.jpg", lambda path: sheet.save(path, "JPEG", quality=90))
+        write_atomically(out / "contact_sheet.jpg", lambda path: sheet.save(path, "JPEG", quality=90))
     if calibration is not None:
         _write_figure(out / "distances.png", calibration)
         write_json(out / "threshold.json", _threshold_content(calibration, ranking))
-    write_whole(out / "ranked.csv", lambda path: _write_lists(path, ranking))
+    write_atomically(out / "ranked.csv", lambda path: _write_lists(path, ranking))
     return tuple(out / name for name in OUTPUTS if (out / name).exists())
 
 
@@ -176,11 +176,11 @@ def describe_search(ranking: SearchRanking, top: int) -> list[str]:
         The sentences, one per line of output.
     """
     query, gallery = ranking.query, ranking.gallery
-    sizes = f"{counted(len(query), 'query images')}, {counted(len(gallery), 'gallery images')}"
+    sizes = f"{count_noun(len(query), 'query images')}, {count_noun(len(gallery), 'gallery images')}"
     sentences = [f"{sizes}, run {query.information['run']}"]
     lengths = (ranking.nearest.gallery_indices >= 0).sum(1)
     if lengths.min() < top:
-        shortest = counted(lengths.min(), "images")
+        shortest = count_noun(lengths.min(), "images")
         sentences.append(
             f"ranked lists end after {shortest}: the gallery has no more, and no image is listed for itself"
         )
@@ -190,7 +190,7 @@ def describe_search(ranking: SearchRanking, top: int) -> list[str]:
         cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
         sentences.append(
             f"the nearest image shows the query's person for {sum(matches):,} of "
-            f"{counted(len(matches), 'query images')} for which both persons are known"
+            f"{count_noun(len(matches), 'query images')} for which both persons are known"
             + " (images of the same camera included)"
             * cameras_known
         )
@@ -243,7 +243,7 @@ def _write_figure(path: Path, calibration: Calibration) -> None:
     with plt.rc_context():
         set_style()
         figure = distance_figure(calibration.histogram, calibration.threshold)
-        write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+        write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
         plt.close(figure)
 
 
@@ -288,23 +288,23 @@ def _describe_threshold(ranking: SearchRanking) -> list[str]:
     others, upper_bound = ranking.count_other_images()
     expected, at_most = others * threshold.false_match_rate, "at most " if upper_bound else ""
     expected = f"{expected:,.0f}" if expected >= 10 else f"{expected:.2g}"
-    cameras = counted(calibration.num_cameras, "cameras") if calibration.num_cameras else "cameras unknown"
+    cameras = count_noun(calibration.num_cameras, "cameras") if calibration.num_cameras else "cameras unknown"
     sentences = [
         f"same person up to distance {threshold.distance:.3f}: this accepts {threshold.num_false_matches:,} "
-        f"of {counted(threshold.num_different, 'pairs')} of different people "
+        f"of {count_noun(threshold.num_different, 'pairs')} of different people "
         f"({100 * threshold.false_match_rate:.3g} %, requested {100 * threshold.requested_rate:.3g} %) and "
-        f"{100 * threshold.true_match_rate:.1f} % of {counted(threshold.num_same, 'pairs')} of one person",
-        f"a query is compared with {at_most}{counted(round(others), 'gallery images')} of other people on "
+        f"{100 * threshold.true_match_rate:.1f} % of {count_noun(threshold.num_same, 'pairs')} of one person",
+        f"a query is compared with {at_most}{count_noun(round(others), 'gallery images')} of other people on "
         f"average: expect {at_most}about {expected} false matches",
-        f"threshold measured on {calibration.source}: {counted(calibration.num_persons, 'persons')}, "
-        f"{counted(calibration.num_images, 'images')}, {cameras}",
+        f"threshold measured on {calibration.source}: {count_noun(calibration.num_persons, 'persons')}, "
+        f"{count_noun(calibration.num_images, 'images')}, {cameras}",
         _NOTE,
     ]
     if threshold.num_false_matches:
         too_few = people.num_person_pairs < _FEW_PERSON_PAIRS
         sentences.append(
             f"the false matches come from {people.num_persons:,} persons, in {people.num_person_pairs:,} of "
-            f"{counted(people.num_possible_pairs, 'pairs')} of people"
+            f"{count_noun(people.num_possible_pairs, 'pairs')} of people"
             + ("; these are few, calibrate on more persons" if too_few else "")
         )
     if threshold.num_different * threshold.requested_rate < 3:

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 
 from reidlib.data.rules import DISTRACTOR, JUNK
-from reidlib.errors import InputError, counted
-from reidlib.ranking.distances import float64_device, full_float32, select_rows, spans, squared_by_product
+from reidlib.errors import InputError, count_noun
+from reidlib.ranking.distances import (
+    float64_device,
+    full_float32,
+    select_rows,
+    spans,
+    squared_distances_by_product,
+)
 from reidlib.ranking.metrics import Embeddings
 
 UNKNOWN_CAMERA = -1
@@ -168,7 +174,7 @@ class VerificationPairs:
                     order_q, order_g = orders[0][query_span, None], orders[1][None, gallery_span]
                     counted_qg &= (order_q < 0) | (order_g < 0) | (order_q < order_g)
                 gallery_gd = select_rows(gallery.features, gallery_span).to(device, torch.float64)
-                distances_qg = squared_by_product(query_qd, gallery_gd).sqrt_()
+                distances_qg = squared_distances_by_product(query_qd, gallery_gd).sqrt_()
                 distances_qg[distances_qg <= _EQUAL * width * bins] = 0
                 places_qg = (distances_qg / width).ceil_().long().clamp_(max=bins)
                 masks = (torch.from_numpy(mask_qg).to(device) for mask_qg in (counted_qg, same_qg))
@@ -322,7 +328,7 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
         raise InputError(
             f"a false-match rate of {false_match_rate:g} needs at least {math.ceil(1 / false_match_rate):,} "
             "pairs of different people",
-            counted(num_different, "pairs"),
+            count_noun(num_different, "pairs"),
             mend,
         )
     false_matches = histogram.different.cumsum()
@@ -330,7 +336,7 @@ def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshol
     if not len(within):
         raise InputError(
             "different people have different features",
-            f"{false_matches[0]:,} of {counted(num_different, 'pairs')} at distance 0",
+            f"{false_matches[0]:,} of {count_noun(num_different, 'pairs')} at distance 0",
             "look for copies of an image under two persons' names, or train the model longer",
         )
     place = within[-1]

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from reidlib.errors import InputError
-from reidlib.files import write_filled
+from reidlib.files import write_buffered
 from reidlib.training import distributed
 from reidlib.training.config import Recipe
 from reidlib.training.dynamic import Balance
 
 if TYPE_CHECKING:
-    from reidlib.data.samplers import Feeds
+    from reidlib.data.samplers import Prefetcher
 
 
 class TrainingState(NamedTuple):
@@ -24,7 +24,7 @@ class TrainingState(NamedTuple):
     recipe: Recipe
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    feeds: Feeds
+    feeds: Prefetcher
     meter: Any  # ``loop.Meter``, whose module imports this one
     generator: torch.Generator  # of the augmentation, the same in every process
 
@@ -102,7 +102,7 @@ def restore_checkpoint(
 def save_tensors(path: Path, content: dict) -> None:
     """Write a file of tensors completely or not at all."""
     # By a buffer in memory: torch.save to a file reports a full disk as an internal error of its archive.
-    write_filled(path, lambda buffer: torch.save(content, buffer))
+    write_buffered(path, lambda buffer: torch.save(content, buffer))
 
 
 def load_tensors(path: Path, mend: str) -> dict:

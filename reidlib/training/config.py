@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from reidlib.errors import InputError, check_choice
-from reidlib.models.parts import check_input_height, check_settings, pyramid_parts
+from reidlib.models.parts import check_input_height, check_pyramid_settings, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Recipe:
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
             raise InputError("schedule 'steps', and no other, has milestones", value, "change one of them")
 
-    def check_set(self, person_ids: np.ndarray, name: str) -> None:
+    def check_training_set(self, person_ids: np.ndarray, name: str) -> None:
         """Raise InputError if a training set fills no batch; ``name`` identifies the set in the message."""
         images, persons = len(person_ids), len(np.unique(person_ids))
         least_persons = self.batch_size // self.images_per_identity if self.images_per_identity else 1
@@ -123,11 +123,11 @@ class Recipe:
                 "add images of further persons, or train on another set",
             )
 
-    def length(self, batches_per_epoch: int) -> int:
+    def num_steps(self, batches_per_epoch: int) -> int:
         """Return the number of steps of the whole training."""
         return self.steps or (self.epochs or 0) * batches_per_epoch
 
-    def rate(self, step: int, steps: int) -> float:
+    def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step; it depends only on the share of steps before it."""
         share = step / steps
         if self.schedule == "steps":
@@ -238,7 +238,7 @@ class PyramidConfiguration(_Model):
 
     def __post_init__(self):
         pyramid_parts(self.stripes, self.levels)
-        check_settings(
+        check_pyramid_settings(
             self.trunk, self.weights, self.width, self.embedding_size, self.dropout, self.normalisation
         )
         if not math.isfinite(self.margin):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from reidlib.errors import InputError, check_choice, counted
+from reidlib.errors import InputError, check_choice, count_noun
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Execution:
         device = self.torch_device
         if device.type == "cuda":
             return torch.cuda.get_device_name(device)
-        threads = counted(torch.get_num_threads(), "threads")
+        threads = count_noun(torch.get_num_threads(), "threads")
         return f"{device.type}, {threads}, {torch.backends.cpu.get_cpu_capability()}"
 
 

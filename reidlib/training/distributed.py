@@ -112,7 +112,7 @@ def broadcast_from_first(message: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
+def first_process_first() -> Iterator[None]:
     """Let the first process run the block before the others enter it."""
     if world().rank == 0:
         with raise_on_all_processes():

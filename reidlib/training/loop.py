@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from reidlib import files
 from reidlib.data.augmentation import augment
 from reidlib.data.images import ImageStore, to_device
-from reidlib.data.samplers import Epochs, Feeds, IdentityBatches, RandomBatches
+from reidlib.data.samplers import PKSampler, Prefetcher, RandomBatchSampler, ResumableSampler
 from reidlib.errors import InputError
-from reidlib.files import unwritable, write_filled, write_text
+from reidlib.files import write_buffered, write_error, write_text
 from reidlib.progress import progress_bar
 from reidlib.training import distributed
 from reidlib.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
@@ -87,7 +87,7 @@ def train(
     if balance is not None and balance.sampler not in samplers:
         mend = "set images_per_identity to at least 2 in the recipe, or train without the triplet loss"
         raise InputError("a triplet loss needs identity-balanced batches", "images_per_identity=0", mend)
-    feeds = Feeds(images, samplers, world)
+    feeds = Prefetcher(images, samplers, world)
     augmentation = asdict(recipe.augmentation)
     augmentation_generator = torch.Generator().manual_seed(seed + 1)
     # For dropout, which takes no generator; every process drops other units.
@@ -101,7 +101,7 @@ def train(
         foreach=True,  # torch's default on a CPU loops in Python: 6 % of a small network's step
     )
     steps_per_epoch = len(samplers["random"])
-    steps = recipe.length(steps_per_epoch)
+    steps = recipe.num_steps(steps_per_epoch)
     meter = Meter(recipe.batch_size)
 
     checkpoint, history = folder / CHECKPOINT, folder / "history.jsonl"
@@ -124,7 +124,7 @@ def train(
     with bar, feeds, _interruptions() as signals:
         while step < steps:
             for group in optimiser.param_groups:
-                group["lr"] = group["factor"] * recipe.rate(step, steps)
+                group["lr"] = group["factor"] * recipe.learning_rate_at(step, steps)
             sampler = "random" if balance is None else balance.sampler
             indices_b, images_bchw = feeds.next(sampler)
             inputs_bchw = augment(images_bchw, augmentation_generator, share=world, **augmentation)
@@ -266,7 +266,7 @@ class Meter:
         columns: dict[str, Any] = {
             name: np.array([row.get(name, math.nan) for row in self._trace], np.float32) for name in names
         }
-        write_filled(path, lambda buffer: np.savez_compressed(buffer, **columns))
+        write_buffered(path, lambda buffer: np.savez_compressed(buffer, **columns))
 
 
 def _balancing_quantities(terms: Terms, balance: Balance | None) -> dict[str, float]:
@@ -279,13 +279,13 @@ def _balancing_quantities(terms: Terms, balance: Balance | None) -> dict[str, fl
     return quantities
 
 
-def _samplers(recipe: Recipe, labels_n: Tensor, seed: int) -> dict[str, Epochs]:
+def _samplers(recipe: Recipe, labels_n: Tensor, seed: int) -> dict[str, ResumableSampler]:
     size, per_identity = recipe.batch_size, recipe.images_per_identity
     generator = torch.Generator().manual_seed(seed)
-    samplers: dict[str, Epochs] = {"random": RandomBatches(len(labels_n), size, generator)}
+    samplers: dict[str, ResumableSampler] = {"random": RandomBatchSampler(len(labels_n), size, generator)}
     if per_identity:
         generator = torch.Generator().manual_seed(seed + 3)
-        samplers["identity"] = IdentityBatches(labels_n, size // per_identity, per_identity, generator)
+        samplers["identity"] = PKSampler(labels_n, size // per_identity, per_identity, generator)
     return samplers
 
 
@@ -304,7 +304,7 @@ def _append(history: Path, row: dict) -> None:
         with history.open("a") as file:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
-        raise unwritable(history, error) from error
+        raise write_error(history, error) from error
 
 
 def _write_progress(progress: str) -> None:

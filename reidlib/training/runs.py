@@ -188,12 +188,12 @@ def find_or_train(
         (run_folder / CHECKPOINT).unlink(missing_ok=True)
         return _checked_run(run_folder, configuration)
 
-    return files.built_once(
+    return files.build_once(
         folder / f".{digest}.lock",
         lambda: find(configuration, folder),
         build,
-        waiting=lambda: report(f"{run_folder.name}: another process is training this run; waiting for it"),
-        refused=lambda error: InputError(
+        on_wait=lambda: report(f"{run_folder.name}: another process is training this run; waiting for it"),
+        make_error=lambda error: InputError(
             "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
         ),
     )

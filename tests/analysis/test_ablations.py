@@ -42,7 +42,7 @@ def test_two_trainings_fill_the_six_rows_of_the_losses():
 
 def test_part_counts_are_the_papers():
     rows = [EXPERIMENTS[name] for name in ablations.PART_COUNTS.experiments]
-    assert [MODELS[row.model](**row.changed).parts for row in rows] == [2, 4, 6, 8, 10]
+    assert [MODELS[row.model](**row.overrides).parts for row in rows] == [2, 4, 6, 8, 10]
 
 
 def test_score_table_has_the_papers_row(tmp_path):
@@ -90,13 +90,13 @@ def test_the_sentence_follows_the_interval(tmp_path, shared, separate, words):
         name: [None if value is None else {"full": value}]
         for name, value in (("jlml", shared), ("jlml-separate", separate))
     }
-    (sentence,) = ablations.readings(SHARED, gathered(tmp_path, rows))
+    (sentence,) = ablations.difference_sentences(SHARED, gathered(tmp_path, rows))
     assert all(word in sentence for word in words), sentence
 
 
 def test_figures_get_measured_and_printed_differences(tmp_path):
     scores = gathered(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
-    measured, printed = ablations.panels(SHARED, scores)
+    measured, printed = ablations.difference_panels(SHARED, scores)
     assert measured == {name: {"with shared features": None} for name in ("R1", "mAP (trapezoid)")}
     assert printed["R1"]["with shared features"] == pytest.approx(1.9)
     assert printed["mAP (trapezoid)"]["with shared features"] == pytest.approx(2.4)
@@ -105,16 +105,16 @@ def test_figures_get_measured_and_printed_differences(tmp_path):
 def test_without_printed_numbers_there_are_no_paper_columns(tmp_path):
     dynamic = ablations.DYNAMIC_TRAINING
     scores = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
-    measured, printed = ablations.panels(dynamic, scores)
+    measured, printed = ablations.difference_panels(dynamic, scores)
     assert list(measured) == list(printed) == ["R1", "mAP (step)"]
     assert not any(printed.values())
     (line, *_) = records(ablations.report_table(dynamic, scores))
     assert list(line) == ["training", "R1", "mAP (step)", "Δ R1 [95 %]", "Δ mAP (step) [95 %]"]
-    assert "the paper" not in " ".join(ablations.readings(dynamic, scores))
+    assert "the paper" not in " ".join(ablations.difference_sentences(dynamic, scores))
 
 
 def test_the_basis_names_the_number_of_seeds(tmp_path):
-    assert "cover queries only" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).basis()
+    assert "cover queries only" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).interval_basis()
     seeds_by_case = {
         "2": [{"full": 0.6}, {"full": 0.7}],
         "mixed": [{"full": 0.6}, None],
@@ -124,9 +124,9 @@ def test_the_basis_names_the_number_of_seeds(tmp_path):
         gathered(tmp_path / name, {"jlml": seeds, "jlml-2": seeds_by_case["2"] if name != "none" else seeds})
         for name, seeds in seeds_by_case.items()
     )
-    assert two.basis().startswith("2 seeds") and "very little" in two.basis()
-    assert mixed.basis().startswith("1 to 2 seeds")
-    assert none.basis() == "no runs"
+    assert two.interval_basis().startswith("2 seeds") and "very little" in two.basis()
+    assert mixed.interval_basis().startswith("1 to 2 seeds")
+    assert none.interval_basis() == "no runs"
 
 
 def test_a_baseline_has_to_be_a_row():
@@ -138,7 +138,7 @@ def test_a_printed_row_has_to_be_in_its_table():
     rows = ablations.FEATURE_SELECTION.rows.replace("with SFL", "with SLF")
     misspelt = Ablation("row", rows, "with", "trapezoid", "sfl")
     with pytest.raises(InputError, match=r"'with SLF'.*fits 0 rows"):
-        _ = misspelt.printed
+        _ = misspelt.printed_scores
 
 
 def test_every_line_of_the_file_is_a_row_of_a_table():

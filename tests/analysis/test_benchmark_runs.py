@@ -59,7 +59,7 @@ def gather_runs(specification, folders, *, trials=0, **more):
 
 
 def own_rows(table, own):
-    return records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN) :]
+    return records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN_ROWS) :]
 
 
 def test_every_table_has_rows_and_notes():
@@ -111,13 +111,13 @@ def test_rows_are_means_over_the_partitions(folders):
     assert own.num_trials == 3
     assert not own.pretrained
     assert own.missing() == []
-    assert own.incomplete.startswith("probe has 4 images, 246 fewer than expected")
+    assert own.deviation_summary.startswith("probe has 4 images, 246 fewer than expected")
     rows = own_rows(GRID, own)
     assert [row["method"] for row in rows] == [
         "this suite: jlml, profile smoke, incomplete benchmark",
         "this suite: pyramid, profile smoke, incomplete benchmark",
     ]
-    for name, row in zip(benchmark_runs.OWN, rows, strict=True):
+    for name, row in zip(benchmark_runs.OWN_ROWS, rows, strict=True):
         runs = [own.runs[name, trial][0] for trial in range(3)]
         shares = [run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"] for run in runs]
         assert len({run.folder for run in runs}) == 3
@@ -134,7 +134,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     own = gather_runs("grid", folders, trials=1)
     assert own.pretrained
     (run,) = own.runs["jlml", 0]
-    before = benchmark_tables.pretraining(folders)
+    before = benchmark_tables.pretraining_benchmark(folders)
     assert before.specification == "cuhk03+market1501"
     assert before.train.person_ids.min() > 0
     parts = [load("cuhk03", folders["cuhk03"]), load("market1501", folders["market1501"])]
@@ -149,8 +149,8 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
         "this suite: jlml, profile smoke, incomplete benchmark, pre-trained, 1 of 3 partitions"
     )
     # The large sets do not, and neither do the small ones without both folders.
-    assert benchmark_tables.before("market1501", folders) == ()
-    assert benchmark_tables.before("grid", {**folders, "cuhk03": ""}) == ()
+    assert benchmark_tables.pretraining_stages("market1501", folders) == ()
+    assert benchmark_tables.pretraining_stages("grid", {**folders, "cuhk03": ""}) == ()
 
 
 def test_market_has_its_own_measures(folders):
@@ -190,7 +190,7 @@ def test_one_missing_partition_is_counted(folders):
 
 def test_rank1_of_a_figure(folders):
     own = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
-    scores = benchmark_runs.rank1(GRID, own)
+    scores = benchmark_runs.rank1_scores(GRID, own)
     assert scores["JLML"] == (37.5, "paper")
     assert scores["GOG"] == (24.7, "other")
     assert [kind for name, (_, kind) in scores.items() if "2 of 3 partitions" in name] == [
@@ -198,8 +198,8 @@ def test_rank1_of_a_figure(folders):
         "pyramid (not comparable)",
     ]
     whole = replace(own, profile="paper", differences=())
-    assert [kind for _, kind in benchmark_runs.rank1(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
-    unreadable = benchmark_runs.rank1(GRID, benchmark_runs.OwnRuns("grid", "smoke", lack="gone"))
+    assert [kind for _, kind in benchmark_runs.rank1_scores(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
+    unreadable = benchmark_runs.rank1_scores(GRID, benchmark_runs.OwnRuns("grid", "smoke", read_error="gone"))
     assert unreadable.keys() == set(GRID.printed()["method"])
 
 
@@ -244,8 +244,11 @@ def test_folders_are_checked(tmp_path):
                 ("cuhk03,boxes=detected,split=new", "cuhk03,split=new,boxes=detected"), str(tmp_path)
             )
         )
-    assert benchmark_tables.given({"grid": "a"}, "cuhk03,boxes=detected", "b") == {"cuhk03": "b", "grid": "a"}
-    assert benchmark_tables.given({}, "synthetic", "b") == {}
+    assert benchmark_tables.add_data_root({"grid": "a"}, "cuhk03,boxes=detected", "b") == {
+        "cuhk03": "b",
+        "grid": "a",
+    }
+    assert benchmark_tables.add_data_root({}, "synthetic", "b") == {}
 
 
 def test_a_folder_is_found_however_its_options_are_ordered(folders):
@@ -257,7 +260,7 @@ def test_a_folder_is_found_however_its_options_are_ordered(folders):
     assert benchmark_tables.folders_of("cuhk03", ordered) == [str(folders["cuhk03"])]
     assert benchmark_tables.folders_of("grid", ordered) == []
     with pytest.raises(InputError):  # this archive's new protocol lacks its files: asked for, so refused
-        benchmark_tables.unread(ordered)
+        benchmark_tables.unreadable_benchmarks(ordered)
 
 
 def test_the_command_trains_a_chain(folders, tmp_path, capsys):
@@ -298,21 +301,21 @@ def test_missing_runs_are_recorded(folders, tmp_path):
         ("jlml, grid, trial 1", True),
         ("pyramid, grid, trial 1", True),
     ]
-    assert "missing" in benchmark_runs.OwnRuns("grid", "smoke", lack="gone").gathered.records()[0]
+    assert "missing" in benchmark_runs.OwnRuns("grid", "smoke", read_error="gone").gathered.records()[0]
 
 
 def test_the_state_changes_with_the_content_of_the_folders(folders, market):
-    state = benchmark_tables.state(folders)
-    assert benchmark_tables.state(folders) == state
+    state = benchmark_tables.folder_states(folders)
+    assert benchmark_tables.folder_states(folders) == state
     assert len(state["grid"]) > 3
     (market / "gt_bbox").mkdir()
     for name in ("0001_c1s1_001051_00.jpg", "0003_c2s1_000001_00.jpg"):
         write_image(market / "gt_bbox" / name)
-    changed = benchmark_tables.state(folders)
+    changed = benchmark_tables.folder_states(folders)
     assert changed["market1501"] != state["market1501"]
     write_grid_mat(Path(folders["grid"]) / "features_and_partitions.mat", ((1, 3), (2, 4), (1, 4)))
-    assert benchmark_tables.state(folders)["grid"] != changed["grid"]
-    assert benchmark_tables.state(folders, trials=1)["grid"][0] == changed["grid"][0]
+    assert benchmark_tables.folder_states(folders)["grid"] != changed["grid"]
+    assert benchmark_tables.folder_states(folders, trials=1)["grid"][0] == changed["grid"][0]
 
 
 def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
@@ -323,7 +326,7 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
     assert main([*command, "--folder", f"grid={folders['grid']}"]) == 2
     assert "given once" in capsys.readouterr().err
     # Benchmarks of a folder that cannot be read are reported and left out; the others are used.
-    assert benchmark_tables.unread({"cuhk03": folders["cuhk03"]}).keys() == {
+    assert benchmark_tables.unreadable_benchmarks({"cuhk03": folders["cuhk03"]}).keys() == {
         "cuhk03,split=new",
         "cuhk03,boxes=detected,split=new",
     }
@@ -331,7 +334,7 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
 
 def test_pre_training_that_cannot_be_read_is_named(folders):
     own = gather_runs("grid", {**folders, "market1501": folders["market1501"] + "/query"})
-    assert own.lack.startswith("pre-training: a folder in Market-1501's layout")
+    assert own.read_error.startswith("pre-training: a folder in Market-1501's layout")
 
 
 def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, capsys):
@@ -399,7 +402,7 @@ def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_p
 
 
 def test_the_benchmark_for_comparing_protocols():
-    at_hand = benchmark_tables.at_hand
+    at_hand = benchmark_tables.choose_protocol_benchmark
     assert at_hand("quick", {"market1501": "m"}) == ("synthetic", "")
     assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")
     assert at_hand("paper", {"grid": "g", "dukemtmc": "d"}) == ("dukemtmc", "d")

@@ -78,23 +78,23 @@ def test_four_parts_are_compared_with_all_other_counts():
 )
 def test_the_verdict_follows_from_the_interval(tmp_path, a, b, word):
     verdict = decide(claim(ABOVE), scores_of(tmp_path, a, b))
-    assert verdict.word == word, verdict
+    assert verdict.outcome == word, verdict
     (interval,) = verdict.intervals.values()
     assert ("one seed" in verdict.reason) == (interval is not None and interval.seeds == 1)
 
 
 def test_all_intervals_have_to_exclude_zero(tmp_path):
     verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path, [0.6], [0.5], [0.6]))
-    assert verdict.word == UNDECIDED
+    assert verdict.outcome == UNDECIDED
     assert "a − c" in verdict.reason
     assert "a − b" not in verdict.reason
 
 
 def test_one_contrast_below_the_smallest_gain_is_enough(tmp_path):
     verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path, [0.5], [0.6], [None]))
-    assert verdict.word == FAILS
+    assert verdict.outcome == FAILS
     verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path / "2", [0.6], [0.5], [None]))
-    assert verdict.word == UNDECIDED
+    assert verdict.outcome == UNDECIDED
     assert "missing" in verdict.reason
 
 
@@ -105,17 +105,17 @@ def test_the_fewest_seeds_of_all_contrasts_are_named(tmp_path):
 
 def test_a_claim_without_contrasts_is_undecided(tmp_path):
     verdict = decide(claim(impossible="no metric yet"), scores_of(tmp_path, [0.6], [0.5]))
-    assert (verdict.word, verdict.reason) == (UNDECIDED, "no metric yet")
+    assert (verdict.outcome, verdict.reason) == (UNDECIDED, "no metric yet")
     assert claims.verdict_sentence(verdict).endswith("Test: a above b. **? undecided here**: no metric yet.")
 
 
 def test_a_smoke_run_decides_nothing(tmp_path):
-    assert decide(claim(ABOVE), scores_of(tmp_path, [0.6], [0.5], profile="smoke")).word == UNDECIDED
+    assert decide(claim(ABOVE), scores_of(tmp_path, [0.6], [0.5], profile="smoke")).outcome == UNDECIDED
 
 
 def test_two_seeds_are_too_few_to_be_sure(tmp_path):
     verdict = decide(claim(ABOVE), scores_of(tmp_path, [0.6, 0.55], [0.5, 0.5]))
-    assert verdict.word == UNDECIDED
+    assert verdict.outcome == UNDECIDED
 
 
 def test_the_sentence_of_a_missing_run_has_no_number(tmp_path):
@@ -133,7 +133,7 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
     verdicts = [decide(entry, everywhere) for entry in CLAIMS]
     rows = records(claims.ledger(verdicts))
     assert [row["claim"] for row in rows] == [f"{entry.paper}: {entry.statement}" for entry in CLAIMS]
-    by_name = {verdict.claim.name: verdict.word for verdict in verdicts}
+    by_name = {verdict.claim.name: verdict.outcome for verdict in verdicts}
     assert by_name["complementary branches"] == HOLDS
     assert by_name["relaxed alignment"] == UNDECIDED  # its perturbations were not evaluated
     assert "missing" in rows[7]["found (points of mAP, 95 %)"]
@@ -147,8 +147,11 @@ def test_required_experiments():
     names, perturbations = claims.required_experiments()
     assert set(names) >= {"jlml", "jlml-10", "pyramid", "pyramid-off", "pyramid-stripes-same-rate"}
     assert set(perturbations) == {"pyramid", "pyramid-stripes", "pyramid-stripes-same-rate"}
-    assert {condition.factor for condition in perturbations["pyramid"]} == {"box_jitter", "box_scale_error"}
-    assert claims.of_notebook("33_ablation_part_counts")[0].name == "four parts"
+    assert {perturbation.factor for perturbation in perturbations["pyramid"]} == {
+        "box_jitter",
+        "box_scale_error",
+    }
+    assert claims.claims_of_notebook("33_ablation_part_counts")[0].name == "four parts"
 
 
 def test_relaxed_alignment_is_a_smaller_loss(tmp_path):
@@ -156,12 +159,12 @@ def test_relaxed_alignment_is_a_smaller_loss(tmp_path):
     (entry,) = [entry for entry in CLAIMS if entry.name == "relaxed alignment"]
     stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
     both = gathered(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
-    for cell in {cell for cell in entry.cells if cell.condition}:
-        assert both.of(cell) == [None]
+    for cell in {cell for cell in entry.cells if cell.perturbation}:
+        assert both.branch_scores(cell) == [None]
         value = 0.5 if cell.experiment == "pyramid" else 0.4
         both._scores[cell] = [scores({"full": value})["branches"]["full"]]
     verdict = decide(entry, both)
-    assert verdict.word == HOLDS
+    assert verdict.outcome == HOLDS
     assert [interval.mean for interval in verdict.intervals.values()] == pytest.approx([20] * 4)
 
 

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from reidlib.analysis.statistics import Interval, half_width, paired, signed
+from reidlib.analysis.statistics import Interval, format_difference, half_width, paired
 from reidlib.errors import InputError
 
 
@@ -19,7 +19,7 @@ def test_half_width_follows_students_t():
 def test_a_constant_difference_has_no_width():
     interval = paired(np.full((1, 6), 2.5))
     assert interval == Interval(2.5, 2.5, 2.5, 1, 6)
-    assert interval.clear
+    assert interval.excludes_zero
     assert str(interval) == "+2.5 [+2.5, +2.5]"
 
 
@@ -108,7 +108,7 @@ def test_resampling_three_seeds_would_be_too_narrow():
     ("points", "text"), [(3.25, "+3.2"), (-0.04, "0.0"), (0.04, "0.0"), (-1.26, "−1.3"), (math.nan, "–")]
 )
 def test_a_difference_has_a_sign_unless_it_is_zero(points, text):
-    assert signed(points) == text
+    assert format_difference(points) == text
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class NaiveJLML(nn.Module):
 
 def test_training_images_per_second():
     profile = PROFILES["quick"].sizes["jlml"]
-    width = profile.scaled["width"]
+    width = profile.overrides["width"]
     execution = Execution(progress=False)
     device, batch = execution.torch_device, profile.recipe.batch_size
     images_bchw = torch.randn(batch, 3, *profile.input_size, device=device)

@@ -11,7 +11,7 @@ from reidlib.data import check as checking
 from reidlib.data.check import check, count_deviations
 from reidlib.data.readers import GUIDES, parse
 from reidlib.data.readers.layout import official_counts
-from reidlib.errors import InputError, counted
+from reidlib.errors import InputError, count_noun
 
 COUNTS = {
     "bounding_box_train": {"images": 5, "identities": 2, "cameras": 3},
@@ -216,18 +216,18 @@ def test_a_trial_that_cannot_be_loaded_is_a_problem(rendered):
 
 
 def test_counts_of_one_are_singular(rendered):
-    assert [counted(1, what) for what in ("identities", "boxes", "images", "junk")] == [
+    assert [count_noun(1, what) for what in ("identities", "boxes", "images", "junk")] == [
         "1 identity",
         "1 box",
         "1 image",
         "1 junk",
     ]
-    assert [counted(1, what) for what in ("queries", "other boxes", "such persons")] == [
+    assert [count_noun(1, what) for what in ("queries", "other boxes", "such persons")] == [
         "1 query",
         "1 other box",
         "1 such person",
     ]
-    assert counted(1_000, "identities") == "1,000 identities" and counted(0, "cameras") == "0 cameras"
+    assert count_noun(1_000, "identities") == "1,000 identities" and count_noun(0, "cameras") == "0 cameras"
     (rendered / "query" / "0003_c2s1_000001_00.jpg").unlink()
     text = check("synthetic", rendered, progress=False).text()
     assert "query has 1 image, 1 fewer than expected" in text
@@ -355,7 +355,7 @@ def test_readable_images_are_not_read_again(rendered, tmp_path, monkeypatch):
         assert f"{name} (not an image)" in check("synthetic", rendered, progress=False).text()
     assert [len(names) for names in read] == [14, 0, 1, 1]
     damaged.write_bytes(content)
-    assert check("synthetic", rendered, progress=False, again=True).ok
+    assert check("synthetic", rendered, progress=False, reread=True).ok
     assert len(read[-1]) == 14
     # A lost record costs time alone, and one that cannot be written is done without.
     record = next((tmp_path / "home" / "checked").iterdir())

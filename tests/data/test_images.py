@@ -195,7 +195,7 @@ def test_a_jpeg_that_lacks_its_last_bytes_is_refused(tmp_path, cut):
     path = tmp_path / "cut.jpg"
     write_image(path, (64, 32))
     path.write_bytes(path.read_bytes()[:-cut])
-    assert isinstance(images.decode(path), images.Unreadable)
+    assert isinstance(images.decode(path), images.UnreadableImage)
 
 
 def test_a_missing_file_is_named(paths, cache):

@@ -9,7 +9,7 @@ from miniature import write_image
 from reidlib.data import load, load_specified
 from reidlib.data.check import check
 from reidlib.data.readers.layout import seeded_order
-from reidlib.data.readers.own import list_own
+from reidlib.data.readers.own import list_own_images
 from reidlib.data.readers.own.division import number_names, number_persons
 from reidlib.errors import InputError
 from reidlib.ranking.metrics import Embeddings, evaluate
@@ -109,7 +109,7 @@ def test_the_division_does_not_depend_on_the_folders_place(own, tmp_path, monkey
 def test_names_of_one_spelling_have_one_order(own):
     # macOS writes ç as two characters, c first, which would sort before d; as one it sorts after z.
     (own / "çelik").rename(own / unicodedata.normalize("NFD", "çelik"))
-    images = list_own(own)
+    images = list_own_images(own)
     assert images.split.person_ids.tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     assert [person[0] for person in images.persons[::4]] == ["a", "b", "d", "c"]
     assert number_names("person", ["é", "f", "z"]) == {"": 0, "f": 1, "z": 2, "é": 3}
@@ -350,7 +350,7 @@ def test_market1501_is_read_by_its_own_reader(market):
         "folder", market
     )
     with pytest.raises(InputError, match="give one of its folders") as caught:
-        list_own(market)
+        list_own_images(market)
     one_line(caught)
 
 
@@ -409,7 +409,7 @@ def test_a_csv_may_have_splits_and_tabs_and_an_image_twice(tmp_path):
     assert names_of(benchmark, benchmark.gallery) == ["b.png", "c.png", "d.png"]
     assert benchmark.gallery.person_ids.tolist() == [2, 2, -1]
     assert benchmark.gallery.camera_ids.tolist() == [1, 2, 2]
-    assert list_own(file).names == ("a.png", "b.png", "c.png", "d.png")
+    assert list_own_images(file).names == ("a.png", "b.png", "c.png", "d.png")
     assert "4 images" in check("csv", file, progress=False).text()
 
 
@@ -516,7 +516,7 @@ def test_a_csv_of_another_encoding_and_many_faults(tmp_path):
 
 def test_unusual_line_ends_are_part_of_names_or_end_lines(tmp_path):
     file = listed(tmp_path, "path,person\r\na\u2028.png,1\rb.png,2\n", "a\u2028.png", "b.png")
-    assert list_own(file).names == ("a\u2028.png", "b.png")
+    assert list_own_images(file).names == ("a\u2028.png", "b.png")
 
 
 def test_the_only_csv_of_a_folder_is_read(tmp_path):
@@ -547,31 +547,31 @@ def test_a_check_refuses_a_source_that_cannot_be_opened(own, tmp_path, monkeypat
 def test_a_file_is_found_in_either_spelling(tmp_path):
     name = unicodedata.normalize("NFD", "ç") + ".png"
     file = listed(tmp_path, "path,person\nç.png,1\na.png,2\n", name, "a.png")
-    assert list_own(file).split.paths[1].name == name
+    assert list_own_images(file).split.paths[1].name == name
 
 
 def test_own_images_for_searching(own, tmp_path, monkeypatch):
-    images = list_own(own)
+    images = list_own_images(own)
     assert images.root == own and images.names == tuple(sorted(PERSONS))
     assert images.persons[:5] == ("anna",) * 4 + ("bob",)
     assert images.cameras[:4] == ("door", "door", "yard", "yard")
     assert images.split.camera_ids.tolist()[:4] == [1, 1, 2, 2]
     monkeypatch.chdir(own)
-    single = list_own("anna/door/2.JPG")
+    single = list_own_images("anna/door/2.JPG")
     assert single.names == ("2.JPG",) and single.persons == single.cameras == ("",)
     assert (single.split.person_ids.tolist(), single.split.camera_ids.tolist()) == ([0], [0])
-    flat = list_own(put(tmp_path / "flat", "b_c2.jpg", "a_c1.jpg"))
+    flat = list_own_images(put(tmp_path / "flat", "b_c2.jpg", "a_c1.jpg"))
     assert flat.names == ("a_c1.jpg", "b_c2.jpg")
     assert (flat.persons, flat.cameras) == (("", ""), ("1", "2"))
-    one = list_own(put(tmp_path / "one", "anna/door/1.jpg", "anna/yard/1.jpg"))
+    one = list_own_images(put(tmp_path / "one", "anna/door/1.jpg", "anna/yard/1.jpg"))
     assert one.persons == ("anna", "anna") and one.cameras == ("door", "yard")
 
 
 def test_a_csv_for_searching_needs_no_persons(tmp_path):
     file = listed(tmp_path, "path\nb.png\na.png\n", "a.png", "b.png")
-    assert list_own(file).persons == ("", "")
+    assert list_own_images(file).persons == ("", "")
     file.write_text("path,person,camera\nb.png,Anna,\na.png,,2\n")
-    images = list_own(file)
+    images = list_own_images(file)
     assert (images.persons, images.cameras) == (("", "Anna"), ("2", ""))
     assert (images.split.person_ids.tolist(), images.split.camera_ids.tolist()) == ([0, 1], [2, 0])
 
@@ -594,7 +594,7 @@ def test_sources_that_cannot_be_searched(tmp_path, source, said):
     (tmp_path / "readme.txt").write_text("hello")
     (tmp_path / "wrong.csv").write_text("person\n1\n")
     with pytest.raises(InputError) as caught:
-        list_own(tmp_path / source)
+        list_own_images(tmp_path / source)
     assert said in one_line(caught)
 
 
@@ -605,7 +605,7 @@ def test_a_missing_source_suggests_its_neighbour(own):
         (own / "qqq" / "1.jpg", f"there is no qqq in {own}"),
     ):
         with pytest.raises(InputError) as caught:
-            list_own(missing)
+            list_own_images(missing)
         assert one_line(caught) == f"the images to search or embed exist; got {missing}; {near}"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidlib.data.images import ImageStore
-from reidlib.data.samplers import Feeds, IdentityBatches, RandomBatches
+from reidlib.data.samplers import PKSampler, Prefetcher, RandomBatchSampler
 from reidlib.errors import InputError
 
 COUNT = 24
@@ -25,8 +25,8 @@ def store():
 
 def samplers():
     return {
-        "random": RandomBatches(COUNT, 4, torch.Generator().manual_seed(1)),
-        "identity": IdentityBatches(LABELS, 2, 2, torch.Generator().manual_seed(2)),
+        "random": RandomBatchSampler(COUNT, 4, torch.Generator().manual_seed(1)),
+        "identity": PKSampler(LABELS, 2, 2, torch.Generator().manual_seed(2)),
     }
 
 
@@ -53,7 +53,7 @@ choices = st.lists(st.sampled_from(["random", "identity"]), max_size=40)
 @settings(deadline=None)
 @given(choices)
 def test_switching_at_any_step_loses_and_repeats_nothing(names):
-    with Feeds(store(), samplers()) as feeds:
+    with Prefetcher(store(), samplers()) as feeds:
         batches = taken(feeds, names)
     for name in ("random", "identity"):
         own = [batch for batch, of in zip(batches, names, strict=True) if of == name]
@@ -63,17 +63,17 @@ def test_switching_at_any_step_loses_and_repeats_nothing(names):
 @settings(deadline=None)
 @given(before=choices, after=choices)
 def test_resuming_anywhere_continues_exactly(before, after):
-    with Feeds(store(), samplers()) as feeds:
+    with Prefetcher(store(), samplers()) as feeds:
         taken(feeds, before)
         stored = io.BytesIO()
         torch.save(feeds.state_dict(), stored)
         rest = taken(feeds, after)
     stored.seek(0)
     state = torch.load(stored, weights_only=True)
-    with Feeds(store(), samplers()) as resumed:
+    with Prefetcher(store(), samplers()) as resumed:
         taken(resumed, ["random", "identity", "identity"])  # whatever it did before is forgotten
         resumed.load_state_dict(state)
-        again = Feeds(store(), samplers())
+        again = Prefetcher(store(), samplers())
         again.load_state_dict(resumed.state_dict())  # saved again before another step
         assert taken(resumed, after) == rest
     with again:
@@ -83,16 +83,16 @@ def test_resuming_anywhere_continues_exactly(before, after):
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_each_batch_without_overlap(processes):
     names = ["identity", "random", "random", "identity"] * 3
-    with Feeds(store(), samplers()) as feeds:
+    with Prefetcher(store(), samplers()) as feeds:
         whole = taken(feeds, names)
     parts = []
     for rank in range(processes):
-        with Feeds(store(), samplers(), (rank, processes)) as feeds:
+        with Prefetcher(store(), samplers(), (rank, processes)) as feeds:
             parts.append(taken(feeds, names))
     assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
 
 
 def test_a_state_of_other_samplers_is_refused():
-    one = Feeds(store(), {"random": samplers()["random"]})
+    one = Prefetcher(store(), {"random": samplers()["random"]})
     with pytest.raises(InputError, match="random, identity instead of random"):
-        one.load_state_dict(Feeds(store(), samplers()).state_dict())
+        one.load_state_dict(Prefetcher(store(), samplers()).state_dict())

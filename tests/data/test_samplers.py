@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib.data.samplers import IdentityBatches, RandomBatches
+from reidlib.data.samplers import PKSampler, RandomBatchSampler
 from reidlib.errors import InputError
 
 
@@ -20,16 +20,16 @@ def lists(batches):
 def samplers():
     labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 3, 3, 0, 0] * 3)
     return [
-        lambda: RandomBatches(23, 4, generator()),
-        lambda: RandomBatches(23, 4, generator(), drop_last=False),
-        lambda: IdentityBatches(labels, 3, 2, generator()),
+        lambda: RandomBatchSampler(23, 4, generator()),
+        lambda: RandomBatchSampler(23, 4, generator(), drop_last=False),
+        lambda: PKSampler(labels, 3, 2, generator()),
     ]
 
 
 @given(size=st.integers(1, 60), share=st.floats(0.01, 1), drop=st.booleans(), seed=st.integers(0, 99))
 def test_random_batches_are_a_shuffled_partition(size, share, drop, seed):
     batch_size = max(1, int(size * share))
-    sampler = RandomBatches(size, batch_size, generator(seed), drop_last=drop)
+    sampler = RandomBatchSampler(size, batch_size, generator(seed), drop_last=drop)
     batches = lists(sampler)
     assert len(batches) == len(sampler)
     assert all(len(batch) == batch_size for batch in batches[:-1])
@@ -46,7 +46,7 @@ def test_identity_batches_are_p_identities_times_k_images(data):
     labels = labels[torch.randperm(len(labels), generator=generator(data.draw(st.integers(0, 9))))]
     identities = data.draw(st.integers(1, len(counts)))
     images = data.draw(st.integers(1, 6))
-    sampler = IdentityBatches(labels, identities, images, generator(data.draw(st.integers(0, 9))))
+    sampler = PKSampler(labels, identities, images, generator(data.draw(st.integers(0, 9))))
     batches = list(sampler)
     assert len(batches) == len(sampler) == max(1, len(labels) // (identities * images))
     for batch in batches:
@@ -62,12 +62,12 @@ def test_identity_batches_are_p_identities_times_k_images(data):
 
 def test_both_samplers_agree_on_an_epochs_length():
     labels = torch.arange(50) % 10
-    assert len(IdentityBatches(labels, 4, 3, generator())) == len(RandomBatches(50, 12, generator())) == 4
+    assert len(PKSampler(labels, 4, 3, generator())) == len(RandomBatchSampler(50, 12, generator())) == 4
 
 
 def test_no_identity_repeats_before_nearly_all_are_drawn():
     labels = torch.arange(90) % 9
-    sampler = IdentityBatches(labels, 3, 2, generator())
+    sampler = PKSampler(labels, 3, 2, generator())
     first_round = torch.cat(list(sampler)[:3])
     assert len(labels[first_round].unique()) == 9
 
@@ -122,28 +122,28 @@ def make_after(make, epochs):
 
 
 def test_more_used_batches_than_drawn_are_refused():
-    sampler = RandomBatches(10, 5, generator())
+    sampler = RandomBatchSampler(10, 5, generator())
     list(sampler)
     with pytest.raises(InputError, match="the epoch's 2; got 3"):
         sampler.state_dict(num_used=3)
 
 
 def test_a_state_of_another_configuration_is_refused():
-    sampler = RandomBatches(10, 5, generator())
+    sampler = RandomBatchSampler(10, 5, generator())
     list(sampler)
     with pytest.raises(InputError, match="epochs of 2 batches instead of 5"):
-        RandomBatches(10, 2, generator()).load_state_dict(sampler.state_dict())
+        RandomBatchSampler(10, 2, generator()).load_state_dict(sampler.state_dict())
 
 
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: RandomBatches(5, 6, generator()), "at most all 5 images; got batch size 6"),
-        (lambda: RandomBatches(5, 0, generator()), "got batch size 0"),
-        (lambda: RandomBatches(0, 1, generator()), "all 0 images"),
-        (lambda: IdentityBatches(torch.tensor([1, 1, 2]), 3, 2, generator()), "all 2 identities; got 3"),
-        (lambda: IdentityBatches(torch.tensor([1, 1, 2]), 0, 2, generator()), "got 0 identities"),
-        (lambda: IdentityBatches(torch.tensor([1, 1, 2]), 1, 0, generator()), "one image of each"),
+        (lambda: RandomBatchSampler(5, 6, generator()), "at most all 5 images; got batch size 6"),
+        (lambda: RandomBatchSampler(5, 0, generator()), "got batch size 0"),
+        (lambda: RandomBatchSampler(0, 1, generator()), "all 0 images"),
+        (lambda: PKSampler(torch.tensor([1, 1, 2]), 3, 2, generator()), "all 2 identities; got 3"),
+        (lambda: PKSampler(torch.tensor([1, 1, 2]), 0, 2, generator()), "got 0 identities"),
+        (lambda: PKSampler(torch.tensor([1, 1, 2]), 1, 0, generator()), "one image of each"),
     ],
 )
 def test_batches_that_the_data_cannot_fill_are_refused(make, words):

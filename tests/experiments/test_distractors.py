@@ -9,7 +9,7 @@ from untrained import QUIET, untrained
 
 from reidlib.cli import main
 from reidlib.data import load
-from reidlib.data.splits import concatenated
+from reidlib.data.splits import concatenate
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments.evaluate import evaluate_with_distractors
@@ -59,7 +59,7 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     run = untrained(benchmark, tmp_path / "runs")
     scores = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "distractors.json").read_text()) == scores
-    together = concatenated((benchmark.gallery, benchmark.distractors))
+    together = concatenate((benchmark.gallery, benchmark.distractors))
     query, own, gallery = (
         TrainedNetwork(run, QUIET).embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, together)
@@ -83,7 +83,9 @@ def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypat
     )
     first = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert isinstance(seen[0], np.memmap)
-    monkeypatch.setattr("reidlib.experiments.features.whole_blocks", None)  # nothing is decoded again
+    monkeypatch.setattr(
+        "reidlib.experiments.features.decode_complete_blocks", None
+    )  # nothing is decoded again
     assert evaluate_with_distractors(run, benchmark, execution=QUIET) == first
 
 

@@ -152,7 +152,7 @@ def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
             f"multi-query ({how} of its boxes): R1 {100 * kinds['step']['cmc']['1']:.1f}, "
             f"mAP {100 * kinds['trapezoid']['mean_average_precision']:.1f} (trapezoid)"
         ) in table
-    assert set(evaluation.ranked_lists_of(run)) == {
+    assert set(evaluation.load_ranked_lists(run)) == {
         "query_indices",
         "gallery_indices",
         "distances",

@@ -55,8 +55,8 @@ def split(tmp_path):
 
 @pytest.fixture(autouse=True)
 def blocks_of_four(monkeypatch):
-    monkeypatch.setattr(images, "DECODED_AT_ONCE", 4)
-    monkeypatch.setattr(features, "DECODED_AT_ONCE", 4)
+    monkeypatch.setattr(images, "IMAGES_PER_BLOCK", 4)
+    monkeypatch.setattr(features, "IMAGES_PER_BLOCK", 4)
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         import numpy as np
         from reidlib.data import images
         from reidlib.experiments import features
-        images.DECODED_AT_ONCE = features.DECODED_AT_ONCE = 4
+        images.IMAGES_PER_BLOCK = features.IMAGES_PER_BLOCK = 4
         from pathlib import Path
         from test_feature_files import Tiny, to_disk
         from reidlib.data.splits import Split

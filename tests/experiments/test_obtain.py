@@ -43,7 +43,7 @@ def benchmarks(market, tmp_path):
 
 
 def chain(benchmark, *before, seed=0):
-    return experiments.chain("jlml", PROFILES["smoke"], benchmark, before=before, seed=seed)
+    return experiments.plan_chain("jlml", PROFILES["smoke"], benchmark, before=before, seed=seed)
 
 
 def obtain(links, **more):
@@ -52,8 +52,8 @@ def obtain(links, **more):
 
 def test_a_chain_of_one_is_the_plain_run(benchmarks):
     (link,) = chain(benchmarks[0])
-    assert link == experiments.link("jlml", PROFILES["smoke"], benchmarks[0])
-    assert "start" not in link.wanted.to_json()  # so that its hash is what it always was
+    assert link == experiments.plan_training("jlml", PROFILES["smoke"], benchmarks[0])
+    assert "start" not in link.configuration.to_json()  # so that its hash is what it always was
 
 
 def test_the_second_run_starts_from_the_first_ones_weights(benchmarks):
@@ -70,10 +70,10 @@ def test_the_second_run_starts_from_the_first_ones_weights(benchmarks):
     }
     torch.save(weights, first.folder / "weights.pt")
     run = obtain(links)
-    assert RunConfiguration.from_json(run.configuration) == links[-1].wanted
+    assert RunConfiguration.from_json(run.configuration) == links[-1].configuration
     started = run.weights()
     assert weights.keys() == started.keys()
-    new = links[-1].wanted.model.build(2, links[-1].wanted.seed).state_dict()
+    new = links[-1].configuration.model.build(2, links[-1].configuration.seed).state_dict()
     compared = 0
     for name, tensor in started.items():
         if "num_batches" in name or "running" in name:
@@ -86,7 +86,7 @@ def test_the_second_run_starts_from_the_first_ones_weights(benchmarks):
             compared += not torch.allclose(tensor, new[name], atol=1e-3)
     assert compared > 20
     # Another start is another run, and so is none.
-    assert len({link.wanted.start for link in (*links, *chain(target, before, seed=1))}) == 3
+    assert len({link.configuration.start for link in (*links, *chain(target, before, seed=1))}) == 3
 
 
 def test_classifiers_are_new_even_if_they_would_fit(benchmarks, tmp_path):
@@ -120,9 +120,9 @@ def test_a_start_from_another_network_is_refused(benchmarks, monkeypatch):
     target, before = benchmarks
     links = chain(target, before)
     obtain(links[:1])
-    other = replace(links[1].wanted, model=replace(links[1].wanted.model, parts=2))
+    other = replace(links[1].configuration, model=replace(links[1].configuration.model, parts=2))
     with pytest.raises(InputError, match="starts from a run of the same network"):
-        obtain([experiments.Link("other", other, target)])
+        obtain([experiments.TrainingPlan("other", other, target)])
 
 
 def test_a_chain_of_three(benchmarks):

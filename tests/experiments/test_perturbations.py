@@ -22,7 +22,7 @@ from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import evaluate_run
-from reidlib.experiments.perturbations import evaluate_under_all, open_perturbed, stored_scores
+from reidlib.experiments.perturbations import evaluate_perturbations, open_perturbed, stored_scores
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation, all_perturbations
 from reidlib.training.runs import Run
 
@@ -63,7 +63,7 @@ def run(benchmark, tmp_path):
 
 
 def evaluate_under(run, perturbation, benchmark):
-    return evaluate_under_all(run, [perturbation], benchmark, execution=QUIET)[perturbation]
+    return evaluate_perturbations(run, [perturbation], benchmark, execution=QUIET)[perturbation]
 
 
 def never(*arguments, **options):
@@ -213,7 +213,7 @@ def test_a_killed_rendering_leaves_no_partial_folder(tmp_path):
 def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
     run = untrained(benchmark, tmp_path / "runs", model)
     own = evaluate_run(run, benchmark, execution=QUIET)
-    scores = evaluate_under_all(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
+    scores = evaluate_perturbations(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
     assert list(scores) == [DEFAULT, FAR, HIDDEN]
     for perturbation, under in scores.items():
         assert under["condition"] == {"factor": perturbation.factor, "value": perturbation.value}
@@ -256,7 +256,7 @@ def test_perturbed_images_are_scored_as_unperturbed_ones(benchmark, run, tmp_pat
 
 def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_path, monkeypatch):
     evaluate_run(run, benchmark, execution=QUIET)
-    scores = evaluate_under_all(run, (DEFAULT, FAR), benchmark, execution=QUIET)
+    scores = evaluate_perturbations(run, (DEFAULT, FAR), benchmark, execution=QUIET)
     (run.folder / "weights.pt").unlink()
     carried = run.folder.rename(tmp_path / "carried")
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "empty"))
@@ -264,7 +264,7 @@ def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_pa
         monkeypatch.setattr(perturbations, name, never)
     carried = Run(carried)
     assert {perturbation: stored_scores(carried, perturbation) for perturbation in scores} == scores
-    assert evaluate_under_all(carried, (DEFAULT, FAR), None) == scores
+    assert evaluate_perturbations(carried, (DEFAULT, FAR), None) == scores
     assert stored_scores(carried, HIDDEN) is None
     assert not (tmp_path / "empty").exists()
 
@@ -297,10 +297,10 @@ def test_the_default_is_evaluated_if_the_run_was_not(benchmark, run):
 def test_a_network_is_loaded_once_for_several_perturbations(benchmark, run, monkeypatch):
     loaded, real = [], Run.weights
     monkeypatch.setattr(Run, "weights", lambda run: loaded.append(1) or real(run))
-    evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
+    evaluate_perturbations(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert loaded == [1]
     monkeypatch.setattr(perturbations, "TrainedNetwork", never)
-    evaluate_under_all(run, (HIDDEN, FAR), benchmark, execution=QUIET)
+    evaluate_perturbations(run, (HIDDEN, FAR), benchmark, execution=QUIET)
     assert loaded == [1]
 
 
@@ -314,7 +314,7 @@ def test_scores_before_a_failure_are_kept(benchmark, run, monkeypatch):
 
     monkeypatch.setattr(perturbations, "open_perturbed", failing)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_under_all(run, (FAR, HIDDEN), benchmark, execution=QUIET)
+        evaluate_perturbations(run, (FAR, HIDDEN), benchmark, execution=QUIET)
     assert [path.name for path in (run.folder / "conditions").iterdir()] == ["box_jitter-0.24.json"]
     assert stored_scores(run, FAR) and not stored_scores(run, HIDDEN)
 

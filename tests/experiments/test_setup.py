@@ -41,18 +41,18 @@ def trained(smoke, tmp_path_factory):
 
 def gather(folder, names=("jlml",), *, under=None, **keywords):
     setup = Setup("smoke", runs=folder, device="cpu", progress=False, **keywords)
-    return setup.gather(names, under=under, report=str)
+    return setup.gather(names, perturbations=under, report=str)
 
 
 def test_a_run_for_each_seed(trained):
     _, result = trained
     assert [run.configuration["seed"] for run in result.runs["jlml"]] == [0, 1]
     assert result.missing == ()
-    first, second = ExperimentScores(result).of(Cell("jlml"))
+    first, second = ExperimentScores(result).branch_scores(Cell("jlml"))
     assert first["step"]["cmc"].keys() == second["step"]["cmc"].keys()
     assert len(first["query_person_ids"]) == 60
-    assert ExperimentScores(result).of(Cell("jlml", "global"))[0] != first
-    assert ExperimentScores(result).of(Cell("jlml", "level 3")) == [None, None]
+    assert ExperimentScores(result).branch_scores(Cell("jlml", "global"))[0] != first
+    assert ExperimentScores(result).branch_scores(Cell("jlml", "level 3")) == [None, None]
     assert re.match(
         rf"\d runs, trained in \d+ s together on {re.escape(QUIET.describe())}\.$", result.summary()
     )
@@ -66,7 +66,7 @@ def test_nothing_is_trained_if_may_train_is_false(smoke, trained):
     result = gather(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
     assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [False, False, True]
-    assert ExperimentScores(result).of(Cell("jlml-2")) == [None] * 3
+    assert ExperimentScores(result).branch_scores(Cell("jlml-2")) == [None] * 3
     assert len(result.missing) == 4
     assert "the run must exist" in str(result.missing[0])
     assert result.records()[-1].keys() == {"experiment", "seed", "missing"}
@@ -79,7 +79,7 @@ def test_one_failure_does_not_affect_the_others(smoke, trained, tmp_path, monkey
     obtain = experiments.obtain
 
     def diverging(links, **keywords):
-        if links[0].wanted.model.parts == 2:
+        if links[0].configuration.model.parts == 2:
             raise FloatingPointError("identity_global is not finite in step 7\nmore")
         return obtain(links, **keywords)
 
@@ -88,7 +88,7 @@ def test_one_failure_does_not_affect_the_others(smoke, trained, tmp_path, monkey
     reason = "FloatingPointError: identity_global is not finite in step 7"
     assert str(result.missing[0]) == f"jlml-2, seed 0: {reason}"
     assert len(result.missing) == 1
-    assert ExperimentScores(result).of(Cell("jlml"))[0] is not None
+    assert ExperimentScores(result).branch_scores(Cell("jlml"))[0] is not None
     assert ExperimentScores(result).difference([Cell("jlml")], [Cell("jlml-2")], "R1") is None
 
 
@@ -145,7 +145,9 @@ def test_a_run_from_another_machine_is_used_with_or_without_weights(smoke, train
     before = {path: path.stat().st_mtime_ns for path in carried.rglob("*")}
     result = gather(carried, seeds=2)
     assert [run.folder.name.partition("-seed")[0] for run in result.runs["jlml"]] == ["from-the-gpu", "also"]
-    assert ExperimentScores(result).of(Cell("jlml")) == ExperimentScores(original).of(Cell("jlml"))
+    assert ExperimentScores(result).branch_scores(Cell("jlml")) == ExperimentScores(original).branch_scores(
+        Cell("jlml")
+    )
     assert {path: path.stat().st_mtime_ns for path in carried.rglob("*")} == before
 
 
@@ -186,7 +188,7 @@ def test_old_scores_use_the_persons_of_the_benchmark(smoke, trained, tmp_path):
         (path.parent / "weights.pt").unlink()
     result = gather(carried)
     assert (
-        list(ExperimentScores(result).of(Cell("jlml"))[0]["query_person_ids"])
+        list(ExperimentScores(result).branch_scores(Cell("jlml"))[0]["query_person_ids"])
         == smoke.query.person_ids.tolist()
     )
 
@@ -209,8 +211,8 @@ def test_perturbations_that_cannot_be_evaluated_do_not_affect_the_run(smoke, tra
         path.unlink()
     perturbation = Perturbation("box_jitter", 0.24)
     result = gather(carried, under={"jlml": (perturbation,)})
-    assert ExperimentScores(result).of(Cell("jlml"))[0] is not None
-    assert ExperimentScores(result).of(Cell("jlml", condition=perturbation)) == [None]
+    assert ExperimentScores(result).branch_scores(Cell("jlml"))[0] is not None
+    assert ExperimentScores(result).branch_scores(Cell("jlml", perturbation=perturbation)) == [None]
     assert "perturbations: " in result.missing[0].reason
     assert result.records()[-1].keys() == {"experiment", "seed", "missing"}  # so that it is tried again
 
@@ -218,22 +220,22 @@ def test_perturbations_that_cannot_be_evaluated_do_not_affect_the_run(smoke, tra
 def test_perturbations_are_evaluated_once(smoke, trained, monkeypatch):
     folder, _ = trained
     perturbation = Perturbation("box_jitter", 0.24)
-    cell = Cell("jlml", condition=perturbation)
-    scores = ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).of(cell)
+    cell = Cell("jlml", perturbation=perturbation)
+    scores = ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).branch_scores(cell)
     assert scores[0]["step"]["average_precision"]
 
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
     monkeypatch.setattr(perturbations, "open_perturbed", never)
-    assert ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).of(cell) == scores
+    assert ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).branch_scores(cell) == scores
 
 
 def test_each_file_of_scores_is_read_once(tmp_path):
     result = gathered(tmp_path, {"jlml": [{"full": 0.5}]})
-    first = result.of(Cell("jlml"))
+    first = result.branch_scores(Cell("jlml"))
     (tmp_path / "jlml-0" / "scores.json").unlink()
-    assert result.of(Cell("jlml")) is first
+    assert result.branch_scores(Cell("jlml")) is first
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_unknown_names_are_refused_at_once(arguments, words):
 )
 def test_a_missing_data_folder_is_named(arguments, words):
     with pytest.raises(InputError, match=words):
-        Setup(*arguments).check_folder()
+        Setup(*arguments).check_data_folder()
     with pytest.raises(InputError, match=words):
         _ = Setup(*arguments).data
 

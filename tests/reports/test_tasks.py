@@ -55,13 +55,13 @@ def test_metadata_agree_with_ablations_and_claims():
             *ablations.PYRAMID_LEVELS.experiments,
             *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
         ),
-        "42_benchmarks": benchmark_runs.OWN,
+        "42_benchmarks": benchmark_runs.OWN_ROWS,
         "90_claims": claims.required_experiments()[0],
     }
     for name, rows in ablation.items():
         assert set(SOURCES[name].trainings) == set(rows), name
     misaligned = {cell.experiment for cell in ablations.MISALIGNMENT.values()}
-    claimed, under = claims.required_experiments(claims.of_notebook("36_box_misalignment"))
+    claimed, under = claims.required_experiments(claims.claims_of_notebook("36_box_misalignment"))
     assert set(SOURCES["36_box_misalignment"].trainings) == misaligned | set(claimed)
     short = {name: [one.name for one in perturbations] for name, perturbations in under.items()}
     assert SOURCES["36_box_misalignment"].perturbations == short | dict.fromkeys(misaligned, "all")

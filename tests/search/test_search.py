@@ -97,7 +97,7 @@ def test_copies_are_ranked_by_index():
 @pytest.mark.parametrize(("kinds", "copies"), [(1, 5000), (100, 50)])
 def test_any_number_of_copies_is_ranked_by_index(monkeypatch, kinds, copies):
     """Also where a product is rounded by an image's place in its block, as it is on some machines."""
-    random, original = np.random.default_rng(2), distances.squared_by_product
+    random, original = np.random.default_rng(2), distances.squared_distances_by_product
 
     def rounding(*arguments):
         squared_qg = original(*arguments)
@@ -107,7 +107,7 @@ def test_any_number_of_copies_is_ranked_by_index(monkeypatch, kinds, copies):
     features = random.normal(size=(kinds, 33)).astype(np.float32)
     query = features[:3] + random.normal(size=(min(kinds, 3), 33)).astype(np.float32) / 50
     for product in (original, rounding):
-        monkeypatch.setattr("reidlib.search.squared_by_product", product)
+        monkeypatch.setattr("reidlib.search.squared_distances_by_product", product)
         nearest = nearest_images(query, features[kind_of], top=10)
         for row in range(len(query)):
             assert nearest.gallery_indices[row].tolist() == np.flatnonzero(kind_of == row)[:10].tolist()

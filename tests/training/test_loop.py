@@ -350,13 +350,13 @@ def test_bfloat16_trains_too(tmp_path):
 
 def test_schedules():
     one_cycle = Recipe(epochs=10, learning_rate=1.0)
-    rates = [one_cycle.rate(step, 100) for step in range(100)]
+    rates = [one_cycle.learning_rate_at(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == rates[20] == 1.0
     assert rates[-1] < 0.001
     assert rates[20:] == sorted(rates[20:], reverse=True)
     steps = Recipe(steps=50, learning_rate=1.0, schedule="steps", milestones=(0.4, 0.8))
-    rates = [steps.rate(step, 50) for step in range(50)]
+    rates = [steps.learning_rate_at(step, 50) for step in range(50)]
     assert [rates[0], rates[19], rates[20], rates[39], rates[40]] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reidlib.errors import InputError
-from reidlib.files import write_whole
+from reidlib.files import write_atomically
 from reidlib.training.config import Augmentation, JLMLConfiguration, Recipe, RunConfiguration
 from reidlib.training.runs import Run, configuration_hash, find_or_train
 
@@ -131,7 +131,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="free some disk space"):
-        write_whole(path, breaks)
+        write_atomically(path, breaks)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

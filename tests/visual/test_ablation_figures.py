@@ -46,12 +46,12 @@ def test_a_pair_is_the_first_row_minus_the_second(scores):
 
 def test_a_setting_is_drawn_with_the_papers_line(scores):
     lines = {"here": {2: "2 parts", 4: "4 parts"}}
-    figure = figures.setting_plot(COUNTS, scores, lines, xlabel="parts", usual=4, printed="the paper")
+    figure = figures.setting_plot(COUNTS, scores, lines, xlabel="parts", default=4, printed="the paper")
     labels = [line.get_label() for line in figure.axes[1].containers]
     assert labels == ["here", "the paper"]
     here, paper = (container[0].get_ydata() for container in figure.axes[1].containers)
     assert list(here) == pytest.approx([60, 60])
-    assert list(paper) == list(COUNTS.printed.loc[["2 parts", "4 parts"], "mAP (trapezoid)"])
+    assert list(paper) == list(COUNTS.printed_scores.loc[["2 parts", "4 parts"], "mAP (trapezoid)"])
     assert "the paper" not in [
         container.get_label()
         for container in figures.setting_plot(COUNTS, scores, lines, xlabel="parts").axes[0].containers

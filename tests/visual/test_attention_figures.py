@@ -8,7 +8,7 @@ from matplotlib.transforms import Bbox
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart, pyramid_parts
 from reidlib.visual.attention import figures
-from reidlib.visual.attention.figures import MapRow, averages, pair_figure, sheet
+from reidlib.visual.attention.figures import MapRow, average_figure, pair_figure, sheet
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
 
@@ -145,7 +145,7 @@ def test_averages_show_the_mean_of_positive_contributions():
     maps_nphw = np.stack([maps_of(STREAMS), -maps_of(STREAMS)])
     groups = {"right\nanswers": (IMAGES[:2], maps_nphw), "wrong\nanswers": (IMAGES[1:], maps_nphw)}
     numbers = {name: [0.5] * 5 for name in groups}
-    figure = averages(groups, STREAMS, similarities=numbers, title="Average")
+    figure = average_figure(groups, STREAMS, similarities=numbers, title="Average")
     assert float(figure.axes[1].get_xticks()[-1]) == pytest.approx(
         np.quantile(maps_nphw[0][maps_nphw[0] > 0] / 2, 0.99), rel=1e-3
     )

@@ -11,12 +11,12 @@ from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_run
 from reidlib.visual.attention.maps import attention_grids
 from reidlib.visual.attention.pairs import (
-    accounted,
     answer_pairs,
+    attribution_sentence,
     comparison_rows,
     first_answers,
     part_similarities,
-    preference,
+    preference_sentence,
     training_pairs,
 )
 
@@ -63,8 +63,8 @@ def test_pairs_have_a_query_its_match_and_another_person(evaluated):
     }
     for index, person in enumerate(pairs.persons_n):
         query = decode(benchmark.query.paths[list(benchmark.query.person_ids).index(person)], (32, 16))
-        assert (pairs.array("query")[index] == query).all()
-        match, other = pairs.array("match")[index], pairs.array("other")[index]
+        assert (pairs.image_array("query")[index] == query).all()
+        match, other = pairs.image_array("match")[index], pairs.image_array("other")[index]
         assert any((match == image).all() for image in by_person[person])
         others = [image for own, images in by_person.items() if own != person for image in images]
         assert any((other == image).all() for image in others)
@@ -94,7 +94,7 @@ def test_training_pairs_show_one_person_from_two_cameras(evaluated):
     for index, person in enumerate(pairs.persons_n):
         cameras = set()
         for role in ("query", "match"):
-            selected = pairs.array(role)[index]
+            selected = pairs.image_array(role)[index]
             (source,) = [n for n, image in enumerate(images) if (image == selected).all()]
             assert train.person_ids[source] == person
             cameras.add(int(train.camera_ids[source]))
@@ -121,7 +121,7 @@ def test_tables_and_sentences_follow_the_similarities(evaluated):
         assert row["sum of the shares, right"] == f"{sums:.3f}".replace("-", "−")
         assert set(row) >= {"right − wrong, × 100", "similarity, wrong"}
     gaps_p = (pairs.similarities("query", "other") - similarities_np)[0]
-    text = preference("net", pairs, 0)
+    text = preference_sentence("net", pairs, 0)
     assert text.startswith(
         f"net: {(gaps_p > 0).sum()} of {len(kinds)} parts find the wrong answer more similar"
     )
@@ -147,7 +147,7 @@ def test_sums_of_shares_and_their_ratio_to_the_similarity(evaluated):
     grids = attention_grids(pairs.model, pairs.images["query"][1:], pairs.features["match"][1:])
     assert sums_np.shape == (2, len(pairs.parts))
     assert sums_np[1] == pytest.approx([grid.shares_bhw.sum() for grid in grids], abs=1e-5)
-    cells = pairs.cells()
+    cells = pairs.cell_sizes()
     assert cells == {part.kind: grid.cell for part, grid in zip(pairs.parts, grids, strict=True)}
     similarities_np = pairs.similarities("query", "match")
     first_kind = [index for index, part in enumerate(pairs.parts) if part.kind == pairs.parts[0].kind]
@@ -158,7 +158,7 @@ def test_sums_of_shares_and_their_ratio_to_the_similarity(evaluated):
         if similarities_np[pair, index] != 0
     ]
     median = f"{100 * np.median(ratios):.0f} %".replace("-", "−") if ratios else "–"
-    assert f"{pairs.parts[0].kind} {median}" in accounted("net", pairs)
+    assert f"{pairs.parts[0].kind} {median}" in attribution_sentence("net", pairs)
 
 
 @pytest.mark.parametrize("select", [answer_pairs, training_pairs])

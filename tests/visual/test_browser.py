@@ -15,7 +15,7 @@ from untrained import JLML, PYRAMID, QUIET, untrained
 
 from reidlib.data import load
 from reidlib.ranking.metrics import Embeddings
-from reidlib.visual.browser import RankingBrowser, front_end_present, pictures
+from reidlib.visual.browser import RankingBrowser, has_front_end, pictures
 from reidlib.visual.browser.collection import open_collection
 
 
@@ -384,6 +384,6 @@ def test_bars_share_a_scale_and_name_every_part():
 
 
 def test_papermill_is_not_a_front_end(monkeypatch):
-    assert not front_end_present()
+    assert not has_front_end()
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5.13")
-    assert front_end_present()
+    assert has_front_end()

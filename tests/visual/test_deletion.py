@@ -61,9 +61,9 @@ def test_random_attention_does_not_beat_random_orders():
     maps_nhw = np.random.default_rng(3).random((PAIRS, HEIGHT, WIDTH)).astype(np.float32)
     result = deletion_curves(oracle(images), images, maps_nhw, ROWS, PERSONS, orders=20)
     assert abs(result.gain.mean) < 6
-    assert not result.gain.clear
+    assert not result.gain.excludes_zero
     constant = deletion_curves(oracle(images), images, np.zeros_like(maps_nhw), ROWS, PERSONS, orders=20)
-    assert not constant.gain.clear  # ties are broken at random, not from the top
+    assert not constant.gain.excludes_zero  # ties are broken at random, not from the top
 
 
 def test_foreign_maps_are_distinguished_from_own_maps():
@@ -195,7 +195,7 @@ def test_sentences_and_tables_follow_the_intervals():
     text = deletion.deletion_sentence("net", {"a": better, "b": unclear})
     assert "the maps beat random orders for a, **not clearly for b (0.0 [" in text
     assert "for no kind of parts" in deletion.deletion_sentence("net", {"b": unclear})
-    assert deletion.better_than_random({"a": better, "b": unclear}) == "1 of 2"
+    assert deletion.count_better_than_random({"a": better, "b": unclear}) == "1 of 2"
     rows = deletion.score_rows("net", {"a": better, "b": unclear})
     assert [row["better than random"] for row in rows] == ["yes", "not clearly"]
     assert rows[0]["area, attended"] == "0.500"

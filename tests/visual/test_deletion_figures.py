@@ -48,7 +48,9 @@ def test_areas_have_intervals_and_hollow_markers_if_unclear():
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     gains = [deletion.gain for kinds in networks.values() for deletion in kinds.values()]
     assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([gain.mean for gain in gains])
-    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [not gain.clear for gain in gains]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [
+        not gain.excludes_zero for gain in gains
+    ]
     assert [text.get_text() for text in axes.texts] == [str(gain) for gain in gains]
     figure.canvas.draw()
     edge = axes.get_window_extent().x1

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from untrained import QUIET, untrained
 
-from reidlib.analysis.misalignment import usual
+from reidlib.analysis.misalignment import default_value
 from reidlib.data import load
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.render import preview
@@ -40,7 +40,8 @@ def test_each_row_of_the_factor_sheet_varies_one_factor():
     grid = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(grid) == 12
     defaults = [
-        grid[4 * row + values.index(usual(f))] for row, (f, values) in enumerate(PERTURBATIONS.items())
+        grid[4 * row + values.index(default_value(f))]
+        for row, (f, values) in enumerate(PERTURBATIONS.items())
     ]
     assert (defaults[0] == defaults[1]).all() and (defaults[1] == defaults[2]).all()
     assert (grid[0] != grid[3]).any()

@@ -7,7 +7,7 @@ import pytest
 
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval
-from reidlib.experiments.evaluate import Way
+from reidlib.experiments.evaluate import ProtocolScore
 from reidlib.visual import BLUE, GREY, RED
 from reidlib.visual.figures import models, scores
 
@@ -38,7 +38,7 @@ def check_no_text_is_clipped(figure):
 
 def test_position_relative_to_zero_sets_colour_and_marker():
     rows = {"up": UP, "down": DOWN, "both": BOTH, "lost": None}
-    figure = scores.difference_plot({"R1": rows, "mAP": rows}, printed={"R1": {"up": 2.5}}, groups=(2,))
+    figure = scores.difference_plot({"R1": rows, "mAP": rows}, published={"R1": {"up": 2.5}}, groups=(2,))
     axes = figure.axes[0]
     points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() in ("o", "X")}
     assert [(points[row].get_color(), points[row].get_marker()) for row in range(3)] == [
@@ -72,9 +72,10 @@ def test_a_panel_of_only_missing_rows_can_be_drawn():
 def test_scores_over_a_setting():
     line = [(2, Spread(60.0, 1.0, 3, 3)), (4, Spread(math.nan, None, 0, 3)), (8, Spread(70.0, 2.0, 3, 3))]
     published = [(2, Spread(50.0)), (4, Spread(55.0))]
-    figure = scores.turned(
+    figure = scores.score_curves(
         {"R1": {"measured": line, "paper": published}, "mAP": {"measured": line}},
-        xlabels="parts", ylabel="per cent", dashed=("paper",), usual={"R1": 4, "mAP": 4}, evenly=True,
+        xlabels="parts", ylabel="per cent", dashed=("paper",), default={"R1": 4, "mAP": 4},
+        equal_spacing=True,
     )  # fmt: skip
     first, second = figure.axes
     assert [tick.get_text() for tick in first.get_xticklabels()] == ["2", "4", "8"]
@@ -101,7 +102,7 @@ def test_input_units_are_drawn_in_their_order():
         "global": {"row": np.array([1.0, 0.001, 0.5])},
         "local": {"row": np.array([[1.0, 0.5], [0.25, 0.001]])},
     }
-    figure = models.which_switched_off(layers, threshold=0.01)
+    figure = models.input_unit_norms(layers, threshold=0.01)
     shares = [axes.images[0].get_array() for axes in figure.axes[:2]]
     assert shares[0].tolist() == [[1.0, 0.001, 0.5]]
     assert shares[1].tolist() == [[1.0, 0.5, 0.25, 0.001]]
@@ -118,14 +119,14 @@ def test_bars_are_labelled_with_values_and_differences():
 
 
 def studies(*shares):
-    jlml = [Way(f"way {place}", share / 100, (90, 90)) for place, share in enumerate(shares)]
-    pyramid = [Way(way.name, min(way.rank1 + 0.01, 1), way.gallery) for way in jlml]
+    jlml = [ProtocolScore(f"way {place}", share / 100, (90, 90)) for place, share in enumerate(shares)]
+    pyramid = [ProtocolScore(way.name, min(way.rank1 + 0.01, 1), way.gallery) for way in jlml]
     return {"jlml": jlml, "pyramid": pyramid}
 
 
 @pytest.mark.parametrize("smallest", [0.0, 1.7, 3.1, 3.9, 4.1, 5.0, 19.9, 20.0, 55.0, 94.0, 100.0])
 def test_protocol_labels_do_not_touch_the_axis_or_each_other(smallest):
-    figure = scores.protocols(studies(smallest, min(smallest + 15, 100.0)))
+    figure = scores.protocol_scores(studies(smallest, min(smallest + 15, 100.0)))
     figure.canvas.draw()
     (axes,) = figure.axes
     line = axes.spines["left"].get_window_extent().x1
@@ -141,6 +142,6 @@ def test_protocol_labels_do_not_touch_the_axis_or_each_other(smallest):
 def test_rank1_axis_begins_at_zero_or_below_the_smallest_value(smallest, left):
     tables = {"one": {"row": (smallest, "paper"), "other": (95.0, "other")}, "two": {"jlml": (97.0, "jlml")}}
     for figure in (
-        scores.protocols(studies(smallest, 95.0)), scores.printed_rank1(tables)
+        scores.protocol_scores(studies(smallest, 95.0)), scores.published_rank1(tables)
     ):  # fmt: skip
         assert figure.axes[0].get_xlim() == (left, 100)

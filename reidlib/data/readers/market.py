@@ -27,8 +27,8 @@ from reidlib.data.rules import (
     queries_without_match,
     rule_violations,
 )
-from reidlib.data.splits import Split, concatenated
-from reidlib.errors import InputError, counted, shorten
+from reidlib.data.splits import Split, concatenate
+from reidlib.errors import InputError, count_noun, shorten
 
 MARKET_FOLDERS: tuple[str, ...] = ("bounding_box_train", "query", "bounding_box_test")
 BOXES_FOLDER = "gt_bbox"
@@ -75,7 +75,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
             reading.splits[BOXES_FOLDER] = boxes
             total = _about(len(list_images(root / BOXES_FOLDER)), "images", APPROXIMATE_BOXES)
             reading.remarks.append(
-                f"{BOXES_FOLDER} contains {counted(len(boxes), 'boxes')} of the queries, for multi-query,"
+                f"{BOXES_FOLDER} contains {count_noun(len(boxes), 'boxes')} of the queries, for multi-query,"
                 f" among {total}"
             )
         if distractors:
@@ -113,7 +113,7 @@ def synthetic(root: Path) -> Reading:
         assert counts is not None  # otherwise the reading has a problem
         for folder, split in zip(MARKET_FOLDERS, splits, strict=True):
             check_rendered_count(root / folder, split, counts)
-        boxes = concatenated([query, gallery.select(in_query_sightings(gallery, query))])
+        boxes = concatenate([query, gallery.select(in_query_sightings(gallery, query))])
         return Benchmark("synthetic", root, *splits, trial=trial, boxes=boxes)
 
     reading.make_benchmark = make
@@ -196,7 +196,7 @@ def read_distractors(root: Path) -> Split:
 
 
 def _about(number: int, noun: str, expected: int) -> str:
-    return counted(number, noun) + ("" if number == expected else f"; about {expected:,} are expected")
+    return count_noun(number, noun) + ("" if number == expected else f"; about {expected:,} are expected")
 
 
 def check_rendered_count(folder: Path, split: Split, counts: dict[str, dict[str, int]]) -> None:
@@ -204,7 +204,7 @@ def check_rendered_count(folder: Path, split: Split, counts: dict[str, dict[str,
     if len(split) != counts[folder.name]["images"]:
         raise InputError(
             f"a rendered folder contains as many images as {RENDERING_FILE} counts",
-            f"{counted(len(split), 'images')} instead of {counts[folder.name]['images']} in {folder}",
+            f"{count_noun(len(split), 'images')} instead of {counts[folder.name]['images']} in {folder}",
             _RENDER_AGAIN,
         )
 

@@ -19,8 +19,8 @@ from reidlib.data.readers.layout import (
 )
 from reidlib.data.readers.partitions import GRID_FILE, choose_partitions, training_persons
 from reidlib.data.rules import DISTRACTOR, queries_without_match
-from reidlib.data.splits import Split, concatenated
-from reidlib.errors import InputError, counted, shorten
+from reidlib.data.splits import Split, concatenate
+from reidlib.errors import InputError, count_noun, shorten
 
 VIPER_CAMERAS = {"cam_a": 1, "cam_b": 2}
 VIPER_PROTOCOLS = {"single-shot": Protocol("single")}
@@ -66,7 +66,7 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
     elif not (root.parent / CUHK01_FOLDER).is_dir() and (
         names := [name for name in list_images(root) if _read_cuhk01("", name)]
     ):
-        value = f"{counted(len(names), 'images')} in {root}"
+        value = f"{count_noun(len(names), 'images')} in {root}"
         mend = f"move them into a new folder {root / CUHK01_FOLDER}"
         reading.problems = [InputError(f"CUHK01's images are in a folder {CUHK01_FOLDER}", value, mend)]
     return _partitioned(reading, cuhk01, root, CUHK01_PROTOCOLS, test_persons, partitions)
@@ -83,7 +83,7 @@ def grid(root: Path) -> Reading:
     training = reading.attempt(training_persons, root / GRID_FILE) or ()
     if not reading.problems:
         reading.num_trials = len(training)
-        images = concatenated(list(reading.splits.values()))
+        images = concatenate(list(reading.splits.values()))
         in_query_n = np.arange(len(images)) >= len(reading.splits["gallery"])
 
         def in_test(trial: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def grid(root: Path) -> Reading:
             reading.problems.append(
                 InputError(
                     "the persons of the partitions have images in probe and gallery",
-                    f"{counted(len(absent), 'persons')} without images: {shorten(absent, 20)}",
+                    f"{count_noun(len(absent), 'persons')} without images: {shorten(absent, 20)}",
                     "unpack the archive completely",
                 )
             )
@@ -104,8 +104,9 @@ def grid(root: Path) -> Reading:
         sizes = [len(persons) for persons in training]
         if training and sizes != [GRID_TRAINING_PERSONS] * GRID_PARTITIONS:
             yield (
-                f"{GRID_FILE} contains {counted(len(sizes), 'partitions')} of {shorten(sorted(set(sizes)))}"
-                f" training persons; {GRID_PARTITIONS} of {GRID_TRAINING_PERSONS} are expected"
+                f"{GRID_FILE} contains {count_noun(len(sizes), 'partitions')} "
+                f"of {shorten(sorted(set(sizes)))} training persons; "
+                f"{GRID_PARTITIONS} of {GRID_TRAINING_PERSONS} are expected"
             )
         if len(reading.splits) == 2:
             gallery, probes = reading.splits.values()
@@ -123,7 +124,7 @@ def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read:
     def make_name_error(unparsed: Sequence[Path]) -> InputError:
         return InputError(
             form,
-            f"{counted(len(unparsed), 'other names')}: {shorten(unparsed, 20)}",
+            f"{count_noun(len(unparsed), 'other names')}: {shorten(unparsed, 20)}",
             "rename the files or move them out of the folder",
         )
 
@@ -136,12 +137,12 @@ def read_views(root: Path, folders: Sequence[str], layout: str, form: str, read:
 def unpaired_errors(splits: Iterable[Split], views: str) -> Iterator[InputError]:
     """Yield an error if some persons are in only one of the two views."""
     first, second = splits
-    images = concatenated([first, second])
+    images = concatenate([first, second])
     in_one_view_n = np.isin(images.person_ids, np.setxor1d(first.person_ids, second.person_ids))
     if paths := images.select(in_one_view_n & (images.person_ids != DISTRACTOR)).paths:
         yield InputError(
             f"every person has an image in {views}",
-            f"{counted(len(paths), 'images')} of persons who are in only one of them: {shorten(paths)}",
+            f"{count_noun(len(paths), 'images')} of persons who are in only one of them: {shorten(paths)}",
             "unpack the archive completely, or remove these images",
         )
 
@@ -200,7 +201,7 @@ def _partitioned(
     # ``reidlib.data.readers.partitions``. Partitions that do not fit are a problem.
     if reading.problems:
         return reading
-    images = concatenated(list(reading.splits.values()))
+    images = concatenate(list(reading.splits.values()))
     persons_k = np.unique(images.person_ids)
     options = non_default_options(reader, test_persons=test_persons, partitions=partitions)
     test_sets = reading.attempt(choose_partitions, reading.title, root, len(persons_k), test_persons, options)

@@ -33,9 +33,9 @@ from reidlib.data.synthetic.factors import (
 from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded_pool
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError, check_choice
-from reidlib.files import built_once
+from reidlib.files import build_once
 from reidlib.progress import progress_bar
-from reidlib.threads import worked_ahead
+from reidlib.threads import map_ahead
 
 __all__ = ["SIZES", "TEST_SPLITS", "BenchmarkSize", "Factors", "fingerprint", "preview", "render"]
 
@@ -107,7 +107,7 @@ def render(
 
     lock = folder.parent / f".{folder.name}.lock"
     try:
-        return built_once(lock, lambda: folder if _is_finished(folder, record) else None, build)
+        return build_once(lock, lambda: folder if _is_finished(folder, record) else None, build)
     except OSError as error:
         raise InputError(
             "the folder of a rendered benchmark must be writable and have room",
@@ -254,7 +254,7 @@ def _write(
     title = f"rendering {record['size']}"
     bar = progress_bar(total=len(images), unit="image", desc=title, disable=not progress)
     with bar, single_threaded_pool(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
-        for paths, pictures_nhwc, truth in worked_ahead(render_pool, develop, chunks, renderers + 2):
+        for paths, pictures_nhwc, truth in map_ahead(render_pool, develop, chunks, renderers + 2):
             list(disk_pool.map(save, paths, pictures_nhwc))
             truths.append(truth)
             bar.update(len(paths))

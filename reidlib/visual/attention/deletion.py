@@ -315,7 +315,7 @@ def deletion_sentence(name: str, deletions: Mapping[str, Deletion]) -> str:
     return f"{name}: {'; '.join(clauses)}."
 
 
-def better_than_random(deletions: Mapping[str, Deletion]) -> str:
+def count_better_than_random(deletions: Mapping[str, Deletion]) -> str:
     """Count the kinds of parts whose maps clearly beat random orders.
 
     Args:

@@ -146,7 +146,7 @@ def sheet(rows: Sequence[MapRow], parts: Sequence[FeaturePart], *, title: str = 
     return _draw(canvas, texts, inch, scale, title)
 
 
-def averages(
+def average_figure(
     groups: Mapping[str, tuple[np.ndarray, np.ndarray]],
     parts: Sequence[FeaturePart],
     *,
@@ -174,7 +174,7 @@ def averages(
     return sheet(rows, parts, title=title)
 
 
-def wrong_answer(pairs: AnswerPairs, place: int, kinds: Sequence[str], *, title: str = "") -> Figure:
+def wrong_answer_figure(pairs: AnswerPairs, index: int, kinds: Sequence[str], *, title: str = "") -> Figure:
     """Draw a query with its wrong answer, and the same query with its right answer.
 
     Args:
@@ -189,13 +189,13 @@ def wrong_answer(pairs: AnswerPairs, place: int, kinds: Sequence[str], *, title:
     indices = [index for index, part in enumerate(pairs.parts) if part.kind in kinds]
     rows = []
     for answer, word in (("other", "wrong"), ("match", "right")):
-        numbers = [format_number(value) for value in pairs.similarities("query", answer)[place, indices]]
+        numbers = [format_number(value) for value in pairs.similarities("query", answer)[index, indices]]
         for role, other, label, captions in (
             ("query", answer, f"query, against\n{word} answer", ()),
             (answer, "query", f"{word} answer", numbers),
         ):
-            maps_phw = pairs.maps(role, other, at=place)[0, indices]
-            rows.append(MapRow(label, pairs.array(role)[place], maps_phw, captions))
+            maps_phw = pairs.maps(role, other, at=index)[0, indices]
+            rows.append(MapRow(label, pairs.image_array(role)[index], maps_phw, captions))
     return sheet(rows, [pairs.parts[index] for index in indices], title=title)
 
 
@@ -256,7 +256,7 @@ def area_figure(networks: Mapping[str, Mapping[str, Deletion]]) -> Figure:
     figure, axes = plt.subplots(figsize=(7.4, 0.36 * len(rows) + 1.3))
     for y, (_, kind, gain) in enumerate(rows):
         colour = kind_colour(kind)
-        face = colour if gain.clear else "white"
+        face = colour if gain.excludes_zero else "white"
         axes.plot([gain.low, gain.high], [y, y], color=colour, linewidth=2)
         axes.plot(gain.mean, y, "o", color=colour, markerfacecolor=face, markersize=7)
     low = min([0.0, *(gain.low for *_, gain in rows)])

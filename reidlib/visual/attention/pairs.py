@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reidlib.analysis.statistics import signed
+from reidlib.analysis.statistics import format_difference
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.experiments.evaluate import ranked_lists_of
+from reidlib.experiments.evaluate import load_ranked_lists
 from reidlib.experiments.features import TrainedNetwork, embed
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Status
@@ -124,12 +124,12 @@ class AnswerPairs(NamedTuple):
         batches = [attention_grids(self.model, *batch) for batch in zip(images, others, strict=True)]
         return np.concatenate([np.stack([g.shares_bhw.sum((1, 2)) for g in grids], 1) for grids in batches])
 
-    def cells(self) -> Mapping[str, int]:
+    def cell_sizes(self) -> Mapping[str, int]:
         """Return the size of a map's cell in pixels, for each kind of parts."""
         grids = attention_grids(self.model, self.images["query"][:1], self.features["query"][:1])
         return {part.kind: grid.cell for part, grid in zip(self.parts, grids, strict=True)}
 
-    def array(self, role: str) -> np.ndarray:
+    def image_array(self, role: str) -> np.ndarray:
         """Return the images of a role as figures need them, of shape (N, H, W, 3)."""
         return self.images[role].permute(0, 2, 3, 1).cpu().numpy()
 
@@ -153,7 +153,7 @@ def answer_pairs(run: Run, benchmark: Benchmark, count: int, execution: Executio
         InputError: If ``count`` is less than 1, no query has both answers, or the run has no weights.
     """
     _check(count)
-    answers = first_answers(ranked_lists_of(run), count)
+    answers = first_answers(load_ranked_lists(run), count)
     splits = {"query": benchmark.query, "match": benchmark.gallery, "other": benchmark.gallery}
     images = {role: (split, answers[role].to_numpy()) for role, split in splits.items()}
     return _pairs(run, images, answers["wrong_first"].to_numpy(), execution)
@@ -265,12 +265,12 @@ def comparison_rows(
         cells = {f"similarity, {answer}": f"{mean:.3f}" for answer, mean in means.items()}
         row = {"network": name, "parts": kind, **cells}
         row["sum of the shares, right"] = f"{sums_np[:, indices].mean():.3f}".replace("-", "−")
-        row["right − wrong, × 100"] = signed(100 * (means["right"] - means["wrong"]))
+        row["right − wrong, × 100"] = format_difference(100 * (means["right"] - means["wrong"]))
         rows.append({**row, "overlap of the two maps": f"{overlap_np[:, indices].mean():.2f}"})
     return rows
 
 
-def accounted(name: str, pairs: AnswerPairs) -> str:
+def attribution_sentence(name: str, pairs: AnswerPairs) -> str:
     """Say which percentage of the similarity to the right answers the shares add up to.
 
     Args:
@@ -290,7 +290,7 @@ def accounted(name: str, pairs: AnswerPairs) -> str:
     return f"{name}, sum of the shares in per cent of the similarity, median: {', '.join(medians)}."
 
 
-def preference(name: str, pairs: AnswerPairs, place: int) -> str:
+def preference_sentence(name: str, pairs: AnswerPairs, index: int) -> str:
     """Say which parts of a query find its wrong answer more similar than its right one.
 
     Args:
@@ -301,9 +301,9 @@ def preference(name: str, pairs: AnswerPairs, place: int) -> str:
     Returns:
         A sentence in Markdown.
     """
-    gaps_p = (pairs.similarities("query", "other") - pairs.similarities("query", "match"))[place]
+    gaps_p = (pairs.similarities("query", "other") - pairs.similarities("query", "match"))[index]
     most, least = (pairs.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin()))
-    largest, smallest = (signed(100 * gap) for gap in (gaps_p.max(), gaps_p.min()))
+    largest, smallest = (format_difference(100 * gap) for gap in (gaps_p.max(), gaps_p.min()))
     return (
         f"{name}: {(gaps_p > 0).sum()} of {len(gaps_p)} parts find the wrong answer more similar than "
         f"the right one. The difference is largest for **{most}** ({largest} hundredths of similarity) "

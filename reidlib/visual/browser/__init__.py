@@ -35,7 +35,7 @@ from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_o
 _COMPUTING = pictures.note_html("computing …")
 
 
-def front_end_present() -> bool:
+def has_front_end() -> bool:
     """Return whether a front end with controls runs this cell: JupyterLab or voila, but not papermill."""
     if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
         return True
@@ -301,7 +301,7 @@ class RankingBrowser(widgets.VBox):
         arrows = " ▲ ▼: ranks gained or lost by re-ranking." if options.reranked else ""
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, order: {ORDERS[self.order]}{basis}. "
-            f"List: {num_images:,} of {query_view.num_candidates:,} images, {options.described}.{arrows} "
+            f"List: {num_images:,} of {query_view.num_candidates:,} images, {options.description}.{arrows} "
             "Bars: contribution of each part to the squared distance, all on one scale. "
             "Click an image to see below the list what supports the similarity of each part."
         )

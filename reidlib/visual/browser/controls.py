@@ -11,8 +11,8 @@ import numpy as np
 import traitlets
 
 from reidlib.errors import InputError, check_choice, shorten
-from reidlib.experiments.evaluate import benchmark_of
-from reidlib.experiments.rows import profile_named
+from reidlib.experiments.evaluate import load_benchmark
+from reidlib.experiments.rows import get_profile
 from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
@@ -191,7 +191,7 @@ class RunChooser(widgets.VBox):
         """Open a run of the embedded benchmark, which is trained first if it does not exist."""
 
         def train() -> None:
-            setup = Setup(profile_named(_PROFILE), device=self._execution.device, runs=self._runs)
+            setup = Setup(get_profile(_PROFILE), device=self._execution.device, runs=self._runs)
             run = setup.obtain(name)
             self._list_runs()
             self._folder.value, self._run.value = "", run.folder
@@ -205,7 +205,7 @@ class RunChooser(widgets.VBox):
         run = Run.open(folder)
         run.weights()  # raises an error for missing weights before any image is read
         root, specification = self._data_root.value.strip(), self._benchmark.value.strip()
-        benchmark = benchmark_of(run, root, benchmark=specification)
+        benchmark = load_benchmark(run, root, benchmark=specification)
         self._on_open(*open_collection(run, benchmark, execution=self._execution))
 
     def _show_progress(self, task: Callable[[], None]) -> None:

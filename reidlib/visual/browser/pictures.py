@@ -21,10 +21,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reidlib.analysis.statistics import percent
-from reidlib.data.images import ImageStore, Unreadable, UnreadableError, decode, fitted
+from reidlib.analysis.statistics import format_percent
+from reidlib.data.images import ImageStore, UnreadableImage, UnreadableImagesError, decode, fit_image
 from reidlib.errors import InputError
-from reidlib.files import write_whole
+from reidlib.files import write_atomically
 from reidlib.models.parts import FeaturePart
 from reidlib.visual import GREY, INK, STATUS
 from reidlib.visual.attention.figures import pair_figure
@@ -93,10 +93,10 @@ class Thumbnails:
 
     def _create(self, index: int) -> bytes:
         image = decode(self._paths[index])
-        if isinstance(image, Unreadable):
+        if isinstance(image, UnreadableImage):
             raise OSError(image.reason)
         buffer = io.BytesIO()
-        fitted(image, *THUMBNAIL).save(buffer, "JPEG", quality=88)
+        fit_image(image, *THUMBNAIL).save(buffer, "JPEG", quality=88)
         return buffer.getvalue()
 
 
@@ -127,7 +127,7 @@ def note_html(text: str) -> str:
 def query_caption(query_view: View, collection: Collection) -> str:
     """Return the caption of a query as HTML: its person, its camera and the scores of its list."""
     name = collection.query_paths[query_view.query_index].name
-    return str(_HTML.query_caption(query_view, percent(query_view.average_precision), name))
+    return str(_HTML.query_caption(query_view, format_percent(query_view.average_precision), name))
 
 
 def _rank(entry: Entry) -> str:
@@ -184,7 +184,7 @@ def view_figure(views: Sequence[View], collection: Collection, *, title: str = "
     """
     queries, labels, rows = [], [], []
     for query_view in views:
-        score = f"AP {percent(query_view.average_precision)}" if query_view.num_matches else "no match"
+        score = f"AP {format_percent(query_view.average_precision)}" if query_view.num_matches else "no match"
         for start in range(0, max(1, len(query_view.entries)), _IMAGES_PER_ROW):
             rows.append(query_view.entries[start : start + _IMAGES_PER_ROW])
             queries.append(None if start else _image(collection.query_paths[query_view.query_index]))
@@ -254,8 +254,8 @@ def _attention(collection: Collection, model: PartModel, query_view: View, image
     query, size = query_view.query_index, collection.input_size
     paths = (collection.query_paths[query], collection.gallery_paths[image])
     results = [decode(path, size) for path in paths]
-    if unreadable := [result for result in results if isinstance(result, Unreadable)]:
-        raise UnreadableError(unreadable)
+    if unreadable := [result for result in results if isinstance(result, UnreadableImage)]:
+        raise UnreadableImagesError(unreadable)
     query_hwc, gallery_hwc = (np.asarray(result) for result in results)
     images = ImageStore(np.stack([query_hwc, gallery_hwc]), next(model.parameters()).device)
     features_2d = torch.stack([collection.query.features[query], collection.gallery.features[image]])
@@ -290,7 +290,7 @@ class SaveButtons(widgets.HBox):
     def save_picture(self, collection: Collection | None, query_view: View | None) -> Path:
         """Write a view as PNG, and return the file."""
         collection, query_view, path = self._check(collection, query_view, ".png")
-        title = [collection.title, query_view.options.described, query_view.options.filters]
+        title = [collection.title, query_view.options.description, query_view.options.filters]
         figure = view_figure([query_view], collection, title="\n".join(filter(None, title)))
         return self._write(path, png(figure, 110))
 
@@ -314,7 +314,7 @@ class SaveButtons(widgets.HBox):
         return collection, query_view, self._out / f"{'-'.join([*words, digest[:8]])}{suffix}"
 
     def _write(self, path: Path, content: bytes) -> Path:
-        write_whole(path, lambda partial: partial.write_bytes(content))
+        write_atomically(path, lambda partial: partial.write_bytes(content))
         self._note.value = note_html(f"saved to {path}")
         return path
 

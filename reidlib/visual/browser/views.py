@@ -73,7 +73,7 @@ class Options:
         return "; ".join([*filters, *(["with ignored images"] if self.show_ignored else [])])
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """A description of the ranking, such as "full feature, Euclidean distance"."""
         words = f"{self.feature} feature, {METRICS[self.metric]} distance"
         return words + (", re-ranked by k-reciprocal neighbours" if self.reranked else "")
@@ -335,7 +335,7 @@ def write_csv(query_view: View, collection: Collection) -> str:
         "person": [entry.person for entry in query_view.entries],
         "camera": [entry.camera for entry in query_view.entries],
         "moved": [entry.rank_gain for entry in query_view.entries],
-        "ranking": query_view.options.described,
+        "ranking": query_view.options.description,
         "filters": query_view.options.filters,
         "of": collection.title,
     }

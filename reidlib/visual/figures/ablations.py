@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from reidlib.analysis.ablations import Ablation, panels
+from reidlib.analysis.ablations import Ablation, difference_panels
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.data.images import ImageStore
 from reidlib.experiments.setup import Setup
@@ -33,22 +33,23 @@ class CaptionedFigure(NamedTuple):
 
 def score_bars(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
     """Draw rank-1 and mAP of each row as bars, with the difference to the baseline row."""
-    rows = table.spreads(ablation.cells, ablation.compared).to_dict("index")
+    rows = table.spreads(ablation.cells, ablation.compared_measures).to_dict("index")
     return CaptionedFigure(
         scores.score_bars(rows, baseline=ablation.baseline),
-        f"{' and '.join(ablation.compared)} of each row, on {benchmark}; dashed: {ablation.baseline}.",
+        f"{' and '.join(ablation.compared_measures)} of each row, on {benchmark}; "
+        f"dashed: {ablation.baseline}.",
         "Two panels of horizontal bars, one bar for each row, with values and differences written on.",
     )
 
 
 def difference_plot(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
     """Draw each row's difference to the baseline row with its interval, and the paper's where it is known."""
-    here, printed = panels(ablation, table)
+    here, printed = difference_panels(ablation, table)
     paper = "; diamonds: the paper's on Market-1501" if ablation.table else ""
     return CaptionedFigure(
-        scores.difference_plot(here, printed=printed),
+        scores.difference_plot(here, published=printed),
         f"Differences to {ablation.baseline} in points with 95 % intervals, on {benchmark}, "
-        f"{table.seeds_in_words()}{paper}.",
+        f"{table.seed_count()}{paper}.",
         "Two panels; in each a line for each row with a dot and its interval beside a line at zero.",
     )
 
@@ -86,8 +87,8 @@ def setting_plot(
     lines: Mapping[str, Mapping[float, str]],
     *,
     xlabel: str,
-    usual: float | None = None,
-    evenly: bool = False,
+    default: float | None = None,
+    equal_spacing: bool = False,
     printed: str = "",
 ) -> Figure:
     """Draw rank-1 and mAP over a setting.
@@ -97,28 +98,28 @@ def setting_plot(
         table: The scores of the rows.
         lines: For each line its label and the row of each value of the setting.
         xlabel: The name of the setting.
-        usual: The value to mark.
-        evenly: Whether the values are drawn at equal distances.
+        default: The value to mark.
+        equal_spacing: Whether the values are drawn at equal distances.
         printed: The label of a dashed line with the paper's scores of the first line's rows; "" draws none.
     """
-    spreads = table.spreads(ablation.cells, ablation.compared)
+    spreads = table.spreads(ablation.cells, ablation.compared_measures)
     curves: dict[str, dict] = {}
-    for name in ablation.compared:
+    for name in ablation.compared_measures:
         curves[name] = {
             label: [(value, spreads.at[row, name]) for value, row in rows.items()]
             for label, rows in lines.items()
         }
         if printed:
-            rows, paper = next(iter(lines.values())), ablation.printed.to_dict()[name]
+            rows, paper = next(iter(lines.values())), ablation.printed_scores.to_dict()[name]
             curves[name][printed] = [(value, Spread(paper[row])) for value, row in rows.items()]
-    marks = None if usual is None else dict.fromkeys(ablation.compared, usual)
-    return scores.turned(
+    marks = None if default is None else dict.fromkeys(ablation.compared_measures, default)
+    return scores.score_curves(
         curves,
         xlabels=xlabel,
         ylabel="per cent",
         dashed=(printed,),
-        usual=marks,
-        evenly=evenly,
+        default=marks,
+        equal_spacing=equal_spacing,
         share_y=False,
     )
 

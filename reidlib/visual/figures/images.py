@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from reidlib.analysis.misalignment import TITLES, marked
+from reidlib.analysis.misalignment import FACTOR_TITLES, value_label
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore
 from reidlib.data.synthetic.factors import Factors, largest_value
 from reidlib.data.synthetic.render import preview
 from reidlib.errors import check_choice
-from reidlib.experiments.evaluate import ranked_lists_of
+from reidlib.experiments.evaluate import load_ranked_lists
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation
 from reidlib.training.runs import Run
 from reidlib.visual import PALETTE, STATUS
@@ -152,10 +152,10 @@ def factor_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Fi
         perturbed = [Perturbation(factor, value).factors for value in values]
         previews = [preview(identity, camera, factors)[0] for factors in perturbed for camera in cameras]
         images.append([image_chw.transpose(1, 2, 0) for image_chw in previews])
-        labels = [marked(factor, value) for value in values]
+        labels = [value_label(factor, value) for value in values]
         titles.append([text for label in labels for text in (label, *[""] * (len(cameras) - 1))])
     blocks = len(next(iter(PERTURBATIONS.values())))
-    return image_grid(images, rows=list(TITLES.values()), titles=titles, blocks=blocks)
+    return image_grid(images, rows=list(FACTOR_TITLES.values()), titles=titles, blocks=blocks)
 
 
 def factor_strengths(
@@ -322,7 +322,7 @@ def stored_ranked_lists(
     run: Run, benchmark: Benchmark, order: Literal["hardest", "median", "easiest"]
 ) -> Figure:
     """The four hardest, three median or three easiest of a run's stored queries, by average precision."""
-    lists = ranked_lists_of(run)
+    lists = load_ranked_lists(run)
     count = len(lists["query_indices"])
     places_and_titles = {
         "hardest": (range(min(4, count)), "Hardest queries (lowest average precision first)"),

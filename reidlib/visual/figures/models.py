@@ -196,7 +196,7 @@ def input_norm_plot(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold
     return figure
 
 
-def which_switched_off(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
+def input_unit_norms(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float) -> Figure:
     """Draw the weight norm of every input unit of a layer as a colour, in the order of the units.
 
     Args:

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reidlib.analysis.scores import Spread
-from reidlib.analysis.statistics import Interval, signed
-from reidlib.experiments.evaluate import Way
+from reidlib.analysis.statistics import Interval, format_difference
+from reidlib.experiments.evaluate import ProtocolScore
 from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
 from reidlib.visual.figures.images import panel_grid
 
@@ -91,7 +91,7 @@ def score_bars(
             axes.barh(y, mean, 0.66, color=colours[row], xerr=half_width, error_kw={"lw": 1.2})
             text = f"{mean:.1f}"
             if baseline is not None and row != baseline:
-                text += f" ({signed(mean - means[baseline])})"
+                text += f" ({format_difference(mean - means[baseline])})"
             axes.text(1.04 * longest, y, text, va="center", fontsize=9)
         if baseline is not None and np.isfinite(means[baseline]):
             axes.axvline(means[baseline], color=INK, linestyle="--", linewidth=1, zorder=0.5)
@@ -108,7 +108,7 @@ def score_bars(
 def difference_plot(
     panels: Mapping[str, Mapping[str, Interval | None]],
     *,
-    printed: Mapping[str, Mapping[str, float]] | None = None,
+    published: Mapping[str, Mapping[str, float]] | None = None,
     groups: Sequence[int] = (),
     logarithmic: bool = False,
     share_x: bool = False,
@@ -131,14 +131,14 @@ def difference_plot(
     rows = list(next(iter(panels.values())))
     size, margin = (3.4, 0.4 * len(rows)), (2.4 + 0.055 * max(map(len, rows)), 1.5)
     figure, grid = panel_grid(len(panels), size, margin, max_columns=len(panels), sharey=True)
-    printed = printed or {}
-    all_limits = [_limits(intervals, printed.get(measure, {})) for measure, intervals in panels.items()]
+    published = published or {}
+    all_limits = [_limits(intervals, published.get(measure, {})) for measure, intervals in panels.items()]
     widest = min(low for low, _ in all_limits), max(high for _, high in all_limits)
     for axes, (measure, intervals), limits in zip(grid[0], panels.items(), all_limits, strict=True):
         if logarithmic:
             axes.set_xscale("symlog", linthresh=5, linscale=1.5)
         limits = widest if share_x else limits
-        _draw_intervals(axes, rows, intervals, printed.get(measure, {}), limits, logarithmic)
+        _draw_intervals(axes, rows, intervals, published.get(measure, {}), limits, logarithmic)
         unit = "difference in points" + (" (logarithmic beyond ±5)" if logarithmic else "")
         axes.set(title=measure, xlabel=unit)
         for count in groups:
@@ -149,7 +149,7 @@ def difference_plot(
         Line2D([], [], color=colour, marker=marker, mfc=face, linewidth=1.6, label=text)
         for colour, marker, face, text in (_ABOVE, _BELOW, _BOTH)
     ]
-    if any(printed.values()):
+    if any(published.values()):
         label = "published by the paper"
         handles.append(Line2D([], [], color=INK, marker="D", mfc="white", ls="", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
@@ -171,7 +171,7 @@ def _draw_intervals(
             axes.plot(published, y, "D", color=INK, mfc="white", ms=6, zorder=2)
         interval = intervals[row]
         if interval is not None:
-            look = _BOTH if not interval.clear else _ABOVE if interval.mean > 0 else _BELOW
+            look = _BOTH if not interval.excludes_zero else _ABOVE if interval.mean > 0 else _BELOW
             colour, marker, face, _ = look
             axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=2, zorder=3)
             axes.plot(interval.mean, y, marker, color=colour, mfc=face, zorder=4)
@@ -195,14 +195,14 @@ def _limits(intervals: Mapping[str, Interval | None], printed: Mapping[str, floa
     return min([0.0, *values]), max([0.0, *values])
 
 
-def turned(
+def score_curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, Spread]]]],
     *,
     xlabels: Mapping[str, str] | str,
     ylabel: str,
     dashed: Sequence[str] = (),
-    usual: Mapping[str, float] | None = None,
-    evenly: bool = False,
+    default: Mapping[str, float] | None = None,
+    equal_spacing: bool = False,
     share_y: bool = True,
 ) -> Figure:
     """Draw scores over the values of a setting, with 95 % intervals over the seeds.
@@ -213,8 +213,8 @@ def turned(
         xlabels: Label of the x axis, for each panel or for all.
         ylabel: Label of the y axis.
         dashed: Series that were published and not measured here; they are grey and dashed.
-        usual: Value of the setting that a vertical line marks, for each panel.
-        evenly: Whether the values are drawn at equal distances, as for the strength of a regularisation.
+        default: Value of the setting that a vertical line marks, for each panel.
+        equal_spacing: Whether the values are drawn at equal distances, as for the strength of a loss.
         share_y: Whether all panels share one y axis.
 
     Returns:
@@ -226,7 +226,7 @@ def turned(
     colours = dict(zip(measured, PALETTE * len(names), strict=False)) | dict.fromkeys(dashed, GREY)
     for axes, title in zip(grid[0], titles, strict=True):
         settings = sorted({setting for line in panels[title].values() for setting, _ in line})
-        positions = {setting: index if evenly else setting for index, setting in enumerate(settings)}
+        positions = {setting: index if equal_spacing else setting for index, setting in enumerate(settings)}
         for index, name in enumerate(names):
             if not (line := panels[title].get(name)):
                 continue
@@ -240,9 +240,9 @@ def turned(
                 label=name, mfc="white" if name in dashed else None,
             )  # fmt: skip
         axes.set_xticks(list(positions.values()), [f"{setting:g}" for setting in settings])
-        if usual and title in usual:
+        if default and title in default:
             axes.axvline(
-                positions[usual[title]], color=INK, linestyle=(0, (1, 1.5)), linewidth=1.6, zorder=0.9
+                positions[default[title]], color=INK, linestyle=(0, (1, 1.5)), linewidth=1.6, zorder=0.9
             )
         axes.set(title=title, xlabel=xlabels if isinstance(xlabels, str) else xlabels[title])
     grid[0][0].set_ylabel(ylabel)
@@ -251,7 +251,7 @@ def turned(
     return figure
 
 
-def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
+def protocol_scores(studies: Mapping[str, Sequence[ProtocolScore]]) -> Figure:
     """Draw rank-1 of the same features under each evaluation protocol.
 
     Args:
@@ -285,7 +285,7 @@ def protocols(studies: Mapping[str, Sequence[Way]]) -> Figure:
     return figure
 
 
-def printed_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figure:
+def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figure:
     """Draw rank-1 of every row of the papers' tables, with a line per table and a marker per row.
 
     Args:

@@ -39,7 +39,7 @@ from reidlib.data.readers.layout import (
 from reidlib.data.readers.market import MARKET_FOLDERS, market_splits, read_market_layout
 from reidlib.data.rules import queries_without_match, rule_violations
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, counted, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 SPLITS = ("classic", "new")
 NUM_TRIALS = 20
@@ -113,7 +113,7 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         first, second = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
         if persons := np.setxor1d(first, second).tolist():
             reading.remarks.append(
-                f"{counted(len(persons), 'persons')} with images from only one view: {shorten(persons)}"
+                f"{count_noun(len(persons), 'persons')} with images from only one view: {shorten(persons)}"
             )
         if lists is not None:
             splits = _new_splits(images(), *lists)
@@ -130,7 +130,7 @@ def _trial_problems(reading: Reading, images: Extraction) -> Iterator[InputError
     sizes = [len(test_set) for test_set in images.test_sets]
     if sizes != [TEST_PERSONS] * NUM_TRIALS:
         yield (
-            f"testsets has {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {counted(len(sizes), 'sets')}"
+            f"testsets has {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {count_noun(len(sizes), 'sets')}"
             f" of {', '.join(map(str, sorted(set(sizes)))) or 'no'} persons; download or copy the file again"
         )
     for trial in range(len(images.test_sets)):

@@ -20,7 +20,7 @@ from PIL import Image
 from reidlib import files
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, shorten
-from reidlib.files import built_once, find_json, unwritable, write_filled, write_json
+from reidlib.files import build_once, find_json, write_buffered, write_error, write_json
 from reidlib.progress import progress_bar
 
 ARCHIVE = "cuhk-03.mat"
@@ -109,9 +109,9 @@ def extract(archive: Path, boxes: str, *, progress: bool = True) -> Extraction:
         return extraction
 
     try:
-        return built_once(home / f"{boxes}.lock", lambda: _find_complete(identity, index, folder), build)
+        return build_once(home / f"{boxes}.lock", lambda: _find_complete(identity, index, folder), build)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def _find_complete(identity: str, index: Path, folder: Path) -> Extraction | None:
@@ -174,7 +174,7 @@ def _extract(archive: Path, identity: str, boxes: str, folder: Path, progress: b
 
 def _write(path: Path, image_hwc: np.ndarray) -> None:
     # Encoded in memory first, because Pillow reports a full disk as an encoder's error without a reason.
-    write_filled(path, lambda buffer: Image.fromarray(image_hwc).save(buffer, "PNG", compress_level=1))
+    write_buffered(path, lambda buffer: Image.fromarray(image_hwc).save(buffer, "PNG", compress_level=1))
 
 
 @contextmanager

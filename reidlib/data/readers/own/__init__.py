@@ -1,4 +1,4 @@
-"""The user's own images: as benchmarks (``folder``, ``csv``), or to embed and search (``list_own``).
+"""The user's own images: as benchmarks (``folder``, ``csv``), or to embed and search (``list_own_images``).
 
 Format of ``folder``: a folder per person, ``PERSON/image`` or ``PERSON/CAMERA/image``. For images without a
 camera folder, cameras are taken from ``_cN`` in their names if all names have one. If all names of persons
@@ -50,7 +50,7 @@ from reidlib.data.readers.own.folders import (
 from reidlib.data.readers.own.lists import find_csv, list_csv
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_without_match, rule_violations
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, counted, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 
 def folder(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Reading:
@@ -83,7 +83,7 @@ class OwnImages(NamedTuple):
     cameras: tuple[str, ...]
 
 
-def list_own(source: str | Path) -> OwnImages:
+def list_own_images(source: str | Path) -> OwnImages:
     """List own images to embed or search.
 
     Args:
@@ -177,14 +177,16 @@ def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool)
     ids = images.person_ids
     persons = np.unique(ids[ids > 0])
     cameras = {row.camera for row in rows} - {""}
-    camera_text = counted(len(cameras), "cameras") if cameras else "cameras unknown"
-    num_images = counted(len(set(images.paths)), "images")
-    remarks = [f"{counted(len(persons), 'persons')}, {camera_text}, {num_images}"]
+    camera_text = count_noun(len(cameras), "cameras") if cameras else "cameras unknown"
+    num_images = count_noun(len(set(images.paths)), "images")
+    remarks = [f"{count_noun(len(persons), 'persons')}, {camera_text}, {num_images}"]
     if number := int(np.count_nonzero(ids == JUNK)):
-        remarks.append(f"{counted(number, 'images')} of junk (person -1), which are ignored in every score")
+        remarks.append(
+            f"{count_noun(number, 'images')} of junk (person -1), which are ignored in every score"
+        )
     if number := int(np.count_nonzero(ids == DISTRACTOR)):
         remarks.append(
-            f"{counted(number, 'images')} of distractors (person 0): number persons from 1 if 0 is a person"
+            f"{count_noun(number, 'images')} of distractors (person 0); number persons from 1 if 0 is one"
         )
     # Without cameras it is unknown which persons are seen by only one.
     cameras_known = same_camera or all(row.camera for row in rows)
@@ -193,7 +195,7 @@ def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool)
         names = {number: row.person for number, row in zip(ids.tolist(), rows, strict=True)}
         examples = shorten([names[number] for number in single])
         remarks.append(
-            f"{counted(len(single), 'persons')} with only {reason}, who cannot be searched for: {examples}"
+            f"{count_noun(len(single), 'persons')} with only {reason}, who cannot be searched for: {examples}"
         )
     return remarks
 
@@ -207,9 +209,9 @@ def _describe_division(
     if num_trials == NUM_TRIALS:
         rule = f"by a fixed rule, trial 0 of {NUM_TRIALS}"
     remarks = [
-        f"split {rule}: {counted(persons[0], 'persons')} in {counted(len(train), 'training images')},"
-        f" {persons[1]:,} in {counted(len(query), 'queries')},"
-        f" {persons[2]:,} in {counted(len(gallery), 'gallery images')}"
+        f"split {rule}: {count_noun(persons[0], 'persons')} in {count_noun(len(train), 'training images')},"
+        f" {persons[1]:,} in {count_noun(len(query), 'queries')},"
+        f" {persons[2]:,} in {count_noun(len(gallery), 'gallery images')}"
     ]
     if unmatched := queries_without_match(query, gallery):
         names = shorten([path.relative_to(root).as_posix() for path in unmatched])

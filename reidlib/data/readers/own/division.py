@@ -14,7 +14,7 @@ from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage, has_person_siblings
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match, shared_person_errors
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, counted, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 # Number of random divisions: as many as the papers average over on small sets.
 NUM_TRIALS = 10
@@ -71,7 +71,7 @@ def divide(
     if not same_camera and (unknown := [row for row in rows if not row.camera]):
         value, examples, alternative = "no camera is known", "", ""
         if len(unknown) < len(rows):
-            value = f"{counted(len(unknown), 'images')} without a camera"
+            value = f"{count_noun(len(unknown), 'images')} without a camera"
             examples = f": {shorten([row.name for row in unknown])}"
         elif name == "folder" and not rows[0].split and has_person_siblings(root):
             alternative = f", or give {root.parent} if the folders in {root.name} are cameras of one person"
@@ -138,8 +138,8 @@ def _no_match(name: str, query: Split, gallery: Split, same_camera: bool) -> Inp
         mend = f"put images from other cameras into the gallery, {_WHY_CAMERAS}; or {_same_camera(name)}"
     return InputError(
         "at least one query has a match: its person in the gallery from another camera",
-        f"none of {counted(len(query), 'queries')};"
-        f" {num_shared} of their {counted(len(persons), 'persons')} in the gallery",
+        f"none of {count_noun(len(query), 'queries')};"
+        f" {num_shared} of their {count_noun(len(persons), 'persons')} in the gallery",
         mend,
     )
 
@@ -153,16 +153,18 @@ def _by_rule(
     mend = "add images of them" if same_camera else f"add images from other cameras, or {_same_camera(name)}"
     if not searchable:
         reason = "" if same_camera else f", {_WHY_CAMERAS}"
-        cameras = counted(len(np.unique(images.camera_ids)), "cameras")
-        value = f"none of {counted(len(persons), 'persons')} ({cameras}, {counted(len(images), 'images')})"
+        cameras = count_noun(len(np.unique(images.camera_ids)), "cameras")
+        value = (
+            f"none of {count_noun(len(persons), 'persons')} ({cameras}, {count_noun(len(images), 'images')})"
+        )
         raise InputError(f"test persons are persons {condition}{reason}", value, mend)
     count = test_persons or max(1, len(searchable) // 2)
     if not 0 < count <= min(len(searchable), len(persons) - 1):
         largest = min(len(searchable), len(persons) - 1)
         raise InputError(
             f"test persons are persons {condition}, and at least one person is left for training",
-            f"{count} of {counted(len(searchable), 'such persons')},"
-            f" {counted(len(persons), 'persons')} in total",
+            f"{count} of {count_noun(len(searchable), 'such persons')},"
+            f" {count_noun(len(persons), 'persons')} in total",
             f"use test_persons={largest} or fewer"
             if largest and count > 0
             else "add images of other persons",

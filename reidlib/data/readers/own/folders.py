@@ -18,7 +18,7 @@ from reidlib.data.readers.layout import (
     unpack_hint,
 )
 from reidlib.data.readers.market import MARKET_FOLDERS
-from reidlib.errors import InputError, counted, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 SPLIT_NAMES = ("train", "query", "gallery")
 LAYOUT = "own images are stored as PERSON/image or PERSON/CAMERA/image"
@@ -131,7 +131,7 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedIma
             if has_person_siblings(folder.parent):
                 level, alternative = "too low", f", or {grandparent} if {folder.parent.name} is a person"
             mend += f"; or this folder is {level}: give {folder.parent}{alternative}"
-        value = f"{counted(len(loose), 'images')} in {folder} itself: {shorten(loose)}"
+        value = f"{count_noun(len(loose), 'images')} in {folder} itself: {shorten(loose)}"
         problems.append(InputError(LAYOUT, value, mend))
     if not (rows or problems):
         hint = misplaced_hint(folder, _has_persons) or unpack_hint(folder)
@@ -139,7 +139,7 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedIma
         problems.append(InputError(LAYOUT, value, hint or "put the images there, or give their folder"))
     if empty and rows:
         reading.remarks.append(
-            f"{counted(len(empty), 'folders')} in {folder} without an image: {shorten(empty)}"
+            f"{count_noun(len(empty), 'folders')} in {folder} without an image: {shorten(empty)}"
         )
     reading.problems += problems
     return rows

@@ -19,7 +19,7 @@ from reidlib.data.readers.layout import (
     spelling_hint,
 )
 from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage
-from reidlib.errors import InputError, counted, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 COLUMNS = ("path", "person", "camera", "split")
 
@@ -145,7 +145,7 @@ def _rows(
         faults[fault[0]].append(fault[1])
     problems = [
         InputError(
-            rule, f"{counted(len(faults[kind]), 'faulty rows')} in {file}: {shorten(faults[kind])}", mend
+            rule, f"{count_noun(len(faults[kind]), 'faulty rows')} in {file}: {shorten(faults[kind])}", mend
         )
         for kind, (rule, mend) in _FAULTS.items()
         if faults[kind]
