@@ -15,8 +15,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "reidlib"
 CORE = ("models", "training", "ranking", "reranking.py")
 LARGEST = {
-    "lines of code": 14_800,
-    "files": 106,
+    "lines of code": 15_100,
+    "files": 107,
     "lines of the core": 4_000,
     "entries in a folder below the top": 12,
 }

@@ -96,8 +96,8 @@ def decode_blocks(
         progress: Whether to show a progress bar.
 
     Yields:
-        Blocks of up to ``IMAGES_PER_BLOCK`` images in the order of the files, each uint8 of shape (H, W, 3) or
-        the reason why the file is unreadable.
+        Blocks of up to ``IMAGES_PER_BLOCK`` images in the order of the files, each uint8 of shape (H, W, 3)
+        or the reason why the file is unreadable.
     """
     with (
         ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode") as threads,
@@ -123,7 +123,7 @@ def decode_complete_blocks(
 
 
 def file_states(paths: Sequence[Path]) -> list[str]:
-    """Describe each file by relative name, size and time; raise UnreadableImagesError if files are missing."""
+    """Describe each file by relative name, size and time. Missing files raise UnreadableImagesError."""
     # Names are relative, so that caches of a folder stay valid if the folder is moved with its times.
     common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
     lines, missing = [], []

@@ -89,8 +89,8 @@ def search(
     ``threshold.json``. A threshold is valid only for the people and cameras on which it was measured.
 
     Args:
-        query: Query images: one image, a folder, a folder per person, a CSV (see ``list_own_images``), or features
-            from ``reidlib embed``.
+        query: Query images: one image, a folder, a folder per person, a CSV (see ``list_own_images``), or
+            features from ``reidlib embed``.
         gallery: Gallery images, in the same forms. An image that is in both sets is not listed for itself.
         out: Output folder. Files of an earlier search in it are replaced.
         run: Folder of a trained run. Required unless all inputs are features.

@@ -91,8 +91,8 @@ def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
         ``files.feature_cache()``.
 
     Raises:
-        InputError: If the run has no weights (before any image is listed), ``list_own_images`` refuses the source,
-            or an image cannot be decoded.
+        InputError: If the run has no weights (before any image is listed), ``list_own_images`` refuses the
+            source, or an image cannot be decoded.
     """
     key = network.key
     own = list_own_images(source)
@@ -142,8 +142,8 @@ def write_features(
         The features with names, persons and cameras.
 
     Raises:
-        InputError: If ``out`` has another ending or exists (both before any work), ``list_own_images`` refuses the
-            images, or an image cannot be decoded.
+        InputError: If ``out`` has another ending or exists (both before any work), ``list_own_images`` refuses
+            the images, or an image cannot be decoded.
     """
     out = Path(out).expanduser()
     _reader_and_writer(out)
