@@ -142,8 +142,8 @@ def write_features(
         The features with names, persons and cameras.
 
     Raises:
-        InputError: If ``out`` has another ending or exists (both before any work), ``list_own_images`` refuses
-            the images, or an image cannot be decoded.
+        InputError: If ``out`` has another ending or exists (both before any work), ``list_own_images``
+            refuses the images, or an image cannot be decoded.
     """
     out = Path(out).expanduser()
     _reader_and_writer(out)
