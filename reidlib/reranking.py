@@ -105,13 +105,21 @@ class KReciprocal:
     Time: ``fit`` takes half a product of all features, O(N²·D), and O(N·k1²) for the sets. If all features
     are nearly equal (a collapsed model), Market-1501 takes minutes and up to 2 GB. The distances of a query
     take O(G·D), a few milliseconds on Market-1501 with D = 512.
+
+    Attributes:
+        images_nd: (N, D + 2) float32, queries before gallery, centred as in ``Neighbours``.
+        num_queries: Number of queries (Q).
+        largest_q: Each query's largest squared distance to any image, float64, or 1 if that is 0.
+        query_encodings: (Q, N) float32; rows sum to 1.
+        gallery_encodings: (G, N), stored by column.
+        weight: Share of the plain distance.
     """
 
-    images_nd: Tensor  # (N, D + 2) float32, queries before gallery, centred as in ``Neighbours``
+    images_nd: Tensor
     num_queries: int
-    largest_q: np.ndarray  # float64, each query's largest squared distance to any image, or 1 if that is 0
-    query_encodings: sparse.csr_array  # (Q, N) float32, rows sum to 1
-    gallery_encodings: sparse.csc_array  # (G, N), stored by column
+    largest_q: np.ndarray
+    query_encodings: sparse.csr_array
+    gallery_encodings: sparse.csc_array
     weight: float
 
     @classmethod
@@ -127,14 +135,11 @@ class KReciprocal:
         progress: bool = False,
         on_tile: TileFunction | None = None,
     ) -> KReciprocal:
-        """Encode queries and gallery; for arguments and errors see ``k_reciprocal``.
-
-        Features are compared as they are; normalise them first if their model requires it. No label is used.
-        Junk and distractors in the gallery are neighbours like other images unless the caller removes them:
-        the authors' MATLAB code keeps junk, users of the Python code mostly remove it, and the results
-        differ a little. The squared distance is divided by the query's largest over queries and gallery. A
-        k1 or k2 above the number of images means all images. ``on_tile``: see ``nearest_neighbours``.
-        """
+        """Encode queries and gallery; for arguments and errors see ``k_reciprocal``."""
+        # Features are compared as they are, and no label is used. Junk and distractors in the gallery are
+        # neighbours unless the caller removes them: the authors' MATLAB code keeps junk, users of the Python
+        # code mostly remove it, and the results differ a little. The squared distance is divided by the
+        # query's largest. A k1 or k2 above the number of images means all images.
         for name, value in (("k1", k1), ("k2", k2)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 rule = f"{name}, a whole number of neighbours, is at least 1"

@@ -10,7 +10,85 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "reidlib"
 # What readers of the notebooks and programs of their own call.
-PUBLIC = ("data.load",)
+SECTIONS = "Args|Attributes|Returns|Yields|Raises"
+PUBLIC = (
+    "data.load",
+    "data.readers.read",
+    "data.Benchmark",
+    "data.Split",
+    "data.check.check",
+    "data.benchmark.Protocol",
+    "data.benchmark.combine",
+    "data.readers.layout.Reading",
+    "data.images.decode_blocks",
+    "data.augmentation.Variations",
+    "data.augmentation.draw_variations",
+    "data.samplers.PKSampler",
+    "data.samplers.Prefetcher",
+    "data.rules.is_match",
+    "data.rules.is_ignored",
+    "data.synthetic.render.render",
+    "data.synthetic.factors.Factors",
+    "models.JLML",
+    "models.Pyramid",
+    "models.jlml.JLMLOutput",
+    "models.pyramid.PyramidOutput",
+    "training.losses.jlml_objective",
+    "training.losses.batch_hard_triplet",
+    "training.losses.multi_branch_cross_entropy",
+    "training.losses.Terms",
+    "training.dynamic.Balancing",
+    "training.dynamic.balance_losses",
+    "training.config.JLMLConfiguration",
+    "training.config.PyramidConfiguration",
+    "training.config.RunConfiguration",
+    "training.config.Recipe",
+    "training.config.Augmentation",
+    "training.loop.train",
+    "training.checkpoint.save_checkpoint",
+    "training.checkpoint.restore_checkpoint",
+    "training.device.Execution",
+    "training.runs.Run",
+    "ranking.Embeddings",
+    "ranking.evaluate",
+    "ranking.metrics.Scores",
+    "ranking.pool_multi_query",
+    "reranking.k_reciprocal",
+    "experiments.rows.Experiment",
+    "experiments.rows.Profile",
+    "experiments.rows.Perturbation",
+    "experiments.Setup",
+    "experiments.Setup.obtain",
+    "experiments.Setup.gather",
+    "experiments.Runs",
+    "experiments.features.embed",
+    "experiments.features.TrainedNetwork",
+    "experiments.evaluate.evaluate_run",
+    "analysis.ExperimentScores",
+    "analysis.ExperimentScores.difference",
+    "analysis.ExperimentScores.table",
+    "analysis.Cell",
+    "analysis.scores.Spread",
+    "analysis.statistics.Interval",
+    "analysis.statistics.paired",
+    "analysis.ablations.Ablation",
+    "analysis.claims.Claim",
+    "analysis.claims.decide",
+    "analysis.claims.Verdict",
+    "analysis.complexity.complexity",
+    "visual.browser.RankingBrowser",
+    "visual.figures.scores.difference_plot",
+    "visual.attention.maps.part_attention",
+    "visual.attention.pairs.AnswerPairs",
+    "search.search",
+    "search.verification.VerificationPairs",
+    "reports.Result",
+    "reports.Result.figure",
+    "reports.Result.finish",
+    "reports.reproduce.Plan",
+    "reports.reproduce.reproduce",
+    "errors.InputError",
+)
 
 
 def public_object(name: str):
@@ -30,7 +108,8 @@ def public_object(name: str):
 def documented_parameters(docstring: str, section: str) -> set[str]:
     """Names in a section of a docstring in Google form."""
     block = re.search(rf"^{section}:\n((?:(?: +.*)?\n?)*)", docstring, re.MULTILINE)
-    return set(re.findall(r"^    (\*{0,2}\w+)(?: \([^)]*\))?:", block[1], re.MULTILINE)) if block else set()
+    lines = re.findall(r"^    ([\w*, ]+?)(?: \([^)]*\))?:", block[1], re.MULTILINE) if block else []
+    return {name.strip("* ") for line in lines for name in line.split(",")}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -41,8 +120,7 @@ def test_public_docstring_is_in_google_form(name):
     assert first.endswith("."), first
     assert docstring.splitlines()[1:2] in ([], [""]), "a blank line follows the summary"
     if inspect.isclass(thing):
-        fields = list(getattr(thing, "_fields", ())) or list(getattr(thing, "__dataclass_fields__", ()))
-        own = fields or list(inspect.signature(thing).parameters)
+        own = list(inspect.signature(thing).parameters)
         sections = documented_parameters(docstring, "Args") | documented_parameters(docstring, "Attributes")
     else:
         own = list(inspect.signature(thing).parameters)
@@ -51,18 +129,17 @@ def test_public_docstring_is_in_google_form(name):
         if returned not in ("None", None, inspect.Signature.empty):
             assert re.search("^(Returns|Yields):", docstring, re.MULTILINE)
     wanted = {parameter for parameter in own if parameter != "self" and not parameter.startswith("_")}
-    assert wanted <= {parameter.lstrip("*") for parameter in sections}, wanted - sections
+    assert wanted <= sections, wanted - sections
 
 
-def other_docstrings():
-    public = {name.rpartition(".")[2] for name in PUBLIC}
+def test_other_docstrings_are_one_line_or_in_google_form():
+    long = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in public:
+        if path == PACKAGE / "cli" / "commands.py":  # the help texts of the commands
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 docstring = ast.get_docstring(node) or ""
-                yield f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}", docstring
-
-
-def test_other_docstrings_are_one_line():
-    long = [where for where, docstring in other_docstrings() if "\n" in docstring]
-    assert not long, long
+                if "\n" in docstring and not re.search(f"^({SECTIONS}):$", docstring, re.MULTILINE):
+                    long.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}")
+    assert not long

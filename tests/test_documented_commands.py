@@ -59,7 +59,7 @@ class Sandbox:
 
     def __init__(self, folder: Path, home: Path):
         self.folder, self.home = folder, folder / "home"
-        for name in ("data", "runs"):
+        for name in ("data", "runs", "smoke"):
             shutil.copytree(home / name, self.home / name)
         self.environment = {
             **os.environ,

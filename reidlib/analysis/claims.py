@@ -71,7 +71,7 @@ class Claim:
         test: The contrasts in words.
         contrasts: Differences in mAP that must all be above zero. Empty if nothing here can decide the claim.
         impossible: Why nothing here can decide the claim; empty if there are contrasts.
-        seen: Results that were known when the test was written; empty if there were none.
+        known_results: Results that were known when the test was written; empty if there were none.
     """
 
     name: str
@@ -251,7 +251,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         claim: The claim.
-        word: The outcome: ``HOLDS``, ``FAILS`` or ``UNDECIDED``.
+        outcome: The outcome: ``HOLDS``, ``FAILS`` or ``UNDECIDED``.
         reason: Why, in a few words.
         intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
     """

@@ -287,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"reidlib: stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"reidlib: {str(error) or 'interrupted; the same command goes on'}", file=sys.stderr)
+        print(f"reidlib: {str(error) or 'interrupted; the same command continues'}", file=sys.stderr)
         return 130
     finally:
         logger.removeHandler(handler)

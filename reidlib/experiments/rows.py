@@ -25,7 +25,7 @@ class Experiment:
 
     Attributes:
         model: Name of the model, a key of ``training.config.MODELS``.
-        changed: Fields of the model's configuration with values that differ from the defaults.
+        overrides: Fields of the model's configuration with values that differ from the defaults.
         trunk_rate: Factor on the recipe's ``trunk_rate``, for a trunk that starts from random weights.
     """
 
@@ -80,7 +80,7 @@ class ModelSize:
 
     Attributes:
         input_size: Height and width of the network's input, in pixels.
-        scaled: Fields of the model's configuration and their values in this profile.
+        overrides: Fields of the model's configuration and their values in this profile.
         recipe: Length, batches and learning rates of the training.
     """
 
@@ -95,7 +95,7 @@ class Profile:
 
     Attributes:
         name: Name of the profile.
-        rendered: Size of the embedded benchmark; None if a real benchmark's folder is required.
+        rendered_size: Size of the embedded benchmark; None if a real benchmark's folder is required.
         sizes: Size of each model, by the model's name.
     """
 

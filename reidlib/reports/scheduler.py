@@ -112,7 +112,7 @@ class Session:
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(
                     f"interrupted with {', '.join(self._running.values()) or 'nothing'} running; finished "
-                    "notebooks are kept; run the same command again to go on"
+                    "notebooks are kept; run the same command again to continue"
                 ) from error
             raise
         pages.write_index(self._out)

@@ -22,11 +22,8 @@ STATUS = {
 
 
 def set_style() -> None:
-    """Set seaborn's and matplotlib's defaults to the style of this suite's figures.
-
-    The style has a light grid, no frame, the colours of ``PALETTE`` and text sizes that stay readable in the
-    column of a report. It changes matplotlib's global settings for the whole process.
-    """
+    """Set the defaults of seaborn and matplotlib, for the whole process, to the style of this suite."""
+    # A light grid, no frame, the colours of PALETTE, and text that stays readable in a report's column.
     import matplotlib.pyplot as plt  # imported here: it takes half a second, and only drawing needs it
     import seaborn as sns
 

@@ -408,7 +408,7 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
         assert "10_busy  interrupted" in printed and "1 interrupted" in index
         assert complaints.splitlines()[-1] == (
             "KeyboardInterrupt: interrupted with 10_busy running; finished notebooks are kept; "
-            "run the same command again to go on"
+            "run the same command again to continue"
         )
         assert "TCP" not in complaints
     else:

@@ -119,7 +119,7 @@ def difference_plot(
 
     Args:
         panels: Measure to row to interval in points; None if a run is missing.
-        printed: Measure to row to the difference that the paper published, in points; drawn as a diamond.
+        published: Measure to row to the difference that the paper published, in points; drawn as a diamond.
         groups: Numbers of rows, from 1, after which a separating line is drawn.
         logarithmic: Whether the scale is logarithmic beyond ±5 points, which keeps small differences
             visible beside large ones.
