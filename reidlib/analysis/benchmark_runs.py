@@ -42,8 +42,8 @@ class OwnRuns:
         profile: Name of the profile.
         num_trials: Number of partitions of the benchmark's protocol; fewer may have been requested.
         runs: (Row, trial) -> one run or ``Missing`` per seed.
-        pretrained: Whether the runs start from ``benchmark_tables.pretraining``.
-        lack: Why there are no runs at all, if the folder cannot be read; otherwise empty.
+        pretrained: Whether the runs start from ``benchmark_tables.pretraining_benchmark``.
+        read_error: Why there are no runs at all, if the folder cannot be read; otherwise empty.
         deviations: How the folder deviates from the official benchmark; empty if it does not.
     """
 
@@ -214,7 +214,7 @@ def rows_with_own(table: Table, own: OwnRuns | None) -> pd.DataFrame:
 
 
 def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
-    """Return the rank-1 scores of a table, for ``visual.figures.scores.printed_rank1``.
+    """Return the rank-1 scores of a table, for ``visual.figures.scores.published_rank1``.
 
     Args:
         table: The table.

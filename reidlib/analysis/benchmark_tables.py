@@ -324,7 +324,7 @@ def pretraining_benchmark(folders: Mapping[str, str | Path]) -> Benchmark | None
 
 
 def pretraining_stages(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:
-    """Return the benchmarks to pre-train on: ``pretraining`` for a small benchmark, otherwise none."""
+    """Return the benchmarks to pre-train on: ``pretraining_benchmark`` if small, otherwise none."""
     if parse(specification)[0] not in SMALL_BENCHMARKS:
         return ()
     try:

@@ -141,7 +141,7 @@ RELEASED_PYRAMID = {"trunk": 42_500_160, "embeddings": 5_513_088, "classifiers":
 
 
 def pyramid_parameters(model: Pyramid) -> dict[str, int]:
-    """The parameters of a Pyramid network's trunk, embeddings and classifiers."""
+    """Count the parameters of a Pyramid network's trunk, embeddings and classifiers."""
     embeddings = [*model.embedding.parameters(), *model.norm.parameters()]
     groups = model.trunk_parameters(), embeddings, model.classifiers.parameters()
     return {
@@ -151,7 +151,7 @@ def pyramid_parameters(model: Pyramid) -> dict[str, int]:
 
 
 def pyramid_budget(model: Pyramid) -> list[dict[str, str | int]]:
-    """The parameters of the released code, of this suite's paper-sized Pyramid and of ``model`` as rows."""
+    """Return the parameters of the released code, of this suite's paper-sized Pyramid and of ``model``."""
     paper_sized = PyramidConfiguration().build(751, seed=0)
     return [
         {"network": "released code, 384×128", **RELEASED_PYRAMID},

@@ -66,7 +66,7 @@ def _spreads(
 def perturbation_curves(
     networks: Mapping[str, Cell], scores: ExperimentScores, measure: str
 ) -> dict[str, dict[str, list[tuple[float, Spread]]]]:
-    """Return each network's scores at all values of each factor, for ``visual.figures.scores.turned``.
+    """Return each network's scores at all values of each factor, for ``visual.figures.scores.score_curves``.
 
     Args:
         networks: Label -> row of scores without a perturbation.
@@ -111,8 +111,8 @@ class ScoreDrop(NamedTuple):
     Attributes:
         change: Score at the strongest value minus score at the usual one, in points; None if a run is
             missing.
-        beyond: ``change`` minus that of the reference network, in points. A value below zero means that the
-            network loses more than the reference. None for the reference and for missing runs.
+        beyond_reference: ``change`` minus that of the reference network, in points. A value below zero means
+            that the network loses more than the reference. None for the reference and for missing runs.
         remaining_share: Score at the strongest value divided by the score at the usual one; NaN if a run is
             missing.
     """

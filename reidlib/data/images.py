@@ -245,8 +245,8 @@ class ImageStore:
         """Assemble batches in a thread ahead of their use, while the model computes.
 
         Args:
-            index_batches: Indices of each batch, whole numbers of shape (B,). They are read up to ``ahead``
-                entries further than batches were used: pass a list, or tell a sampler how many of its batches
+            index_batches: Indices of each batch, whole numbers of shape (B,). Up to ``ahead`` entries are
+                read before their batches are used. Pass a list, or tell a sampler how many of its batches
                 were used (``state_dict(num_used=…)``).
             ahead: Number of batches assembled ahead of their use.
 

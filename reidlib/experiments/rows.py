@@ -199,7 +199,7 @@ class Perturbation:
 
     Attributes:
         factor: Name of the factor, a key of ``PERTURBATIONS``.
-        value: Value of the factor; see ``data.synthetic.Factors`` for its unit and range.
+        value: Value of the factor; see ``data.synthetic.factors.Factors`` for its unit and range.
 
     Raises:
         InputError: If the factor is unknown or the value is out of its range.

@@ -179,7 +179,7 @@ def wrong_answer_figure(pairs: AnswerPairs, index: int, kinds: Sequence[str], *,
 
     Args:
         pairs: Queries and their answers.
-        place: Index of the query in ``pairs``.
+        index: Index of the query in ``pairs``.
         kinds: Kinds of the parts to draw, such as "global" and "level 1".
         title: Title of the figure.
 

@@ -31,7 +31,7 @@ def first_answers(lists: Mapping[str, np.ndarray], count: int) -> pd.DataFrame:
     """Find the first right and the first wrong answer on the ranked lists that are stored with a run.
 
     Args:
-        lists: The lists, from ``experiments.evaluate.ranked_lists_of``.
+        lists: The lists, from ``experiments.evaluate.load_ranked_lists``.
         count: Largest number of queries; they are evenly spaced over the lists that have both answers.
 
     Returns:
@@ -296,7 +296,7 @@ def preference_sentence(name: str, pairs: AnswerPairs, index: int) -> str:
     Args:
         name: Name of the network.
         pairs: Its queries and their answers.
-        place: Index of the query in ``pairs``.
+        index: Index of the query in ``pairs``.
 
     Returns:
         A sentence in Markdown.

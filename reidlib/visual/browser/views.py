@@ -31,7 +31,7 @@ ORDERS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How a gallery is ranked, and which images of the list are query_view.
+    """How a gallery is ranked, and which images of the list are shown.
 
     Args:
         feature: Name of a branch.
@@ -64,7 +64,7 @@ class Options:
 
     @property
     def filters(self) -> str:
-        """A description of the filters of the list; empty if all images with a rank are query_view."""
+        """A description of the filters of the list; empty if all images with a rank are shown."""
         filters = [
             f"{name} {', '.join(map(str, ids))}"
             for name, ids in (("camera", self.cameras), ("person", self.persons))

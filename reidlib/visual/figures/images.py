@@ -161,7 +161,7 @@ def factor_sheet(*, identity: int = 2, cameras: Sequence[int] = (4, 2, 3)) -> Fi
 def factor_strengths(
     factors: Sequence[str], *, identity: int = 35, cameras: Sequence[int] = (1, 2, 5)
 ) -> Figure:
-    """One person with each factor off, as usual, and at twice its default (at most its largest value)."""
+    """Draw one person with each factor off, as usual, and doubled (at most at its largest value)."""
     usual = Factors()
     rows = []
     for factor in factors:
@@ -295,7 +295,7 @@ def ranked_lists_at(
 
     Args:
         places: Positions in ``lists``, which are sorted from the worst to the best average precision.
-        lists: The lists of L queries, from ``experiments.evaluate.ranked_lists_of``.
+        lists: The lists of L queries, from ``experiments.evaluate.load_ranked_lists``.
         query_nhwc: All Q query images of the benchmark, of shape (Q, H, W, 3).
         gallery_nhwc: All G gallery images of the benchmark, of shape (G, H, W, 3).
         average_precision: Average precision of all Q queries, between 0 and 1.
@@ -321,7 +321,20 @@ def ranked_lists_at(
 def stored_ranked_lists(
     run: Run, benchmark: Benchmark, order: Literal["hardest", "median", "easiest"]
 ) -> Figure:
-    """The four hardest, three median or three easiest of a run's stored queries, by average precision."""
+    """Draw the hardest, median or easiest of the ranked lists that are stored with a run.
+
+    Args:
+        run: An evaluated run.
+        benchmark: The benchmark of its scores.
+        order: "hardest" for the four lists with the lowest average precision, "median" for three around the
+            median, "easiest" for the three with the highest.
+
+    Returns:
+        The figure, with a row per list.
+
+    Raises:
+        InputError: If ``order`` is unknown or an image cannot be decoded.
+    """
     lists = load_ranked_lists(run)
     count = len(lists["query_indices"])
     places_and_titles = {

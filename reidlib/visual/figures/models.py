@@ -58,7 +58,7 @@ def striped_image(
 
 
 def local_stream_stripes(image_hwc: np.ndarray, parts: int) -> Figure:
-    """An image with the stripes of JLML's ``parts`` local streams, cut from a map of stride 4."""
+    """Draw an image with the stripes of JLML's ``parts`` local streams, cut from a map of stride 4."""
     map_height = image_hwc.shape[0] // 4
     names = [f"local stream {part}" for part in range(1, parts + 1)]
     return striped_image(image_hwc, stripe_rows(map_height, parts), map_height, names)

@@ -255,8 +255,8 @@ def protocol_scores(studies: Mapping[str, Sequence[ProtocolScore]]) -> Figure:
     """Draw rank-1 of the same features under each evaluation protocol.
 
     Args:
-        studies: "jlml" or "pyramid" to the result of ``experiments.evaluate.study_protocols``; all results
-            have the same protocols.
+        studies: "jlml" or "pyramid" to the result of ``experiments.evaluate.compare_protocols``; all
+            results have the same protocols.
 
     Returns:
         The figure, with a line per protocol and a marker per network.
