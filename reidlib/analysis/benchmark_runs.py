@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -26,8 +25,6 @@ from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain
 from reidlib.experiments.setup import Missing, Runs, Setup, first_line
 from reidlib.training.runs import Run
-
-logger = logging.getLogger("reidlib")
 
 # The experiments whose rows this suite adds to every table.
 OWN_ROWS = ("jlml", "pyramid")
@@ -129,7 +126,6 @@ def gather_own_runs(
     setup: Setup,
     *,
     trials: int = 0,
-    report: Callable[[str], None] = logger.warning,
 ) -> OwnRuns | None:
     """Load this suite's runs on a benchmark, and train those that do not exist yet.
 
@@ -138,7 +134,6 @@ def gather_own_runs(
         folders: Name or specification of a benchmark -> folder.
         setup: Gives profile, seeds and device, and whether runs may be trained.
         trials: Number of the benchmark's partitions; 0 for all.
-        report: Receives a line of progress for each training.
 
     Returns:
         The runs; a run that fails, or may not be trained, is a ``Missing`` with its reason. None if no folder
@@ -154,7 +149,7 @@ def gather_own_runs(
     runs: dict[tuple[str, int], list[Run | Missing]] = {}
     for (row, trial, seed), links in chain_by_run.items():
         try:
-            run = obtain(links, report=report, **setup.obtain_options)
+            run = obtain(links, **setup.obtain_options)
         except FAILURES as error:
             run = Missing(first_line(error), _name(row, specification, trial), seed)
         runs.setdefault((row, trial), []).append(run)

@@ -5,8 +5,7 @@ A row of ``EXPERIMENTS`` and a profile make the ``RunConfiguration``.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -26,8 +25,6 @@ from reidlib.training.config import MODELS, RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.loop import Objective, train
 from reidlib.training.runs import Run, configuration_hash, find, find_by_hash, find_failure, find_or_train
-
-logger = logging.getLogger("reidlib")
 
 # Errors of one training that do not affect other trainings. Any other error is a fault of the program.
 FAILURES = (InputError, FloatingPointError, torch.OutOfMemoryError, OSError)
@@ -99,7 +96,6 @@ def obtain(
     *,
     runs: str | Path | None = None,
     execution: Execution | None = None,
-    report: Callable[[str], None] = logger.warning,
     may_train: bool = True,
     since: float | None = None,
 ) -> Run:
@@ -113,7 +109,6 @@ def obtain(
         links: The trainings of a chain, in order.
         runs: Folder of trained runs; ``files.runs()`` by default.
         execution: Device, precision and progress.
-        report: Function that shows a message to the user.
         may_train: Whether a missing run is trained.
         since: Seconds since 1970; a training that failed later is not tried again.
 
@@ -149,14 +144,12 @@ def obtain(
                 f"no {link.name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
                 "train it, or copy it there; the report's folder tasks says why a training failed",
             )
-        run = _obtain(link, folder, execution, report, since)
+        run = _obtain(link, folder, execution, since)
     assert run is not None  # a chain has at least one training
     return run
 
 
-def _obtain(
-    link: TrainingPlan, folder: Path, execution: Execution, report: Callable[[str], None], since: float | None
-) -> Run:
+def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float | None) -> Run:
     name, configuration, benchmark = link
 
     def train_run(run_folder: Path) -> dict:
@@ -190,9 +183,7 @@ def _obtain(
 
     content = configuration.to_json()
     with distributed.raise_on_all_processes():
-        run = find_or_train(
-            content, train_on_all_processes, name=name, folder=folder, report=report, since=since
-        )
+        run = find_or_train(content, train_on_all_processes, name=name, folder=folder, since=since)
         if not is_scored(run, benchmark):
             evaluate_run(run, benchmark, execution=execution)
     distributed.broadcast_from_first(("found", str(run.folder)))

@@ -5,9 +5,8 @@ Torch is imported only to read or train something, so errors in the parameters a
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -23,8 +22,6 @@ from reidlib.training.runs import Run
 
 if TYPE_CHECKING:
     from reidlib.training.device import Execution
-
-logger = logging.getLogger("reidlib")
 
 
 class Missing(NamedTuple):
@@ -109,16 +106,17 @@ def record(experiment: str, seed: int, run: Run) -> dict:
     return entry | {name: run.information.get(name) for name in names}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Setup:
     """Profile, benchmark and seeds of a notebook or a command, and the way from them to runs.
 
     Nothing is read, rendered or trained before a method or property needs it.
 
     Args:
-        profile: Name of the profile: "smoke", "quick", "full" or "paper".
+        profile: The profile or its name: "smoke", "quick", "full" or "paper". The attribute is the profile.
         benchmark: Name and options of the benchmark, as in "cuhk03,boxes=detected".
-        data_root: The benchmark's folder; without it the embedded benchmark is used, and rendered if needed.
+        data_root: The benchmark's folder. Only the embedded benchmark ("synthetic") needs none: it is
+            rendered if needed.
         seeds: Number of trainings of each experiment, with seeds 0 to ``seeds - 1``.
         device: Device of trainings and evaluations; see ``Execution``.
         runs: Folder of trained runs; ``files.runs()`` by default.
@@ -130,24 +128,41 @@ class Setup:
     """
 
     profile: Profile
-    benchmark: str = "synthetic"
-    data_root: str | Path | None = None
-    _: KW_ONLY
-    seeds: int = 1
-    device: str = "auto"
-    runs: Path | None = None
-    may_train: bool = True
-    progress: bool = True
+    benchmark: str
+    data_root: str | Path | None
+    seeds: int
+    device: str
+    runs: Path
+    may_train: bool
+    progress: bool
     specification: tuple[str, dict] = field(init=False, repr=False)  # name and options of the benchmark
 
-    def __post_init__(self):
-        if not isinstance(self.profile, Profile):
-            object.__setattr__(self, "profile", get_profile(self.profile))
-        object.__setattr__(self, "specification", parse(self.benchmark))
-        object.__setattr__(self, "runs", Path(self.runs) if self.runs else files.runs())
-        if not isinstance(self.seeds, int) or self.seeds < 1:
+    def __init__(
+        self,
+        profile: Profile | str,
+        benchmark: str = "synthetic",
+        data_root: str | Path | None = None,
+        *,
+        seeds: int = 1,
+        device: str = "auto",
+        runs: str | Path | None = None,
+        may_train: bool = True,
+        progress: bool = True,
+    ):
+        vars(self).update(  # the attributes themselves are frozen
+            profile=profile if isinstance(profile, Profile) else get_profile(profile),
+            benchmark=benchmark,
+            data_root=data_root,
+            seeds=seeds,
+            device=device,
+            runs=Path(runs) if runs else files.runs(),
+            may_train=may_train,
+            progress=progress,
+            specification=parse(benchmark),
+        )
+        if not isinstance(seeds, int) or seeds < 1:
             raise InputError(
-                "a configuration is trained at least once", f"seeds={self.seeds!r}", "use seeds=1 or more"
+                "a configuration is trained at least once", f"seeds={seeds!r}", "use seeds=1 or more"
             )
 
     def __getstate__(self) -> dict:
@@ -221,7 +236,6 @@ class Setup:
         seed: int = 0,
         *,
         model: ModelConfiguration | None = None,
-        report: Callable[[str], None] = logger.warning,
     ) -> Run:
         """Return an experiment's run with its scores; train and evaluate it if necessary.
 
@@ -229,13 +243,13 @@ class Setup:
             experiment: Name of a row of ``EXPERIMENTS``.
             seed: Seed of the training.
             model: Configuration to use instead of the row's.
-            report: Function that shows a message to the user.
 
         Returns:
             The finished and evaluated run.
 
         Raises:
-            InputError: If the name is unknown, or the run is missing and ``may_train`` is False.
+            InputError: If the name is unknown, the benchmark cannot be read, its training images fill no
+                batch, an image cannot be decoded, or the run is missing and ``may_train`` is False.
             FloatingPointError: If a loss becomes infinite or NaN.
         """
         from reidlib.experiments.obtain import TrainingPlan, obtain, plan_training
@@ -243,14 +257,13 @@ class Setup:
         name, configuration, benchmark = plan_training(experiment, self.profile, self.data, seed=seed)
         if model is not None:
             configuration = replace(configuration, model=model)
-        return obtain([TrainingPlan(name, configuration, benchmark)], report=report, **self.obtain_options)
+        return obtain([TrainingPlan(name, configuration, benchmark)], **self.obtain_options)
 
     def gather(
         self,
         experiments: Iterable[str],
         *,
         perturbations: Mapping[str, Sequence[Perturbation]] | None = None,
-        report: Callable[[str], None] = logger.warning,
     ) -> Runs:
         """Return the runs of several experiments, one for each seed.
 
@@ -260,7 +273,6 @@ class Setup:
         Args:
             experiments: Names of rows of ``EXPERIMENTS``.
             perturbations: Perturbations to evaluate, by the experiment's name.
-            report: Function that shows a message to the user.
 
         Returns:
             The runs.
@@ -278,7 +290,7 @@ class Setup:
         missing: list[Missing] = []
         for name, seed in product(names, range(self.seeds)):
             try:
-                run = self.obtain(name, seed, report=report)
+                run = self.obtain(name, seed)
                 _ = run.information, run.configuration  # damaged files are reported here, not in a table
             except FAILURES as error:
                 run = Missing(first_line(error), name, seed)

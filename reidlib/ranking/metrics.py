@@ -30,16 +30,17 @@ from reidlib.ranking.distances import (
 
 _BLOCK = 2**22  # distances that ``evaluate_distances`` copies at once
 _LARGEST = 1e15  # its square, summed over any realistic feature length, is finite in float32
+_Ids = Tensor | np.ndarray | Sequence[int]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Embeddings:
     """Features of N images with their person and camera ids.
 
     Args:
         features: Floats (N, D): a tensor on any device, or a numpy array. A ``numpy.memmap`` is streamed.
-        person_ids: Whole numbers (N,), stored as int64 arrays. −1 is junk, 0 is a distractor.
-        camera_ids: Whole numbers (N,), stored as int64 arrays.
+        person_ids: Whole numbers (N,); the attribute is an int64 array. −1 is junk, 0 is a distractor.
+        camera_ids: Whole numbers (N,); the attribute is an int64 array.
 
     Raises:
         InputError: If a shape or type is wrong, a person id is below −1, or a feature is not finite or
@@ -50,18 +51,16 @@ class Embeddings:
     person_ids: np.ndarray
     camera_ids: np.ndarray
 
-    def __post_init__(self):
-        features = self.features
+    def __init__(self, features: Tensor | np.ndarray, person_ids: _Ids, camera_ids: _Ids):
         if isinstance(features, Tensor):
-            object.__setattr__(self, "features", features.detach())
-            floating = features.is_floating_point()
+            features, floating = features.detach(), features.is_floating_point()
         else:
             floating = getattr(features, "dtype", None) in (np.float16, np.float32, np.float64)
         if not floating or features.ndim != 2 or 0 in features.shape:
             value = f"{tuple(np.shape(features))} {getattr(features, 'dtype', type(features).__name__)}"
             raise InputError("features are a non-empty (N, D) array of floats", value, "convert them")
-        for name in ("person_ids", "camera_ids"):
-            ids = getattr(self, name)
+        object.__setattr__(self, "features", features)
+        for name, ids in (("person_ids", person_ids), ("camera_ids", camera_ids)):
             ids = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
             if ids.shape != (len(features),) or ids.dtype.kind not in "iu":
                 rule = f"{name} hold one whole number for each of the {len(features)} rows of features"

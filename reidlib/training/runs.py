@@ -148,7 +148,6 @@ def find_or_train(
     *,
     name: str,
     folder: Path,
-    report: Callable[[str], None] = logger.warning,
     since: float | None = None,
 ) -> Run:
     """Return the finished run of a configuration; one process trains it if there is none, others wait."""
@@ -192,7 +191,7 @@ def find_or_train(
         folder / f".{digest}.lock",
         lambda: find(configuration, folder),
         build,
-        on_wait=lambda: report(f"{run_folder.name}: another process is training this run; waiting for it"),
+        on_wait=lambda: logger.warning(f"{run_folder.name}: another process is training this run; waiting"),
         make_error=lambda error: InputError(
             "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
         ),

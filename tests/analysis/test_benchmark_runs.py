@@ -53,9 +53,7 @@ def folders(market, tmp_path):
 
 def gather_runs(specification, folders, *, trials=0, **more):
     setup = Setup("smoke", device="cpu", progress=False, **more)
-    return benchmark_runs.gather_own_runs(
-        specification, folders, setup, trials=trials, report=lambda text: None
-    )
+    return benchmark_runs.gather_own_runs(specification, folders, setup, trials=trials)
 
 
 def own_rows(table, own):

@@ -47,7 +47,7 @@ def chain(benchmark, *before, seed=0):
 
 
 def obtain(links, **more):
-    return experiments.obtain(links, execution=QUIET, report=lambda text: None, **more)
+    return experiments.obtain(links, execution=QUIET, **more)
 
 
 def test_a_chain_of_one_is_the_plain_run(benchmarks):

@@ -41,7 +41,7 @@ def trained(smoke, tmp_path_factory):
 
 def gather(folder, names=("jlml",), *, under=None, **keywords):
     setup = Setup("smoke", runs=folder, device="cpu", progress=False, **keywords)
-    return setup.gather(names, perturbations=under, report=str)
+    return setup.gather(names, perturbations=under)
 
 
 def test_a_run_for_each_seed(trained):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from reidlib.errors import InputError
-from reidlib.files import write_atomically
+from reidlib.files import exclusive_lock, write_atomically
 from reidlib.training.config import Augmentation, JLMLConfiguration, Recipe, RunConfiguration
 from reidlib.training.runs import Run, configuration_hash, find_or_train
 
@@ -83,7 +84,7 @@ def slow_training(folder: Path) -> dict:
 
 
 def want(folder: Path) -> None:
-    find_or_train(CONFIGURATION, slow_training, name="jlml", folder=folder, report=lambda _: None)
+    find_or_train(CONFIGURATION, slow_training, name="jlml", folder=folder)
 
 
 def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
@@ -95,6 +96,25 @@ def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
         process.join(600)
         assert process.exitcode == 0
     assert next(tmp_path.glob("jlml-*/trainings.txt")).read_text() == "trained\n"
+
+
+def test_a_process_that_waits_for_a_run_says_so(tmp_path, caplog):
+    digest = configuration_hash(CONFIGURATION)
+    is_held = threading.Event()
+
+    def hold_until_message() -> None:
+        with exclusive_lock(tmp_path / f".{digest}.lock"):
+            is_held.set()
+            deadline = time.monotonic() + 60
+            while not caplog.messages and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    holder = threading.Thread(target=hold_until_message)
+    holder.start()
+    assert is_held.wait(60)
+    find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path)
+    holder.join()
+    assert caplog.messages == [f"jlml-{digest}: another process is training this run; waiting"]
 
 
 def test_a_run_copied_without_weights_is_used(tmp_path):
