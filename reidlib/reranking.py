@@ -51,8 +51,7 @@ def k_reciprocal(
     ``KReciprocal`` states time and memory; the result takes 4·Q·G bytes more.
 
     Args:
-        query_features: Features (Q, D): a tensor on any device, an array or a memory map.
-        gallery_features: Features (G, D).
+        query_features, gallery_features: Features (Q, D) and (G, D): tensors, arrays or memory maps.
         k1: Neighbours of each image from which its encoding is made.
         k2: Neighbours whose encodings are averaged; 1 averages none.
         weight: λ in (1 − λ)·Jaccard distance + λ·squared Euclidean distance, from 0 to 1.
@@ -110,8 +109,7 @@ class KReciprocal:
         images_nd: (N, D + 2) float32, queries before gallery, centred as in ``Neighbours``.
         num_queries: Number of queries (Q).
         largest_q: Each query's largest squared distance to any image, float64, or 1 if that is 0.
-        query_encodings: (Q, N) float32; rows sum to 1.
-        gallery_encodings: (G, N), stored by column.
+        query_encodings, gallery_encodings: (Q, N) and (G, N) float32; rows sum to 1.
         weight: Share of the plain distance.
     """
 

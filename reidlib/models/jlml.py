@@ -177,11 +177,7 @@ class JLML(nn.Module):
         self.local_streams.load_state_dict(repeat_streams(later, self.parts))
 
     def forward(self, images_bchw: Tensor) -> JLMLOutput:
-        """Compute the logits, embeddings and maps of a batch, in every mode a ``JLMLOutput``.
-
-        Args:
-            images_bchw: Normalised RGB images (B, 3, H, W).
-        """
+        """Compute logits, embeddings and maps of normalised RGB images (B, 3, H, W), in every mode."""
         low_level = self.shared(images_bchw)
         local_level = low_level if self.local_stem is None else self.local_stem(images_bchw)
         rows = stripe_rows(local_level.shape[2], self.parts)

@@ -224,11 +224,7 @@ class Pyramid(nn.Module):
             self.stages.load_state_dict(stages)
 
     def forward(self, images_bchw: Tensor) -> PyramidOutput:
-        """Compute the logits, embeddings and maps of a batch, in every mode a ``PyramidOutput``.
-
-        Args:
-            images_bchw: Normalised RGB images (B, 3, H, W).
-        """
+        """Compute logits, embeddings and maps of normalised RGB images (B, 3, H, W), in every mode."""
         maps_bchw = self._maps(images_bchw)
         return PyramidOutput(*self.head(maps_bchw), maps_bchw)
 

@@ -87,13 +87,7 @@ class Bottleneck(nn.Module):
 
 
 class Stages(nn.Sequential):
-    """Residual stages of S independent streams: maps (B, S·inputs, H, W) to (B, S·out_channels, h, w).
-
-    Args:
-        shape: Layer table of one stream.
-        inputs: Input channels of one stream.
-        streams: Number of streams (S).
-    """
+    """Residual stages of S independent streams: maps (B, S·inputs, H, W) to (B, S·out_channels, h, w)."""
 
     def __init__(self, shape: TrunkShape, *, inputs: int, streams: int = 1):
         stages = []
@@ -130,8 +124,7 @@ class PartLinear(nn.Module):
 
     Args:
         parts: Number of parts (P).
-        inputs: Input length of each part (C).
-        outputs: Output length of each part (D).
+        inputs, outputs: Input and output length of each part (C and D).
         bias: Whether the layers have a bias; if not, ``bias`` is None.
     """
 
@@ -151,7 +144,12 @@ class PartLinear(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Initialise every convolution by He's method and every batch norm as the identity, in place."""
+    """Initialise every convolution by He's method and every batch norm as the identity, in place.
+
+    Args:
+        module: The network or a part of it.
+        generator: Random generator. With one, the weights depend on nothing else.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
@@ -175,7 +173,17 @@ def repeat_streams(state: dict[str, Tensor], streams: int) -> dict[str, Tensor]:
 
 
 def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Load torchvision's ImageNet weights for a ``Stem`` and ``Stages``; they are downloaded once."""
+    """Load torchvision's ImageNet weights of a trunk.
+
+    Args:
+        trunk: "resnet50" or "resnet101"; downloaded once, into torch's hub folder (``$TORCH_HOME``).
+
+    Returns:
+        The states of the ``Stem`` and of the four ``Stages``.
+
+    Raises:
+        InputError: If there is neither the file nor a connection; the message names file and folder.
+    """
     weights = _WEIGHTS[trunk]
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:

@@ -49,29 +49,14 @@ def common_dtype(query: Features, gallery: Features) -> torch.dtype:
 
 
 def squared_distances(first_nd: Tensor, second_nd: Tensor) -> Tensor:
-    """Compute squared Euclidean distances between corresponding rows.
-
-    Args:
-        first_nd: Vectors (N, D), or one vector (D,) for all rows of the other side.
-        second_nd: Vectors (N, D).
-
-    Returns:
-        Squared distances (N,), equal bit for bit on every device.
-    """
+    """Compute squared Euclidean distances (N,) between corresponding rows; ``first_nd`` may be one row."""
     differences_nd = first_nd - second_nd
     return _pairwise_sums(differences_nd.mul_(differences_nd))
 
 
 def squared_distances_to_all(queries_qd: Tensor, gallery: Features) -> Tensor:
-    """Compute the squared distances of a few queries to the whole gallery, as ``squared_distances`` does.
-
-    Args:
-        queries_qd: Query features (Q, D). For 20,000 images and D = 2,688, each takes 30 ms on two cores.
-        gallery: Gallery features (G, D): a tensor, array or memory map.
-
-    Returns:
-        Squared distances (Q, G), float64, on the queries' device.
-    """
+    """Compute squared distances (Q, G) of a few queries to the gallery, float64 on the queries' device."""
+    # For 20,000 images and D = 2,688, each query takes 30 ms on two cores.
     distances_qg = queries_qd.new_empty(len(queries_qd), len(gallery), dtype=torch.float64)
     for span in spans(len(gallery), rows_per_block(queries_qd.shape[1], queries_qd.device)):
         gallery_gd = select_rows(gallery, span).to(queries_qd)
@@ -105,13 +90,7 @@ def squared_pair_distances(
     gallery_indices: np.ndarray,
     device: torch.device,
 ) -> Tensor:
-    """Compute squared Euclidean distances (P,) of P pairs of images, float64 on the device.
-
-    Args:
-        query, gallery: Features (Q, D) and (G, D).
-        query_indices, gallery_indices: Rows (P,) of the pairs.
-        device: Where the distances are computed.
-    """
+    """Compute squared Euclidean distances (P,) of P pairs of images, float64 on the device."""
     dtype = common_dtype(query, gallery)
     distances_p = torch.empty(len(query_indices), dtype=torch.float64, device=device)
     size = max(1, (2**20 if device.type == "cpu" else 2**25) // query.shape[1])

@@ -39,8 +39,8 @@ class Embeddings:
 
     Args:
         features: Floats (N, D): a tensor on any device, or a numpy array. A ``numpy.memmap`` is streamed.
-        person_ids: Whole numbers (N,); the attribute is an int64 array. −1 is junk, 0 is a distractor.
-        camera_ids: Whole numbers (N,); the attribute is an int64 array.
+        person_ids, camera_ids: Whole numbers (N,); the attributes are int64 arrays. Person −1 is junk, 0 is a
+            distractor.
 
     Raises:
         InputError: If a shape or type is wrong, a person id is below −1, or a feature is not finite or
@@ -113,13 +113,19 @@ class Scores(NamedTuple):
 
 
 class Status(IntEnum):
-    """Relation of an image in a ranked list to its query."""
+    """Relation of an image in a ranked list to its query.
+
+    Attributes:
+        MATCH, OTHER, DISTRACTOR: The query's person, another person, an image of no person (id 0).
+        IGNORED: Junk (person −1), or the query's person from the query's camera.
+        NONE: No image, because the list is shorter.
+    """
 
     MATCH = 0
     OTHER = 1
     DISTRACTOR = 2
-    IGNORED = 3  # junk, or the query's own person from its own camera
-    NONE = 4  # the list is shorter
+    IGNORED = 3
+    NONE = 4
 
 
 def statuses(person: int, camera: int, persons_g: np.ndarray, cameras_g: np.ndarray) -> np.ndarray:
@@ -131,11 +137,17 @@ def statuses(person: int, camera: int, persons_g: np.ndarray, cameras_g: np.ndar
 
 
 class RankedLists(NamedTuple):
-    """The nearest gallery images of each query, nearest first; all fields have shape (queries, top)."""
+    """The nearest gallery images of each query, nearest first; all fields have shape (queries, top).
 
-    gallery_indices: np.ndarray  # int64, −1 after the end of the list
-    distances: np.ndarray  # float64, Euclidean, NaN after the end of the list
-    statuses: np.ndarray  # int8, values of Status
+    Attributes:
+        gallery_indices: Indices of the images, int64; −1 after the end of a list.
+        distances: Euclidean distances to the query, float64; NaN after the end of a list.
+        statuses: Values of ``Status``, int8.
+    """
+
+    gallery_indices: np.ndarray
+    distances: np.ndarray
+    statuses: np.ndarray
 
 
 def evaluate(
@@ -158,8 +170,7 @@ def evaluate(
     takes minutes instead of seconds.
 
     Args:
-        query: Features, persons and cameras of Q queries; features (Q, D).
-        gallery: Features, persons and cameras of G gallery images; features (G, D).
+        query, gallery: Features (Q, D) and (G, D), persons and cameras of queries and gallery images.
         average_precision: "step" is the mean precision at the matches. "trapezoid" averages the precisions
             before and at each match (1 before rank 1), as Market-1501's MATLAB code does.
         ranks: Ranks of the CMC, from 1. They may exceed the gallery.
@@ -222,9 +233,11 @@ def evaluate_distances(
 
     Args:
         distances_qg: Finite floats (Q, G) of any sign: a tensor on any device, an array or a memory map.
-        query: Persons and cameras of the queries; features are not used.
-        gallery: Persons and cameras of the gallery images; features are not used.
+        query, gallery: Persons and cameras of queries and gallery images; features are not used.
         average_precision, ranks: See ``evaluate``.
+
+    Returns:
+        The scores.
 
     Raises:
         InputError: As for ``evaluate``, or if the distances have another shape or type or are not finite.
@@ -335,7 +348,24 @@ def ranked_list(
     show_ignored: bool = False,
     device: torch.device | str | None = None,
 ) -> RankedLists:
-    """List the ``top`` nearest gallery images of some queries, in the order that ``evaluate`` scores."""
+    """List the nearest gallery images of some queries, in the order that ``evaluate`` scores.
+
+    At equal distances, wrong images come first, then lower gallery indices. Every distance is computed
+    exactly, which takes about a microsecond each: this is meant for figures.
+
+    Args:
+        query_indices: Index of a query, or indices of several.
+        query, gallery: Features, persons and cameras, as for ``evaluate``.
+        top: Number of images in a list.
+        show_ignored: Whether images that ``evaluate`` ignores are listed, with ``Status.IGNORED``.
+        device: See ``evaluate``.
+
+    Returns:
+        A list for each index, in their order.
+
+    Raises:
+        InputError: As for ``evaluate``, or if an index or ``top`` is out of range.
+    """
     rows = np.atleast_1d(np.asarray(query_indices, np.int64))
     if not rows.size or rows.min() < 0 or rows.max() >= len(query):
         raise InputError(f"query indices are from 0 to {len(query) - 1}", query_indices, "choose others")
@@ -355,7 +385,6 @@ def ranked_list(
             squared = squared_distances(queries_qd[place], gallery_gd).double().cpu().numpy()
             new = (span.start + columns, squared[columns], status[columns])
             indices, squared, status = (np.concatenate(both) for both in zip(best[place], new, strict=True))
-            # At equal distances wrong images come first, then lower gallery indices.
             order = np.lexsort((indices, status == Status.MATCH, squared))[:top]
             best[place] = indices[order], squared[order], status[order]
     shape = len(rows), top

@@ -40,18 +40,10 @@ TileFunction = Callable[[Tensor, slice, slice], None]
 def nearest_neighbours(
     images_nd: Tensor, count: int, *, progress: bool = False, on_tile: TileFunction | None = None
 ) -> Neighbours:
-    """Find the nearest neighbours of every image, itself included.
-
-    The caller enters ``inference_mode`` and ``full_float32``. Memory: two float32 copies of the features and
-    about a hundred candidates for each image.
-
-    Args:
-        images_nd: Features (N, D).
-        count: Neighbours of each image (K), at most N.
-        progress: Whether to show a progress bar.
-        on_tile: Receives every tile of float32 products before its memory is reused. Each pair of images
-            occurs at least once, with the earlier image in the rows.
-    """
+    """Find the ``count`` nearest neighbours of every image (N, D), at most N, itself included."""
+    # The caller enters ``inference_mode`` and ``full_float32``. Memory: two float32 copies of the features,
+    # and about a hundred candidates for each image. ``on_tile`` receives every tile of float32 products
+    # before its memory is reused. Each pair of images occurs at least once, the earlier one in the rows.
     search = _Search(images_nd, count, on_tile)
     numbers, one_sided, finish = range(len(search.blocks)), False, []
     with parallel_map(images_nd.device) as each:

@@ -106,15 +106,13 @@ def evaluate_protocol(
     their distance is the mean over all pairs of their images.
 
     Args:
-        query: Features (Q, D), persons and cameras of the queries. Query and gallery may be the same images.
-        gallery: Features (G, D), persons and cameras of the gallery.
+        query, gallery: Features (Q, D) and (G, D), persons and cameras; they may be the same images.
         protocol: Shots, draws and cameras.
         ranks: Ranks of the CMC, from 1. They may exceed the gallery.
         seed: Seed of the draws.
         average_of: Multi-shot: the mean of the Euclidean "distance", or of the "squared" distance as in the
             code of GOG. Papers rarely state which.
-        device: See ``evaluate``.
-        block_sizes: See ``evaluate``.
+        device, block_sizes: See ``evaluate``.
 
     Returns:
         The scores. Queries without a match are counted but do not enter the means.

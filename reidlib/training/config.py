@@ -36,8 +36,8 @@ class Augmentation:
         pad: Largest shift on both axes, in pixels, because a detector's box is off by a few. The border is
             repeated and the image cropped again; unlike a black border, that does not show the shift.
         erase: Share of images with one rectangle set to the mean colour, so that no single region suffices.
-        colour_jitter: Largest relative change of brightness, contrast and saturation, because cameras differ
-            in exposure and colour. 0 by default: the colour of clothing is evidence.
+        colour_jitter: Largest relative change of brightness, contrast and saturation, because cameras differ.
+            It is 0 by default, because the colour of clothing is evidence and too much jitter unlearns it.
     """
 
     flip: float = 0.5
@@ -291,7 +291,8 @@ class RunConfiguration:
         model: Network and objective.
         recipe: Length, optimiser and augmentation of the training.
         input_size: Height and width of the network's input, in pixels.
-        benchmark, data: ``Benchmark.specification`` (name and options) and ``Benchmark.fingerprint``.
+        benchmark, data: ``Benchmark.specification`` (name and options) and ``Benchmark.fingerprint`` (a hash
+            of the images' names, ids and file sizes).
         seed: Seed of the initial weights, the order of images and the augmentation.
         start: Hash of the configuration of the run whose weights, except the classifiers', are the initial
             weights; empty for a new network.

@@ -44,7 +44,17 @@ def world() -> World:
 
 @contextlib.contextmanager
 def process_group(execution: Execution) -> Iterator[Execution]:
-    """Join the processes of ``torchrun``, if it is used, and yield the execution for this process."""
+    """Join the processes of ``torchrun``, if it is used.
+
+    Args:
+        execution: Execution of the whole training.
+
+    Yields:
+        The execution of this process. On CUDA every process has its own GPU; only the first shows progress.
+
+    Raises:
+        InputError: If there are fewer GPUs than processes, or the device is neither CUDA nor a CPU.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size == 1:
         yield execution
@@ -63,7 +73,7 @@ def process_group(execution: Execution) -> Iterator[Execution]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT)
     try:
-        progress = execution.progress and world().rank == 0  # only the first process shows it
+        progress = execution.progress and world().rank == 0
         yield Execution(str(device), execution.precision, execution.compile, progress)
     finally:
         dist.destroy_process_group()

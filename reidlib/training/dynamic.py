@@ -96,6 +96,11 @@ def balance_losses(
 ) -> tuple[Weights, Balance]:
     """Compute the weights of this step's losses and the state for the next step.
 
+    Mode "paper": if the triplet loss's focal weight / the identity loss's is below ``threshold``, the next
+    step minimises the identity loss alone, on a random batch; otherwise both, on a balanced batch. Mode
+    "official": batches are always balanced; in a step with such a ratio the triplet loss has weight 0. Mode
+    "off": both weights are 1.
+
     Args:
         state: The state after the step before; ``Balance()`` at the start.
         identity, triplet: Losses of this step; ``triplet`` is None if and only if not ``state.balanced``.

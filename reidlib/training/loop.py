@@ -180,17 +180,10 @@ def train(
 
 
 class Meter:
-    """Losses, accuracy and speed of a training; values stay on the device until ``fetch`` copies them.
-
-    Args:
-        batch_size: Images per step, of all processes together.
-
-    Attributes:
-        seconds: Duration of the whole training up to the latest ``fetch``.
-    """
+    """Losses, accuracy and speed of a training; values stay on the device until ``fetch`` copies them."""
 
     def __init__(self, batch_size: int):
-        self.seconds = 0.0
+        self.seconds = 0.0  # duration of the whole training up to the latest ``fetch``
         self._batch_size = batch_size
         self._trace: list[dict[str, float]] = []  # a step's quantities
         # Each quantity's sum in this epoch, and the number of steps that measured it.

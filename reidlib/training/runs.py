@@ -52,8 +52,18 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Return the finished run in a folder; InputError if there is none."""
-        # A relative path is searched in three folders: JupyterLab starts a notebook in its own folder.
+        """Return the finished run in a folder.
+
+        Args:
+            folder: The run's folder. A relative path is searched in the working directory, in the repository
+                and in ``files.runs()``, because JupyterLab starts a notebook in the notebook's folder.
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: If there is no run, or its training has not finished.
+        """
         path = Path(folder).expanduser()
         candidates = [base / path for base in (Path.cwd(), files.project(), files.runs())]
         folder = next((path for path in candidates if (path / "config.json").is_file()), candidates[0])
@@ -82,12 +92,15 @@ class Run:
         """Means of each epoch: loss terms, accuracy, learning rate, images per second."""
         return [json.loads(line) for line in (self.folder / "history.jsonl").read_text().splitlines()]
 
-    # The loss terms and ``accuracy``; with balanced losses also ``weight_…``, the factor of a loss, and
-    # ``focal_…``, its focal weight after the step; with identity-balanced batches also ``balanced_batches``,
-    # 1 in the steps with such a batch.
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
-        """Each quantity over all steps, float32; NaN in steps that did not measure it."""
+        """Each quantity over all steps, float32; NaN in steps that did not measure it.
+
+        Returns:
+            The loss terms by name and "accuracy". With balanced losses also "weight_…", the factor of a loss,
+            and "focal_…", its focal weight after the step. With identity-balanced batches also
+            "balanced_batches", 1 in the steps with such a batch.
+        """
         with np.load(self.folder / "steps.npz") as file:
             return dict(file)
 
@@ -114,18 +127,7 @@ class Run:
 
 
 def find(configuration: dict, folder: Path) -> Run | None:
-    """Find the finished run of a configuration, trained here or copied from another machine.
-
-    Args:
-        configuration: Content of its ``config.json``; its hash is the end of the run's folder name.
-        folder: Folder of runs.
-
-    Returns:
-        The run, or None if there is none.
-
-    Raises:
-        InputError: If a folder with this hash holds another configuration.
-    """
+    """Find the run of a configuration, or None; InputError if its folder holds another configuration."""
     run = find_by_hash(configuration_hash(configuration), folder)
     return None if run is None else _checked_run(run.folder, configuration)
 
