@@ -4,6 +4,8 @@ import ast
 import importlib
 import inspect
 import re
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,20 @@ PUBLIC = (
     "data.Benchmark",
     "data.Split",
     "data.check.check",
+    "data.check.image_sizes",
     "data.benchmark.Protocol",
     "data.benchmark.combine",
     "data.readers.layout.Reading",
+    "data.readers.market.market1501",
+    "data.readers.two_view.viper",
+    "data.readers.two_view.cuhk01",
+    "data.readers.two_view.grid",
+    "data.readers.cuhk03.cuhk03",
     "data.images.decode_blocks",
+    "data.images.ImageStore",
+    "data.images.ImageStore.open",
+    "data.images.ImageStore.batch",
+    "data.images.ImageStore.batches",
     "data.augmentation.Variations",
     "data.augmentation.draw_variations",
     "data.samplers.PKSampler",
@@ -33,6 +45,8 @@ PUBLIC = (
     "models.Pyramid",
     "models.jlml.JLMLOutput",
     "models.pyramid.PyramidOutput",
+    "models.residual.imagenet_weights",
+    "models.residual.initialise",
     "training.losses.jlml_objective",
     "training.losses.batch_hard_triplet",
     "training.losses.multi_branch_cross_entropy",
@@ -48,10 +62,16 @@ PUBLIC = (
     "training.checkpoint.save_checkpoint",
     "training.checkpoint.restore_checkpoint",
     "training.device.Execution",
+    "training.distributed.process_group",
     "training.runs.Run",
+    "training.runs.Run.open",
     "ranking.Embeddings",
     "ranking.evaluate",
     "ranking.metrics.Scores",
+    "ranking.metrics.Status",
+    "ranking.metrics.RankedLists",
+    "ranking.metrics.ranked_list",
+    "ranking.metrics.evaluate_distances",
     "ranking.pool_multi_query",
     "reranking.k_reciprocal",
     "experiments.rows.Experiment",
@@ -62,21 +82,41 @@ PUBLIC = (
     "experiments.Setup.gather",
     "experiments.Runs",
     "experiments.features.embed",
+    "experiments.features.embed_to_disk",
     "experiments.features.TrainedNetwork",
     "experiments.evaluate.evaluate_run",
+    "experiments.evaluate.load_benchmark",
+    "experiments.evaluate.compare_protocols",
     "analysis.ExperimentScores",
     "analysis.ExperimentScores.difference",
     "analysis.ExperimentScores.table",
     "analysis.Cell",
+    "analysis.style_table",
     "analysis.scores.Spread",
     "analysis.statistics.Interval",
     "analysis.statistics.paired",
     "analysis.ablations.Ablation",
+    "analysis.ablations.score_table",
+    "analysis.ablations.difference_table",
+    "analysis.ablations.difference_sentences",
+    "analysis.benchmark_runs.sections",
     "analysis.claims.Claim",
     "analysis.claims.decide",
     "analysis.claims.Verdict",
+    "analysis.claims.claims_of_notebook",
+    "analysis.claims.result_fields",
+    "analysis.claims.verdict_sentence",
     "analysis.complexity.complexity",
+    "descriptors.stripe_histograms",
     "visual.browser.RankingBrowser",
+    "visual.browser.collection.open_collection",
+    "visual.browser.views.Options",
+    "visual.browser.views.reranker",
+    "visual.browser.views.view",
+    "visual.browser.views.view_scores",
+    "visual.figures.ablations.score_bars",
+    "visual.figures.ablations.difference_plot",
+    "visual.figures.images.stored_ranked_lists",
     "visual.figures.scores.difference_plot",
     "visual.attention.maps.part_attention",
     "visual.attention.pairs.AnswerPairs",
@@ -108,7 +148,7 @@ def public_object(name: str):
 def documented_parameters(docstring: str, section: str) -> set[str]:
     """Names in a section of a docstring in Google form."""
     block = re.search(rf"^{section}:\n((?:(?: +.*)?\n?)*)", docstring, re.MULTILINE)
-    lines = re.findall(r"^    ([\w*, ]+?)(?: \([^)]*\))?:", block[1], re.MULTILINE) if block else []
+    lines = re.findall(r"^    ([\w*][\w*, ]*?)(?: \([^)]*\))?:", block[1], re.MULTILINE) if block else []
     return {name.strip("* ") for line in lines for name in line.split(",")}
 
 
@@ -119,17 +159,101 @@ def test_public_docstring_is_in_google_form(name):
     first = docstring.splitlines()[0]
     assert first.endswith("."), first
     assert docstring.splitlines()[1:2] in ([], [""]), "a blank line follows the summary"
+    is_enum = inspect.isclass(thing) and issubclass(thing, Enum)
+    parameters = thing.__members__ if is_enum else inspect.signature(thing).parameters
+    documented = documented_parameters(docstring, "Args")
     if inspect.isclass(thing):
-        own = list(inspect.signature(thing).parameters)
-        sections = documented_parameters(docstring, "Args") | documented_parameters(docstring, "Attributes")
+        documented |= documented_parameters(docstring, "Attributes")
+    elif inspect.signature(thing).return_annotation not in ("None", None, inspect.Signature.empty):
+        assert re.search("^(Returns|Yields):", docstring, re.MULTILINE)
+    public = {parameter for parameter in parameters if parameter != "self" and not parameter.startswith("_")}
+    assert public <= documented, public - documented
+
+
+def package_nodes(*types: type[ast.AST]) -> Iterator[tuple[str, ast.AST, str]]:
+    """Yield the place, node and docstring of each documented node of the package."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, types) and (docstring := ast.get_docstring(node)):
+                place = f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 1)}"
+                yield f"{place} {getattr(node, 'name', 'module')}", node, docstring
+
+
+def parameter_names(function: ast.FunctionDef) -> set[str]:
+    """The names of a function's public parameters."""
+    parameters = [parameter for parameter in ast.walk(function.args) if isinstance(parameter, ast.arg)]
+    names = {parameter.arg for parameter in parameters} - {"self", "cls"}
+    return {name for name in names if not name.startswith("_")}
+
+
+def field_names(node: ast.ClassDef) -> tuple[set[str], set[str]]:
+    """The names that a class's docstring must document, and those that it may document."""
+    functions = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    fields = {item.target.id: item for item in node.body if isinstance(item, ast.AnnAssign)}
+    assigned = {name.id for item in node.body if isinstance(item, ast.Assign) for name in item.targets}
+    own = {
+        target.attr
+        for function in functions.values()
+        for target in ast.walk(function)
+        if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store)
+    }
+    if "__init__" in functions:
+        required = parameter_names(functions["__init__"])
     else:
-        own = list(inspect.signature(thing).parameters)
-        sections = documented_parameters(docstring, "Args")
-        returned = inspect.signature(thing).return_annotation
-        if returned not in ("None", None, inspect.Signature.empty):
-            assert re.search("^(Returns|Yields):", docstring, re.MULTILINE)
-    wanted = {parameter for parameter in own if parameter != "self" and not parameter.startswith("_")}
-    assert wanted <= sections, wanted - sections
+        required = {
+            name
+            for name, item in fields.items()
+            if not name.startswith("_")
+            and "ClassVar" not in ast.unparse(item.annotation)
+            and "init=False" not in ast.unparse(item)
+        }
+    return required, required | fields.keys() | functions.keys() | assigned | own
+
+
+def test_documented_parameters_and_fields_exist_and_are_complete():
+    wrong = []
+    for place, node, docstring in package_nodes(ast.FunctionDef, ast.ClassDef):
+        documented = documented_parameters(docstring, "Args") | documented_parameters(docstring, "Attributes")
+        if isinstance(node, ast.ClassDef):
+            required, allowed = field_names(node)
+        else:
+            required = allowed = parameter_names(node)
+        if documented and not required <= documented <= allowed:
+            wrong.append(f"{place}: {sorted(required - documented)} {sorted(documented - allowed)}")
+    assert not wrong
+
+
+FILE_ENDINGS = (".csv", ".html", ".ipynb", ".jpg", ".json", ".npz", ".png", ".pt")
+
+
+def test_dotted_names_in_docstrings_resolve():
+    modules: dict[str, list[str]] = {}  # last part of a module's name -> names of modules below reidlib
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if parts:
+            modules.setdefault(parts[-1], []).append(".".join(parts))
+    unresolved, resolved = [], 0
+    for place, node, docstring in package_nodes(ast.FunctionDef, ast.ClassDef, ast.Module):
+        for name in re.findall(r"``(?:reidlib\.)?(\w+(?:\.\w+)+)(?:\([^`]*\))?``", docstring):
+            head, _, rest = name.partition(".")
+            is_parameter = isinstance(node, ast.FunctionDef) and head in parameter_names(node)
+            if head not in modules or is_parameter or name.endswith(FILE_ENDINGS):
+                continue
+            resolved += 1
+            if not any(is_public_object(f"{module}.{rest}") for module in modules[head]):
+                unresolved.append(f"{place}: {name}")
+    assert not unresolved
+    assert resolved > 50
+
+
+def is_public_object(name: str) -> bool:
+    """Whether a dotted name below ``reidlib`` means something."""
+    try:
+        public_object(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def test_other_docstrings_are_one_line_or_in_google_form():

@@ -238,7 +238,17 @@ def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, st
 def sections(
     benchmarks: Sequence[str], own: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
 ) -> Iterator[str | pd.DataFrame]:
-    """Yield the tables on some benchmarks in reading order: titles and notes as Markdown, rows as frames."""
+    """Yield the printed tables on some benchmarks with this suite's rows, in reading order.
+
+    Args:
+        benchmarks: Names of benchmarks.
+        own: Specification of a table's benchmark -> this suite's runs on it; None if there are none.
+        folders: Name or specification of a benchmark -> folder.
+
+    Yields:
+        Each table's title as Markdown and its rows as a frame; after the tables of a file their notes as
+        Markdown; finally, how to obtain each benchmark without a folder.
+    """
     tables = [table for table in TABLES if table.benchmark in benchmarks]
     for _, group in groupby(tables, key=lambda table: table.file):
         tables_of_file = list(group)

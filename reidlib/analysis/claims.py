@@ -331,7 +331,17 @@ def _differences_text(verdict: Verdict, unit: str = "") -> str:
 def result_fields(
     ablation: ablations.Ablation, scores: ExperimentScores, benchmark: Benchmark, verdicts: Iterable[Verdict]
 ) -> dict:
-    """Return what ``Result.finish`` writes of an ablation, as keyword arguments."""
+    """Return what ``Result.finish`` writes of an ablation, as keyword arguments.
+
+    Args:
+        ablation: The ablation, such as ``ablations.LOSSES``.
+        scores: Scores of the ablation's experiments.
+        benchmark: The benchmark of the runs.
+        verdicts: Verdicts on the ablation's claims.
+
+    Returns:
+        The arguments by name: outcomes, scores, configuration, seeds, device, data and runs.
+    """
     return {
         "headline": {verdict.claim.name: verdict.outcome for verdict in verdicts},
         "scores": records(ablations.report_table(ablation, scores)),

@@ -257,7 +257,16 @@ def counts_by_camera(benchmark: Benchmark) -> tuple[np.ndarray, list[int]]:
 
 
 def image_sizes(split: Split, *, most: int = 2000, seed: int = 0) -> np.ndarray:
-    """Read height and width in pixels from the headers of at most ``most`` random files, int64 (N, 2)."""
+    """Read the sizes of a split's images from the headers of the files.
+
+    Args:
+        split: The images.
+        most: Largest number of files to read, drawn at random if there are more.
+        seed: Seed of the draw.
+
+    Returns:
+        Height and width in pixels, int64 (N, 2).
+    """
     indices = np.random.default_rng(seed).permutation(len(split))[:most]
     sizes = []
     for index in np.sort(indices):

@@ -45,7 +45,21 @@ AVERAGE_PRECISIONS = ("step", "trapezoid")
 def load_benchmark(
     run: Run, data_root: str | Path = "", *, benchmark: str = "", distractors: bool = False
 ) -> Benchmark:
-    """Read a run's benchmark, or another ``benchmark``, from ``data_root`` or the folder of the training."""
+    """Read the benchmark of a run, or another one, to evaluate the run on it.
+
+    Args:
+        run: The run.
+        data_root: The benchmark's folder; by default the folder of the training.
+        benchmark: Name and options of another benchmark than the run's.
+        distractors: Whether to read Market-1501's 500,000 further distractors, too.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        InputError: If the folder is missing or not named for another benchmark, the run was trained on
+            several benchmarks together, or distractors are requested of another benchmark than Market-1501.
+    """
     root = data_root or run.information.get("data_root", "")
     specification = run.configuration["benchmark"]
     if benchmark and benchmark != specification:
@@ -160,19 +174,38 @@ def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Exec
 
 @dataclass(frozen=True)
 class ProtocolScore:
-    """Rank-1 by one protocol."""
+    """Rank-1 by one protocol.
+
+    Attributes:
+        name: Name of the protocol.
+        rank1: Share of queries whose first match is at rank 1.
+        gallery: Fewest and most gallery entries of a query.
+    """
 
     name: str
     rank1: float
-    gallery: tuple[int, int]  # least and greatest number of gallery entries of a query
+    gallery: tuple[int, int]
 
 
 def compare_protocols(
     run: Run, benchmark: Benchmark, *, execution: Execution | None = None
 ) -> list[ProtocolScore]:
-    """Return a run's rank-1 by the full feature under each protocol of the papers' tables."""
-    # The effect of the protocol alone: every protocol draws from the same features, those of all query and
-    # gallery images without junk and distractors.
+    """Compute a run's rank-1 by the full feature under each protocol of the papers' tables.
+
+    This shows the effect of the protocol alone: every protocol draws from the same features, those of all
+    query and gallery images without junk and distractors.
+
+    Args:
+        run: The run, with its weights.
+        benchmark: The benchmark that it was trained on.
+        execution: Device of the evaluation, and whether progress is shown.
+
+    Returns:
+        The score under each protocol.
+
+    Raises:
+        InputError: If the run was trained on other data or has no weights, or images cannot be decoded.
+    """
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     gallery = _select(gallery, gallery.person_ids > 0)

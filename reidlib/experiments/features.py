@@ -108,12 +108,28 @@ def embed_to_disk(
     *,
     key: str,
 ) -> np.ndarray:
-    """Compute the features of images into a file and return a read-only memory map of it, float32 (N, D)."""
-    # Memory does not grow with N, and the file is the same, byte for byte, however often its computation was
-    # interrupted. Of several processes that need the same features, one computes them. Beside FILE.npy are
-    # FILE.json, which describes its content, FILE.lock, and FILE.partial until the file is finished. ``key``
-    # (``TrainedNetwork.key``), the input size and the names, sizes and times of images tell which rows of
-    # an earlier call are still valid.
+    """Compute the features of images into a file, a few hundred images at a time.
+
+    Memory does not grow with N, and the file is the same, byte for byte, however often its computation was
+    interrupted. Of several processes that need the same features, one computes them. Rows of an earlier call
+    are kept while key, input size and the images' relative names, sizes and times are the same.
+
+    Args:
+        model: The network, on the device of ``execution``.
+        paths: Files of the N images.
+        size: Height and width of the network's input, in pixels.
+        execution: Device and progress.
+        file: The file, .npy. Beside it are a .json that describes its content, a .lock, and a .partial until
+            it is finished.
+        key: Identifies the network; see ``TrainedNetwork.key``.
+
+    Returns:
+        A read-only memory map of the file, float32 (N, D).
+
+    Raises:
+        InputError: If images cannot be decoded (all are listed after one pass), the file is not one of this
+            function's, or the disk is full or cannot be written.
+    """
     file = Path(file)
     if not paths:
         raise InputError("features need at least one image", "none", "give some images")

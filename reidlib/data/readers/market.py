@@ -45,12 +45,23 @@ APPROXIMATE_BOXES, APPROXIMATE_DISTRACTORS = 25_259, 500_000
 
 
 def market1501(root: Path, *, distractors: bool = False) -> Reading:
-    """Read Market-1501 (Zheng et al. 2015), with the 500,000 further distractors if requested."""
-    # ``root`` contains ``bounding_box_train``, ``query`` and ``bounding_box_test``. Images are .jpg, .jpeg,
-    # .png or .bmp, sorted by name; other files (Thumbs.db, a readme) and hidden ones are ignored. If
-    # ``gt_bbox`` with the hand-drawn boxes exists, those of a query's person in that query's camera become
-    # ``boxes``, over which the multi-query protocol pools. Further distractors are read from
-    # ``DISTRACTOR_FOLDERS``.
+    """Read Market-1501 (Zheng et al. 2015).
+
+    Images are .jpg, .jpeg, .png or .bmp, sorted by name; other files (Thumbs.db, a readme) and hidden ones
+    are ignored. If ``gt_bbox`` with the hand-drawn boxes exists, those of a query's person in that query's
+    camera become ``boxes``, over which the multi-query protocol pools.
+
+    Args:
+        root: Folder with ``bounding_box_train``, ``query`` and ``bounding_box_test``.
+        distractors: Whether to read the 500,000 further distractors, too, from ``distractors_500k/images``,
+            ``distractors_500k`` or ``images``.
+
+    Returns:
+        The reading.
+
+    Raises:
+        InputError: If the folder does not exist.
+    """
     reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"))
 
     def make(trial: int) -> Benchmark:

@@ -45,9 +45,25 @@ _GRID_NAME = re.compile(r"(\d{4})_([1-8])_.*")
 
 
 def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Reading:
-    """Read VIPeR (Gray, Brennan, Tao 2007) from ``cam_a`` (camera 1: queries) and ``cam_b`` (gallery)."""
-    # A person's id is the number in the name plus one; the numbers start from 0 and have gaps. See
-    # ``_partitioned`` for the test persons; the papers test 316 of 632.
+    """Read VIPeR (Gray, Brennan, Tao 2007); protocol "single-shot".
+
+    Queries are the test persons' images in ``cam_a`` (camera 1), gallery those in ``cam_b`` (camera 2).
+    There is no official partition: in each of ten trials, ``test_persons`` of the persons in the folder are
+    drawn, the same on every machine. All other persons are for training.
+    A person's id is the number in the name plus one; the numbers start from 0 and have gaps.
+
+    Args:
+        root: Folder with ``cam_a`` and ``cam_b``.
+        test_persons: Number of test persons in each trial; the papers test 316 of 632.
+        partitions: File of other partitions, relative to ``root``; see ``reidlib.data.readers.partitions``.
+
+    Returns:
+        The reading. Its problems name folders one level too high or too low, names of another form, persons
+        that only one camera shows, and partitions that do not fit.
+
+    Raises:
+        InputError: If the folder does not exist.
+    """
     reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
     if len(reading.splits) == 2:
         reading.problems += unpaired_errors(reading.splits.values(), "cam_a and in cam_b")
@@ -55,10 +71,27 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
 
 
 def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Reading:
-    """Read CUHK01 (Li, Zhao, Wang 2012) from the folder ``campus``; camera 1 queries, camera 2 gallery."""
-    # Protocols: single-shot takes a random camera-2 image of each person, in ten draws; multi-shot has one
-    # entry for each person and camera, with the mean distance over pairs of images. See ``_partitioned`` for
-    # the test persons; the papers test 486 or 100 of 971.
+    """Read CUHK01 (Li, Zhao, Wang 2012); protocols "single-shot" and "multi-shot".
+
+    Queries are the test persons' images of camera 1, gallery those of camera 2. Single-shot takes a random
+    camera-2 image of each person, in ten draws. Multi-shot has one entry for each person and camera, with the
+    mean distance over pairs of images.
+
+    There is no official partition: in each of ten trials, ``test_persons`` of the persons in the folder are
+    drawn, the same on every machine. All other persons are for training.
+
+    Args:
+        root: Folder with ``campus``.
+        test_persons: Number of test persons in each trial; the papers test 486 or 100 of 971.
+        partitions: File of other partitions, relative to ``root``; see ``reidlib.data.readers.partitions``.
+
+    Returns:
+        The reading. Its problems name folders one level too high or too low, names of another form, persons
+        that only one camera shows, and partitions that do not fit.
+
+    Raises:
+        InputError: If the folder does not exist.
+    """
     reading = read_views(root, (CUHK01_FOLDER,), "CUHK01", _CUHK01_FORM, _read_cuhk01)
     if (images := reading.splits.get(CUHK01_FOLDER)) is not None:
         by_camera = [images.select(images.camera_ids == camera) for camera in (1, 2)]
@@ -73,10 +106,23 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
 
 
 def grid(root: Path) -> Reading:
-    """Read QMUL GRID (Loy, Xiang, Gong 2009) from ``probe``, ``gallery`` and the partitions' .mat file."""
-    # ``features_and_partitions.mat`` has ten partitions (trials) with 125 training persons each, whose images
-    # in both folders are the training split. Queries are the other persons' probes. The gallery has their
-    # gallery images and, in every trial, all distractors (``0000``).
+    """Read QMUL GRID (Loy, Xiang, Gong 2009); protocol "single-shot".
+
+    ``features_and_partitions.mat`` has ten partitions (trials) with 125 training persons each, whose images
+    in both folders are the training split. Queries are the other persons' probes. The gallery has their
+    gallery images and, in every trial, all distractors (``0000``).
+
+    Args:
+        root: Folder with ``probe``, ``gallery`` and ``features_and_partitions.mat``.
+
+    Returns:
+        The reading. Its problems name folders one level too high or too low, names of another form, persons
+        that only one folder shows, and a .mat that is missing,
+        unreadable or of version 7.3, or lists persons without images.
+
+    Raises:
+        InputError: If the folder does not exist.
+    """
     reading = read_views(root, GRID_FOLDERS, "GRID", _GRID_FORM, _read_grid)
     if len(reading.splits) == 2:
         reading.problems += unpaired_errors(reading.splits.values(), "probe and in gallery")
@@ -195,10 +241,6 @@ def _partitioned(
     partitions: str,
 ) -> Reading:
     """Set the trials of a benchmark without an official partition; ``reader`` is its reader."""
-    # Queries are the test persons' images from camera 1, gallery those from camera 2; all other persons are
-    # for training. In each of ten trials, ``test_persons`` of the persons in the folder are drawn, in the
-    # same way on every machine. ``partitions`` names a file of other partitions, relative to ``root``; see
-    # ``reidlib.data.readers.partitions``. Partitions that do not fit are a problem.
     if reading.problems:
         return reading
     images = concatenate(list(reading.splits.values()))

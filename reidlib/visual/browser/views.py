@@ -144,14 +144,38 @@ class View(NamedTuple):
 
 
 def reranker(collection: Collection, options: Options) -> KReciprocal:
-    """Fit the re-ranking of a collection's queries for a feature and a metric."""
-    # Junk images take part, because a method without labels cannot recognise them.
+    """Fit the re-ranking of a collection's queries.
+
+    Junk images take part, because a method without labels cannot recognise them.
+
+    Args:
+        collection: The features.
+        options: The compared feature and metric; other options have no influence.
+
+    Returns:
+        The fitted re-ranking, for ``view``.
+
+    Raises:
+        InputError: If the feature does not exist.
+    """
     return KReciprocal.fit(*collection.compared(options.feature, options.metric))
 
 
 def view_scores(collection: Collection, options: Options) -> Scores:
-    """Compute the scores of all queries, with the step rule, for the ranking that the options describe."""
-    # Re-ranking holds the distances of all pairs in memory, 4·Q·G bytes.
+    """Compute the scores of all queries for the ranking that the options describe.
+
+    Re-ranking holds the distances of all pairs in memory, 4·Q·G bytes.
+
+    Args:
+        collection: The features.
+        options: The compared feature and metric, and whether to re-rank; filters have no influence.
+
+    Returns:
+        The scores; average precision by the step rule.
+
+    Raises:
+        InputError: If the feature does not exist or no query has a match.
+    """
     compared = collection.compared(options.feature, options.metric)
     sides = zip((collection.query, collection.gallery), compared, strict=True)
     query, gallery = (replace(side, features=features) for side, features in sides)

@@ -24,7 +24,13 @@ _Network = TypeVar("_Network", JLMLConfiguration, PyramidConfiguration)
 
 
 class CaptionedFigure(NamedTuple):
-    """A figure, the text below it in the report, and the text for readers who cannot see it."""
+    """A figure with its texts.
+
+    Attributes:
+        figure: The figure.
+        caption: Text below it in the report.
+        alt: Text for readers who cannot see it.
+    """
 
     figure: Figure
     caption: str
@@ -32,7 +38,16 @@ class CaptionedFigure(NamedTuple):
 
 
 def score_bars(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
-    """Draw rank-1 and mAP of each row as bars, with the difference to the baseline row."""
+    """Draw rank-1 and mAP of each row as bars, with the difference to the baseline row.
+
+    Args:
+        ablation: The ablation whose rows are drawn.
+        table: The scores of the rows.
+        benchmark: Name of the benchmark, for the caption.
+
+    Returns:
+        The figure, with caption and alternative text.
+    """
     rows = table.spreads(ablation.cells, ablation.compared_measures).to_dict("index")
     return CaptionedFigure(
         scores.score_bars(rows, baseline=ablation.baseline),
@@ -43,7 +58,16 @@ def score_bars(ablation: Ablation, table: ExperimentScores, benchmark: str) -> C
 
 
 def difference_plot(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
-    """Draw each row's difference to the baseline row with its interval, and the paper's where it is known."""
+    """Draw each row's difference to the baseline row with its interval, and the paper's if it is known.
+
+    Args:
+        ablation: The ablation whose rows are drawn.
+        table: The scores of the rows.
+        benchmark: Name of the benchmark, for the caption.
+
+    Returns:
+        The figure, with caption and alternative text.
+    """
     here, printed = difference_panels(ablation, table)
     paper = "; diamonds: the paper's on Market-1501" if ablation.table else ""
     return CaptionedFigure(

@@ -1,8 +1,5 @@
 """Reader of CUHK03 (Li et al. 2014): 1,467 persons, each seen by the two cameras of one of five pairs.
 
-A folder contains ``cuhk-03.mat``, whose images are written to files when they are first read. Person ids
-count from 1 through the camera pairs; the camera id is the view, 1 or 2.
-
 ``split="classic"``: trial k tests the 100 persons of the archive's test set k, of 20, and trains on all
 others. Query and gallery are all images of the test persons; ``protocols`` has the papers' single-shot
 scores.
@@ -57,7 +54,24 @@ _KEYS = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
 
 
 def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Reading:
-    """Read CUHK03 by the classic or the new split, with hand-labelled or detected boxes."""
+    """Read CUHK03 (Li et al. 2014).
+
+    The archive's images are written to files when they are first read. Person ids count from 1 through the
+    camera pairs; the camera id is the view, 1 or 2.
+
+    Args:
+        root: Folder with ``cuhk-03.mat``, or for the new split with CUHK03-NP's ``labeled`` and ``detected``.
+        split: "classic": trial k, of 20, tests the 100 persons of the archive's test set k; ``protocols`` has
+            the papers' single-shot scores. "new": one trial with 767 persons for training and 700 for
+            testing, scored like Market-1501.
+        boxes: "labelled" by hand, or "detected".
+
+    Returns:
+        The reading.
+
+    Raises:
+        InputError: If an option is unknown or the folder does not exist.
+    """
     check_option("the split of cuhk03", split, SPLITS)
     check_option("cuhk03's boxes", boxes, tuple(KINDS))
     require_folder(root)
