@@ -201,6 +201,11 @@ def test_readme_maps_every_notebook():
     assert all(name == file for name, file in table)
 
 
+def test_readme_has_no_placeholders_and_is_short():
+    assert not re.search("@[A-Z]+@|TODO", README)
+    assert len(README.splitlines()) <= 180
+
+
 def test_readme_lines_and_links():
     lines = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
     assert lines == [
