@@ -94,6 +94,9 @@ def pair_plot(
         table: The scores of the rows.
         measures: The measures, one panel each.
         groups: Numbers of lines after each of which a rule is drawn.
+
+    Returns:
+        The figure, with a panel per measure and a line per pair.
     """
     differences = {
         name: {
@@ -125,6 +128,9 @@ def setting_plot(
         default: The value to mark.
         equal_spacing: Whether the values are drawn at equal distances.
         printed: The label of a dashed line with the paper's scores of the first line's rows; "" draws none.
+
+    Returns:
+        The figure, with a panel each for rank-1 and mAP.
     """
     spreads = table.spreads(ablation.cells, ablation.compared_measures)
     curves: dict[str, dict] = {}
