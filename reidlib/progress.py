@@ -8,31 +8,57 @@ import sys
 import tqdm.asyncio
 import tqdm.auto
 
+from reidlib.errors import count_noun
+
 # Seconds between two lines in a log file or a pipe.
 LOG_INTERVAL = 60.0
-_LINE = "{desc}: {percentage:.0f} % ({n:,} of {total:,} {unit}s), {remaining} left{postfix}"
-_LAST_LINE = "{desc}: {n:,} of {total:,} {unit}s in {elapsed}"
+# ``work`` is added to tqdm's fields by ``LineProgress.format_dict``.
+_LINE = "{desc}{percentage:.0f} % ({work}), {remaining} left{postfix}"
+_LINE_WITHOUT_TOTAL = "{desc}{work} in {elapsed}{postfix}"
+_LAST_LINE = "{desc}{work} in {elapsed}"
 
 
 class LineProgress(tqdm.std.tqdm):
     """Whole lines without carriage returns; work that ends before the first line is due writes nothing."""
 
+    _due = -math.inf  # time of the next line; tqdm's constructor displays the bar only without a delay
+    _has_line = False
+
     def __init__(self, *arguments, **settings):
-        lines = {"bar_format": _LINE, "mininterval": LOG_INTERVAL, "delay": LOG_INTERVAL, "miniters": 1}
+        lines = {"bar_format": None, "mininterval": LOG_INTERVAL, "delay": LOG_INTERVAL, "miniters": 1}
         super().__init__(*arguments, **{"unit": "step"} | settings | lines)
+        if not self.disable:
+            self._due = self.start_t + LOG_INTERVAL
+
+    @property
+    def format_dict(self) -> dict:
+        """Return tqdm's fields of a line, with the title and the work as text."""
+        fields = super().format_dict
+        title = (self.desc or "").rstrip(": ")  # ``set_description`` appends a colon
+        known = self.total is not None and self.n <= self.total
+        units = f"{self.unit}s"
+        return fields | {
+            "prefix": f"{title}: " if title else "",
+            "work": f"{self.n:,} of {count_noun(self.total, units)}" if known else count_noun(self.n, units),
+            "bar_format": self.bar_format or (_LINE if known else _LINE_WITHOUT_TOTAL),
+        }
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Print the present state as a line."""
-        print(self, file=self.fp, flush=True)
+        """Print the present state as a line if one is due; a new title or postfix waits for that."""
+        now = self._time()
+        if now >= self._due:
+            # A little early: ``update`` has waited for the whole interval since its last line.
+            self._due, self._has_line = now + 0.95 * LOG_INTERVAL, True
+            print(self, file=self.fp, flush=True)
 
     def clear(self, nolock: bool = False) -> None:
         """Do nothing: a line that is written stays."""
 
     def close(self) -> None:
         """Print how far the work came and how long it took, if it has printed any line before."""
-        if not self.disable and self.last_print_t >= self.start_t + self.delay:
+        if not self.disable and self._has_line:
             self.bar_format = _LAST_LINE
-            self.display()
+            print(self, file=self.fp, flush=True)
         self.delay = math.inf  # for tqdm, nothing was displayed that would need an end
         super().close()
 

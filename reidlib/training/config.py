@@ -50,9 +50,9 @@ class Augmentation:
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is a share of the images, 0 to 1", share, "use a value in 0 to 1")
         if not (isinstance(self.pad, int) and self.pad >= 0):
-            raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "0 shifts nothing")
+            raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "use 0 for no shift")
         if not 0 <= self.colour_jitter < 1:
-            raise InputError("colour_jitter is in 0 to 1, less than 1", self.colour_jitter, "use 0 for none")
+            raise InputError("colour_jitter is at least 0 and below 1", self.colour_jitter, "use 0 for none")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Recipe:
         check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
-            raise InputError("schedule 'steps', and no other, has milestones", value, "change one of them")
+            raise InputError("schedule 'steps', and no other, has milestones", value, "give both or neither")
 
     def check_training_set(self, person_ids: np.ndarray, name: str) -> None:
         """Raise InputError if a training set fills no batch; ``name`` identifies the set in the message."""
