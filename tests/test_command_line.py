@@ -62,7 +62,7 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
     arguments[1] = "pyramid"
     assert main(list(map(str, arguments))) == 0
     trained, messages = capsys.readouterr()
-    assert messages == "training pyramid on market1501 (5 images) on cpu\n"
+    assert "training pyramid on market1501 (5 images) on cpu" in messages.splitlines()
     folder = next((tmp_path / "runs").glob("pyramid-smoke-market1501-seed0-*"))
     run = Run.open(folder)
     assert set(run.scores["branches"]) == {"full", "level 1", "level 2"}
@@ -73,7 +73,7 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
     scores = [line for line in trained.splitlines() if line.startswith(("full", "level"))]
     printed, messages = capsys.readouterr()
     again = printed.splitlines()
-    assert messages == f"evaluating {folder.name} on market1501 in {market}\n"
+    assert f"evaluating {folder.name} on market1501 in {market}" in messages.splitlines()
     assert len(scores) == 3
     assert set(scores) <= set(again)
 

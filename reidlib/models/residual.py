@@ -10,7 +10,7 @@ Li, Zhu, Gong, IJCAI 2017 (JLML-ResNet39's depths 3, 4, 2, 3).
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,10 +181,10 @@ def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load torchvision's ImageNet weights for a ``Stem`` and ``Stages``; they are downloaded once."""
     weights = _WEIGHTS[trunk]
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    if not ((terminal := sys.stderr.isatty()) or file.exists()):
-        logging.getLogger("reidlib").warning("downloading %s to %s", weights.url, file)
+    settings = {"map_location": "cpu", "weights_only": True}
     try:
-        state = weights.get_state_dict(progress=terminal, map_location="cpu", weights_only=True)
+        with contextlib.redirect_stdout(sys.stderr):  # for torch's line about a download, which is no result
+            state = weights.get_state_dict(progress=sys.stderr.isatty(), **settings)
     except (URLError, OSError) as error:
         rule = f"weights='imagenet' needs torchvision's {file.name}"
         mend = f"download it elsewhere and place it as {file}, or train with weights=None"

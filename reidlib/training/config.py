@@ -92,11 +92,9 @@ class Recipe:
         if (self.epochs is None) == (self.steps is None):
             raise InputError("a recipe's length is stated in epochs or in steps", length, "give one of them")
         if (self.epochs or self.steps or 0) < 1 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise InputError(
-                "a training has a positive length and learning rate and at least two images per batch",
-                f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}",
-                "increase the value that is too small",
-            )
+            rule = "a training has a positive length and learning rate and at least two images per batch"
+            value = f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}"
+            raise InputError(rule, value, "increase the value that is too small")
         size, per_identity = self.batch_size, self.images_per_identity
         if per_identity and (per_identity < 2 or size % per_identity or size // per_identity < 2):
             raise InputError(
