@@ -21,34 +21,33 @@ _LAST_LINE = "{desc}{work} in {elapsed}"
 class LineProgress(tqdm.std.tqdm):
     """Whole lines without carriage returns; work that ends before the first line is due writes nothing."""
 
-    _due = -math.inf  # time of the next line; tqdm's constructor displays the bar only without a delay
+    _due = -math.inf  # seconds after the start; tqdm's constructor displays the bar only without a delay
     _has_line = False
 
     def __init__(self, *arguments, **settings):
         lines = {"bar_format": None, "mininterval": LOG_INTERVAL, "delay": LOG_INTERVAL, "miniters": 1}
         super().__init__(*arguments, **{"unit": "step"} | settings | lines)
-        if not self.disable:
-            self._due = self.start_t + LOG_INTERVAL
+        self._due = LOG_INTERVAL
 
     @property
     def format_dict(self) -> dict:
         """Return tqdm's fields of a line, with the title and the work as text."""
         fields = super().format_dict
-        title = (self.desc or "").rstrip(": ")  # ``set_description`` appends a colon
-        known = self.total is not None and self.n <= self.total
-        units = f"{self.unit}s"
-        return fields | {
-            "prefix": f"{title}: " if title else "",
-            "work": f"{self.n:,} of {count_noun(self.total, units)}" if known else count_noun(self.n, units),
-            "bar_format": self.bar_format or (_LINE if known else _LINE_WITHOUT_TOTAL),
-        }
+        title = (fields["prefix"] or "").rstrip(": ")  # ``set_description`` appends a colon
+        number, total, units = fields["n"], fields["total"], f"{fields['unit']}s"
+        if total is not None and number <= total:
+            line, work = _LINE, f"{number:,} of {count_noun(total, units)}"
+        else:
+            line, work = _LINE_WITHOUT_TOTAL, count_noun(number, units)
+        line = fields["bar_format"] or line
+        return {**fields, "prefix": title and f"{title}: ", "work": work, "bar_format": line}
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Print the present state as a line if one is due; a new title or postfix waits for that."""
-        now = self._time()
-        if now >= self._due:
+        elapsed = self.format_dict["elapsed"]
+        if elapsed >= self._due:
             # A little early: ``update`` has waited for the whole interval since its last line.
-            self._due, self._has_line = now + 0.95 * LOG_INTERVAL, True
+            self._due, self._has_line = elapsed + 0.95 * LOG_INTERVAL, True
             print(self, file=self.fp, flush=True)
 
     def clear(self, nolock: bool = False) -> None:

@@ -146,8 +146,10 @@ def test_a_title_has_one_colon_and_one_step_no_plural(title, start, monkeypatch)
 
 def test_progress_that_is_switched_off_writes_nothing(monkeypatch):
     clock, stream = Clock(monkeypatch), io.StringIO()
-    for _ in progress.progress_bar(range(9), desc="training", disable=True, file=stream):
+    bar = progress.progress_bar(range(9), desc="training", disable=True, file=stream)
+    for _ in bar:
         clock.seconds += 100
+    assert "9 steps" in str(bar) or "9 its" in str(bar)
     assert stream.getvalue() == ""
 
 

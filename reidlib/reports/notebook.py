@@ -179,7 +179,7 @@ def result_digests(
                 raise InputError(
                     "depends_on names notebooks of the same folder",
                     f"{name} in {chain[-1]}",
-                    "correct the notebook's metadata",
+                    "correct the name in the notebook's metadata, or remove it there",
                 )
             source = sources.get(name) or read_source(path)
             below = [
