@@ -62,7 +62,7 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
     arguments[1] = "pyramid"
     assert main(list(map(str, arguments))) == 0
     trained, messages = capsys.readouterr()
-    assert "training pyramid on market1501 (5 images) on cpu" in messages.splitlines()
+    assert "\ntraining pyramid on market1501 (5 images) on cpu" in messages
     folder = next((tmp_path / "runs").glob("pyramid-smoke-market1501-seed0-*"))
     run = Run.open(folder)
     assert set(run.scores["branches"]) == {"full", "level 1", "level 2"}
