@@ -278,8 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     values = _parser(shlex.join(["reidlib", *line])).parse_args(words)
     command = vars(values).pop("command")
     handlers, level, propagate = logger.handlers, logger.level, logger.propagate
-    if not handlers:
-        logger.handlers = [logging.StreamHandler()]
+    logger.handlers = handlers or [logging.StreamHandler()]
     logger.setLevel(level or logging.INFO)
     logger.propagate = False  # a handler of the root logger would write each message again
     try:

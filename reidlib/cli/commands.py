@@ -87,9 +87,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         setup.check_data_folder()
     if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
         raise InputError(
-            "--no-train uses the runs of a folder",
-            f"no folder {arguments.runs}",
-            "give the folder of trained runs as --runs, or omit --no-train",
+            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "give an existing one"
         )
     # This needs torch, which takes seconds to import. Workers on other machines have other devices.
     if arguments.device != "auto" and arguments.scheduler is None:

@@ -230,12 +230,10 @@ def reproduce(
         in_state("blocked"),
         in_state("failed", [task.name for task in tasks]),
     )
-    failed_tasks = (
-        f", {count_noun(len(outcome.failed_tasks), 'tasks')} failed" if outcome.failed_tasks else ""
-    )
+    failed_tasks = count_noun(len(outcome.failed_tasks), "tasks")
     display.result(
         f"{len(outcome.done)} done, {len(outcome.skipped)} unchanged, {len(outcome.failed)} failed, "
-        f"{len(outcome.blocked)} not run{failed_tasks}"
+        f"{len(outcome.blocked)} not run" + (f", {failed_tasks} failed" if outcome.failed_tasks else "")
     )
     display.result(f"report: {out / 'index.html'}")
     return outcome

@@ -197,7 +197,7 @@ def test_rank1_of_a_figure(folders):
         "jlml (not comparable)",
         "pyramid (not comparable)",
     ]
-    whole = replace(own, profile="paper", deviations=())
+    whole = replace(own, profile="paper", differences=())
     assert [kind for _, kind in benchmark_runs.rank1_scores(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
     unreadable = benchmark_runs.rank1_scores(GRID, benchmark_runs.OwnRuns("grid", "smoke", read_error="gone"))
     assert unreadable.keys() == set(GRID.printed()["method"])

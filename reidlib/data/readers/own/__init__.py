@@ -98,8 +98,7 @@ def list_own_images(source: str | Path) -> OwnImages:
     """
     source = Path(source).expanduser().absolute()
     if not source.exists():
-        expected = "an image, a folder of images or a CSV file"
-        mend = path_hint(source, _visible_names, expected)
+        mend = path_hint(source, _visible_names, "an image, a folder of images or a CSV file")
         raise InputError("the images to search or embed exist", source, mend)
     reading = Reading("own images")
     root = source.parent if source.is_file() else source
