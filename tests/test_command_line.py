@@ -1,6 +1,7 @@
 """The command line: what each command does, and one line for every bad input."""
 
 import inspect
+import io
 import json
 import logging
 import os
@@ -60,7 +61,8 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
     arguments = train(market, "--runs", tmp_path / "runs", "--device", "cpu")
     arguments[1] = "pyramid"
     assert main(list(map(str, arguments))) == 0
-    trained = capsys.readouterr().out
+    trained, messages = capsys.readouterr()
+    assert "\ntraining pyramid on market1501 (5 images) on cpu" in messages
     folder = next((tmp_path / "runs").glob("pyramid-smoke-market1501-seed0-*"))
     run = Run.open(folder)
     assert set(run.scores["branches"]) == {"full", "level 1", "level 2"}
@@ -69,7 +71,9 @@ def test_train_and_evaluate_a_pyramid(market, tiny, capsys, tmp_path):
     (folder / "scores.json").unlink()
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
     scores = [line for line in trained.splitlines() if line.startswith(("full", "level"))]
-    again = capsys.readouterr().out.splitlines()
+    printed, messages = capsys.readouterr()
+    again = printed.splitlines()
+    assert f"evaluating {folder.name} on market1501 in {market}" in messages.splitlines()
     assert len(scores) == 3
     assert set(scores) <= set(again)
 
@@ -105,7 +109,7 @@ def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkey
         subprocess.run(command, env=environment, capture_output=True, text=True) for _ in range(2)
     )
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert "in 2 processes" in first.stdout
+    assert first.stderr.count("in 2 processes") == 1
     assert first.stdout.count("60 of 60 queries have a match") == 1
     assert second.stdout == first.stdout
     (folder,) = (home / "runs").glob(f"{model}-smoke-synthetic-seed0-*")
@@ -131,8 +135,9 @@ def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
 def test_train_and_evaluate(market, tiny, capsys, tmp_path):
     arguments = [str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "training jlml on market1501 (5 images) on cpu" in printed
+    printed, messages = capsys.readouterr()
+    assert "training jlml on market1501 (5 images) on cpu" in messages
+    assert "training" not in printed
     assert "2 of 2 queries have a match" in printed
     folder = next((tmp_path / "runs").glob("jlml-smoke-market1501-seed0-*"))
     files = {path.name for path in folder.iterdir()}
@@ -389,3 +394,36 @@ def test_messages_go_to_standard_error_as_they_are(market, capsys, monkeypatch, 
     for _ in range(2):  # a second command does not repeat them
         assert main(["check", "market1501", str(market)]) == 0
         assert capsys.readouterr() == ("", "a note\n")
+
+
+def test_messages_are_not_written_by_handlers_of_the_root_logger_as_well(market, capsys, monkeypatch):
+    """As after ``logging.basicConfig()``; the logger is as before afterwards."""
+    root, logger = logging.getLogger(), logging.getLogger("reidlib")
+    root.addHandler(handler := logging.StreamHandler(sys.stderr))
+    before = (logger.handlers, logger.level, logger.propagate)
+    monkeypatch.setattr(commands, "check", lambda _: logger.warning("a note") or 0)
+    try:
+        assert main(["check", "market1501", str(market)]) == 0
+        assert capsys.readouterr().err == "a note\n"
+        assert (logger.handlers, logger.level, logger.propagate) == before
+        logger.warning("afterwards")
+        assert "afterwards" in capsys.readouterr().err
+    finally:
+        root.removeHandler(handler)
+
+
+def test_messages_go_to_a_handler_that_the_logger_has(market, capsys, monkeypatch):
+    logger, stream = logging.getLogger("reidlib"), io.StringIO()
+    logger.addHandler(handler := logging.StreamHandler(stream))
+    monkeypatch.setattr(commands, "check", lambda _: logger.warning("a note") or 0)
+    try:
+        assert main(["check", "market1501", str(market)]) == 0
+    finally:
+        logger.removeHandler(handler)
+    assert (stream.getvalue(), capsys.readouterr().err) == ("a note\n", "")
+
+
+def test_the_help_shows_the_format_of_own_images(capsys):
+    text = " ".join(help_text(capsys, "check").split())
+    assert "one folder for each person: `PERSON/image` or `PERSON/CAMERA/image`" in text
+    assert "columns `path`, `person`, optionally `camera` and `split`" in text

@@ -95,10 +95,61 @@ def test_interrupted_work_says_how_far_it_came(monkeypatch):
     ]
 
 
+def test_work_of_unknown_length_is_counted(monkeypatch):
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    with progress.progress_bar(desc="reading", unit="image", file=stream) as bar:
+        for _ in range(3):
+            clock.seconds += 40
+            bar.update(500)
+    assert stream.getvalue().splitlines() == [
+        "reading: 1,000 images in 01:20",
+        "reading: 1,500 images in 02:00",
+    ]
+
+
+def test_more_work_than_announced_is_counted(monkeypatch):
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    with progress.progress_bar(total=2, desc="reading", unit="image", file=stream) as bar:
+        clock.seconds += 100
+        bar.update(3)
+    assert stream.getvalue().splitlines() == ["reading: 3 images in 01:40"] * 2
+
+
+def test_new_titles_and_postfixes_wait_for_the_next_line(monkeypatch):
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    with progress.progress_bar(total=4, file=stream) as bar:
+        for number in range(4):
+            clock.seconds += 40
+            bar.set_description(f"part {number}")
+            bar.set_postfix(loss=number)
+            bar.refresh()
+            bar.update()
+    assert stream.getvalue().splitlines() == [
+        "part 1: 25 % (1 of 4 steps), 04:00 left, loss=0",
+        "part 3: 75 % (3 of 4 steps), 00:40 left, loss=2",
+        "part 3: 4 of 4 steps in 02:40",
+    ]
+
+
+@pytest.mark.parametrize(("title", "start"), [("y", "y: "), ("y: ", "y: "), ("", ""), (None, "")])
+def test_a_title_has_one_colon_and_one_step_no_plural(title, start, monkeypatch):
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    with progress.progress_bar(total=1, file=stream) as bar:
+        bar.set_description(title, refresh=False)
+        clock.seconds += 70
+        bar.update()
+    assert stream.getvalue().splitlines() == [
+        f"{start}100 % (1 of 1 step), 00:00 left",
+        f"{start}1 of 1 step in 01:10",
+    ]
+
+
 def test_progress_that_is_switched_off_writes_nothing(monkeypatch):
     clock, stream = Clock(monkeypatch), io.StringIO()
-    for _ in progress.progress_bar(range(9), desc="training", disable=True, file=stream):
+    bar = progress.progress_bar(range(9), desc="training", disable=True, file=stream)
+    for _ in bar:
         clock.seconds += 100
+    assert "9 steps" in str(bar) or "9 its" in str(bar)
     assert stream.getvalue() == ""
 
 

@@ -275,8 +275,11 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     if not claim.contrasts:
         return Verdict(claim, UNDECIDED, claim.impossible, {})
     intervals = {c.label: scores.difference(c.plus, c.minus, claim.measure) for c in claim.contrasts}
-    limits = {1: 0.0}  # by the number of seeds; ``SMALLEST_GAIN`` for two or more
-    too_small = [label for label, i in intervals.items() if i and i.high < limits.get(i.seeds, SMALLEST_GAIN)]
+    too_small: dict[str, list[str]] = {}  # labels by the limit that the interval is below
+    for label, i in intervals.items():
+        limit, name = (0.0, "zero") if i and i.seeds == 1 else (SMALLEST_GAIN, "the smallest gain")
+        if i and i.high < limit:
+            too_small.setdefault(name, []).append(label)
     missing = [label for label, i in intervals.items() if i is None]
     unclear = [label for label, i in intervals.items() if i and not i.excludes_zero]
     seeds = min((i.seeds for i in intervals.values() if i), default=0)
@@ -284,9 +287,10 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
     if scores.runs.profile == "smoke":
         return Verdict(claim, UNDECIDED, "a smoke run only checks that everything runs", intervals)
     if too_small:
-        return Verdict(claim, FAILS, f"below the smallest gain: {'; '.join(too_small)}{basis}", intervals)
+        reasons = (f"below {name}: {'; '.join(labels)}" for name, labels in too_small.items())
+        return Verdict(claim, FAILS, f"{'; '.join(reasons)}{basis}", intervals)
     if missing:
-        return Verdict(claim, UNDECIDED, f"missing runs: {'; '.join(missing)}", intervals)
+        return Verdict(claim, UNDECIDED, f"runs are missing for: {'; '.join(missing)}", intervals)
     if unclear:
         reason = f"the interval includes zero: {'; '.join(unclear)}{basis}"
         return Verdict(claim, UNDECIDED, reason, intervals)

@@ -153,6 +153,7 @@ def pyramid_parameters(model: Pyramid) -> dict[str, int]:
 def pyramid_budget(model: Pyramid) -> list[dict[str, str | int]]:
     """Return the parameters of the released code, of this suite's paper-sized Pyramid and of ``model``."""
     paper_sized = PyramidConfiguration().build(751, seed=0)
+    assert isinstance(paper_sized, Pyramid)
     return [
         {"network": "released code, 384×128", **RELEASED_PYRAMID},
         {"network": "this suite's, paper-sized", **pyramid_parameters(paper_sized)},

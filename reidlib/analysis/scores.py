@@ -135,7 +135,7 @@ class ExperimentScores:
             raise InputError(
                 "rows are compared over the same seeds, at least one",
                 f"{', '.join(map(str, counts))} seeds",
-                "train the runs first, and give Missing for a missing one",
+                "gather the same seeds for each row, with Missing in place of a run that is not trained",
             )
 
     def branch_scores(self, cell: Cell) -> list[BranchScores | None]:

@@ -41,7 +41,7 @@ examples:
 Long work shows its progress: a bar on a terminal, one line a minute in a log file.
 After Ctrl-C or a kill, the same command continues where the work stopped. Generated
 files are in reports/, or in $REIDLIB_HOME if it is set. Results go to standard output,
-messages to standard error.
+progress and messages to standard error.
 
 exit status: 0 success; 1 it ran and found failures; 2 bad input; 130 interrupted
 """
@@ -257,8 +257,9 @@ def _parser(line: str) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command of ``reidlib``.
 
-    Results go to standard output. Messages of the logger ``reidlib`` and one line for each error go to
-    standard error.
+    Results go to standard output. Progress, messages of the logger ``reidlib`` and one line for each error
+    go to standard error. If that logger has a handler, its messages go to this handler instead. They do not
+    go to handlers of the root logger meanwhile.
 
     Args:
         arguments: The words of the command line after ``reidlib``; by default those of this process.
@@ -276,8 +277,10 @@ def main(arguments: list[str] | None = None) -> int:
     line = (f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in words)
     values = _parser(shlex.join(["reidlib", *line])).parse_args(words)
     command = vars(values).pop("command")
-    handler = logging.StreamHandler()
-    logger.addHandler(handler)
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    logger.handlers = handlers or [logging.StreamHandler()]
+    logger.setLevel(level or logging.INFO)
+    logger.propagate = False  # a handler of the root logger would write each message again
     try:
         return getattr(commands, command)(values)
     except InputError as error:
@@ -290,4 +293,5 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"reidlib: {str(error) or 'interrupted; the same command continues'}", file=sys.stderr)
         return 130
     finally:
-        logger.removeHandler(handler)
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.errors import InputError, shorten
+from reidlib.errors import InputError, count_noun, shorten
 
 if TYPE_CHECKING:
     from reidlib.data import Benchmark
@@ -87,7 +87,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         setup.check_data_folder()
     if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
         raise InputError(
-            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "name another"
+            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "give an existing one"
         )
     # This needs torch, which takes seconds to import. Workers on other machines have other devices.
     if arguments.device != "auto" and arguments.scheduler is None:
@@ -191,8 +191,9 @@ def train(arguments: argparse.Namespace) -> int:
     for its ResNet-50 variant (trunk="resnet50", weights="imagenet" in
     reidlib.training.config.JLMLConfiguration).
 
-    For your own images, the benchmark is folder or csv. Scores ignore the camera of
-    the query. If all images are from one camera, or cameras are unknown,
+    For your own images, the benchmark is folder or csv. Scores ignore images of the
+    query's person from the query's camera, so with a single camera no query has a
+    match. If all images are from one camera, or cameras are unknown,
     --benchmark folder,same_camera=true gives every image a different camera;
     images of one moment then make the task easy.
 
@@ -222,7 +223,6 @@ def train(arguments: argparse.Namespace) -> int:
         Execution(device=arguments.device, compile=arguments.compile)
     ) as execution:
         first, processes = distributed.world().rank == 0, distributed.world().size
-        say = print if first else lambda text: None
         with distributed.first_process_first():  # it may render the benchmark
             setup = Setup(
                 arguments.profile, arguments.benchmark, arguments.data_root, device=execution.device
@@ -233,15 +233,16 @@ def train(arguments: argparse.Namespace) -> int:
         if first:
             _warn_of_deviations(setup)
         links = plan_chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
-        for data in (*before, benchmark):
-            say(
-                f"training {arguments.model} on {data.specification} ({len(data.train)} images) "
+        for data in (*before, benchmark) if first else ():
+            images = count_noun(len(data.train), "images")
+            logger.info(
+                f"training {arguments.model} on {data.specification} ({images}) "
                 f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
             )
         run = obtain(links, runs=arguments.runs, execution=execution)
         assert run.scores is not None  # `obtain` has evaluated it
-        say(_score_table(run.scores))
-        say(f"run: {run.folder}")
+        if first:
+            print(f"{_score_table(run.scores)}\nrun: {run.folder}")
     return 0
 
 
@@ -294,7 +295,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     run = Run.open(arguments.run)
     benchmark = load_benchmark(run, arguments.data_root or "", distractors=arguments.distractors)
-    print(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
+    logger.info(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
     execution = Execution(device=arguments.device)
     print(_score_table(evaluate_run(run, benchmark, execution=execution)))
     if arguments.distractors:
@@ -309,7 +310,8 @@ def check(arguments: argparse.Namespace) -> int:
     NAME is a benchmark of the list below, with options after commas. The same text
     is the --benchmark of other commands; in Python,
     reidlib.data.load("cuhk03", DIR, boxes="detected", trial=3) is the same as
-    cuhk03,boxes=detected,trial=3. Notebook 42 says where to get each benchmark.
+    cuhk03,boxes=detected,trial=3. Notebook 42 says where to get each benchmark, and
+    notebooks/README.md, section "Real benchmarks", lists their protocols.
 
     Exit status 0: complete and readable; 1: problems were found and are listed.
     Images that an earlier check could read, and that have not changed since, are
@@ -357,7 +359,9 @@ def embed(arguments: argparse.Namespace) -> int:
     from reidlib.search.features import write_features
 
     embedded = write_features(arguments.run, arguments.images, arguments.out, device=arguments.device)
-    print(f"{len(embedded):,} images, {embedded.features.shape[1]} numbers each: {arguments.out}")
+    print(
+        f"{count_noun(len(embedded), 'images')}, {embedded.features.shape[1]} numbers each: {arguments.out}"
+    )
     return 0
 
 
@@ -430,7 +434,7 @@ def _folders(pairs: list[tuple[str, str]]) -> dict[str, str]:
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in pairs}
     if len(folders) < len(pairs):
         names = ", ".join(name for name, _ in pairs)
-        raise InputError("a benchmark's folder is given once", names, "leave the others out")
+        raise InputError("a benchmark's folder is given once", names, "give one folder for each benchmark")
     return folders
 
 

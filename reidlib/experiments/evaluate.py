@@ -65,7 +65,7 @@ def load_benchmark(
     if benchmark and benchmark != specification:
         if not data_root:
             rule = "a benchmark that a run was not trained on is read from a folder"
-            raise InputError(rule, f"{benchmark} and no folder", "name the data folder")
+            raise InputError(rule, f"{benchmark} and no folder", "give the benchmark's folder")
         return load_specified(benchmark, Path(data_root))
     if not (root and Path(root).exists()):
         raise InputError(
@@ -79,7 +79,9 @@ def load_benchmark(
         )
     name, options = parse(specification)
     if distractors and name != "market1501":
-        raise InputError("--distractors is for runs on market1501", f"a run on {specification}", "omit it")
+        raise InputError(
+            "--distractors is for runs on market1501", f"a run on {specification}", "omit the option"
+        )
     return load(name, Path(root), **options, **({"distractors": True} if distractors else {}))
 
 

@@ -221,7 +221,7 @@ def _initial_model(configuration: RunConfiguration, num_classes: int, runs: Path
         raise InputError(
             "a training that starts from another run needs that run",
             f"no finished run …-{configuration.start} in {runs}",
-            "train that run first (a chain does), or copy it there",
+            "train both with `reidlib train --pretrain`, or copy that run's folder there",
         )
     # Without pretrained weights, which the run's weights would replace.
     model = replace(configuration.model, weights=None).build(num_classes, configuration.seed)

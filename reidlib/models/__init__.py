@@ -5,14 +5,17 @@ weights. ``parts`` describes body parts and works without torch.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reidlib.models.jlml import JLML
+    from reidlib.models.pyramid import Pyramid
 
 __all__ = ["JLML", "Pyramid"]
-
-_MODULES = {"JLML": "jlml", "Pyramid": "pyramid"}
 
 
 def __getattr__(name: str):
     """Import a network on first use, so that ``parts`` can be imported without torch."""
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{name.lower()}"), name)

@@ -90,10 +90,11 @@ def check_trunk(trunk: str, trunks: Sequence[str], weights: str | None, width: f
     check_choice(f"trunk is one of {', '.join(trunks)}", trunk, trunks)
     if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
         rule = "pretrained weights exist only for torchvision's trunks, as weights='imagenet'"
-        raise InputError(rule, f"trunk={trunk!r}, weights={weights!r}", "use another trunk, or weights=None")
+        mend = f"write weights=None, or 'imagenet' with {' or '.join(trunks[1:])}"  # the first is resnet39
+        raise InputError(rule, f"trunk={trunk!r}, weights={weights!r}", mend)
     if not width > 0 or (trunk != "resnet39" and width != 1):
         rule = "width is a positive factor on the channels of resnet39, and 1 for torchvision's trunks"
-        raise InputError(rule, f"width={width} with trunk={trunk!r}", "change width or trunk")
+        raise InputError(rule, f"width={width} with trunk={trunk!r}", "use width=1, which fits every trunk")
 
 
 def check_pyramid_settings(

@@ -10,6 +10,8 @@ Li, Zhu, Gong, IJCAI 2017 (JLML-ResNet39's depths 3, 4, 2, 3).
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, count_noun
 
 # The first version of each, because the later ones come from a longer recipe than the papers used.
 _WEIGHTS = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "resnet101": ResNet101_Weights.IMAGENET1K_V1}
@@ -38,8 +40,9 @@ class TrunkShape:
     def __post_init__(self):
         for name, values in (("width", self.widths), ("stride", self.strides)):
             if len(values) != len(self.depths):
-                value = f"{len(values)} {name}s for {len(self.depths)} stages"
-                raise InputError(f"a trunk has one {name} for each stage", value, f"give as many {name}s")
+                value = f"{count_noun(len(values), f'{name}s')} for {count_noun(len(self.depths), 'stages')}"
+                mend = f"give {count_noun(len(self.depths), f'{name}s')}"
+                raise InputError(f"a trunk has one {name} for each stage", value, mend)
 
     @property
     def out_channels(self) -> int:
@@ -186,13 +189,14 @@ def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """
     weights = _WEIGHTS[trunk]
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    settings = {"map_location": "cpu", "weights_only": True}
     try:
-        state = weights.get_state_dict(progress=True, map_location="cpu", weights_only=True)
+        with contextlib.redirect_stdout(sys.stderr):  # for torch's line about a download, which is no result
+            state = weights.get_state_dict(progress=sys.stderr.isatty(), **settings)
     except (URLError, OSError) as error:
         rule = f"weights='imagenet' needs torchvision's {file.name}"
-        value = f"no such file and no download ({error})"
         mend = f"download it elsewhere and place it as {file}, or train with weights=None"
-        raise InputError(rule, value, mend) from error
+        raise InputError(rule, f"no such file and no download ({error})", mend) from error
     stem, stages = {}, {}
     for name, tensor in state.items():
         if name.startswith("layer"):

@@ -97,7 +97,7 @@ def read_source(path: Path) -> Source:
         raise InputError(
             "a notebook must have exactly one code cell tagged `parameters`",
             f"{len(tagged)} of them in {path.name}",
-            "tag its second cell, with literals only",
+            "tag one cell, which assigns literals only, and no other",
         )
     parameters = _assigned_names(tagged[0].source, path)
     if missing := [name for name in _REQUIRED if name not in parameters]:
@@ -179,7 +179,7 @@ def result_digests(
                 raise InputError(
                     "depends_on names notebooks of the same folder",
                     f"{name} in {chain[-1]}",
-                    "correct the notebook's metadata",
+                    "correct the name in the notebook's metadata, or remove it there",
                 )
             source = sources.get(name) or read_source(path)
             below = [

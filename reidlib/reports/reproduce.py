@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, count_noun
 from reidlib.files import exclusive_lock
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
@@ -61,7 +61,7 @@ class Plan:
 
     def __post_init__(self):
         if not self.notebooks:
-            raise InputError("a plan needs at least one notebook", "none", "select some")
+            raise InputError("a plan needs at least one notebook", "none", "select a notebook")
         names = [path.stem for path in self.notebooks]
         if len(set(names)) < len(names):
             raise InputError(
@@ -75,7 +75,7 @@ class Plan:
             raise InputError(
                 "profile and out are set by the plan, not among its parameters",
                 ", ".join(sorted(reserved)),
-                "use the plan's own fields",
+                "give them as profile= and out= of the plan",
             )
         # Relative paths do not hold in a notebook, whose working directory is another one.
         absolute = {
@@ -90,7 +90,7 @@ class Plan:
                 raise InputError(
                     f"parameter {name} must be a number, text, truth value, list or path",
                     repr(value),
-                    "pass a plain value",
+                    "pass a value of one of these types",
                 ) from error
 
 
@@ -166,7 +166,8 @@ def reproduce(
             returns the tasks to do first.
         cluster: A context manager that returns a pool, such as ``reports.cluster.dask_pool``. It replaces
             the processes of this machine, and is entered only if a notebook has to run.
-        progress: Whether to print a line when a notebook or task starts or ends, and what is running.
+        progress: Whether to print the counts and the report's location (to standard output), and a line when
+            a notebook or task starts or ends, and what is running (to standard error).
 
     Returns:
         The names of the notebooks by their final state, and of the failed tasks.
@@ -185,13 +186,13 @@ def reproduce(
     current = {name for name in sources if _unchanged(out / name, digests[name])}
     waiting = tuple(name for name in sources if plan.force or name not in current)
     display = Display(enabled=progress)
-    display.line(
-        f"{len(sources)} notebooks, profile {plan.profile}: {len(waiting)} to run, "
+    display.result(
+        f"{count_noun(len(sources), 'notebooks')}, profile {plan.profile}: {len(waiting)} to run, "
         f"{len(sources) - len(waiting)} unchanged"
     )
     if not waiting:
         pages.write_index(out)
-        display.line(f"report: {out / 'index.html'}")
+        display.result(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
     _probe(out)
     jobs = [
@@ -229,13 +230,12 @@ def reproduce(
         in_state("blocked"),
         in_state("failed", [task.name for task in tasks]),
     )
-    num_failed = len(outcome.failed_tasks)
-    display.line(
+    failed_tasks = count_noun(len(outcome.failed_tasks), "tasks")
+    display.result(
         f"{len(outcome.done)} done, {len(outcome.skipped)} unchanged, {len(outcome.failed)} failed, "
-        f"{len(outcome.blocked)} not run"
-        + (f", {num_failed} task{'s' if num_failed > 1 else ''} failed" if num_failed else "")
+        f"{len(outcome.blocked)} not run" + (f", {failed_tasks} failed" if outcome.failed_tasks else "")
     )
-    display.line(f"report: {out / 'index.html'}")
+    display.result(f"report: {out / 'index.html'}")
     return outcome
 
 

@@ -72,14 +72,18 @@ class Result:
             figure, own_caption, own_alt = figure
             caption, alt = caption or own_caption, alt or own_alt
         if not (caption and alt):
-            raise InputError("a figure has a caption and an alternative text", repr(name), "give both")
+            raise InputError(
+                "a figure has a caption and an alternative text", repr(name), "give caption= and alt="
+            )
         photographs = any(
             np.asarray(image.get_array()).ndim == 3 for axes in figure.axes for image in axes.images
         )
         kind = "jpeg" if photographs else "png"
         path = self.out / f"{name}.{'jpg' if photographs else 'png'}"
         if path.name in {entry["file"] for entry in self._figures}:
-            raise InputError("the names of a notebook's figures differ", repr(name), "rename one")
+            raise InputError(
+                "the names of a notebook's figures differ", repr(name), "give this figure another name"
+            )
         write_atomically(
             path,
             lambda partial: figure.savefig(

@@ -41,13 +41,13 @@ class Job:
 
 
 class Display:
-    """Prints a line for each change of state, and shows what is running."""
+    """Prints results to standard output; each change of state and what is running, to standard error."""
 
     # On a terminal, the running work is one last line, which is overwritten. Elsewhere it is a line a minute,
     # without carriage returns.
 
     def __init__(self, *, enabled: bool = True, stream: TextIO | None = None):
-        self._enabled, self._stream, self._logged = enabled, stream or sys.stdout, time.monotonic()
+        self._enabled, self._stream, self._logged = enabled, stream or sys.stderr, time.monotonic()
         self._last_line = progress_bar(
             bar_format="{desc}",
             file=self._stream,
@@ -56,11 +56,15 @@ class Display:
             disable=not (enabled and self._stream.isatty()),
         )
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, *, file: TextIO | None = None) -> None:
         """Print a line that stays."""
         if self._enabled:
             self._last_line.clear()
-            print(text, file=self._stream, flush=True)
+            print(text, file=file or self._stream, flush=True)
+
+    def result(self, text: str) -> None:
+        """Print a line of the command's result to standard output."""
+        self.line(text, file=sys.stdout)
 
     def show_running(self, running: Callable[[], list[str]]) -> None:
         """Show the running work; ``running`` returns short texts and is called only if they are due."""
@@ -89,7 +93,7 @@ class Session:
             raise InputError(
                 "all tasks and notebooks have different names",
                 ", ".join(task.name for task in tasks),
-                "rename one",
+                "give each task and notebook its own name",
             )
         self._states = dict.fromkeys((*self._tasks, *self._jobs), "waiting")
         self._running: dict[Future, str] = {}

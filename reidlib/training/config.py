@@ -50,9 +50,9 @@ class Augmentation:
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is a share of the images, 0 to 1", share, "use a value in 0 to 1")
         if not (isinstance(self.pad, int) and self.pad >= 0):
-            raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "0 shifts nothing")
+            raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "use 0 for no shift")
         if not 0 <= self.colour_jitter < 1:
-            raise InputError("colour_jitter is in 0 to 1, less than 1", self.colour_jitter, "use 0 for none")
+            raise InputError("colour_jitter is at least 0 and below 1", self.colour_jitter, "use 0 for none")
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,9 @@ class Recipe:
         if (self.epochs is None) == (self.steps is None):
             raise InputError("a recipe's length is stated in epochs or in steps", length, "give one of them")
         if (self.epochs or self.steps or 0) < 1 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise InputError(
-                "a training has a positive length and learning rate and at least two images per batch",
-                f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}",
-                "increase the value that is too small",
-            )
+            rule = "a training has a positive length and learning rate and at least two images per batch"
+            value = f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}"
+            raise InputError(rule, value, "increase the value that is too small")
         size, per_identity = self.batch_size, self.images_per_identity
         if per_identity and (per_identity < 2 or size % per_identity or size // per_identity < 2):
             raise InputError(
@@ -109,7 +107,7 @@ class Recipe:
         check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
-            raise InputError("schedule 'steps', and no other, has milestones", value, "change one of them")
+            raise InputError("schedule 'steps', and no other, has milestones", value, "give both or neither")
 
     def check_training_set(self, person_ids: np.ndarray, name: str) -> None:
         """Raise InputError if a training set fills no batch; ``name`` identifies the set in the message."""

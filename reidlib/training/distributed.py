@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, count_noun
 from reidlib.training.device import Execution
 
 # The others may wait for days while the first process trains, or waits for a run that another command trains.
@@ -65,8 +65,8 @@ def process_group(execution: Execution) -> Iterator[Execution]:
     if device.type == "cuda":
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if local_rank >= torch.cuda.device_count():
-            value = f"process {local_rank + 1} of this machine and {torch.cuda.device_count()} GPUs"
-            raise InputError("every process has its own GPU", value, "start fewer, or use --device cpu")
+            value = f"process {local_rank + 1} and {count_noun(torch.cuda.device_count(), 'GPUs')}"
+            raise InputError("every process has its own GPU", value, "start one per GPU, or use --device cpu")
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     # Tensors of the device go through its own backend, messages between processes through the CPU's.
@@ -83,7 +83,8 @@ def check_batch_size(batch_size: int) -> None:
     """Raise InputError if the number of processes does not divide the batch into equal parts."""
     if batch_size % world().size:
         value = f"a batch of {batch_size} images for {world().size} processes"
-        raise InputError("the number of processes divides the batch", value, "start fewer processes")
+        sizes = " or ".join(str(size) for size in range(1, batch_size + 1) if batch_size % size == 0)
+        raise InputError("the number of processes divides the batch", value, f"start {sizes} processes")
 
 
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:

@@ -55,12 +55,8 @@ class Balancing:
         check_choice(f"a balancing mode is one of {', '.join(MODES)}", self.mode, MODES, "name one")
         check_choice("focal weights are relative or literal", self.weights, ("relative", "literal"))
         if not (0 < self.rate <= 1 and self.focus >= 0 and self.threshold >= 0 and 0 < self.first_share < 1):
-            raise InputError(
-                "balancing needs 0 < rate <= 1, focus >= 0, threshold >= 0 and 0 < first_share < 1",
-                f"rate={self.rate}, focus={self.focus}, threshold={self.threshold}, "
-                f"first_share={self.first_share}",
-                "change the value that is out of range",
-            )
+            rule = "balancing needs 0 < rate <= 1, focus >= 0, threshold >= 0 and 0 < first_share < 1"
+            raise InputError(rule, self, "change the value that is out of range")
 
 
 class Balance(NamedTuple):

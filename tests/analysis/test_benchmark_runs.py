@@ -268,7 +268,7 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
         arguments += ["--pretrain", f"{name}={folders[name]}"]
     assert main(arguments) == 0
     printed, messages = capsys.readouterr()
-    assert "training jlml on cuhk03+market1501" in printed
+    assert "training jlml on cuhk03+market1501" in messages
     assert "note: this is not the whole of grid" in messages
     assert "single-shot (the benchmark's own protocol): R1 " in printed
     (run,) = (tmp_path / "runs").glob("jlml-smoke-grid,trial=2-seed0-pretrained-*")
@@ -277,7 +277,7 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
     # Evaluated again it is read with the same options; the run before it is on no single benchmark.
     (run / "scores.json").unlink()
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
-    assert "on grid,trial=2 in" in capsys.readouterr().out
+    assert "on grid,trial=2 in" in capsys.readouterr().err
     (before,) = (tmp_path / "runs").glob("jlml-smoke-cuhk03+market1501-*")
     assert main(["evaluate", str(before), "--device", "cpu"]) == 2
     # The same command finds the run, even if the one before it is gone.
@@ -347,7 +347,7 @@ def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, capsys):
         [sys.executable, "-m", "reidlib", *command], env=environment, capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.count("jlml-smoke-market1501-seed0  done") == 1
+    assert finished.stderr.count("jlml-smoke-market1501-seed0  done") == 1
     page = (tmp_path / "elsewhere" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
     assert "this suite: jlml, profile smoke, incomplete benchmark" in page
 

@@ -81,6 +81,9 @@ def test_the_verdict_follows_from_the_interval(tmp_path, a, b, word):
     assert verdict.outcome == word, verdict
     (interval,) = verdict.intervals.values()
     assert ("one seed" in verdict.reason) == (interval is not None and interval.seeds == 1)
+    if word == FAILS:
+        limit = "zero" if interval.seeds == 1 else "the smallest gain"
+        assert verdict.reason.startswith(f"below {limit}: a − b (")
 
 
 def test_all_intervals_have_to_exclude_zero(tmp_path):
@@ -95,7 +98,14 @@ def test_one_contrast_below_the_smallest_gain_is_enough(tmp_path):
     assert verdict.outcome == FAILS
     verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path / "2", [0.6], [0.5], [None]))
     assert verdict.outcome == UNDECIDED
-    assert "missing" in verdict.reason
+    assert verdict.reason == "runs are missing for: a − c"
+
+
+def test_each_limit_is_named_with_its_contrasts(tmp_path):
+    verdict = decide(
+        claim(ABOVE, ALSO), scores_of(tmp_path, [0.5, 0.5, 0.5], [0.6, 0.6, 0.6], [0.7, None, None])
+    )
+    assert verdict.reason.startswith("below the smallest gain: a − b; below zero: a − c (one seed")
 
 
 def test_the_fewest_seeds_of_all_contrasts_are_named(tmp_path):

@@ -602,7 +602,10 @@ def test_a_missing_source_suggests_its_neighbour(own):
     for missing, near in (
         (own / "ana", f"did you mean {own / 'anna'}?"),
         (own / "anna" / "door" / "1.jpeg", f"did you mean {own / 'anna' / 'door' / '1.jpg'}?"),
-        (own / "qqq" / "1.jpg", f"there is no qqq in {own}"),
+        (
+            own / "qqq" / "1.jpg",
+            f"there is no qqq in {own}: give an image, a folder of images or a CSV file",
+        ),
     ):
         with pytest.raises(InputError) as caught:
             list_own_images(missing)

@@ -1,5 +1,7 @@
 """JLML against its published budget and against the naive loop over streams."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -209,6 +211,22 @@ def test_missing_imagenet_weights_say_where_to_place_the_file(tmp_path, monkeypa
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(InputError, match=r"resnet50-0676ba61\.pth.*place it as.*weights=None"):
         JLML(3, trunk="resnet50", weights="imagenet")
+
+
+def test_a_download_without_a_terminal_is_one_line_on_standard_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    bars = []
+
+    def offline(*_, progress, **__):
+        bars.append(progress)
+        raise OSError("no connection")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(InputError):
+        JLML(3, trunk="resnet50", weights="imagenet")
+    results, messages = capsys.readouterr()
+    assert (results, bars) == ("", [False])
+    assert re.fullmatch(r"Downloading: .*resnet50-0676ba61\.pth\n", messages)
 
 
 @pytest.mark.parametrize(

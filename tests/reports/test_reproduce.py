@@ -88,7 +88,7 @@ while not (Path(out).parent / "{other}").exists():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> tuple[Plan, Outcome, str]:
-    """A report with notebooks of every final state, two at a time, and the printed text."""
+    """A report with notebooks of every final state, two at a time, its results and its messages."""
     root = tmp_path_factory.mktemp("reproduce")
     folder = root / "notebooks"
     build(folder, "5_blocked", "raise SystemError('never run')", FINISH, depends_on=["20_fails"])
@@ -121,9 +121,10 @@ def report(tmp_path_factory) -> tuple[Plan, Outcome, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(root / "jupyter"))
         patch.delenv("OMP_NUM_THREADS", raising=False)
-        patch.setattr(sys, "stdout", printed := io.StringIO())
+        patch.setattr(sys, "stdout", results := io.StringIO())
+        patch.setattr(sys, "stderr", messages := io.StringIO())
         outcome = reproduce(plan)
-    return plan, outcome, printed.getvalue()
+    return plan, outcome, (results.getvalue(), messages.getvalue())
 
 
 def status(plan: Plan, name: str) -> dict:
@@ -206,14 +207,16 @@ def test_the_index_shows_results_and_escapes_everything(report):
 
 
 def test_the_log_has_a_line_for_each_change_and_no_carriage_returns(report):
-    plan, _, printed = report
-    lines = printed.splitlines()
-    assert lines[0] == "8 notebooks, profile smoke: 8 to run, 0 unchanged"
+    plan, _, (results, messages) = report
+    assert results.splitlines() == [
+        "8 notebooks, profile smoke: 8 to run, 0 unchanged",
+        "3 done, 0 unchanged, 3 failed, 2 not run",
+        f"report: {plan.out / 'index.html'}",
+    ]
+    lines = messages.splitlines()
     assert "20_fails  running" in lines
     assert any(re.fullmatch(r"20_fails  failed  \d:\d\d  ValueError: first line", line) for line in lines)
-    assert lines[-2] == "3 done, 0 unchanged, 3 failed, 2 not run"
-    assert lines[-1] == f"report: {plan.out / 'index.html'}"
-    assert "\r" not in printed
+    assert "\r" not in messages
 
 
 def test_a_second_run_changes_no_file(report):
@@ -405,7 +408,8 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
     assert "1 not run yet" in index and not list(out.rglob("result.json"))
     if number == signal.SIGINT:
         assert states == ["interrupted", "waiting"]
-        assert "10_busy  interrupted" in printed and "1 interrupted" in index
+        assert "10_busy  interrupted" in complaints and "1 interrupted" in index
+        assert printed == "2 notebooks, profile smoke: 2 to run, 0 unchanged\n"
         assert complaints.splitlines()[-1] == (
             "KeyboardInterrupt: interrupted with 10_busy running; finished notebooks are kept; "
             "run the same command again to continue"
@@ -443,7 +447,8 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     (killer := threading.Thread(target=kill)).start()
     prepared = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", printed := io.StringIO())
+        patch.setattr(sys, "stdout", results := io.StringIO())
+        patch.setattr(sys, "stderr", messages := io.StringIO())
         outcome = reproduce(
             Plan(select([], home / "notebooks"), "smoke", home / "out", jobs=2),
             prepare=lambda waiting: prepared.append(tuple(source.name for source in waiting)) or tasks,
@@ -451,8 +456,8 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     killer.join()
     assert prepared == [("10_left", "11_right", "20_waits", "30_finds_nothing")]
     assert outcome == Outcome(prepared[0], (), (), (), ("killed", "bad", "dies", "unknown"))
-    lines = printed.getvalue().splitlines()
-    assert lines[1:4] == ["tasks to be done first: 5; at a time: 2", "killed  running", "bad  running"]
+    lines = messages.getvalue().splitlines()
+    assert lines[:3] == ["tasks to be done first: 5; at a time: 2", "killed  running", "bad  running"]
     logs = home / "out" / "tasks"
     ends = {line.split()[0]: line.split("  ", 3)[3] for line in lines if "  failed  " in line}
     assert ends["killed"].startswith("its process was ended by SIGKILL")
@@ -460,7 +465,7 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     assert ends["bad"] == f"ValueError: bad cannot be (see {logs / 'bad.log'})"
     assert ends["dies"] == "its process ended abruptly, with exit status 3"
     assert ends["unknown"].startswith("TypeError: train() takes 2 positional arguments")
-    assert lines[-2] == "4 done, 0 unchanged, 0 failed, 0 not run, 4 tasks failed"
+    assert results.getvalue().splitlines()[-2] == "4 done, 0 unchanged, 0 failed, 0 not run, 4 tasks failed"
     assert "a word before bad fails" in (logs / "bad.log").read_text()
     assert {path.name for path in logs.iterdir()} == {"bad.log", "killed.log", "unknown.log"}
     order = [line for line in lines if line.split()[0] in ("good", "20_waits")]
@@ -563,6 +568,16 @@ def test_a_terminal_shows_running_notebooks_in_one_line_that_is_cleared():
     display.show_running(lambda: [])
     assert "cell 1/9" in stream.getvalue() and stream.getvalue().count("\n") == 1
     assert stream.getvalue().endswith("\r20_train  done  0:04\n")
+
+
+def test_results_go_to_standard_output_and_clear_the_running_line(capsys):
+    display = Display(stream=(stream := Terminal()))
+    display.show_running(lambda: ["20_train  cell 1/9  0:02"])
+    display.result("report: index.html")
+    assert capsys.readouterr().out == "report: index.html\n"
+    assert stream.getvalue().endswith("\r")
+    Display(enabled=False).result("report: index.html")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_durations_are_formatted_as_clocks():

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from reidlib.data.images import ImageStore
+from reidlib.errors import InputError
 from reidlib.training import distributed
 from reidlib.training.config import Augmentation, JLMLConfiguration, PyramidConfiguration, Recipe
 from reidlib.training.device import Execution
@@ -167,6 +168,13 @@ def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
     assert history(halves) == history(tmp_path / "whole")
     actual, expected = weights(halves), weights(tmp_path / "whole")
     assert all(torch.equal(tensor, expected[key]) for key, tensor in actual.items())
+
+
+def test_processes_that_do_not_divide_the_batch_are_told_which_do(monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: distributed.World(0, 3))
+    distributed.check_batch_size(12)
+    with pytest.raises(InputError, match="a batch of 8 images for 3 processes; start 1 or 2 or 4 or 8 proc"):
+        distributed.check_batch_size(8)
 
 
 if __name__ == "__main__":

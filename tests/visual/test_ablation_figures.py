@@ -1,9 +1,11 @@
 """Figures of the ablations: what is drawn comes from the scores of the rows, and the caption says which."""
 
+import numpy as np
 import pytest
 from written import gathered
 
 from reidlib.analysis import ablations
+from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
 from reidlib.visual.figures import ablations as figures
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
@@ -34,6 +36,17 @@ def test_the_papers_numbers_are_named_only_where_they_are_known(tmp_path):
     dynamic = ablations.DYNAMIC_TRAINING
     runs = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
     assert figures.difference_plot(dynamic, runs, "tiny").caption.endswith("on tiny, one seed.")
+
+
+def test_diagrams_count_what_they_draw(monkeypatch):
+    monkeypatch.setattr(figures, "_training_image", lambda *_: np.zeros((64, 32, 3), np.uint8))
+    jlml = {f"{parts} parts": JLMLConfiguration(parts=parts) for parts in (3, 8)}
+    monkeypatch.setattr(figures, "_networks", lambda *_: jlml)
+    alt = figures.stripe_diagrams(COUNTS, None).alt
+    assert alt == "The same pedestrian 2 times with bars beside it for 3 to 8 stripes."
+    monkeypatch.setattr(figures, "_networks", lambda *_: {"all": PyramidConfiguration()})
+    alt = figures.part_diagrams(COUNTS, None).alt
+    assert alt.startswith("The same pedestrian 1 time, cut into stripes")
 
 
 def test_a_pair_is_the_first_row_minus_the_second(scores):

@@ -212,15 +212,17 @@ def require_folder(root: Path) -> None:
         is_archive = root.name.lower().endswith(ARCHIVE_ENDINGS)
         mend = "unpack it and give the folder" if is_archive else f"give the folder it is in: {root.parent}"
         raise InputError("a benchmark is a folder", f"the file {root}", mend)
-    raise InputError("a benchmark's folder exists", root, path_hint(root, folder_names))
+    expected = "the folder that contains the benchmark's files"
+    raise InputError("a benchmark's folder exists", root, path_hint(root, folder_names, expected))
 
 
-def path_hint(absent: Path, names: Callable[[Path], Iterable[str]]) -> str:
+def path_hint(absent: Path, names: Callable[[Path], Iterable[str]], expected: str) -> str:
     """Make a mend for a missing path; ``names`` lists the candidates in the nearest existing folder."""
+    # If no candidate is similar, the mend says to give ``expected``.
     ancestor = next(parent for parent in absent.parents if parent.is_dir())
     missing = absent.relative_to(ancestor).parts[0]
     hint = spelling_hint(missing, sorted(names(ancestor)), prefix=ancestor)
-    return hint or f"there is no {missing} in {ancestor}"
+    return hint or f"there is no {missing} in {ancestor}: give {expected}"
 
 
 def misplaced_hint(root: Path, holds: Callable[[Path], bool]) -> str:

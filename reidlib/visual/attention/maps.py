@@ -163,8 +163,9 @@ def attention_grids(
     # The caller may be inside inference_mode, whose tensors must be copied before they can have gradients.
     with torch.inference_mode(False), torch.enable_grad(), full_float32(device), _frozen(model):
         others_bd = others_bd.detach().to(device, torch.float32, copy=True)
-        cut_at = _jlml_cuts if isinstance(model, JLML) else _pyramid_cuts
-        for cut in cut_at(model, normalise_images(images_bchw.to(device)), indices, stride):
+        settings = (normalise_images(images_bchw.to(device)), indices, stride)
+        cuts = _jlml_cuts(model, *settings) if isinstance(model, JLML) else _pyramid_cuts(model, *settings)
+        for cut in cuts:
             others_bpd = torch.stack([others_bd[:, all_parts[index].columns] for index in cut.parts], 1)
             shares_rhw = _shares(cut, F.normalize(others_bpd, dim=2).flatten(0, 1))
             counted_rhw = shares_rhw[:, :: cut.step, :: cut.step][:, slice(*cut.rows)]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from reidlib.analysis.ablations import Ablation, difference_panels
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.data.images import ImageStore
+from reidlib.errors import count_noun
 from reidlib.experiments.setup import Setup
 from reidlib.models.jlml import stripe_rows
 from reidlib.models.parts import pyramid_parts
@@ -159,10 +160,12 @@ def stripe_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     image, networks = _training_image(ablation, setup), _networks(ablation, setup, JLMLConfiguration)
     map_height = len(image) // 4  # of the map behind the shared layers
     stripes = {row: stripe_rows(map_height, network.parts) for row, network in networks.items()}
+    counts = [network.parts for network in networks.values()]
     return CaptionedFigure(
         models.stripe_diagrams(image, stripes, map_height),
         "The local streams of each training: one bar beside the image for each stripe.",
-        "The same pedestrian five times with bars beside it for two to ten stripes.",
+        f"The same pedestrian {count_noun(len(stripes), 'times')} with bars beside it for "
+        f"{min(counts)} to {max(counts)} stripes.",
     )
 
 
@@ -173,7 +176,8 @@ def part_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     return CaptionedFigure(
         models.part_diagrams(_training_image(ablation, setup), parts),
         "The parts of each training: bars beside the image, coloured by how many stripes they cover.",
-        "The same pedestrian six times, cut into stripes, with vertical bars for the parts beside it.",
+        f"The same pedestrian {count_noun(len(parts), 'times')}, cut into stripes, with vertical bars "
+        "for the parts beside it.",
     )
 
 

@@ -54,13 +54,13 @@ from reidlib.errors import InputError, count_noun, shorten
 
 
 def folder(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Reading:
-    """Read own images in a folder per person; see the module's docstring for the format."""
+    """Read own images in one folder for each person: ``PERSON/image`` or ``PERSON/CAMERA/image``."""
     require_folder(root)
     return _read(folder, list_person_folders, root, root, same_camera=same_camera, test_persons=test_persons)
 
 
 def csv(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Reading:
-    """Read own images listed in a CSV file; see the module's docstring for the format."""
+    """Read own images of a CSV file: columns ``path``, ``person``, optionally ``camera`` and ``split``."""
     file = find_csv(root)
     return _read(csv, list_csv, root, file, same_camera=same_camera, test_persons=test_persons)
 
@@ -98,7 +98,8 @@ def list_own_images(source: str | Path) -> OwnImages:
     """
     source = Path(source).expanduser().absolute()
     if not source.exists():
-        raise InputError("the images to search or embed exist", source, path_hint(source, _visible_names))
+        mend = path_hint(source, _visible_names, "an image, a folder of images or a CSV file")
+        raise InputError("the images to search or embed exist", source, mend)
     reading = Reading("own images")
     root = source.parent if source.is_file() else source
     if source.is_file():
