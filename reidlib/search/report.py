@@ -68,7 +68,7 @@ class SearchRanking:
     nearest: Nearest
     calibration: Calibration | None
 
-    def ranked_list(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
+    def ranked_images(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
         """Yield a query's ranked images.
 
         Args:
@@ -130,7 +130,7 @@ def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, 
     for row in range(min(count, len(query))):
         results = [
             RankedImage(load(gallery, index), distance, match, within)
-            for index, distance, match, within in list(ranking.ranked_list(row))[:SHEET_WIDE]
+            for index, distance, match, within in list(ranking.ranked_images(row))[:SHEET_WIDE]
         ]
         rows.append(SheetRow(load(query, row), query.names[row], results))
     if missing:
@@ -184,7 +184,7 @@ def describe_search(ranking: SearchRanking, top: int) -> list[str]:
         sentences.append(
             f"ranked lists end after {shortest}: the gallery has no more, and no image is listed for itself"
         )
-    first = [match for row in range(len(query)) for _, _, match, _ in list(ranking.ranked_list(row))[:1]]
+    first = [match for row in range(len(query)) for _, _, match, _ in list(ranking.ranked_images(row))[:1]]
     if matches := [match for match in first if match is not None]:
         sides = ranking.queries, ranking.images
         cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
@@ -228,7 +228,7 @@ def _write_lists(path: Path, ranking: SearchRanking) -> None:
         table.writerow(_COLUMNS)
         for row, name in enumerate(query.names):
             query_cells = query.persons[row], query.cameras[row]
-            for rank, (index, distance, match, within) in enumerate(ranking.ranked_list(row), 1):
+            for rank, (index, distance, match, within) in enumerate(ranking.ranked_images(row), 1):
                 gallery_cells = gallery.persons[index], gallery.cameras[index]
                 first_cells = name, rank, gallery.names[index], f"{distance:.6f}"
                 table.writerow((*first_cells, _WORDS[within], *query_cells, *gallery_cells, _WORDS[match]))

@@ -7,7 +7,7 @@ import sys
 def test_a_notebooks_imports_do_not_load_torch():
     program = (
         "import sys\n"
-        "from reidlib.analysis import Cell, ExperimentScores, records, style_table\n"
+        "from reidlib.analysis import Cell, ExperimentScores, style_table, table_records\n"
         "from reidlib.analysis import ablations, benchmark_tables, claims, misalignment\n"
         "print('torch' in sys.modules)"
     )

@@ -15,7 +15,7 @@ from small_miniatures import write_cuhk01, write_grid, write_grid_mat
 
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.benchmark_tables import TABLES, notes
-from reidlib.analysis.scores import records
+from reidlib.analysis.scores import table_records
 from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.readers import GUIDES
@@ -59,12 +59,12 @@ def gather_runs(specification, folders, *, trials=0, **more):
 
 
 def own_rows(table, own):
-    return records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN_ROWS) :]
+    return table_records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN_ROWS) :]
 
 
 def test_every_table_has_rows_and_notes():
     for table in TABLES:
-        rows = records(table.printed())
+        rows = table_records(table.printed())
         assert rows, table.title
         assert all(row.keys() == {"method", *table.columns} for row in rows)
         assert table.benchmark in BENCHMARKS
@@ -77,16 +77,16 @@ def test_every_table_has_rows_and_notes():
     assert with_note == {"CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"}
     assert len(BY_TITLE) == len(TABLES)
     assert {table.benchmark for table in TABLES} == set(GUIDES)
-    jlml = records(BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed())
+    jlml = table_records(BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed())
     assert jlml == [{"method": "JLML", "R1": "91.2", "R5": "98.4", "R10": "99.2", "R20": "99.8"}]
     title = "CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"
-    new = records(BY_TITLE[title].printed())
+    new = table_records(BY_TITLE[title].printed())
     assert new == [{"method": "Pyramid", "R1": "78.9", "R5": "90.7", "R10": "94.5", "mAP (step)": "74.8"}]
 
 
 def test_a_benchmark_without_a_folder_has_no_own_rows():
     assert benchmark_runs.gather_own_runs("grid", {}, Setup("smoke")) is None
-    assert records(benchmark_runs.rows_with_own(GRID, None)) == records(GRID.printed())
+    assert table_records(benchmark_runs.rows_with_own(GRID, None)) == table_records(GRID.printed())
 
 
 def test_sections_hold_tables_notes_and_guidance(folders):
@@ -99,8 +99,8 @@ def test_sections_hold_tables_notes_and_guidance(folders):
     texts = [section for section in sections if isinstance(section, str)]
     tables = [table for table in TABLES if table.benchmark in ("grid", "viper")]
     assert texts[0] == f"**{tables[0].title}**"
-    assert [records(section) for section in sections if not isinstance(section, str)] == [
-        records(table.printed()) for table in tables
+    assert [table_records(section) for section in sections if not isinstance(section, str)] == [
+        table_records(table.printed()) for table in tables
     ]
     assert set(notes(tables[:1])) <= {line[2:] for text in texts for line in text.splitlines()}
     assert [GUIDES[name].title in texts[-1] for name in ("grid", "viper")] == [False, True]
@@ -168,7 +168,7 @@ def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
     own = gather_runs("cuhk01", {"cuhk01": root})
     assert "unpack" in own.missing()[0]
     table = TABLES[0]
-    assert records(benchmark_runs.rows_with_own(table, own))[-1] == {
+    assert table_records(benchmark_runs.rows_with_own(table, own))[-1] == {
         "method": "this suite: pyramid, profile smoke",
         **dict.fromkeys(table.columns, "missing"),
     }
@@ -183,7 +183,7 @@ def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
 def test_one_missing_partition_is_counted(folders):
     own = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
     first = own.runs["jlml", 0]
-    lost = benchmark_runs.Missing("lost")
+    lost = benchmark_runs.MissingRun("lost")
     own = benchmark_runs.OwnRuns("grid", "smoke", 2, {("jlml", 0): first, ("jlml", 1): [lost]})
     assert own_rows(GRID, own)[-1]["R1"].endswith("(1 of 2 trials)")
 
@@ -197,7 +197,7 @@ def test_rank1_of_a_figure(folders):
         "jlml (not comparable)",
         "pyramid (not comparable)",
     ]
-    whole = replace(own, profile="paper", differences=())
+    whole = replace(own, profile="paper", deviations=())
     assert [kind for _, kind in benchmark_runs.rank1_scores(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
     unreadable = benchmark_runs.rank1_scores(GRID, benchmark_runs.OwnRuns("grid", "smoke", read_error="gone"))
     assert unreadable.keys() == set(GRID.printed()["method"])
@@ -292,16 +292,18 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
 
 def test_missing_runs_are_recorded(folders, tmp_path):
     own = gather_runs("grid", {"grid": folders["grid"]}, trials=1)
-    assert [set(row) >= {"run", "folder"} for row in own.gathered.records()] == [True, True]
+    assert [set(row) >= {"run", "folder"} for row in own.experiment_runs.records()] == [True, True]
     own = gather_runs("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
-    records = own.gathered.records()
+    records = own.experiment_runs.records()
     assert [(row["experiment"], "missing" in row) for row in records] == [
         ("jlml, grid, trial 0", False),
         ("pyramid, grid, trial 0", False),
         ("jlml, grid, trial 1", True),
         ("pyramid, grid, trial 1", True),
     ]
-    assert "missing" in benchmark_runs.OwnRuns("grid", "smoke", read_error="gone").gathered.records()[0]
+    assert (
+        "missing" in benchmark_runs.OwnRuns("grid", "smoke", read_error="gone").experiment_runs.records()[0]
+    )
 
 
 def test_the_state_changes_with_the_content_of_the_folders(folders, market):

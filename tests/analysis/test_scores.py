@@ -11,12 +11,12 @@ from reidlib.analysis.scores import (
     Cell,
     ExperimentScores,
     batch_table,
-    records,
+    table_records,
     trace,
     triplet_in_use,
 )
 from reidlib.errors import InputError
-from reidlib.experiments.setup import Missing, Runs
+from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run
 
 
@@ -34,7 +34,7 @@ class Scored(Run):
 def of(groups):
     """Label -> of each seed the scores, None for a missing run; and the rows by the same labels."""
     runs = {
-        name: tuple(Missing("lost") if one is None else Scored(one) for one in seeds)
+        name: tuple(MissingRun("lost") if one is None else Scored(one) for one in seeds)
         for name, seeds in groups.items()
     }
     return ExperimentScores(Runs(runs, max(map(len, groups.values())))), {name: Cell(name) for name in groups}
@@ -42,7 +42,7 @@ def of(groups):
 
 def score_rows(groups, *arguments, **keywords):
     scores, cells = of(groups)
-    return records(scores.table(cells, *arguments, **keywords))
+    return table_records(scores.table(cells, *arguments, **keywords))
 
 
 def difference(plus, minus, measure):
@@ -218,7 +218,7 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
     assert triplet_in_use(trace(balanced)).tolist() == [1, 0, 0, 1]
     assert trace(alone)["step"].tolist() == [1, 2, 3, 4]
     assert trace(alone)["identity"].tolist() == [5, 4, 3, 2]
-    assert records(
+    assert table_records(
         batch_table({"paper": [balanced], "alone": [None, alone], "lost": [None]}, heading="mode")
     ) == [
         {"mode": "paper", "steps": "4", "balanced batches": "75.0", "triplet loss in use": "50.0"},

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from miniature import write_image
-from untrained import QUIET, untrained
+from untrained_runs import QUIET, untrained_run
 
 from reidlib.cli import main
 from reidlib.data import load
@@ -56,7 +56,7 @@ def test_distractors_are_found_in_the_archives_folders(crowded, place):
 
 def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     benchmark = load("market1501", crowded, distractors=True)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     scores = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "distractors.json").read_text()) == scores
     together = concatenate((benchmark.gallery, benchmark.distractors))
@@ -75,7 +75,7 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
 
 def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypatch):
     benchmark = load("market1501", crowded, distractors=True)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     seen = []
     real = evaluation.evaluate_each
     monkeypatch.setattr(
@@ -90,7 +90,7 @@ def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypat
 
 
 def test_the_command_scores_with_distractors(crowded, tmp_path, capsys):
-    run = untrained(load("market1501", crowded), tmp_path / "runs")
+    run = untrained_run(load("market1501", crowded), tmp_path / "runs")
     (run.folder / "run.json").write_text(json.dumps({"data_root": str(crowded)}))
     assert main(["evaluate", str(run.folder), "--distractors", "--device", "cpu"]) == 0
     assert "with 20 further distractors: R1 " in capsys.readouterr().out
@@ -101,4 +101,4 @@ def test_missing_distractors_are_named(market, tmp_path):
         load("market1501", market, distractors=True)
     benchmark = load("market1501", market)
     with pytest.raises(InputError, match="distractors=True"):
-        evaluate_with_distractors(untrained(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
+        evaluate_with_distractors(untrained_run(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from miniature import write_image
-from untrained import JLML, PYRAMID, QUIET, untrained
+from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.cli.commands import _score_table
 from reidlib.data import load
@@ -117,7 +117,7 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
 @pytest.mark.parametrize("model", [JLML, PYRAMID])
 def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs", model)
+    run = untrained_run(benchmark, tmp_path / "runs", model)
     scores = evaluate_run(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "scores.json").read_text()) == scores == run.scores
     assert {name: value for name, value in scores.items() if name != "branches"} == {
@@ -162,7 +162,7 @@ def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
 
 def test_without_boxes_there_is_no_multi_query(market, tmp_path):
     benchmark = load("market1501", market)
-    scores = evaluate_run(untrained(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
+    scores = evaluate_run(untrained_run(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
     assert scores["num_boxes"] is None
     assert all(branch.keys() == {"step", "trapezoid"} for branch in scores["branches"].values())
 
@@ -179,7 +179,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
         [2, 1, 2, 1],
     )
     benchmark = Benchmark("market1501", market, plain.train, plain.query, plain.gallery, boxes=boxes)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     streamed, pooled_over = [], []
 
     def watched(model, paths, *arguments):
@@ -202,7 +202,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
 
 def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     scores = evaluate_run(run, benchmark, execution=QUIET)
     broken = boxed / "gt_bbox" / "0001_c1s2_038021_00.jpg"
     broken.write_bytes(broken.read_bytes()[:-20])
@@ -223,7 +223,7 @@ def rewritten(run, **change):
 
 def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     assert not is_current(run, benchmark) and not has_usable_scores(run)
     scores = evaluate_run(run, benchmark, execution=QUIET)
     assert is_current(run, benchmark) and has_usable_scores(run)
@@ -253,7 +253,7 @@ def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
 
 def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_path):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     evaluate_run(run, replace(benchmark, boxes=None), execution=QUIET)
     assert is_current(run, replace(benchmark, boxes=None))
     assert not is_current(run, benchmark) and has_usable_scores(run)
@@ -263,7 +263,7 @@ def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_pat
 
 def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path):
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     (run.folder / "weights.pt").unlink()
     assert not has_usable_scores(run)
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
@@ -271,7 +271,7 @@ def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path)
 
 
 def test_a_run_on_other_data_is_refused(market, tmp_path):
-    run = untrained(load("market1501", market), tmp_path / "runs")
+    run = untrained_run(load("market1501", market), tmp_path / "runs")
     write_image(market / "query" / "0001_c2s1_001051_00.jpg")
     with pytest.raises(InputError, match="belongs to the data"):
         evaluate_run(Run(run.folder), load("market1501", market), execution=QUIET)

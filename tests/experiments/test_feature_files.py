@@ -13,7 +13,7 @@ import pytest
 import torch
 from miniature import write_image
 from torch import nn
-from untrained import QUIET
+from untrained_runs import QUIET
 
 from reidlib.data import images
 from reidlib.data.images import ImageStore, decode

@@ -9,7 +9,7 @@ import pytest
 import torch
 from miniature import write_image
 from PIL import Image
-from untrained import PYRAMID, untrained
+from untrained_runs import PYRAMID, untrained_run
 
 from reidlib.data import load
 from reidlib.errors import InputError
@@ -35,7 +35,7 @@ def benchmark(market):
 
 @pytest.fixture
 def run(benchmark, tmp_path):
-    return untrained(benchmark, tmp_path / "runs").folder
+    return untrained_run(benchmark, tmp_path / "runs").folder
 
 
 def people(root, persons=4, cameras=2, seed=0):
@@ -443,7 +443,7 @@ def test_bad_images_and_runs_get_one_line(run, benchmark, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             search(query, gallery, run=run, **options)
-    other = untrained(benchmark, tmp_path / "runs", PYRAMID, (64, 16)).folder
+    other = untrained_run(benchmark, tmp_path / "runs", PYRAMID, (64, 16)).folder
     write_features(other, images, tmp_path / "other.npz", **QUIET)
     with pytest.raises(InputError, match="one trained run computed them"):
         search(images, tmp_path / "other.npz", run=run, **options)

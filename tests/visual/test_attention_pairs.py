@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from untrained import JLML, PYRAMID, QUIET, untrained
+from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.data.images import decode
@@ -29,7 +29,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(params=[JLML, PYRAMID], ids=["jlml", "pyramid"])
 def evaluated(request, market, tmp_path):
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs", request.param)
+    run = untrained_run(benchmark, tmp_path / "runs", request.param)
     evaluate_run(run, benchmark, execution=QUIET)
     return run, benchmark
 
