@@ -97,10 +97,10 @@ def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments:
         f"plan = Plan(select([], Path({str(notebooks)!r})), 'smoke', home / 'out', jobs=2)\n"
         f"print(reproduce(plan, prepare=lambda waiting: tasks, {arguments}))"
     )
-    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    python_path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "REIDLIB_HOME": str(home), "PYTHONPATH": here},
+        env={**os.environ, "REIDLIB_HOME": str(home), "PYTHONPATH": python_path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -108,10 +108,10 @@ def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments:
     )
 
 
-def until(condition, what: str) -> None:
+def until(condition, event: str) -> None:
     end = time.monotonic() + 600
     while not condition():
-        assert time.monotonic() < end, f"timed out waiting for {what}"
+        assert time.monotonic() < end, f"timed out waiting for {event}"
         time.sleep(0.05)
 
 

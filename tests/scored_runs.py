@@ -52,5 +52,5 @@ def write_scored_runs(
         )
         for name, seeds in precisions.items()
     }
-    missing = tuple(one for seeds in runs.values() for one in seeds if isinstance(one, MissingRun))
+    missing = tuple(entry for seeds in runs.values() for entry in seeds if isinstance(entry, MissingRun))
     return ExperimentScores(Runs(runs, len(next(iter(precisions.values()))), missing, profile))

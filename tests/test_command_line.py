@@ -122,10 +122,10 @@ def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, "-m", "reidlib", "train", "jlml", "--profile", "smoke", "--device", "cpu"]
     command += ["--runs", str(tmp_path / "file" / "runs")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode != 0
-    assert done.stderr.count("reidlib: error: the folder of runs can be written") == 1
-    assert "broadcast_from_first" not in done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert process.returncode != 0
+    assert process.stderr.count("reidlib: error: the folder of runs can be written") == 1
+    assert "broadcast_from_first" not in process.stderr
 
 
 def test_train_and_evaluate(market, tiny, capsys, tmp_path):

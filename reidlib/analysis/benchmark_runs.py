@@ -169,21 +169,23 @@ def gather_own_runs(
     )
 
 
-def spreads_by_row(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
+def spreads_by_row(table: Table, own_runs: OwnRuns) -> dict[str, dict[str, Spread]]:
     """Return the scores of this suite's rows of a table.
 
     Args:
         table: The table.
-        own: This suite's runs on the table's benchmark.
+        own_runs: This suite's runs on the table's benchmark.
 
     Returns:
         Row -> measure -> mean and half its 95 % interval, in per cent. If the benchmark has several trials, a
         trial's value is the mean over its seeds, and the interval is over the trials. Trials share
         identities, which makes that interval somewhat too narrow. Otherwise the interval is over the seeds.
     """
-    if own.read_error:
+    if own_runs.read_error:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN_ROWS}
-    scores = ExperimentScores(own.experiment_runs, table.protocol).spreads(own.cells, tuple(table.columns))
+    scores = ExperimentScores(own_runs.experiment_runs, table.protocol).spreads(
+        own_runs.cells, tuple(table.columns)
+    )
     return {
         str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
         for row, trials in scores.groupby(lambda row_and_trial: row_and_trial[0], sort=False)
@@ -196,29 +198,31 @@ def _over_trials(trials: Sequence[Spread]) -> Spread:
     return Spread.of([trial.mean for trial in trials if trial.num_values], len(trials), over="trials")
 
 
-def rows_with_own(table: Table, own: OwnRuns | None) -> pd.DataFrame:
+def rows_with_own_runs(table: Table, own_runs: OwnRuns | None) -> pd.DataFrame:
     """Return a printed table with this suite's rows below it.
 
     Args:
         table: The table.
-        own: This suite's runs on the table's benchmark; None if there are none.
+        own_runs: This suite's runs on the table's benchmark; None if there are none.
 
     Returns:
         The printed rows as text, and this suite's rows with a ``Spread`` in per cent for each measure.
     """
     printed = table.printed()
-    if own is None:
+    if own_runs is None:
         return printed
-    own_lines = [{"method": own.title(row), **cells} for row, cells in spreads_by_row(table, own).items()]
+    own_lines = [
+        {"method": own_runs.title(row), **cells} for row, cells in spreads_by_row(table, own_runs).items()
+    ]
     return pd.concat([printed, pd.DataFrame(own_lines, dtype=object)], ignore_index=True)
 
 
-def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
+def rank1_scores(table: Table, own_runs: OwnRuns | None) -> dict[str, tuple[float, str]]:
     """Return the rank-1 scores of a table, for ``visual.figures.scores.printed_rank1``.
 
     Args:
         table: The table.
-        own: This suite's runs on the table's benchmark; None if there are none.
+        own_runs: This suite's runs on the table's benchmark; None if there are none.
 
     Returns:
         Method -> rank-1 in per cent and its source. The source is "paper" for the method of the paper that
@@ -232,16 +236,16 @@ def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, st
         for name, value in table.printed()[["method", "R1"]].to_numpy()
         if value
     }
-    if own is not None and not own.read_error:
-        remark = "" if own.profile == "paper" and not own.deviations else " (not comparable)"
-        for row, spread_by_measure in spreads_by_row(table, own).items():
+    if own_runs is not None and not own_runs.read_error:
+        remark = "" if own_runs.profile == "paper" and not own_runs.deviations else " (not comparable)"
+        for row, spread_by_measure in spreads_by_row(table, own_runs).items():
             if spread_by_measure["R1"].num_values:
-                scores[own.title(row)] = (spread_by_measure["R1"].mean, row + remark)
+                scores[own_runs.title(row)] = (spread_by_measure["R1"].mean, row + remark)
     return scores
 
 
 def sections(
-    benchmarks: Sequence[str], own: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
+    benchmarks: Sequence[str], own_runs: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
 ) -> Iterator[str | pd.DataFrame]:
     """Yield the tables on some benchmarks in reading order: titles and notes as Markdown, rows as frames."""
     tables = [table for table in TABLES if table.benchmark in benchmarks]
@@ -249,6 +253,6 @@ def sections(
         tables_of_file = list(group)
         for table in tables_of_file:
             yield f"**{table.title}**"
-            yield rows_with_own(table, own[table.specification])
+            yield rows_with_own_runs(table, own_runs[table.specification])
         yield "\n".join(f"- {note}" for note in notes(tables_of_file))
     yield from (guidance(name) for name in benchmarks if not folders_of(name, folders))

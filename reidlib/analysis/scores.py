@@ -297,28 +297,28 @@ class ExperimentScores:
 
     def seed_count(self) -> str:
         """Return the number of seeds as text: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
-        fewest, most = min(self.runs.counts), max(self.runs.counts)
-        if most == 0:
+        min_seeds, max_seeds = min(self.runs.counts), max(self.runs.counts)
+        if max_seeds == 0:
             return "no runs"
-        if fewest != most:
-            return f"{fewest} to {most} seeds"
-        return "one seed" if most == 1 else f"{most} seeds"
+        if min_seeds != max_seeds:
+            return f"{min_seeds} to {max_seeds} seeds"
+        return "one seed" if max_seeds == 1 else f"{max_seeds} seeds"
 
     def interval_basis(self) -> str:
         """Say in a sentence how many seeds there are and what the intervals of a page cover."""
         seeds = self.seed_count()
         queries_only = "cover queries only, and say nothing about other trainings of the same rows"
-        fewest, most = min(self.runs.counts), max(self.runs.counts)
-        if most == 0:
+        min_seeds, max_seeds = min(self.runs.counts), max(self.runs.counts)
+        if max_seeds == 0:
             return seeds
-        if most == 1:
+        if max_seeds == 1:
             return f"{seeds}: the intervals {queries_only}"
-        if fewest < most:
+        if min_seeds < max_seeds:
             return (
                 f"{seeds}: the intervals cover queries and the seeds that both rows have; with one such seed "
                 f"they {queries_only}"
             )
-        few = "; two seeds say very little, use at least three" if most == 2 else ""
+        few = "; two seeds say very little, use at least three" if max_seeds == 2 else ""
         return f"{seeds}: the intervals cover seeds and queries{few}"
 
     def _branch(self, run: object, cell: Cell) -> BranchScores | None:

@@ -128,8 +128,8 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     gallery = replace(gallery, features=normalize(torch.as_tensor(gallery.features)))
     scores_by_pooling = {}
     for how in ("mean", "max"):
-        pooled = pool_multi_query(query, boxes, how=how)
-        scores_by_pooling[how] = score_record(pooled, gallery, TABLE_RANKS)
+        pooled_query = pool_multi_query(query, boxes, how=how)
+        scores_by_pooling[how] = score_record(pooled_query, gallery, TABLE_RANKS)
         for scores in scores_by_pooling[how].values():
             for name in ("num_queries", "average_precision", "first_match_rank"):  # not shown in tables
                 del scores[name]
@@ -183,16 +183,16 @@ def compare_protocols(
         np.concatenate([query.camera_ids, gallery.camera_ids]),
     )
     persons = np.unique(images.person_ids)
-    half = _select(images, np.isin(images.person_ids, persons[: len(persons) // 2]))
-    pooled = pool_multi_query(query, _select(images, np.isin(images.person_ids, query.person_ids)))
+    images_of_half = _select(images, np.isin(images.person_ids, persons[: len(persons) // 2]))
+    pooled_query = pool_multi_query(query, _select(images, np.isin(images.person_ids, query.person_ids)))
     results = [
         ProtocolRank1("Market-1501: every image", evaluate(query, gallery).cmc[1], size),
-        ProtocolRank1("the same, multi-query", evaluate(pooled, gallery).cmc[1], size),
+        ProtocolRank1("the same, multi-query", evaluate(pooled_query, gallery).cmc[1], size),
     ]
     for name, candidates, protocol in (
         ("single-shot, other cameras", images, Protocol("single", draws=10)),
         ("single-shot, all cameras", images, Protocol("single", draws=10, across_cameras=False)),
-        ("single-shot, half the persons", half, Protocol("single", draws=10)),
+        ("single-shot, half the persons", images_of_half, Protocol("single", draws=10)),
         ("multi-shot, other cameras", images, Protocol("multi")),
     ):
         scores = evaluate_protocol(candidates, candidates, protocol)

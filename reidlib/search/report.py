@@ -97,10 +97,10 @@ class SearchRanking:
             unknown: an image counts unless it is known to show the query's person.
         """
         query_ids, gallery_ids = self.queries.person_ids, self.images.person_ids
-        own = np.bincount(gallery_ids + 1, minlength=query_ids.max() + 2)
-        own[JUNK + 1] = 0
+        images_of_person = np.bincount(gallery_ids + 1, minlength=query_ids.max() + 2)
+        images_of_person[JUNK + 1] = 0
         is_bound = bool(JUNK in query_ids or JUNK in gallery_ids)
-        return len(gallery_ids) - float(own[query_ids + 1].mean()), is_bound
+        return len(gallery_ids) - float(images_of_person[query_ids + 1].mean()), is_bound
 
 
 def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, str]:

@@ -128,7 +128,7 @@ def test_the_basis_names_the_number_of_seeds(tmp_path):
         )
         for name, seeds in seeds_by_case.items()
     )
-    assert two.interval_basis().startswith("2 seeds") and "very little" in two.basis()
+    assert two.interval_basis().startswith("2 seeds") and "very little" in two.interval_basis()
     assert mixed.interval_basis().startswith("1 to 2 seeds")
     assert none.interval_basis() == "no runs"
 

@@ -11,5 +11,5 @@ def test_a_notebooks_imports_do_not_load_torch():
         "from reidlib.analysis import ablations, benchmark_tables, claims, misalignment\n"
         "print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "False"

@@ -71,9 +71,9 @@ def measured(tmp_path, count):
     tests = str(Path(__file__).parent.parent)
     environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path / f"runs-{count}"), tests]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def test_memory_does_not_grow_with_the_gallery(tmp_path):

@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     scores = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "distractors.json").read_text()) == scores
     together = concatenate((benchmark.gallery, benchmark.distractors))
-    query, own, gallery = (
+    query, standard_gallery, gallery = (
         TrainedNetwork(run, QUIET).embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, together)
     )
@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
         expected = evaluate(query, gallery, average_precision=kind)
         assert scores[kind]["mean_average_precision"] == expected.mean_average_precision
         assert scores[kind]["first_match_rank"] == expected.first_match_rank.tolist()
-    without = evaluate(query, own)
+    without = evaluate(query, standard_gallery)
     assert scores["step"]["mean_average_precision"] < without.mean_average_precision
     assert (scores["num_gallery"], scores["num_distractors"]) == (7, 20)
 
@@ -76,13 +76,13 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
 def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypatch):
     benchmark = load("market1501", crowded, distractors=True)
     run = untrained_run(benchmark, tmp_path / "runs")
-    seen = []
+    calls = []
     real = evaluation.evaluate_each
     monkeypatch.setattr(
-        evaluation, "evaluate_each", lambda q, g, **more: seen.append(g.features) or real(q, g, **more)
+        evaluation, "evaluate_each", lambda q, g, **more: calls.append(g.features) or real(q, g, **more)
     )
     first = evaluate_with_distractors(run, benchmark, execution=QUIET)
-    assert isinstance(seen[0], np.memmap)
+    assert isinstance(calls[0], np.memmap)
     monkeypatch.setattr(
         "reidlib.experiments.features.decode_complete_blocks", None
     )  # nothing is decoded again

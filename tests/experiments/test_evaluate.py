@@ -81,7 +81,7 @@ def naive_multi_query(query, gallery, boxes, how, kind):
     }
 
 
-def drawn(generator, person_ids, camera_ids):
+def random_embeddings(generator, person_ids, camera_ids):
     """Random features of different lengths, which must not affect the protocol."""
     features = generator.normal(size=(len(person_ids), 6)) + np.array(person_ids)[:, None] % 3
     features *= generator.uniform(0.1, 5, (len(person_ids), 1))
@@ -93,9 +93,11 @@ def drawn(generator, person_ids, camera_ids):
 @pytest.mark.parametrize("seed", range(5))
 def test_multi_query_agrees_with_a_plain_loop(seed):
     generator = np.random.default_rng(seed)
-    query = drawn(generator, [1, 1, 2, 3, 4], [1, 2, 1, 3, 1])  # 4 is without a match
-    boxes = drawn(generator, [3, 1, 1, 2, 1, 4, 2, 2], [3, 1, 2, 1, 1, 1, 1, 1])
-    gallery = drawn(generator, [1, 2, 3, -1, 0, *generator.integers(-1, 4, 40)], [3, 2, 1, *[1, 2] * 21])
+    query = random_embeddings(generator, [1, 1, 2, 3, 4], [1, 2, 1, 3, 1])  # 4 is without a match
+    boxes = random_embeddings(generator, [3, 1, 1, 2, 1, 4, 2, 2], [3, 1, 2, 1, 1, 1, 1, 1])
+    gallery = random_embeddings(
+        generator, [1, 2, 3, -1, 0, *generator.integers(-1, 4, 40)], [3, 2, 1, *[1, 2] * 21]
+    )
     features = gallery.features.clone()
     scores = multi_query_scores(query, gallery, boxes)
     assert torch.equal(gallery.features, features)

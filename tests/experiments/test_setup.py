@@ -257,8 +257,8 @@ def test_a_setup_reads_nothing_and_loads_no_torch():
         "experiments.Setup('paper', 'cuhk03,boxes=detected', 'nowhere', seeds=3)\n"
         "print(len(experiments.EXPERIMENTS), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "24 False"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "24 False"
 
 
 def test_names_are_looked_up_once():

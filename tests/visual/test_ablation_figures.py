@@ -49,8 +49,8 @@ def test_a_setting_is_drawn_with_the_papers_line(scores):
     figure = figures.setting_plot(COUNTS, scores, lines, xlabel="parts", default=4, printed="the paper")
     labels = [line.get_label() for line in figure.axes[1].containers]
     assert labels == ["here", "the paper"]
-    here, paper = (container[0].get_ydata() for container in figure.axes[1].containers)
-    assert list(here) == pytest.approx([60, 60])
+    measured, paper = (container[0].get_ydata() for container in figure.axes[1].containers)
+    assert list(measured) == pytest.approx([60, 60])
     assert list(paper) == list(COUNTS.printed_scores.loc[["2 parts", "4 parts"], "mAP (trapezoid)"])
     assert "the paper" not in [
         container.get_label()

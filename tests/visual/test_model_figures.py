@@ -76,7 +76,7 @@ def test_levels_have_the_same_colours_in_all_figures():
     colours = {name: models.kind_colour(name) for name in ("full", *(f"level {n}" for n in range(1, 7)))}
     assert len(set(colours.values())) == 7
     curves = {name: {1: 0.0, 5: 0.5} for name in colours}
-    drawn = scores.cmc_curves(curves, colours).axes[0].lines
-    assert {line.get_label(): to_hex(line.get_color()) for line in drawn} == {
+    lines = scores.cmc_curves(curves, colours).axes[0].lines
+    assert {line.get_label(): to_hex(line.get_color()) for line in lines} == {
         name: colour.lower() for name, colour in colours.items()
     }
