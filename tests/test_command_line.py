@@ -363,12 +363,12 @@ def test_every_example_of_a_help_text_is_a_command(command, capsys, monkeypatch)
     lines = help_text(capsys, *command).partition("\nexamples:\n")[2].partition("\n\n")[0]
     examples = re.findall(r"^  .*?reidlib (\w.*?)(?:   .*)?$", lines, re.MULTILINE)
     assert len(examples) >= 2
-    reached = []
+    names = []
     for name in COMMANDS:
-        monkeypatch.setattr(commands, name, lambda arguments, name=name: reached.append(name) or 0)
+        monkeypatch.setattr(commands, name, lambda arguments, name=name: names.append(name) or 0)
     for example in examples:
         assert main(shlex.split(example)) == 0, example
-    assert reached == [example.split()[0] for example in examples]
+    assert names == [example.split()[0] for example in examples]
 
 
 @pytest.mark.parametrize("command", ["train", "check"])

@@ -346,8 +346,8 @@ def switched_off_sentence(norms: Mapping[str, InputNorms]) -> str:
     for name, field in (("global", "global_c"), ("local", "local_pc")):
         shares = {label: _share_off(getattr(row_norms, field)) for label, row_norms in norms.items()}
         rows = [f"*{label}* ({100 * share:.0f} %)" for label, share in shares.items() if share > 0]
-        where = f"{', '.join(rows)}, and in no other row" if rows else "no row"
-        sentences.append(f"Input units of the {name} layer are switched off in {where}.")
+        places = f"{', '.join(rows)}, and in no other row" if rows else "no row"
+        sentences.append(f"Input units of the {name} layer are switched off in {places}.")
     return "\n\n".join(sentences)
 
 

@@ -171,8 +171,8 @@ def test_an_image_in_training_and_test_is_refused(make):
 
 
 def test_all_violations_are_listed(make):
-    train, one = make("train", (3, 1)), make("one", (3, 1))
-    texts = " ".join(map(str, rule_violations(train, one, make("gallery", (3, 1), (-5, 1)))))
+    train, query = make("train", (3, 1)), make("one", (3, 1))
+    texts = " ".join(map(str, rule_violations(train, query, make("gallery", (3, 1), (-5, 1)))))
     assert "both training and test" in texts and "at least -1" in texts and "one camera" in texts
 
 

@@ -51,12 +51,12 @@ def naive_multi_query(query, gallery, boxes, how, kind):
     """The protocol by its definition: box by box, query by query, image by image."""
     precisions, penalties, firsts = [], [], []
     for person, camera in zip(query.person_ids, query.camera_ids, strict=True):
-        own = [
+        box_features = [
             unit(boxes.features[i].double().numpy())
             for i in range(len(boxes))
             if boxes.person_ids[i] == person and boxes.camera_ids[i] == camera
         ]
-        pooled = unit(np.mean(own, 0) if how == "mean" else np.max(own, 0))
+        pooled = unit(np.mean(box_features, 0) if how == "mean" else np.max(box_features, 0))
         order = []
         for i in range(len(gallery)):
             match = gallery.person_ids[i] == person

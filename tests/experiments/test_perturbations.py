@@ -134,14 +134,14 @@ def test_only_the_perturbed_factor_changes(benchmark, perturbation, home):
         for truth in truths
     ]
     columns = rows[0]["file"]
-    own = (
+    expected_columns = (
         {"occluded"}
         if perturbation is HIDDEN
         else {column for column in columns if column.startswith("box_")}
     )
     for name, row in rows[0].items():
         differing = {column for column, a, b in zip(columns, row, rows[1][name], strict=True) if a != b}
-        assert differing <= own
+        assert differing <= expected_columns
 
 
 def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypatch):
@@ -212,7 +212,7 @@ def test_a_killed_rendering_leaves_no_partial_folder(tmp_path):
 )
 def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
     run = untrained_run(benchmark, tmp_path / "runs", model)
-    own = evaluate_run(run, benchmark, execution=QUIET)
+    plain_scores = evaluate_run(run, benchmark, execution=QUIET)
     scores = evaluate_perturbations(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
     assert list(scores) == [DEFAULT, FAR, HIDDEN]
     for perturbation, under in scores.items():
@@ -222,14 +222,14 @@ def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
         for branch in under["branches"].values():
             assert branch.keys() == {"step", "trapezoid"}
             for record in branch.values():
-                assert record.keys() == own["branches"]["full"]["step"].keys()
+                assert record.keys() == plain_scores["branches"]["full"]["step"].keys()
                 assert list(record["cmc"]) == ["1", "5", "10", "20"]
                 assert (
                     len(record["average_precision"])
                     == len(record["first_match_rank"])
                     == len(benchmark.query)
                 )
-    full = own["branches"]["full"]["step"]
+    full = plain_scores["branches"]["full"]["step"]
     assert scores[DEFAULT]["branches"]["full"]["step"]["average_precision"] == full["average_precision"]
     assert scores[FAR]["branches"]["full"]["step"]["average_precision"] != full["average_precision"]
     assert len({under["data"] for under in scores.values()}) == 3

@@ -92,12 +92,12 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
         pairs_counted = VerificationPairs(query, gallery, True, excluded_pairs)
         histogram = pair_distances_histogram(pairs_counted, bins=50)
         pairs = {}
-        for q, column in enumerate(columns[0].tolist()):
-            for g, other in enumerate(columns[1].tolist()):
+        for q, image in enumerate(columns[0].tolist()):
+            for g, other_image in enumerate(columns[1].tolist()):
                 persons = query.person_ids[q], gallery.person_ids[g]
-                if column != other and -1 not in persons and persons != (0, 0):
+                if image != other_image and -1 not in persons and persons != (0, 0):
                     distance = math.dist(query.features[q].tolist(), gallery.features[g].tolist())
-                    pairs[frozenset((column, other))] = distance, persons
+                    pairs[frozenset((image, other_image))] = distance, persons
         for counts, same in ((histogram.same, True), (histogram.different, False)):
             distances = [distance for distance, persons in pairs.values() if (len({*persons}) == 1) == same]
             assert np.array_equal(counts, counted(np.array(distances), histogram))
@@ -169,12 +169,12 @@ def test_a_memory_map_gives_the_same_counts_and_is_not_changed(tmp_path):
     np.save(tmp_path / "f.npy", whole.features)
     mapped = Embeddings(np.load(tmp_path / "f.npy", mmap_mode="r"), whole.person_ids, whole.camera_ids)
     before = whole.features.copy()
-    one, other = (
+    array_histogram, map_histogram = (
         pair_distances_histogram(VerificationPairs(whole)),
         pair_distances_histogram(VerificationPairs(mapped)),
     )
-    assert np.array_equal(one.same, other.same)
-    assert np.array_equal(one.different, other.different)
+    assert np.array_equal(array_histogram.same, map_histogram.same)
+    assert np.array_equal(array_histogram.different, map_histogram.different)
     assert np.array_equal(whole.features, before)
 
 

@@ -155,8 +155,10 @@ def test_a_query_without_a_match_has_a_message(image_collection, tmp_path):
 
 
 def test_a_gallery_of_one_image(image_collection, tmp_path):
-    one = Embeddings(image_collection.gallery.features[:1], np.array([3]), np.array([1]))
-    collection = replace(image_collection, gallery=one, gallery_paths=image_collection.gallery_paths[:1])
+    single_image = Embeddings(image_collection.gallery.features[:1], np.array([3]), np.array([1]))
+    collection = replace(
+        image_collection, gallery=single_image, gallery_paths=image_collection.gallery_paths[:1]
+    )
     browser = RankingBrowser(collection=collection, runs=tmp_path)
     browser.show_ignored = True
     assert len(gallery(browser)) == 1

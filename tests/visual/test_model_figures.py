@@ -46,8 +46,8 @@ def test_bars_do_not_overlap():
     six, whole = (axes.patches for axes in figure.axes)
     assert (len(six), len(whole)) == (21, 1)
     boxes = [bar.get_bbox() for bar in six]
-    for index, one in enumerate(boxes):
-        assert not any(one.overlaps(other) for other in boxes[index + 1 :])
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
     assert boxes[-1].xmax <= figure.axes[0].get_xlim()[1]
 
 
