@@ -121,7 +121,7 @@ PUBLIC = (
     "analysis.benchmark_tables.add_data_root",
     "analysis.benchmark_tables.check_folders",
     "analysis.benchmark_tables.choose_protocol_benchmark",
-    "analysis.records",
+    "analysis.table_records",
     "analysis.misalignment.perturbation_curves",
     "analysis.misalignment.perturbation_table",
     "analysis.misalignment.score_drop_table",
@@ -135,8 +135,8 @@ PUBLIC = (
     "visual.browser.views.view_scores",
     "visual.browser.views.query_order",
     "visual.browser.pictures.view_figure",
-    "visual.figures.ablations.score_bars",
-    "visual.figures.ablations.difference_plot",
+    "visual.figures.ablations.ablation_score_bars",
+    "visual.figures.ablations.ablation_difference_plot",
     "visual.figures.ablations.pair_plot",
     "visual.figures.ablations.setting_plot",
     "visual.figures.images.stored_ranked_lists",
@@ -190,12 +190,12 @@ def public_object(name: str):
     parts = ("reidlib." + name).split(".")
     for length in range(len(parts), 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:length]))
+            thing = importlib.import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
             continue
         for part in parts[length:]:
-            found = getattr(found, part)
-        return found
+            thing = getattr(thing, part)
+        return thing
     raise AssertionError(name)
 
 
