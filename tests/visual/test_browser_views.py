@@ -18,7 +18,7 @@ from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, Status, evaluate, ranked_list
 from reidlib.reranking import k_reciprocal
-from reidlib.visual.browser.collection import EmbeddedBenchmark, embed_benchmark
+from reidlib.visual.browser.collection import BenchmarkFeatures, embed_benchmark
 from reidlib.visual.browser.views import (
     Options,
     format_rank_gain,
@@ -37,7 +37,7 @@ PARTS = (
 BRANCHES = {"global": slice(0, 3), "local": slice(3, 8), "full": slice(0, 8)}
 
 
-def make_collection(seed=0, queries=12, gallery=40, persons=6) -> EmbeddedBenchmark:
+def make_collection(seed=0, queries=12, gallery=40, persons=6) -> BenchmarkFeatures:
     """Create random features; the gallery contains persons −1 (junk) and 0 (distractors)."""
     generator = np.random.default_rng(seed)
     sides = []
@@ -50,7 +50,7 @@ def make_collection(seed=0, queries=12, gallery=40, persons=6) -> EmbeddedBenchm
         tuple(Path(f"{name}{index}.jpg") for index in range(len(side)))
         for name, side in zip("qg", sides, strict=True)
     ]
-    return EmbeddedBenchmark("random", *sides, *paths, PARTS, BRANCHES, (16, 8))
+    return BenchmarkFeatures("random", *sides, *paths, PARTS, BRANCHES, (16, 8))
 
 
 def test_a_list_computed_by_hand():
@@ -58,7 +58,7 @@ def test_a_list_computed_by_hand():
     features = torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 0.0], [6.0, 0.0]])
     gallery = Embeddings(features, np.array([7, 7, 7, 5, -1, 0]), np.array([2, 1, 2, 2, 2, 3]))
     parts = (FeaturePart("a", "a", slice(0, 1), (0, 1)), FeaturePart("b", "b", slice(1, 2), (0, 1)))
-    collection = EmbeddedBenchmark(
+    collection = BenchmarkFeatures(
         "hand", query, gallery, (Path("q"),), tuple(map(Path, "abcdef")), parts, {"full": slice(0, 2)}, (1, 1)
     )
     query_view = view(collection, 0, Options(top=9))

@@ -23,7 +23,7 @@ from reidlib.visual.attention.maps import PartModel
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddedBenchmark:
+class BenchmarkFeatures:
     """A benchmark embedded by a run: features of query and gallery images, with files, parts and branches.
 
     Attributes:
@@ -83,7 +83,7 @@ class EmbeddedBenchmark:
 
 def embed_benchmark(
     run: Run, benchmark: Benchmark, *, execution: Execution | None = None
-) -> tuple[EmbeddedBenchmark, PartModel]:
+) -> tuple[BenchmarkFeatures, PartModel]:
     """Compute a run's features of a benchmark's query and gallery images, or load them from the cache.
 
     The features take (Q + G)·D·4 bytes of memory: a quarter of a GiB for 23,100 images and Pyramid's 2,688
@@ -106,7 +106,7 @@ def embed_benchmark(
         replace(side, features=torch.from_numpy(np.array(side.features)))
         for side in (network.embed(split, keep="features") for split in (benchmark.query, benchmark.gallery))
     )
-    collection = EmbeddedBenchmark(
+    collection = BenchmarkFeatures(
         f"{run.folder.resolve().name} on {benchmark.specification}",
         query,
         gallery,

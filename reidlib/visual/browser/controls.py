@@ -17,7 +17,7 @@ from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 from reidlib.visual.attention.maps import PartModel
-from reidlib.visual.browser.collection import EmbeddedBenchmark, embed_benchmark
+from reidlib.visual.browser.collection import BenchmarkFeatures, embed_benchmark
 from reidlib.visual.browser.pictures import error_line
 from reidlib.visual.browser.views import METRICS, ORDERS
 
@@ -92,7 +92,7 @@ class Controls(widgets.VBox):
         for control in self._all:
             control.disabled = True  # until a collection is open
 
-    def fit(self, collection: EmbeddedBenchmark) -> None:
+    def fit(self, collection: BenchmarkFeatures) -> None:
         """Offer the branches, cameras and queries of a collection."""
         self.feature.options = sorted(collection.branches, key=lambda name: name != "full")
         cameras = np.unique(collection.gallery.camera_ids).tolist()
@@ -128,7 +128,7 @@ class RunChooser(widgets.VBox):
         runs: Path,
         device: str,
         *,
-        on_open: Callable[[EmbeddedBenchmark, PartModel], None],
+        on_open: Callable[[BenchmarkFeatures, PartModel], None],
         show_message: Callable[[str], None],
     ):
         self._runs, self._on_open, self._show_message = runs, on_open, show_message

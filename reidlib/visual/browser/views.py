@@ -17,7 +17,7 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import squared_distances_to_all
 from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances, statuses
 from reidlib.reranking import KReciprocal, k_reciprocal
-from reidlib.visual.browser.collection import EmbeddedBenchmark
+from reidlib.visual.browser.collection import BenchmarkFeatures
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}
 ORDERS = {
@@ -143,7 +143,7 @@ class View(NamedTuple):
     options: Options
 
 
-def reranker(collection: EmbeddedBenchmark, options: Options) -> KReciprocal:
+def reranker(collection: BenchmarkFeatures, options: Options) -> KReciprocal:
     """Fit the re-ranking of a collection's queries.
 
     Junk images take part, because a method without labels cannot recognise them.
@@ -161,7 +161,7 @@ def reranker(collection: EmbeddedBenchmark, options: Options) -> KReciprocal:
     return KReciprocal.fit(*collection.compared_features(options.feature, options.metric))
 
 
-def view_scores(collection: EmbeddedBenchmark, options: Options) -> Scores:
+def view_scores(collection: BenchmarkFeatures, options: Options) -> Scores:
     """Compute the scores of all queries for the ranking that the options describe.
 
     Re-ranking holds the distances of all pairs in memory, 4·Q·G bytes.
@@ -185,7 +185,7 @@ def view_scores(collection: EmbeddedBenchmark, options: Options) -> Scores:
 
 
 def view(
-    collection: EmbeddedBenchmark,
+    collection: BenchmarkFeatures,
     query_index: int,
     options: Options,
     *,
@@ -299,7 +299,7 @@ def _message(num_matches: int, num_candidates: int, person: int, camera: int, op
 
 
 def query_order(
-    collection: EmbeddedBenchmark,
+    collection: BenchmarkFeatures,
     order: str = "index",
     *,
     persons: Sequence[int] = (),
@@ -348,7 +348,7 @@ def format_rank_gain(ranks: int) -> str:
     return "=" if ranks == 0 else f"{'▲' if ranks > 0 else '▼'}{abs(ranks)}"
 
 
-def write_csv(query_view: View, collection: EmbeddedBenchmark) -> str:
+def write_csv(query_view: View, collection: BenchmarkFeatures) -> str:
     """Return a view as CSV: a line per image, with each part's contribution to the squared distance."""
     columns = {
         "query": collection.query_paths[query_view.query_index],
