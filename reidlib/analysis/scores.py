@@ -356,8 +356,10 @@ def style_table(table: pd.DataFrame | Iterable[Mapping[str, object]]) -> Styler:
     styler.format(lambda cell: keep_together(_cell_text(cell)))
     texts = [name for name, column in table.items() if any(map(_has_words, column))]
     styler.set_properties(subset=texts, **{"text-align": "left"})
-    left = [{"selector": "th", "props": [("text-align", "left")]}]
-    return styler.set_table_styles(dict.fromkeys(texts, left), overwrite=False)
+    headers: dict[Any, Any] = {
+        name: [{"selector": "th", "props": [("text-align", "left")]}] for name in texts
+    }
+    return styler.set_table_styles(headers, overwrite=False)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, str]]:
