@@ -88,10 +88,14 @@ def new_lists(kind):
     labels = np.array([before[pair - 1] + person for pair, person, _ in images])
     cameras = np.array([1 if slot <= 5 else 2 for _, _, slot in images])
     tested = np.isin(labels, NEW_TEST)
-    first = [np.flatnonzero((labels == one) & (cameras == view))[0] for one in NEW_TEST for view in (1, 2)]
+    first = [
+        np.flatnonzero((labels == person_id) & (cameras == view))[0]
+        for person_id in NEW_TEST
+        for view in (1, 2)
+    ]
     query = np.isin(np.arange(len(images)), first)
     names = np.empty((len(images), 1), dtype=object)
-    names[:, 0] = [official_name(*one) for one in images]
+    names[:, 0] = [official_name(*image_id) for image_id in images]
     return {
         "filelist": names,
         "labels": labels[:, None].astype(np.uint16),

@@ -122,10 +122,10 @@ def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, "-m", "reidlib", "train", "jlml", "--profile", "smoke", "--device", "cpu"]
     command += ["--runs", str(tmp_path / "file" / "runs")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode != 0
-    assert done.stderr.count("reidlib: error: the folder of runs can be written") == 1
-    assert "broadcast_from_first" not in done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert process.returncode != 0
+    assert process.stderr.count("reidlib: error: the folder of runs can be written") == 1
+    assert "broadcast_from_first" not in process.stderr
 
 
 def test_train_and_evaluate(market, tiny, capsys, tmp_path):
@@ -363,12 +363,12 @@ def test_every_example_of_a_help_text_is_a_command(command, capsys, monkeypatch)
     lines = help_text(capsys, *command).partition("\nexamples:\n")[2].partition("\n\n")[0]
     examples = re.findall(r"^  .*?reidlib (\w.*?)(?:   .*)?$", lines, re.MULTILINE)
     assert len(examples) >= 2
-    reached = []
+    names = []
     for name in COMMANDS:
-        monkeypatch.setattr(commands, name, lambda arguments, name=name: reached.append(name) or 0)
+        monkeypatch.setattr(commands, name, lambda arguments, name=name: names.append(name) or 0)
     for example in examples:
         assert main(shlex.split(example)) == 0, example
-    assert reached == [example.split()[0] for example in examples]
+    assert names == [example.split()[0] for example in examples]
 
 
 @pytest.mark.parametrize("command", ["train", "check"])

@@ -96,12 +96,12 @@ def public_object(name: str):
     parts = ("reidlib." + name).split(".")
     for length in range(len(parts), 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:length]))
+            thing = importlib.import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
             continue
         for part in parts[length:]:
-            found = getattr(found, part)
-        return found
+            thing = getattr(thing, part)
+        return thing
     raise AssertionError(name)
 
 
@@ -120,16 +120,18 @@ def test_public_docstring_is_in_google_form(name):
     assert first.endswith("."), first
     assert docstring.splitlines()[1:2] in ([], [""]), "a blank line follows the summary"
     if inspect.isclass(thing):
-        own = list(inspect.signature(thing).parameters)
+        parameters = list(inspect.signature(thing).parameters)
         sections = documented_parameters(docstring, "Args") | documented_parameters(docstring, "Attributes")
     else:
-        own = list(inspect.signature(thing).parameters)
+        parameters = list(inspect.signature(thing).parameters)
         sections = documented_parameters(docstring, "Args")
         returned = inspect.signature(thing).return_annotation
         if returned not in ("None", None, inspect.Signature.empty):
             assert re.search("^(Returns|Yields):", docstring, re.MULTILINE)
-    wanted = {parameter for parameter in own if parameter != "self" and not parameter.startswith("_")}
-    assert wanted <= sections, wanted - sections
+    expected = {
+        parameter for parameter in parameters if parameter != "self" and not parameter.startswith("_")
+    }
+    assert expected <= sections, expected - sections
 
 
 def test_other_docstrings_are_one_line_or_in_google_form():

@@ -128,9 +128,9 @@ def test_the_index_shows_every_notebook(report):
 def test_a_second_reproduction_changes_nothing(report):
     out, environment, command = report
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0
-    assert "0 to run" in done.stdout
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0
+    assert "0 to run" in process.stdout
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -142,8 +142,8 @@ def test_the_explorers_run_is_the_reports_run(report, tmp_path):
     notebook = ROOT / "notebooks" / "20_train_jlml.ipynb"
     parameters = ["-p", "profile", "smoke", "-p", "device", "cpu"]
     command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", *parameters]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert sorted(runs.iterdir()) == before
     assert (Path(environment["REIDLIB_HOME"]) / "explored" / "20_train_jlml" / "result.json").is_file()
 
@@ -153,12 +153,12 @@ def test_every_training_was_done_once_and_is_where_it_is_said_to_be(report):
     trained = sorted((Path(environment["REIDLIB_HOME"]) / "runs").glob("*/run.json"))
     assert len(trained) == len(EXPERIMENTS)
     for source in filter(lambda source: source.trainings, map(read_source, NOTEBOOKS)):
-        name, wanted = source.name, source.trainings
+        name, requested = source.name, source.trainings
         runs = json.loads((out / name / "result.json").read_text())["runs"]
         assert not [run for run in runs if "missing" in run]
         named = {run["experiment"] for run in runs}
         any_settings = name in ("20_train_jlml", "21_train_pyramid")
-        assert named == ({name} if any_settings else set(wanted))
+        assert named == ({name} if any_settings else set(requested))
 
 
 def test_six_figures_stand_for_the_suite(report):
@@ -175,11 +175,11 @@ def test_what_is_not_there_is_missing_and_nothing_else(report, tmp_path):
     shutil.copytree(home / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("weights.pt"))
     shutil.rmtree(next((tmp_path / "runs").glob("jlml-separate-*")))
     before = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir())
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "30", "31", "32", "36", "90", "--no-train"],
         env={**environment, "REIDLIB_HOME": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == before
     old, new = (
         {path.parent.name: json.loads(path.read_text()) for path in (folder / "smoke").glob("*/result.json")}
@@ -193,9 +193,9 @@ def test_what_is_not_there_is_missing_and_nothing_else(report, tmp_path):
     assert shared["Δ mAP (trapezoid) [95 %]"] == "missing"
     (claim,) = [row for row in new["90_claims"]["ledger"] if "low-level layers" in row["claim"]]
     assert claim["verdict"].startswith("? undecided here")
-    assert claim["found (points of mAP, 95 %)"] == "shared − separate: missing"
+    assert claim["measured (points of mAP, 95 %)"] == "shared − separate: missing"
     others = [
-        [row for row in found["90_claims"]["ledger"] if row["notebook"] != "31"] for found in (old, new)
+        [row for row in results["90_claims"]["ledger"] if row["notebook"] != "31"] for results in (old, new)
     ]
     assert others[0] == others[1]
 
@@ -239,5 +239,5 @@ def test_training_and_ranking_import_without_the_notebook_packages():
         "print([m for m in ('papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets', 'matplotlib') "
         "if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

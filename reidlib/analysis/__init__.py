@@ -5,7 +5,7 @@ measures a network; both are imported by their own names.
 """
 
 from reidlib.analysis import ablations, benchmark_tables, claims, misalignment
-from reidlib.analysis.scores import Cell, ExperimentScores, bullet_list, records, style_table
+from reidlib.analysis.scores import Cell, ExperimentScores, bullet_list, style_table, table_records
 
 __all__ = [
     "Cell",
@@ -15,6 +15,6 @@ __all__ = [
     "bullet_list",
     "claims",
     "misalignment",
-    "records",
     "style_table",
+    "table_records",
 ]

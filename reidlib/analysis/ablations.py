@@ -21,7 +21,7 @@ from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_use
 from reidlib.analysis.statistics import format_difference
 from reidlib.errors import check_choice
-from reidlib.experiments.setup import Missing, Setup
+from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.training.config import RunConfiguration
 from reidlib.training.runs import Run
 
@@ -261,12 +261,12 @@ def difference_sentences(ablation: Ablation, scores: ExperimentScores) -> list[s
     return sentences
 
 
-def runs_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, tuple[Run | Missing, ...]]:
+def runs_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, tuple[Run | MissingRun, ...]]:
     """Return the runs of each row, one for each seed, by the row's label."""
     return {label: scores.runs.runs[cell.experiment] for label, cell in ablation.cells.items()}
 
 
-def first_traces(runs: Mapping[str, Sequence[Run | Missing]]) -> dict[str, tuple[dict, np.ndarray]]:
+def first_traces(runs: Mapping[str, Sequence[Run | MissingRun]]) -> dict[str, tuple[dict, np.ndarray]]:
     """Return each row's ``trace`` and ``triplet_in_use`` of seed 0; rows without a run are left out."""
     traces = {row: trace(of_row[0]) for row, of_row in runs.items() if isinstance(of_row[0], Run)}
     return {row: (steps, triplet_in_use(steps)) for row, steps in traces.items()}
@@ -347,8 +347,8 @@ def switched_off_sentence(norms: Mapping[str, InputNorms]) -> str:
         shares = {label: _share_off(getattr(row_norms, field)) for label, row_norms in norms.items()}
         rows = [f"*{label}* ({100 * share:.0f} %)" for label, share in shares.items() if share > 0]
         if rows:
-            where = f"in {', '.join(rows)}, and in no other row"
-            sentences.append(f"Input units of the {name} layer are switched off {where}.")
+            places = f"in {', '.join(rows)}, and in no other row"
+            sentences.append(f"Input units of the {name} layer are switched off {places}.")
         else:
             sentences.append(f"No row switches off units of the {name} layer.")
     return "\n\n".join(sentences)

@@ -24,7 +24,7 @@ from reidlib.analysis.benchmark_tables import (
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.errors import shorten
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain
-from reidlib.experiments.setup import Missing, Runs, Setup, first_line
+from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
 from reidlib.training.runs import Run
 
 logger = logging.getLogger("reidlib")
@@ -41,7 +41,7 @@ class OwnRuns:
         specification: The benchmark with its options, such as "cuhk03,boxes=detected".
         profile: Name of the profile.
         num_trials: Number of partitions of the benchmark's protocol; fewer may have been requested.
-        runs: (Row, trial) -> one run or ``Missing`` per seed.
+        runs: (Row, trial) -> one run or ``MissingRun`` per seed.
         pretrained: Whether the runs start from ``benchmark_tables.pretraining``.
         lack: Why there are no runs at all, if the folder cannot be read; otherwise empty.
         deviations: How the folder deviates from the official benchmark; empty if it does not.
@@ -50,7 +50,7 @@ class OwnRuns:
     specification: str
     profile: str
     num_trials: int = 0
-    runs: Mapping[tuple[str, int], Sequence[Run | Missing]] = field(default_factory=dict)
+    runs: Mapping[tuple[str, int], Sequence[Run | MissingRun]] = field(default_factory=dict)
     pretrained: bool = False
     read_error: str = ""
     deviations: tuple[str, ...] = ()
@@ -74,22 +74,22 @@ class OwnRuns:
 
     @property
     def cells(self) -> dict[tuple[str, int], Cell]:
-        """(Row, trial) -> row of scores in ``gathered``."""
+        """(Row, trial) -> row of scores in ``experiment_runs``."""
         return {(row, trial): Cell(_name(row, self.specification, trial)) for row, trial in self.runs}
 
     @property
-    def gathered(self) -> Runs:
+    def experiment_runs(self) -> Runs:
         """The runs of all rows and trials; its ``missing`` makes a report run an incomplete page again."""
         runs = {cell.experiment: tuple(self.runs[key]) for key, cell in self.cells.items()}
-        missing = [Missing(self.read_error, self.specification)] if self.read_error else []
-        missing += [run for seed_runs in runs.values() for run in seed_runs if isinstance(run, Missing)]
+        missing = [MissingRun(self.read_error, self.specification)] if self.read_error else []
+        missing += [run for seed_runs in runs.values() for run in seed_runs if isinstance(run, MissingRun)]
         return Runs(runs, len(next(iter(runs.values()), ())), tuple(missing), self.profile)
 
     def missing(self) -> list[str]:
         """Return a line for each missing run, with its reason."""
         if self.read_error:
             return [f"{self.specification}: {self.read_error}"]
-        return [str(missing) for missing in self.gathered.missing]
+        return [str(missing) for missing in self.experiment_runs.missing]
 
 
 def _name(row: str, specification: str, trial: int) -> str:
@@ -141,8 +141,8 @@ def gather_own_runs(
         report: Receives a line of progress for each training.
 
     Returns:
-        The runs; a run that fails, or may not be trained, is a ``Missing`` with its reason. None if no folder
-        is given for the benchmark.
+        The runs; a run that fails, or may not be trained, is a ``MissingRun`` with its reason. None if no
+        folder is given for the benchmark.
     """
     if folder_of(specification, folders) is None:
         return None
@@ -151,12 +151,12 @@ def gather_own_runs(
         chain_by_run = training_chains(specification, folders, setup, trials=trials)
     except FAILURES as error:
         return OwnRuns(specification, setup.profile.name, read_error=first_line(error))
-    runs: dict[tuple[str, int], list[Run | Missing]] = {}
+    runs: dict[tuple[str, int], list[Run | MissingRun]] = {}
     for (row, trial, seed), links in chain_by_run.items():
         try:
             run = obtain(links, report=report, **setup.obtain_options)
         except FAILURES as error:
-            run = Missing(first_line(error), _name(row, specification, trial), seed)
+            run = MissingRun(first_line(error), _name(row, specification, trial), seed)
         runs.setdefault((row, trial), []).append(run)
     first_chain = chain_by_run[OWN_ROWS[0], 0, 0]
     return OwnRuns(
@@ -169,21 +169,23 @@ def gather_own_runs(
     )
 
 
-def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
+def spreads_by_row(table: Table, own_runs: OwnRuns) -> dict[str, dict[str, Spread]]:
     """Return the scores of this suite's rows of a table.
 
     Args:
         table: The table.
-        own: This suite's runs on the table's benchmark.
+        own_runs: This suite's runs on the table's benchmark.
 
     Returns:
         Row -> measure -> mean and half its 95 % interval, in per cent. If the benchmark has several trials, a
         trial's value is the mean over its seeds, and the interval is over the trials. Trials share
         identities, which makes that interval somewhat too narrow. Otherwise the interval is over the seeds.
     """
-    if own.read_error:
+    if own_runs.read_error:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN_ROWS}
-    scores = ExperimentScores(own.gathered, table.protocol).spreads(own.cells, tuple(table.columns))
+    scores = ExperimentScores(own_runs.experiment_runs, table.protocol).spreads(
+        own_runs.cells, tuple(table.columns)
+    )
     return {
         str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
         for row, trials in scores.groupby(lambda row_and_trial: row_and_trial[0], sort=False)
@@ -193,32 +195,34 @@ def spreads(table: Table, own: OwnRuns) -> dict[str, dict[str, Spread]]:
 def _over_trials(trials: Sequence[Spread]) -> Spread:
     if len(trials) == 1:
         return trials[0]
-    return Spread.of([trial.mean for trial in trials if trial.seeds], len(trials), over="trials")
+    return Spread.of([trial.mean for trial in trials if trial.num_values], len(trials), over="trials")
 
 
-def rows_with_own(table: Table, own: OwnRuns | None) -> pd.DataFrame:
+def rows_with_own_runs(table: Table, own_runs: OwnRuns | None) -> pd.DataFrame:
     """Return a printed table with this suite's rows below it.
 
     Args:
         table: The table.
-        own: This suite's runs on the table's benchmark; None if there are none.
+        own_runs: This suite's runs on the table's benchmark; None if there are none.
 
     Returns:
         The printed rows as text, and this suite's rows with a ``Spread`` in per cent for each measure.
     """
     printed = table.printed()
-    if own is None:
+    if own_runs is None:
         return printed
-    own_lines = [{"method": own.title(row), **cells} for row, cells in spreads(table, own).items()]
+    own_lines = [
+        {"method": own_runs.title(row), **cells} for row, cells in spreads_by_row(table, own_runs).items()
+    ]
     return pd.concat([printed, pd.DataFrame(own_lines, dtype=object)], ignore_index=True)
 
 
-def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, str]]:
+def rank1_scores(table: Table, own_runs: OwnRuns | None) -> dict[str, tuple[float, str]]:
     """Return the rank-1 scores of a table, for ``visual.figures.scores.printed_rank1``.
 
     Args:
         table: The table.
-        own: This suite's runs on the table's benchmark; None if there are none.
+        own_runs: This suite's runs on the table's benchmark; None if there are none.
 
     Returns:
         Method -> rank-1 in per cent and its source. The source is "paper" for the method of the paper that
@@ -232,16 +236,16 @@ def rank1_scores(table: Table, own: OwnRuns | None) -> dict[str, tuple[float, st
         for name, value in table.printed()[["method", "R1"]].to_numpy()
         if value
     }
-    if own is not None and not own.read_error:
-        remark = "" if own.profile == "paper" and not own.deviations else " (not comparable)"
-        for row, spread_by_measure in spreads(table, own).items():
-            if spread_by_measure["R1"].seeds:
-                scores[own.title(row)] = (spread_by_measure["R1"].mean, row + remark)
+    if own_runs is not None and not own_runs.read_error:
+        remark = "" if own_runs.profile == "paper" and not own_runs.deviations else " (not comparable)"
+        for row, spread_by_measure in spreads_by_row(table, own_runs).items():
+            if spread_by_measure["R1"].num_values:
+                scores[own_runs.title(row)] = (spread_by_measure["R1"].mean, row + remark)
     return scores
 
 
 def sections(
-    benchmarks: Sequence[str], own: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
+    benchmarks: Sequence[str], own_runs: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
 ) -> Iterator[str | pd.DataFrame]:
     """Yield the tables on some benchmarks in reading order: titles and notes as Markdown, rows as frames."""
     tables = [table for table in TABLES if table.benchmark in benchmarks]
@@ -249,6 +253,6 @@ def sections(
         tables_of_file = list(group)
         for table in tables_of_file:
             yield f"**{table.title}**"
-            yield rows_with_own(table, own[table.specification])
+            yield rows_with_own_runs(table, own_runs[table.specification])
         yield "\n".join(f"- {note}" for note in notes(tables_of_file))
     yield from (guidance(name) for name in benchmarks if not folders_of(name, folders))

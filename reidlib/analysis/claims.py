@@ -32,7 +32,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, records
+from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, table_records
 from reidlib.analysis.statistics import Interval
 from reidlib.data.benchmark import Benchmark
 from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
@@ -100,8 +100,8 @@ def _above(label: str, better: Cell, worse: Cell) -> Contrast:
 
 _JLML, _PYRAMID = Cell("jlml"), Cell("pyramid")
 _STRIPES, _STRIPES_SAME_RATE = Cell("pyramid-stripes"), Cell("pyramid-stripes-same-rate")
-_ONE_SEED_SEEN = "one seed each"
-_FIRST_SEED_SEEN = "the first seed of each, on the embedded benchmark"
+_ONE_SEED_RESULT = "one seed each"
+_FIRST_SEED_RESULT = "the first seed of each, on the embedded benchmark"
 
 
 def _loses_less(factor: str, stripes: Cell) -> Contrast:
@@ -147,7 +147,7 @@ CLAIMS = (
         "31_ablation_shared_features",
         "mAP: shared above separate low-level layers",
         (_above("shared − separate", _JLML, Cell("jlml-separate")),),
-        known_results=_FIRST_SEED_SEEN,
+        known_results=_FIRST_SEED_RESULT,
     ),
     Claim(
         "selective feature learning",
@@ -156,7 +156,7 @@ CLAIMS = (
         "32_ablation_feature_selection",
         "mAP: the paper's λ above λ = 0",
         (_above("with − without", _JLML, Cell("jlml-sfl-off")),),
-        known_results=_FIRST_SEED_SEEN,
+        known_results=_FIRST_SEED_RESULT,
     ),
     Claim(
         "four parts",
@@ -210,7 +210,7 @@ CLAIMS = (
         "34_ablation_dynamic_training",
         "mAP: dynamic training as in the paper above the plain sum of the losses",
         (_above("dynamic − plain sum", _PYRAMID, Cell("pyramid-off")),),
-        known_results=_ONE_SEED_SEEN,
+        known_results=_ONE_SEED_RESULT,
     ),
     Claim(
         "two losses",
@@ -219,7 +219,7 @@ CLAIMS = (
         "34_ablation_dynamic_training",
         "mAP: both losses, dynamically balanced, above identity alone",
         (_above("both − identity alone", _PYRAMID, Cell("pyramid-identity")),),
-        known_results=_ONE_SEED_SEEN,
+        known_results=_ONE_SEED_RESULT,
     ),
     Claim(
         "complementary levels",
@@ -234,14 +234,14 @@ CLAIMS = (
             _above("all − stripes (same rate)", _PYRAMID, _STRIPES_SAME_RATE),
             _above("all − whole body (same rate)", _PYRAMID, Cell("pyramid-global-same-rate")),
         ),
-        known_results=f"{_ONE_SEED_SEEN}, and two more of the first difference",
+        known_results=f"{_ONE_SEED_RESULT}, and two more of the first difference",
     ),
 )
 
 
-def description_table() -> pd.DataFrame:
+def claim_table() -> pd.DataFrame:
     """Return the claims and their tests as a table."""
-    columns = ["paper", "claim", "decided by", "seen before the test was written"]
+    columns = ["paper", "claim", "decided by", "known before the test was written"]
     lines = [(claim.paper, claim.statement, claim.test, claim.known_results or "nothing") for claim in CLAIMS]
     return pd.DataFrame(lines, columns=columns)
 
@@ -334,7 +334,7 @@ def result_fields(
     """Return what ``Result.finish`` writes of an ablation, as keyword arguments."""
     return {
         "headline": {verdict.claim.name: verdict.outcome for verdict in verdicts},
-        "scores": records(ablations.report_table(ablation, scores)),
+        "scores": table_records(ablations.report_table(ablation, scores)),
         "configuration": {"benchmark": benchmark.name, "rows": ablation.cells},
         "seeds": tuple(range(scores.runs.seeds)),
         "device": scores.runs.device,
@@ -377,7 +377,7 @@ def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         {
             "claim": f"{verdict.claim.paper}: {verdict.claim.statement}",
             "decided by": verdict.claim.test,
-            "found (points of mAP, 95 %)": _differences_text(verdict) or "–",
+            "measured (points of mAP, 95 %)": _differences_text(verdict) or "–",
             "verdict": f"{SIGNS[verdict.outcome]} {verdict.outcome}: {verdict.reason}",
             "notebook": verdict.claim.notebook.partition("_")[0] or "–",
         }

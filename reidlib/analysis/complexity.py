@@ -96,7 +96,10 @@ def format_operations(count: int) -> str:
 
 def cost_table(configurations: Mapping[str, RunConfiguration], heading: str) -> pd.DataFrame:
     """Return parameters (without classifiers) and operations for one image of each row, as a table."""
-    costs = {row: complexity(one.model.build(751, 0), one.input_size) for row, one in configurations.items()}
+    costs = {
+        row: complexity(configuration.model.build(751, 0), configuration.input_size)
+        for row, configuration in configurations.items()
+    }
     lines = [(row, f"{cost.parameters:,}", format_operations(cost.flops)) for row, cost in costs.items()]
     return pd.DataFrame(lines, columns=[heading, "parameters", "operations"])
 
@@ -104,11 +107,11 @@ def cost_table(configurations: Mapping[str, RunConfiguration], heading: str) -> 
 def pyramid_table(configurations: Mapping[str, RunConfiguration]) -> pd.DataFrame:
     """Return parts, feature length and the trunk's learning rate of each pyramid, as a table."""
     lines = []
-    for row, one in configurations.items():
-        assert isinstance(one.model, PyramidConfiguration)
-        parts = len(pyramid_parts(one.model.stripes, one.model.levels))
-        rate = one.recipe.learning_rate * one.recipe.trunk_rate
-        lines.append((row, parts, parts * one.model.embedding_size, f"{rate:.3g}"))
+    for row, configuration in configurations.items():
+        assert isinstance(configuration.model, PyramidConfiguration)
+        parts = len(pyramid_parts(configuration.model.stripes, configuration.model.levels))
+        rate = configuration.recipe.learning_rate * configuration.recipe.trunk_rate
+        lines.append((row, parts, parts * configuration.model.embedding_size, f"{rate:.3g}"))
     return pd.DataFrame(lines, columns=["row", "parts", "length of feature", "trunk's learning rate"])
 
 

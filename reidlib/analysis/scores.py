@@ -45,14 +45,14 @@ class Spread(NamedTuple):
     Attributes:
         mean: Mean of the values; NaN if there is none.
         half_width: Half the width of the mean's 95 % interval; None for fewer than two values.
-        seeds: Number of values.
-        requested: Number of values that were requested; more than ``seeds`` if runs are missing.
+        num_values: Number of values.
+        requested: Number of values that were requested; more than ``num_values`` if runs are missing.
         over: What the mean is taken over: "seeds" or "trials" (partitions of a benchmark).
     """
 
     mean: float
     half_width: float | None = None
-    seeds: int = 1
+    num_values: int = 1
     requested: int = 1
     over: str = "seeds"
 
@@ -64,13 +64,13 @@ class Spread(NamedTuple):
         return cls(mean, half_width(values), len(values), requested, over)
 
     def __str__(self) -> str:
-        if not self.seeds:
+        if not self.num_values:
             return MISSING
         if math.isnan(self.mean):
             return "–"
         text = f"{self.mean:.1f}" if self.half_width is None else f"{self.mean:.1f} ± {self.half_width:.1f}"
-        missing = self.seeds != self.requested
-        return f"{text} ({self.seeds} of {self.requested} {self.over})" if missing else text
+        missing = self.num_values != self.requested
+        return f"{text} ({self.num_values} of {self.requested} {self.over})" if missing else text
 
 
 # Path of keys to each measure within the scores of a branch.
@@ -117,10 +117,10 @@ class ExperimentScores:
     """Scores of gathered runs, as tables with one line per row of an experiment.
 
     Each file is read once. The tables hold numbers (``Spread``, ``Interval``, or None for a missing run);
-    ``style_table`` and ``records`` turn them into text.
+    ``style_table`` and ``table_records`` turn them into text.
 
     Args:
-        runs: The gathered runs: for each experiment one run or ``Missing`` per seed.
+        runs: The runs: for each experiment one run or ``MissingRun`` per seed.
         protocol: Title of one of the benchmark's own protocols, whose CMC ranks replace those of
             Market-1501's protocol. Empty for Market-1501's protocol.
 
@@ -136,7 +136,7 @@ class ExperimentScores:
             raise InputError(
                 "rows are compared over the same seeds, at least one",
                 f"{', '.join(map(str, counts))} seeds",
-                "train the runs first, and give Missing for a missing one",
+                "train the runs first, and give MissingRun for a missing one",
             )
 
     def branch_scores(self, cell: Cell) -> list[BranchScores | None]:
@@ -298,28 +298,28 @@ class ExperimentScores:
 
     def seed_count(self) -> str:
         """Return the number of seeds as text: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
-        fewest, most = min(self.runs.counts), max(self.runs.counts)
-        if most == 0:
+        min_seeds, max_seeds = min(self.runs.counts), max(self.runs.counts)
+        if max_seeds == 0:
             return "no runs"
-        if fewest != most:
-            return f"{fewest} to {most} seeds"
-        return "one seed" if most == 1 else f"{most} seeds"
+        if min_seeds != max_seeds:
+            return f"{min_seeds} to {max_seeds} seeds"
+        return "one seed" if max_seeds == 1 else f"{max_seeds} seeds"
 
     def interval_basis(self) -> str:
         """Say in a sentence how many seeds there are and what the intervals of a page cover."""
         seeds = self.seed_count()
         queries_only = "cover queries only, and say nothing about other trainings of the same rows"
-        fewest, most = min(self.runs.counts), max(self.runs.counts)
-        if most == 0:
+        min_seeds, max_seeds = min(self.runs.counts), max(self.runs.counts)
+        if max_seeds == 0:
             return seeds
-        if most == 1:
+        if max_seeds == 1:
             return f"{seeds}: the intervals {queries_only}"
-        if fewest < most:
+        if min_seeds < max_seeds:
             return (
                 f"{seeds}: the intervals cover queries and the seeds that both rows have; with one such seed "
                 f"they {queries_only}"
             )
-        few = "; two seeds say very little, use at least three" if most == 2 else ""
+        few = "; two seeds say very little, use at least three" if max_seeds == 2 else ""
         return f"{seeds}: the intervals cover seeds and queries{few}"
 
     def _branch(self, run: object, cell: Cell) -> BranchScores | None:
@@ -362,7 +362,7 @@ def style_table(table: pd.DataFrame | Iterable[Mapping[str, object]]) -> Styler:
     return styler.set_table_styles(headers, overwrite=False)
 
 
-def records(table: pd.DataFrame) -> list[dict[str, str]]:
+def table_records(table: pd.DataFrame) -> list[dict[str, str]]:
     """Convert a table to the records that ``result.json`` keeps.
 
     Args:

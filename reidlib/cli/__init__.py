@@ -115,7 +115,10 @@ def _benchmarks() -> str:
     lines = ["benchmarks: NAME[,OPTION=VALUE…], here with the defaults; trial=N selects a partition"]
     for name, reader in BENCHMARKS.items():
         parameters = list(inspect.signature(reader).parameters.values())[1:]
-        options = (f",{one.name}={one.default if one.default != '' else 'FILE'}" for one in parameters)
+        options = (
+            f",{parameter.name}={parameter.default if parameter.default != '' else 'FILE'}"
+            for parameter in parameters
+        )
         summary = (inspect.getdoc(reader) or "").partition("\n")[0]
         content = f"DIR holds {GUIDES[name].layout}" if name in GUIDES else summary
         lines += [f"  {name}{''.join(options).replace('False', 'false')}"]

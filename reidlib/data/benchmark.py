@@ -53,7 +53,7 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Training, query and gallery images of one trial of a benchmark.
+    """Training, query and gallery images of one partition of a benchmark.
 
     The splits satisfy the rules of ``reidlib.data.rules``. Queries without a match are counted
     (``num_queries_without_match``); they are an error only if no query has a match. The fingerprint does not
@@ -66,8 +66,8 @@ class Benchmark:
         train: Training images.
         query: Query images.
         gallery: Gallery images, including junk (person -1) and distractors (person 0).
-        num_trials: Number of random or official partitions that the protocol has.
-        trial: Which of them this is, from 0.
+        num_trials: Number of partitions, random or official, that the protocol has.
+        trial: The number, from 0, that selects one of them. A "trial" is always this number.
         boxes: Images of the queries' persons in the queries' cameras, over which multi-query features are
             pooled; None if the benchmark has none. They may be images of query and gallery.
         distractors: Further gallery images of unknown persons (person 0), which are scored separately; None

@@ -208,8 +208,8 @@ def _deviations(counts: Sequence[Count], **mends: str) -> list[str]:
 
 def _record(name: str, root: Path, options: dict[str, str | int | bool]) -> Path:
     """Return the file that records which images could be read, one for each root and set of options."""
-    read = sorted((key, value) for key, value in options.items() if key != "trial")
-    key = hashlib.sha256(repr((str(root), name, read)).encode("utf-8", "surrogateescape")).hexdigest()
+    settings = sorted((key, value) for key, value in options.items() if key != "trial")
+    key = hashlib.sha256(repr((str(root), name, settings)).encode("utf-8", "surrogateescape")).hexdigest()
     return files.home() / "checked" / f"{key[:16]}.json"
 
 

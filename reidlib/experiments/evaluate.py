@@ -128,8 +128,8 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     gallery = replace(gallery, features=normalize(torch.as_tensor(gallery.features)))
     scores_by_pooling = {}
     for how in ("mean", "max"):
-        pooled = pool_multi_query(query, boxes, how=how)
-        scores_by_pooling[how] = score_record(pooled, gallery, TABLE_RANKS)
+        pooled_query = pool_multi_query(query, boxes, how=how)
+        scores_by_pooling[how] = score_record(pooled_query, gallery, TABLE_RANKS)
         for scores in scores_by_pooling[how].values():
             for name in ("num_queries", "average_precision", "first_match_rank"):  # not shown in tables
                 del scores[name]
@@ -159,17 +159,17 @@ def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Exec
 
 
 @dataclass(frozen=True)
-class ProtocolScore:
+class ProtocolRank1:
     """Rank-1 by one protocol."""
 
     name: str
     rank1: float
-    gallery: tuple[int, int]  # least and greatest number of gallery entries of a query
+    gallery_sizes: tuple[int, int]  # least and greatest number of gallery entries of a query
 
 
 def compare_protocols(
     run: Run, benchmark: Benchmark, *, execution: Execution | None = None
-) -> list[ProtocolScore]:
+) -> list[ProtocolRank1]:
     """Return a run's rank-1 by the full feature under each protocol of the papers' tables."""
     # The effect of the protocol alone: every protocol draws from the same features, those of all query and
     # gallery images without junk and distractors.
@@ -183,20 +183,20 @@ def compare_protocols(
         np.concatenate([query.camera_ids, gallery.camera_ids]),
     )
     persons = np.unique(images.person_ids)
-    half = _select(images, np.isin(images.person_ids, persons[: len(persons) // 2]))
-    pooled = pool_multi_query(query, _select(images, np.isin(images.person_ids, query.person_ids)))
+    images_of_half = _select(images, np.isin(images.person_ids, persons[: len(persons) // 2]))
+    pooled_query = pool_multi_query(query, _select(images, np.isin(images.person_ids, query.person_ids)))
     results = [
-        ProtocolScore("Market-1501: every image", evaluate(query, gallery).cmc[1], size),
-        ProtocolScore("the same, multi-query", evaluate(pooled, gallery).cmc[1], size),
+        ProtocolRank1("Market-1501: every image", evaluate(query, gallery).cmc[1], size),
+        ProtocolRank1("the same, multi-query", evaluate(pooled_query, gallery).cmc[1], size),
     ]
     for name, candidates, protocol in (
         ("single-shot, other cameras", images, Protocol("single", draws=10)),
         ("single-shot, all cameras", images, Protocol("single", draws=10, across_cameras=False)),
-        ("single-shot, half the persons", half, Protocol("single", draws=10)),
+        ("single-shot, half the persons", images_of_half, Protocol("single", draws=10)),
         ("multi-shot, other cameras", images, Protocol("multi")),
     ):
         scores = evaluate_protocol(candidates, candidates, protocol)
-        results.append(ProtocolScore(name, scores.cmc[1], scores.gallery_size))
+        results.append(ProtocolRank1(name, scores.cmc[1], scores.gallery_size))
     return results
 
 

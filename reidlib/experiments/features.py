@@ -143,10 +143,10 @@ def embed_to_disk(
             if features_nd is None:
                 file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
 
-                def embed_rest(rest: Sequence[Path], title: str) -> Iterator[Tensor]:
-                    return embed_blocks(model, rest, size, execution, title=title)
+                def embed_remaining(remaining_paths: Sequence[Path], title: str) -> Iterator[Tensor]:
+                    return embed_blocks(model, remaining_paths, size, execution, title=title)
 
-                _complete(file, paths, embed_rest, old_content, content)
+                _complete(file, paths, embed_remaining, old_content, content)
                 features_nd = np.load(file, mmap_mode="r")
     except OSError as error:
         raise write_error(file, error) from error
@@ -154,7 +154,7 @@ def embed_to_disk(
 
 
 def _complete(
-    file: Path, paths: Sequence[Path], embed_rest: Callable, old_content: dict | None, content: dict
+    file: Path, paths: Sequence[Path], embed_remaining: Callable, old_content: dict | None, content: dict
 ) -> None:
     """Compute and write the missing rows of a file; the caller holds the lock."""
     partial = file.with_suffix(".partial")
@@ -170,7 +170,7 @@ def _complete(
     write_json(file.with_suffix(".json"), content)
     title = f"embedding all but {num_valid:,} kept" if num_valid else "embedding"
     with partial.open("ab" if num_valid else "wb") as stream:
-        for features_bd in embed_rest(paths[num_valid:], title):
+        for features_bd in embed_remaining(paths[num_valid:], title):
             if not stream.tell():
                 stream.write(array_header((len(paths), features_bd.shape[1]), "<f4"))
             stream.write(np.ascontiguousarray(features_bd.numpy(), np.float32).data)

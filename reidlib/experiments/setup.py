@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("reidlib")
 
 
-class Missing(NamedTuple):
+class MissingRun(NamedTuple):
     """A placeholder for a run, or for its scores, that is not available.
 
     Attributes:
@@ -56,9 +56,9 @@ class Runs:
         query_person_ids: Identities of the Q query images, for stored scores of an old format without them.
     """
 
-    runs: Mapping[str, tuple[Run | Missing, ...]]
+    runs: Mapping[str, tuple[Run | MissingRun, ...]]
     seeds: int
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingRun, ...] = ()
     profile: str = ""
     query_person_ids: tuple[int, ...] | None = None
 
@@ -254,7 +254,7 @@ class Setup:
     ) -> Runs:
         """Return the runs of several experiments, one for each seed.
 
-        A missing run is trained if ``may_train`` allows it. A run that fails is marked as ``Missing``; the
+        A missing run is trained if ``may_train`` allows it. A run that fails is marked as ``MissingRun``; the
         other runs are not affected.
 
         Args:
@@ -274,21 +274,21 @@ class Setup:
         names = tuple(dict.fromkeys(experiments))
         for name in names:
             self.configuration(name)  # errors here concern the arguments, not a training
-        runs: dict[str, tuple[Run | Missing, ...]] = dict.fromkeys(names, ())
-        missing: list[Missing] = []
+        runs: dict[str, tuple[Run | MissingRun, ...]] = dict.fromkeys(names, ())
+        missing: list[MissingRun] = []
         for name, seed in product(names, range(self.seeds)):
             try:
                 run = self.obtain(name, seed, report=report)
                 _ = run.information, run.configuration  # damaged files are reported here, not in a table
             except FAILURES as error:
-                run = Missing(first_line(error), name, seed)
+                run = MissingRun(first_line(error), name, seed)
                 missing.append(run)
             runs[name] += (run,)
             if isinstance(run, Run) and (own_perturbations := (perturbations or {}).get(name)):
                 try:
                     evaluate_perturbations(run, own_perturbations, self.data, execution=self.execution)
                 except FAILURES as error:  # the run's other scores remain valid
-                    missing.append(Missing(f"perturbations: {first_line(error)}", name, seed))
+                    missing.append(MissingRun(f"perturbations: {first_line(error)}", name, seed))
         persons = tuple(self.data.query.person_ids.tolist())
         return Runs(runs, self.seeds, tuple(missing), self.profile.name, persons)
 

@@ -38,9 +38,9 @@ _STATES = {
 
 def clock(seconds: float) -> str:
     """Format seconds as ``m:ss`` or ``h:mm:ss``."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{remainder:02}" if hours else f"{minutes}:{remainder:02}"
 
 
 def _cell(value: object) -> str:
@@ -80,8 +80,10 @@ def read_heading(path: Path) -> tuple[str, str]:
     """Read a notebook's title and question from its first text cell; empty if the cell has none."""
     cells = [cell for cell in read_object(path).get("cells", []) if cell.get("cell_type") == "markdown"]
     # papermill puts a notice of a failure before the first cell.
-    own = (cell for cell in cells if "papermill-error-cell-tag" not in cell["metadata"].get("tags", []))
-    text = "".join(next(own, {}).get("source", ""))
+    notebook_cells = (
+        cell for cell in cells if "papermill-error-cell-tag" not in cell["metadata"].get("tags", [])
+    )
+    text = "".join(next(notebook_cells, {}).get("source", ""))
     title = re.search(r"^# +(.+)$", text, re.MULTILINE)
     question = re.search(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", text, re.DOTALL)
     return title[1].strip() if title else "", " ".join(question[1].split()) if question else ""

@@ -210,7 +210,9 @@ class Session:
         self._states[name] = state
         started = self._started.get(name) if state != "waiting" else None
         duration = round(time.time() - started, 1) if started and state != "running" else None
-        when = datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds") if started else None
+        start_time = (
+            datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds") if started else None
+        )
         if name in self._jobs:
             status = {
                 "notebook": name,
@@ -221,7 +223,7 @@ class Session:
                 "parameters": self._jobs[name].parameters,
                 "digest": self._jobs[name].digest,
                 "command": self._jobs[name].command,
-                "started": when,
+                "started": start_time,
                 "duration": duration,
             }
             write_json(self._out / name / "status.json", status)

@@ -29,7 +29,7 @@ from reidlib.ranking.distances import (
     squared_pair_distances,
 )
 from reidlib.ranking.metrics import Embeddings
-from reidlib.search.features import FeatureSet, embed_own, is_feature_file, read_features
+from reidlib.search.features import FeatureSet, embed_own_images, is_feature_file, read_features
 from reidlib.search.report import (
     SHEET_ROWS,
     Nearest,
@@ -134,7 +134,7 @@ def search(
     calibration, remarks = None, []
     has_persons = [bool((side.person_ids != JUNK).any()) for side in (queries, images)]
     source = str(calibrate) if calibration_images else " and ".join(dict.fromkeys(map(str, sources)))
-    measured = sets[2:] or sets[:2]
+    calibration_sets = sets[2:] or sets[:2]
     if calibration_images:
         pairs = VerificationPairs(calibration_images[0], None, same_camera)
     elif sets[0] is sets[1]:
@@ -144,7 +144,7 @@ def search(
     else:
         side = has_persons.index(True)
         pairs = VerificationPairs((queries, images)[side], None, same_camera)
-        measured, source = [sets[side]], str(sources[side])
+        calibration_sets, source = [sets[side]], str(sources[side])
         remarks = [f"{sources[1 - side]} has no known persons: the threshold is measured within {source}"]
     try:
         calibration = calibrate_threshold(pairs, rate, source, execution.torch_device)
@@ -152,7 +152,7 @@ def search(
         if threshold_requested:
             raise
         remarks.append(f"no threshold: {error}")
-    if calibration is not None and network is not None and _trained_on(network.run, measured):
+    if calibration is not None and network is not None and _trained_on(network.run, calibration_sets):
         remarks.append(
             "these images are in the folder that the run was trained on: a threshold that is measured on the "
             "people of the training is too high for other people"
@@ -222,7 +222,7 @@ def _nearest_of_block(
     absolute = 4 * (length + 8) * torch.finfo(torch.float64).eps
     best_qk = torch.empty(len(query_qd), 0, dtype=torch.float64, device=device)
     longest = 0.0
-    measured = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)]  # row, gallery index, squared
+    nearest = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)]  # row, gallery index, squared
     waiting: list[tuple[Tensor, Tensor, Tensor]] = []
     num_waiting = 0
     for span in spans(len(gallery), _GALLERY):
@@ -245,10 +245,10 @@ def _nearest_of_block(
             squared_n = (
                 squared_pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
             )
-            added = row_n, index_n, squared_n
-            measured = _nearest(places, *map(np.concatenate, zip(measured, added, strict=True)))
+            candidates = row_n, index_n, squared_n
+            nearest = _nearest(places, *map(np.concatenate, zip(nearest, candidates, strict=True)))
             waiting, num_waiting = [], 0
-    return measured
+    return nearest
 
 
 def _nearest(places: int, row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray) -> list[np.ndarray]:
@@ -342,7 +342,7 @@ def _load_sets(sources: Sequence[str | Path], network: TrainedNetwork | None) ->
         if network is None or is_feature_file(path):
             sets[path] = read_features(path)
         else:
-            sets[path] = embed_own(network, path)
+            sets[path] = embed_own_images(network, path)
     keys = {str(path): features.information["network"] for path, features in sets.items()} | own_key
     if len(set(keys.values())) > 1:
         listing = ", ".join(f"{key} of {Path(source).name}" for source, key in keys.items())

@@ -79,7 +79,7 @@ class FeatureSet:
         return len(self.names)
 
 
-def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
+def embed_own_images(network: TrainedNetwork, source: str | Path) -> FeatureSet:
     """Embed the user's own images, and cache the features so that images are embedded once.
 
     Args:
@@ -95,13 +95,13 @@ def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
             source, or an image cannot be decoded.
     """
     key = network.key
-    own = list_own_images(source)
+    own_images = list_own_images(source)
     # One file per source, so that a source with new images replaces its earlier features.
     name = hashlib.sha256(f"{key} {Path(source).expanduser().absolute()}".encode(errors="replace"))
     file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
-    embedded = network.embed(own.split, keep="features", file=file)
+    embedded = network.embed(own_images.split, keep="features", file=file)
     assert isinstance(embedded.features, np.ndarray)  # a memory map of the file
-    is_person = own.split.person_ids > 0
+    is_person = own_images.split.person_ids > 0
     information = {
         "format": _FORMAT,
         "network": key,
@@ -116,11 +116,11 @@ def embed_own(network: TrainedNetwork, source: str | Path) -> FeatureSet:
     }
     return FeatureSet(
         embedded.features,
-        own.names,
-        tuple(name if known else "" for name, known in zip(own.persons, is_person, strict=True)),
-        own.cameras,
+        own_images.names,
+        tuple(name if is_known else "" for name, is_known in zip(own_images.persons, is_person, strict=True)),
+        own_images.cameras,
         information,
-        own.root,
+        own_images.root,
     )
 
 
@@ -151,7 +151,9 @@ def write_features(
         raise InputError(
             "features are written to a new file", f"{out}, which exists", "name another, or remove it"
         )
-    embedded = embed_own(TrainedNetwork(Run.open(run), Execution(device=device, progress=progress)), images)
+    embedded = embed_own_images(
+        TrainedNetwork(Run.open(run), Execution(device=device, progress=progress)), images
+    )
     save_features(embedded, out)
     return embedded
 

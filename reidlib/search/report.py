@@ -68,7 +68,7 @@ class SearchRanking:
     nearest: Nearest
     calibration: Calibration | None
 
-    def ranked_list(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
+    def ranked_images(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
         """Yield a query's ranked images.
 
         Args:
@@ -97,10 +97,10 @@ class SearchRanking:
             unknown: an image counts unless it is known to show the query's person.
         """
         query_ids, gallery_ids = self.queries.person_ids, self.images.person_ids
-        own = np.bincount(gallery_ids + 1, minlength=query_ids.max() + 2)
-        own[JUNK + 1] = 0
+        images_of_person = np.bincount(gallery_ids + 1, minlength=query_ids.max() + 2)
+        images_of_person[JUNK + 1] = 0
         is_bound = bool(JUNK in query_ids or JUNK in gallery_ids)
-        return len(gallery_ids) - float(own[query_ids + 1].mean()), is_bound
+        return len(gallery_ids) - float(images_of_person[query_ids + 1].mean()), is_bound
 
 
 def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, str]:
@@ -130,7 +130,7 @@ def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, 
     for row in range(min(count, len(query))):
         results = [
             RankedImage(load(gallery, index), distance, match, within)
-            for index, distance, match, within in list(ranking.ranked_list(row))[:SHEET_WIDE]
+            for index, distance, match, within in list(ranking.ranked_images(row))[:SHEET_WIDE]
         ]
         rows.append(SheetRow(load(query, row), query.names[row], results))
     if missing:
@@ -184,7 +184,7 @@ def describe_search(ranking: SearchRanking, top: int) -> list[str]:
         sentences.append(
             f"ranked lists end after {shortest}: the gallery has no more, and no image is listed for itself"
         )
-    first = [match for row in range(len(query)) for _, _, match, _ in list(ranking.ranked_list(row))[:1]]
+    first = [match for row in range(len(query)) for _, _, match, _ in list(ranking.ranked_images(row))[:1]]
     if matches := [match for match in first if match is not None]:
         sides = ranking.queries, ranking.images
         cameras_known = all((side.camera_ids != UNKNOWN_CAMERA).any() for side in sides)
@@ -228,7 +228,7 @@ def _write_lists(path: Path, ranking: SearchRanking) -> None:
         table.writerow(_COLUMNS)
         for row, name in enumerate(query.names):
             query_cells = query.persons[row], query.cameras[row]
-            for rank, (index, distance, match, within) in enumerate(ranking.ranked_list(row), 1):
+            for rank, (index, distance, match, within) in enumerate(ranking.ranked_images(row), 1):
                 gallery_cells = gallery.persons[index], gallery.cameras[index]
                 first_cells = name, rank, gallery.names[index], f"{distance:.6f}"
                 table.writerow((*first_cells, _WORDS[within], *query_cells, *gallery_cells, _WORDS[match]))

@@ -184,8 +184,8 @@ class VerificationPairs:
         """Number the images that are in both sets, equally in both; −1 for others. Shapes (Q,) and (G,)."""
         query, gallery = self.sides
         # If the person is known on one side only, pairs count in one direction only, and none counts twice.
-        known = (query.person_ids[queries] != JUNK) & (gallery.person_ids[images] != JUNK)
-        queries, images = queries[known], images[known]
+        is_known = (query.person_ids[queries] != JUNK) & (gallery.person_ids[images] != JUNK)
+        queries, images = queries[is_known], images[is_known]
         order_q, order_g = (np.full(len(side), np.iinfo(np.int64).max) for side in (query, gallery))
         np.minimum.at(order_q, queries, images)
         np.minimum.at(order_g, images, order_q[queries])
@@ -281,7 +281,7 @@ def count_false_match_persons(
     # Ordered pairs of two people, minus one of the two orders if both people are on both sides.
     possible = len(query_persons) * len(gallery_persons) - shared - shared * (shared - 1) // 2
     # A pair of persons is one number. New numbers are collected and merged from time to time.
-    person_pairs, added, num_added = np.empty(0, np.int64), [], 0
+    person_pairs, new_pairs, num_new_pairs = np.empty(0, np.int64), [], 0
     persons = np.union1d(query_persons, gallery_persons)
     place, bins = round(threshold.distance / histogram.width), len(histogram.different) - 1
     if threshold.num_false_matches:
@@ -294,12 +294,12 @@ def count_false_match_persons(
                     gallery.person_ids[block.gallery_span][column_n],
                 )
                 numbers = [np.searchsorted(persons, ids_n) for ids_n in person_ids]
-                added.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
-                num_added += len(added[-1])
-                if num_added > len(person_pairs) + 2**20:
-                    person_pairs = np.unique(np.concatenate([person_pairs, *added]))
-                    added, num_added = [], 0
-        person_pairs = np.unique(np.concatenate([person_pairs, *added]))
+                new_pairs.append(np.unique(np.minimum(*numbers) * len(persons) + np.maximum(*numbers)))
+                num_new_pairs += len(new_pairs[-1])
+                if num_new_pairs > len(person_pairs) + 2**20:
+                    person_pairs = np.unique(np.concatenate([person_pairs, *new_pairs]))
+                    new_pairs, num_new_pairs = [], 0
+        person_pairs = np.unique(np.concatenate([person_pairs, *new_pairs]))
     people = np.unique(np.concatenate(np.divmod(person_pairs, max(len(persons), 1))))
     return FalseMatches(len(people), len(person_pairs), possible)
 
@@ -387,14 +387,16 @@ def calibrate_threshold(
         raise InputError(rule, f"none in {source}", mend)
     threshold = threshold_for(histogram, rate)
     false_matches = count_false_match_persons(pairs, histogram, threshold, device=device)
-    known = [side.person_ids != JUNK for side in sides]
-    counted_once = [mask.copy() for mask in known]
+    person_masks = [side.person_ids != JUNK for side in sides]
+    image_masks = [mask.copy() for mask in person_masks]
     if pairs.excluded_pairs is not None:  # an image of both sets is one image
         queries, images = pairs.excluded_pairs
-        counted_once[1][images[known[0][queries]]] = False
+        image_masks[1][images[person_masks[0][queries]]] = False
     persons, cameras = (
         np.unique(
-            np.concatenate([getattr(side, name)[mask] for side, mask in zip(sides, known, strict=True)])
+            np.concatenate(
+                [getattr(side, name)[mask] for side, mask in zip(sides, person_masks, strict=True)]
+            )
         )
         for name in ("person_ids", "camera_ids")
     )
@@ -403,7 +405,7 @@ def calibrate_threshold(
         false_matches,
         histogram,
         source,
-        int(sum(mask.sum() for mask in counted_once)),
+        int(sum(mask.sum() for mask in image_masks)),
         len(persons),
         int((cameras != UNKNOWN_CAMERA).sum()),
         pairs.same_camera,

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from written import gathered
+from scored_runs import write_scored_runs
 
 from reidlib.analysis import ablations, benchmark_tables
 from reidlib.analysis.ablations import Ablation, has_weights, input_norms, norm_cells, switched_off_sentence
-from reidlib.analysis.scores import records
+from reidlib.analysis.scores import table_records
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
-from reidlib.experiments.setup import Missing
+from reidlib.experiments.setup import MissingRun
 from reidlib.training.config import MODELS
 from reidlib.training.runs import Run
 
@@ -29,7 +29,7 @@ def test_every_row_is_an_experiment_with_its_printed_row(ablation):
     for label, row in ablation.rows.iterrows():
         assert row["experiment"] in EXPERIMENTS
         if row["printed"]:
-            assert ablation.printed.at[label, "R1"] > 20
+            assert ablation.printed_scores.at[label, "R1"] > 20
     if ablation.table:  # every row of the paper's table is one of ours
         rows = benchmark_tables.published("jlml_ablations", table=ablation.table)["row"]
         assert sorted(rows) == sorted(filter(None, ablation.rows["printed"]))
@@ -46,10 +46,10 @@ def test_part_counts_are_the_papers():
 
 
 def test_score_table_has_the_papers_row(tmp_path):
-    scores = gathered(
+    scores = write_scored_runs(
         tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.62}], "jlml-separate": [{"full": 0.5}, None]}
     )
-    without, shared = records(ablations.score_table(SHARED, scores))
+    without, shared = table_records(ablations.score_table(SHARED, scores))
     assert without == {
         "low-level layers": "without shared features",
         "R1": "50.0 (1 of 2 seeds)",
@@ -61,17 +61,17 @@ def test_score_table_has_the_papers_row(tmp_path):
 
 
 def test_differences_use_the_seeds_of_both_rows(tmp_path):
-    scores = gathered(
+    scores = write_scored_runs(
         tmp_path, {"jlml": [{"full": 0.6}, {"full": 0.9}], "jlml-separate": [{"full": 0.5}, None]}
     )
-    (line,) = records(ablations.difference_table(SHARED, scores))
+    (line,) = table_records(ablations.difference_table(SHARED, scores))
     assert line == {
         "low-level layers, against without shared features": "with shared features",
         "Δ R1 [95 %]": "0.0 [0.0, 0.0] (1 of 2 seeds)",
         "Δ mAP (trapezoid) [95 %]": "+10.0 [+10.0, +10.0] (1 of 2 seeds)",
         "paper: Δ R1 / Δ mAP": "+1.9 / +2.4",
     }
-    base, other = records(ablations.report_table(SHARED, scores))
+    base, other = table_records(ablations.report_table(SHARED, scores))
     assert base["Δ R1 [95 %]"] == "baseline"
     assert other["Δ mAP (trapezoid) [95 %]"] == line["Δ mAP (trapezoid) [95 %]"]
 
@@ -90,12 +90,12 @@ def test_the_sentence_follows_the_interval(tmp_path, shared, separate, words):
         name: [None if value is None else {"full": value}]
         for name, value in (("jlml", shared), ("jlml-separate", separate))
     }
-    (sentence,) = ablations.difference_sentences(SHARED, gathered(tmp_path, rows))
+    (sentence,) = ablations.difference_sentences(SHARED, write_scored_runs(tmp_path, rows))
     assert all(word in sentence for word in words), sentence
 
 
 def test_figures_get_measured_and_printed_differences(tmp_path):
-    scores = gathered(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
+    scores = write_scored_runs(tmp_path, {"jlml": [{"full": 0.6}], "jlml-separate": [None]})
     measured, printed = ablations.difference_panels(SHARED, scores)
     assert measured == {name: {"with shared features": None} for name in ("R1", "mAP (trapezoid)")}
     assert printed["R1"]["with shared features"] == pytest.approx(1.9)
@@ -104,27 +104,31 @@ def test_figures_get_measured_and_printed_differences(tmp_path):
 
 def test_without_printed_numbers_there_are_no_paper_columns(tmp_path):
     dynamic = ablations.DYNAMIC_TRAINING
-    scores = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
+    scores = write_scored_runs(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
     measured, printed = ablations.difference_panels(dynamic, scores)
     assert list(measured) == list(printed) == ["R1", "mAP (step)"]
     assert not any(printed.values())
-    (line, *_) = records(ablations.report_table(dynamic, scores))
+    (line, *_) = table_records(ablations.report_table(dynamic, scores))
     assert list(line) == ["training", "R1", "mAP (step)", "Δ R1 [95 %]", "Δ mAP (step) [95 %]"]
     assert "the paper" not in " ".join(ablations.difference_sentences(dynamic, scores))
 
 
 def test_the_basis_names_the_number_of_seeds(tmp_path):
-    assert "cover queries only" in gathered(tmp_path / "1", {"jlml": [{"full": 0.6}]}).interval_basis()
+    assert (
+        "cover queries only" in write_scored_runs(tmp_path / "1", {"jlml": [{"full": 0.6}]}).interval_basis()
+    )
     seeds_by_case = {
         "2": [{"full": 0.6}, {"full": 0.7}],
         "mixed": [{"full": 0.6}, None],
         "none": [None, None],
     }
     two, mixed, none = (
-        gathered(tmp_path / name, {"jlml": seeds, "jlml-2": seeds_by_case["2"] if name != "none" else seeds})
+        write_scored_runs(
+            tmp_path / name, {"jlml": seeds, "jlml-2": seeds_by_case["2"] if name != "none" else seeds}
+        )
         for name, seeds in seeds_by_case.items()
     )
-    assert two.interval_basis().startswith("2 seeds") and "very little" in two.basis()
+    assert two.interval_basis().startswith("2 seeds") and "very little" in two.interval_basis()
     assert mixed.interval_basis().startswith("1 to 2 seeds")
     assert none.interval_basis() == "no runs"
 
@@ -194,6 +198,6 @@ def test_input_norms_need_weights(tmp_path):
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")
     assert not has_weights(run)
-    assert not has_weights(Missing("failed"))
+    assert not has_weights(MissingRun("failed"))
     with pytest.raises(InputError, match="needs the run's weights"):
         input_norms(run)

@@ -15,7 +15,7 @@ from small_miniatures import write_cuhk01, write_grid, write_grid_mat
 
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.benchmark_tables import TABLES, notes
-from reidlib.analysis.scores import records
+from reidlib.analysis.scores import table_records
 from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.readers import GUIDES
@@ -58,13 +58,13 @@ def gather_runs(specification, folders, *, trials=0, **more):
     )
 
 
-def own_rows(table, own):
-    return records(benchmark_runs.rows_with_own(table, own))[-len(benchmark_runs.OWN_ROWS) :]
+def own_rows(table, own_runs):
+    return table_records(benchmark_runs.rows_with_own_runs(table, own_runs))[-len(benchmark_runs.OWN_ROWS) :]
 
 
 def test_every_table_has_rows_and_notes():
     for table in TABLES:
-        rows = records(table.printed())
+        rows = table_records(table.printed())
         assert rows, table.title
         assert all(row.keys() == {"method", *table.columns} for row in rows)
         assert table.benchmark in BENCHMARKS
@@ -77,48 +77,48 @@ def test_every_table_has_rows_and_notes():
     assert with_note == {"CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"}
     assert len(BY_TITLE) == len(TABLES)
     assert {table.benchmark for table in TABLES} == set(GUIDES)
-    jlml = records(BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed())
+    jlml = table_records(BY_TITLE["CUHK01, 871/100 identities, multi-shot (JLML, Table 7)"].printed())
     assert jlml == [{"method": "JLML", "R1": "91.2", "R5": "98.4", "R10": "99.2", "R20": "99.8"}]
     title = "CUHK03, 767/700 identities, detected boxes (Pyramid, Tables 1 to 3)"
-    new = records(BY_TITLE[title].printed())
+    new = table_records(BY_TITLE[title].printed())
     assert new == [{"method": "Pyramid", "R1": "78.9", "R5": "90.7", "R10": "94.5", "mAP (step)": "74.8"}]
 
 
 def test_a_benchmark_without_a_folder_has_no_own_rows():
     assert benchmark_runs.gather_own_runs("grid", {}, Setup("smoke")) is None
-    assert records(benchmark_runs.rows_with_own(GRID, None)) == records(GRID.printed())
+    assert table_records(benchmark_runs.rows_with_own_runs(GRID, None)) == table_records(GRID.printed())
 
 
 def test_sections_hold_tables_notes_and_guidance(folders):
-    given = {"grid": folders["grid"]}
-    overview = benchmark_tables.overview(given).set_index("benchmark")["folder"]
+    grid_only = {"grid": folders["grid"]}
+    overview = benchmark_tables.overview(grid_only).set_index("benchmark")["folder"]
     assert overview[GUIDES["grid"].title] == str(folders["grid"])
     assert overview[GUIDES["viper"].title] == "not given"
     nothing = dict.fromkeys(benchmark_tables.specifications())
-    sections = list(benchmark_runs.sections(("grid", "viper"), nothing, given))
+    sections = list(benchmark_runs.sections(("grid", "viper"), nothing, grid_only))
     texts = [section for section in sections if isinstance(section, str)]
     tables = [table for table in TABLES if table.benchmark in ("grid", "viper")]
     assert texts[0] == f"**{tables[0].title}**"
-    assert [records(section) for section in sections if not isinstance(section, str)] == [
-        records(table.printed()) for table in tables
+    assert [table_records(section) for section in sections if not isinstance(section, str)] == [
+        table_records(table.printed()) for table in tables
     ]
     assert set(notes(tables[:1])) <= {line[2:] for text in texts for line in text.splitlines()}
     assert [GUIDES[name].title in texts[-1] for name in ("grid", "viper")] == [False, True]
 
 
 def test_rows_are_means_over_the_partitions(folders):
-    own = gather_runs("grid", {"grid": folders["grid"]})
-    assert own.num_trials == 3
-    assert not own.pretrained
-    assert own.missing() == []
-    assert own.deviation_summary.startswith("probe has 4 images, 246 fewer than expected")
-    rows = own_rows(GRID, own)
+    own_runs = gather_runs("grid", {"grid": folders["grid"]})
+    assert own_runs.num_trials == 3
+    assert not own_runs.pretrained
+    assert own_runs.missing() == []
+    assert own_runs.deviation_summary.startswith("probe has 4 images, 246 fewer than expected")
+    rows = own_rows(GRID, own_runs)
     assert [row["method"] for row in rows] == [
         "this suite: jlml, profile smoke, incomplete benchmark",
         "this suite: pyramid, profile smoke, incomplete benchmark",
     ]
     for name, row in zip(benchmark_runs.OWN_ROWS, rows, strict=True):
-        runs = [own.runs[name, trial][0] for trial in range(3)]
+        runs = [own_runs.runs[name, trial][0] for trial in range(3)]
         shares = [run.scores["branches"]["full"]["protocols"]["single-shot"]["cmc"]["1"] for run in runs]
         assert len({run.folder for run in runs}) == 3
         mean = 100 * sum(shares) / 3
@@ -126,14 +126,14 @@ def test_rows_are_means_over_the_partitions(folders):
         # Student's t of two degrees of freedom, 4.303, over the root of three.
         assert row["R1"] == f"{mean:.1f} ± {4.302653 * spread / math.sqrt(3):.1f}"
     # All partitions, or the first ones; and the runs of those are found again.
-    again = gather_runs("grid", folders | {"cuhk03": ""}, trials=2, may_train=False)
-    assert [*again.runs] == [("jlml", 0), ("jlml", 1), ("pyramid", 0), ("pyramid", 1)]
+    loaded_runs = gather_runs("grid", folders | {"cuhk03": ""}, trials=2, may_train=False)
+    assert [*loaded_runs.runs] == [("jlml", 0), ("jlml", 1), ("pyramid", 0), ("pyramid", 1)]
 
 
 def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
-    own = gather_runs("grid", folders, trials=1)
-    assert own.pretrained
-    (run,) = own.runs["jlml", 0]
+    own_runs = gather_runs("grid", folders, trials=1)
+    assert own_runs.pretrained
+    (run,) = own_runs.runs["jlml", 0]
     before = benchmark_tables.pretraining_benchmark(folders)
     assert before.specification == "cuhk03+market1501"
     assert before.train.person_ids.min() > 0
@@ -144,7 +144,7 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     (first,) = run.folder.parent.glob(f"jlml-*-{start}")
     assert configuration_hash(Run(first).configuration) == start
     assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
-    rows = own_rows(GRID, own)
+    rows = own_rows(GRID, own_runs)
     assert rows[0]["method"] == (
         "this suite: jlml, profile smoke, incomplete benchmark, pre-trained, 1 of 3 partitions"
     )
@@ -154,9 +154,9 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
 
 
 def test_market_has_its_own_measures(folders):
-    own = gather_runs("market1501", folders)
-    row = own_rows(MARKET, own)[0]
-    (run,) = own.runs["jlml", 0]
+    own_runs = gather_runs("market1501", folders)
+    row = own_rows(MARKET, own_runs)[0]
+    (run,) = own_runs.runs["jlml", 0]
     single = run.scores["branches"]["full"]["trapezoid"]
     assert row["R1"] == f"{100 * single['cmc']['1']:.1f}"
     assert row["mAP (trapezoid)"] == f"{100 * single['mean_average_precision']:.1f}"
@@ -165,39 +165,39 @@ def test_market_has_its_own_measures(folders):
 
 def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
     root = write_cuhk01(tmp_path / "CUHK01")
-    own = gather_runs("cuhk01", {"cuhk01": root})
-    assert "unpack" in own.missing()[0]
+    own_runs = gather_runs("cuhk01", {"cuhk01": root})
+    assert "unpack" in own_runs.missing()[0]
     table = TABLES[0]
-    assert records(benchmark_runs.rows_with_own(table, own))[-1] == {
+    assert table_records(benchmark_runs.rows_with_own_runs(table, own_runs))[-1] == {
         "method": "this suite: pyramid, profile smoke",
         **dict.fromkeys(table.columns, "missing"),
     }
-    own = gather_runs("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
-    assert [line.split(":")[0] for line in own.missing()] == [
+    own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
+    assert [line.split(":")[0] for line in own_runs.missing()] == [
         "jlml, grid, trial 0, seed 0",
         "pyramid, grid, trial 0, seed 0",
     ]
-    assert own_rows(GRID, own)[0]["R1"] == "missing"
+    assert own_rows(GRID, own_runs)[0]["R1"] == "missing"
 
 
 def test_one_missing_partition_is_counted(folders):
-    own = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
-    first = own.runs["jlml", 0]
-    lost = benchmark_runs.Missing("lost")
-    own = benchmark_runs.OwnRuns("grid", "smoke", 2, {("jlml", 0): first, ("jlml", 1): [lost]})
-    assert own_rows(GRID, own)[-1]["R1"].endswith("(1 of 2 trials)")
+    own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
+    first = own_runs.runs["jlml", 0]
+    missing_run = benchmark_runs.MissingRun("lost")
+    own_runs = benchmark_runs.OwnRuns("grid", "smoke", 2, {("jlml", 0): first, ("jlml", 1): [missing_run]})
+    assert own_rows(GRID, own_runs)[-1]["R1"].endswith("(1 of 2 trials)")
 
 
 def test_rank1_of_a_figure(folders):
-    own = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
-    scores = benchmark_runs.rank1_scores(GRID, own)
+    own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
+    scores = benchmark_runs.rank1_scores(GRID, own_runs)
     assert scores["JLML"] == (37.5, "paper")
     assert scores["GOG"] == (24.7, "other")
     assert [kind for name, (_, kind) in scores.items() if "2 of 3 partitions" in name] == [
         "jlml (not comparable)",
         "pyramid (not comparable)",
     ]
-    whole = replace(own, profile="paper", differences=())
+    whole = replace(own_runs, profile="paper", deviations=())
     assert [kind for _, kind in benchmark_runs.rank1_scores(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
     unreadable = benchmark_runs.rank1_scores(GRID, benchmark_runs.OwnRuns("grid", "smoke", read_error="gone"))
     assert unreadable.keys() == set(GRID.printed()["method"])
@@ -291,17 +291,19 @@ def test_the_command_trains_a_chain(folders, tmp_path, capsys):
 
 
 def test_missing_runs_are_recorded(folders, tmp_path):
-    own = gather_runs("grid", {"grid": folders["grid"]}, trials=1)
-    assert [set(row) >= {"run", "folder"} for row in own.gathered.records()] == [True, True]
-    own = gather_runs("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
-    records = own.gathered.records()
+    own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=1)
+    assert [set(row) >= {"run", "folder"} for row in own_runs.experiment_runs.records()] == [True, True]
+    own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=2, may_train=False)
+    records = own_runs.experiment_runs.records()
     assert [(row["experiment"], "missing" in row) for row in records] == [
         ("jlml, grid, trial 0", False),
         ("pyramid, grid, trial 0", False),
         ("jlml, grid, trial 1", True),
         ("pyramid, grid, trial 1", True),
     ]
-    assert "missing" in benchmark_runs.OwnRuns("grid", "smoke", read_error="gone").gathered.records()[0]
+    assert (
+        "missing" in benchmark_runs.OwnRuns("grid", "smoke", read_error="gone").experiment_runs.records()[0]
+    )
 
 
 def test_the_state_changes_with_the_content_of_the_folders(folders, market):
@@ -333,8 +335,8 @@ def test_a_wrong_folder_is_refused_before_anything_is_trained(folders, capsys):
 
 
 def test_pre_training_that_cannot_be_read_is_named(folders):
-    own = gather_runs("grid", {**folders, "market1501": folders["market1501"] + "/query"})
-    assert own.read_error.startswith("pre-training: a folder in Market-1501's layout")
+    own_runs = gather_runs("grid", {**folders, "market1501": folders["market1501"] + "/query"})
+    assert own_runs.read_error.startswith("pre-training: a folder in Market-1501's layout")
 
 
 def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, capsys):

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from written import gathered, scores
+from scored_runs import scores, write_scored_runs
 
 from reidlib.analysis import ablations, claims
 from reidlib.analysis.claims import CLAIMS, FAILS, HOLDS, UNDECIDED, Claim, Contrast, decide
-from reidlib.analysis.scores import Cell, records
+from reidlib.analysis.scores import Cell, table_records
 from reidlib.experiments import EXPERIMENTS
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
@@ -23,7 +23,7 @@ def claim(*contrasts, **keywords):
 def scores_of(folder, a, b, c=None, profile=""):
     rows = {"jlml": a, "jlml-2": b} | ({} if c is None else {"jlml-6": c})
     values = {name: [v if v is None else {"full": v} for v in vs] for name, vs in rows.items()}
-    return gathered(folder, values, profile)
+    return write_scored_runs(folder, values, profile)
 
 
 def test_all_claims_are_listed():
@@ -129,14 +129,14 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
     everything = {
         name: [{"full": 0.6, "global": 0.5, "local": 0.5}] for name in claims.required_experiments()[0]
     }
-    everywhere = gathered(tmp_path, everything)
+    everywhere = write_scored_runs(tmp_path, everything)
     verdicts = [decide(entry, everywhere) for entry in CLAIMS]
-    rows = records(claims.ledger(verdicts))
+    rows = table_records(claims.ledger(verdicts))
     assert [row["claim"] for row in rows] == [f"{entry.paper}: {entry.statement}" for entry in CLAIMS]
     by_name = {verdict.claim.name: verdict.outcome for verdict in verdicts}
     assert by_name["complementary branches"] == HOLDS
     assert by_name["relaxed alignment"] == UNDECIDED  # its perturbations were not evaluated
-    assert "missing" in rows[7]["found (points of mAP, 95 %)"]
+    assert "missing" in rows[7]["measured (points of mAP, 95 %)"]
     intervals, ends = claims.forest(verdicts)
     assert len(intervals) == sum(len(entry.contrasts) for entry in CLAIMS)
     assert ends == sorted(ends)
@@ -158,7 +158,7 @@ def test_relaxed_alignment_is_a_smaller_loss(tmp_path):
     """Pyramid 60 → 50, stripes 70 → 40: it loses 20 points less."""
     (entry,) = [entry for entry in CLAIMS if entry.name == "relaxed alignment"]
     stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
-    both = gathered(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
+    both = write_scored_runs(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
     for cell in {cell for cell in entry.cells if cell.perturbation}:
         assert both.branch_scores(cell) == [None]
         value = 0.5 if cell.experiment == "pyramid" else 0.4

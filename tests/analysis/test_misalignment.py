@@ -1,10 +1,10 @@
 """Score drops under worse boxes, from hand-written scores."""
 
 import pytest
-from written import gathered, scores
+from scored_runs import scores, write_scored_runs
 
 from reidlib.analysis import misalignment
-from reidlib.analysis.scores import Cell, records, style_table
+from reidlib.analysis.scores import Cell, style_table, table_records
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation
 
 NETWORKS = {"Pyramid": Cell("pyramid"), "JLML": Cell("jlml")}
@@ -13,7 +13,7 @@ NETWORKS = {"Pyramid": Cell("pyramid"), "JLML": Cell("jlml")}
 @pytest.fixture
 def perturbed_scores(tmp_path):
     """Pyramid falls from 80 by 10 points a value, JLML from 60 by 5; one value is missing."""
-    scored_runs = gathered(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
+    scored_runs = write_scored_runs(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
     for factor, values in PERTURBATIONS.items():
         for place, value in enumerate(values):
             for name, best, step in (("pyramid", 0.8, 0.1), ("jlml", 0.6, 0.05)):
@@ -29,7 +29,7 @@ def test_every_factor_has_a_meaning_and_its_usual_value_among_those_tested():
     for factor, values in PERTURBATIONS.items():
         assert misalignment.default_value(factor) in values[1:-1]
         assert list(values) == sorted(values)
-    assert records(misalignment.factor_table())[0] == {
+    assert table_records(misalignment.factor_table())[0] == {
         "factor": "box jitter",
         "means": "shift of the box, in box heights (std. dev.)",
         "usual": "0.06",
@@ -39,8 +39,8 @@ def test_every_factor_has_a_meaning_and_its_usual_value_among_those_tested():
 
 def test_scores_of_another_benchmark_are_missing(tmp_path):
     """Its ordinary scores are not those at a value of the renderer's factor."""
-    scored_runs = gathered(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
-    rows = records(misalignment.perturbation_table(NETWORKS, scored_runs))
+    scored_runs = write_scored_runs(tmp_path, {"pyramid": [{"full": 0.8}], "jlml": [{"full": 0.6}]})
+    rows = table_records(misalignment.perturbation_table(NETWORKS, scored_runs))
     assert {row["JLML: R1"] for row in rows} == {"missing"}
 
 
@@ -58,7 +58,7 @@ def test_score_drops_and_their_difference_to_the_reference(perturbed_scores):
     assert drops["box_jitter"]["JLML"].beyond_reference.mean == pytest.approx(10)  # loses ten points less
     assert drops["box_jitter"]["JLML"].remaining_share == pytest.approx(50 / 60)
     assert drops["occlusion_share"]["JLML"][:2] == (None, None)
-    rows = records(misalignment.score_drop_table(drops))
+    rows = table_records(misalignment.score_drop_table(drops))
     assert [row["network"] for row in rows] == ["Pyramid", "JLML"]
     assert rows[0]["box jitter 0.06 → 0.24"] == "−20.0 [−20.0, −20.0]"
     assert rows[0]["box jitter: keeps"] == "75 %"
@@ -66,7 +66,7 @@ def test_score_drops_and_their_difference_to_the_reference(perturbed_scores):
 
 
 def test_the_table_has_a_row_for_each_value(perturbed_scores):
-    rows = records(misalignment.perturbation_table(NETWORKS, perturbed_scores))
+    rows = table_records(misalignment.perturbation_table(NETWORKS, perturbed_scores))
     assert len(rows) == sum(map(len, PERTURBATIONS.values()))
     assert rows[1]["value"] == "0.06 (usual)"
     assert rows[1]["JLML: mAP (step)"] == "60.0"

@@ -13,13 +13,13 @@ from reidlib.analysis.scores import (
     Cell,
     ExperimentScores,
     batch_table,
-    records,
     style_table,
+    table_records,
     trace,
     triplet_in_use,
 )
 from reidlib.errors import InputError
-from reidlib.experiments.setup import Missing, Runs
+from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run
 
 
@@ -37,7 +37,7 @@ class Scored(Run):
 def of(groups):
     """Label -> of each seed the scores, None for a missing run; and the rows by the same labels."""
     runs = {
-        name: tuple(Missing("lost") if one is None else Scored(one) for one in seeds)
+        name: tuple(MissingRun("lost") if one is None else Scored(one) for one in seeds)
         for name, seeds in groups.items()
     }
     return ExperimentScores(Runs(runs, max(map(len, groups.values())))), {name: Cell(name) for name in groups}
@@ -45,7 +45,7 @@ def of(groups):
 
 def score_rows(groups, *arguments, **keywords):
     scores, cells = of(groups)
-    return records(scores.table(cells, *arguments, **keywords))
+    return table_records(scores.table(cells, *arguments, **keywords))
 
 
 def difference(plus, minus, measure):
@@ -78,7 +78,7 @@ def pooled(rank1, precision):
 GROUPS = {"plain": [scored(0.5, 0.4), scored(0.7, 0.4)], "better": [scored(0.6, 0.3), scored(0.84, 0.32)]}
 
 
-def written(folder, history, **steps):
+def run_with_history(folder, history, **steps):
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps({"steps": 4}))
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
@@ -155,8 +155,10 @@ def test_without_person_ids_queries_are_resampled_one_by_one():
 
 
 def test_a_score_without_any_match_is_a_dash():
-    lost = scored(0.5, None)
-    assert score_rows({"all": [lost]}, measures=("mAP (step)",)) == [{"feature": "all", "mAP (step)": "–"}]
+    no_match = scored(0.5, None)
+    assert score_rows({"all": [no_match]}, measures=("mAP (step)",)) == [
+        {"feature": "all", "mAP (step)": "–"}
+    ]
 
 
 def test_the_tidy_table_has_a_line_for_each_available_score():
@@ -169,8 +171,8 @@ def test_the_tidy_table_has_a_line_for_each_available_score():
 
 
 def test_a_protocols_ranks_replace_the_default_ones():
-    own = {**scored(0.5, 0.4), "protocols": {"single-shot": {"cmc": {"1": 0.25}}}}
-    runs = Runs({"a": (Scored(own),)}, 1)
+    branch = {**scored(0.5, 0.4), "protocols": {"single-shot": {"cmc": {"1": 0.25}}}}
+    runs = Runs({"a": (Scored(branch),)}, 1)
     assert ExperimentScores(runs, "single-shot").spreads({"a": Cell("a")}, ("R1",)).at["a", "R1"].mean == 25
 
 
@@ -197,7 +199,7 @@ def test_bad_input_is_named(call, words):
 
 
 def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
-    balanced = written(
+    balanced = run_with_history(
         tmp_path / "paper",
         [{"epoch": 1, "step": 4, "identity": 2.0, "accuracy": 0.5}],
         identity=[4, 3, 2, 1],
@@ -211,7 +213,7 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
         ],  # a random batch, and a balanced one whose triplet weighs nothing
         balanced_batches=[1, 0, 1, 1],
     )
-    alone = written(
+    alone = run_with_history(
         tmp_path / "identity",
         [{"epoch": 1, "step": 4, "identity": 3.5, "accuracy": 0.5}],
         identity=[5, 4, 3, 2],
@@ -221,7 +223,7 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
     assert triplet_in_use(trace(balanced)).tolist() == [1, 0, 0, 1]
     assert trace(alone)["step"].tolist() == [1, 2, 3, 4]
     assert trace(alone)["identity"].tolist() == [5, 4, 3, 2]
-    assert records(
+    assert table_records(
         batch_table({"paper": [balanced], "alone": [None, alone], "lost": [None]}, heading="mode")
     ) == [
         {"mode": "paper", "steps": "4", "balanced batches": "75.0", "triplet loss in use": "50.0"},
@@ -235,4 +237,4 @@ def test_texts_of_a_table_are_on_the_left():
     page = style_table(rows).to_html(uuid="t")
     left = re.findall(r"#T_t ([^{]+?) *\{\s*text-align: left", page)
     assert "th.col0" in left and "th.col2" in left and "th.col1" not in left
-    assert records(pd.DataFrame(rows))[0]["name"] == "global"
+    assert table_records(pd.DataFrame(rows))[0]["name"] == "global"

@@ -47,24 +47,25 @@ def test_sixteen_maps(name):
         with torch.inference_mode():
             others = model.embed(normalise_images(images)).roll(1, 0)
 
-        def seconds(wanted) -> list[float]:
-            found = []
+        def seconds(requested_parts) -> list[float]:
+            durations = []
             for _ in range(ROUNDS + 1):
                 start = time.perf_counter()
-                maps = part_attention(model, images, others, parts=wanted)
-                found.append(time.perf_counter() - start)
-                assert maps.shape == (IMAGES, len(wanted), HEIGHT, WIDTH)
-            return found[1:]  # the first round warms up
+                maps = part_attention(model, images, others, parts=requested_parts)
+                durations.append(time.perf_counter() - start)
+                assert maps.shape == (IMAGES, len(requested_parts), HEIGHT, WIDTH)
+            return durations[1:]  # the first round warms up
 
-        one, every = seconds(parts[:1]), seconds(parts)
+        one_part, all_parts = seconds(parts[:1]), seconds(parts)
     finally:
         torch.set_num_threads(threads)
     print(
         f"\n{name}, two threads, {execution.describe()}: {IMAGES} images of {HEIGHT}×{WIDTH}, "
-        f"one part each {statistics.median(one):.2f} s ({min(one):.2f} to {max(one):.2f}), "
-        f"all {len(parts)} parts {statistics.median(every):.2f} s ({min(every):.2f} to {max(every):.2f})"
+        f"one part each {statistics.median(one_part):.2f} s ({min(one_part):.2f} to {max(one_part):.2f}), "
+        f"all {len(parts)} parts {statistics.median(all_parts):.2f} s "
+        f"({min(all_parts):.2f} to {max(all_parts):.2f})"
     )
-    assert statistics.median(one) <= 2
+    assert statistics.median(one_part) <= 2
 
 
 def test_the_largest_pairs_figure():
@@ -75,14 +76,14 @@ def test_the_largest_pairs_figure():
         for i, (first, stop) in enumerate(pyramid_parts(6))
     ]
     maps_phw = np.ones((len(parts), height, width), np.float32)
-    found = []
+    durations = []
     with mpl.rc_context(), plt.ioff():
         plt.switch_backend("agg")
         set_style()
         for _ in range(ROUNDS + 1):
             start = time.perf_counter()
             pair_figure(*images, maps_phw, maps_phw, parts, similarities_p=[0.5] * len(parts))
-            found.append(time.perf_counter() - start)
+            durations.append(time.perf_counter() - start)
         plt.close("all")
-    print(f"\nfigure of a pair with {len(parts)} parts: {statistics.median(found[1:]):.2f} s")
-    assert min(found) < 0.5
+    print(f"\nfigure of a pair with {len(parts)} parts: {statistics.median(durations[1:]):.2f} s")
+    assert min(durations) < 0.5

@@ -43,9 +43,9 @@ def market_size(root):
 
 def seconds(command, environment):
     begin = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    taken = time.perf_counter() - begin
-    return taken, done.stdout + done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    duration = time.perf_counter() - begin
+    return duration, process.stdout + process.stderr
 
 
 def test_a_folder_of_markets_size(tmp_path):
@@ -57,9 +57,9 @@ def test_a_folder_of_markets_size(tmp_path):
         "-c",
         f"from reidlib.data import load; print(load('market1501', {str(root)!r}).fingerprint)",
     ]
-    first, said = seconds(check, environment)
-    assert "query holds 5 cameras, 1 fewer" in said  # and nothing else is wrong
-    assert "1 problem" in said
+    first, output = seconds(check, environment)
+    assert "query holds 5 cameras, 1 fewer" in output  # and nothing else is wrong
+    assert "1 problem" in output
     again = sorted(seconds(check, environment)[0] for _ in range(5))[2]
     indexed = sorted(seconds(load, environment)[0] for _ in range(5))[2]
     print(

@@ -19,7 +19,7 @@ PROGRAM = """
 import json, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from untrained import JLMLConfiguration, untrained
+from untrained_runs import JLMLConfiguration, untrained_run
 from reidlib.data import load
 from reidlib.experiments.evaluate import evaluate_with_distractors
 from reidlib.training.device import Execution
@@ -35,7 +35,7 @@ def watch():
 
 threading.Thread(target=watch, daemon=True).start()
 benchmark = load("market1501", sys.argv[1], distractors=True)
-run = untrained(benchmark, Path(sys.argv[2]), JLMLConfiguration(width=0.25), (64, 32))
+run = untrained_run(benchmark, Path(sys.argv[2]), JLMLConfiguration(width=0.25), (64, 32))
 begin = time.perf_counter()
 scores = evaluate_with_distractors(run, benchmark, execution=Execution(device="cpu", progress=False))
 print(json.dumps({
@@ -71,9 +71,9 @@ def measured(tmp_path, count):
     tests = str(Path(__file__).parent.parent)
     environment = {**os.environ, "REIDLIB_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path / f"runs-{count}"), tests]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def test_memory_does_not_grow_with_the_gallery(tmp_path):

@@ -33,8 +33,8 @@ def naive(image_chw, draws, index):
     for row in range(height):
         for column in range(width):
             source_row = min(max(row - down, 0), height - 1)
-            seen = width - 1 - column if draws.flipped_b[index] else column
-            source_column = min(max(seen - right, 0), width - 1)
+            unflipped_column = width - 1 - column if draws.flipped_b[index] else column
+            source_column = min(max(unflipped_column - right, 0), width - 1)
             moved[:, row, column] = image_chw[:, source_row, source_column]
     values = moved.float() / 255
     brightness, contrast, saturation = draws.colour_b3[index].tolist()

@@ -147,8 +147,10 @@ def test_a_rendered_folder_one_level_off_is_suggested(rendered):
 def test_a_sound_rendering_passes_the_check(rendered):
     report = check("synthetic", rendered, progress=False)
     assert report.ok and not report.remarks
-    found = {(count.folder, count.quantity): count.actual for count in report.counts}
-    assert found == {(folder, what): n for folder, row in COUNTS.items() for what, n in row.items()}
+    actual_counts = {(count.folder, count.quantity): count.actual for count in report.counts}
+    assert actual_counts == {
+        (folder, quantity): n for folder, row in COUNTS.items() for quantity, n in row.items()
+    }
     assert "complete and readable" in report.text()
 
 
@@ -216,13 +218,13 @@ def test_a_trial_that_cannot_be_loaded_is_a_problem(rendered):
 
 
 def test_counts_of_one_are_singular(rendered):
-    assert [count_noun(1, what) for what in ("identities", "boxes", "images", "junk")] == [
+    assert [count_noun(1, quantity) for quantity in ("identities", "boxes", "images", "junk")] == [
         "1 identity",
         "1 box",
         "1 image",
         "1 junk",
     ]
-    assert [count_noun(1, what) for what in ("queries", "other boxes", "such persons")] == [
+    assert [count_noun(1, quantity) for quantity in ("queries", "other boxes", "such persons")] == [
         "1 query",
         "1 other box",
         "1 such person",
@@ -279,7 +281,7 @@ def boxed(market):
 
 def test_boxes_are_those_of_the_queries_cameras(boxed):
     benchmark = load("market1501", boxed)
-    assert [path.name for path in benchmark.boxes.paths] == [name for name, wanted in BOXES.items() if wanted]
+    assert [path.name for path in benchmark.boxes.paths] == [name for name, is_box in BOXES.items() if is_box]
     assert benchmark.boxes.person_ids.tolist() == [1, 1, 3]
     assert benchmark.boxes.camera_ids.tolist() == [1, 1, 2]
     assert all(path.parent.name == "gt_bbox" for path in benchmark.boxes.paths)
@@ -517,9 +519,11 @@ def test_an_archive_in_the_folder_is_named(tmp_path, name):
 def test_a_check_lists_missing_images_before_other_problems(boxed):
     (boxed / "gt_bbox" / "nobody.jpg").write_bytes(b"")
     problems = check("market1501", boxed, progress=False, distractors=True).problems
-    said = ("identities from 1 to 1501", "an image's name starts", "further distractors are in")
-    places = [place for words in said for place, one in enumerate(problems) if one.startswith(words)]
-    assert places == sorted(places) and len(places) == len(said)
+    beginnings = ("identities from 1 to 1501", "an image's name starts", "further distractors are in")
+    places = [
+        place for words in beginnings for place, problem in enumerate(problems) if problem.startswith(words)
+    ]
+    assert places == sorted(places) and len(places) == len(beginnings)
 
 
 def test_distractors_and_boxes_are_compared_with_expected_numbers(boxed):

@@ -45,7 +45,7 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written_release(tmp_path_factory):
     """The miniature, written once."""
     root = tmp_path_factory.mktemp("written") / "cuhk03_release"
     root.mkdir()
@@ -57,9 +57,9 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture
-def release(written, tmp_path):
+def release(written_release, tmp_path):
     """A copy of the miniature that a test may damage."""
-    shutil.copytree(written, tmp_path / "data" / "cuhk03_release")
+    shutil.copytree(written_release, tmp_path / "data" / "cuhk03_release")
     return tmp_path / "data" / "cuhk03_release"
 
 
@@ -131,7 +131,7 @@ def test_the_first_trial_is_as_counted_by_hand(release):
 def test_pixels_are_those_that_were_put_in(release, boxes, kind):
     load("cuhk03", release, boxes=boxes)
     _, folder = images_of(boxes)
-    expected = {f"{boxes}_{official_name(*one)}": picture(kind, *one) for one in filled(kind)}
+    expected = {f"{boxes}_{official_name(*slot)}": picture(kind, *slot) for slot in filled(kind)}
     assert {path.name for path in folder.iterdir()} == set(expected)
     for name, image_hwc in expected.items():
         with Image.open(folder / name) as file:
@@ -298,11 +298,11 @@ def test_an_interrupted_extraction_goes_on_too(release, monkeypatch):
 def test_a_lost_image_is_written_again_and_nothing_else(release):
     benchmark = load("cuhk03", release)
     before, _ = images_of()
-    lost = benchmark.train.paths[3]
-    lost.unlink()
+    lost_image = benchmark.train.paths[3]
+    lost_image.unlink()
     assert load("cuhk03", release).train.paths == benchmark.train.paths
     after, _ = images_of()
-    assert {name for name in after if after[name] != before[name]} == {lost.name}
+    assert {name for name in after if after[name] != before[name]} == {lost_image.name}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": ["portrait.png"]}'])
@@ -412,7 +412,7 @@ def test_the_check_takes_a_trial(release):
 def test_the_check_remembers_either_kind(release):
     for boxes, count in (("labelled", NUM_LABELLED), ("detected", NUM_DETECTED)):
         assert not any(
-            "earlier" in one for one in check("cuhk03", release, boxes=boxes, progress=False).remarks
+            "earlier" in remark for remark in check("cuhk03", release, boxes=boxes, progress=False).remarks
         )
         assert len(images_of(boxes)[0]) == count
     for boxes, count in (("labelled", NUM_LABELLED), ("detected", NUM_DETECTED)):
@@ -431,7 +431,7 @@ def test_unknown_options(release):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"MATLAB 5.0 MAT-file, Platform: PCWIN64".ljust(600), "version 5 to 7; use the original"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
@@ -441,9 +441,9 @@ def test_unknown_options(release):
         (bytes(2000), "not a MATLAB 7.3 file (damaged, or of another version); download or copy"),
     ],
 )
-def test_a_file_that_is_no_such_archive(release, content, said):
+def test_a_file_that_is_no_such_archive(release, content, message):
     (release / "cuhk-03.mat").write_bytes(content)
-    assert said in refusal(release)
+    assert message in refusal(release)
     assert not list(files.data().glob("cuhk03-*/*.json"))
 
 
@@ -458,14 +458,14 @@ def test_a_damaged_image_names_its_cell(release):
     mat = release / "cuhk-03.mat"
     with h5py.File(mat) as file:
         image = file[file[file["labeled"][0, 1]][4, 1]]  # pair 2, person 2, slot 5
-        where = image.id.get_chunk_info(0)
+        chunk = image.id.get_chunk_info(0)
     with mat.open("r+b") as stream:
         # From the file's beginning or from the end of MATLAB's header, as the version of HDF5 has it.
-        for start in {where.byte_offset, where.byte_offset + 512}:
+        for start in {chunk.byte_offset, chunk.byte_offset + 512}:
             stream.seek(start)
             if stream.read(2)[:1] == b"\x78":  # zlib
                 stream.seek(start)
-                stream.write(bytes(where.size))
+                stream.write(bytes(chunk.size))
     text = refusal(release)
     assert "labeled{2}{2,5}" in text and "copy the file again" in text
     before, _ = images_of()
@@ -479,12 +479,12 @@ def edited(release, edit):
 
 def pointed_at(file, key, content):
     """Let the third cell of a row refer to another array, or to a group if it is None."""
-    there = (
+    references = (
         file.create_group("#refs#/new")
         if content is None
         else file.create_dataset("#refs#/new", data=content)
     )
-    file[key][0, 2] = there.ref
+    file[key][0, 2] = references.ref
 
 
 def replaced(file, key, content):
@@ -493,7 +493,7 @@ def replaced(file, key, content):
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda file: file.__delitem__("labeled"), "no labeled; it contains detected, testsets"),
         (
@@ -522,9 +522,9 @@ def replaced(file, key, content):
         ),
     ],
 )
-def test_what_the_archive_lacks_is_named(release, edit, said):
+def test_what_the_archive_lacks_is_named(release, edit, message):
     edited(release, edit)
-    assert said in refusal(release)
+    assert message in refusal(release)
 
 
 def test_a_cell_that_is_no_colour_image_is_named(release):
@@ -575,20 +575,20 @@ def found_counts(reading):
 
 def test_the_survey_counts_every_pair(release):
     reading = read("cuhk03", release)
-    found = found_counts(reading)
-    assert (found["labelled", "images"], found["labelled", "identities"]) == (NUM_LABELLED, 8)
-    assert [found[f"pair {pair}", "identities"] for pair in range(1, 6)] == [3, 2, 1, 1, 1]
-    assert [found[f"pair {pair}", "images"] for pair in range(1, 6)] == [23, 20, 5, 10, 10]
+    counts = found_counts(reading)
+    assert (counts["labelled", "images"], counts["labelled", "identities"]) == (NUM_LABELLED, 8)
+    assert [counts[f"pair {pair}", "identities"] for pair in range(1, 6)] == [3, 2, 1, 1, 1]
+    assert [counts[f"pair {pair}", "images"] for pair in range(1, 6)] == [23, 20, 5, 10, 10]
     assert reading.all_problems == [
         "testsets has 20 sets of 100 persons; got 3 sets of 3 persons; download or copy the file again"
     ]
     assert "1 person with images from only one view: 6" in reading.remarks
     assert "trial 1: 5 of 22 queries have no match" in reading.remarks
     reading = read("cuhk03", release, split="new", boxes="detected")
-    found = found_counts(reading)
+    counts = found_counts(reading)
     assert not reading.all_problems
-    assert (found["query", "images"], found["train", "identities"]) == (6, 5)
-    assert found["detected", "images"] == NUM_DETECTED
+    assert (counts["query", "images"], counts["train", "identities"]) == (6, 5)
+    assert counts["detected", "images"] == NUM_DETECTED
 
 
 def test_the_survey_lists_what_reading_refuses(release, ready_made, tmp_path):
@@ -613,8 +613,8 @@ def test_official_counts_add_up():
     for boxes, total in (("labelled", 14_096), ("detected", 14_097)):
         whole, *pairs = official_counts(f"cuhk03,boxes={boxes}").values()
         assert whole == {"images": total, "identities": 1_467, "cameras": 2}
-        for what in ("images", "identities"):
-            assert sum(pair[what] for pair in pairs) == whole[what]
+        for quantity in ("images", "identities"):
+            assert sum(pair[quantity] for pair in pairs) == whole[quantity]
         new = official_counts(f"cuhk03,boxes={boxes},split=new")
         assert sum(row["images"] for row in new.values()) == total
         assert new["train"]["identities"] + new["query"]["identities"] == 1_467

@@ -64,10 +64,10 @@ def test_every_distractor_is_in_every_trial(root):
 @pytest.mark.parametrize("compressed", [False, True])
 def test_the_mat_is_read_in_the_way_of_the_peers(root, compressed):
     write_grid_mat(root / MAT, GRID_TRAINING, do_compression=compressed)
-    assert [one.tolist() for one in training_persons(root / MAT)] == [[1, 3], [2, 4], [3, 4]]
+    assert [persons.tolist() for persons in training_persons(root / MAT)] == [[1, 3], [2, 4], [3, 4]]
     # A peer takes the third field by its place.
     write_grid_mat(root / MAT, GRID_TRAINING, fields=("a", "b", "c"), do_compression=compressed)
-    assert [one.tolist() for one in training_persons(root / MAT)] == [[1, 3], [2, 4], [3, 4]]
+    assert [persons.tolist() for persons in training_persons(root / MAT)] == [[1, 3], [2, 4], [3, 4]]
 
 
 def test_the_order_in_the_mat_says_nothing(root):
@@ -135,8 +135,8 @@ def test_partitions_of_persons_who_are_not_there(root):
 
 
 def test_a_person_in_one_folder_only_is_refused(root):
-    lost = root / "gallery" / "0003_6_25010_17_30_100_224.jpeg"
-    lost.unlink()
+    lost_image = root / "gallery" / "0003_6_25010_17_30_100_224.jpeg"
+    lost_image.unlink()
     text = refusal(root)
     assert "probe and in gallery; got 1 image of" in text and "0003_2_25006_13_31_101_210.jpeg" in text
     assert read("grid", root).all_problems == [text, THREE]

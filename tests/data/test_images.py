@@ -95,18 +95,18 @@ def test_an_index_outside_is_refused(paths, cache, wrong):
 
 
 def test_prefetching_runs_ahead_and_stops_when_left(paths, cache):
-    asked = []
+    requested_blocks = []
 
     def order():
         for index in range(7):
-            asked.append(index)
+            requested_blocks.append(index)
             yield [index]
 
     batches = open_store(paths, cache).batches(order(), ahead=2)
     next(batches)
-    assert asked == [0, 1, 2]  # the batch in use and two ahead
+    assert requested_blocks == [0, 1, 2]  # the batch in use and two ahead
     next(batches)
-    assert asked == [0, 1, 2, 3]
+    assert requested_blocks == [0, 1, 2, 3]
     batches.close()
     assert "batches_0" not in [thread.name for thread in threading.enumerate()]
 

@@ -54,7 +54,7 @@ def names_of(benchmark, split):
 
 
 @pytest.fixture
-def own(tmp_path):
+def own_folder(tmp_path):
     root = put(tmp_path / "own", *PERSONS)
     (root / "anna" / "Thumbs.db").write_bytes(b"no image")
     (root / "anna" / "door" / "._1.jpg").write_bytes(b"no image either")
@@ -62,8 +62,8 @@ def own(tmp_path):
     return root
 
 
-def test_a_folder_per_person_and_camera_is_split_by_a_fixed_rule(own):
-    benchmark = load("folder", own)
+def test_a_folder_per_person_and_camera_is_split_by_a_fixed_rule(own_folder):
+    benchmark = load("folder", own_folder)
     assert (benchmark.num_trials, benchmark.trial, benchmark.options) == (10, 0, {})
     # Of 1 to 4, ordered by the SHA-256 of "own images 4 persons, 2 for testing, trial 0: PLACE".
     order = seeded_order("own images 4 persons, 2 for testing, trial 0", 4)
@@ -83,33 +83,37 @@ def test_the_division_never_changes():
     assert sorted(seeded_order("any", 100)) == list(range(1, 101))
 
 
-def test_trials_differ_and_test_persons_are_counted(own):
-    tested = {tuple(np.unique(load("folder", own, trial=trial).query.person_ids)) for trial in range(10)}
+def test_trials_differ_and_test_persons_are_counted(own_folder):
+    tested = {
+        tuple(np.unique(load("folder", own_folder, trial=trial).query.person_ids)) for trial in range(10)
+    }
     assert len(tested) > 1
-    three = load("folder", own, test_persons=3, trial=2)
+    three = load("folder", own_folder, test_persons=3, trial=2)
     assert len(np.unique(three.query.person_ids)) == 3
     assert three.specification == "folder,test_persons=3,trial=2"
-    assert load_specified(three.specification, own).fingerprint == three.fingerprint
-    assert "folder has trials 0 to 9; got trial 10" in refusal("folder", own, trial=10)
+    assert load_specified(three.specification, own_folder).fingerprint == three.fingerprint
+    assert "folder has trials 0 to 9; got trial 10" in refusal("folder", own_folder, trial=10)
     assert "4 of 4 such persons, 4 persons in total; use test_persons=3 or fewer" in refusal(
-        "folder", own, test_persons=4
+        "folder", own_folder, test_persons=4
     )
-    assert "at least one person is left for training; got -1" in refusal("folder", own, test_persons=-1)
+    assert "at least one person is left for training; got -1" in refusal(
+        "folder", own_folder, test_persons=-1
+    )
 
 
-def test_the_division_does_not_depend_on_the_folders_place(own, tmp_path, monkeypatch):
-    before = load("folder", own)
-    shutil.copytree(own, tmp_path / "elsewhere" / "moved")
+def test_the_division_does_not_depend_on_the_folders_place(own_folder, tmp_path, monkeypatch):
+    before = load("folder", own_folder)
+    shutil.copytree(own_folder, tmp_path / "elsewhere" / "moved")
     monkeypatch.chdir(tmp_path / "elsewhere")
     after = load("folder", "moved")
     assert after.fingerprint == before.fingerprint
     assert after.query.paths != before.query.paths
 
 
-def test_names_of_one_spelling_have_one_order(own):
+def test_names_of_one_spelling_have_one_order(own_folder):
     # macOS writes ç as two characters, c first, which would sort before d; as one it sorts after z.
-    (own / "çelik").rename(own / unicodedata.normalize("NFD", "çelik"))
-    images = list_own_images(own)
+    (own_folder / "çelik").rename(own_folder / unicodedata.normalize("NFD", "çelik"))
+    images = list_own_images(own_folder)
     assert images.split.person_ids.tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     assert [person[0] for person in images.persons[::4]] == ["a", "b", "d", "c"]
     assert number_names("person", ["é", "f", "z"]) == {"": 0, "f": 1, "z": 2, "é": 3}
@@ -130,12 +134,12 @@ def test_whole_numbers_are_the_ids(tmp_path):
         number_persons(["7", "007"])
 
 
-def test_junk_and_distractors_are_in_the_gallery(own):
-    put(own, "junk/door/a.jpg", "distractors/yard/b.jpg", "-1/yard/c.jpg")
-    benchmark = load("folder", own)
+def test_junk_and_distractors_are_in_the_gallery(own_folder):
+    put(own_folder, "junk/door/a.jpg", "distractors/yard/b.jpg", "-1/yard/c.jpg")
+    benchmark = load("folder", own_folder)
     assert sorted(benchmark.gallery.person_ids.tolist())[:3] == [-1, -1, 0]
     assert benchmark.train.person_ids.min() == 1
-    remarks = "\n".join(check("folder", own, progress=False).remarks)
+    remarks = "\n".join(check("folder", own_folder, progress=False).remarks)
     assert "2 images of junk" in remarks and "1 image of distractors" in remarks
 
 
@@ -165,11 +169,11 @@ def test_a_camera_with_one_image_is_query_and_gallery(tmp_path):
     assert evaluate(query, query).mean_average_precision == 1.0
 
 
-def test_persons_who_cannot_be_searched_for_are_for_training(own):
-    put(own, "zoe/door/1.jpg", "zoe/door/2.jpg", "zara/yard/1.jpg")
+def test_persons_who_cannot_be_searched_for_are_for_training(own_folder):
+    put(own_folder, "zoe/door/1.jpg", "zoe/door/2.jpg", "zara/yard/1.jpg")
     for trial in range(10):
-        assert {4, 5} < set(load("folder", own, trial=trial).train.person_ids.tolist())
-    remarks = check("folder", own, progress=False).remarks
+        assert {4, 5} < set(load("folder", own_folder, trial=trial).train.person_ids.tolist())
+    remarks = check("folder", own_folder, progress=False).remarks
     assert remarks[0] == "6 persons, 2 cameras, 19 images"
     assert "2 persons with only one camera, who cannot be searched for: zara, zoe" in remarks
     assert any(
@@ -301,13 +305,13 @@ def test_incomplete_splits_are_not_read_as_persons(tmp_path):
     assert "all images of a set with splits are in" in refusal("folder", root)
 
 
-def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
+def test_one_level_too_high_or_too_low_or_too_deep(own_folder, tmp_path):
     high = tmp_path / "high"
     high.mkdir()
-    own = own.rename(high / "own")
-    assert f"one level too high: give {own}" in refusal("folder", high)
-    assert f"too low: give {own / 'anna'}, or {own} if anna is a person" in refusal(
-        "folder", own / "anna/door"
+    own_folder = own_folder.rename(high / "own")
+    assert f"one level too high: give {own_folder}" in refusal("folder", high)
+    assert f"too low: give {own_folder / 'anna'}, or {own_folder} if anna is a person" in refusal(
+        "folder", own_folder / "anna/door"
     )
     box = put(tmp_path / "box", "crops/anna/1.jpg", "crops/bob/1.jpg")
     assert f"one level too high: give {box / 'crops'}" in refusal("folder", box)
@@ -320,9 +324,9 @@ def test_one_level_too_high_or_too_low_or_too_deep(own, tmp_path):
     assert f"one level too low: give {tmp_path / 'flat'}" in refusal("folder", tmp_path / "flat" / "anna")
 
 
-def test_cameras_read_as_persons_suggest_the_parent_folder(own, tmp_path):
-    up = f"or give {own} if the folders in anna are cameras of one person"
-    assert up in refusal("folder", own / "anna")
+def test_cameras_read_as_persons_suggest_the_parent_folder(own_folder, tmp_path):
+    up = f"or give {own_folder} if the folders in anna are cameras of one person"
+    assert up in refusal("folder", own_folder / "anna")
     alone = put(tmp_path / "far" / "anna", "door/1.jpg", "yard/1.jpg")
     assert "cameras of one person" not in refusal("folder", alone)
 
@@ -335,14 +339,14 @@ def test_the_parent_is_suggested_only_if_most_of_its_folders_have_images(tmp_pat
     assert "too low" not in refusal("folder", home / "flat")
 
 
-def test_loose_images_and_empty_folders_are_refused(own, tmp_path):
-    put(own, "stray.jpg")
-    text = refusal("folder", own)
+def test_loose_images_and_empty_folders_are_refused(own_folder, tmp_path):
+    put(own_folder, "stray.jpg")
+    text = refusal("folder", own_folder)
     assert "1 image in" in text and "stray.jpg" in text and "move each into the folder of its person" in text
     (tmp_path / "far" / "empty").mkdir(parents=True)
     assert "no image (.jpg, .jpeg, .png, .bmp)" in refusal("folder", tmp_path / "far" / "empty")
     assert "did you mean" in refusal("folder", tmp_path / "owm")
-    assert "the file" in refusal("folder", own / "stray.jpg")
+    assert "the file" in refusal("folder", own_folder / "stray.jpg")
 
 
 def test_market1501_is_read_by_its_own_reader(market):
@@ -354,17 +358,17 @@ def test_market1501_is_read_by_its_own_reader(market):
     one_line(caught)
 
 
-def test_the_check_lists_all_unreadable_files_at_once(own):
-    (own / "anna/door/1.jpg").write_bytes(b"")
-    (own / "bob/yard/2.JPG").write_bytes((own / "bob/yard/2.JPG").read_bytes()[:-20])
-    (own / "eve").mkdir()
-    report = check("folder", own, progress=False)
+def test_the_check_lists_all_unreadable_files_at_once(own_folder):
+    (own_folder / "anna/door/1.jpg").write_bytes(b"")
+    (own_folder / "bob/yard/2.JPG").write_bytes((own_folder / "bob/yard/2.JPG").read_bytes()[:-20])
+    (own_folder / "eve").mkdir()
+    report = check("folder", own_folder, progress=False)
     assert len(report.problems) == 1 and "2 unreadable" in report.problems[0]
-    assert str(own / "anna/door/1.jpg") in report.problems[0] and "2.JPG" in report.problems[0]
+    assert str(own_folder / "anna/door/1.jpg") in report.problems[0] and "2.JPG" in report.problems[0]
     assert any("1 folder in" in remark and "eve" in remark for remark in report.remarks)
     # Also where the folders are wrong.
-    put(own, "stray.jpg")
-    assert len(check("folder", own, progress=False).problems) == 2
+    put(own_folder, "stray.jpg")
+    assert len(check("folder", own_folder, progress=False).problems) == 2
 
 
 CSV = """Path;Person;camera;note
@@ -436,7 +440,7 @@ def test_an_image_never_matches_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "phrases"),
     [
         ("", ["starts with its column names"]),
         ("path,person\n", ["lists images; got only column names"]),
@@ -474,10 +478,10 @@ def test_an_image_never_matches_itself(tmp_path):
         ("path,person,camera\na.png,1,7\nb.png,01,8\n", ["01 and 1", "in the same way"]),
     ],
 )
-def test_a_wrong_csv_says_file_line_and_mend(tmp_path, text, said):
+def test_a_wrong_csv_says_file_line_and_mend(tmp_path, text, phrases):
     file = listed(tmp_path, text, "a.png", "b.png")
     message = refusal("csv", file)
-    for words in said:
+    for words in phrases:
         assert words in message
     assert not check("csv", file, progress=False).ok
 
@@ -527,7 +531,7 @@ def test_the_only_csv_of_a_folder_is_read(tmp_path):
     assert "exists" in refusal("csv", file.parent / "nothing")
 
 
-def test_a_check_refuses_a_source_that_cannot_be_opened(own, tmp_path, monkeypatch):
+def test_a_check_refuses_a_source_that_cannot_be_opened(own_folder, tmp_path, monkeypatch):
     file = listed(tmp_path, CSV, *FOUR)
     with pytest.raises(InputError, match="exists"):
         check("csv", file.parent / "nothing.csv", progress=False)
@@ -541,7 +545,7 @@ def test_a_check_refuses_a_source_that_cannot_be_opened(own, tmp_path, monkeypat
         check("csv", file, progress=False)
     monkeypatch.setattr("reidlib.data.readers.layout.os.scandir", refuse)
     with pytest.raises(InputError, match="can be listed; got Permission denied"):
-        check("folder", own, progress=False)
+        check("folder", own_folder, progress=False)
 
 
 def test_a_file_is_found_in_either_spelling(tmp_path):
@@ -550,21 +554,21 @@ def test_a_file_is_found_in_either_spelling(tmp_path):
     assert list_own_images(file).split.paths[1].name == name
 
 
-def test_own_images_for_searching(own, tmp_path, monkeypatch):
-    images = list_own_images(own)
-    assert images.root == own and images.names == tuple(sorted(PERSONS))
+def test_own_images_for_searching(own_folder, tmp_path, monkeypatch):
+    images = list_own_images(own_folder)
+    assert images.root == own_folder and images.names == tuple(sorted(PERSONS))
     assert images.persons[:5] == ("anna",) * 4 + ("bob",)
     assert images.cameras[:4] == ("door", "door", "yard", "yard")
     assert images.split.camera_ids.tolist()[:4] == [1, 1, 2, 2]
-    monkeypatch.chdir(own)
+    monkeypatch.chdir(own_folder)
     single = list_own_images("anna/door/2.JPG")
     assert single.names == ("2.JPG",) and single.persons == single.cameras == ("",)
     assert (single.split.person_ids.tolist(), single.split.camera_ids.tolist()) == ([0], [0])
     flat = list_own_images(put(tmp_path / "flat", "b_c2.jpg", "a_c1.jpg"))
     assert flat.names == ("a_c1.jpg", "b_c2.jpg")
     assert (flat.persons, flat.cameras) == (("", ""), ("1", "2"))
-    one = list_own_images(put(tmp_path / "one", "anna/door/1.jpg", "anna/yard/1.jpg"))
-    assert one.persons == ("anna", "anna") and one.cameras == ("door", "yard")
+    one_person = list_own_images(put(tmp_path / "one", "anna/door/1.jpg", "anna/yard/1.jpg"))
+    assert one_person.persons == ("anna", "anna") and one_person.cameras == ("door", "yard")
 
 
 def test_a_csv_for_searching_needs_no_persons(tmp_path):
@@ -577,7 +581,7 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("nothing", "there is no nothing in"),
         ("readme.txt", "an image file, a folder of them, or a CSV"),
@@ -588,21 +592,21 @@ def test_a_csv_for_searching_needs_no_persons(tmp_path):
         ("wrong.csv", "lacks path"),
     ],
 )
-def test_sources_that_cannot_be_searched(tmp_path, source, said):
+def test_sources_that_cannot_be_searched(tmp_path, source, message):
     put(tmp_path, "deep/a/b/c/1.jpg", "mixed/a/1.jpg", "mixed/2.jpg", *(f"parted/{name}" for name in PARTED))
     (tmp_path / "empty").mkdir()
     (tmp_path / "readme.txt").write_text("hello")
     (tmp_path / "wrong.csv").write_text("person\n1\n")
     with pytest.raises(InputError) as caught:
         list_own_images(tmp_path / source)
-    assert said in one_line(caught)
+    assert message in one_line(caught)
 
 
-def test_a_missing_source_suggests_its_neighbour(own):
+def test_a_missing_source_suggests_its_neighbour(own_folder):
     for missing, near in (
-        (own / "ana", f"did you mean {own / 'anna'}?"),
-        (own / "anna" / "door" / "1.jpeg", f"did you mean {own / 'anna' / 'door' / '1.jpg'}?"),
-        (own / "qqq" / "1.jpg", f"there is no qqq in {own}"),
+        (own_folder / "ana", f"did you mean {own_folder / 'anna'}?"),
+        (own_folder / "anna" / "door" / "1.jpeg", f"did you mean {own_folder / 'anna' / 'door' / '1.jpg'}?"),
+        (own_folder / "qqq" / "1.jpg", f"there is no qqq in {own_folder}"),
     ):
         with pytest.raises(InputError) as caught:
             list_own_images(missing)

@@ -26,24 +26,27 @@ def refusal(function, *arguments):
 
 @pytest.mark.parametrize(("benchmark", "persons", "test_persons"), OFFICIAL)
 def test_what_is_stored_is_what_is_drawn(benchmark, persons, test_persons):
-    stored = files(module) / f"{benchmark}_{test_persons}.json"
-    drawn = draw_partitions(benchmark, persons, test_persons)
-    assert json.loads(stored.read_text()) == {
+    stored_partitions = files(module) / f"{benchmark}_{test_persons}.json"
+    drawn_partitions = draw_partitions(benchmark, persons, test_persons)
+    assert json.loads(stored_partitions.read_text()) == {
         "benchmark": benchmark,
         "persons": persons,
-        "test": [list(places) for places in drawn.test],
-        "sha256": drawn.checksum,
+        "test": [list(places) for places in drawn_partitions.test],
+        "sha256": drawn_partitions.checksum,
     }
-    assert standard_partitions(benchmark, persons, test_persons) == drawn
-    assert len(set(drawn.test)) == 10
-    for places in drawn.test:
+    assert standard_partitions(benchmark, persons, test_persons) == drawn_partitions
+    assert len(set(drawn_partitions.test)) == 10
+    for places in drawn_partitions.test:
         assert len(places) == len(set(places)) == test_persons
         assert places[0] >= 1 and places[-1] <= persons
 
 
 def test_stored_partitions_never_change():
     """The partitions never change, because scores of different versions of this package are compared."""
-    assert [(one.checksum[:16], one.test[0][:6], one.test[9][-3:]) for one in map(_stored, OFFICIAL)] == [
+    assert [
+        (partitions.checksum[:16], partitions.test[0][:6], partitions.test[9][-3:])
+        for partitions in map(_stored, OFFICIAL)
+    ] == [
         ("65fd336a8009e4bf", (1, 2, 3, 4, 5, 7), (963, 964, 969)),
         ("0dedceed3912e51f", (21, 27, 29, 35, 81, 85), (952, 965, 968)),
         ("8c1aa082e66c9df3", (1, 4, 5, 6, 7, 10), (623, 631, 632)),

@@ -30,7 +30,7 @@ def samplers():
     }
 
 
-def taken(feeds, names):
+def batches_of(feeds, names):
     batches = []
     for name in names:
         indices, images = feeds.next(name)
@@ -54,45 +54,45 @@ choices = st.lists(st.sampled_from(["random", "identity"]), max_size=40)
 @given(choices)
 def test_switching_at_any_step_loses_and_repeats_nothing(names):
     with Prefetcher(store(), samplers()) as feeds:
-        batches = taken(feeds, names)
+        batches = batches_of(feeds, names)
     for name in ("random", "identity"):
-        own = [batch for batch, of in zip(batches, names, strict=True) if of == name]
-        assert own == alone(name, len(own))
+        sampler_batches = [batch for batch, of in zip(batches, names, strict=True) if of == name]
+        assert sampler_batches == alone(name, len(sampler_batches))
 
 
 @settings(deadline=None)
 @given(before=choices, after=choices)
 def test_resuming_anywhere_continues_exactly(before, after):
     with Prefetcher(store(), samplers()) as feeds:
-        taken(feeds, before)
+        batches_of(feeds, before)
         stored = io.BytesIO()
         torch.save(feeds.state_dict(), stored)
-        rest = taken(feeds, after)
+        rest = batches_of(feeds, after)
     stored.seek(0)
     state = torch.load(stored, weights_only=True)
     with Prefetcher(store(), samplers()) as resumed:
-        taken(resumed, ["random", "identity", "identity"])  # whatever it did before is forgotten
+        batches_of(resumed, ["random", "identity", "identity"])  # whatever it did before is forgotten
         resumed.load_state_dict(state)
         again = Prefetcher(store(), samplers())
         again.load_state_dict(resumed.state_dict())  # saved again before another step
-        assert taken(resumed, after) == rest
+        assert batches_of(resumed, after) == rest
     with again:
-        assert taken(again, after) == rest
+        assert batches_of(again, after) == rest
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_each_batch_without_overlap(processes):
     names = ["identity", "random", "random", "identity"] * 3
     with Prefetcher(store(), samplers()) as feeds:
-        whole = taken(feeds, names)
+        whole = batches_of(feeds, names)
     parts = []
     for rank in range(processes):
         with Prefetcher(store(), samplers(), (rank, processes)) as feeds:
-            parts.append(taken(feeds, names))
+            parts.append(batches_of(feeds, names))
     assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
 
 
 def test_a_state_of_other_samplers_is_refused():
-    one = Prefetcher(store(), {"random": samplers()["random"]})
+    prefetcher = Prefetcher(store(), {"random": samplers()["random"]})
     with pytest.raises(InputError, match="random, identity instead of random"):
-        one.load_state_dict(Prefetcher(store(), samplers()).state_dict())
+        prefetcher.load_state_dict(Prefetcher(store(), samplers()).state_dict())

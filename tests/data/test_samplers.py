@@ -33,9 +33,9 @@ def test_random_batches_are_a_shuffled_partition(size, share, drop, seed):
     batches = lists(sampler)
     assert len(batches) == len(sampler)
     assert all(len(batch) == batch_size for batch in batches[:-1])
-    drawn = torch.cat(list(map(torch.tensor, batches))).tolist() if batches else []
-    assert len(set(drawn)) == len(drawn) == (size // batch_size * batch_size if drop else size)
-    assert set(drawn) <= set(range(size))
+    indices = torch.cat(list(map(torch.tensor, batches))).tolist() if batches else []
+    assert len(set(indices)) == len(indices) == (size // batch_size * batch_size if drop else size)
+    assert set(indices) <= set(range(size))
 
 
 @settings(deadline=None)
@@ -54,9 +54,9 @@ def test_identity_batches_are_p_identities_times_k_images(data):
         assert (groups == groups[:, :1]).all()  # each row of K is one person
         assert len(groups[:, 0].unique()) == identities
         for row in batch.view(identities, images):
-            own = int((labels == labels[row[0]]).sum())
-            drawn, times = row.unique(return_counts=True)
-            assert len(drawn) == min(own, images)
+            num_images = int((labels == labels[row[0]]).sum())
+            indices, times = row.unique(return_counts=True)
+            assert len(indices) == min(num_images, images)
             assert times.max() - times.min() <= 1  # repeated as evenly as possible
 
 

@@ -171,8 +171,8 @@ def test_an_image_in_training_and_test_is_refused(make):
 
 
 def test_all_violations_are_listed(make):
-    train, one = make("train", (3, 1)), make("one", (3, 1))
-    texts = " ".join(map(str, rule_violations(train, one, make("gallery", (3, 1), (-5, 1)))))
+    train, query = make("train", (3, 1)), make("one", (3, 1))
+    texts = " ".join(map(str, rule_violations(train, query, make("gallery", (3, 1), (-5, 1)))))
     assert "both training and test" in texts and "at least -1" in texts and "one camera" in texts
 
 
@@ -211,11 +211,11 @@ def test_the_fingerprint_depends_on_content_and_not_on_the_folder(make, tmp_path
 @pytest.mark.parametrize("ids", [np.array, torch.tensor])
 def test_what_a_query_ignores_and_what_matches_it(ids):
     # A query of person 3 in camera 1; junk in either camera, a distractor, itself, its match, another.
-    asked = ids([[3]]), ids([[1]])
-    seen = ids([-1, -1, 0, 3, 3, 4]), ids([1, 2, 1, 1, 2, 1])
-    assert is_ignored(*asked, *seen).tolist() == [[True, True, False, True, False, False]]
-    assert is_match(*asked, *seen).tolist() == [[False, False, False, False, True, False]]
-    assert is_match(3, 1, *seen).tolist() == [False, False, False, False, True, False]
+    query_ids = ids([[3]]), ids([[1]])
+    gallery_ids = ids([-1, -1, 0, 3, 3, 4]), ids([1, 2, 1, 1, 2, 1])
+    assert is_ignored(*query_ids, *gallery_ids).tolist() == [[True, True, False, True, False, False]]
+    assert is_match(*query_ids, *gallery_ids).tolist() == [[False, False, False, False, True, False]]
+    assert is_match(3, 1, *gallery_ids).tolist() == [False, False, False, False, True, False]
 
 
 ROWS = st.lists(st.tuples(st.integers(-1, 4), st.integers(1, 3)), max_size=12)
@@ -227,56 +227,58 @@ def test_matches_agree_with_a_plain_search(query, gallery):
         table = np.array(rows, dtype=int).reshape(-1, 2)
         return Split(("x.jpg",) * len(rows), table[:, 0], table[:, 1])
 
-    expected = [any(is_match(*asked, *seen) for seen in gallery) for asked in query]
+    expected = [any(is_match(*query_ids, *gallery_ids) for gallery_ids in gallery) for query_ids in query]
     assert queries_with_match(split(query), split(gallery)).tolist() == expected
 
 
 def test_combined_benchmarks_keep_persons_and_cameras_apart(market, tmp_path):
     copies = [shutil.copytree(market, tmp_path / name) for name in ("second", "third")]
-    one, other, third = (load("market1501", root) for root in (market, *copies))
-    both = combine((one, other))
-    assert both.specification == both.name == "market1501+market1501"
-    assert both.train.person_ids.tolist() == [2, 2, 2, 7, 7, 9, 9, 9, 14, 14]
-    assert both.train.camera_ids.tolist() == [1, 2, 2, 1, 3, 5, 6, 6, 5, 7]
+    first, second, third = (load("market1501", root) for root in (market, *copies))
+    combined = combine((first, second))
+    assert combined.specification == combined.name == "market1501+market1501"
+    assert combined.train.person_ids.tolist() == [2, 2, 2, 7, 7, 9, 9, 9, 14, 14]
+    assert combined.train.camera_ids.tolist() == [1, 2, 2, 1, 3, 5, 6, 6, 5, 7]
     # Nobody stays nobody; in the other camera's numbers, so that it is no match by chance.
-    assert both.gallery.person_ids.tolist() == [-1, -1, 0, 1, 1, 3, 3, -1, -1, 0, 8, 8, 10, 10]
-    assert both.query.camera_ids.tolist() == [1, 2, 5, 6]
-    assert both.fingerprint not in (one.fingerprint, combine((one, other, third)).fingerprint)
+    assert combined.gallery.person_ids.tolist() == [-1, -1, 0, 1, 1, 3, 3, -1, -1, 0, 8, 8, 10, 10]
+    assert combined.query.camera_ids.tolist() == [1, 2, 5, 6]
+    assert combined.fingerprint not in (first.fingerprint, combine((first, second, third)).fingerprint)
     with pytest.raises(InputError, match="at least two benchmarks"):
-        combine((one,))
+        combine((first,))
 
 
 def test_extracted_images_count_without_their_sizes(market):
-    one = load("market1501", market)
-    extracted = replace(one, extracted="0123456789ab")
-    before, other = one.fingerprint, extracted.fingerprint
-    path = one.train.paths[0]
+    benchmark = load("market1501", market)
+    extracted = replace(benchmark, extracted="0123456789ab")
+    before, other = benchmark.fingerprint, extracted.fingerprint
+    path = benchmark.train.paths[0]
     path.write_bytes(path.read_bytes() + b" ")
     assert load("market1501", market).fingerprint != before
-    assert replace(one, extracted="0123456789ab").fingerprint == other
-    assert replace(one, extracted="another").fingerprint != other
-    assert replace(one, root=market.parent, extracted="0123456789ab").fingerprint == other
+    assert replace(benchmark, extracted="0123456789ab").fingerprint == other
+    assert replace(benchmark, extracted="another").fingerprint != other
+    assert replace(benchmark, root=market.parent, extracted="0123456789ab").fingerprint == other
 
 
 def test_both_unicode_forms_of_a_name_have_one_fingerprint(make, tmp_path):
     splits = sound(make)
     train = splits["train"]
-    found = []
+    fingerprints = []
     for form in ("NFC", "NFD"):
         root = tmp_path / form
         root.mkdir()
         path = root / unicodedata.normalize(form, "Jürgen.jpg")
         path.write_bytes(b"x")
         changed = Split((path, *train.paths[1:]), train.person_ids, train.camera_ids)
-        found.append(Benchmark("own", root, **splits | {"train": changed}).fingerprint)
-    assert found[0] == found[1]
+        fingerprints.append(Benchmark("own", root, **splits | {"train": changed}).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
 
 
 def test_a_specification_has_the_requested_options(market):
-    one = load("market1501", market)
-    assert one.specification == "market1501"
-    asked = replace(one, num_trials=4, trial=3, options={"boxes": "detected", "same_camera": True, "n": 5})
-    assert asked.specification == "market1501,boxes=detected,same_camera=true,n=5,trial=3"
+    benchmark = load("market1501", market)
+    assert benchmark.specification == "market1501"
+    with_options = replace(
+        benchmark, num_trials=4, trial=3, options={"boxes": "detected", "same_camera": True, "n": 5}
+    )
+    assert with_options.specification == "market1501,boxes=detected,same_camera=true,n=5,trial=3"
 
 
 @pytest.mark.parametrize(

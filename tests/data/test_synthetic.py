@@ -118,8 +118,8 @@ def test_palettes_hold_colours_and_odds():
     for name, colours in palettes().items():
         assert len(np.unique(colours[:, :3], axis=0)) == len(colours) >= 3, name
         assert (colours > 0).all() and (colours[:, :3] < 1).all(), name
-    drawn = RandomStreams(0, fold(np.arange(9_000))).colour("top", "tops")
-    black = (drawn == palettes()["tops"][0, :3]).all(1).mean()
+    drawn_colours = RandomStreams(0, fold(np.arange(9_000))).colour("top", "tops")
+    black = (drawn_colours == palettes()["tops"][0, :3]).all(1).mean()
     np.testing.assert_allclose(black, 0.20, atol=0.015)  # 20 in 100
 
 

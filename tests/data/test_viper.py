@@ -137,9 +137,9 @@ def test_the_survey_counts_against_the_whole_set(root):
     assert {
         (count.folder, count.quantity, count.actual, count.expected) for count in compare_counts(reading)
     } == {
-        (folder, what, found, expected)
+        (folder, quantity, actual, expected)
         for folder in VIPER_NAMES
-        for what, found, expected in (("images", 4, 632), ("identities", 4, 632), ("cameras", 1, 1))
+        for quantity, actual, expected in (("images", 4, 632), ("identities", 4, 632), ("cameras", 1, 1))
     }
     assert "test_persons=316 of 4 persons" in read("viper", root).all_problems[0]
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from miniature import write_image
-from untrained import QUIET, untrained
+from untrained_runs import QUIET, untrained_run
 
 from reidlib.cli import main
 from reidlib.data import load
@@ -56,11 +56,11 @@ def test_distractors_are_found_in_the_archives_folders(crowded, place):
 
 def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
     benchmark = load("market1501", crowded, distractors=True)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     scores = evaluate_with_distractors(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "distractors.json").read_text()) == scores
     together = concatenate((benchmark.gallery, benchmark.distractors))
-    query, own, gallery = (
+    query, standard_gallery, gallery = (
         TrainedNetwork(run, QUIET).embed(split, keep="nothing")
         for split in (benchmark.query, benchmark.gallery, together)
     )
@@ -68,21 +68,21 @@ def test_scores_are_those_of_the_whole_gallery(crowded, tmp_path):
         expected = evaluate(query, gallery, average_precision=kind)
         assert scores[kind]["mean_average_precision"] == expected.mean_average_precision
         assert scores[kind]["first_match_rank"] == expected.first_match_rank.tolist()
-    without = evaluate(query, own)
+    without = evaluate(query, standard_gallery)
     assert scores["step"]["mean_average_precision"] < without.mean_average_precision
     assert (scores["num_gallery"], scores["num_distractors"]) == (7, 20)
 
 
 def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypatch):
     benchmark = load("market1501", crowded, distractors=True)
-    run = untrained(benchmark, tmp_path / "runs")
-    seen = []
+    run = untrained_run(benchmark, tmp_path / "runs")
+    calls = []
     real = evaluation.evaluate_each
     monkeypatch.setattr(
-        evaluation, "evaluate_each", lambda q, g, **more: seen.append(g.features) or real(q, g, **more)
+        evaluation, "evaluate_each", lambda q, g, **more: calls.append(g.features) or real(q, g, **more)
     )
     first = evaluate_with_distractors(run, benchmark, execution=QUIET)
-    assert isinstance(seen[0], np.memmap)
+    assert isinstance(calls[0], np.memmap)
     monkeypatch.setattr(
         "reidlib.experiments.features.decode_complete_blocks", None
     )  # nothing is decoded again
@@ -90,7 +90,7 @@ def test_the_features_are_read_from_disk_and_reused(crowded, tmp_path, monkeypat
 
 
 def test_the_command_scores_with_distractors(crowded, tmp_path, capsys):
-    run = untrained(load("market1501", crowded), tmp_path / "runs")
+    run = untrained_run(load("market1501", crowded), tmp_path / "runs")
     (run.folder / "run.json").write_text(json.dumps({"data_root": str(crowded)}))
     assert main(["evaluate", str(run.folder), "--distractors", "--device", "cpu"]) == 0
     assert "with 20 further distractors: R1 " in capsys.readouterr().out
@@ -101,4 +101,4 @@ def test_missing_distractors_are_named(market, tmp_path):
         load("market1501", market, distractors=True)
     benchmark = load("market1501", market)
     with pytest.raises(InputError, match="distractors=True"):
-        evaluate_with_distractors(untrained(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
+        evaluate_with_distractors(untrained_run(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)

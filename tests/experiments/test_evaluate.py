@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from miniature import write_image
-from untrained import JLML, PYRAMID, QUIET, untrained
+from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.cli.commands import _score_table
 from reidlib.data import load
@@ -51,12 +51,12 @@ def naive_multi_query(query, gallery, boxes, how, kind):
     """The protocol by its definition: box by box, query by query, image by image."""
     precisions, penalties, firsts = [], [], []
     for person, camera in zip(query.person_ids, query.camera_ids, strict=True):
-        own = [
+        box_features = [
             unit(boxes.features[i].double().numpy())
             for i in range(len(boxes))
             if boxes.person_ids[i] == person and boxes.camera_ids[i] == camera
         ]
-        pooled = unit(np.mean(own, 0) if how == "mean" else np.max(own, 0))
+        pooled = unit(np.mean(box_features, 0) if how == "mean" else np.max(box_features, 0))
         order = []
         for i in range(len(gallery)):
             match = gallery.person_ids[i] == person
@@ -81,7 +81,7 @@ def naive_multi_query(query, gallery, boxes, how, kind):
     }
 
 
-def drawn(generator, person_ids, camera_ids):
+def random_embeddings(generator, person_ids, camera_ids):
     """Random features of different lengths, which must not affect the protocol."""
     features = generator.normal(size=(len(person_ids), 6)) + np.array(person_ids)[:, None] % 3
     features *= generator.uniform(0.1, 5, (len(person_ids), 1))
@@ -93,9 +93,11 @@ def drawn(generator, person_ids, camera_ids):
 @pytest.mark.parametrize("seed", range(5))
 def test_multi_query_agrees_with_a_plain_loop(seed):
     generator = np.random.default_rng(seed)
-    query = drawn(generator, [1, 1, 2, 3, 4], [1, 2, 1, 3, 1])  # 4 is without a match
-    boxes = drawn(generator, [3, 1, 1, 2, 1, 4, 2, 2], [3, 1, 2, 1, 1, 1, 1, 1])
-    gallery = drawn(generator, [1, 2, 3, -1, 0, *generator.integers(-1, 4, 40)], [3, 2, 1, *[1, 2] * 21])
+    query = random_embeddings(generator, [1, 1, 2, 3, 4], [1, 2, 1, 3, 1])  # 4 is without a match
+    boxes = random_embeddings(generator, [3, 1, 1, 2, 1, 4, 2, 2], [3, 1, 2, 1, 1, 1, 1, 1])
+    gallery = random_embeddings(
+        generator, [1, 2, 3, -1, 0, *generator.integers(-1, 4, 40)], [3, 2, 1, *[1, 2] * 21]
+    )
     features = gallery.features.clone()
     scores = multi_query_scores(query, gallery, boxes)
     assert torch.equal(gallery.features, features)
@@ -117,7 +119,7 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
 @pytest.mark.parametrize("model", [JLML, PYRAMID])
 def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs", model)
+    run = untrained_run(benchmark, tmp_path / "runs", model)
     scores = evaluate_run(run, benchmark, execution=QUIET)
     assert json.loads((run.folder / "scores.json").read_text()) == scores == run.scores
     assert {name: value for name, value in scores.items() if name != "branches"} == {
@@ -162,7 +164,7 @@ def test_evaluation_writes_scores_and_ranked_lists(boxed, tmp_path, model):
 
 def test_without_boxes_there_is_no_multi_query(market, tmp_path):
     benchmark = load("market1501", market)
-    scores = evaluate_run(untrained(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
+    scores = evaluate_run(untrained_run(benchmark, tmp_path / "runs"), benchmark, execution=QUIET)
     assert scores["num_boxes"] is None
     assert all(branch.keys() == {"step", "trapezoid"} for branch in scores["branches"].values())
 
@@ -179,7 +181,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
         [2, 1, 2, 1],
     )
     benchmark = Benchmark("market1501", market, plain.train, plain.query, plain.gallery, boxes=boxes)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     streamed, pooled_over = [], []
 
     def watched(model, paths, *arguments):
@@ -202,7 +204,7 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
 
 def test_a_broken_box_is_named_and_leaves_the_old_scores(boxed, tmp_path):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     scores = evaluate_run(run, benchmark, execution=QUIET)
     broken = boxed / "gt_bbox" / "0001_c1s2_038021_00.jpg"
     broken.write_bytes(broken.read_bytes()[:-20])
@@ -223,7 +225,7 @@ def rewritten(run, **change):
 
 def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     assert not is_current(run, benchmark) and not has_usable_scores(run)
     scores = evaluate_run(run, benchmark, execution=QUIET)
     assert is_current(run, benchmark) and has_usable_scores(run)
@@ -253,7 +255,7 @@ def test_scores_are_current_or_usable_or_neither(boxed, tmp_path):
 
 def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_path):
     benchmark = load("market1501", boxed)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     evaluate_run(run, replace(benchmark, boxes=None), execution=QUIET)
     assert is_current(run, replace(benchmark, boxes=None))
     assert not is_current(run, benchmark) and has_usable_scores(run)
@@ -263,7 +265,7 @@ def test_scores_without_boxes_are_not_current_once_there_are_some(boxed, tmp_pat
 
 def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path):
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     (run.folder / "weights.pt").unlink()
     assert not has_usable_scores(run)
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
@@ -271,7 +273,7 @@ def test_a_run_without_weights_and_scores_says_what_is_missing(market, tmp_path)
 
 
 def test_a_run_on_other_data_is_refused(market, tmp_path):
-    run = untrained(load("market1501", market), tmp_path / "runs")
+    run = untrained_run(load("market1501", market), tmp_path / "runs")
     write_image(market / "query" / "0001_c2s1_001051_00.jpg")
     with pytest.raises(InputError, match="belongs to the data"):
         evaluate_run(Run(run.folder), load("market1501", market), execution=QUIET)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from miniature import write_image
 from torch import nn
-from untrained import QUIET
+from untrained_runs import QUIET
 
 from reidlib.data import images
 from reidlib.data.images import ImageStore, decode
@@ -299,8 +299,8 @@ def test_a_process_that_is_killed_leaves_whole_blocks(split, tmp_path):
         to_disk(Split(paths, np.arange(1, 24), np.ones(23, int)), Path({str(file)!r}), model=model)
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, timeout=600)
-    assert done.returncode == -9
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, timeout=600)
+    assert process.returncode == -9
     header = len(whole.read_bytes()) - 23 * 28
     assert file.with_suffix(".partial").stat().st_size == header + 12 * 28
     to_disk(split, file)

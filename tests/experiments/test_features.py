@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from untrained import QUIET, untrained
+from untrained_runs import QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.errors import InputError
@@ -17,7 +17,7 @@ def home(tmp_path, monkeypatch):
 
 def test_features_are_the_same_whatever_is_kept(market, tmp_path):
     benchmark = load("market1501", market)
-    network = TrainedNetwork(untrained(benchmark, tmp_path / "runs"), QUIET)
+    network = TrainedNetwork(untrained_run(benchmark, tmp_path / "runs"), QUIET)
     stored = network.embed(benchmark.gallery)
     existing = list((tmp_path / "home").rglob("*.npy"))
     streamed = network.embed(benchmark.gallery, keep="nothing")
@@ -38,12 +38,12 @@ def test_features_are_the_same_whatever_is_kept(market, tmp_path):
 
 def test_the_key_tells_trainings_of_one_configuration_apart(market, tmp_path):
     benchmark = load("market1501", market)
-    one, other = (untrained(benchmark, tmp_path / place) for place in ("a", "b"))
-    assert TrainedNetwork(one, QUIET).key == TrainedNetwork(other, QUIET).key
-    weights = other.weights()
+    first, second = (untrained_run(benchmark, tmp_path / place) for place in ("a", "b"))
+    assert TrainedNetwork(first, QUIET).key == TrainedNetwork(second, QUIET).key
+    weights = second.weights()
     weights["global_feature.weight"] += 1
-    torch.save(weights, other.folder / "weights.pt")
-    assert TrainedNetwork(one, QUIET).key != TrainedNetwork(other, QUIET).key
-    (other.folder / "weights.pt").unlink()
+    torch.save(weights, second.folder / "weights.pt")
+    assert TrainedNetwork(first, QUIET).key != TrainedNetwork(second, QUIET).key
+    (second.folder / "weights.pt").unlink()
     with pytest.raises(InputError, match="needs the run's weights"):
-        _ = TrainedNetwork(other, QUIET).key
+        _ = TrainedNetwork(second, QUIET).key

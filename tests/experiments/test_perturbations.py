@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from untrained import JLML, PYRAMID, QUIET, untrained
+from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.data.synthetic import render as synthetic
@@ -59,7 +59,7 @@ def benchmark(home):
 
 @pytest.fixture
 def run(benchmark, tmp_path):
-    return untrained(benchmark, tmp_path / "runs")
+    return untrained_run(benchmark, tmp_path / "runs")
 
 
 def evaluate_under(run, perturbation, benchmark):
@@ -134,14 +134,14 @@ def test_only_the_perturbed_factor_changes(benchmark, perturbation, home):
         for truth in truths
     ]
     columns = rows[0]["file"]
-    own = (
+    expected_columns = (
         {"occluded"}
         if perturbation is HIDDEN
         else {column for column in columns if column.startswith("box_")}
     )
     for name, row in rows[0].items():
         differing = {column for column, a, b in zip(columns, row, rows[1][name], strict=True) if a != b}
-        assert differing <= own
+        assert differing <= expected_columns
 
 
 def test_the_default_value_is_the_benchmark_itself(benchmark, tmp_path, monkeypatch):
@@ -211,8 +211,8 @@ def test_a_killed_rendering_leaves_no_partial_folder(tmp_path):
     "model, branches", [(JLML, {"full", "global", "local"}), (PYRAMID, {"full"})], ids=["jlml", "pyramid"]
 )
 def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
-    run = untrained(benchmark, tmp_path / "runs", model)
-    own = evaluate_run(run, benchmark, execution=QUIET)
+    run = untrained_run(benchmark, tmp_path / "runs", model)
+    plain_scores = evaluate_run(run, benchmark, execution=QUIET)
     scores = evaluate_perturbations(run, (DEFAULT, FAR, HIDDEN), benchmark, execution=QUIET)
     assert list(scores) == [DEFAULT, FAR, HIDDEN]
     for perturbation, under in scores.items():
@@ -222,14 +222,14 @@ def test_scores_under_perturbations(benchmark, tmp_path, model, branches):
         for branch in under["branches"].values():
             assert branch.keys() == {"step", "trapezoid"}
             for record in branch.values():
-                assert record.keys() == own["branches"]["full"]["step"].keys()
+                assert record.keys() == plain_scores["branches"]["full"]["step"].keys()
                 assert list(record["cmc"]) == ["1", "5", "10", "20"]
                 assert (
                     len(record["average_precision"])
                     == len(record["first_match_rank"])
                     == len(benchmark.query)
                 )
-    full = own["branches"]["full"]["step"]
+    full = plain_scores["branches"]["full"]["step"]
     assert scores[DEFAULT]["branches"]["full"]["step"]["average_precision"] == full["average_precision"]
     assert scores[FAR]["branches"]["full"]["step"]["average_precision"] != full["average_precision"]
     assert len({under["data"] for under in scores.values()}) == 3
@@ -243,7 +243,7 @@ def test_perturbed_images_are_scored_as_unperturbed_ones(benchmark, run, tmp_pat
     under = evaluate_under(run, FAR, benchmark)
     query, gallery = open_perturbed(FAR, "tiny", progress=False)
     changed = replace(benchmark, query=query, gallery=gallery, boxes=None)
-    other = untrained(changed, tmp_path / "other")
+    other = untrained_run(changed, tmp_path / "other")
     scores = evaluate_run(other, changed, execution=QUIET)
     for name, branch in under["branches"].items():
         for kind in ("step", "trapezoid"):
@@ -367,5 +367,5 @@ def test_other_benchmarks_are_refused(benchmark, run, tmp_path):
     with pytest.raises(InputError, match="belongs to the data"):
         evaluate_under(run, FAR, other)
     with pytest.raises(InputError, match="with the default factors and seed 0"):
-        evaluate_under(untrained(other, tmp_path / "runs"), FAR, other)
+        evaluate_under(untrained_run(other, tmp_path / "runs"), FAR, other)
     assert not list(Path(tmp_path).glob("runs/*/conditions"))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from written import gathered
+from scored_runs import write_scored_runs
 
 from reidlib import files
 from reidlib.analysis import Cell, ExperimentScores
@@ -15,7 +15,7 @@ from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations
 from reidlib.experiments.rows import PROFILES, Perturbation
-from reidlib.experiments.setup import Missing, Setup
+from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.training.device import Execution
 
 QUIET = Execution(device="cpu", progress=False)
@@ -65,7 +65,7 @@ def test_nothing_is_trained_if_may_train_is_false(smoke, trained):
     before = sorted(folder.iterdir())
     result = gather(folder, ("jlml", "jlml-2"), seeds=3, may_train=False)
     assert sorted(folder.iterdir()) == before
-    assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [False, False, True]
+    assert [isinstance(run, MissingRun) for run in result.runs["jlml"]] == [False, False, True]
     assert ExperimentScores(result).branch_scores(Cell("jlml-2")) == [None] * 3
     assert len(result.missing) == 4
     assert "the run must exist" in str(result.missing[0])
@@ -113,7 +113,7 @@ def test_scores_of_other_data_are_not_used(smoke, trained, tmp_path):
     for path in carried.glob("*seed0*/scores.json"):
         path.write_text(path.read_text().replace(smoke.fingerprint, "0" * 16))
         (path.parent / "weights.pt").unlink()
-    assert isinstance(gather(carried).runs["jlml"][0], Missing)
+    assert isinstance(gather(carried).runs["jlml"][0], MissingRun)
 
 
 def test_a_damaged_record_does_not_affect_the_others(smoke, trained, tmp_path):
@@ -122,7 +122,7 @@ def test_a_damaged_record_does_not_affect_the_others(smoke, trained, tmp_path):
     for path in carried.glob("*seed0*/run.json"):
         path.write_text("[]")
     result = gather(carried, seeds=2)
-    assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [True, False]
+    assert [isinstance(run, MissingRun) for run in result.runs["jlml"]] == [True, False]
     assert result.summary() and result.records()
 
 
@@ -176,7 +176,7 @@ def test_damaged_scores_are_computed_again(trained, tmp_path):
             (path.parent / "weights.pt").unlink()
     result = gather(carried, seeds=2, may_train=False)
     assert result.runs["jlml"][0].scores == trained[1].runs["jlml"][0].scores
-    assert isinstance(result.runs["jlml"][1], Missing)  # neither scores nor weights
+    assert isinstance(result.runs["jlml"][1], MissingRun)  # neither scores nor weights
     assert len(result.missing) == 1
 
 
@@ -200,7 +200,7 @@ def test_without_weights_and_scores_it_is_missing(smoke, trained, tmp_path):
         for path in carried.glob(f"*seed0*/{name}"):
             path.unlink()
     result = gather(carried, seeds=2)
-    assert [isinstance(run, Missing) for run in result.runs["jlml"]] == [True, False]
+    assert [isinstance(run, MissingRun) for run in result.runs["jlml"]] == [True, False]
     assert "weights" in result.missing[0].reason
 
 
@@ -232,7 +232,7 @@ def test_perturbations_are_evaluated_once(smoke, trained, monkeypatch):
 
 
 def test_each_file_of_scores_is_read_once(tmp_path):
-    result = gathered(tmp_path, {"jlml": [{"full": 0.5}]})
+    result = write_scored_runs(tmp_path, {"jlml": [{"full": 0.5}]})
     first = result.branch_scores(Cell("jlml"))
     (tmp_path / "jlml-0" / "scores.json").unlink()
     assert result.branch_scores(Cell("jlml")) is first
@@ -257,8 +257,8 @@ def test_a_setup_reads_nothing_and_loads_no_torch():
         "experiments.Setup('paper', 'cuhk03,boxes=detected', 'nowhere', seeds=3)\n"
         "print(len(experiments.EXPERIMENTS), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "24 False"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "24 False"
 
 
 def test_names_are_looked_up_once():

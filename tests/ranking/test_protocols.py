@@ -79,12 +79,14 @@ def plain_single_shot(query, gallery, protocol, seed):
         entries, distractors = entries_of(gallery, camera, person, protocol.across_cameras)
         ranks = []
         for draw in range(protocol.draws):
-            drawn = {other: drawn_first(gallery, images, seed, draw) for other, images in entries.items()}
-            if person not in drawn:
+            first_images = {
+                other: drawn_first(gallery, images, seed, draw) for other, images in entries.items()
+            }
+            if person not in first_images:
                 ranks.append(0)
                 continue
-            match = distance(query, gallery, row, drawn.pop(person))
-            others = [*drawn.values(), *distractors]
+            match = distance(query, gallery, row, first_images.pop(person))
+            others = [*first_images.values(), *distractors]
             ranks.append(1 + sum(distance(query, gallery, row, index) <= match for index in others))
         rows.append((ranks, len(entries) + len(distractors)))
     return rows
@@ -301,14 +303,14 @@ def test_what_a_score_depends_on(protocol):
 
 def test_draws_are_the_same_on_every_machine_and_in_every_release():
     for seed, expected in ((0, [4, 1, 1, 0, 5, 4, 1, 1]), (7, [1, 3, 3, 3, 2, 4, 3, 2])):
-        drawn = []
+        draws = []
         for near in range(6):  # the match is first where its nearest image is the one drawn
             places = np.where(np.arange(6) == near, 1, 5)
             gallery = on_a_line(*zip(places, [1] * 6, [2, 2, 2, 3, 3, 3], strict=True), (2, 2, 2))
             scores = evaluate_protocol(QUERY, gallery, Protocol("single", draws=8), seed=seed)
-            drawn.append(scores.cmc_per_draw[1])
-        assert np.argmax(drawn, axis=0).tolist() == expected
-        assert np.sum(drawn, axis=0).tolist() == [1.0] * 8
+            draws.append(scores.cmc_per_draw[1])
+        assert np.argmax(draws, axis=0).tolist() == expected
+        assert np.sum(draws, axis=0).tolist() == [1.0] * 8
 
 
 def test_scores_survive_json():

@@ -11,9 +11,9 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-import pretending
+import fake_tasks
 import pytest
-from pretending import alive, check_trained_once, notes, processes, until
+from fake_tasks import alive, check_trained_once, notes, processes, until
 from test_reproduce import FINISH, build, meet, status
 
 from reidlib.cli import main
@@ -88,8 +88,8 @@ def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
     check_runs = "from reidlib import files\nassert len(list(files.runs().glob('one-*/run.json'))) == 1"
     build(home / "notebooks", "20_waits", check_runs, FINISH)
     tasks = [
-        Task("one", pretending.train, ("one", 6), notebooks=("20_waits",)),
-        Task("two", pretending.fail, ("two",)),
+        Task("one", fake_tasks.train, ("one", 6), notebooks=("20_waits",)),
+        Task("two", fake_tasks.fail, ("two",)),
     ]
     prepared = []
     outcome = reproduce(
@@ -124,8 +124,8 @@ if notes.read_text().count("notebook begins") == 1:
     time.sleep(600)
 """
     build(home / "notebooks", "10_dies", "from pathlib import Path" + code, FINISH)
-    tasks = [Task(name, pretending.train, (name, n)) for name, n in {"a": 1, "b": 30, "c": 20}.items()]
-    pretending.pause(home, "c").touch()
+    tasks = [Task(name, fake_tasks.train, (name, n)) for name, n in {"a": 1, "b": 30, "c": 20}.items()]
+    fake_tasks.pause(home, "c").touch()
     killed = []
 
     def kill(name: str, mark: str) -> None:
@@ -135,7 +135,7 @@ if notes.read_text().count("notebook begins") == 1:
 
     def kill_both() -> None:
         kill("c", "c epoch 3")
-        pretending.pause(home, "c").unlink()
+        fake_tasks.pause(home, "c").unlink()
         kill("notebook", "notebook begins")
 
     killer = threading.Thread(target=kill_both)
@@ -156,8 +156,8 @@ def test_a_killed_command_leaves_no_work_and_continues(home, address):
     build(home / "notebooks", "10_after", FINISH)
     arguments = f"cluster=dask_pool({address!r}, out=home / 'out', shared=(home,), timeout=300, patience=300)"
     trainings = {"a": 1, "b": 8, "c": 8}
-    (paused := pretending.pause(home, "b")).touch()
-    command = pretending.start_command(home, home / "notebooks", trainings, arguments)
+    (paused := fake_tasks.pause(home, "b")).touch()
+    command = fake_tasks.start_command(home, home / "notebooks", trainings, arguments)
     until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
     training = processes(home, "b")[0]
     command.kill()
@@ -165,7 +165,7 @@ def test_a_killed_command_leaves_no_work_and_continues(home, address):
     until(lambda: not alive(training), "the cluster to stop")
     assert not notes(home, "b found")
     paused.unlink()
-    again = pretending.start_command(home, home / "notebooks", trainings, arguments)
+    again = fake_tasks.start_command(home, home / "notebooks", trainings, arguments)
     printed, complaints = again.communicate(timeout=600)
     assert again.returncode == 0, complaints
     assert "done=('10_after',)" in printed

@@ -18,11 +18,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import fake_tasks
 import nbformat
-import pretending
 import pytest
+from fake_tasks import alive, check_trained_once, notes, processes, until
 from filelock import FileLock
-from pretending import alive, check_trained_once, notes, processes, until
 
 from reidlib.cli import main
 from reidlib.errors import InputError
@@ -427,13 +427,13 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
     build(home / "notebooks", "20_waits", check_runs.format("good", True), FINISH)
     build(home / "notebooks", "30_finds_nothing", check_runs.format("killed", False), FINISH)
-    pretending.pause(home, "killed").touch()
+    fake_tasks.pause(home, "killed").touch()
     tasks = [
-        Task("killed", pretending.train, ("killed", 5), notebooks=("30_finds_nothing",)),
-        Task("bad", pretending.fail, ("bad",), notebooks=("20_waits",)),
-        Task("good", pretending.train, ("good", 10), notebooks=("20_waits", "99_not_in_the_plan")),
+        Task("killed", fake_tasks.train, ("killed", 5), notebooks=("30_finds_nothing",)),
+        Task("bad", fake_tasks.fail, ("bad",), notebooks=("20_waits",)),
+        Task("good", fake_tasks.train, ("good", 10), notebooks=("20_waits", "99_not_in_the_plan")),
         Task("dies", os._exit, (3,)),
-        Task("unknown", pretending.train, ("too", "many", "arguments")),
+        Task("unknown", fake_tasks.train, ("too", "many", "arguments")),
     ]
 
     def kill() -> None:
@@ -471,8 +471,8 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
 def test_a_killed_command_continues_where_it_stopped(home, number):
     build(home / "notebooks", "10_after", FINISH)
     trainings = {"a": 1, "b": 8, "c": 8}
-    (paused := pretending.pause(home, "b")).touch()
-    command = pretending.start_command(home, home / "notebooks", trainings, "")
+    (paused := fake_tasks.pause(home, "b")).touch()
+    command = fake_tasks.start_command(home, home / "notebooks", trainings, "")
     until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
     training = processes(home, "b")[0]
     if number == signal.SIGINT:
@@ -483,7 +483,7 @@ def test_a_killed_command_continues_where_it_stopped(home, number):
     until(lambda: not alive(training), "the trainings to end")
     assert not notes(home, "b found")
     paused.unlink()
-    again = pretending.start_command(home, home / "notebooks", trainings, "")
+    again = fake_tasks.start_command(home, home / "notebooks", trainings, "")
     printed, complaints = again.communicate(timeout=600)
     assert again.returncode == 0, complaints
     assert "done=('10_after',)" in printed
@@ -493,7 +493,7 @@ def test_a_killed_command_continues_where_it_stopped(home, number):
 
 def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
     """Work that handles Ctrl-C, as a training's loop does, stops after its step."""
-    call = pickle.dumps((pretending.listen, (str(home),)))
+    call = pickle.dumps((fake_tasks.listen, (str(home),)))
     stopping = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(run_in_process, call, {}, home / "log", stopping.is_set)
@@ -526,10 +526,10 @@ def test_one_at_a_time_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "function", "message"),
     [
-        ("../x", pretending.fail, "a file name too"),
-        ("", pretending.fail, "a file name too"),
+        ("../x", fake_tasks.fail, "a file name too"),
+        ("", fake_tasks.fail, "a file name too"),
         ("x", lambda: 1, "imported by another process; got test_reproduce.<lambda>"),
-        ("x", pretending.Path.exists, "imported by another process"),
+        ("x", fake_tasks.Path.exists, "imported by another process"),
     ],
 )
 def test_a_task_that_cannot_be_imported_is_refused(name, function, message):
@@ -539,7 +539,7 @@ def test_a_task_that_cannot_be_imported_is_refused(name, function, message):
 
 def test_tasks_and_notebooks_need_different_names(rerun):
     for name in ("10_first", "twice"):
-        tasks = [Task(name, pretending.fail), Task("twice", pretending.fail)]
+        tasks = [Task(name, fake_tasks.fail), Task("twice", fake_tasks.fail)]
         with pytest.raises(InputError, match="all tasks and notebooks have different names; got"):
             rerun(prepare=lambda _, tasks=tasks: tasks)
 

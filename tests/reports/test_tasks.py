@@ -63,10 +63,12 @@ def test_metadata_agree_with_ablations_and_claims():
     misaligned = {cell.experiment for cell in ablations.MISALIGNMENT.values()}
     claimed, under = claims.required_experiments(claims.claims_of_notebook("36_box_misalignment"))
     assert set(SOURCES["36_box_misalignment"].trainings) == misaligned | set(claimed)
-    short = {name: [one.name for one in perturbations] for name, perturbations in under.items()}
+    short = {
+        name: [perturbation.name for perturbation in perturbations] for name, perturbations in under.items()
+    }
     assert SOURCES["36_box_misalignment"].perturbations == short | dict.fromkeys(misaligned, "all")
     short = {
-        name: [one.name for one in perturbations]
+        name: [perturbation.name for perturbation in perturbations]
         for name, perturbations in claims.required_experiments()[1].items()
     }
     assert SOURCES["90_claims"].perturbations == short

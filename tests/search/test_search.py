@@ -9,7 +9,7 @@ import pytest
 import torch
 from miniature import write_image
 from PIL import Image
-from untrained import PYRAMID, untrained
+from untrained_runs import PYRAMID, untrained_run
 
 from reidlib.data import load
 from reidlib.errors import InputError
@@ -35,7 +35,7 @@ def benchmark(market):
 
 @pytest.fixture
 def run(benchmark, tmp_path):
-    return untrained(benchmark, tmp_path / "runs").folder
+    return untrained_run(benchmark, tmp_path / "runs").folder
 
 
 def people(root, persons=4, cameras=2, seed=0):
@@ -53,8 +53,8 @@ def saved(path, features, persons=None, cameras=None, root=None, **information):
     features = np.array(features, np.float32).reshape(len(features), -1)
     count = len(features)
     names = tuple(f"{path.stem}{index}.jpg" for index in range(count))
-    known = tuple(persons or [""] * count), tuple(cameras or [""] * count)
-    save_features(FeatureSet(features, names, *known, INFORMATION | information, root), path)
+    labels = tuple(persons or [""] * count), tuple(cameras or [""] * count)
+    save_features(FeatureSet(features, names, *labels, INFORMATION | information, root), path)
     return path
 
 
@@ -127,9 +127,9 @@ def test_the_same_file_is_found_by_path_and_by_link(tmp_path):
 
     first, second = of(tmp_path, "a.jpg", "b.jpg"), of(tmp_path / "other", "a.jpg", "c.jpg")
     pairs = same_images(first, second)
-    assert [one.tolist() for one in pairs] == [[1], [1]]
+    assert [indices.tolist() for indices in pairs] == [[1], [1]]
     gone = of(tmp_path / "gone", "a.jpg")
-    assert [one.tolist() for one in same_images(gone, gone)] == [[0], [0]]
+    assert [indices.tolist() for indices in same_images(gone, gone)] == [[0], [0]]
     assert same_images(of(None, "a.jpg"), of(None, "a.jpg"))[0].size == 0
 
 
@@ -177,8 +177,8 @@ def test_an_image_is_not_listed_for_itself(run, tmp_path):
     threshold = json.loads((tmp_path / "out" / "threshold.json").read_text())
     assert threshold["pairs"] == {"same_person": 4, "different_people": 24}
     # One image of it, searched for in all of them.
-    one = root / "0001" / "0001_c1.jpg"
-    search(one, root, run=run, out=tmp_path / "one", top=50, **QUIET)
+    image = root / "0001" / "0001_c1.jpg"
+    search(image, root, run=run, out=tmp_path / "one", top=50, **QUIET)
     assert len(table(tmp_path / "one")) == 7
 
 
@@ -269,15 +269,15 @@ def test_a_querys_own_images_are_not_counted_as_other_peoples(tmp_path):
 
 
 def test_images_of_unknown_persons_make_the_number_of_other_peoples_an_upper_bound(tmp_path):
-    known = saved(tmp_path / "known.npz", [0.0, 1, 10, 11], persons=[*"aabb"])
+    labelled = saved(tmp_path / "known.npz", [0.0, 1, 10, 11], persons=[*"aabb"])
     mixed = saved(tmp_path / "mixed.npz", [0.0, 10, 50, 60, 70], persons=["a", "b", "", "", ""])
     unknown = saved(tmp_path / "unknown.npz", [0.0, 50, 60])
-    options = {"out": tmp_path / "out", "false_match_rate": 0.5, "calibrate": known, **QUIET}
+    options = {"out": tmp_path / "out", "false_match_rate": 0.5, "calibrate": labelled, **QUIET}
     for query, gallery, others in (
-        (known, mixed, 4),  # one image is the query's own, three may be anybody's
-        (mixed, known, (2 + 2 + 4 + 4 + 4) / 5),
+        (labelled, mixed, 4),  # one image is the query's own, three may be anybody's
+        (mixed, labelled, (2 + 2 + 4 + 4 + 4) / 5),
         (unknown, unknown, 3),
-        (unknown, known, 4),
+        (unknown, labelled, 4),
     ):
         text = search(query, gallery, **options).text
         others_per_query = per_query(tmp_path / "out")
@@ -328,12 +328,12 @@ def test_unknown_cameras_are_not_mentioned(tmp_path):
 
 @pytest.mark.parametrize("labelled_queries", [True, False])
 def test_the_threshold_is_measured_within_the_side_with_known_persons(tmp_path, labelled_queries):
-    own = saved(tmp_path / "own.npz", [0.0, 1.0, 5.0, 7.0], persons=[*"aabb"])
+    labelled = saved(tmp_path / "own.npz", [0.0, 1.0, 5.0, 7.0], persons=[*"aabb"])
     flat = saved(tmp_path / "flat.npz", [0.5, 6.0])
-    sides = (own, flat) if labelled_queries else (flat, own)
+    sides = (labelled, flat) if labelled_queries else (flat, labelled)
     result = search(*sides, out=tmp_path / "out", false_match_rate=0.3, **QUIET)
-    assert f"{flat} has no known persons: the threshold is measured within {own}\n" in result.text
-    assert result.ranking.calibration.source == str(own)
+    assert f"{flat} has no known persons: the threshold is measured within {labelled}\n" in result.text
+    assert result.ranking.calibration.source == str(labelled)
     assert result.ranking.calibration.num_images == 4
     threshold = result.ranking.calibration.threshold
     assert (threshold.num_same, threshold.num_different) == (2, 4)
@@ -443,7 +443,7 @@ def test_bad_images_and_runs_get_one_line(run, benchmark, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             search(query, gallery, run=run, **options)
-    other = untrained(benchmark, tmp_path / "runs", PYRAMID, (64, 16)).folder
+    other = untrained_run(benchmark, tmp_path / "runs", PYRAMID, (64, 16)).folder
     write_features(other, images, tmp_path / "other.npz", **QUIET)
     with pytest.raises(InputError, match="one trained run computed them"):
         search(images, tmp_path / "other.npz", run=run, **options)
@@ -471,10 +471,10 @@ def test_the_sheet_explains_its_words(run, tmp_path, monkeypatch):
         text_lines.extend(lines)
         return original(rows, lines=lines)
 
-    drawn, centred = [], figures._centred
+    texts, centred = [], figures._centred
     monkeypatch.setattr(figures, "contact_sheet", recording)
     monkeypatch.setattr(
-        figures, "_centred", lambda *arguments: (drawn.append(arguments[3]), centred(*arguments))[1]
+        figures, "_centred", lambda *arguments: (texts.append(arguments[3]), centred(*arguments))[1]
     )
     root = people(tmp_path / "all")
     ranking = search(root, root, run=run, out=tmp_path / "out", false_match_rate=0.2, **QUIET).ranking
@@ -484,10 +484,10 @@ def test_the_sheet_explains_its_words(run, tmp_path, monkeypatch):
     assert f"not sure: larger distance, as for {missed:.1f} % of the pairs of one person." in text_lines[-1]
     is_listed = ranking.nearest.gallery_indices >= 0
     within = ranking.nearest.distances <= threshold.distance
-    assert drawn.count("same") == within.sum()
-    assert drawn.count("not sure") == is_listed.sum() - within.sum() > 0
-    assert "different" not in drawn
-    assert {f"{distance:.3f}" for distance in ranking.nearest.distances[is_listed]} <= set(drawn)
+    assert texts.count("same") == within.sum()
+    assert texts.count("not sure") == is_listed.sum() - within.sum() > 0
+    assert "different" not in texts
+    assert {f"{distance:.3f}" for distance in ranking.nearest.distances[is_listed]} <= set(texts)
 
 
 @pytest.mark.parametrize(

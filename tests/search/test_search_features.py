@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from miniature import write_image
-from untrained import QUIET, untrained
+from untrained_runs import QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.data.images import decode
@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(market, tmp_path):
-    return untrained(load("market1501", market), tmp_path / "runs").folder
+    return untrained_run(load("market1501", market), tmp_path / "runs").folder
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def counted(distances, histogram):
     return np.bincount(places, minlength=len(histogram.same))
 
 
-def drawn(seed, count, persons=4, cameras=3, length=3):
+def random_embeddings(seed, count, persons=4, cameras=3, length=3):
     random = np.random.default_rng(seed)
     features = random.normal(size=(count, length)).astype(np.float32)
     return Embeddings(features, random.integers(-1, persons, count), random.integers(-1, cameras, count))
@@ -55,7 +55,7 @@ def drawn(seed, count, persons=4, cameras=3, length=3):
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_counts_equal_a_naive_loop_for_any_block_size(seed, sizes, same_camera, blocks):
-    query, gallery = drawn(seed, sizes[0]), drawn(seed + 1, sizes[1])
+    query, gallery = random_embeddings(seed, sizes[0]), random_embeddings(seed + 1, sizes[1])
     excluded_pairs = (np.array([0]), np.array([sizes[1] - 1]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", blocks[0])
@@ -78,11 +78,11 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
     """Some images are in both sets, at any place; some of those have a known person on one side only."""
     random = np.random.default_rng(seed)
     shared = int(random.integers(0, min(sizes) + 1))
-    everyone = drawn(seed, sum(sizes) - shared)
+    everyone = random_embeddings(seed, sum(sizes) - shared)
     columns = [random.permutation(sizes[0]), random.permutation(sizes[1]) + sizes[0] - shared]
     query, gallery = (
-        Embeddings(everyone.features[one], everyone.person_ids[one].copy(), everyone.camera_ids[one])
-        for one in columns
+        Embeddings(everyone.features[column], everyone.person_ids[column].copy(), everyone.camera_ids[column])
+        for column in columns
     )
     query.person_ids[random.random(sizes[0]) < 0.2] = -1
     excluded_pairs = tuple(np.nonzero(columns[0][:, None] == columns[1][None]))
@@ -92,12 +92,12 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
         pairs_counted = VerificationPairs(query, gallery, True, excluded_pairs)
         histogram = pair_distances_histogram(pairs_counted, bins=50)
         pairs = {}
-        for q, one in enumerate(columns[0].tolist()):
-            for g, other in enumerate(columns[1].tolist()):
+        for q, image in enumerate(columns[0].tolist()):
+            for g, other_image in enumerate(columns[1].tolist()):
                 persons = query.person_ids[q], gallery.person_ids[g]
-                if one != other and -1 not in persons and persons != (0, 0):
+                if image != other_image and -1 not in persons and persons != (0, 0):
                     distance = math.dist(query.features[q].tolist(), gallery.features[g].tolist())
-                    pairs[frozenset((one, other))] = distance, persons
+                    pairs[frozenset((image, other_image))] = distance, persons
         for counts, same in ((histogram.same, True), (histogram.different, False)):
             distances = [distance for distance, persons in pairs.values() if (len({*persons}) == 1) == same]
             assert np.array_equal(counts, counted(np.array(distances), histogram))
@@ -111,8 +111,8 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
             }
             assert false_matches.num_person_pairs == len(near)
             assert false_matches.num_persons == len(frozenset().union(*near))
-            known = [{*one.person_ids.tolist()} - {-1} for one in (query, gallery)]
-            possible = {frozenset((one, other)) for one in known[0] for other in known[1] if one != other}
+            ids_by_side = [{*side.person_ids.tolist()} - {-1} for side in (query, gallery)]
+            possible = {frozenset((a, b)) for a in ids_by_side[0] for b in ids_by_side[1] if a != b}
             assert false_matches.num_possible_pairs == len(possible)
 
 
@@ -158,23 +158,23 @@ def test_which_pairs_count():
 
 def test_unknown_cameras_are_never_the_same():
     features = np.array([[0.0], [1]], np.float32)
-    known = Embeddings(features, np.array([5, 5]), np.array([0, 0]))
+    known_cameras = Embeddings(features, np.array([5, 5]), np.array([0, 0]))
     unknown = Embeddings(features, np.array([5, 5]), np.array([-1, -1]))
-    assert pair_distances_histogram(VerificationPairs(known)).same.sum() == 0
+    assert pair_distances_histogram(VerificationPairs(known_cameras)).same.sum() == 0
     assert pair_distances_histogram(VerificationPairs(unknown)).same.sum() == 1
 
 
 def test_a_memory_map_gives_the_same_counts_and_is_not_changed(tmp_path):
-    whole = drawn(3, 40)
+    whole = random_embeddings(3, 40)
     np.save(tmp_path / "f.npy", whole.features)
     mapped = Embeddings(np.load(tmp_path / "f.npy", mmap_mode="r"), whole.person_ids, whole.camera_ids)
     before = whole.features.copy()
-    one, other = (
+    array_histogram, map_histogram = (
         pair_distances_histogram(VerificationPairs(whole)),
         pair_distances_histogram(VerificationPairs(mapped)),
     )
-    assert np.array_equal(one.same, other.same)
-    assert np.array_equal(one.different, other.different)
+    assert np.array_equal(array_histogram.same, map_histogram.same)
+    assert np.array_equal(array_histogram.different, map_histogram.different)
     assert np.array_equal(whole.features, before)
 
 
@@ -212,7 +212,7 @@ def test_a_threshold_by_hand():
 @given(seed=st.integers(0, 1000), rate=st.floats(0.02, 0.9))
 @settings(max_examples=40, deadline=None)
 def test_the_threshold_is_the_largest_that_keeps_the_rate(seed, rate):
-    query = drawn(seed, 40, persons=9)
+    query = random_embeddings(seed, 40, persons=9)
     histogram = pair_distances_histogram(VerificationPairs(query, same_camera=True), bins=4096)
     threshold = threshold_for(histogram, rate)
     same, different = naive(query, query, same_camera=True, within=True)
@@ -251,7 +251,9 @@ def test_without_a_pair_of_one_person_the_true_match_rate_is_unknown():
 
 def test_features_of_different_lengths_are_refused():
     with pytest.raises(InputError, match="equally long; got 3 and 4; use one model"):
-        pair_distances_histogram(VerificationPairs(drawn(0, 3), drawn(0, 3, length=4)))
+        pair_distances_histogram(
+            VerificationPairs(random_embeddings(0, 3), random_embeddings(0, 3, length=4))
+        )
 
 
 def test_counts_of_different_shapes_are_refused():
@@ -262,7 +264,7 @@ def test_counts_of_different_shapes_are_refused():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_counts():
-    query = drawn(0, 300, persons=20, length=64)
+    query = random_embeddings(0, 300, persons=20, length=64)
     on_cpu, on_gpu = (
         pair_distances_histogram(VerificationPairs(query), device=device, bins=200)
         for device in ("cpu", "cuda")

@@ -163,11 +163,11 @@ def test_resuming_from_the_state_gives_the_same_results():
     pairs = generator.uniform(1, 3, (50, 2)).tolist()
 
     def go_on(state, pairs):
-        seen = []
+        decisions = []
         for identity, triplet in pairs:
             weights, state = balance_losses(state, identity, triplet if state.balanced else None, PAPER)
-            seen.append(weights)
-        return seen, state
+            decisions.append(weights)
+        return decisions, state
 
     whole, _ = go_on(Balance(), pairs)
     first, state = go_on(Balance(), pairs[:20])

@@ -69,9 +69,9 @@ def history(folder: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
 
 
-def same_weights(one, other) -> bool:
-    state = other.state_dict()
-    return all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
+def same_weights(first, second) -> bool:
+    state = second.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in first.state_dict().items())
 
 
 def test_one_batch_can_be_overfitted(tmp_path):
@@ -97,8 +97,8 @@ class StopAt:
         return self.settings.objective(*arguments)
 
 
-def same_steps(one: Path, other: Path) -> bool:
-    with np.load(one / "steps.npz") as first, np.load(other / "steps.npz") as second:
+def same_steps(folder: Path, other_folder: Path) -> bool:
+    with np.load(folder / "steps.npz") as first, np.load(other_folder / "steps.npz") as second:
         return all(np.array_equal(first[name], second[name], equal_nan=True) for name in first.files)
 
 
@@ -145,19 +145,19 @@ def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrup
 
 def test_the_balance_chooses_losses_and_sampler_step_by_step(tmp_path):
     """Every step's batch is of the kind that the balance before it names, and the trace records it."""
-    seen = []
+    batches = []
 
     def watching(model, output, labels_b, balance):
-        seen.append((balance.balanced, sorted(labels_b.unique(return_counts=True)[1].tolist())))
+        batches.append((balance.balanced, sorted(labels_b.unique(return_counts=True)[1].tolist())))
         return PYRAMID.objective(model, output, labels_b, balance)
 
     recipe = replace(PYRAMID_RECIPE, epochs=8)
     run(tmp_path, settings=PYRAMID, recipe=recipe, objective=watching)
-    assert {balanced for balanced, _ in seen} == {True, False}
-    assert all(counts == [2, 2, 2] for balanced, counts in seen if balanced)
-    assert any(counts != [2, 2, 2] for balanced, counts in seen if not balanced)
+    assert {balanced for balanced, _ in batches} == {True, False}
+    assert all(counts == [2, 2, 2] for balanced, counts in batches if balanced)
+    assert any(counts != [2, 2, 2] for balanced, counts in batches if not balanced)
     with np.load(tmp_path / "steps.npz") as steps:
-        assert steps["balanced_batches"].tolist() == [float(balanced) for balanced, _ in seen]
+        assert steps["balanced_batches"].tolist() == [float(balanced) for balanced, _ in batches]
         assert np.array_equal(np.isnan(steps["triplet"]), steps["balanced_batches"] == 0)
         assert np.isfinite([steps["identity"], steps["focal_identity"], steps["focal_triplet"]]).all()
         # A step's batch is balanced unless the ratio after the step before lay below the threshold.

@@ -34,10 +34,10 @@ def naive_triplet(embeddings, labels, margin, normalise=False):
     """The batch-hard loss by its definition, anchor by anchor, in double precision."""
     rows = [torch.nn.functional.normalize(row, dim=0) if normalise else row for row in embeddings.double()]
     hinges = []
-    for anchor, own in enumerate(labels):
+    for anchor, label in enumerate(labels):
         distances = [(rows[anchor] - row).norm() for row in rows]
-        positives = [d for i, d in enumerate(distances) if labels[i] == own and i != anchor]
-        negatives = [d for i, d in enumerate(distances) if labels[i] != own]
+        positives = [d for i, d in enumerate(distances) if labels[i] == label and i != anchor]
+        negatives = [d for i, d in enumerate(distances) if labels[i] != label]
         if positives and negatives:
             hinges.append((max(positives) - min(negatives) + margin).clamp_min(0))
     return torch.stack(hinges).mean()

@@ -50,11 +50,11 @@ def test_a_failed_training_is_not_a_run(tmp_path):
     folder = next(tmp_path.glob("jlml-*"))
     with pytest.raises(InputError, match=r"has no run\.json.*continues from its checkpoint"):
         Run.open(folder)
-    seen = []
+    folders = []
     find_or_train(
-        CONFIGURATION, lambda f: seen.append(list(f.iterdir())) or trained(f), name="jlml", folder=tmp_path
+        CONFIGURATION, lambda f: folders.append(list(f.iterdir())) or trained(f), name="jlml", folder=tmp_path
     )
-    assert folder / "checkpoint.pt" in seen[0]
+    assert folder / "checkpoint.pt" in folders[0]
     assert not (folder / "checkpoint.pt").exists()  # removed after run.json was written
 
 
@@ -101,10 +101,10 @@ def test_a_run_copied_without_weights_is_used(tmp_path):
     original = find_or_train(CONFIGURATION, trained, name="jlml", folder=tmp_path / "there")
     (original.folder / "weights.pt").unlink()
     shutil.copytree(original.folder, tmp_path / "here" / original.folder.name)
-    here = find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path / "here")
-    assert here.history == [{"epoch": 1}]
+    local_run = find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path / "here")
+    assert local_run.history == [{"epoch": 1}]
     with pytest.raises(InputError, match=r"needs the run's weights.*copy weights\.pt"):
-        here.weights()
+        local_run.weights()
 
 
 def test_a_folder_with_another_configuration_is_refused(tmp_path):

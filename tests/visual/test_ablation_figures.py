@@ -1,7 +1,7 @@
 """Figures of the ablations: what is drawn comes from the scores of the rows, and the caption says which."""
 
 import pytest
-from written import gathered
+from scored_runs import write_scored_runs
 
 from reidlib.analysis import ablations
 from reidlib.visual.figures import ablations as figures
@@ -14,15 +14,15 @@ SHARED, COUNTS = ablations.SHARED_FEATURES, ablations.PART_COUNTS
 @pytest.fixture
 def scores(tmp_path):
     runs = {name: [{"full": 0.6}] for name in COUNTS.experiments} | {"jlml-separate": [{"full": 0.5}]}
-    return gathered(tmp_path, runs)
+    return write_scored_runs(tmp_path, runs)
 
 
 def test_bars_and_differences_bring_their_captions(scores):
-    figure, caption, alt = figures.score_bars(SHARED, scores, "tiny")
+    figure, caption, alt = figures.ablation_score_bars(SHARED, scores, "tiny")
     assert [axes.get_title() for axes in figure.axes] == ["R1", "mAP (trapezoid)"]
     assert caption == "R1 and mAP (trapezoid) of each row, on tiny; dashed: without shared features."
     assert alt.startswith("Two panels of horizontal bars")
-    figure, caption, _ = figures.difference_plot(SHARED, scores, "tiny")
+    figure, caption, _ = figures.ablation_difference_plot(SHARED, scores, "tiny")
     assert [text.get_text() for text in figure.axes[1].texts] == ["+10.0 [+10.0, +10.0]"]
     assert caption == (
         "Differences to without shared features in points with 95 % intervals, on tiny, one seed; "
@@ -32,8 +32,8 @@ def test_bars_and_differences_bring_their_captions(scores):
 
 def test_the_papers_numbers_are_named_only_where_they_are_known(tmp_path):
     dynamic = ablations.DYNAMIC_TRAINING
-    runs = gathered(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
-    assert figures.difference_plot(dynamic, runs, "tiny").caption.endswith("on tiny, one seed.")
+    runs = write_scored_runs(tmp_path, {name: [{"full": 0.6}] for name in dynamic.experiments})
+    assert figures.ablation_difference_plot(dynamic, runs, "tiny").caption.endswith("on tiny, one seed.")
 
 
 def test_a_pair_is_the_first_row_minus_the_second(scores):
@@ -49,8 +49,8 @@ def test_a_setting_is_drawn_with_the_papers_line(scores):
     figure = figures.setting_plot(COUNTS, scores, lines, xlabel="parts", default=4, printed="the paper")
     labels = [line.get_label() for line in figure.axes[1].containers]
     assert labels == ["here", "the paper"]
-    here, paper = (container[0].get_ydata() for container in figure.axes[1].containers)
-    assert list(here) == pytest.approx([60, 60])
+    measured, paper = (container[0].get_ydata() for container in figure.axes[1].containers)
+    assert list(measured) == pytest.approx([60, 60])
     assert list(paper) == list(COUNTS.printed_scores.loc[["2 parts", "4 parts"], "mAP (trapezoid)"])
     assert "the paper" not in [
         container.get_label()

@@ -111,7 +111,7 @@ def linear_cut(images=2, channels=4, size=3):
 def test_shares_are_exact_contributions_if_the_head_is_linear():
     cut, weight_dc, others_bd = linear_cut()
     shares_bhw = maps._shares(cut, others_bd)
-    feature_bd = cut.rest(cut.maps_rchw)
+    feature_bd = cut.embed(cut.maps_rchw)
     for image in range(2):
         for row in range(5):
             for column in range(2):
@@ -137,7 +137,7 @@ def test_layers_behind_the_cut_are_the_rest_of_the_network(model, stride):
     cut_parts = []
     for cut in cut_at(model, normalise_images(images), tuple(range(len(parts))), stride):
         with torch.no_grad():
-            rest_bpd = cut.rest(cut.maps_rchw).unflatten(0, (3, -1))
+            rest_bpd = cut.embed(cut.maps_rchw).unflatten(0, (3, -1))
         for offset, index in enumerate(cut.parts):
             expected = F.normalize(features_bd[:, parts[index].columns], dim=1)
             torch.testing.assert_close(F.normalize(rest_bpd[:, offset], dim=1), expected)
@@ -162,7 +162,7 @@ def test_only_counted_cells_are_kept_if_the_next_layer_skips_rows(model, stride)
         # As in attention_grids: with gradients of the weights, torch 2.15 corrupts its memory here (narrow
         # grouped convolutions).
         with maps._frozen(model):
-            shares_rhw = maps._shares(cut, torch.ones_like(cut.rest(cut.maps_rchw).detach()))
+            shares_rhw = maps._shares(cut, torch.ones_like(cut.embed(cut.maps_rchw).detach()))
         counted = shares_rhw[:, :: cut.step, :: cut.step]
         assert counted.any()
         assert np.count_nonzero(shares_rhw) == np.count_nonzero(counted)  # the others are zero

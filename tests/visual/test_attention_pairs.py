@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from untrained import JLML, PYRAMID, QUIET, untrained
+from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.data.images import decode
@@ -29,7 +29,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(params=[JLML, PYRAMID], ids=["jlml", "pyramid"])
 def evaluated(request, market, tmp_path):
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs", request.param)
+    run = untrained_run(benchmark, tmp_path / "runs", request.param)
     evaluate_run(run, benchmark, execution=QUIET)
     return run, benchmark
 
@@ -57,7 +57,9 @@ def test_pairs_have_a_query_its_match_and_another_person(evaluated):
     gallery = [decode(path, (32, 16)) for path in benchmark.gallery.paths]
     by_person = {
         person: [
-            image for image, own in zip(gallery, benchmark.gallery.person_ids, strict=True) if own == person
+            image
+            for image, image_person in zip(gallery, benchmark.gallery.person_ids, strict=True)
+            if image_person == person
         ]
         for person in (0, 1, 3)
     }
@@ -66,7 +68,9 @@ def test_pairs_have_a_query_its_match_and_another_person(evaluated):
         assert (pairs.image_array("query")[index] == query).all()
         match, other = pairs.image_array("match")[index], pairs.image_array("other")[index]
         assert any((match == image).all() for image in by_person[person])
-        others = [image for own, images in by_person.items() if own != person for image in images]
+        others = [
+            image for image_person, images in by_person.items() if image_person != person for image in images
+        ]
         assert any((other == image).all() for image in others)
     distances = {
         role: (pairs.features["query"] - pairs.features[role]).norm(dim=1).numpy()

@@ -11,12 +11,12 @@ import pytest
 from miniature import write_image
 from PIL import Image
 from test_browser_views import make_collection
-from untrained import JLML, PYRAMID, QUIET, untrained
+from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.ranking.metrics import Embeddings
 from reidlib.visual.browser import RankingBrowser, has_front_end, pictures
-from reidlib.visual.browser.collection import open_collection
+from reidlib.visual.browser.collection import embed_benchmark
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def browser(image_collection, tmp_path):
 def with_network(request, market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs", request.param)
-    collection, model = open_collection(run, benchmark, execution=QUIET)
+    run = untrained_run(benchmark, tmp_path / "runs", request.param)
+    collection, model = embed_benchmark(run, benchmark, execution=QUIET)
     return RankingBrowser(collection=collection, model=model, out=tmp_path / "out", runs=tmp_path / "runs")
 
 
@@ -160,8 +160,10 @@ def test_a_query_without_a_match_has_a_message(image_collection, tmp_path):
 
 
 def test_a_gallery_of_one_image(image_collection, tmp_path):
-    one = Embeddings(image_collection.gallery.features[:1], np.array([3]), np.array([1]))
-    collection = replace(image_collection, gallery=one, gallery_paths=image_collection.gallery_paths[:1])
+    single_image = Embeddings(image_collection.gallery.features[:1], np.array([3]), np.array([1]))
+    collection = replace(
+        image_collection, gallery=single_image, gallery_paths=image_collection.gallery_paths[:1]
+    )
     browser = RankingBrowser(collection=collection, runs=tmp_path)
     browser.show_ignored = True
     assert len(gallery(browser)) == 1
@@ -350,7 +352,7 @@ def test_without_a_run_the_browser_offers_to_choose_or_train(tmp_path):
 
 def test_runs_are_loaded_or_refused(market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
-    run = untrained(load("market1501", market), tmp_path / "runs")
+    run = untrained_run(load("market1501", market), tmp_path / "runs")
     browser = RankingBrowser(tmp_path / "nowhere", runs=tmp_path / "runs")
     assert "a run's folder holds config.json" in browser.message
     chooser = browser._chooser
@@ -371,7 +373,7 @@ def test_runs_are_loaded_or_refused(market, tmp_path, monkeypatch):
 
 def test_another_benchmark_needs_its_folder(market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
-    run = untrained(load("market1501", market), tmp_path / "runs")
+    run = untrained_run(load("market1501", market), tmp_path / "runs")
     browser = RankingBrowser(run.folder, benchmark="dukemtmc", runs=tmp_path / "runs")
     assert "a benchmark that a run was not trained on is read from a folder" in browser.message
 

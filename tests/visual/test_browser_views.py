@@ -11,14 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
-from untrained import PYRAMID, QUIET, untrained
+from untrained_runs import PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.metrics import Embeddings, Status, evaluate, ranked_list
 from reidlib.reranking import k_reciprocal
-from reidlib.visual.browser.collection import Collection, open_collection
+from reidlib.visual.browser.collection import EmbeddedBenchmark, embed_benchmark
 from reidlib.visual.browser.views import (
     Options,
     format_rank_gain,
@@ -37,7 +37,7 @@ PARTS = (
 BRANCHES = {"global": slice(0, 3), "local": slice(3, 8), "full": slice(0, 8)}
 
 
-def make_collection(seed=0, queries=12, gallery=40, persons=6) -> Collection:
+def make_collection(seed=0, queries=12, gallery=40, persons=6) -> EmbeddedBenchmark:
     """Create random features; the gallery contains persons −1 (junk) and 0 (distractors)."""
     generator = np.random.default_rng(seed)
     sides = []
@@ -50,7 +50,7 @@ def make_collection(seed=0, queries=12, gallery=40, persons=6) -> Collection:
         tuple(Path(f"{name}{index}.jpg") for index in range(len(side)))
         for name, side in zip("qg", sides, strict=True)
     ]
-    return Collection("random", *sides, *paths, PARTS, BRANCHES, (16, 8))
+    return EmbeddedBenchmark("random", *sides, *paths, PARTS, BRANCHES, (16, 8))
 
 
 def test_a_list_computed_by_hand():
@@ -58,7 +58,7 @@ def test_a_list_computed_by_hand():
     features = torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 0.0], [6.0, 0.0]])
     gallery = Embeddings(features, np.array([7, 7, 7, 5, -1, 0]), np.array([2, 1, 2, 2, 2, 3]))
     parts = (FeaturePart("a", "a", slice(0, 1), (0, 1)), FeaturePart("b", "b", slice(1, 2), (0, 1)))
-    collection = Collection(
+    collection = EmbeddedBenchmark(
         "hand", query, gallery, (Path("q"),), tuple(map(Path, "abcdef")), parts, {"full": slice(0, 2)}, (1, 1)
     )
     query_view = view(collection, 0, Options(top=9))
@@ -215,14 +215,14 @@ def test_invalid_options_are_refused():
 def test_features_of_a_run_are_computed_once(market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs", PYRAMID)
-    collection, model = open_collection(run, benchmark, execution=QUIET)
+    run = untrained_run(benchmark, tmp_path / "runs", PYRAMID)
+    collection, model = embed_benchmark(run, benchmark, execution=QUIET)
     assert collection.branches == model.branches
     assert (len(collection.query), len(collection.gallery)) == (2, 7)
     with torch.inference_mode():
         cached = sorted((tmp_path / "home" / "features").glob("*.npy"))
     assert len(cached) == 2
-    again, _ = open_collection(run, benchmark, execution=QUIET)
+    again, _ = embed_benchmark(run, benchmark, execution=QUIET)
     assert torch.equal(again.gallery.features, collection.gallery.features)
     assert sorted((tmp_path / "home" / "features").glob("*.npy")) == cached
     assert view(collection, 0, Options()).entries

@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
-from untrained import QUIET, untrained
+from untrained_runs import QUIET, untrained_run
 
 from reidlib.analysis.misalignment import default_value
 from reidlib.data import load
@@ -62,7 +62,7 @@ def test_a_factor_is_shown_off_as_usual_and_strong():
 def test_the_stored_lists_of_a_run(market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     benchmark = load("market1501", market)
-    run = untrained(benchmark, tmp_path / "runs")
+    run = untrained_run(benchmark, tmp_path / "runs")
     scores = evaluate_run(run, benchmark, execution=QUIET)["branches"]["full"]["step"]
     precision = sorted(round(100 * value) for value in scores["average_precision"] if value is not None)
     labels = {}

@@ -46,8 +46,8 @@ def test_bars_do_not_overlap():
     six, whole = (axes.patches for axes in figure.axes)
     assert (len(six), len(whole)) == (21, 1)
     boxes = [bar.get_bbox() for bar in six]
-    for index, one in enumerate(boxes):
-        assert not any(one.overlaps(other) for other in boxes[index + 1 :])
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
     assert boxes[-1].xmax <= figure.axes[0].get_xlim()[1]
 
 
@@ -76,7 +76,7 @@ def test_levels_have_the_same_colours_in_all_figures():
     colours = {name: models.kind_colour(name) for name in ("full", *(f"level {n}" for n in range(1, 7)))}
     assert len(set(colours.values())) == 7
     curves = {name: {1: 0.0, 5: 0.5} for name in colours}
-    drawn = scores.cmc_curves(curves, colours).axes[0].lines
-    assert {line.get_label(): to_hex(line.get_color()) for line in drawn} == {
+    lines = scores.cmc_curves(curves, colours).axes[0].lines
+    assert {line.get_label(): to_hex(line.get_color()) for line in lines} == {
         name: colour.lower() for name, colour in colours.items()
     }

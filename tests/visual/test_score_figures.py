@@ -7,7 +7,7 @@ import pytest
 
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval
-from reidlib.experiments.evaluate import ProtocolScore
+from reidlib.experiments.evaluate import ProtocolRank1
 from reidlib.visual import BLUE, GREY, RED
 from reidlib.visual.figures import models, scores
 
@@ -119,8 +119,8 @@ def test_bars_are_labelled_with_values_and_differences():
 
 
 def studies(*shares):
-    jlml = [ProtocolScore(f"way {place}", share / 100, (90, 90)) for place, share in enumerate(shares)]
-    pyramid = [ProtocolScore(way.name, min(way.rank1 + 0.01, 1), way.gallery) for way in jlml]
+    jlml = [ProtocolRank1(f"way {place}", share / 100, (90, 90)) for place, share in enumerate(shares)]
+    pyramid = [ProtocolRank1(score.name, min(score.rank1 + 0.01, 1), score.gallery_sizes) for score in jlml]
     return {"jlml": jlml, "pyramid": pyramid}
 
 

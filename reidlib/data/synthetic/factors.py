@@ -251,9 +251,11 @@ def _shots(
     luck = draws.uniform(f"order {first}")
     weight = 1 + uneven * (4 * luck * luck * luck - 1)
     order = np.argsort(draws.uniform(f"turn {first}"), kind="stable")
-    reached = np.cumsum(weight[order])
+    cumulative_weight = np.cumsum(weight[order])
     extra = max(images - len(identity), 0)
-    more = np.diff(np.floor(reached * (extra / reached[-1]) + 1e-6).astype(np.int64), prepend=0)
+    more = np.diff(
+        np.floor(cumulative_weight * (extra / cumulative_weight[-1]) + 1e-6).astype(np.int64), prepend=0
+    )
     count = np.ones(len(identity), np.int64)
     count[order] += more
     start = np.cumsum(count) - count

@@ -206,7 +206,7 @@ class _Cut(NamedTuple):
     """A network cut at a feature map, whose R batch entries are images or several parts of each image."""
 
     maps_rchw: Tensor
-    rest: Callable[[Tensor], Tensor]  # (R, C, h, w) -> a part's feature for each entry, (R, d)
+    embed: Callable[[Tensor], Tensor]  # (R, C, h, w) -> a part's feature for each entry, (R, d)
     parts: tuple[int, ...]  # indices of the parts that are consecutive entries for each image
     rows: tuple[int, int]  # rows of counted cells that the parts cover: first, past the last
     step: int  # distance between counted cells, in cells
@@ -218,27 +218,27 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, indices: tuple[int, ...], strid
     shared = model.shared(images_bchw)
     cuts = []
     if 0 in indices:
-        before, after, *sizes = _split(model.global_stream, stride or DEFAULT_STRIDE)
-        maps_bchw = before(shared)
+        lower_stages, upper_stages, *sizes = _split(model.global_stream, stride or DEFAULT_STRIDE)
+        maps_bchw = lower_stages(shared)
 
-        def rest(maps_bchw: Tensor) -> Tensor:
-            return model.global_norm(model.global_feature(after(maps_bchw).mean((2, 3))))
+        def embed(maps_bchw: Tensor) -> Tensor:
+            return model.global_norm(model.global_feature(upper_stages(maps_bchw).mean((2, 3))))
 
-        cuts.append(_Cut(maps_bchw, rest, (0,), (0, maps_bchw.shape[2]), *sizes))
+        cuts.append(_Cut(maps_bchw, embed, (0,), (0, maps_bchw.shape[2]), *sizes))
     if any(indices):
         low_level = shared if model.local_stem is None else model.local_stem(images_bchw)
         rows = stripe_rows(low_level.shape[2], model.parts)
         stripes = torch.cat([low_level[:, :, first:stop] for first, stop in rows], dim=1)  # (B, P·C, h, w)
-        local_before, local_after, *local_sizes = _split(model.local_streams, stride or LOCAL_STRIDE)
-        maps_rchw = local_before(stripes).unflatten(1, (model.parts, -1)).flatten(0, 1)  # (B·P, C, h, w)
+        lower_streams, upper_streams, *local_sizes = _split(model.local_streams, stride or LOCAL_STRIDE)
+        maps_rchw = lower_streams(stripes).unflatten(1, (model.parts, -1)).flatten(0, 1)  # (B·P, C, h, w)
 
-        def local_rest(maps_rchw: Tensor) -> Tensor:
-            maps = local_after(maps_rchw.unflatten(0, (-1, model.parts)).flatten(1, 2))  # (B, P·C, h, w)
+        def embed_local(maps_rchw: Tensor) -> Tensor:
+            maps = upper_streams(maps_rchw.unflatten(0, (-1, model.parts)).flatten(1, 2))  # (B, P·C, h, w)
             pooled_bpc = maps.mean((2, 3)).unflatten(1, (model.parts, -1))
             return model.local_norm(model.local_feature(pooled_bpc).flatten(1)).view(len(maps_rchw), -1)
 
         local_parts = tuple(range(1, 1 + model.parts))
-        cuts.append(_Cut(maps_rchw, local_rest, local_parts, (0, maps_rchw.shape[2]), *local_sizes))
+        cuts.append(_Cut(maps_rchw, embed_local, local_parts, (0, maps_rchw.shape[2]), *local_sizes))
     return cuts
 
 
@@ -246,14 +246,19 @@ def _jlml_cuts(model: JLML, images_bchw: Tensor, indices: tuple[int, ...], strid
 def _pyramid_cuts(
     model: Pyramid, images_bchw: Tensor, indices: tuple[int, ...], stride: int | None
 ) -> list[_Cut]:
-    before, after, step, cell = _split(model.stages, stride or DEFAULT_STRIDE)
-    maps_bchw = before(model.stem(images_bchw))
+    lower_stages, upper_stages, step, cell = _split(model.stages, stride or DEFAULT_STRIDE)
+    maps_bchw = lower_stages(model.stem(images_bchw))
     height = -(-maps_bchw.shape[2] // step)
 
     def cut(index: int) -> _Cut:
         first, stop = (round(edge * height / model.stripes) for edge in model.parts[index])
         return _Cut(
-            maps_bchw, lambda maps: model.head(after(maps))[1][:, index], (index,), (first, stop), step, cell
+            maps_bchw,
+            lambda maps: model.head(upper_stages(maps))[1][:, index],
+            (index,),
+            (first, stop),
+            step,
+            cell,
         )
 
     return [cut(index) for index in dict.fromkeys(indices)]
@@ -264,19 +269,19 @@ def _split(stages: Stages, stride: int) -> tuple[nn.Module, nn.Module, int, int]
     # If the next stage begins with a strided 1×1 convolution, it uses only every second row and column of the
     # map: the shares of the others are zero, and the counted cells are twice as far apart.
     layers: list[Any] = list(stages)  # a list: a slice of Stages would call its constructor
-    reached = _STEM_STRIDE
+    total_stride = _STEM_STRIDE
     for count, stage in enumerate(layers):
-        step, later = stage[0].conv1.stride[0], stage[0].conv2.stride[0]
-        if reached * step * later > stride:
-            return nn.Sequential(*layers[:count]), nn.Sequential(*layers[count:]), step, reached * step
-        reached *= step * later
-    return stages, nn.Identity(), 1, reached
+        step, second_stride = stage[0].conv1.stride[0], stage[0].conv2.stride[0]
+        if total_stride * step * second_stride > stride:
+            return nn.Sequential(*layers[:count]), nn.Sequential(*layers[count:]), step, total_stride * step
+        total_stride *= step * second_stride
+    return stages, nn.Identity(), 1, total_stride
 
 
 def _shares(cut: _Cut, others_rd: Tensor) -> np.ndarray:
     """Compute gradient × activation of every cell, summed over the channels, of shape (R, h, w)."""
     target = nn.Identity()
-    recorded = ActivationsAndGradients(lambda maps_rchw: cut.rest(target(maps_rchw)), [target], None)
+    recorded = ActivationsAndGradients(lambda maps_rchw: cut.embed(target(maps_rchw)), [target], None)
     # A separate leaf per call: a shared one would collect the hooks of all parts.
     features_rd = recorded(cut.maps_rchw.detach().requires_grad_())
     lengths_r = features_rd.detach().norm(dim=1).clamp_min(1e-12)

@@ -44,19 +44,19 @@ def first_answers(lists: Mapping[str, np.ndarray], count: int) -> pd.DataFrame:
     """
     statuses = lists["statuses"]
     right, wrong = statuses == Status.MATCH, (statuses == Status.OTHER) | (statuses == Status.DISTRACTOR)
-    both = np.flatnonzero(right.any(1) & wrong.any(1))
-    if not len(both):
+    candidates = np.flatnonzero(right.any(1) & wrong.any(1))
+    if not len(candidates):
         rule = "at least one stored ranked list has a right and a wrong answer"
         raise InputError(rule, "none", "use another run")
-    first_right, first_wrong = right[both].argmax(1), wrong[both].argmax(1)
+    first_right, first_wrong = right[candidates].argmax(1), wrong[candidates].argmax(1)
     gallery = lists["gallery_indices"]
     columns = {
-        "query": lists["query_indices"][both],
-        "match": gallery[both, first_right],
-        "other": gallery[both, first_wrong],
+        "query": lists["query_indices"][candidates],
+        "match": gallery[candidates, first_right],
+        "other": gallery[candidates, first_wrong],
         "wrong_first": first_wrong < first_right,
     }
-    selection = np.unique(np.linspace(0, len(both) - 1, count).round().astype(np.int64))
+    selection = np.unique(np.linspace(0, len(candidates) - 1, count).round().astype(np.int64))
     return pd.DataFrame(columns).iloc[selection]
 
 
@@ -302,10 +302,12 @@ def preference_sentence(name: str, pairs: AnswerPairs, index: int) -> str:
         A sentence in Markdown.
     """
     gaps_p = (pairs.similarities("query", "other") - pairs.similarities("query", "match"))[index]
-    most, least = (pairs.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin()))
+    largest_gap_part, smallest_gap_part = (
+        pairs.parts[index].name for index in (gaps_p.argmax(), gaps_p.argmin())
+    )
     largest, smallest = (format_difference(100 * gap) for gap in (gaps_p.max(), gaps_p.min()))
     return (
         f"{name}: {(gaps_p > 0).sum()} of {len(gaps_p)} parts find the wrong answer more similar than "
-        f"the right one. The difference is largest for **{most}** ({largest} hundredths of similarity) "
-        f"and smallest for **{least}** ({smallest})."
+        f"the right one. The difference is largest for **{largest_gap_part}** ({largest} hundredths of "
+        f"similarity) and smallest for **{smallest_gap_part}** ({smallest})."
     )

@@ -27,7 +27,7 @@ from reidlib.errors import InputError, shorten
 from reidlib.reranking import KReciprocal
 from reidlib.visual.attention.maps import PartModel
 from reidlib.visual.browser import pictures
-from reidlib.visual.browser.collection import Collection
+from reidlib.visual.browser.collection import EmbeddedBenchmark
 from reidlib.visual.browser.controls import ALL, MAX_TOP, Controls, RunChooser
 from reidlib.visual.browser.pictures import Card, Comparison, SaveButtons, error_line
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view
@@ -97,13 +97,13 @@ class RankingBrowser(widgets.VBox):
         *,
         benchmark: str | None = None,
         data_root: str | Path | None = None,
-        collection: Collection | None = None,
+        collection: EmbeddedBenchmark | None = None,
         model: PartModel | None = None,
         runs: str | Path | None = None,
         out: str | Path | None = None,
         device: str = "auto",
     ):
-        self._collection: Collection | None = None
+        self._collection: EmbeddedBenchmark | None = None
         self._model: PartModel | None = None
         self._reranking: tuple[tuple[str, str], KReciprocal] | None = None
         self._updates_paused = False
@@ -136,7 +136,7 @@ class RankingBrowser(widgets.VBox):
         else:
             self._chooser.start(run, benchmark, data_root)
 
-    def browse(self, collection: Collection, model: PartModel | None = None) -> None:
+    def browse(self, collection: EmbeddedBenchmark, model: PartModel | None = None) -> None:
         """Show another collection and reset all filters.
 
         Args:
@@ -260,7 +260,7 @@ class RankingBrowser(widgets.VBox):
             self._saving.clear()
             self._display(self._collection, self.current_view)
 
-    def _fit_reranking(self, collection: Collection, options: Options) -> KReciprocal:
+    def _fit_reranking(self, collection: EmbeddedBenchmark, options: Options) -> KReciprocal:
         """Return the re-ranking of a feature and a metric; the last one is cached, since it takes a while."""
         key = options.feature, options.metric
         if self._reranking is None or self._reranking[0] != key:
@@ -270,7 +270,7 @@ class RankingBrowser(widgets.VBox):
             self._reranking = key, reranker(collection, options)
         return self._reranking[1]
 
-    def _display(self, collection: Collection, query_view: View) -> None:
+    def _display(self, collection: EmbeddedBenchmark, query_view: View) -> None:
         unreadable: list[str] = []  # names of files
         jpeg = self._query_thumbnails(query_view.query_index, unreadable)
         caption = pictures.query_caption(query_view, collection)

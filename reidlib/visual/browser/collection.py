@@ -23,8 +23,8 @@ from reidlib.visual.attention.maps import PartModel
 
 
 @dataclass(frozen=True, eq=False)
-class Collection:
-    """The features of a benchmark's query and gallery images, with their files, parts and branches.
+class EmbeddedBenchmark:
+    """A benchmark embedded by a run: features of query and gallery images, with files, parts and branches.
 
     Attributes:
         title: Name of the run and of the benchmark.
@@ -47,7 +47,7 @@ class Collection:
     branches: dict[str, slice]
     input_size: tuple[int, int]
     known_precision: np.ndarray | None = None
-    _compared: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(
+    _normalised_features: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(
         init=False, default_factory=dict, repr=False
     )
 
@@ -67,7 +67,7 @@ class Collection:
         check_choice(f"the feature is one of {', '.join(self.branches)}", feature, self.branches)
         return self.branches[feature]
 
-    def compared(self, feature: str, metric: str) -> tuple[Tensor, Tensor]:
+    def compared_features(self, feature: str, metric: str) -> tuple[Tensor, Tensor]:
         """Return the features (Q, d) and (G, d) whose Euclidean distances a feature and a metric compare."""
         columns = self.columns(feature)
         queries = cast(Tensor, self.query.features)[:, columns]
@@ -75,15 +75,15 @@ class Collection:
         if metric != "cosine":
             return queries, gallery
         # The last normalised features are cached, because the next query needs the same gallery.
-        if (feature, metric) not in self._compared:
-            self._compared.clear()
-            self._compared[feature, metric] = normalize(queries), normalize(gallery)
-        return self._compared[feature, metric]
+        if (feature, metric) not in self._normalised_features:
+            self._normalised_features.clear()
+            self._normalised_features[feature, metric] = normalize(queries), normalize(gallery)
+        return self._normalised_features[feature, metric]
 
 
-def open_collection(
+def embed_benchmark(
     run: Run, benchmark: Benchmark, *, execution: Execution | None = None
-) -> tuple[Collection, PartModel]:
+) -> tuple[EmbeddedBenchmark, PartModel]:
     """Compute a run's features of a benchmark's query and gallery images, or load them from the cache.
 
     The features take (Q + G)·D·4 bytes of memory: a quarter of a GiB for 23,100 images and Pyramid's 2,688
@@ -95,7 +95,7 @@ def open_collection(
         execution: Device and settings of the computation.
 
     Returns:
-        The collection and the run's network.
+        The embedded benchmark and the run's network.
 
     Raises:
         InputError: If the run has no weights or an image cannot be decoded.
@@ -106,7 +106,7 @@ def open_collection(
         replace(side, features=torch.from_numpy(np.array(side.features)))
         for side in (network.embed(split, keep="features") for split in (benchmark.query, benchmark.gallery))
     )
-    collection = Collection(
+    collection = EmbeddedBenchmark(
         f"{run.folder.resolve().name} on {benchmark.specification}",
         query,
         gallery,

@@ -17,7 +17,7 @@ from reidlib.experiments.setup import Setup
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 from reidlib.visual.attention.maps import PartModel
-from reidlib.visual.browser.collection import Collection, open_collection
+from reidlib.visual.browser.collection import EmbeddedBenchmark, embed_benchmark
 from reidlib.visual.browser.pictures import error_line
 from reidlib.visual.browser.views import METRICS, ORDERS
 
@@ -93,7 +93,7 @@ class Controls(widgets.VBox):
         for control in self._all:
             control.disabled = True  # until a collection is open
 
-    def fit(self, collection: Collection) -> None:
+    def fit(self, collection: EmbeddedBenchmark) -> None:
         """Offer the branches, cameras and queries of a collection."""
         self.feature.options = sorted(collection.branches, key=lambda name: name != "full")
         cameras = np.unique(collection.gallery.camera_ids).tolist()
@@ -129,7 +129,7 @@ class RunChooser(widgets.VBox):
         runs: Path,
         device: str,
         *,
-        on_open: Callable[[Collection, PartModel], None],
+        on_open: Callable[[EmbeddedBenchmark, PartModel], None],
         show_message: Callable[[str], None],
     ):
         self._runs, self._on_open, self._show_message = runs, on_open, show_message
@@ -196,7 +196,7 @@ class RunChooser(widgets.VBox):
             run = setup.obtain(name)
             self._list_runs()
             self._folder.value, self._run.value = "", run.folder
-            self._on_open(*open_collection(run, setup.data, execution=self._execution))
+            self._on_open(*embed_benchmark(run, setup.data, execution=self._execution))
 
         self._show_progress(train)
 
@@ -207,7 +207,7 @@ class RunChooser(widgets.VBox):
         run.weights()  # raises an error for missing weights before any image is read
         root, specification = self._data_root.value.strip(), self._benchmark.value.strip()
         benchmark = load_benchmark(run, root, benchmark=specification)
-        self._on_open(*open_collection(run, benchmark, execution=self._execution))
+        self._on_open(*embed_benchmark(run, benchmark, execution=self._execution))
 
     def _show_progress(self, task: Callable[[], None]) -> None:
         """Run a task with its progress output, and show its exceptions as messages."""

@@ -30,7 +30,7 @@ from reidlib.visual import GREY, INK, STATUS
 from reidlib.visual.attention.figures import pair_figure
 from reidlib.visual.attention.maps import PartModel, indices_by_kind, part_attention
 from reidlib.visual.attention.pairs import part_similarities
-from reidlib.visual.browser.collection import Collection
+from reidlib.visual.browser.collection import EmbeddedBenchmark
 from reidlib.visual.browser.views import Entry, View, bar_colours, write_csv
 from reidlib.visual.figures.images import ranked_lists
 
@@ -124,7 +124,7 @@ def note_html(text: str) -> str:
     return str(_HTML.note(text))
 
 
-def query_caption(query_view: View, collection: Collection) -> str:
+def query_caption(query_view: View, collection: EmbeddedBenchmark) -> str:
     """Return the caption of a query as HTML: its person, its camera and the scores of its list."""
     name = collection.query_paths[query_view.query_index].name
     return str(_HTML.query_caption(query_view, format_percent(query_view.average_precision), name))
@@ -140,7 +140,7 @@ def describe_entry(entry: Entry) -> str:
     return f"{image}: compare its parts with the query's parts"
 
 
-def entry_caption(entry: Entry, query_view: View, collection: Collection, *, longest: float) -> str:
+def entry_caption(entry: Entry, query_view: View, collection: EmbeddedBenchmark, *, longest: float) -> str:
     """Return the caption of a gallery image as HTML, with bars whose full width stands for ``longest``."""
     name = collection.gallery_paths[entry.gallery_index].name
     status = STATUS[entry.status.name.lower()]
@@ -169,7 +169,7 @@ def _contributions(
     return list(zip(parts, contributions_p.tolist(), shares_p.tolist(), strict=True))
 
 
-def view_figure(views: Sequence[View], collection: Collection, *, title: str = "") -> Figure:
+def view_figure(views: Sequence[View], collection: EmbeddedBenchmark, *, title: str = "") -> Figure:
     """Draw several views below each other.
 
     Args:
@@ -233,7 +233,9 @@ class Comparison(widgets.VBox):
         """Hide the comparison."""
         self.layout.display = "none"
 
-    def show(self, collection: Collection, model: PartModel | None, query_view: View, entry: Entry) -> None:
+    def show(
+        self, collection: EmbeddedBenchmark, model: PartModel | None, query_view: View, entry: Entry
+    ) -> None:
         """Compare a view's query with one of its images; the maps need the network, the table does not."""
         self._note.value = note_html(
             f"Query {query_view.query_index} and gallery image {entry.gallery_index}. The maps show what in "
@@ -250,7 +252,7 @@ class Comparison(widgets.VBox):
         self._picture.layout.display = ""
 
 
-def _attention(collection: Collection, model: PartModel, query_view: View, image: int) -> Figure:
+def _attention(collection: EmbeddedBenchmark, model: PartModel, query_view: View, image: int) -> Figure:
     query, size = query_view.query_index, collection.input_size
     paths = (collection.query_paths[query], collection.gallery_paths[image])
     results = [decode(path, size) for path in paths]
@@ -287,22 +289,22 @@ class SaveButtons(widgets.HBox):
         """Remove the name of the saved file."""
         self._note.value = ""
 
-    def save_picture(self, collection: Collection | None, query_view: View | None) -> Path:
+    def save_picture(self, collection: EmbeddedBenchmark | None, query_view: View | None) -> Path:
         """Write a view as PNG, and return the file."""
         collection, query_view, path = self._check(collection, query_view, ".png")
         title = [collection.title, query_view.options.description, query_view.options.filters]
         figure = view_figure([query_view], collection, title="\n".join(filter(None, title)))
         return self._write(path, png(figure, 110))
 
-    def save_list(self, collection: Collection | None, query_view: View | None) -> Path:
+    def save_list(self, collection: EmbeddedBenchmark | None, query_view: View | None) -> Path:
         """Write a view as CSV, and return the file."""
         collection, query_view, path = self._check(collection, query_view, ".csv")
         # File names need not be valid Unicode.
         return self._write(path, write_csv(query_view, collection).encode("utf-8", "surrogateescape"))
 
     def _check(
-        self, collection: Collection | None, query_view: View | None, suffix: str
-    ) -> tuple[Collection, View, Path]:
+        self, collection: EmbeddedBenchmark | None, query_view: View | None, suffix: str
+    ) -> tuple[EmbeddedBenchmark, View, Path]:
         """Check that there is a list to save, and return it with the path of its file."""
         self.clear()
         if collection is None or query_view is None or not query_view.entries:

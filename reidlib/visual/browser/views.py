@@ -17,7 +17,7 @@ from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import squared_distances_to_all
 from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances, statuses
 from reidlib.reranking import KReciprocal, k_reciprocal
-from reidlib.visual.browser.collection import Collection
+from reidlib.visual.browser.collection import EmbeddedBenchmark
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}
 ORDERS = {
@@ -143,17 +143,17 @@ class View(NamedTuple):
     options: Options
 
 
-def reranker(collection: Collection, options: Options) -> KReciprocal:
+def reranker(collection: EmbeddedBenchmark, options: Options) -> KReciprocal:
     """Fit the re-ranking of a collection's queries for a feature and a metric."""
     # Junk images take part, because a method without labels cannot recognise them.
-    return KReciprocal.fit(*collection.compared(options.feature, options.metric))
+    return KReciprocal.fit(*collection.compared_features(options.feature, options.metric))
 
 
-def view_scores(collection: Collection, options: Options) -> Scores:
+def view_scores(collection: EmbeddedBenchmark, options: Options) -> Scores:
     """Compute the scores of all queries, with the step rule, for the ranking that the options describe."""
     # Re-ranking holds the distances of all pairs in memory, 4·Q·G bytes.
-    compared = collection.compared(options.feature, options.metric)
-    sides = zip((collection.query, collection.gallery), compared, strict=True)
+    features_of_sides = collection.compared_features(options.feature, options.metric)
+    sides = zip((collection.query, collection.gallery), features_of_sides, strict=True)
     query, gallery = (replace(side, features=features) for side, features in sides)
     if not options.reranked:
         return evaluate(query, gallery)
@@ -161,7 +161,7 @@ def view_scores(collection: Collection, options: Options) -> Scores:
 
 
 def view(
-    collection: Collection,
+    collection: EmbeddedBenchmark,
     query_index: int,
     options: Options,
     *,
@@ -187,7 +187,7 @@ def view(
     columns = collection.columns(options.feature)
     parts = tuple(part for part in collection.parts if _within(part.columns, columns))
     within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
-    queries_qd, gallery_gd = collection.compared(options.feature, options.metric)
+    queries_qd, gallery_gd = collection.compared_features(options.feature, options.metric)
     query_d = queries_qd[query_index]
     squared_g = squared_distances_to_all(query_d[None], gallery_gd)[0].numpy()
     person, camera = int(query.person_ids[query_index]), int(query.camera_ids[query_index])
@@ -275,7 +275,7 @@ def _message(num_matches: int, num_candidates: int, person: int, camera: int, op
 
 
 def query_order(
-    collection: Collection,
+    collection: EmbeddedBenchmark,
     order: str = "index",
     *,
     persons: Sequence[int] = (),
@@ -324,7 +324,7 @@ def format_rank_gain(ranks: int) -> str:
     return "=" if ranks == 0 else f"{'▲' if ranks > 0 else '▼'}{abs(ranks)}"
 
 
-def write_csv(query_view: View, collection: Collection) -> str:
+def write_csv(query_view: View, collection: EmbeddedBenchmark) -> str:
     """Return a view as CSV: a line per image, with each part's contribution to the squared distance."""
     columns = {
         "query": collection.query_paths[query_view.query_index],

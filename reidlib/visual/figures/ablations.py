@@ -18,7 +18,8 @@ from reidlib.experiments.setup import Setup
 from reidlib.models.jlml import stripe_rows
 from reidlib.models.parts import pyramid_parts
 from reidlib.training.config import JLMLConfiguration, PyramidConfiguration
-from reidlib.visual.figures import models, scores
+from reidlib.visual.figures import models
+from reidlib.visual.figures import scores as score_figures
 
 _Network = TypeVar("_Network", JLMLConfiguration, PyramidConfiguration)
 
@@ -31,25 +32,25 @@ class CaptionedFigure(NamedTuple):
     alt: str
 
 
-def score_bars(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
+def ablation_score_bars(ablation: Ablation, scores: ExperimentScores, benchmark: str) -> CaptionedFigure:
     """Draw rank-1 and mAP of each row as bars, with the difference to the baseline row."""
-    rows = table.spreads(ablation.cells, ablation.compared_measures).to_dict("index")
+    rows = scores.spreads(ablation.cells, ablation.compared_measures).to_dict("index")
     return CaptionedFigure(
-        scores.score_bars(rows, baseline=ablation.baseline),
+        score_figures.score_bars(rows, baseline=ablation.baseline),
         f"{' and '.join(ablation.compared_measures)} of each row, on {benchmark}; "
         f"dashed: {ablation.baseline}.",
         "Two panels of horizontal bars, one bar for each row, with values and differences written on.",
     )
 
 
-def difference_plot(ablation: Ablation, table: ExperimentScores, benchmark: str) -> CaptionedFigure:
+def ablation_difference_plot(ablation: Ablation, scores: ExperimentScores, benchmark: str) -> CaptionedFigure:
     """Draw each row's difference to the baseline row with its interval, and the paper's where it is known."""
-    here, printed = difference_panels(ablation, table)
+    differences, printed = difference_panels(ablation, scores)
     paper = "; diamonds: the paper's on Market-1501" if ablation.table else ""
     return CaptionedFigure(
-        scores.difference_plot(here, published=printed),
+        score_figures.difference_plot(differences, published=printed),
         f"Differences to {ablation.baseline} in points with 95 % intervals, on {benchmark}, "
-        f"{table.seed_count()}{paper}.",
+        f"{scores.seed_count()}{paper}.",
         "Two panels; in each a line for each row with a dot and its interval beside a line at zero.",
     )
 
@@ -57,7 +58,7 @@ def difference_plot(ablation: Ablation, table: ExperimentScores, benchmark: str)
 def pair_plot(
     pairs: Mapping[str, tuple[str, str]],
     cells: Mapping[str, Cell],
-    table: ExperimentScores,
+    scores: ExperimentScores,
     measures: Sequence[str],
     *,
     groups: Sequence[int] = (),
@@ -67,23 +68,23 @@ def pair_plot(
     Args:
         pairs: For each line its label and two rows; the difference is the first row minus the second.
         cells: The rows by their labels.
-        table: The scores of the rows.
+        scores: The scores of the rows.
         measures: The measures, one panel each.
         groups: Numbers of lines after each of which a rule is drawn.
     """
     differences = {
         name: {
-            label: table.difference([cells[more]], [cells[less]], name)
+            label: scores.difference([cells[more]], [cells[less]], name)
             for label, (more, less) in pairs.items()
         }
         for name in measures
     }
-    return scores.difference_plot(differences, groups=groups)
+    return score_figures.difference_plot(differences, groups=groups)
 
 
 def setting_plot(
     ablation: Ablation,
-    table: ExperimentScores,
+    scores: ExperimentScores,
     lines: Mapping[str, Mapping[float, str]],
     *,
     xlabel: str,
@@ -95,14 +96,14 @@ def setting_plot(
 
     Args:
         ablation: The table whose rows are drawn.
-        table: The scores of the rows.
+        scores: The scores of the rows.
         lines: For each line its label and the row of each value of the setting.
         xlabel: The name of the setting.
         default: The value to mark.
         equal_spacing: Whether the values are drawn at equal distances.
         printed: The label of a dashed line with the paper's scores of the first line's rows; "" draws none.
     """
-    spreads = table.spreads(ablation.cells, ablation.compared_measures)
+    spreads = scores.spreads(ablation.cells, ablation.compared_measures)
     curves: dict[str, dict] = {}
     for name in ablation.compared_measures:
         curves[name] = {
@@ -113,7 +114,7 @@ def setting_plot(
             rows, paper = next(iter(lines.values())), ablation.printed_scores.to_dict()[name]
             curves[name][printed] = [(value, Spread(paper[row])) for value, row in rows.items()]
     marks = None if default is None else dict.fromkeys(ablation.compared_measures, default)
-    return scores.score_curves(
+    return score_figures.score_curves(
         curves,
         xlabels=xlabel,
         ylabel="per cent",
@@ -124,7 +125,7 @@ def setting_plot(
     )
 
 
-def stripe_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
+def local_stream_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     """Draw the stripes of each JLML row on a training image."""
     image, networks = _training_image(ablation, setup), _networks(ablation, setup, JLMLConfiguration)
     map_height = len(image) // 4  # of the map behind the shared layers
@@ -136,10 +137,13 @@ def stripe_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     )
 
 
-def part_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
+def pyramid_part_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
     """Draw the parts of each pyramid on a training image."""
     networks = _networks(ablation, setup, PyramidConfiguration)
-    parts = {row: (pyramid_parts(one.stripes, one.levels), one.stripes) for row, one in networks.items()}
+    parts = {
+        row: (pyramid_parts(network.stripes, network.levels), network.stripes)
+        for row, network in networks.items()
+    }
     return CaptionedFigure(
         models.part_diagrams(_training_image(ablation, setup), parts),
         "The parts of each training: bars beside the image, coloured by how many stripes they cover.",
@@ -148,7 +152,7 @@ def part_diagrams(ablation: Ablation, setup: Setup) -> CaptionedFigure:
 
 
 def _networks(ablation: Ablation, setup: Setup, kind: type[_Network]) -> dict[str, _Network]:
-    networks = {row: one.model for row, one in ablation.configurations(setup).items()}
+    networks = {row: configuration.model for row, configuration in ablation.configurations(setup).items()}
     return {row: network for row, network in networks.items() if isinstance(network, kind)}
 
 

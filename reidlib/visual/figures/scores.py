@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval, format_difference
-from reidlib.experiments.evaluate import ProtocolScore
+from reidlib.experiments.evaluate import ProtocolRank1
 from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
 from reidlib.visual.figures.images import panel_grid
 
@@ -251,21 +251,23 @@ def score_curves(
     return figure
 
 
-def protocol_scores(studies: Mapping[str, Sequence[ProtocolScore]]) -> Figure:
+def protocol_scores(studies: Mapping[str, Sequence[ProtocolRank1]]) -> Figure:
     """Draw rank-1 of the same features under each evaluation protocol.
 
     Args:
-        studies: "jlml" or "pyramid" to the result of ``experiments.evaluate.study_protocols``; all results
+        studies: "jlml" or "pyramid" to the result of ``experiments.evaluate.compare_protocols``; all results
             have the same protocols.
 
     Returns:
         The figure, with a line per protocol and a marker per network.
     """
-    labels = [f"{way.name}\n{_gallery_size(*way.gallery)}" for way in next(iter(studies.values()))]
+    labels = [
+        f"{score.name}\n{_gallery_size(*score.gallery_sizes)}" for score in next(iter(studies.values()))
+    ]
     figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(labels) + 1.2))
-    for order, (row, ways) in enumerate(studies.items()):
+    for order, (row, scores) in enumerate(studies.items()):
         marker, colour, title = _NETWORKS[row]
-        shares = [100 * way.rank1 for way in ways]
+        shares = [100 * score.rank1 for score in scores]
         axes.plot(
             shares, range(len(labels)), marker, color=colour, markersize=8, label=title,
             clip_on=False, zorder=3,

@@ -90,17 +90,17 @@ def check_trained_once(home: Path, **epochs: int) -> None:
 def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments: str) -> subprocess.Popen:
     """Start a process that runs all notebooks after trainings with these numbers of epochs."""
     program = (
-        "import pretending\nfrom pathlib import Path\nfrom reidlib.reports.cluster import dask_pool\n"
+        "import fake_tasks\nfrom pathlib import Path\nfrom reidlib.reports.cluster import dask_pool\n"
         "from reidlib.reports.reproduce import *\n"
         f"home, tasks = Path({str(home)!r}), {tasks!r}\n"
-        "tasks = [Task(name, pretending.train, (name, n)) for name, n in tasks.items()]\n"
+        "tasks = [Task(name, fake_tasks.train, (name, n)) for name, n in tasks.items()]\n"
         f"plan = Plan(select([], Path({str(notebooks)!r})), 'smoke', home / 'out', jobs=2)\n"
         f"print(reproduce(plan, prepare=lambda waiting: tasks, {arguments}))"
     )
-    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    python_path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "REIDLIB_HOME": str(home), "PYTHONPATH": here},
+        env={**os.environ, "REIDLIB_HOME": str(home), "PYTHONPATH": python_path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -108,10 +108,10 @@ def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments:
     )
 
 
-def until(condition, what: str) -> None:
+def until(condition, event: str) -> None:
     end = time.monotonic() + 600
     while not condition():
-        assert time.monotonic() < end, f"timed out waiting for {what}"
+        assert time.monotonic() < end, f"timed out waiting for {event}"
         time.sleep(0.05)
 
 

@@ -14,7 +14,7 @@ PYRAMID = PyramidConfiguration(
 )
 
 
-def untrained(benchmark, folder, model=JLML, size=(32, 16)):
+def untrained_run(benchmark, folder, model=JLML, size=(32, 16)):
     """Write the run of a network with its initial weights."""
     identities = len(training_labels(benchmark.train.person_ids)[1])
     configuration = RunConfiguration(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from reidlib.analysis import ExperimentScores
-from reidlib.experiments.setup import Missing, Runs
+from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run
 
 QUERIES, PERSONS = 60, 20
@@ -41,16 +41,16 @@ def run(folder: Path, precisions: dict[str, float], **keywords) -> Run:
     return Run(folder)
 
 
-def gathered(
+def write_scored_runs(
     folder: Path, precisions: dict[str, list[dict[str, float] | None]], profile: str = ""
 ) -> ExperimentScores:
     """Write runs with precisions by experiment, seed and branch (None: missing); return their scores."""
     runs = {
         name: tuple(
-            run(folder / f"{name}-{seed}", branches) if branches else Missing("not trained", name, seed)
+            run(folder / f"{name}-{seed}", branches) if branches else MissingRun("not trained", name, seed)
             for seed, branches in enumerate(seeds)
         )
         for name, seeds in precisions.items()
     }
-    missing = tuple(one for seeds in runs.values() for one in seeds if isinstance(one, Missing))
+    missing = tuple(entry for seeds in runs.values() for entry in seeds if isinstance(entry, MissingRun))
     return ExperimentScores(Runs(runs, len(next(iter(precisions.values()))), missing, profile))
