@@ -60,7 +60,7 @@ class Controls(widgets.VBox):
         self.previous = widgets.Button(description="◀ previous", layout={"width": "100px"})
         self.next = widgets.Button(description="next ▶", layout={"width": "100px"})
         self.position = widgets.IntSlider(
-            1, 1, 1, description="position in the order", continuous_update=False, **style(360, 130)
+            1, 1, 1, description="position in the order", continuous_update=False, **style(385, 155)
         )
         self.index = widgets.BoundedIntText(0, 0, 0, description="query index", **style(170, 80))
         self.feature = widgets.Dropdown(description="feature", options=["full"], **style(180))
