@@ -55,7 +55,9 @@ def test_form(path):
         assert not cell.outputs
         assert cell.execution_count is None
         assert len(cell.source.splitlines()) <= 25, cell.source
-        assert cells[position - 1].cell_type == "markdown", f"no sentence before: {cell.source[:60]}"
+        before = cells[position - 1]
+        assert before.cell_type == "markdown", f"no sentence before: {cell.source[:60]}"
+        assert not before.source.splitlines()[-1].startswith("#"), f"a heading alone: {before.source}"
         tree = ast.parse(cell.source)
         assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
         functions += sum(isinstance(node, ast.FunctionDef) for node in tree.body)
@@ -78,9 +80,17 @@ def test_text_cells_are_short_and_imports_few(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
 def test_links_between_notebooks_lead_to_headings(path):
-    for name, heading in re.findall(r"\]\((\w+)\.ipynb(?:#([^)]+))?\)", texts(path)):
+    for name, heading in re.findall(r"\]\((\w*)(?:\.ipynb)?(?:#([^)]+))?\)", texts(path)):
+        name = name or path.stem
         headings = re.findall(r"^#+ +(.+)$", texts(path.with_name(f"{name}.ipynb")), re.MULTILINE)
         assert not heading or heading in [line.strip().replace(" ", "-") for line in headings]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_links_into_notebook_00_name_the_section(path):
+    """JupyterLab opens a notebook at its top on the first click, so the reader must know the section."""
+    for heading, text in re.findall(r"\]\(00_start_here\.ipynb#([^)]+)\)(.{,50})", texts(path)):
+        assert f"notebook 00, *{heading.replace('-', ' ')}*" in text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))

@@ -247,10 +247,10 @@ def difference_sentences(ablation: Ablation, scores: ExperimentScores) -> list[s
         verb = "does not differ clearly from"
         if precision.excludes_zero:
             verb = "is above" if precision.mean > 0 else "is below"
-        sentence = f"**{label}** {verb} *{ablation.baseline}*: mAP {precision}, rank-1 {rank1} points"
+        sentence = f"**{label}** {verb} *{ablation.baseline}*: mAP {precision}, R1 {rank1} points"
         printed_rank1, printed_precision = printed.loc[label]
         if not math.isnan(printed_precision):
-            paper = f"mAP {format_difference(printed_precision)}, rank-1 {format_difference(printed_rank1)}"
+            paper = f"mAP {format_difference(printed_precision)}, R1 {format_difference(printed_rank1)}"
             sentence += f". In the paper: {paper}"
             agreement = "these runs do not decide its direction"
             if precision.excludes_zero:
@@ -346,8 +346,11 @@ def switched_off_sentence(norms: Mapping[str, InputNorms]) -> str:
     for name, field in (("global", "global_c"), ("local", "local_pc")):
         shares = {label: _share_off(getattr(row_norms, field)) for label, row_norms in norms.items()}
         rows = [f"*{label}* ({100 * share:.0f} %)" for label, share in shares.items() if share > 0]
-        places = f"{', '.join(rows)}, and in no other row" if rows else "no row"
-        sentences.append(f"Input units of the {name} layer are switched off in {places}.")
+        if rows:
+            places = f"in {', '.join(rows)}, and in no other row"
+            sentences.append(f"Input units of the {name} layer are switched off {places}.")
+        else:
+            sentences.append(f"No row switches off units of the {name} layer.")
     return "\n\n".join(sentences)
 
 

@@ -19,8 +19,8 @@ A claim that nothing here can decide gives the reason, and is undecided. Every c
 profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The papers' printed
 numbers do not influence it.
 
-The tests were written before the trainings that decide them. ``Claim.known_results`` names the results that
-were already known.
+For every claim that can be decided here, some results were known when its test was written;
+``Claim.known_results`` names them. Only seeds beyond those are new evidence.
 """
 
 from __future__ import annotations

@@ -88,13 +88,19 @@ def _weighted_depth(output: Tensor) -> int:
     return depth[output.grad_fn]
 
 
+def format_operations(count: int) -> str:
+    """Format a number of operations as the JLML paper does, such as 1.54e9."""
+    digits, exponent = f"{count:.2e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
 def cost_table(configurations: Mapping[str, RunConfiguration], heading: str) -> pd.DataFrame:
     """Return parameters (without classifiers) and operations for one image of each row, as a table."""
     costs = {
         row: complexity(configuration.model.build(751, 0), configuration.input_size)
         for row, configuration in configurations.items()
     }
-    lines = [(row, f"{cost.parameters:,}", f"{cost.flops:.3g}") for row, cost in costs.items()]
+    lines = [(row, f"{cost.parameters:,}", format_operations(cost.flops)) for row, cost in costs.items()]
     return pd.DataFrame(lines, columns=[heading, "parameters", "operations"])
 
 
@@ -106,7 +112,7 @@ def pyramid_table(configurations: Mapping[str, RunConfiguration]) -> pd.DataFram
         parts = len(pyramid_parts(configuration.model.stripes, configuration.model.levels))
         rate = configuration.recipe.learning_rate * configuration.recipe.trunk_rate
         lines.append((row, parts, parts * configuration.model.embedding_size, f"{rate:.3g}"))
-    return pd.DataFrame(lines, columns=["parts of", "parts", "feature", "trunk's learning rate"])
+    return pd.DataFrame(lines, columns=["row", "parts", "length of feature", "trunk's learning rate"])
 
 
 def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str, str | int]]:

@@ -105,6 +105,19 @@ def perturbation_table(networks: Mapping[str, Cell], scores: ExperimentScores) -
     )
 
 
+def with_grouped_header(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the table of ``perturbation_table`` two rows of headers: networks above their measures.
+
+    Args:
+        table: A table with columns "LABEL: MEASURE" and others.
+
+    Returns:
+        The same table with the columns (LABEL, MEASURE), where a measure names no rule of mAP.
+    """
+    columns = [name.removesuffix(" (step)").rpartition(": ")[::2] for name in table]
+    return table.set_axis(pd.MultiIndex.from_tuples(columns), axis="columns")
+
+
 class ScoreDrop(NamedTuple):
     """What the strongest value of a factor changes in a network's score.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from reidlib.analysis.statistics import Interval, half_width, paired
+from reidlib.analysis.statistics import Interval, half_width, keep_together, paired
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import Runs
@@ -339,18 +340,26 @@ class ExperimentScores:
         return branch | {"query_person_ids": persons}
 
 
-def style_table(table: pd.DataFrame) -> Styler:
-    """Style a table for a notebook, with numbers and intervals as text and without the index.
+def style_table(table: pd.DataFrame | Iterable[Mapping[str, object]]) -> Styler:
+    """Style a table for a notebook: without the index, texts on the left, intervals unbroken.
 
     Args:
-        table: A table of ``Spread``, ``Interval``, text or None (a missing run).
+        table: A table of ``Spread``, ``Interval``, numbers, text or None (a missing run), or its rows; what a
+            row leaves out is blank.
 
     Returns:
         A pandas ``Styler``, which JupyterLab shows as an HTML table.
     """
+    if not isinstance(table, pd.DataFrame):
+        table = pd.DataFrame(table).fillna("")
     styler = table.style.hide(axis="index")
-    styler.format(_cell_text)
-    return styler
+    styler.format(lambda cell: keep_together(_cell_text(cell)))
+    texts = [name for name, column in table.items() if any(map(_has_words, column))]
+    styler.set_properties(subset=texts, **{"text-align": "left"})
+    headers: dict[Any, Any] = {
+        name: [{"selector": "th", "props": [("text-align", "left")]}] for name in texts
+    }
+    return styler.set_table_styles(headers, overwrite=False)
 
 
 def table_records(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -372,6 +381,13 @@ def bullet_list(sentences: Iterable[str]) -> str:
 
 def _cell_text(cell: object) -> str:
     return MISSING if cell is None else str(cell)
+
+
+def _has_words(cell: object) -> bool:
+    """Return whether a cell is a text, not a number, an interval, or a word in place of one."""
+    return (
+        isinstance(cell, str) and cell not in (MISSING, "baseline") and bool(re.search(r"[^\W\d]{3}", cell))
+    )
 
 
 def batch_table(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ from reidlib.errors import InputError
 LEVEL = 0.95
 # Number of bootstrap samples: the ends of an interval then repeat to about a fiftieth of its width.
 _REPEATS = 4000
+
+NO_BREAK_SPACE = "\u00a0"
+# Texts of at most this length, such as "box scale error", have one line in a table.
+_SHORT = 20
 
 
 class Interval(NamedTuple):
@@ -47,6 +52,14 @@ class Interval(NamedTuple):
         )
         complete = self.requested in (None, self.seeds)
         return text if complete else f"{text} ({self.seeds} of {self.requested} seeds)"
+
+
+def keep_together(text: str) -> str:
+    """Put no-break spaces where a table should not break a text: inside intervals and in short texts."""
+    if "[" not in text and len(text) <= _SHORT:
+        return text.replace(" ", NO_BREAK_SPACE)
+    # "[−4.8, +5.3]", "[95 %]" and "± 1.1"; a longer text in brackets may break.
+    return re.sub(r"\[[^\[\]]{,20}\]| ± ", lambda match: match[0].replace(" ", NO_BREAK_SPACE), text)
 
 
 def format_difference(points: float) -> str:

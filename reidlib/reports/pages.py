@@ -16,6 +16,7 @@ import nbformat
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from reidlib import files
+from reidlib.analysis.statistics import keep_together
 from reidlib.errors import InputError
 from reidlib.files import write_text
 from reidlib.reports.notebook import sorted_by_number
@@ -48,7 +49,7 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return keep_together(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def _columns(rows: list[dict]) -> list[str]:

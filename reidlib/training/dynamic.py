@@ -1,7 +1,6 @@
 """Dynamic balancing of Pyramid's two losses, as a pure function from state and losses to weights and state.
 
-Three different procedures are called the paper's dynamic training; each is a mode here. With L_t the loss of
-task t (identity or triplet), the modes use:
+A mode says how the losses are balanced. With L_t the loss of task t (identity or triplet), the modes use:
 
     k_t  ← α·L_t + (1 − α)·k_t                 running average
     p_t  = min(k_t new, k_t old) / k_t old     1 if the average did not fall

@@ -4,7 +4,7 @@ import pytest
 from scored_runs import scores, write_scored_runs
 
 from reidlib.analysis import misalignment
-from reidlib.analysis.scores import Cell, table_records
+from reidlib.analysis.scores import Cell, style_table, table_records
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation
 
 NETWORKS = {"Pyramid": Cell("pyramid"), "JLML": Cell("jlml")}
@@ -71,3 +71,10 @@ def test_the_table_has_a_row_for_each_value(perturbed_scores):
     assert rows[1]["value"] == "0.06 (usual)"
     assert rows[1]["JLML: mAP (step)"] == "60.0"
     assert rows[-1]["JLML: mAP (step)"] == "missing"
+
+
+def test_the_shown_header_has_two_rows(perturbed_scores):
+    table = misalignment.perturbation_table(NETWORKS, perturbed_scores)
+    shown = misalignment.with_grouped_header(table)
+    assert list(shown)[:4] == [("", "factor"), ("", "value"), ("Pyramid", "R1"), ("Pyramid", "mAP")]
+    assert "box&nbsp;jitter" in style_table(shown).to_html().replace("\u00a0", "&nbsp;")

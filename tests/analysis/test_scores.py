@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reidlib.analysis.scores import (
@@ -11,6 +13,7 @@ from reidlib.analysis.scores import (
     Cell,
     ExperimentScores,
     batch_table,
+    style_table,
     table_records,
     trace,
     triplet_in_use,
@@ -227,3 +230,11 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
         {"mode": "alone", "steps": "4", "balanced batches": "0.0", "triplet loss in use": "0.0"},
         {"mode": "lost", "steps": "missing", "balanced batches": "missing", "triplet loss in use": "missing"},
     ]
+
+
+def test_texts_of_a_table_are_on_the_left():
+    rows = [{"name": "global", "R1": "50.0"}, {"name": "local", "R1": None, "note": "less"}]
+    page = style_table(rows).to_html(uuid="t")
+    left = re.findall(r"#T_t ([^{]+?) *\{\s*text-align: left", page)
+    assert "th.col0" in left and "th.col2" in left and "th.col1" not in left
+    assert table_records(pd.DataFrame(rows))[0]["name"] == "global"

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from reidlib.analysis.statistics import Interval, format_difference, half_width, paired
+from reidlib.analysis.statistics import Interval, format_difference, half_width, keep_together, paired
 from reidlib.errors import InputError
 
 
@@ -128,3 +128,10 @@ def test_bad_input_is_named(values, persons, words):
 def test_the_mean_is_the_mean_of_the_seeds_means():
     values = np.random.default_rng(5).normal(size=(3, 7))
     assert paired(values).mean == pytest.approx(statistics.fmean(values.mean(1).tolist()))
+
+
+def test_a_table_does_not_break_intervals_and_short_texts():
+    assert keep_together("+1.2 [−0.3, +2.1] (2 of 3 seeds)") == "+1.2 [−0.3,\u00a0+2.1] (2 of 3 seeds)"
+    assert keep_together("a: 72.4 ± 1.1; b: 71.0 ± 0.2") == "a: 72.4\u00a0±\u00a01.1; b: 71.0\u00a0±\u00a00.2"
+    assert keep_together("level 1") == "level\u00a01"
+    assert keep_together("a text of more than twenty letters") == "a text of more than twenty letters"

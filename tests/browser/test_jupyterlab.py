@@ -77,7 +77,7 @@ def test_another_query(browser_notebook):
 
 def test_more_images(browser_notebook):
     page = browser_notebook.page
-    handle = slider(page, "images")
+    handle = slider(page, "images shown")
     handle.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")

@@ -60,9 +60,13 @@ def test_the_summary_names_the_order(browser):
     assert (
         "Query 1 of 12, order: lowest average precision first (full feature, Euclidean distance)" in summary
     )
+    assert "Numbers: distance. Bars" in summary
     assert browser.message == ""
     picture = Image.open(io.BytesIO(gallery(browser)[0].image.value))
     assert picture.format == "JPEG"
+    browser.reranked = True
+    assert "Numbers: distance, mixed by re-ranking. Bars" in browser._summary.value
+    assert "squared distance before re-ranking, all on one scale" in browser._summary.value
 
 
 def test_every_trait_changes_the_view(browser):
@@ -119,6 +123,7 @@ def test_invalid_input_gives_a_message_and_keeps_the_list(browser):
         query_view = browser.current_view
         setattr(browser, trait, value)
         assert message in browser.message
+        assert "the last valid filter stays" in browser.message
         assert browser.current_view.query_index == query_view.query_index
         assert browser._summary.value != pictures.note_html("computing …")
         assert "<b>" not in browser._message_box.value

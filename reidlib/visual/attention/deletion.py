@@ -359,13 +359,19 @@ def stride_rows(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> l
         by_stride: Stride in pixels to the result of ``deletion_by_kind``.
 
     Returns:
-        Column to value, for each stride. A kind's column has "gain over random · gain over foreign".
+        Column to value, for each kind of parts and stride; gains are in hundredths of similarity.
     """
-    rows = []
-    for stride, deletions in by_stride.items():
-        gains = {kind: f"{d.gain} · {d.gain_over_foreign or '–'}" for kind, d in deletions.items()}
-        rows.append({"network": name, "stride": stride, **gains})
-    return rows
+    return [
+        {
+            "network": name,
+            "parts": kind,
+            "stride": stride,
+            "against random": str(deletions[kind].gain),
+            "against another query's map": str(deletions[kind].gain_over_foreign or "–"),
+        }
+        for kind in next(iter(by_stride.values()))
+        for stride, deletions in by_stride.items()
+    ]
 
 
 def stride_sentence(name: str, by_stride: Mapping[int, Mapping[str, Deletion]]) -> str:

@@ -298,11 +298,15 @@ class RankingBrowser(widgets.VBox):
     def _summarise(self, query_view: View) -> str:
         basis = "" if self.order in ("index", "random") else " (full feature, Euclidean distance)"
         options, num_images = query_view.options, len(query_view.entries)
-        arrows = " ▲ ▼: ranks gained or lost by re-ranking." if options.reranked else ""
+        mixed, before, arrows = "", "", ""
+        if options.reranked:
+            mixed, before = ", mixed by re-ranking", " before re-ranking"
+            arrows = " ▲ ▼: ranks gained or lost by re-ranking."
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, order: {ORDERS[self.order]}{basis}. "
             f"List: {num_images:,} of {query_view.num_candidates:,} images, {options.description}.{arrows} "
-            "Bars: contribution of each part to the squared distance, all on one scale. "
+            f"Numbers: distance{mixed}. Bars: contribution of each part to the squared distance{before}, "
+            "all on one scale. "
             "Click an image to see below the list what supports the similarity of each part."
         )
 
@@ -334,9 +338,11 @@ class RankingBrowser(widgets.VBox):
             yield
             self._filter_errors.pop(filters, None)
         except Exception as error:
+            text = error_line(error)
             if filters:
-                self._filter_errors[filters] = error_line(error)
-            self._show_message(error_line(error))
+                text += " (the last valid filter stays)"
+                self._filter_errors[filters] = text
+            self._show_message(text)
 
     @contextmanager
     def _no_updates(self) -> Iterator[None]:

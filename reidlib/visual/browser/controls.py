@@ -60,14 +60,14 @@ class Controls(widgets.VBox):
         self.previous = widgets.Button(description="◀ previous", layout={"width": "100px"})
         self.next = widgets.Button(description="next ▶", layout={"width": "100px"})
         self.position = widgets.IntSlider(
-            1, 1, 1, description="position", continuous_update=False, **style(290)
+            1, 1, 1, description="position in the order", continuous_update=False, **style(385, 155)
         )
         self.index = widgets.BoundedIntText(0, 0, 0, description="query index", **style(170, 80))
         self.feature = widgets.Dropdown(description="feature", options=["full"], **style(180))
         self.metric = widgets.Dropdown(description="distance", options=metrics, **style(180))
         self.reranked = widgets.Checkbox(description="re-rank by k-reciprocal neighbours", indent=False)
         self.top = widgets.IntSlider(
-            10, 1, MAX_TOP, description="images", continuous_update=False, **style(270)
+            10, 1, MAX_TOP, description="images shown", continuous_update=False, **style(300, 95)
         )
         self.cameras = widgets.SelectMultiple(description="gallery cameras", rows=3, **style(190, 105))
         self.cameras.tooltip = "show only gallery images of the selected cameras; without a selection, of all"
@@ -84,10 +84,11 @@ class Controls(widgets.VBox):
             button.on_click(lambda _, step=step: setattr(browser, "position", browser.position + step))
         wrapped = {"flex_flow": "row wrap", "align_items": "center"}
         query_row = [self.order, self.query_person, self.query_camera]
-        query_row += [self.previous, self.next, self.position, self.index]
+        steps = widgets.HBox([self.previous, self.next])  # never on two lines
+        query_row += [steps, self.position, self.index]
         list_row = [self.feature, self.metric, self.reranked, self.top]
         list_row += [self.cameras, self.persons, self.show_ignored]
-        self._all = (*query_row, *list_row)
+        self._all = (*query_row[:3], self.previous, self.next, self.position, self.index, *list_row)
         super().__init__([widgets.HBox(row, layout=wrapped) for row in (query_row, list_row)])
         for control in self._all:
             control.disabled = True  # until a collection is open
