@@ -14,8 +14,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "reidlib"
 CORE = ("models", "training", "ranking", "reranking.py")
+# The first two were 14,800 and 105 until code that notebooks shared moved into the package (325 lines fewer
+# there), and progress and the ablations' figures got a module each.
 LARGEST = {
-    "lines of code": 15_100,
+    "lines of code": 15_200,
     "files": 107,
     "lines of the core": 4_000,
     "entries in a folder below the top": 12,

@@ -100,7 +100,6 @@ class KReciprocal:
     Memory: a float32 copy of all N = Q + G features on the device and a few dozen entries of 8 bytes for each
     image. ``fit`` needs two more copies, about a hundred candidates for each image and 4 MB for each thread.
     Memory grows with the square of k1.
-
     Time: ``fit`` takes half a product of all features, O(N²·D), and O(N·k1²) for the sets. If all features
     are nearly equal (a collapsed model), Market-1501 takes minutes and up to 2 GB. The distances of a query
     take O(G·D), a few milliseconds on Market-1501 with D = 512.

@@ -128,7 +128,7 @@ PUBLIC = (
     "analysis.misalignment.score_drops",
     "descriptors.stripe_histograms",
     "visual.browser.RankingBrowser",
-    "visual.browser.collection.open_collection",
+    "visual.browser.collection.embed_benchmark",
     "visual.browser.views.Options",
     "visual.browser.views.reranker",
     "visual.browser.views.view",

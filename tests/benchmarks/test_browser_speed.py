@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np, torch
 from reidlib import files
 from reidlib.visual.browser import RankingBrowser
-from reidlib.visual.browser.collection import EmbeddedBenchmark
+from reidlib.visual.browser.collection import BenchmarkFeatures
 from reidlib.data.synthetic.render import render
 from reidlib.models.pyramid import Pyramid
 from reidlib.ranking.metrics import Embeddings
@@ -46,7 +46,7 @@ sides = [
     Embeddings(features[side], persons[side].numpy(), cameras[side].numpy())
     for side in (slice(QUERIES), slice(QUERIES, None))
 ]
-made = EmbeddedBenchmark(
+made = BenchmarkFeatures(
     "Market-1501's size", *sides, tuple(paths[:QUERIES]), tuple(paths[QUERIES:]), parts, dict(model.branches),
     (384, 128), np.zeros(QUERIES),
 )

@@ -42,10 +42,10 @@ def test_diagrams_count_what_they_draw(monkeypatch):
     monkeypatch.setattr(figures, "_training_image", lambda *_: np.zeros((64, 32, 3), np.uint8))
     jlml = {f"{parts} parts": JLMLConfiguration(parts=parts) for parts in (3, 8)}
     monkeypatch.setattr(figures, "_networks", lambda *_: jlml)
-    alt = figures.stripe_diagrams(COUNTS, None).alt
+    alt = figures.local_stream_diagrams(COUNTS, None).alt
     assert alt == "The same pedestrian 2 times with bars beside it for 3 to 8 stripes."
     monkeypatch.setattr(figures, "_networks", lambda *_: {"all": PyramidConfiguration()})
-    alt = figures.part_diagrams(COUNTS, None).alt
+    alt = figures.pyramid_part_diagrams(COUNTS, None).alt
     assert alt.startswith("The same pedestrian 1 time, cut into stripes")
 
 
