@@ -39,8 +39,8 @@ examples:
   reidlib search queries/ images/ --run reports/runs/NAME --out found
 
 Long work shows its progress: a bar on a terminal, one line a minute in a log file.
-After Ctrl-C or a kill, the same command continues where the work stopped. Generated
-files are in reports/, or in $REIDLIB_HOME if it is set. Results go to standard output,
+After Ctrl-C or a kill, give the same command again: trainings, reports, features and
+extractions continue where they stopped, other work starts again. Generated files are in reports/, or in $REIDLIB_HOME if it is set. Results go to standard output,
 progress and messages to standard error.
 
 exit status: 0 success; 1 it ran and found failures; 2 bad input; 130 interrupted
@@ -293,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"reidlib: stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"reidlib: {str(error) or 'interrupted; the same command continues'}", file=sys.stderr)
+        print(f"reidlib: {str(error) or 'interrupted; give the same command again'}", file=sys.stderr)
         return 130
     finally:
         logger.handlers, logger.propagate = handlers, propagate
