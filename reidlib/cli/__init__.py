@@ -40,8 +40,9 @@ examples:
 
 Long work shows its progress: a bar on a terminal, one line a minute in a log file.
 After Ctrl-C or a kill, give the same command again: trainings, reports, features and
-extractions continue where they stopped, other work starts again. Generated files are in reports/, or in $REIDLIB_HOME if it is set. Results go to standard output,
-progress and messages to standard error.
+extractions continue where they stopped, other work starts again. Generated files are
+in reports/, or in $REIDLIB_HOME if it is set. Results go to standard output, progress
+and messages to standard error.
 
 exit status: 0 success; 1 it ran and found failures; 2 bad input; 130 interrupted
 """
