@@ -7,7 +7,9 @@ How a verdict is reached:
    predicts that every contrast is above zero.
 2. A contrast is measured on runs with the same seeds, query by query. ``statistics.paired`` computes its
    mean and its 95 % interval. With two or more seeds the interval covers seeds and queries. With one seed it
-   covers queries only: the verdict is then about these trainings.
+   covers queries only: the verdict is then about these trainings. If a network starts from ImageNet weights,
+   as Pyramid does in the profile "paper", no trunk's rate is raised, and the contrasts with a raised and with
+   the same rate are equal.
 3. ``decide`` derives the verdict from the intervals alone:
 
    - "does not hold" if the upper end of at least one interval is below ``SMALLEST_GAIN`` (with one seed:

@@ -16,7 +16,6 @@ import nbformat
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from reidlib import files
-from reidlib.analysis.statistics import keep_together
 from reidlib.errors import InputError
 from reidlib.files import write_text
 from reidlib.reports.notebook import sorted_by_number
@@ -49,6 +48,10 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if value is None:
         return "–"
+    from reidlib.analysis.statistics import (
+        keep_together,  # imports pandas, which an unchanged report does not need
+    )
+
     return keep_together(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 

@@ -120,7 +120,7 @@ def test_re_ranking_shows_rank_gains(browser_notebook):
     assert all(re.fullmatch(r"rank \d+ (=|[▲▼]\d+)", text) for text in ranks(page))
     browser_notebook.picture("50-re-ranked", ".reid-browser")
     page.locator(".reid-browser label").filter(has_text="re-rank").click()
-    wait_for_summary(page, "Euclidean distance. Bars")
+    wait_for_summary(page, "Euclidean distance. Numbers")
     browser_notebook.check_sound()
 
 
