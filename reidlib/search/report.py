@@ -180,7 +180,7 @@ def describe_search(ranking: SearchRanking, top: int) -> list[str]:
     sentences = [f"{sizes}, run {query.information['run']}"]
     lengths = (ranking.nearest.gallery_indices >= 0).sum(1)
     if lengths.min() < top:
-        shortest = count_noun(lengths.min(), "images")
+        shortest = count_noun(int(lengths.min()), "images")
         sentences.append(
             f"ranked lists end after {shortest}: the gallery has no more, and no image is listed for itself"
         )
