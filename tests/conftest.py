@@ -31,6 +31,21 @@ def market(tmp_path):
 
 
 @pytest.fixture
+def decoded(monkeypatch):
+    """The names of files in the order in which they were decoded."""
+    from reidlib.data import images
+
+    names, decode = [], images.decode
+
+    def counting(path, size=None):
+        names.append(path.name)
+        return decode(path, size)
+
+    monkeypatch.setattr(images, "decode", counting)
+    return names
+
+
+@pytest.fixture
 def styled_figures():
     """Draw figures in the suite's style without a screen, and close them afterwards."""
     import matplotlib as mpl

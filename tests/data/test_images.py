@@ -33,19 +33,6 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """The names of files in the order in which they were decoded."""
-    names, decode = [], images.decode
-
-    def counting(path, size=None):
-        names.append(path.name)
-        return decode(path, size)
-
-    monkeypatch.setattr(images, "decode", counting)
-    return names
-
-
 def open_store(paths, cache, size=SIZE, **options):
     return ImageStore.open(paths, size, cache_folder=cache, progress=False, **options)
 

@@ -59,19 +59,6 @@ def blocks_of_four(monkeypatch):
     monkeypatch.setattr(features, "IMAGES_PER_BLOCK", 4)
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """The names of files in the order in which they were decoded."""
-    names, original = [], images.decode
-
-    def counting(path, size=None):
-        names.append(path.name)
-        return original(path, size)
-
-    monkeypatch.setattr(images, "decode", counting)
-    return names
-
-
 def to_disk(split, file, *, model=None, key="key"):
     return embed_to_disk(model or Tiny(), split.paths, SIZE, QUIET, file, key=key)
 
