@@ -45,9 +45,17 @@ def decoded(monkeypatch):
     return names
 
 
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    """Close what a test left open, so that no test meets another's figures."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def styled_figures():
-    """Draw figures in the suite's style without a screen, and close them afterwards."""
+    """Draw figures in the suite's style without a screen."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
@@ -57,7 +65,6 @@ def styled_figures():
         plt.switch_backend("agg")
         set_style()
         yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="session")
