@@ -135,6 +135,13 @@ def _models() -> str:
     return "\n".join([heading, *_wrapped(", ".join(EXPERIMENTS))]) + "\n"
 
 
+def _spellings() -> str:
+    """List which spellings of a person or a camera are one name."""
+    from reidlib.data.names import SPELLINGS
+
+    return SPELLINGS
+
+
 def _wrapped(text: str, indent: int = 2) -> list[str]:
     space = " " * indent
     return textwrap.wrap(text, 84, initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
@@ -218,7 +225,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     evaluate.flag("--distractors", "also score with the additional distractors of Market-1501")
 
     check = command("check", "compare a benchmark's folder with the official counts and rules")
-    check.lists = (_benchmarks,)
+    check.lists = (_benchmarks, _spellings)
     check.value("name", "NAME", "a benchmark, NAME[,OPTION=VALUE…]")
     check.value("root", "ROOT", "the benchmark's folder, or the file of csv")
     check.flag("--again", "also read unchanged images that an earlier check could read")
@@ -228,6 +235,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     embed.value("out", "OUT", "a new file, .npz or .parquet")
 
     search = command("search", "search images for the people of some query images", device)
+    search.lists = (_spellings,)
     search.value(
         "query", "QUERY", "an image, a folder, a folder for each person, a CSV, or a file of `reidlib embed`"
     )

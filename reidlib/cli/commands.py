@@ -231,7 +231,7 @@ def train(arguments: argparse.Namespace) -> int:
         with distributed.first_process_first():  # some readers extract images
             before = _pretraining(arguments.pretrain)
         if first:
-            _warn_of_deviations(setup)
+            _warn_of_deviations(arguments.pretrain, setup)
         links = plan_chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
         for data in (*before, benchmark) if first else ():
             images = count_noun(len(data.train), "images")
@@ -246,18 +246,22 @@ def train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _warn_of_deviations(setup: Setup) -> None:
-    """Warn that scores on an incomplete benchmark cannot be compared with those on the whole."""
-    from reidlib.data.check import count_deviations
+def _warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None:
+    """Warn of images that are left out, and that scores on an incomplete benchmark cannot be compared."""
+    from reidlib.data.check import deviations_and_warnings
+    from reidlib.data.readers import parse
 
-    name, options = setup.specification
-    if setup.data_root is None or name == "synthetic":
-        return
-    if deviations := count_deviations(name, setup.data_root, **options):
-        logger.warning(
-            f"note: this is not the whole of {name}, so that its scores cannot be compared: "
-            f"{shorten(deviations, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
-        )
+    folders = pretraining if setup.data_root is None else [*pretraining, (setup.benchmark, setup.data_root)]
+    for specification, root in folders:
+        name, options = parse(specification)
+        deviations, warnings = deviations_and_warnings(name, root, **options)
+        for warning in warnings:
+            logger.warning(f"note: {warning}")
+        if deviations and root == setup.data_root and name != "synthetic":
+            logger.warning(
+                f"note: this is not the whole of {name}, so that its scores cannot be compared: "
+                f"{shorten(deviations, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
+            )
 
 
 def _pretraining(folders: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
@@ -313,7 +317,10 @@ def check(arguments: argparse.Namespace) -> int:
     cuhk03,boxes=detected,trial=3. Notebook 42 says where to get each benchmark, and
     notebooks/README.md, section "Real benchmarks", lists their protocols.
 
-    Exit status 0: complete and readable; 1: problems were found and are listed.
+    Exit status 0: readable and, unless files were left out, complete; 1: problems
+    were found and are listed. Files that look like images and are not read, such as
+    .heic or images in hidden folders, are counted and named. Links that lead nowhere
+    are problems.
     Images that an earlier check could read, and that have not changed since, are
     not read again without --again.
 
@@ -356,12 +363,14 @@ def embed(arguments: argparse.Namespace) -> int:
       OUT                    .npz: arrays features (N, D), names, persons, cameras;
                              .parquet: columns name, person, camera, feature
     """
-    from reidlib.search.features import write_features
+    from reidlib.search.features import warnings_of, write_features
 
     embedded = write_features(arguments.run, arguments.images, arguments.out, device=arguments.device)
     print(
         f"{count_noun(len(embedded), 'images')}, {embedded.features.shape[1]} numbers each: {arguments.out}"
     )
+    for warning in warnings_of(embedded):
+        print(f"remark: {warning}")
     return 0
 
 

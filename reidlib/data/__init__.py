@@ -2,6 +2,7 @@
 
 - ``splits``, ``benchmark``: what a reader returns.
 - ``rules``: the rules of a benchmark, and which images a query matches or ignores.
+- ``names``: which spellings of a person or a camera are one name.
 - ``readers``: a reader for each benchmark, and how to obtain the public ones.
 - ``check``: comparison of a folder with the official counts.
 - ``images``: decoding with a cache, and batches on the device.

@@ -17,7 +17,7 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import UnreadableImage, UnreadableImagesError, decode_blocks
 from reidlib.data.readers import read
-from reidlib.data.readers.layout import Reading, read_table
+from reidlib.data.readers.layout import LEFT_OUT, Reading, read_table
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun
@@ -56,6 +56,7 @@ class CheckReport:
         counts: Actual and expected counts.
         problems: Messages about everything that makes the check fail.
         remarks: Messages that do not make it fail.
+        num_left_out: Number of files, folders and links that look like images and are not read.
     """
 
     name: str
@@ -63,6 +64,7 @@ class CheckReport:
     counts: tuple[Count, ...]
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
+    num_left_out: int = 0
 
     @property
     def ok(self) -> bool:
@@ -82,7 +84,12 @@ class CheckReport:
             lines.append("")
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"remark: {remark}" for remark in self.remarks]
-        lines.append("complete and readable" if self.ok else count_noun(len(self.problems), "problems"))
+        left_out = f"readable, but {self.num_left_out:,} left out" if self.num_left_out else ""
+        lines.append(
+            count_noun(len(self.problems), "problems")
+            if self.problems
+            else left_out or "complete and readable"
+        )
         return "\n".join(lines)
 
 
@@ -122,14 +129,17 @@ def check(
     problems += [error for error in trial_errors if not any(error in problem for problem in problems)]
     problems += _deviations(counts, fewer=reading.mend, more="remove the files that do not belong there")
     paths = [path for split in reading.splits.values() for path in split.paths]
-    remarks = list(reading.remarks)
+    # A link that leads nowhere is an image that was listed and is lost; the rest was never read.
+    problems += reading.left_out.describe("link")
+    others = [reason for reason in LEFT_OUT if reason != "link"]
+    remarks = [*reading.remarks, *reading.warnings, *reading.left_out.describe(*others)]
     record = _record(name, root, options)
     unreadable, skipped = _unreadable(list(dict.fromkeys(paths)), record, progress, reread)
     if unreadable:
         problems.append(str(UnreadableImagesError(unreadable)))
     if skipped:
         remarks.append(f"{count_noun(skipped, 'images')} read by an earlier check and not changed since")
-    return CheckReport(name, root, counts, tuple(problems), tuple(remarks))
+    return CheckReport(name, root, counts, tuple(problems), tuple(remarks), len(reading.left_out))
 
 
 def count_deviations(name: str, root: str | Path, **options) -> list[str]:
@@ -148,10 +158,16 @@ def count_deviations(name: str, root: str | Path, **options) -> list[str]:
     Raises:
         InputError: If the name or an option is unknown, or the folder does not exist.
     """
+    return deviations_and_warnings(name, root, **options)[0]
+
+
+def deviations_and_warnings(name: str, root: str | Path, **options) -> tuple[list[str], list[str]]:
+    """Return ``count_deviations``, and what the reader warns of, such as images that are left out."""
     reading, trial_errors = _read(name, Path(root).expanduser().absolute(), options)
-    return (
-        reading.all_problems if reading.misplaced else [*trial_errors, *_deviations(compare_counts(reading))]
-    )
+    if reading.misplaced:
+        return reading.all_problems, []
+    deviations = [*trial_errors, *_deviations(compare_counts(reading))]
+    return deviations, [*reading.warnings, *reading.left_out.describe()]
 
 
 def _read(name: str, root: Path, options: dict) -> tuple[Reading, list[str]]:

@@ -6,13 +6,15 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reidlib.data.names import doubt_key, name_key
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
@@ -29,7 +31,7 @@ from reidlib.ranking.distances import (
     squared_pair_distances,
 )
 from reidlib.ranking.metrics import Embeddings
-from reidlib.search.features import FeatureSet, embed_own_images, is_feature_file, read_features
+from reidlib.search.features import FeatureSet, embed_own_images, is_feature_file, read_features, warnings_of
 from reidlib.search.report import (
     SHEET_ROWS,
     Nearest,
@@ -40,6 +42,7 @@ from reidlib.search.report import (
 )
 from reidlib.search.verification import (
     UNKNOWN_CAMERA,
+    Doubts,
     VerificationPairs,
     calibrate_threshold,
     check_rate,
@@ -121,7 +124,7 @@ def search(
     sources = [query, gallery] + ([] if calibrate is None else [calibrate])
     network = None if run is None else TrainedNetwork(Run.open(run), execution)
     sets = _load_sets(sources, network)
-    queries, images, *calibration_images = _label(sets)
+    (queries, images, *calibration_images), doubts = _label(sets)
     excluded_pairs = same_images(*sets[:2])
     nearest = nearest_images(
         queries.features,
@@ -131,7 +134,7 @@ def search(
         device=execution.torch_device,
         progress=progress,
     )
-    calibration, remarks = None, []
+    calibration, remarks = None, warnings_of(*sets)
     has_persons = [bool((side.person_ids != JUNK).any()) for side in (queries, images)]
     source = str(calibrate) if calibration_images else " and ".join(dict.fromkeys(map(str, sources)))
     calibration_sets = sets[2:] or sets[:2]
@@ -145,8 +148,9 @@ def search(
         side = has_persons.index(True)
         pairs = VerificationPairs((queries, images)[side], None, same_camera)
         calibration_sets, source = [sets[side]], str(sources[side])
-        remarks = [f"{sources[1 - side]} has no known persons: the threshold is measured within {source}"]
+        remarks.append(f"{sources[1 - side]} has no known persons: the threshold is measured within {source}")
     try:
+        pairs = replace(pairs, doubts=doubts)
         calibration = calibrate_threshold(pairs, rate, source, execution.torch_device)
     except InputError as error:
         if threshold_requested:
@@ -157,7 +161,7 @@ def search(
             "these images are in the folder that the run was trained on: a threshold that is measured on the "
             "people of the training is too high for other people"
         )
-    ranking = SearchRanking(sets[0], sets[1], queries, images, nearest, calibration)
+    ranking = SearchRanking(sets[0], sets[1], queries, images, nearest, calibration, doubts)
     picture, missing = draw_sheet(ranking, sheet)
     files = write_search(ranking, out, picture)
     remarks += [missing, f"written to {out}: {', '.join(path.name for path in files)}"]
@@ -351,19 +355,24 @@ def _load_sets(sources: Sequence[str | Path], network: TrainedNetwork | None) ->
     return [sets[path] for path in paths]
 
 
-def _label(sets: Sequence[FeatureSet]) -> list[Embeddings]:
-    """Return the sets with persons and cameras as numbers that mean the same in all of them."""
+def _label(sets: Sequence[FeatureSet]) -> tuple[list[Embeddings], Doubts | None]:
+    """Return the sets with persons and cameras as numbers that mean the same in all, and what is in doubt."""
     persons, cameras = {"": JUNK}, {"": UNKNOWN_CAMERA}
+    key = cache(name_key)
     embeddings: dict[int, Embeddings] = {}
     for feature_set in sets:
         if id(feature_set) not in embeddings:
-            person_ids = [persons.setdefault(_plain(name), len(persons)) for name in feature_set.persons]
-            camera_ids = [cameras.setdefault(_plain(name), len(cameras)) for name in feature_set.cameras]
+            person_ids = [persons.setdefault(key(name), len(persons)) for name in feature_set.persons]
+            camera_ids = [cameras.setdefault(key(name), len(cameras)) for name in feature_set.cameras]
             ids = np.array(person_ids), np.array(camera_ids)
             embeddings[id(feature_set)] = Embeddings(feature_set.features, *ids)
-    return [embeddings[id(feature_set)] for feature_set in sets]
+    doubts = Doubts(*(_doubt_ids(names) for names in (persons, cameras)))
+    are_all_sure = all((ids == np.arange(len(ids)))[1:-1].all() for ids in doubts)
+    return [embeddings[id(feature_set)] for feature_set in sets], None if are_all_sure else doubts
 
 
-def _plain(name: str) -> str:
-    """Remove leading zeros from a number: 0002 in a folder's name and 2 in a table's cell are one person."""
-    return str(int(name)) if name.isascii() and name.isdecimal() else name
+def _doubt_ids(numbers: dict[str, int]) -> np.ndarray:
+    """Return, by number, the first number whose name may be the same one; -1 for the number -1."""
+    first: dict[str, int] = {}
+    ids = [first.setdefault(doubt_key(name) or name, number) for name, number in numbers.items()]
+    return np.array([0, *ids[1:], -1])

@@ -22,6 +22,7 @@ import numpy as np
 from reidlib import files
 from reidlib.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from reidlib.data.images import RESIZE_RULE
+from reidlib.data.names import describe_spellings, known_names, read_name
 from reidlib.data.readers.own import list_own_images
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
@@ -48,6 +49,7 @@ class FeatureSet:
         information: JSON types: ``network`` (``TrainedNetwork.key`` of the run), ``run`` (name of its
             folder), ``model``, ``input_size``, ``resize``, ``mean``, ``std``, ``distance`` and ``versions``.
         root: Folder of the images when they were embedded; None if unknown.
+        warnings: Messages about images that were left out and names that mean unknown.
 
     Raises:
         InputError: If the lengths differ, there is no image, or the network is not named.
@@ -59,6 +61,7 @@ class FeatureSet:
     cameras: tuple[str, ...]
     information: dict
     root: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self):
         features = self.features
@@ -101,7 +104,6 @@ def embed_own_images(network: TrainedNetwork, source: str | Path) -> FeatureSet:
     file = files.feature_cache() / f"{name.hexdigest()[:32]}.npy"
     embedded = network.embed(own_images.split, keep="features", file=file)
     assert isinstance(embedded.features, np.ndarray)  # a memory map of the file
-    is_person = own_images.split.person_ids > 0
     information = {
         "format": _FORMAT,
         "network": key,
@@ -117,11 +119,21 @@ def embed_own_images(network: TrainedNetwork, source: str | Path) -> FeatureSet:
     return FeatureSet(
         embedded.features,
         own_images.names,
-        tuple(name if is_known else "" for name, is_known in zip(own_images.persons, is_person, strict=True)),
+        own_images.persons,
         own_images.cameras,
         information,
         own_images.root,
+        own_images.warnings,
     )
+
+
+def warnings_of(*sets: FeatureSet) -> list[str]:
+    """List the warnings of the sets, and the spellings of names within and between them."""
+    warnings = [warning for feature_set in sets for warning in feature_set.warnings]
+    for noun in ("person", "camera"):
+        names = {name for feature_set in sets for name in getattr(feature_set, f"{noun}s")}
+        warnings += describe_spellings(noun, names)
+    return list(dict.fromkeys(warnings))
 
 
 def write_features(
@@ -205,8 +217,12 @@ def read_features(file: str | Path) -> FeatureSet:
         root = information.pop("root", None)
         if information["format"] != _FORMAT:
             raise ValueError(f"format {information['format']} instead of {_FORMAT}")
+        names = tuple(map(read_name, names))
+        persons, unknown_persons = known_names("person", [*map(read_name, persons)])
+        cameras, unknown_cameras = known_names("camera", [*map(read_name, cameras)])
+        warnings = (*unknown_persons, *unknown_cameras)
         folder = None if root is None else Path(os.path.normpath(file.absolute().parent / root))
-        return FeatureSet(features_nd, names, persons, cameras, information, folder)
+        return FeatureSet(features_nd, names, persons, cameras, information, folder, warnings)
     except InputError:
         raise
     except Exception as error:  # readers raise many types of error for a damaged file
@@ -237,9 +253,13 @@ def _write_npz(path: Path, features: FeatureSet, text: str) -> None:
         np.savez(stream, features=features.features, information=np.array(text), **columns)
 
 
-def _read_npz(file: Path) -> tuple[np.ndarray, tuple, tuple, tuple, str]:
+def _read_npz(file: Path) -> tuple[np.ndarray, list, list, list, str]:
     with np.load(file) as content:
-        names, persons, cameras = (tuple(content[name].tolist()) for name in ("names", "persons", "cameras"))
+        try:
+            names, persons, cameras = (content[name].tolist() for name in ("names", "persons", "cameras"))
+        except ValueError as error:  # arrays of Python objects run code when they are read
+            rule = "names, persons and cameras are arrays of texts or numbers"
+            raise InputError(rule, f"{file}: {error}", "store them with .astype(str)") from None
         return _memory_map(file, "features.npy"), names, persons, cameras, str(content["information"])
 
 
@@ -277,7 +297,7 @@ def _write_parquet(path: Path, features: FeatureSet, text: str) -> None:
             )
 
 
-def _read_parquet(file: Path) -> tuple[np.ndarray, tuple, tuple, tuple, str]:
+def _read_parquet(file: Path) -> tuple[np.ndarray, list, list, list, str]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file) as content:
@@ -295,8 +315,7 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, tuple, tuple, tuple, str]:
                 column += batch.column(name).to_pylist()
     if features_nd is None:
         raise ValueError("no image")
-    names, persons, cameras = map(tuple, columns)
-    return features_nd, names, persons, cameras, text
+    return features_nd, *columns, text
 
 
 _FORMATS = {".npz": (_read_npz, _write_npz), ".parquet": (_read_parquet, _write_parquet)}

@@ -17,7 +17,7 @@ from reidlib.errors import count_noun
 from reidlib.files import write_atomically, write_json
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
-from reidlib.search.verification import UNKNOWN_CAMERA, Calibration
+from reidlib.search.verification import UNKNOWN_CAMERA, Calibration, Doubts
 
 OUTPUTS = ("ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json")
 # Images in a row of the sheet, and rows of a sheet: a JPEG has at most 65,535 lines of pixels.
@@ -59,6 +59,7 @@ class SearchRanking:
         images: The same of the gallery images.
         nearest: The ranked lists.
         calibration: The threshold; None if there is none.
+        doubts: Which persons may be one; None if all names are certain.
     """
 
     query: FeatureSet
@@ -67,6 +68,7 @@ class SearchRanking:
     images: Embeddings
     nearest: Nearest
     calibration: Calibration | None
+    doubts: Doubts | None = None
 
     def ranked_images(self, row: int) -> Iterator[tuple[int, float, bool | None, bool | None]]:
         """Yield a query's ranked images.
@@ -86,6 +88,8 @@ class SearchRanking:
                 return
             other = self.images.person_ids[index]
             match = None if JUNK in (person, other) else bool(person == other)
+            if match is False and self.doubts and self.doubts.persons[person] == self.doubts.persons[other]:
+                match = None
             within = None if self.calibration is None else distance <= self.calibration.threshold.distance
             yield index, distance, match, within
 
@@ -94,12 +98,12 @@ class SearchRanking:
 
         Returns:
             The mean number over the queries, and whether it is an upper bound. It is one if a person is
-            unknown: an image counts unless it is known to show the query's person.
+            unknown or in doubt: an image counts unless it is known to show the query's person.
         """
         query_ids, gallery_ids = self.queries.person_ids, self.images.person_ids
         images_of_person = np.bincount(gallery_ids + 1, minlength=query_ids.max() + 2)
         images_of_person[JUNK + 1] = 0
-        is_bound = bool(JUNK in query_ids or JUNK in gallery_ids)
+        is_bound = bool(JUNK in query_ids or JUNK in gallery_ids or self.doubts)
         return len(gallery_ids) - float(images_of_person[query_ids + 1].mean()), is_bound
 
 

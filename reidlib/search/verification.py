@@ -130,6 +130,18 @@ class _Block(NamedTuple):
     same_qg: Tensor  # bool: whether both images show one person
 
 
+class Doubts(NamedTuple):
+    """Which persons and cameras may be one, because only the spelling of their names differs.
+
+    Attributes:
+        persons: By person id, a number that is equal for all persons who may be one; -1 at -1.
+        cameras: The same by camera id.
+    """
+
+    persons: np.ndarray
+    cameras: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class VerificationPairs:
     """The image pairs that a histogram counts.
@@ -137,7 +149,8 @@ class VerificationPairs:
     Pairs with junk are left out. So are pairs of two distractors, who may be one person. A person and a
     distractor are different people. Pairs of one person in one camera are left out unless ``same_camera`` is
     set: frames of one moment are nearly the same image and say little about recognition. Negative camera ids
-    are unknown, and never equal to another.
+    are unknown, and never equal to another. Pairs of persons who may be one person are left out, and so are
+    pairs of one person in cameras that may be one.
 
     Attributes:
         query: Features (Q, D), person ids and camera ids of the query images.
@@ -145,12 +158,14 @@ class VerificationPairs:
         same_camera: Whether pairs of one person in one camera count.
         excluded_pairs: Query and gallery indices, each of shape (P,), of images that are in both sets. Such
             an image makes no pair with itself. Of the pairs (a, b) and (b, a) of two such images one counts.
+        doubts: Which persons and cameras may be one; None if all names are certain.
     """
 
     query: Embeddings
     gallery: Embeddings | None = None
     same_camera: bool = False
     excluded_pairs: tuple[np.ndarray, np.ndarray] | None = None
+    doubts: Doubts | None = None
 
     @property
     def sides(self) -> tuple[Embeddings, Embeddings]:
@@ -201,6 +216,9 @@ class VerificationPairs:
         same_qg = (persons_q == persons_g) & (persons_q > DISTRACTOR)
         counted_qg = (persons_q != JUNK) & (persons_g != JUNK)
         counted_qg &= (persons_q != DISTRACTOR) | (persons_g != DISTRACTOR)
+        if self.doubts is not None:
+            counted_qg &= same_qg | (self.doubts.persons[persons_q] != self.doubts.persons[persons_g])
+            cameras_q, cameras_g = self.doubts.cameras[cameras_q], self.doubts.cameras[cameras_g]
         if not self.same_camera:
             counted_qg &= ~(same_qg & (cameras_q == cameras_g) & (cameras_q > UNKNOWN_CAMERA))
         counted_qg[pairs_within(self.excluded_pairs, query_span, gallery_span)] = False
@@ -277,9 +295,15 @@ def count_false_match_persons(
     query_persons, gallery_persons = (
         np.unique(side.person_ids[side.person_ids != JUNK]) for side in pairs.sides
     )
-    shared = len(np.intersect1d(query_persons, gallery_persons))
-    # Ordered pairs of two people, minus one of the two orders if both people are on both sides.
-    possible = len(query_persons) * len(gallery_persons) - shared - shared * (shared - 1) // 2
+    possible = _person_pairs(query_persons, gallery_persons)
+    if pairs.doubts is not None:  # no pair of two people who may be one counts
+        query_groups, gallery_groups = (
+            pairs.doubts.persons[persons] for persons in (query_persons, gallery_persons)
+        )
+        for group in np.intersect1d(query_groups, gallery_groups):
+            possible -= _person_pairs(
+                query_persons[query_groups == group], gallery_persons[gallery_groups == group]
+            )
     # A pair of persons is one number. New numbers are collected and merged from time to time.
     person_pairs, new_pairs, num_new_pairs = np.empty(0, np.int64), [], 0
     persons = np.union1d(query_persons, gallery_persons)
@@ -302,6 +326,12 @@ def count_false_match_persons(
         person_pairs = np.unique(np.concatenate([person_pairs, *new_pairs]))
     people = np.unique(np.concatenate(np.divmod(person_pairs, max(len(persons), 1))))
     return FalseMatches(len(people), len(person_pairs), possible)
+
+
+def _person_pairs(query_persons: np.ndarray, gallery_persons: np.ndarray) -> int:
+    """Count the pairs of two people; without one of the two orders if both people are on both sides."""
+    shared = len(np.intersect1d(query_persons, gallery_persons))
+    return len(query_persons) * len(gallery_persons) - shared - shared * (shared - 1) // 2
 
 
 def threshold_for(histogram: PairHistogram, false_match_rate: float) -> Threshold:

@@ -575,7 +575,6 @@ def test_the_distances_are_drawn_with_their_threshold():
     assert edges[0] < 0.4 <= edges[1]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["same person: 20 pairs", "different people: 1,000 pairs"]
-    import matplotlib.pyplot as plt
 
 
 def test_a_search_leaves_the_style_of_other_figures_alone(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,9 +19,33 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark, check_trial
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, check_choice, shorten
+from reidlib.errors import InputError, check_choice, count_noun, shorten
 
+# Images of the public benchmarks, and of own sets: every format of one still photograph that each build of
+# Pillow opens. A list, so that a folder has the same images on every machine.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
+OWN_ENDINGS = (
+    *IMAGE_ENDINGS, ".webp", ".tif", ".tiff", ".jfif", ".jpe", ".dib", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+# Pictures that may have several frames, need other software, or are no photographs; and videos.
+_OTHER_PICTURES = {
+    *OWN_ENDINGS, ".gif", ".apng", ".mpo", ".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".j2k",
+    ".jpf", ".jpx", ".tga", ".psd", ".xcf", ".pcx", ".sgi", ".exr", ".hdr", ".dds", ".ico",
+    ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",
+    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts", ".m2ts",
+}  # fmt: skip
+# What systems and programs put beside images without being asked: copies, thumbnails and settings.
+_PROGRAMS_FILES = re.compile(
+    r"\._.*|\.#.*|\.(ds_store|appledouble|localized|thumbnails|picasa.*|trash.*|git|svn|hg|dvc|directory|nfs.*|"
+    r"ipynb_checkpoints|spotlight-v100|fseventsd)|__macosx|@eadir|thumbs\.db|desktop\.ini|lost\+found",
+    re.IGNORECASE,
+)
+# The first bytes of JPEG, PNG, GIF, BMP, WebP, TIFF, JPEG 2000, AVIF and HEIC.
+_SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM....\0\0\0\0|RIFF....WEBP|II\*\0|MM\0\*|\0\0\0\x0cjP  |"
+    rb"....ftyp(avif|hei|mif1)",
+    re.DOTALL,
+)
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 # What is counted in each folder or split of a benchmark, in the order of the report.
@@ -39,6 +65,38 @@ class UnreachablePath(InputError):
     """Error for a path that cannot be opened; a check raises it instead of listing it."""
 
 
+# Why something is left out, what it is, and the mend.
+LEFT_OUT = {
+    "ending": ("files with an ending that is not read", "convert images to .jpg or .png"),
+    "no ending": ("images without an image's ending", "add the ending"),
+    "hidden": ("images or folders of images whose names begin with a dot", "rename them"),
+    "deep": ("images in deeper folders", "move them up"),
+    "loop": ("links to a folder that they are in", "remove them"),
+    "link": ("links that lead nowhere", "put back what they lead to, or remove them"),
+}
+
+
+@dataclass
+class LeftOut:
+    """What looks like a part of a set and is not read: paths by reason, a key of ``LEFT_OUT``."""
+
+    paths: dict[str, set[Path]] = field(default_factory=lambda: {reason: set() for reason in LEFT_OUT})
+
+    def __len__(self) -> int:
+        return sum(map(len, self.paths.values()))
+
+    def describe(self, *reasons: str) -> list[str]:
+        """Describe these reasons, by default all, each in a sentence with the number and examples."""
+        lines = []
+        for reason in reasons or LEFT_OUT:
+            if paths := sorted(self.paths[reason]):
+                what, mend = LEFT_OUT[reason]
+                folder = Path(os.path.commonpath([path.parent for path in paths]))
+                names = shorten([path.relative_to(folder).as_posix() for path in paths], 3)
+                lines.append(f"left out: {count_noun(len(paths), what)}, in {folder}: {names}; {mend}")
+        return lines
+
+
 @dataclass
 class Reading:
     """What a reader found in a folder: images, and problems that are not raised yet.
@@ -49,6 +107,8 @@ class Reading:
         splits: Images by folder or list; a check decodes all of them.
         problems: Errors because of which the folder cannot be loaded; loading raises the first.
         remarks: Messages that do not make a check fail.
+        warnings: Remarks that also a training tells.
+        left_out: What looks like an image and is not read; all of it is told like ``warnings``.
         expected_counts: Official counts of ``QUANTITIES``, by folder or split.
         mend: What the user should do if images are missing.
         make_benchmark: Makes the benchmark of a trial. It is called only if there are no problems, and may
@@ -62,6 +122,8 @@ class Reading:
     splits: dict[str, Split] = field(default_factory=dict)
     problems: list[InputError] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
     expected_counts: Counts = field(default_factory=dict)
     mend: str = "unpack or copy the archive again, completely"
     make_benchmark: Callable[[int], Benchmark] | None = None
@@ -135,6 +197,8 @@ def read_folders(
     for folder in folders:
         if (root / folder).is_dir():
             reading.splits[folder], others = index_folder(root / folder, read)
+            images = walk_images(root / folder, IMAGE_ENDINGS, reading.left_out)
+            reading.left_out.paths["deep"] |= {path for path in images if path.parent != root / folder}
             unparsed += others
             if not (len(reading.splits[folder]) or others):
                 rule = f"each of a benchmark's folders contains images ({', '.join(IMAGE_ENDINGS)})"
@@ -155,25 +219,80 @@ def index_folder(folder: Path, read: ReadName) -> tuple[Split, list[Path]]:
     return Split(paths, np.array(persons, np.int64), np.array(cameras, np.int64)), unparsed
 
 
-def list_images(folder: Path) -> list[str]:
-    """List the names of a folder's image files; see ``list_files``."""
-    return list_files(folder, IMAGE_ENDINGS)
-
-
-def list_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
+def list_images(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[str]:
     """List the sorted names of a folder's visible files with one of these endings, in any case."""
-    # Hidden files are ignored: macOS archives contain ``._0002_c1s1_….jpg`` beside every image.
+    return scan(folder, endings)[0]
+
+
+def scan(
+    folder: Path, endings: tuple[str, ...], left_out: LeftOut | None = None
+) -> tuple[list[str], list[str]]:
+    """List the sorted names of a folder's images and folders, and add to ``left_out`` what looks like one."""
+    images, folders = [], []
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and entry.is_file()
-            )
+            for entry in entries:
+                name, is_hidden = entry.name, entry.name.startswith(".")
+                is_file, is_folder = _is(entry.is_file), _is(entry.is_dir)
+                if is_file and not is_hidden and name.lower().endswith(endings):
+                    images.append(name)
+                elif _PROGRAMS_FILES.fullmatch(name):
+                    continue
+                elif is_folder and not is_hidden and not _is_loop(folder, entry):
+                    folders.append(name)
+                elif left_out is not None and (reason := _why_left_out(folder, entry, is_file, is_folder)):
+                    left_out.paths[reason].add(folder / name)
     except OSError as error:
         raise UnreachablePath(
             "a benchmark's folders can be listed", f"{error.strerror}: {folder}", "check its access rights"
         ) from None
+    return sorted(images), sorted(folders)
+
+
+def walk_images(folder: Path, endings: tuple[str, ...], left_out: LeftOut | None = None) -> Iterator[Path]:
+    """Yield the images in a folder and all folders in it; links are followed, each folder is listed once."""
+    waiting, listed = [folder], set()
+    while waiting:
+        place = waiting.pop()
+        if (identity := place.resolve()) not in listed:
+            listed.add(identity)
+            images, folders = scan(place, endings, left_out)
+            yield from (place / name for name in images)
+            waiting += [place / name for name in reversed(folders)]
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link to itself, or into a folder without rights
+        return False
+
+
+def _is_loop(folder: Path, entry: os.DirEntry) -> bool:
+    """Tell whether an entry of a folder is a link to this folder or to one that contains it."""
+    return entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve())
+
+
+def _why_left_out(folder: Path, entry: os.DirEntry, is_file: bool, is_folder: bool) -> str | None:
+    """Return the reason why an entry that looks like an image or a link is left out, or None."""
+    if is_folder:
+        if _is_loop(folder, entry):
+            return "loop"
+        try:
+            return "hidden" if any(walk_images(Path(entry.path), OWN_ENDINGS)) else None
+        except UnreachablePath:
+            return "hidden"
+    if not is_file:
+        return "link" if entry.is_symlink() else None
+    ending = os.path.splitext(entry.name.lower())[1]  # noqa: PTH122 (half a million names)
+    reason = "ending"
+    if ending not in _OTHER_PICTURES:
+        # A name such as 1.jpg~ or 1.jpg_large may hide an image, too. Other files are not opened.
+        if ending and not any(other in entry.name.lower() for other in OWN_ENDINGS):
+            return None
+        with contextlib.suppress(OSError), open(entry.path, "rb") as stream:  # noqa: PTH123
+            reason = "no ending" if _SIGNATURES.match(stream.read(16)) else ""
+    return reason and ("hidden" if entry.name.startswith(".") else reason)
 
 
 def folder_names(folder: Path) -> set[str]:
@@ -186,9 +305,10 @@ def folder_names(folder: Path) -> set[str]:
 
 
 def entry_names(folder: Path) -> set[str]:
-    """List the names of all entries of a folder; empty if it cannot be listed."""
+    """List the names of all entries of a folder without broken links; empty if it cannot be listed."""
     try:
-        return set(os.listdir(folder))  # noqa: PTH208
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)}  # noqa: PTH110
     except (OSError, ValueError):
         return set()
 
@@ -196,7 +316,7 @@ def entry_names(folder: Path) -> set[str]:
 def unpack_hint(folder: Path) -> str:
     """Make a mend that names the archives in a folder; empty if there are none."""
     try:
-        archives = list_files(folder, ARCHIVE_ENDINGS)
+        archives = list_images(folder, ARCHIVE_ENDINGS)
     except InputError:
         return ""
     if len(archives) > 1:

@@ -4,7 +4,7 @@ Format of ``folder``: a folder per person, ``PERSON/image`` or ``PERSON/CAMERA/i
 camera folder, cameras are taken from ``_cN`` in their names if all names have one. If all names of persons
 are positive whole numbers, these are the person ids; otherwise persons are numbered from 1 in the order of
 their names. ``-1`` or ``junk`` is junk, ``0`` or ``distractors`` are distractors. Cameras are numbered
-likewise.
+likewise. ``reidlib.data.names`` says which spellings are one name.
 
 Format of ``csv``: a CSV file, or a folder that contains exactly one, with the columns ``path``, ``person``
 and, optionally, ``camera`` and ``split`` (train, query or gallery). Paths are relative to the CSV's folder
@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark
+from reidlib.data.names import describe_spellings, known_names, name_key
 from reidlib.data.readers.layout import Reading, entry_names, non_default_options, path_hint, require_folder
 from reidlib.data.readers.own.division import (
     NUM_TRIALS,
@@ -74,6 +75,7 @@ class OwnImages(NamedTuple):
         names: N paths relative to ``root``, with / on every machine.
         persons: N names of persons; "" if unknown.
         cameras: N names of cameras; "" if unknown.
+        warnings: Messages about images that were left out and names that mean unknown.
     """
 
     root: Path
@@ -81,6 +83,7 @@ class OwnImages(NamedTuple):
     names: tuple[str, ...]
     persons: tuple[str, ...]
     cameras: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def list_own_images(source: str | Path) -> OwnImages:
@@ -106,15 +109,18 @@ def list_own_images(source: str | Path) -> OwnImages:
         is_list = source.name.lower().endswith(".csv")
         rows = list_csv(reading, source, labelled=False) if is_list else list_file(source)
     elif source.is_dir() and is_flat(source):
-        rows = list_flat_folder(source)
+        rows = list_flat_folder(reading, source)
     else:
         rows = list_person_folders(reading, source, allow_splits=False)
     if reading.problems:
         raise reading.problems[0]
     # An image that a CSV lists as query and as gallery is one image here.
     rows = list({row.name: row for row in _in_order(rows)}.values())
-    names, persons, cameras, *_ = zip(*rows, strict=True)
-    return OwnImages(root, to_split(root, rows), names, persons, cameras)
+    names = tuple(row.name for row in rows)
+    persons, unknown_persons = known_names("person", [row.person for row in rows])
+    cameras, unknown_cameras = known_names("camera", [row.camera for row in rows])
+    warnings = (*reading.left_out.describe(), *unknown_persons, *unknown_cameras)
+    return OwnImages(root, to_split(root, rows), names, persons, cameras, warnings)
 
 
 def _visible_names(folder: Path) -> list[str]:
@@ -139,7 +145,7 @@ def _read(
 ) -> Reading:
     """Read the images that ``list_rows`` lists in ``source``; ``reader`` is the public reader of ``root``."""
     reading = Reading(reader.__name__)
-    rows = _in_order(reading.attempt(list_rows, reading, source) or [])
+    rows = _with_names(reading, _in_order(reading.attempt(list_rows, reading, source) or []))
     base = source if source.is_dir() else source.parent
     settings = {"same_camera": same_camera, "test_persons": test_persons}
     options = non_default_options(reader, **settings)
@@ -157,7 +163,7 @@ def _read(
         paths = tuple(dict.fromkeys(base / row.name for row in rows))
         zeros = np.zeros(len(paths), np.int64)
         reading.splits = {"images": Split(paths, zeros, zeros)}
-        reading.remarks += _describe_images(base, rows, same_camera)
+        reading.remarks += _describe_images(reading, base, rows, same_camera)
         # Problems of the list would be problems of its division, too; they are reported once.
         if reading.problems:
             return
@@ -173,11 +179,29 @@ def _read(
     return reading
 
 
-def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool) -> list[str]:
+def _with_names(reading: Reading, rows: list[ListedImage]) -> list[ListedImage]:
+    """Refuse persons without a name, let such cameras be unknown, and warn of spellings."""
+    nameless = sorted({row.person for row in rows if not name_key(row.person)})
+    if nameless:
+        places = [row.name for row in rows if row.person in nameless]
+        rule = "each person has a name: nan, None, null and such mean that it is unknown"
+        value = f"{count_noun(len(places), 'images')} of {shorten(map(repr, nameless))}: {shorten(places, 2)}"
+        mend = "rename the folder: to the person, or to junk to ignore its images"
+        reading.problems.append(InputError(rule, value, mend))
+    cameras, warnings = known_names("camera", [row.camera for row in rows])
+    reading.warnings += warnings
+    for noun in ("person", "camera"):
+        reading.warnings += describe_spellings(noun, (getattr(row, noun) for row in rows))
+    return [row._replace(camera=camera) for row, camera in zip(rows, cameras, strict=True)]
+
+
+def _describe_images(
+    reading: Reading, root: Path, rows: Sequence[ListedImage], same_camera: bool
+) -> list[str]:
     images = to_split(root, rows, unknown_camera=1)
     ids = images.person_ids
     persons = np.unique(ids[ids > 0])
-    cameras = {row.camera for row in rows} - {""}
+    cameras = {name_key(row.camera) for row in rows} - {""}
     camera_text = count_noun(len(cameras), "cameras") if cameras else "cameras unknown"
     num_images = count_noun(len(set(images.paths)), "images")
     remarks = [f"{count_noun(len(persons), 'persons')}, {camera_text}, {num_images}"]
@@ -186,7 +210,7 @@ def _describe_images(root: Path, rows: Sequence[ListedImage], same_camera: bool)
             f"{count_noun(number, 'images')} of junk (person -1), which are ignored in every score"
         )
     if number := int(np.count_nonzero(ids == DISTRACTOR)):
-        remarks.append(
+        reading.warnings.append(
             f"{count_noun(number, 'images')} of distractors (person 0); number persons from 1 if 0 is one"
         )
     # Without cameras it is unknown which persons are seen by only one.

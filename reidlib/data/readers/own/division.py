@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlib.data.names import name_key, special_person
 from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage, has_person_siblings
-from reidlib.data.rules import DISTRACTOR, JUNK, queries_with_match, shared_person_errors
+from reidlib.data.rules import queries_with_match, shared_person_errors
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun, shorten
 
 # Number of random divisions: as many as the papers average over on small sets.
 NUM_TRIALS = 10
-_WHOLE_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
-_NOT_PERSONS = {"junk": JUNK, "distractors": DISTRACTOR}
+_WHOLE_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _ADD_CAMERAS = {
     "folder": "add cameras as folders PERSON/CAMERA or as _c1, _c2, … in all names",
     "csv": "add a column camera",
@@ -30,32 +30,27 @@ _WHY_CAMERAS = "because images of the query's person from the query's camera are
 def number_persons(names: Iterable[str]) -> dict[str, int]:
     """Assign person ids to names: -1 to ``junk``, 0 to ``distractors`` and "", else by ``number_names``."""
     names = set(names)
-    special = {name: number for name in names if (number := _special_id(name)) is not None}
-    return {**number_names("person", names - special.keys()), **special}
+    special = {name: number for name in names if (number := special_person(name)) is not None}
+    return {**number_names(names - special.keys()), **special}
 
 
-def number_names(noun: str, names: Iterable[str]) -> dict[str, int]:
+def number_names(names: Iterable[str]) -> dict[str, int]:
     """Assign numbers to names: their values if all are whole numbers, else from 1 in order; 0 for ""."""
-    # Names are compared in Unicode's composed form, so that their order is the same on every machine.
-    composed = {name: unicodedata.normalize("NFC", name) for name in names if name}
-    unique = sorted(set(composed.values()))
-    if all(_WHOLE_NUMBER.fullmatch(name) and int(name) >= 0 for name in unique):
-        numbers = {name: int(name) for name in unique}
-        first: dict[int, str] = {}
-        if pairs := [f"{first[n]} and {m}" for m, n in numbers.items() if first.setdefault(n, m) != m]:
-            mend = "write the number in the same way everywhere"
-            raise InputError(
-                f"the number of a {noun} is always written in the same way", shorten(pairs), mend
-            )
-    else:
-        numbers = {name: number for number, name in enumerate(unique, start=1)}
-    return {"": 0, **{name: numbers[form] for name, form in composed.items()}}
+    # The order is that of the first spelling of each name, so that it is the same on every machine.
+    names, first = {*names, ""}, {}
+    for name in sorted(unicodedata.normalize("NFC", name) for name in names):
+        if key := name_key(name):
+            first.setdefault(key, name)
+    # Sets whose names are digits of other scripts have always been numbered in order.
+    are_numbers = "".join(first.values()).isascii() and all(map(_WHOLE_NUMBER.fullmatch, first))
+    numbers = {key: int(key) if are_numbers else place for place, key in enumerate(first, start=1)}
+    return {name: numbers.get(name_key(name), 0) for name in names}
 
 
 def to_split(root: Path, rows: Sequence[ListedImage], *, unknown_camera: int = 0) -> Split:
     """Make a split of the rows; unknown persons have the id 0."""
     person_ids = number_persons(row.person for row in rows)
-    camera_ids = {**number_names("camera", (row.camera for row in rows)), "": unknown_camera}
+    camera_ids = {**number_names(row.camera for row in rows), "": unknown_camera}
     return Split(
         tuple(root / row.name for row in rows),
         np.array([person_ids[row.person] for row in rows], dtype=np.int64),
@@ -187,10 +182,3 @@ def _by_rule(
 
 def _same_camera(name: str) -> str:
     return f"allow matches within a camera: {name},same_camera=true (same_camera=True in a notebook)"
-
-
-def _special_id(name: str) -> int | None:
-    if name.lower() in _NOT_PERSONS:
-        return _NOT_PERSONS[name.lower()]
-    number = int(name) if _WHOLE_NUMBER.fullmatch(name) else None
-    return number if number in (JUNK, DISTRACTOR) else None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from reidlib.data.readers.layout import (
-    IMAGE_ENDINGS,
+    OWN_ENDINGS,
     Reading,
     folder_names,
     list_images,
     misplaced_hint,
     require_folder,
+    scan,
     unpack_hint,
+    walk_images,
 )
 from reidlib.data.readers.market import MARKET_FOLDERS
 from reidlib.errors import InputError, count_noun, shorten
@@ -28,8 +29,7 @@ _SORT = (
     "sort them into a folder per person; "
     "for images without person labels, use `reidlib search` or `reidlib embed`"
 )
-# Folders that macOS archives and network drives add; they contain no images or copies.
-_FOREIGN = {"__MACOSX", "@eaDir"}
+_ENDINGS = f"{', '.join(OWN_ENDINGS[:7])} and others"
 _CAMERA_IN_NAME = re.compile(r"_c(\d{1,18})(?!\d)", re.ASCII)
 
 
@@ -45,23 +45,24 @@ class ListedImage(NamedTuple):
 
 def list_file(image: Path) -> list[ListedImage]:
     """List one image file, whose person is unknown."""
-    if not image.name.lower().endswith(IMAGE_ENDINGS):
+    if not image.name.lower().endswith(OWN_ENDINGS):
         raise InputError(
             "own images are an image file, a folder of them, or a CSV that lists them",
             image,
-            f"name one of these (image files end in {', '.join(IMAGE_ENDINGS)})",
+            f"name one of these (image files end in {_ENDINGS})",
         )
     return _add_cameras_in_names([ListedImage(image.name)])
 
 
-def list_flat_folder(folder: Path) -> list[ListedImage]:
+def list_flat_folder(reading: Reading, folder: Path) -> list[ListedImage]:
     """List the images of one folder, whose persons are unknown; cameras are set if all names have one."""
-    return _add_cameras_in_names([ListedImage(name) for name in list_images(folder)])
+    images = walk_images(folder, OWN_ENDINGS, reading.left_out)  # none is below: the folder is flat
+    return _add_cameras_in_names([ListedImage(path.name) for path in images])
 
 
 def is_flat(folder: Path) -> bool:
     """Tell whether a folder contains images, and its subfolders contain none."""
-    return bool(list_images(folder)) and not _folders_with_images(folder)
+    return bool(list_images(folder, OWN_ENDINGS)) and not _folders_with_images(folder)
 
 
 def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = True) -> list[ListedImage]:
@@ -79,7 +80,7 @@ def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = Tr
             raise InputError(LAYOUT, f"{root}, which is split into {', '.join(SPLIT_NAMES)}", mend)
         rows = [row for split in SPLIT_NAMES for row in _scan_persons(reading, root / split, f"{split}/")]
         others = [name for name in _folders_with_images(root) if name not in SPLIT_NAMES]
-        if others or list_images(root):
+        if others or scan(root, OWN_ENDINGS, reading.left_out)[0]:
             reading.problems.append(
                 InputError(
                     f"all images of a set with splits are in {', '.join(SPLIT_NAMES)}",
@@ -97,7 +98,12 @@ def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = Tr
         )
     folders = _folders_with_images(root)
     # A single folder of folders is no person, because one person alone makes no benchmark.
-    if allow_splits and not list_images(root) and len(folders) == 1 and _has_persons(root / folders[0]):
+    if (
+        allow_splits
+        and not list_images(root, OWN_ENDINGS)
+        and len(folders) == 1
+        and _has_persons(root / folders[0])
+    ):
         mend = f"this folder is one level too high: give {root / folders[0]}"
         raise InputError(LAYOUT, f"{root}, which contains only the folder {folders[0]}", mend)
     return _add_cameras_in_names(_scan_persons(reading, root, ""))
@@ -106,14 +112,17 @@ def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = Tr
 def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedImage]:
     rows, deeper, empty, problems = [], [], [], []
     split = prefix.rstrip("/")
-    for person in _folders(folder):
-        names = list_images(folder / person)
+    loose, persons = scan(folder, OWN_ENDINGS, reading.left_out)
+    for person in persons:
+        names, cameras = scan(folder / person, OWN_ENDINGS, reading.left_out)
         images = [ListedImage(f"{prefix}{person}/{name}", person, "", split) for name in names]
-        for camera in _folders(folder / person):
-            names = list_images(folder / person / camera)
-            start = f"{prefix}{person}/{camera}"
-            images += [ListedImage(f"{start}/{name}", person, camera, split) for name in names]
-            deeper += _images_below(folder / person / camera)
+        for camera in cameras:
+            place, start = folder / person / camera, f"{prefix}{person}/{camera}"
+            for path in walk_images(place, OWN_ENDINGS, reading.left_out):
+                if path.parent == place:
+                    images.append(ListedImage(f"{start}/{path.name}", person, camera, split))
+                else:
+                    deeper.append(path)
         rows += images
         if not images:
             empty.append(person)
@@ -122,8 +131,9 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedIma
         hint = misplaced_hint(folder, lambda near: near != folder.parent and _has_persons(near))
         hint = "" if rows else hint
         mend = hint or "remove the folders between, or list the images in a CSV"
-        problems.append(InputError(LAYOUT, f"images in deeper folders, such as {deeper[0]}", mend))
-    if loose := list_images(folder):
+        value = f"{count_noun(len(deeper), 'images')} in deeper folders, such as {deeper[0]}"
+        problems.append(InputError(LAYOUT, value, mend))
+    if loose:
         mend = "move each into the folder of its person" if rows else _SORT
         if not rows and _mostly(_has_images, folder.parent):
             grandparent = folder.parent.parent
@@ -135,7 +145,7 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedIma
         problems.append(InputError(LAYOUT, value, mend))
     if not (rows or problems):
         hint = misplaced_hint(folder, _has_persons) or unpack_hint(folder)
-        value = f"no image ({', '.join(IMAGE_ENDINGS)}) in {folder}"
+        value = "; ".join([f"no image ({_ENDINGS}) in {folder}", *reading.left_out.describe()])
         problems.append(InputError(LAYOUT, value, hint or "put the images there, or give their folder"))
     if empty and rows:
         reading.remarks.append(
@@ -157,20 +167,14 @@ def _camera_in_name(name: str) -> str:
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(folder_names(folder) - _FOREIGN)
+    try:
+        return scan(folder, OWN_ENDINGS)[1]
+    except InputError:  # an unrelated folder, which is searched only for a hint
+        return []
 
 
 def _folders_with_images(root: Path) -> list[str]:
-    return [name for name in _folders(root) if list_images(root / name) or _images_below(root / name)]
-
-
-def _images_below(folder: Path) -> list[Path]:
-    """Find the first image in any subfolder, as a list of at most one."""
-    for place, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _FOREIGN and not name.startswith("."))
-        if Path(place) != folder and (names := list_images(Path(place))):
-            return [Path(place, names[0])]
-    return []
+    return [name for name in scan(root, OWN_ENDINGS)[1] if any(walk_images(root / name, OWN_ENDINGS))]
 
 
 def _has_persons(folder: Path) -> bool:
@@ -198,6 +202,6 @@ def _is_person(folder: Path) -> bool:
 
 def _has_images(folder: Path) -> bool:
     try:
-        return bool(list_images(folder))
+        return bool(list_images(folder, OWN_ENDINGS))
     except InputError:  # an unrelated folder, which is searched only for a hint
         return False

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PureWindowsPath
 
+from reidlib.data.names import name_key
 from reidlib.data.readers.layout import (
     Reading,
     UnreachablePath,
@@ -110,7 +111,10 @@ def _check_columns(file: Path, names: list[str], required: tuple[str, ...]) -> N
 # Kinds of faulty rows in the order of the report, each with the violated rule and the mend.
 _FAULTS = {
     "cells": ("a CSV's rows have a cell for each column", "quote cells that hold the separator"),
-    "empty": ("no cell of a listed image is empty", "fill in these cells, or remove their rows or column"),
+    "empty": (
+        "no cell of a listed image is empty or nan, None, null",
+        "fill in these cells, or remove their rows or column",
+    ),
     "absolute": (
         "paths are relative to the CSV's folder, so that list and images can be moved together",
         "shorten these paths to what follows the CSV's folder",
@@ -158,8 +162,10 @@ def _parse_row(record: _Record, names: list[str], labelled: bool) -> ListedImage
     if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
         return "cells", f"line {line} has {len(cells)} of {len(names)}"
     cell = {name: cells[names.index(name)].strip() for name in COLUMNS if name in names}
-    if empty := [name for name in (cell if labelled else ("path",)) if not cell[name]]:
-        return "empty", f"line {line} ({', '.join(empty)})"
+    required = cell if labelled else ("path",)
+    if empty := [name for name in required if not (cell[name] if name == "path" else name_key(cell[name]))]:
+        described = [f"{name} {cell[name]}".strip() for name in empty]
+        return "empty", f"line {line} ({', '.join(described)})"
     place = f"line {line}: {_printable(cell['path'])}"
     path = posixpath.normpath(cell["path"].replace("\\", "/"))
     # A drive makes a path absolute on every machine, so that all machines refuse the same list.
@@ -181,7 +187,9 @@ def _conflict(earlier: list[ListedImage], row: ListedImage) -> _Fault | None:
     # A query may be in the gallery, too, because an image is never its own match.
     if {row.split, *(other.split for other in earlier)} != {"query", "gallery"} or len(earlier) > 1:
         return "twice", place
-    if (earlier[0].person, earlier[0].camera) != (row.person, row.camera):
+    if any(
+        name_key(getattr(earlier[0], noun)) != name_key(getattr(row, noun)) for noun in ("person", "camera")
+    ):
         return "contradiction", place
     return None
 
