@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from reidlib.data.decoding import pixel_treatments, treatments
 from reidlib.data.rules import queries_with_match, rule_violations
 from reidlib.data.splits import Split, concatenate
 from reidlib.errors import InputError, check_choice
@@ -119,27 +120,34 @@ class Benchmark:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of this data, 16 hexadecimal digits, equal on every machine and in every folder."""
-        # It covers names relative to the root, ids, cameras and file sizes (or ``extracted``) of the three
-        # splits, in their order.
+        # It covers names relative to the root, ids, cameras, file sizes (or ``extracted``) and the treatments
+        # that change pixels of the three splits, in their order.
         if self.members:
             fingerprints = "\n".join(member.fingerprint for member in self.members)
             return hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
         digest = hashlib.sha256()
         # The root of a list of own images is the list, and their paths start from its folder.
         prefix = str(self.root.parent if self.root.is_file() else self.root) + os.sep
-        for title, split in (("train", self.train), ("query", self.query), ("gallery", self.gallery)):
+        splits = {"train": self.train, "query": self.query, "gallery": self.gallery}
+        changes = {}
+        if not self.extracted:
+            changes = treatments([path for split in splits.values() for path in split.paths])
+        index = -1
+        for title, split in splits.items():
             digest.update(f"{title} {len(split)}\n".encode())
             for path, person_id, camera_id in zip(
                 split.paths, split.person_ids.tolist(), split.camera_ids.tolist(), strict=True
             ):
-                text = str(path)
+                text, index = str(path), index + 1
                 # Of a path outside the root (a list of own images, an extraction), only the file name counts.
                 within = text.startswith(prefix) and not self.extracted
                 name = text[len(prefix) :].replace(os.sep, "/") if within else path.name
                 name = unicodedata.normalize("NFC", name)  # macOS encodes accents in another form
                 # os.stat takes half the time of Path.stat, and there are tens of thousands of files.
                 size = self.extracted or os.stat(text).st_size  # noqa: PTH116
-                digest.update(f"{name}|{person_id}|{camera_id}|{size}\n".encode("utf-8", "surrogateescape"))
+                change = pixel_treatments(changes.get(index, ()))
+                line = f"{name}|{person_id}|{camera_id}|{size}{change}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
 

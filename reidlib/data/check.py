@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.images import UnreadableImage, UnreadableImagesError, decode_blocks
+from reidlib.data.decoding import (
+    TREATMENTS,
+    UnreadableImage,
+    UnreadableImagesError,
+    shown_size,
+    treatments,
+)
+from reidlib.data.images import decode_blocks
 from reidlib.data.readers import read
 from reidlib.data.readers.layout import LEFT_OUT, Reading, read_table
 from reidlib.data.rules import DISTRACTOR, JUNK
@@ -134,9 +141,18 @@ def check(
     others = [reason for reason in LEFT_OUT if reason != "link"]
     remarks = [*reading.remarks, *reading.warnings, *reading.left_out.describe(*others)]
     record = _record(name, root, options)
-    unreadable, skipped = _unreadable(list(dict.fromkeys(paths)), record, progress, reread)
+    paths = list(dict.fromkeys(paths))
+    unreadable, skipped = _unreadable(paths, record, progress, reread)
     if unreadable:
         problems.append(str(UnreadableImagesError(unreadable)))
+    readable = set(paths).difference(image.path for image in unreadable)
+    needs = treatments([path for path in paths if path in readable])
+    counts_by_key = Counter(chain.from_iterable(needs.values()))
+    remarks += [
+        f"{count_noun(counts_by_key[key], 'images')} {text}"
+        for key, text in TREATMENTS.items()
+        if counts_by_key[key]
+    ]
     if skipped:
         remarks.append(f"{count_noun(skipped, 'images')} read by an earlier check and not changed since")
     return CheckReport(name, root, counts, tuple(problems), tuple(remarks), len(reading.left_out))
@@ -244,8 +260,9 @@ def _unreadable(
         # The time of the last change reveals a damaged copy whose modification time was restored.
         states[str(path)] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     unchecked = [path for path in paths if recorded.get(str(path)) != states.get(str(path), "")]
+    # Each image is decoded completely; one pixel of it is kept.
     blocks = decode_blocks(
-        unchecked, None, title="reading every image", progress=progress and bool(unchecked)
+        unchecked, (1, 1), title="reading every image", progress=progress and bool(unchecked)
     )
     unreadable = [image for block in blocks for image in block if isinstance(image, UnreadableImage)]
     damaged = {str(image.path) for image in unreadable}
@@ -273,7 +290,7 @@ def counts_by_camera(benchmark: Benchmark) -> tuple[np.ndarray, list[int]]:
 
 
 def image_sizes(split: Split, *, most: int = 2000, seed: int = 0) -> np.ndarray:
-    """Read the sizes of a split's images from the headers of the files.
+    """Read the sizes of a split's images, as a viewer shows them, from the headers of the files.
 
     Args:
         split: The images.
@@ -286,8 +303,7 @@ def image_sizes(split: Split, *, most: int = 2000, seed: int = 0) -> np.ndarray:
     indices = np.random.default_rng(seed).permutation(len(split))[:most]
     sizes = []
     for index in np.sort(indices):
-        with Image.open(split.paths[index]) as image:
-            sizes.append((image.height, image.width))
+        sizes.append(shown_size(split.paths[index]))
     return np.array(sizes)
 
 
@@ -297,7 +313,8 @@ def shared_images(benchmark: Benchmark) -> list[tuple[Path, ...]]:
     groups: dict[bytes, list[tuple[bool, Path]]] = defaultdict(list)
     for split, training in ((benchmark.train, True), (benchmark.query, False), (benchmark.gallery, False)):
         for path in split.paths:
-            groups[hashlib.sha256(path.read_bytes()).digest()].append((training, path))
+            with path.open("rb") as file:
+                groups[hashlib.file_digest(file, "sha256").digest()].append((training, path))
     return [
         tuple(path for _, path in group)
         for group in groups.values()

@@ -1,4 +1,4 @@
-"""Decoding of images with a cache on disk, and batches of images on the device."""
+"""Images of one size: decoded in blocks, with a cache on disk, and batches of them on the device."""
 
 from __future__ import annotations
 
@@ -12,86 +12,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from reidlib import files
-from reidlib.errors import InputError, shorten
+from reidlib.data.decoding import UnreadableImage, UnreadableImagesError, decode, file_states
+from reidlib.errors import InputError
 from reidlib.progress import progress_bar
 from reidlib.threads import map_ahead
 
-# Part of the cache's key: change this text whenever a decoded pixel changes.
+# Part of the cache's key: change this text whenever a pixel of every image changes.
 RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
 # The rest of the free memory is for the model and its activations, which need it more.
 RESIDENT_SHARE = 0.4
-# Number of images in a block of ``decode_blocks``.
-IMAGES_PER_BLOCK = 512
-
-
-class UnreadableImage(NamedTuple):
-    """A file that cannot be decoded completely, and the decoder's message."""
-
-    path: Path
-    reason: str
-
-
-class UnreadableImagesError(InputError):
-    """Error for files that could not be decoded; the attribute ``images`` has each file with its reason."""
-
-    def __init__(self, images: Sequence[UnreadableImage]):
-        self.images = tuple(images)
-        descriptions = shorten([f"{path} ({reason})" for path, reason in images], 20)
-        super().__init__(
-            "every image can be decoded completely",
-            f"{len(images)} unreadable: {descriptions}",
-            "unpack or copy these files again, or remove them",
-        )
-
-
-def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | UnreadableImage:
-    """Decode an image file, and resize the image.
-
-    Args:
-        path: The file.
-        size: Height and width (H, W) in pixels; None to keep the image's own size.
-
-    Returns:
-        The image, uint8 RGB of shape (H, W, 3), or the reason why the file is unreadable. A truncated file is
-        unreadable.
-    """
-    # Pillow decodes and resizes: torchvision's decoders will be removed, and Pillow resizes in integer
-    # arithmetic, which gives the same pixels on every machine.
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except Exception as error:  # for damaged files, decoders raise one of half a dozen types
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        return UnreadableImage(path, reason or type(error).__name__)
-    if size is not None and image.size != (size[1], size[0]):
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)  # antialiased when it shrinks
-    return np.array(image)
-
-
-def fit_image(image_hwc: np.ndarray, height: int, width: int) -> Image.Image:
-    """Resize an image (H, W, 3) for display, to the largest size that fits, and keep its proportions."""
-    own_height, own_width = image_hwc.shape[:2]
-    scale = min(height / own_height, width / own_width)
-    size = max(1, round(own_width * scale)), max(1, round(own_height * scale))
-    return Image.fromarray(image_hwc).resize(size, Image.Resampling.LANCZOS)
+# Number of images in a block of ``decode_blocks``, which is halved, down to a batch, while it has more bytes.
+IMAGES_PER_BLOCK, BLOCK_BYTES = 512, 2**26
 
 
 def decode_blocks(
-    paths: Sequence[Path], size: tuple[int, int] | None, *, title: str, progress: bool = True
+    paths: Sequence[Path], size: tuple[int, int], *, title: str, progress: bool = True
 ) -> Iterator[list[np.ndarray | UnreadableImage]]:
     """Decode image files in parallel threads.
 
     Args:
         paths: The files.
-        size: Height and width (H, W) in pixels; None to keep each image's own size.
+        size: Height and width (H, W) in pixels. Memory holds images of this size and few of their own size.
         title: Title of the progress bar.
         progress: Whether to show a progress bar.
 
@@ -103,14 +51,17 @@ def decode_blocks(
         ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode") as threads,
         progress_bar(total=len(paths), desc=title, unit="image", disable=not progress, leave=False) as bar,
     ):
-        for start in range(0, len(paths), IMAGES_PER_BLOCK):
-            block = paths[start : start + IMAGES_PER_BLOCK]
+        length = IMAGES_PER_BLOCK
+        while length > 128 and 3 * length * size[0] * size[1] > BLOCK_BYTES:
+            length //= 2
+        for start in range(0, len(paths), length):
+            block = paths[start : start + length]
             yield list(threads.map(decode, block, [size] * len(block)))
             bar.update(len(block))
 
 
 def decode_complete_blocks(
-    paths: Sequence[Path], size: tuple[int, int] | None, *, title: str, progress: bool = True
+    paths: Sequence[Path], size: tuple[int, int], *, title: str, progress: bool = True
 ) -> Iterator[list[np.ndarray]]:
     """Decode files like ``decode_blocks``, and raise UnreadableImagesError with all unreadable files."""
     unreadable: list[UnreadableImage] = []
@@ -120,22 +71,6 @@ def decode_complete_blocks(
             yield [image for image in block if not isinstance(image, UnreadableImage)]
     if unreadable:
         raise UnreadableImagesError(unreadable)
-
-
-def file_states(paths: Sequence[Path]) -> list[str]:
-    """Describe each file by relative name, size and time. Missing files raise UnreadableImagesError."""
-    # Names are relative, so that caches of a folder stay valid if the folder is moved with its times.
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    lines, missing = [], []
-    for path in paths:
-        try:
-            status = os.stat(path)  # noqa: PTH116 (half the time of Path.stat, for half a million)
-            lines.append(f"{str(path)[len(common) :]}|{status.st_size}|{status.st_mtime_ns}\n")
-        except OSError as error:
-            missing.append(UnreadableImage(path, error.strerror or str(error)))
-    if missing:
-        raise UnreadableImagesError(missing)
-    return lines
 
 
 def array_header(shape: tuple[int, ...], dtype: str) -> bytes:
@@ -186,8 +121,8 @@ class ImageStore:
         """Decode images to one size, or open the images that an earlier call decoded.
 
         The cache takes N·H·W·3 bytes. Its name depends on the files' relative names, sizes and times, on
-        ``size`` and on the resize rule. It may be deleted at any time. Several processes that open the same
-        images decode them once.
+        ``size``, the resize rule and the ``TREATMENTS`` that the files need. It may be deleted at any time.
+        Several processes that open the same images decode them once.
 
         Args:
             paths: N image files.
@@ -343,7 +278,7 @@ def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], progress:
         with partial.open("wb") as stream:
             stream.write(array_header(shape, "|u1"))
             for block in decode_complete_blocks(paths, size, title="decoding", progress=progress):
-                stream.write(np.stack(block).data)
+                stream.writelines(block)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

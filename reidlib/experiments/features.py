@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from reidlib import files
 from reidlib.data.augmentation import normalise_images
 from reidlib.data.benchmark import Benchmark
+from reidlib.data.decoding import file_states
 from reidlib.data.images import (
     IMAGES_PER_BLOCK,
     RESIZE_RULE,
     ImageStore,
     array_header,
     decode_complete_blocks,
-    file_states,
     open_array,
 )
 from reidlib.data.splits import Split

@@ -14,7 +14,8 @@ import torch
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.images import ImageStore, UnreadableImage, UnreadableImagesError, decode_blocks
+from reidlib.data.decoding import UnreadableImage, UnreadableImagesError
+from reidlib.data.images import ImageStore, decode_blocks
 from reidlib.data.splits import training_labels
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.evaluate import evaluate_run, is_scored
@@ -204,7 +205,7 @@ def _training_images(benchmark: Benchmark, size: tuple[int, int], execution: Exe
     if benchmark.boxes is not None:  # decoded as a check only
         decoded = {*benchmark.query.paths, *benchmark.gallery.paths}
         paths = [path for path in benchmark.boxes.paths if path not in decoded]
-        blocks = decode_blocks(paths, None, title="reading boxes", progress=execution.progress)
+        blocks = decode_blocks(paths, (1, 1), title="reading boxes", progress=execution.progress)
         unreadable += [image for block in blocks for image in block if isinstance(image, UnreadableImage)]
     if unreadable:
         raise UnreadableImagesError(unreadable)

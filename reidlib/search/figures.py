@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw, ImageFont
 
-from reidlib.data.images import fit_image
+from reidlib.data.decoding import fit_image
 from reidlib.errors import count_noun
 from reidlib.search.verification import PairHistogram, Threshold
 from reidlib.visual import BLUE, GREEN, GREY, INK, RED, STATUS
 
 _BOX = (104, 208)  # width and height of the space for one image, in pixels; crops of persons are upright
 _GAP, _FRAME, _LINE = 14, 5, 17
+SPACE = (_BOX[1] - 2 * _FRAME, _BOX[0] - 2 * _FRAME)  # largest height and width of an image
 VERDICTS = {True: "same", False: "not sure"}  # by whether the distance is within the threshold
 _COLOURS = {True: GREEN, False: GREY}
 
@@ -192,7 +193,7 @@ def _centred(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, 
 
 def _paste(sheet: Image.Image, image_hwc: np.ndarray, x: int, y: int) -> tuple[int, int, int, int]:
     """Paste an image into the middle of its box, as large as fits, and return its edges."""
-    image = fit_image(image_hwc, _BOX[1] - 2 * _FRAME, _BOX[0] - 2 * _FRAME)
+    image = fit_image(image_hwc, *SPACE)
     left, upper = x + (_BOX[0] - image.width) // 2, y + (_BOX[1] - image.height) // 2
     sheet.paste(image, (left, upper))
     return left, upper, left + image.width, upper + image.height

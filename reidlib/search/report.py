@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from reidlib.data.images import decode
+from reidlib.data.decoding import thumbnail
 from reidlib.data.rules import JUNK
 from reidlib.errors import count_noun
 from reidlib.files import write_atomically, write_json
@@ -119,12 +120,13 @@ def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, 
     """
     if not count:
         return None, ""
-    from reidlib.search.figures import RankedImage, SheetRow, contact_sheet
+    from reidlib.search.figures import SPACE, RankedImage, SheetRow, contact_sheet
 
     rows, missing = [], []
+    cached = lru_cache(maxsize=None)(thumbnail)  # many queries have the same images in their lists
 
     def load(images: FeatureSet, index: int) -> np.ndarray:
-        image = None if images.root is None else decode(images.root / images.names[index])
+        image = None if images.root is None else cached(images.root / images.names[index], *SPACE)
         if isinstance(image, np.ndarray):
             return image
         missing.append(images.names[index] if images.root is None else images.root / images.names[index])

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from reidlib.analysis.statistics import format_percent
-from reidlib.data.images import ImageStore, UnreadableImage, UnreadableImagesError, decode, fit_image
+from reidlib.data.decoding import UnreadableImage, UnreadableImagesError, decode, fit_image, thumbnail
+from reidlib.data.images import ImageStore
 from reidlib.errors import InputError
 from reidlib.files import write_atomically
 from reidlib.models.parts import FeaturePart
@@ -38,6 +39,8 @@ _IMAGES_PER_ROW = 10
 # Largest height and width of a thumbnail, and width of the bar chart of a card, in pixels.
 THUMBNAIL = (176, 112)
 _BARS_WIDTH = 108
+# Largest height and width of an image in a figure, in pixels.
+_LARGEST = (512, 512)
 # Number of thumbnails in memory, about 5 kB each.
 _CACHE_SIZE = 4096
 
@@ -92,7 +95,7 @@ class Thumbnails:
             return blank()
 
     def _create(self, index: int) -> bytes:
-        image = decode(self._paths[index])
+        image = thumbnail(self._paths[index], *THUMBNAIL)
         if isinstance(image, UnreadableImage):
             raise OSError(image.reason)
         buffer = io.BytesIO()
@@ -214,7 +217,7 @@ def _bar_names(parts: Sequence[FeaturePart]) -> list[str]:
 
 
 def _image(path: Path) -> np.ndarray:
-    image = decode(path)
+    image = thumbnail(path, *_LARGEST)
     return image if isinstance(image, np.ndarray) else np.full((128, 64, 3), 208, np.uint8)
 
 
