@@ -28,6 +28,8 @@ PUBLIC = (
     "data.readers.two_view.cuhk01",
     "data.readers.two_view.grid",
     "data.readers.cuhk03.cuhk03",
+    "data.decoding.decode",
+    "data.decoding.treatments",
     "data.images.decode_blocks",
     "data.images.ImageStore",
     "data.images.ImageStore.open",

@@ -331,10 +331,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def file_states(paths: Sequence[Path]) -> list[str]:
-    """Describe each file by relative name, size and time, and by treatments that change its pixels.
-
-    Missing files raise UnreadableImagesError.
-    """
+    """Describe each file by relative name, size, time and treatments; UnreadableImagesError if missing."""
     states = _states(paths)
     for index, words in _treatments(paths, states).items():
         states[index] = f"{states[index][:-1]}{pixel_treatments(words)}\n"
