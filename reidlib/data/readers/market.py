@@ -48,8 +48,8 @@ APPROXIMATE_BOXES, APPROXIMATE_DISTRACTORS = 25_259, 500_000
 def market1501(root: Path, *, distractors: bool = False) -> Reading:
     """Read Market-1501 (Zheng et al. 2015).
 
-    Images are .jpg, .jpeg, .png or .bmp, sorted by name. A check names other pictures; other files (Thumbs.db,
-    a readme) are ignored. If ``gt_bbox`` with the hand-drawn boxes exists, those of a query's person in that
+    Images are .jpg, .jpeg, .png or .bmp, sorted by name. A check names other pictures; other files (a
+    readme) are ignored. If ``gt_bbox`` with the hand-drawn boxes exists, those of a query's person in that
     query's camera become ``boxes``, over which the multi-query protocol pools.
 
     Args:
