@@ -226,7 +226,7 @@ def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> d
     require_folder(root)
     file = root / RENDERING_FILE
     try:
-        counts = json.loads(file.read_text())["counts"]
+        counts = json.loads(file.read_text(encoding="utf-8"))["counts"]
         return {folder: {name: int(n) for name, n in counts[folder].items()} for folder in folders}
     except FileNotFoundError:
         rule, value = f"a rendered folder contains {RENDERING_FILE}", f"no such file in {root}"
