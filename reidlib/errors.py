@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST = 3000
 _IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query"}
 
 
@@ -21,7 +24,15 @@ class InputError(ValueError):
 
     def __init__(self, rule: str, value: object, mend: str):
         self.rule, self.value, self.mend = rule, value, mend
-        super().__init__(f"{rule}; got {value}; {mend}")
+        super().__init__(one_line(f"{rule}; got {value}; {mend}"))
+
+
+def one_line(message: str) -> str:
+    """Escape line breaks and control characters of a message, and leave out the middle of an endless one."""
+    # A path or a cell may contain both.
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), message)
 
 
 def check_choice(rule: str, value: object, choices: Container, mend: str = "name one of them") -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import inspect
 import logging
 import math
@@ -19,8 +18,7 @@ from pathlib import Path
 
 from reidlib import __version__
 from reidlib.cli import commands
-from reidlib.errors import InputError
-from reidlib.files import LONG_NAME_MEND, printable_streams
+from reidlib.errors import InputError, one_line
 
 logger = logging.getLogger("reidlib")
 
@@ -59,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
         return "\n".join([super().format_help(), *(text() for text in self.lists)])
 
     def error(self, message: str):
-        print(f"reidlib: error: {message}; see `{self.prog} --help`", file=sys.stderr)
+        print(f"reidlib: error: {one_line(message)}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
 
     def value(self, name: str, metavar: str, about: str, **settings) -> None:
@@ -286,15 +284,13 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: After ``--help`` and ``--version`` (status 0), and if the arguments cannot be parsed
             (status 2).
     """
-    with printable_streams():
-        return _run(sys.argv[1:] if arguments is None else arguments)
-
-
-def _run(words: list[str]) -> int:
-    """Run one command and turn its errors into lines and an exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
     # The report shows this line, without the paths of this machine.
     line = (f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in words)
-    values = _parser(shlex.join(["reidlib", *line])).parse_args(words)
+    parser = _parser(shlex.join(["reidlib", *line]))
+    if nul := [word for word in words if "\0" in word]:  # only a program can pass one
+        parser.error(f"no argument contains the character NUL, unlike {nul[0]!r}")
+    values = parser.parse_args(words)
     command = vars(values).pop("command")
     handlers, level, propagate = logger.handlers, logger.level, logger.propagate
     logger.handlers = handlers or [logging.StreamHandler()]
@@ -305,13 +301,8 @@ def _run(words: list[str]) -> int:
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2
-    except (OSError, RuntimeError) as error:
-        if (refusal := _refused_path(error)) is None:
-            raise
-        print(f"reidlib: error: {refusal}", file=sys.stderr)
-        return 2
     except FloatingPointError as error:
-        print(f"reidlib: stopped: {error}", file=sys.stderr)
+        print(f"reidlib: stopped: {one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"reidlib: {str(error) or 'interrupted; give the same command again'}", file=sys.stderr)
@@ -319,16 +310,3 @@ def _run(words: list[str]) -> int:
     finally:
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
-
-
-def _refused_path(error: Exception) -> InputError | None:
-    """Return the refusal of a path that the system or pathlib cannot even look at; None for other errors."""
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        name = str(error.filename or "a longer path")
-        value = name if len(name) < 100 else f"{name[:60]}…{name[-30:]} of {len(name):,} characters"
-        return InputError("a path fits into the file system", value, LONG_NAME_MEND)
-    if "home directory" in str(error):  # of ~ or ~NAME
-        return InputError(
-            "~NAME is the home folder of a user of this machine", "an unknown user", "write out the path"
-        )
-    return None

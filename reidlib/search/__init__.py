@@ -352,6 +352,11 @@ def _load_sets(sources: Sequence[str | Path], network: TrainedNetwork | None) ->
         listing = ", ".join(f"{key} of {Path(source).name}" for source, key in keys.items())
         rule = "features can be compared only if one trained run computed them"
         raise InputError(rule, listing, "embed all images with one run")
+    lengths = {str(path): features.features.shape[1] for path, features in sets.items()}
+    if len(set(lengths.values())) > 1:
+        listing = ", ".join(f"{length} of {Path(source).name}" for source, length in lengths.items())
+        rule = "all features of one run have the same number of values"
+        raise InputError(rule, listing, "write the files again with `reidlib embed`")
     return [sets[path] for path in paths]
 
 

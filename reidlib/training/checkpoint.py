@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,8 +94,8 @@ def restore_checkpoint(
         if (content["balance"] is None) != (balance is None):
             raise ValueError("one of them balances its losses")
         return content["step"], None if balance is None else Balance(**content["balance"])
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        value = f"{path}: {str(error).splitlines()[0][:120]}"
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        value = f"{path}: {str(error).partition(chr(10))[0][:120] or type(error).__name__}"
         rule = "a checkpoint belongs to the model and recipe that it resumes"
         raise InputError(rule, value, mend) from error
 
@@ -108,7 +109,12 @@ def save_tensors(path: Path, content: dict) -> None:
 def load_tensors(path: Path, mend: str) -> dict:
     """Read a file of tensors without running code in it; InputError with ``mend`` if it is damaged."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage, of which the error tells
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise ValueError(f"{type(content).__name__} instead of a dictionary of names")
+        return content
     except Exception as error:  # torch reports damage as one of many types
         value = f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}"
         rule = "a checkpoint is readable by torch.load(weights_only=True)"

@@ -132,7 +132,7 @@ def test_the_rendered_folder_is_the_same_reader_with_a_count(rendered):
     assert "1 image instead of 2" in refusal("synthetic", rendered)
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"counts": {"query": 1}}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", 9**6 * "[", '{"counts": {"query": 1}}'])
 def test_a_folder_without_rendering_file_is_refused(market, content):
     if content is not None:
         (market / "rendering.json").write_text(content)

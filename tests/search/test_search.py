@@ -585,3 +585,14 @@ def test_a_search_leaves_the_style_of_other_figures_alone(tmp_path):
     search(features, features, out=tmp_path / "out", false_match_rate=0.5, **QUIET)
     assert dict(plt.rcParams) == before
     assert plt.get_fignums() == figures
+
+
+def test_features_of_different_lengths_are_refused(tmp_path):
+    for name, length in (("a", 3), ("b", 4)):
+        information = {"format": 1, "network": "abc", "run": "name"}
+        names = ("1.jpg", "2.jpg")
+        features = FeatureSet(np.ones((2, length), np.float32), names, ("", ""), ("", ""), information)
+        save_features(features, tmp_path / f"{name}.npz")
+    with pytest.raises(InputError, match=r"same number of values; got 3 of a\.npz, 4 of b\.npz"):
+        search(tmp_path / "a.npz", tmp_path / "b.npz", out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()

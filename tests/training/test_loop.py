@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import resource
 import signal
@@ -299,6 +300,17 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
         run(tmp_path)
 
 
+@pytest.mark.parametrize("content", [torch.zeros(3), [1], {3: 4}, {}, {"recipe": torch.zeros(3)}])
+def test_tensors_of_another_form_are_refused(tmp_path, content, recwarn):
+    with pytest.raises(SystemError):
+        run(tmp_path, objective=StopAt(5))
+    for save in (torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing, 4))):
+        save(content, tmp_path / "checkpoint.pt")
+        with pytest.raises(InputError, match=r"checkpoint\.pt.*remove this file"):
+            run(tmp_path)
+    assert not recwarn.list
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     with pytest.raises(SystemError):
         run(tmp_path, objective=StopAt(5))
@@ -307,8 +319,6 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
 
 
 def test_checkpoints_hold_no_code(tmp_path):
-    import pickle
-
     class Attack:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "attacked",))

@@ -192,7 +192,7 @@ def _parse(content: bytes, name: str, *, checked: bool) -> Partitions:
         partitions = Partitions(benchmark, persons, tuple(map(tuple, test)))
     except InputError as error:
         raise InputError(error.rule, f"{error.value}, in {name}", error.mend) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             'a partitions file is JSON: {"benchmark": NAME, "persons": NUMBER, "test": [[POSITION, …], …]}',
             f"{name}: {error}",
