@@ -1,15 +1,18 @@
-"""Folders of generated files, atomic writing, locks, and the versions that a result depends on."""
+"""Folders of generated files, atomic writing, text that an encoding lacks, locks, and versions."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
 import platform
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -23,6 +26,51 @@ from reidlib.errors import InputError
 
 Built = TypeVar("Built")
 _PROJECT = Path(__file__).resolve().parent.parent
+# File systems allow names of 255 bytes.
+_LONGEST_NAME = 255
+LONG_NAME_MEND = f"choose shorter names: a name has at most {_LONGEST_NAME} bytes, a path 4,096"
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    r"""Replace a character that an encoding lacks: \xfc for a byte of a file name, \u5f20 for any other."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":  # a byte that is not valid in the encoding of file names
+        return f"\\x{ord(character) - 0xDC00:02x}", error.start + 1
+    return character.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
+
+
+def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write the bytes of a file name unchanged, and escape all else that an encoding lacks."""
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return bytes([ord(error.object[error.start]) - 0xDC00]), error.start + 1
+    return _escape(error)
+
+
+# Names for the argument ``errors`` of whatever writes text.
+ESCAPE, KEEP_BYTES = "reidlib.escape", "reidlib.keep_bytes"
+codecs.register_error(ESCAPE, _escape)
+codecs.register_error(KEEP_BYTES, _keep_bytes)
+
+
+@contextlib.contextmanager
+def printable_streams() -> Iterator[None]:
+    """Let standard output and error escape, inside the block, what their encoding lacks, and not fail."""
+    handlers = {"strict": ESCAPE, "backslashreplace": ESCAPE, "surrogateescape": KEEP_BYTES}
+    streams = [
+        (stream, stream.errors)
+        for stream in (sys.stdout, sys.stderr)
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in handlers
+    ]
+    for stream, errors in streams:
+        stream.reconfigure(errors=handlers[errors])
+    try:
+        yield
+    finally:
+        for stream, errors in streams:
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
 
 
 def home() -> Path:
@@ -72,18 +120,39 @@ def runs() -> Path:
 
 
 def safe_name(text: str) -> str:
-    """Replace the characters of a text that a file name may not contain by hyphens."""
-    return re.sub(r"[^\w.=,+-]", "-", text)
+    """Replace the characters of a text that a file name may not contain by hyphens; cut a long one."""
+    return short_name(re.sub(r"[^\w.=,+-]", "-", text), 120)
+
+
+def short_name(name: str, most: int) -> str:
+    """Cut a name of more than ``most`` bytes, and end it with a hash of the whole."""
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= most:
+        return name
+    return f"{data[: most - 13].decode('utf-8', 'ignore')}-{hashlib.sha256(data).hexdigest()[:12]}"
+
+
+def hidden_file(path: Path, ending: str) -> Path:
+    """Return the path of a hidden file beside another: ``.NAME.ENDING``, where a long name is cut."""
+    return path.with_name(f".{short_name(path.name, _LONGEST_NAME - len(ending) - 22)}.{ending}")
 
 
 def write_error(path: Path, error: OSError) -> InputError:
     """Make the error for a file that could not be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return InputError(
-        f"{path.name} must be written to {path.parent}",
-        error.strerror or error,
-        "free some disk space and run again" if full else "choose a folder you can write to",
+        f"{path.name} must be written to {path.parent}", error.strerror or error, writing_mend(path, error)
     )
+
+
+def writing_mend(path: Path, error: OSError, mend: str = "choose a folder you can write to") -> str:
+    """Return what helps if ``path`` cannot be written; ``mend`` if nothing that is known does."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some disk space and run again"
+    if error.errno == errno.ENAMETOOLONG:
+        return LONG_NAME_MEND
+    if Path(os.path.realpath(path)).is_relative_to(home()):
+        return "set REIDLIB_HOME to a folder you can write to"
+    return mend
 
 
 def write_json(path: Path, content: object) -> None:
@@ -101,7 +170,7 @@ def write_json(path: Path, content: object) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = hidden_file(path, f"{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
@@ -121,14 +190,14 @@ def write_buffered(path: Path, fill: Callable[[io.BytesIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    """Write a text file atomically, in UTF-8; what that lacks is escaped."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8", errors=ESCAPE))
 
 
 def read_json(path: Path) -> dict:
     """Read an object from a JSON file; raise InputError if the file is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"{type(content).__name__} instead of an object")
         return content
@@ -226,7 +295,9 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str:
         command = ("git", "-C", package, *arguments)
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return (
+            subprocess.run(command, capture_output=True, check=True).stdout.decode("utf-8", "replace").strip()
+        )
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(package))

@@ -292,7 +292,7 @@ JUNK = (
 
 def spoil_json(case: Case, file: Path) -> None:
     """Damage a JSON file: an entry replaced, removed or added, or the text itself."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     content, rng = json.loads(text), case.rng
     way = rng.choice(["replace", "replace", "replace", "remove", "text", "list", "deep", "rename"])
     if way in ("replace", "remove", "rename"):

@@ -121,4 +121,4 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     # An ended process remains in the table until process 1 collects it.
-    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"

@@ -88,7 +88,7 @@ def environment(home: Path) -> dict[str, str]:
 @contextmanager
 def server(arguments: list[str], home: Path, ready: str, log: Path):
     """Run a server; end it afterwards with all processes that it started."""
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             env=environment(home),
@@ -103,7 +103,9 @@ def server(arguments: list[str], home: Path, ready: str, log: Path):
                 urllib.request.urlopen(ready, timeout=60).read()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+                assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")[
+                    -3000:
+                ]
                 time.sleep(0.2)
         yield
     finally:

@@ -1,13 +1,33 @@
-"""One of several processes builds a result; a folder that cannot be written is refused."""
+"""One process builds; a folder that cannot be written is refused with what helps; text survives any name."""
 
+import ast
+import contextlib
+import errno
+import io
+import os
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+import reidlib
+from reidlib import files
 from reidlib.errors import InputError
-from reidlib.files import build_once, exclusive_lock
+from reidlib.files import build_once, exclusive_lock, hidden_file, safe_name, short_name, write_error
+
+# Any name that a file can have: bytes, of which Python makes surrogates where they are not UTF-8.
+FILE_NAMES = (
+    st.binary(min_size=1, max_size=255)
+    .map(lambda data: data.translate(bytes.maketrans(b"/\0", b"__")))
+    .filter(lambda data: data not in (b".", b".."))
+    .map(os.fsdecode)
+)
+ENCODINGS = ("ascii", "cp1252", "cp437", "latin-1", "shift_jis", "gb18030", "utf-8", "utf-16", "utf-32-be")
 
 
 def test_of_several_processes_one_builds(tmp_path):
@@ -78,3 +98,137 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     refusal = InputError("the folder can be written", "a file", "name another")
     with pytest.raises(InputError, match="name another"):
         build_once(tmp_path / "file" / "lock", lambda: None, lambda: 1, make_error=lambda error: refusal)
+
+
+# --- text that an encoding lacks ----------------------------------------------------------------------------
+
+
+def printed(text: str, encoding: str, errors: str) -> bytes:
+    """Return the bytes that a print to standard output gives, inside the block."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, newline="")
+    with contextlib.redirect_stdout(stream), files.printable_streams():
+        print(text)
+    assert stream.errors == errors  # as before the block
+    stream.flush()
+    return stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@given(name=FILE_NAMES)
+@example(name="J\udcfcrgen 张伟 é …")
+def test_a_stream_shows_any_name_in_any_encoding(encoding, name):
+    text = f"✓ {name}"
+    shown = printed(text, encoding, "strict").decode(encoding)  # valid in this encoding
+    possible = [character for character in text if encodable(character, encoding)]
+    characters = iter(shown)
+    assert all(character in characters for character in possible)  # all that can be shown, in its order
+    assert printed(text, encoding, "replace").decode(encoding)  # whoever chose a handler keeps it
+
+
+def encodable(character: str, encoding: str) -> bool:
+    try:
+        return bool(character.encode(encoding))
+    except UnicodeEncodeError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("ascii", b"J\\xfc \\xe9 \\u5f20 \\U0001f600\n"),
+        ("cp1252", b"J\\xfc \xe9 \\u5f20 \\U0001f600\n"),
+        ("utf-8", b"J\\xfc \xc3\xa9 \xe5\xbc\xa0 \xf0\x9f\x98\x80\n"),
+    ],
+)
+def test_what_an_encoding_lacks_is_escaped(encoding, expected):
+    assert printed("J\udcfc é 张 \U0001f600", encoding, "strict") == expected
+    # In the C locale Python writes the bytes of file names as they are, and fails at all else.
+    assert printed("J\udcfc é 张 \U0001f600", encoding, "surrogateescape") == expected.replace(
+        b"\\xfc", b"\xfc"
+    )
+
+
+@given(name=FILE_NAMES)
+@example(name="J\udcfcrgen \ud800")
+def test_text_and_json_hold_any_name(tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("any name")
+    files.write_json(folder / "a.json", {name: [name]})
+    assert files.read_json(folder / "a.json") == {name: [name]}
+    files.write_text(folder / "a.txt", name)
+    assert (folder / "a.txt").read_bytes() == name.encode("utf-8", files.ESCAPE)
+
+
+@given(name=FILE_NAMES)
+@example(name="x" * 249 + ".jpg")
+@example(name="é" * 127)
+def test_a_file_of_any_name_is_written(tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("any name")
+    files.write_text(folder / name, "text")
+    assert os.listdir(folder) == [name]  # noqa: PTH208 - Path.iterdir drops nothing, but makes paths
+    with exclusive_lock(hidden_file(folder / name, "lock")):
+        pass
+
+
+@given(name=FILE_NAMES, other=FILE_NAMES)
+def test_shortened_names_fit_and_differ(name, other):
+    for text in (name, 3 * name):
+        assert len(os.fsencode(hidden_file(Path(text), "12345678.partial").name)) <= 255
+        assert len(safe_name(text).encode()) <= 120
+    if 3 * name != 3 * other:
+        assert short_name(3 * name, 60) != short_name(3 * other, 60)
+
+
+def test_existing_names_stay():
+    assert safe_name("cuhk03,boxes=detected,trial=3") == "cuhk03,boxes=detected,trial=3"
+    assert hidden_file(Path("a/synthetic-quick"), "lock") == Path("a/.synthetic-quick.lock")
+
+
+def test_every_file_of_text_names_its_encoding():
+    """ruff's rule PLW1514 knows only calls on what it sees to be a path; this one knows names of methods."""
+    nameless = []
+    for path in Path(reidlib.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and _is_text(call):
+                nameless.append(f"{path.name}:{call.lineno} {ast.unparse(call)}")
+    assert nameless == []
+
+
+def _is_text(call: ast.Call) -> bool:
+    """Return whether a call reads or writes text and names no encoding."""
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    owner, _, name = ast.unparse(call.func).rpartition(".")
+    if "encoding" in keywords or owner.rpartition(".")[2] in (
+        "Image",
+        "ImageStore",
+        "Run",
+        "archive",
+        "self",
+    ):
+        return False
+    if name in ("run", "Popen", "check_output"):
+        return bool(keywords.keys() & {"text", "universal_newlines"})
+    modes = "".join([*map(ast.unparse, call.args), keywords.get("mode", "")])
+    is_binary = re.search("""['"][rwax+]*b""", modes)
+    return name in ("read_text", "write_text") or (name in ("open", "fdopen") and not is_binary)
+
+
+# --- what helps where nothing can be written ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "inside", "mend"),
+    [
+        (errno.EROFS, True, "set REIDLIB_HOME to a folder you can write to"),
+        (errno.EACCES, True, "set REIDLIB_HOME to a folder you can write to"),
+        (errno.ENOTDIR, True, "set REIDLIB_HOME to a folder you can write to"),
+        (errno.EACCES, False, "choose a folder you can write to"),
+        (errno.ENOSPC, True, "free some disk space"),
+        (errno.EDQUOT, False, "free some disk space"),
+        (errno.ENAMETOOLONG, True, "choose shorter names"),
+        (errno.ENAMETOOLONG, False, "choose shorter names"),
+    ],
+)
+def test_the_mend_is_one_that_helps(tmp_path, monkeypatch, number, inside, mend):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    path = tmp_path / ("home/data" if inside else "other") / "file"
+    assert write_error(path, OSError(number, os.strerror(number))).mend.startswith(mend)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import inspect
 import logging
 import math
@@ -19,6 +20,7 @@ from pathlib import Path
 from reidlib import __version__
 from reidlib.cli import commands
 from reidlib.errors import InputError, one_line
+from reidlib.files import LONG_NAME_MEND, printable_streams
 
 logger = logging.getLogger("reidlib")
 
@@ -284,7 +286,12 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: After ``--help`` and ``--version`` (status 0), and if the arguments cannot be parsed
             (status 2).
     """
-    words = sys.argv[1:] if arguments is None else arguments
+    with printable_streams():
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(words: list[str]) -> int:
+    """Run one command and turn its errors into lines and an exit status."""
     # The report shows this line, without the paths of this machine.
     line = (f"…/{Path(word).name}" if Path(word).is_absolute() else word for word in words)
     parser = _parser(shlex.join(["reidlib", *line]))
@@ -301,6 +308,11 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2
+    except (OSError, RuntimeError) as error:
+        if (refusal := _refused_path(error)) is None:
+            raise
+        print(f"reidlib: error: {refusal}", file=sys.stderr)
+        return 2
     except FloatingPointError as error:
         print(f"reidlib: stopped: {one_line(str(error))}", file=sys.stderr)
         return 1
@@ -310,3 +322,16 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
+
+
+def _refused_path(error: Exception) -> InputError | None:
+    """Return the refusal of a path that the system or pathlib cannot even look at; None for other errors."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename or "a longer path")
+        value = name if len(name) < 100 else f"{name[:60]}…{name[-30:]} of {len(name):,} characters"
+        return InputError("a path fits into the file system", value, LONG_NAME_MEND)
+    if "home directory" in str(error):  # of ~ or ~NAME
+        return InputError(
+            "~NAME is the home folder of a user of this machine", "an unknown user", "write out the path"
+        )
+    return None

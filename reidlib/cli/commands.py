@@ -457,7 +457,7 @@ def _runs_state(folder: Path) -> dict[str, str]:
         for path in folder.glob(pattern)
     )
     state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    return {"runs": hashlib.sha256("\n".join(state).encode()).hexdigest()}
+    return {"runs": hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape")).hexdigest()}
 
 
 def _score_table(scores: dict) -> str:

@@ -82,7 +82,7 @@ def known_names(noun: str, names: Sequence[str]) -> tuple[tuple[str, ...], list[
         for name in set(names)
     }
     unknown = sorted(name for name, known in is_known.items() if name and not known)
-    described = [f"names taken for an unknown {noun}: {shorten(map(_printable, unknown))}"] if unknown else []
+    described = [f"names taken for an unknown {noun}: {shorten(map(printable, unknown))}"] if unknown else []
     return tuple(name if is_known[name] else "" for name in names), described
 
 
@@ -96,15 +96,16 @@ def describe_spellings(noun: str, names: Iterable[str]) -> list[str]:
     apart = [[names[0] for names in keys.values()] for keys in groups.values() if len(keys) > 1]
     maybe = [names[0] for names in groups[""].values()]
     texts = [
-        (f"spellings taken for one {noun}", [" = ".join(map(_printable, names)) for names in joined]),
+        (f"spellings taken for one {noun}", [" = ".join(map(printable, names)) for names in joined]),
         (
             f"spellings taken for several {noun}s, which may be one",
-            [" and ".join(map(_printable, names)) for names in apart if names != maybe],
+            [" and ".join(map(printable, names)) for names in apart if names != maybe],
         ),
-        (f"names taken for a {noun}, which may mean unknown", [*map(_printable, maybe)]),
+        (f"names taken for a {noun}, which may mean unknown", [*map(printable, maybe)]),
     ]
     return [f"{text}: {shorten(values)}" for text, values in texts if values]
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """Return a name as it can be told apart in a message: as an ASCII literal if not all of it shows."""
     return name if name.isprintable() and name == " ".join(name.split()) else ascii(name)

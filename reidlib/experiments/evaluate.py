@@ -166,7 +166,7 @@ def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Exec
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     query = network.embed(benchmark.query)
     images = concatenate((benchmark.gallery, benchmark.distractors))
-    file = files.feature_cache() / f"{run.folder.name}-distractors.npy"
+    file = files.feature_cache() / f"{files.short_name(run.folder.name, 200)}-distractors.npy"
     gallery = network.embed(images, keep="features", file=file)
     scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}
     scores |= score_record(query, gallery, TABLE_RANKS, device=network.execution.torch_device)

@@ -35,7 +35,7 @@ from reidlib.data.images import (
 )
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
-from reidlib.files import exclusive_lock, find_json, write_error, write_json
+from reidlib.files import build_once, find_json, write_error, write_json
 from reidlib.ranking.distances import full_float32
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.config import RunConfiguration
@@ -141,32 +141,50 @@ def embed_to_disk(
     def log_waiting() -> None:
         logger.warning("%s: another process is computing these features; waiting for it", file.name)
 
+    def find() -> np.ndarray | None:
+        return _find_features(file, content, len(paths))
+
+    def build() -> np.ndarray:
+        description = file.with_suffix(".json")
+        old_content = find_json(description)
+        if old_content is not None and old_content.keys() != content.keys():
+            old_content = None
+        if old_content is None and (foreign := [path for path in (file, description) if path.exists()]):
+            raise InputError(
+                f"{file.name} and {description.name} are new, or were made by this command",
+                f"another file in {foreign[0]}",
+                "name another file, or move that one away",
+            )
+        file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
+
+        def embed_remaining(remaining_paths: Sequence[Path], title: str) -> Iterator[Tensor]:
+            return embed_blocks(model, remaining_paths, size, execution, title=title)
+
+        _complete(file, paths, embed_remaining, old_content, content)
+        return np.load(file, mmap_mode="r")
+
     try:
-        with exclusive_lock(file.with_suffix(".lock"), on_wait=log_waiting):
-            description = file.with_suffix(".json")
-            old_content = find_json(description)
-            if old_content is not None and old_content.keys() != content.keys():
-                old_content = None
-            if old_content is None and (foreign := [path for path in (file, description) if path.exists()]):
-                raise InputError(
-                    f"{file.name} and {description.name} are new, or were made by this command",
-                    f"another file in {foreign[0]}",
-                    "name another file, or move that one away",
-                )
-            features_nd = None
-            if old_content == content:
-                features_nd = open_array(file, (len(paths), None), np.float32)
-            if features_nd is None:
-                file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
-
-                def embed_remaining(remaining_paths: Sequence[Path], title: str) -> Iterator[Tensor]:
-                    return embed_blocks(model, remaining_paths, size, execution, title=title)
-
-                _complete(file, paths, embed_remaining, old_content, content)
-                features_nd = np.load(file, mmap_mode="r")
+        return build_once(file.with_suffix(".lock"), find, build, on_wait=log_waiting)
     except OSError as error:
         raise write_error(file, error) from error
-    return features_nd
+
+
+def _find_features(file: Path, content: dict, count: int) -> np.ndarray | None:
+    """Open a file of features without its lock, which cannot be written in somebody else's folder."""
+
+    # A file is removed before its description changes, and replaced after that. So while one and the same
+    # file is in place, its description does not change.
+    def state() -> tuple[int, int]:
+        status = file.stat()
+        return status.st_ino, status.st_mtime_ns
+
+    try:
+        before = state()
+        features_nd = open_array(file, (count, None), np.float32)
+        is_complete = find_json(file.with_suffix(".json")) == content and state() == before
+    except OSError:
+        return None
+    return features_nd if is_complete else None
 
 
 def _complete(

@@ -194,7 +194,7 @@ def rendered_size(benchmark: Benchmark) -> str:
     defaults = {"seed": 0, "factors": asdict(Factors())}
     rendering = {}
     if benchmark.name == "synthetic":  # its reader has checked the file
-        rendering = json.loads((benchmark.root / RENDERING_FILE).read_text())
+        rendering = json.loads((benchmark.root / RENDERING_FILE).read_text(encoding="utf-8"))
     if {name: rendering.get(name) for name in defaults} != defaults or rendering.get("size") not in SIZES:
         raise InputError(
             "perturbations need the embedded benchmark, rendered with the default factors and seed 0",

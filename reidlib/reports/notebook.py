@@ -214,7 +214,15 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
     """Execute a notebook to ``folder / PARTIAL``; ``Failure`` gives its exception in one line."""
     # papermill changes the working directory, so this runs in a separate process.
     import papermill
+    from papermill.iorw import LocalHandler, papermill_io
 
+    class AnyName(LocalHandler):
+        """Writes JSON with escapes for bytes of file names that are not UTF-8, where papermill fails."""
+
+        def write(self, buf: str, path: str) -> None:
+            super().write(buf.encode("utf-8", "backslashreplace").decode("utf-8"), path)
+
+    papermill_io.register(str(folder), AnyName())
     # After the loss of a worker, its kernel may still be ending when the cluster starts the notebook again.
     with exclusive_lock(folder / ".lock"):
         remove_outputs(folder)
@@ -248,7 +256,7 @@ def _escape_braces(path: Path) -> str:
 def cell_progress(folder: Path) -> tuple[int, int] | None:
     """Return the numbers of finished and of all code cells; None if the copy cannot be read now."""
     try:
-        cells = json.loads((folder / PARTIAL).read_text())["cells"]
+        cells = json.loads((folder / PARTIAL).read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
         return None  # absent, or being written
     states = [

@@ -9,6 +9,7 @@ import logging
 import re
 import shutil
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from reidlib.files import write_text
 from reidlib.reports.notebook import sorted_by_number
 
 _CELLS = Path(__file__).with_name("templates") / "cells.html.j2"
+_url = partial(quote, errors="surrogateescape")  # a file name may have bytes that are not UTF-8
 _INTERACTIVE = "*An interactive part: open the notebook in JupyterLab to use it.*"
 # In bytes: larger pictures do not belong in a repository.
 _LARGEST_FIGURE = 300_000
@@ -99,7 +101,7 @@ def write_index(out: Path) -> Path:
     counts = ", ".join(f"{states.count(name)} {_STATES[name]['word']}" for name in _STATES if name in states)
     text = _TEMPLATES.get_template("index.html").render(rows=rows, facts=_facts(rows), counts=counts)
     path = out / "index.html"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
         write_text(path, text)
     return path
 
@@ -130,7 +132,7 @@ def _rows(out: Path) -> list[dict]:
                 "duration": "" if duration is None else clock(duration),
                 "headline": dict(result.get("headline") or {}),
                 "figures": _figures(folder, result),
-                "page": f"{quote(folder.name)}/index.html" if (folder / "index.html").is_file() else "",
+                "page": f"{_url(folder.name)}/index.html" if (folder / "index.html").is_file() else "",
                 **_STATES[state],
                 **tables,
             }
@@ -141,7 +143,7 @@ def _rows(out: Path) -> list[dict]:
 def _figures(folder: Path, result: dict) -> list[dict]:
     """Return the figures that a result names, if their files are in the notebook's folder."""
     return [
-        {**figure, "path": folder / file, "source": f"{quote(folder.name)}/{quote(file)}"}
+        {**figure, "path": folder / file, "source": f"{_url(folder.name)}/{_url(file)}"}
         for figure in result.get("figures") or []
         if Path(file := str(figure.get("file", ""))).name == file and (folder / file).is_file()
     ]
@@ -209,7 +211,7 @@ def write_summary(out: Path, readme_folder: Path) -> Path:
 def _summary_figures(rows: list[dict]) -> dict[str, tuple[dict, dict]]:
     """Return the summary's figures by file name, each with its notebook's row; those of the claims first."""
     return {
-        quote(f"{row['name']}-{figure['path'].name}".replace(" ", "-")): (row, figure)
+        _url(f"{row['name']}-{figure['path'].name}".replace(" ", "-")): (row, figure)
         for row in sorted(rows, key=lambda row: not row["ledger"])
         for figure in row["figures"]
         if figure.get("summary") and figure["path"].stat().st_size < _LARGEST_FIGURE
@@ -237,7 +239,7 @@ def write_page(folder: Path, *, title: str, error: str | None) -> Path:
     # Without nbconvert's warnings about missing alternative texts.
     log = logging.getLogger(__name__)
     log.setLevel(logging.ERROR)
-    exporter = HTMLExporter(config=settings, raw_template=_CELLS.read_text(), log=log)
+    exporter = HTMLExporter(config=settings, raw_template=_CELLS.read_text(encoding="utf-8"), log=log)
     body, _ = exporter.from_notebook_node(notebook)
     write_text(folder / "index.html", _page(_offline(body), title=title, error=error))
     return folder / "index.html"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reidlib.errors import InputError
+from reidlib.files import printable_streams
 
 # Seconds between two checks of a process.
 _POLL_INTERVAL = 0.2
@@ -188,8 +189,8 @@ def main() -> None:
     """In the new process: read the call from standard input, make it, and answer on standard output."""
     # Standard input stays open as long as the process that started this one lives, so its end is noticed
     # even if it was killed.
-    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
-    with Path(os.devnull).open() as nothing:
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)  # all output goes to the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -198,8 +199,9 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(calls,), daemon=True).start()
     failure = None
     try:
-        function, arguments = pickle.loads(call)
-        function(*arguments)
+        with printable_streams():
+            function, arguments = pickle.loads(call)
+            function(*arguments)
     except Failure as error:
         failure = error_summary(str(error), "")
     except BaseException as error:  # the message of an interrupted training is reported, too

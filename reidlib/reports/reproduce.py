@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reidlib.errors import InputError, count_noun
-from reidlib.files import exclusive_lock
+from reidlib.files import exclusive_lock, writing_mend
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
 from reidlib.reports.processes import Pool, Task, local_pool
@@ -290,5 +290,5 @@ def _unwritable(out: Path, error: OSError) -> InputError:
     return InputError(
         "the report's folder must be writable and its disk not full",
         f"{out} ({error.strerror or error})",
-        "free some space or choose another folder with --out, then run the same command again",
+        writing_mend(out, error, "choose another folder with --out"),
     )

@@ -270,7 +270,7 @@ class Session:
         cells = notebook.cell_progress(self._out / name) if name in self._jobs else None
         cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
         try:
-            progress = f"  ({self._progress(name).read_text()})"
+            progress = f"  ({self._progress(name).read_text(encoding='utf-8')})"
         except OSError:
             progress = ""
         return f"{name}{cell}  {clock(time.time() - self._started[name])}{progress}"

@@ -182,14 +182,9 @@ def save_features(features: FeatureSet, out: Path) -> None:
         out: File to write, with the ending .npz or .parquet.
 
     Raises:
-        InputError: If the file has another ending, or a name is not Unicode.
+        InputError: If the file has another ending, or is .parquet and a name is not Unicode.
     """
     _, write = _reader_and_writer(out)
-    try:
-        "".join((*features.names, *features.persons, *features.cameras)).encode()
-    except UnicodeEncodeError as error:
-        rule = "names in a file of features are Unicode"
-        raise InputError(rule, ascii(error.object[error.start - 9 : error.end + 9]), "rename it") from error
     information = dict(features.information)
     if features.root is not None:
         information["root"] = Path(os.path.relpath(features.root, out.parent)).as_posix()
@@ -284,12 +279,18 @@ def _memory_map(file: Path, member: str) -> np.ndarray:
     return np.memmap(file, dtype, "r", entry.header_offset + 30 + sum(lengths) + header, shape)
 
 
-def _write_parquet(path: Path, features: FeatureSet, text: str) -> None:
+def _write_parquet(path: Path, features: FeatureSet, information: str) -> None:
     import pyarrow as pa  # the import takes a third of a second, and few calls need it
     from pyarrow import parquet
 
+    for text in (*features.names, *features.persons, *features.cameras):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            rule, mend = "names in a .parquet file are Unicode", "rename it, or write an .npz file"
+            raise InputError(rule, text, mend) from error
     strings = [(name, pa.string()) for name in ("name", "person", "camera")]
-    schema = pa.schema([*strings, ("feature", pa.list_(pa.float32()))], metadata={"reidlib": text})
+    schema = pa.schema([*strings, ("feature", pa.list_(pa.float32()))], metadata={"reidlib": information})
     with parquet.ParquetWriter(path, schema) as writer:
         for span in spans(len(features), _ROWS):
             rows_nd = features.features[span]

@@ -15,7 +15,7 @@ from PIL import Image
 from reidlib.data.decoding import thumbnail
 from reidlib.data.rules import JUNK
 from reidlib.errors import count_noun
-from reidlib.files import write_atomically, write_json
+from reidlib.files import KEEP_BYTES, write_atomically, write_json
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration, Doubts
@@ -228,8 +228,7 @@ def _sheet_lines(ranking: SearchRanking, num_rows: int) -> list[str]:
 
 def _write_lists(path: Path, ranking: SearchRanking) -> None:
     query, gallery = ranking.query, ranking.gallery
-    # A file name may contain bytes that are not UTF-8; surrogateescape writes them unchanged.
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with path.open("w", newline="", encoding="utf-8", errors=KEEP_BYTES) as stream:
         table = csv.writer(stream)
         table.writerow(_COLUMNS)
         for row, name in enumerate(query.names):

@@ -110,8 +110,8 @@ def train(
     if world.rank == 0:
         # Rows after the checkpoint are dropped: the process may have been killed between the two files.
         finished_epochs = math.ceil(step / steps_per_epoch) if step == steps else step // steps_per_epoch
-        rows = history.read_text().splitlines()[:finished_epochs] if history.is_file() else []
-        write_text(history, "".join(f"{row}\n" for row in rows))
+        rows = history.read_text(encoding="utf-8").splitlines() if history.is_file() else []
+        write_text(history, "".join(f"{row}\n" for row in rows[:finished_epochs]))
     forward = distributed.parallel(model, device)
     if execution.compile:
         forward = torch.compile(forward)
@@ -294,7 +294,7 @@ def _parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict]:
 
 def _append(history: Path, row: dict) -> None:
     try:
-        with history.open("a") as file:
+        with history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise write_error(history, error) from error
@@ -303,7 +303,7 @@ def _append(history: Path, row: dict) -> None:
 def _write_progress(progress: str) -> None:
     if (file := files.progress_file()) is not None:
         with contextlib.suppress(OSError):  # a full disk must not stop a training because of it
-            file.write_text(progress)
+            file.write_text(progress, encoding="utf-8")
 
 
 @contextlib.contextmanager

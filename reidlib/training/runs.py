@@ -90,7 +90,10 @@ class Run:
     @cached_property
     def history(self) -> list[dict]:
         """Means of each epoch: loss terms, accuracy, learning rate, images per second."""
-        return [json.loads(line) for line in (self.folder / "history.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line)
+            for line in (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -141,7 +144,11 @@ def find_by_hash(digest: str, folder: Path) -> Run | None:
 def find_failure(configuration: dict, folder: Path) -> str | None:
     """Return in one line why the last training of a configuration failed, or None if it did not."""
     paths = sorted(folder.glob(f"*-{configuration_hash(configuration)}/{_FAILURE}"))
-    return paths[0].read_text().strip() if paths else None
+    return _read_failure(paths[0]) if paths else None
+
+
+def _read_failure(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def find_or_train(
@@ -158,7 +165,7 @@ def find_or_train(
     # ``since``, in seconds since 1970, is not tried again: of many processes that need it, one tries.
     digest = configuration_hash(configuration)
     existing = sorted(folder.glob(f"*-{digest}"))
-    run_folder = existing[0] if existing else folder / f"{name}-{digest}"
+    run_folder = existing[0] if existing else folder / f"{files.short_name(name, 200)}-{digest}"
 
     def build() -> Run:
         if (run_folder / "config.json").is_file():
@@ -167,7 +174,7 @@ def find_or_train(
             stale.unlink()  # this process holds the lock, so a killed process left the file
         failure = run_folder / _FAILURE
         if since is not None and failure.is_file() and failure.stat().st_mtime > since:
-            value = f"{run_folder.name}: {failure.read_text().strip()}"
+            value = f"{run_folder.name}: {_read_failure(failure)}"
             mend = "remove the cause and repeat the command"
             raise InputError("a training that has failed is not tried again at once", value, mend)
         write_json(run_folder / "config.json", configuration)
@@ -176,7 +183,8 @@ def find_or_train(
             information = train(run_folder)
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk may be the cause
-                failure.write_text(f"{type(error).__name__}: {error}".partition("\n")[0])
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                failure.write_text(reason, encoding="utf-8", errors=files.ESCAPE)
             history = run_folder / "history.jsonl"
             has_begun = (run_folder / CHECKPOINT).exists() or (history.is_file() and history.stat().st_size)
             if isinstance(error, InputError) and not has_begun:
@@ -195,7 +203,9 @@ def find_or_train(
         build,
         on_wait=lambda: logger.warning(f"{run_folder.name}: another process is training this run; waiting"),
         make_error=lambda error: InputError(
-            "the folder of runs can be written", f"{folder}: {error}", "choose another with --runs"
+            "the folder of runs can be written",
+            f"{folder}: {error.strerror or error}",
+            files.writing_mend(folder, error, "choose another with --runs"),
         ),
     )
 

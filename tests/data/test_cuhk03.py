@@ -362,7 +362,7 @@ def test_a_full_disk_is_one_line_and_is_made_good(release):
 def test_a_folder_that_cannot_be_made_is_named(release, home):
     home.mkdir()
     (home / "data").write_text("a file in the way")
-    assert "choose a folder you can write to" in refusal(release)
+    assert "set REIDLIB_HOME to a folder you can write to" in refusal(release)
 
 
 def test_one_level_off_is_said(release, tmp_path):

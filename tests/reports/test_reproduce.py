@@ -364,7 +364,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(rerun, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"No space left.*free some space"):
+    with pytest.raises(InputError, match=r"No space left.*free some disk space"):
         rerun()
     assert not list(rerun.out.iterdir())
 

@@ -9,7 +9,10 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from miniature import write_image
+from test_files import FILE_NAMES
 from untrained_runs import QUIET, untrained_run
 
 from reidlib.data import load
@@ -212,10 +215,22 @@ def test_contradictions_are_refused(changed, words):
         made(**changed)
 
 
-def test_a_name_that_is_not_unicode_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"are Unicode; got .*udcff"):
-        save_features(made(1, names=("x\udcff.jpg",)), tmp_path / "f.parquet")
+@pytest.mark.parametrize("column", ["names", "persons", "cameras"])
+def test_a_name_that_is_not_unicode_is_refused_by_parquet(tmp_path, column):
+    with pytest.raises(InputError) as error:
+        save_features(made(1, **{column: ("x\udcff.jpg",)}), tmp_path / "f.parquet")
+    assert error.value.value == "x\udcff.jpg"  # the whole name, wherever the byte is
+    assert "npz" in error.value.mend
     assert list(tmp_path.iterdir()) == []
+
+
+@given(names=st.lists(FILE_NAMES, min_size=1, max_size=4))
+def test_an_npz_file_holds_any_name(tmp_path_factory, names):
+    file = tmp_path_factory.mktemp("any name") / "f.npz"
+    features = made(len(names), names=tuple(names), persons=tuple(names), cameras=tuple(reversed(names)))
+    save_features(features, file)
+    again = read_features(file)
+    assert (again.names, again.persons, again.cameras) == (features.names, features.persons, features.cameras)
 
 
 def test_pyarrow_is_imported_only_for_parquet():

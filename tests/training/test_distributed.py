@@ -151,7 +151,9 @@ def test_two_processes_resume_as_if_never_stopped(how, tmp_path):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     if how == "kill":  # a worker; torchrun then ends the others
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = (
+            Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+        )
         os.kill(int(children[0]), signal.SIGKILL)
     else:  # torchrun passes it on
         process.send_signal(signal.SIGINT)

@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark, check_trial
+from reidlib.data.names import printable
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, check_choice, count_noun, shorten
 
@@ -65,14 +66,14 @@ class UnreachablePath(InputError):
     """Error for a path that cannot be opened; a check raises it instead of listing it."""
 
 
-# Why something is left out, what it is, and the mend.
+# By reason: what is left out, why, and the mend.
 LEFT_OUT = {
-    "ending": ("files with an ending that is not read", "convert images to .jpg or .png"),
-    "no ending": ("images without an image's ending", "add the ending"),
-    "hidden": ("images or folders of images whose names begin with a dot", "rename them"),
-    "deep": ("images in deeper folders", "move them up"),
-    "loop": ("links to a folder that they are in", "remove them"),
-    "link": ("links that lead nowhere", "put back what they lead to, or remove them"),
+    "ending": ("files", "with an ending that is not read", "convert images to .jpg or .png"),
+    "no ending": ("images", "without an image's ending", "add the ending"),
+    "hidden": ("images", "hidden by a dot before a name", "rename them"),
+    "deep": ("images", "in deeper folders", "move them up"),
+    "loop": ("links", "back to a folder above", "remove them"),
+    "link": ("links", "without a target", "put back the targets, or remove the links"),
 }
 
 
@@ -90,10 +91,10 @@ class LeftOut:
         lines = []
         for reason in reasons or LEFT_OUT:
             if paths := sorted(self.paths[reason]):
-                what, mend = LEFT_OUT[reason]
+                noun, why, mend = LEFT_OUT[reason]
                 folder = Path(os.path.commonpath([path.parent for path in paths]))
-                names = shorten([path.relative_to(folder).as_posix() for path in paths], 3)
-                lines.append(f"left out: {count_noun(len(paths), what)}, in {folder}: {names}; {mend}")
+                names = shorten([printable(path.relative_to(folder).as_posix()) for path in paths], 3)
+                lines.append(f"left out: {count_noun(len(paths), noun)} {why}, in {folder}: {names}; {mend}")
         return lines
 
 
@@ -196,9 +197,7 @@ def read_folders(
     unparsed, empty = [], []
     for folder in folders:
         if (root / folder).is_dir():
-            reading.splits[folder], others = index_folder(root / folder, read)
-            images = walk_images(root / folder, IMAGE_ENDINGS, reading.left_out)
-            reading.left_out.paths["deep"] |= {path for path in images if path.parent != root / folder}
+            reading.splits[folder], others = index_folder(root / folder, read, reading.left_out)
             unparsed += others
             if not (len(reading.splits[folder]) or others):
                 rule = f"each of a benchmark's folders contains images ({', '.join(IMAGE_ENDINGS)})"
@@ -207,10 +206,14 @@ def read_folders(
     return reading
 
 
-def index_folder(folder: Path, read: ReadName) -> tuple[Split, list[Path]]:
+def index_folder(folder: Path, read: ReadName, left_out: LeftOut | None = None) -> tuple[Split, list[Path]]:
     """List a folder's images, sorted by name, and the paths whose names ``read`` cannot parse."""
     rows, unparsed = [], []
-    for name in list_images(folder):
+    names, folders = scan(folder, IMAGE_ENDINGS, left_out)
+    if left_out is not None:
+        for name in folders:
+            left_out.paths["deep"] |= {*walk_images(folder / name, IMAGE_ENDINGS, left_out)}
+    for name in names:
         if person_and_camera := read(folder.name, name):
             rows.append((folder / name, *person_and_camera))
         else:
@@ -238,10 +241,10 @@ def scan(
                     images.append(name)
                 elif _PROGRAMS_FILES.fullmatch(name):
                     continue
-                elif is_folder and not is_hidden and not _is_loop(folder, entry):
+                elif is_folder and not is_hidden and not _is_loop(folder / name):
                     folders.append(name)
-                elif left_out is not None and (reason := _why_left_out(folder, entry, is_file, is_folder)):
-                    left_out.paths[reason].add(folder / name)
+                elif left_out is not None:
+                    _leave_out(left_out, folder / name, is_file, is_folder)
     except OSError as error:
         raise UnreachablePath(
             "a benchmark's folders can be listed", f"{error.strerror}: {folder}", "check its access rights"
@@ -268,31 +271,30 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _is_loop(folder: Path, entry: os.DirEntry) -> bool:
-    """Tell whether an entry of a folder is a link to this folder or to one that contains it."""
-    return entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve())
+def _is_loop(path: Path) -> bool:
+    """Tell whether a folder is a link to the folder that it is in, or to one above."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
-def _why_left_out(folder: Path, entry: os.DirEntry, is_file: bool, is_folder: bool) -> str | None:
-    """Return the reason why an entry that looks like an image or a link is left out, or None."""
-    if is_folder:
-        if _is_loop(folder, entry):
-            return "loop"
-        try:
-            return "hidden" if any(walk_images(Path(entry.path), OWN_ENDINGS)) else None
-        except UnreachablePath:
-            return "hidden"
-    if not is_file:
-        return "link" if entry.is_symlink() else None
-    ending = os.path.splitext(entry.name.lower())[1]  # noqa: PTH122 (half a million names)
-    reason = "ending"
-    if ending not in _OTHER_PICTURES:
-        # A name such as 1.jpg~ or 1.jpg_large may hide an image, too. Other files are not opened.
-        if ending and not any(other in entry.name.lower() for other in OWN_ENDINGS):
-            return None
-        with contextlib.suppress(OSError), open(entry.path, "rb") as stream:  # noqa: PTH123
+def _leave_out(left_out: LeftOut, path: Path, is_file: bool, is_folder: bool) -> None:
+    """Add a file, folder or link to ``left_out`` if it looks like an image or a link."""
+    reason, paths, ending = "", {path}, path.suffix.lower()
+    if is_folder and _is_loop(path):
+        reason = "loop"
+    elif is_folder:
+        reason = "hidden"
+        with contextlib.suppress(UnreachablePath):
+            paths = {*walk_images(path, OWN_ENDINGS)}
+    elif not is_file:
+        reason = "link" if path.is_symlink() else ""
+    elif ending in _OTHER_PICTURES:
+        reason = "ending"
+    # A name such as 1.jpg~ or 1.jpg_large may be an image, too. Other files are not opened.
+    elif not ending or any(other in path.name.lower() for other in OWN_ENDINGS):
+        with contextlib.suppress(OSError), path.open("rb") as stream:
             reason = "no ending" if _SIGNATURES.match(stream.read(16)) else ""
-    return reason and ("hidden" if entry.name.startswith(".") else reason)
+    if reason:
+        left_out.paths["hidden" if is_file and path.name.startswith(".") else reason] |= paths
 
 
 def folder_names(folder: Path) -> set[str]:
@@ -305,10 +307,10 @@ def folder_names(folder: Path) -> set[str]:
 
 
 def entry_names(folder: Path) -> set[str]:
-    """List the names of all entries of a folder without broken links; empty if it cannot be listed."""
+    """List the names of a folder's files and folders, without broken links; empty if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)}  # noqa: PTH110
+            return {entry.name for entry in entries if _is(entry.is_file) or _is(entry.is_dir)}
     except (OSError, ValueError):
         return set()
 

@@ -13,6 +13,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import layout
 from reidlib.data.readers.layout import (
     Counts,
+    LeftOut,
     MisplacedFolder,
     Reading,
     folder_names,
@@ -47,9 +48,9 @@ APPROXIMATE_BOXES, APPROXIMATE_DISTRACTORS = 25_259, 500_000
 def market1501(root: Path, *, distractors: bool = False) -> Reading:
     """Read Market-1501 (Zheng et al. 2015).
 
-    Images are .jpg, .jpeg, .png or .bmp, sorted by name; other files (Thumbs.db, a readme) and hidden ones
-    are ignored. If ``gt_bbox`` with the hand-drawn boxes exists, those of a query's person in that query's
-    camera become ``boxes``, over which the multi-query protocol pools.
+    Images are .jpg, .jpeg, .png or .bmp, sorted by name. A check names other pictures; other files (a
+    readme) are ignored. If ``gt_bbox`` with the hand-drawn boxes exists, those of a query's person in that
+    query's camera become ``boxes``, over which the multi-query protocol pools.
 
     Args:
         root: Folder with ``bounding_box_train``, ``query`` and ``bounding_box_test``.
@@ -78,7 +79,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
             yield f"identities from 1 to 1501 without any image: {shorten(absent.tolist(), 20)}"
         boxes = None
         try:
-            boxes = read_boxes(root, reading.splits.get("query"))
+            boxes = read_boxes(root, reading.splits.get("query"), reading.left_out)
         except InputError as error:
             yield error
         yield from rule_problems(reading, boxes)
@@ -90,7 +91,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
                 f" among {total}"
             )
         if distractors:
-            more = reading.splits["distractors_500k"] = read_distractors(root)
+            more = reading.splits["distractors_500k"] = read_distractors(root, reading.left_out)
             reading.remarks.append(_about(len(more), "further distractors", APPROXIMATE_DISTRACTORS))
 
     reading.make_benchmark, reading.examine = make, examine
@@ -159,9 +160,9 @@ def rule_problems(reading: Reading, boxes: Split | None = None) -> list[InputErr
     return [error for error in violations if error.rule != NO_EMPTY_SPLIT]
 
 
-def index_market_folder(folder: Path) -> tuple[Split, list[Path]]:
+def index_market_folder(folder: Path, left_out: LeftOut | None = None) -> tuple[Split, list[Path]]:
     """List a folder's images that are named as in Market-1501, and the paths of all others."""
-    return layout.index_folder(folder, _read_name)
+    return layout.index_folder(folder, _read_name, left_out)
 
 
 def _read_name(folder: str, name: str) -> tuple[int, int] | None:
@@ -182,23 +183,23 @@ def _name_error(unparsed: Iterable[Path]) -> InputError:
     )
 
 
-def read_boxes(root: Path, query: Split | None) -> Split | None:
+def read_boxes(root: Path, query: Split | None, left_out: LeftOut | None = None) -> Split | None:
     """Read the boxes of ``gt_bbox`` that share person and camera with a query; None if there are none."""
     # The folder also contains training persons, which no query shows.
     if query is None or not (root / BOXES_FOLDER).is_dir():
         return None
-    boxes, unparsed = index_market_folder(root / BOXES_FOLDER)
+    boxes, unparsed = index_market_folder(root / BOXES_FOLDER, left_out)
     if unparsed:
         raise _name_error(unparsed)
     return boxes.select(in_query_sightings(boxes, query))
 
 
-def read_distractors(root: Path) -> Split:
+def read_distractors(root: Path, left_out: LeftOut | None = None) -> Split:
     """Read the distractors that extend Market-1501's own: person 0, and the camera in the name or 0."""
     for name in DISTRACTOR_FOLDERS:
         # An outer folder without images is skipped, so that the archive's nested folder is found.
         if (root / name).is_dir() and list_images(root / name):
-            return layout.index_folder(root / name, _read_distractor)[0]
+            return layout.index_folder(root / name, _read_distractor, left_out)[0]
     raise InputError(
         f"further distractors are in one of {', '.join(DISTRACTOR_FOLDERS)}",
         f"no such images in {root}, which contains {shorten(sorted(folder_names(root)), 10)}",
@@ -225,7 +226,7 @@ def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> d
     require_folder(root)
     file = root / RENDERING_FILE
     try:
-        counts = json.loads(file.read_text())["counts"]
+        counts = json.loads(file.read_text(encoding="utf-8"))["counts"]
         return {folder: {name: int(n) for name, n in counts[folder].items()} for folder in folders}
     except FileNotFoundError:
         rule, value = f"a rendered folder contains {RENDERING_FILE}", f"no such file in {root}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import glob
 import hashlib
 import json
 import os
@@ -33,7 +34,7 @@ from reidlib.data.synthetic.factors import (
 from reidlib.data.synthetic.photographs import Studio, photograph, single_threaded_pool
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError, check_choice
-from reidlib.files import build_once
+from reidlib.files import build_once, hidden_file, writing_mend
 from reidlib.progress import progress_bar
 from reidlib.threads import map_ahead
 
@@ -93,9 +94,10 @@ def render(
 
     def build() -> Path:
         # Only the holder of the lock writes, so any other partial folder is from a killed process.
-        for stale in folder.parent.glob(f".{folder.name}.partial-*"):
+        prefix = hidden_file(folder, "partial-").name
+        for stale in folder.parent.glob(f"{glob.escape(prefix)}*"):
             shutil.rmtree(stale)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:
             images = plan(SIZES[size], factors.num_cameras, seed)
             _write(partial, images[np.isin(images.split, splits)], record, factors, device, progress)
@@ -105,14 +107,15 @@ def render(
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
-    lock = folder.parent / f".{folder.name}.lock"
     try:
-        return build_once(lock, lambda: folder if _is_finished(folder, record) else None, build)
+        return build_once(
+            hidden_file(folder, "lock"), lambda: folder if _is_finished(folder, record) else None, build
+        )
     except OSError as error:
         raise InputError(
             "the folder of a rendered benchmark must be writable and have room",
             f"{folder} ({error.strerror or error})",
-            "free some space or name another folder",
+            writing_mend(folder, error, "name another folder"),
         ) from error
 
 
@@ -198,7 +201,7 @@ def _is_finished(folder: Path, requested: dict) -> bool:
     try:
         # The record of a rendering with all splits does not name them.
         requested = {"splits": list(_SPLITS), **requested}
-        record = {"splits": list(_SPLITS), **json.loads(file.read_text())}
+        record = {"splits": list(_SPLITS), **json.loads(file.read_text(encoding="utf-8"))}
         pairs = ((name, record.get(name), value) for name, value in requested.items())
         differences = [_difference(*pair) for pair in pairs if pair[1] != pair[2]]
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
@@ -261,7 +264,7 @@ def _write(
     truth = {name: np.concatenate([chunk[name] for chunk in truths]) for name in truths[0]}
     _write_truth(folder / _TRUTH, images, truth)
     record = {**record, "counts": _counts(images)}
-    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_truth(path: Path, images: BenchmarkOrders, truth: dict[str, np.ndarray]) -> None:
@@ -275,7 +278,7 @@ def _write_truth(path: Path, images: BenchmarkOrders, truth: dict[str, np.ndarra
     }
     for name, values in truth.items():
         columns[name] = values.astype(int) if values.dtype == bool else np.round(values, 5)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))

@@ -73,7 +73,7 @@ class OwnImages(NamedTuple):
         root: Folder of all images.
         split: N paths, person ids and camera ids; ids are 0 if unknown.
         names: N paths relative to ``root``, with / on every machine.
-        persons: N names of persons; "" if unknown.
+        persons: N names of persons; "" if unknown. Junk and distractors count as unknown.
         cameras: N names of cameras; "" if unknown.
         warnings: Messages about images that were left out and names that mean unknown.
     """

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PureWindowsPath
 
-from reidlib.data.names import name_key
+from reidlib.data.names import name_key, printable
 from reidlib.data.readers.layout import (
     Reading,
     UnreachablePath,
@@ -55,7 +55,7 @@ def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[Lis
         value, mend = f"only column names in {file}", "write a line for each image"
         raise InputError("a CSV of own images lists images", value, mend)
     if extra := [name for name in names if name and name not in COLUMNS]:
-        reading.remarks.append(f"columns that are not read: {shorten([*map(_printable, extra)])}")
+        reading.remarks.append(f"columns that are not read: {shorten([*map(printable, extra)])}")
     return rows
 
 
@@ -166,7 +166,7 @@ def _parse_row(record: _Record, names: list[str], labelled: bool) -> ListedImage
     if empty := [name for name in required if not (cell[name] if name == "path" else name_key(cell[name]))]:
         described = [f"{name} {cell[name]}".strip() for name in empty]
         return "empty", f"line {line} ({', '.join(described)})"
-    place = f"line {line}: {_printable(cell['path'])}"
+    place = f"line {line}: {printable(cell['path'])}"
     path = posixpath.normpath(cell["path"].replace("\\", "/"))
     # A drive makes a path absolute on every machine, so that all machines refuse the same list.
     if path.startswith("/") or PureWindowsPath(path).drive:
@@ -175,7 +175,7 @@ def _parse_row(record: _Record, names: list[str], labelled: bool) -> ListedImage
         return "escaping", place
     split = cell.get("split", "").lower()
     if split and split not in SPLIT_NAMES:
-        return "split", f"line {line}: {_printable(cell['split'])}"
+        return "split", f"line {line}: {printable(cell['split'])}"
     return ListedImage(path, cell.get("person", ""), cell.get("camera", ""), split, line)
 
 
@@ -183,7 +183,7 @@ def _conflict(earlier: list[ListedImage], row: ListedImage) -> _Fault | None:
     """Return the fault of a row that conflicts with earlier rows of the same path."""
     if not earlier:
         return None
-    place = f"lines {earlier[0].line} and {row.line}: {_printable(row.name)}"
+    place = f"lines {earlier[0].line} and {row.line}: {printable(row.name)}"
     # A query may be in the gallery, too, because an image is never its own match.
     if {row.split, *(other.split for other in earlier)} != {"query", "gallery"} or len(earlier) > 1:
         return "twice", place
@@ -214,7 +214,7 @@ def _find_files(file: Path, rows: list[ListedImage]) -> tuple[list[ListedImage],
     rows = [row._replace(name=name) for row, name in zip(rows, names, strict=True) if name is not None]
     if not missing:
         return rows, []
-    named = shorten([f"line {row.line}: {_printable(row.name)}" for row in missing])
+    named = shorten([f"line {row.line}: {printable(row.name)}" for row in missing])
     return rows, [
         InputError(
             "every listed image exists, at a path relative to the CSV's folder",
@@ -234,14 +234,10 @@ def _hint_at_files(file: Path, name: str) -> str:
     children = [file.parent / child for child in sorted(folder_names(file.parent))]
     for place in (file.parent.parent, *children, Path.cwd()):
         if _existing_name(name, lambda folder, place=place: entry_names(place / folder)):
-            value = f"{_printable(last)} is in {place / folder}"
+            value = f"{printable(last)} is in {place / folder}"
             return f"{value}: write the paths relative to {file.parent}, or move the CSV to {place}"
     return "put the files back or remove them from the list"
 
 
 def _is_csv(path: Path) -> bool:
     return path.name.lower().endswith(".csv") and not path.name.startswith(".") and path.is_file()
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)
