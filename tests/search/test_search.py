@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -375,6 +376,45 @@ def test_leading_zeros_do_not_separate_persons(tmp_path):
     gallery = saved(tmp_path / "g.npz", [1.0, 2.0], persons=["2", "x"], cameras=["d", "d"])
     search(query, gallery, out=tmp_path / "out", **QUIET)
     assert [row["match"] for row in table(tmp_path / "out")] == ["yes", "no"]
+
+
+def test_a_spelling_in_doubt_makes_no_pair_of_different_people(tmp_path):
+    """Bob stands at 5 and bob at 5.1: their pair is no false match, and no verdict is given on it."""
+    query = saved(
+        tmp_path / "q.npz", [0.0, 5.0, 9.0], persons=["Anna", "Bob", "7"], cameras=["Door", "1", "1"]
+    )
+    persons, cameras = ["anna", "bob", "7.0", "Anna"], ["2", "2", "2", "door"]
+    gallery = saved(tmp_path / "g.npz", [0.1, 5.1, 9.4, 0.3], persons=persons, cameras=cameras)
+    result = search(query, gallery, out=tmp_path / "out", false_match_rate=0.15, **QUIET)
+    threshold = result.ranking.calibration.threshold
+    # Of 12 pairs, 7 = 7.0 is one person; Anna's is in one camera if Door is door; Anna-anna and Bob-bob are
+    # in doubt. The eight others are different people, at least 3.9 and then 4.4 apart; one may be accepted.
+    assert (threshold.num_same, threshold.num_different, threshold.num_false_matches) == (1, 8, 1)
+    assert threshold.distance == pytest.approx(4.4, abs=0.001)
+    matches = {(row["query_person"], row["person"]): row["match"] for row in table(tmp_path / "out")}
+    assert matches["Anna", "anna"] == matches["Bob", "bob"] == ""
+    assert matches["Anna", "bob"] == "no" and matches["7", "7.0"] == matches["Anna", "Anna"] == "yes"
+    for line in (
+        "spellings taken for one person: 7 = 7.0",
+        "spellings taken for several persons, which may be one: Anna and anna, Bob and bob",
+        "spellings taken for several cameras, which may be one: Door and door",
+    ):
+        assert result.text.splitlines().count(line) == 1
+    only_doubts = [
+        saved(tmp_path / f"{name}.npz", [0.0, 5.0], persons=[name, "x"]) for name in ("Zoe", "zoe")
+    ]
+    with pytest.raises(InputError, match="of different people; got 2 pairs"):
+        search(*only_doubts, out=tmp_path / "new", false_match_rate=0.3, **QUIET)
+
+
+def test_unicode_forms_are_one_person_between_two_sets(run, tmp_path):
+    for form, folder in (("NFC", "one"), ("NFD", "two")):
+        for camera in "12":
+            path = tmp_path / folder / unicodedata.normalize(form, "Zo\xeb") / camera / "x.jpg"
+            path.parent.mkdir(parents=True)
+            write_image(path)
+    search(tmp_path / "one", tmp_path / "two", run=run, out=tmp_path / "out", sheet=0, **QUIET)
+    assert {row["match"] for row in table(tmp_path / "out")} == {"yes"}
 
 
 def test_a_single_camera_needs_same_camera(tmp_path):

@@ -215,6 +215,43 @@ def test_contradictions_are_refused(changed, words):
         made(**changed)
 
 
+@pytest.mark.parametrize(
+    ("persons", "expected"),
+    [
+        (np.array([7, 12, -1, 0]), ("7", "12", "", "")),
+        (np.array([7.0, np.nan, -1.0, 0.0]), ("7", "", "", "")),
+        (np.array(["007", "nan", "7.0", "junk"]), ("007", "", "7.0", "")),
+        (np.array([b"Zo\xc3\xab", b"", b"-1", b"7"]), ("Zo\xeb", "", "", "7")),
+        (np.float32([7, 12, 13, 14]), ("7", "12", "13", "14")),
+    ],
+)
+def test_persons_may_be_stored_as_numbers_or_bytes(tmp_path, persons, expected):
+    file = tmp_path / "f.npz"
+    information = json.dumps({"format": 1, "network": "abc", "run": "name"})
+    columns = {"names": np.array([*"abcd"]), "cameras": persons, "information": np.array(information)}
+    np.savez(file, features=np.zeros((4, 2), np.float32), persons=persons, **columns)
+    content = read_features(file)
+    assert content.persons == expected
+    assert any("unknown person: " in line for line in content.warnings) == ("" in expected)
+
+
+def test_persons_as_python_objects_are_refused_with_a_mend(tmp_path):
+    content = {
+        "features": np.zeros((2, 2), np.float32),
+        "names": np.array(["a", "b"]),
+        "cameras": np.array(["", ""]),
+    }
+    content["information"] = np.array(json.dumps({"format": 1, "network": "abc", "run": "name"}))
+    np.savez(tmp_path / "f.npz", persons=np.array(["a", None], object), **content)
+    with pytest.raises(
+        InputError, match=r"arrays of texts or numbers; got .*; store them with \.astype\(str\)"
+    ):
+        read_features(tmp_path / "f.npz")
+    np.savez(tmp_path / "g.npz", persons=np.array([["a"], ["b"]]), **content)
+    with pytest.raises(InputError, match=r"texts or numbers; got \['a'\]"):
+        read_features(tmp_path / "g.npz")
+
+
 @pytest.mark.parametrize("column", ["names", "persons", "cameras"])
 def test_a_name_that_is_not_unicode_is_refused_by_parquet(tmp_path, column):
     with pytest.raises(InputError) as error:

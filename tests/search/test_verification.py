@@ -12,6 +12,7 @@ from reidlib.errors import InputError
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search import verification
 from reidlib.search.verification import (
+    Doubts,
     PairHistogram,
     VerificationPairs,
     count_false_match_persons,
@@ -20,8 +21,9 @@ from reidlib.search.verification import (
 )
 
 
-def naive(query, gallery, same_camera=False, excluded_pairs=(), within=False):
+def naive(query, gallery, same_camera=False, excluded_pairs=(), within=False, doubts=None):
     """Distances of pairs of the same and of different people, pair by pair."""
+    persons, cameras = doubts or (np.array([*range(9), -1]),) * 2
     same, different = [], []
     for q in range(len(query)):
         for g in range(q + 1 if within else 0, len(gallery)):
@@ -31,8 +33,9 @@ def naive(query, gallery, same_camera=False, excluded_pairs=(), within=False):
                 continue
             distance = math.dist(query.features[q].tolist(), gallery.features[g].tolist())
             if person != other:
-                different.append(distance)
-            elif same_camera or camera != other_camera or camera < 0:
+                if persons[person] != persons[other]:
+                    different.append(distance)
+            elif same_camera or cameras[camera] != cameras[other_camera] or camera < 0:
                 same.append(distance)
     return np.array(same), np.array(different)
 
@@ -52,29 +55,33 @@ def random_embeddings(seed, count, persons=4, cameras=3, length=3):
 @given(
     seed=st.integers(0, 10_000), sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     same_camera=st.booleans(), blocks=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    doubts=st.sampled_from([None, Doubts(np.array([0, 1, 2, 1, -1]), np.array([0, 1, 1, -1]))]),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_counts_equal_a_naive_loop_for_any_block_size(seed, sizes, same_camera, blocks):
+def test_counts_equal_a_naive_loop_for_any_block_size(seed, sizes, same_camera, blocks, doubts):
     query, gallery = random_embeddings(seed, sizes[0]), random_embeddings(seed + 1, sizes[1])
     excluded_pairs = (np.array([0]), np.array([sizes[1] - 1]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", blocks[0])
         patch.setattr(verification, "_GALLERY", blocks[1])
         between = pair_distances_histogram(
-            VerificationPairs(query, gallery, same_camera, excluded_pairs), bins=50
+            VerificationPairs(query, gallery, same_camera, excluded_pairs, doubts), bins=50
         )
-        within = pair_distances_histogram(VerificationPairs(query, None, same_camera), bins=50)
-    same, different = naive(query, gallery, same_camera, {(0, sizes[1] - 1)})
+        within = pair_distances_histogram(VerificationPairs(query, None, same_camera, doubts=doubts), bins=50)
+    same, different = naive(query, gallery, same_camera, {(0, sizes[1] - 1)}, doubts=doubts)
     assert np.array_equal(between.same, counted(same, between))
     assert np.array_equal(between.different, counted(different, between))
-    same, different = naive(query, query, same_camera, within=True)
+    same, different = naive(query, query, same_camera, within=True, doubts=doubts)
     assert np.array_equal(within.same, counted(same, within))
     assert np.array_equal(within.different, counted(different, within))
 
 
-@given(seed=st.integers(0, 10_000), sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)))
+@given(
+    seed=st.integers(0, 10_000), sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    groups=st.sampled_from([(1, 2, 3), (1, 2, 1), (1, 1, 1)]),
+)  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
+def test_pairs_of_images_of_both_sets_count_once(seed, sizes, groups):
     """Some images are in both sets, at any place; some of those have a known person on one side only."""
     random = np.random.default_rng(seed)
     shared = int(random.integers(0, min(sizes) + 1))
@@ -89,13 +96,15 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_QUERIES", 3)
         patch.setattr(verification, "_GALLERY", 2)
-        pairs_counted = VerificationPairs(query, gallery, True, excluded_pairs)
+        group = np.array([0, *groups, -1])  # persons of one group may be one person
+        pairs_counted = VerificationPairs(query, gallery, True, excluded_pairs, Doubts(group, group))
         histogram = pair_distances_histogram(pairs_counted, bins=50)
         pairs = {}
         for q, image in enumerate(columns[0].tolist()):
             for g, other_image in enumerate(columns[1].tolist()):
                 persons = query.person_ids[q], gallery.person_ids[g]
-                if image != other_image and -1 not in persons and persons != (0, 0):
+                is_doubtful = persons[0] != persons[1] and group[persons[0]] == group[persons[1]]
+                if image != other_image and -1 not in persons and persons != (0, 0) and not is_doubtful:
                     distance = math.dist(query.features[q].tolist(), gallery.features[g].tolist())
                     pairs[frozenset((image, other_image))] = distance, persons
         for counts, same in ((histogram.same, True), (histogram.different, False)):
@@ -112,7 +121,9 @@ def test_pairs_of_images_of_both_sets_count_once(seed, sizes):
             assert false_matches.num_person_pairs == len(near)
             assert false_matches.num_persons == len(frozenset().union(*near))
             ids_by_side = [{*side.person_ids.tolist()} - {-1} for side in (query, gallery)]
-            possible = {frozenset((a, b)) for a in ids_by_side[0] for b in ids_by_side[1] if a != b}
+            possible = {
+                frozenset((a, b)) for a in ids_by_side[0] for b in ids_by_side[1] if group[a] != group[b]
+            }
             assert false_matches.num_possible_pairs == len(possible)
 
 
