@@ -26,8 +26,8 @@ SPELLINGS = r"""spellings of a person or a camera, in folders, CSVs and files of
   '7'         '7\u200b'      doubt  characters that cannot be seen
   '7'         'p7'           two    another letter is another name
 one: taken for one name. doubt: taken for two names, but a search's threshold does not
-count their pairs as different people. Both are told. A person without a name is
-refused; to embed and search, the person is unknown. Such a camera is unknown.
+count their pairs as different people. Both are told, except Unicode's two forms. What
+has no name is unknown to embed and search, and refused to check and train.
 """
 _NO_VALUE = {"", "nan", "NaN", "None", "null", "NULL", "NaT", "<NA>"}
 _MAYBE_NO_VALUE = {"nan", "none", "null", "nat", "na", "n/a"}

@@ -8,11 +8,14 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from miniature import write_image
 from PIL import Image
 from untrained_runs import PYRAMID, untrained_run
 
 from reidlib.data import load
+from reidlib.data.names import doubt_key, name_key, special_person
 from reidlib.errors import InputError
 from reidlib.ranking import distances
 from reidlib.search import nearest_images, same_images, search
@@ -415,6 +418,48 @@ def test_unicode_forms_are_one_person_between_two_sets(run, tmp_path):
             write_image(path)
     search(tmp_path / "one", tmp_path / "two", run=run, out=tmp_path / "out", sheet=0, **QUIET)
     assert {row["match"] for row in table(tmp_path / "out")} == {"yes"}
+
+
+SPELLINGS = (
+    "7",
+    "007",
+    "7.0",
+    "\uff17",
+    "7,0",
+    "p7",
+    "Zo\xeb",
+    "Zoe\u0308",
+    "zo\xeb",
+    " Zo\xeb",
+    "nan",
+    "",
+    "-1.0",
+    "0",
+    "junk",
+)
+
+
+@given(
+    st.lists(st.sampled_from(SPELLINGS), min_size=1, max_size=6),
+    st.lists(st.sampled_from(SPELLINGS), min_size=1),
+)
+@settings(max_examples=40, deadline=None)
+def test_files_of_features_have_the_persons_of_the_rule(tmp_path_factory, first, second):
+    """Within one file and between two, images match if and only if their names are spellings of one."""
+    folder = tmp_path_factory.mktemp("files")
+    query = saved(folder / "q.npz", [*range(len(first))], persons=first)
+    gallery = saved(folder / "g.npz", [*range(len(second))], persons=second)
+    search(query, gallery, out=folder / "out", sheet=0, top=len(second), **QUIET)
+    rows = table(folder / "out")
+    assert len(rows) == len(first) * len(second)
+    for row in rows:
+        names = (first[int(row["query"][1:-4])], second[int(row["image"][1:-4])])
+        if any(special_person(name) is not None for name in names):
+            assert row["match"] == ""
+        elif name_key(names[0]) == name_key(names[1]):
+            assert row["match"] == "yes"
+        else:
+            assert row["match"] == ("" if doubt_key(names[0]) == doubt_key(names[1]) else "no")
 
 
 def test_a_single_camera_needs_same_camera(tmp_path):

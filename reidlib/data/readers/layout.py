@@ -257,11 +257,14 @@ def walk_images(folder: Path, endings: tuple[str, ...], left_out: LeftOut | None
     waiting, listed = [folder], set()
     while waiting:
         place = waiting.pop()
-        if (identity := place.resolve()) not in listed:
-            listed.add(identity)
-            images, folders = scan(place, endings, left_out)
-            yield from (place / name for name in images)
-            waiting += [place / name for name in reversed(folders)]
+        images, folders = scan(place, endings, left_out)
+        yield from (place / name for name in images)
+        if folders:  # most folders have none, and need not be resolved
+            listed.add(place.resolve())
+        for path in [place / name for name in reversed(folders)]:
+            if (identity := path.resolve()) not in listed:
+                listed.add(identity)
+                waiting.append(path)
 
 
 def _is(kind: Callable[[], bool]) -> bool:

@@ -191,7 +191,7 @@ def _with_names(reading: Reading, rows: list[ListedImage]) -> list[ListedImage]:
     cameras, warnings = known_names("camera", [row.camera for row in rows])
     reading.warnings += warnings
     for noun in ("person", "camera"):
-        reading.warnings += describe_spellings(noun, (getattr(row, noun) for row in rows))
+        reading.warnings += describe_spellings(noun, {getattr(row, noun) for row in rows})
     return [row._replace(camera=camera) for row, camera in zip(rows, cameras, strict=True)]
 
 
