@@ -17,9 +17,20 @@ search       features, ranked lists and a threshold for your own images
 reports      the numbered notebooks as a report, executed several at a time
 cli          the command ``reidlib``
 
-All of them use ``errors`` (how bad input is refused), ``files`` (where generated files are kept and how they
-are written), ``threads`` (work in parallel) and ``progress`` (progress bars). Messages that are not progress
-go to ``logging.getLogger("reidlib")``.
+All of them use ``errors`` (how bad input is refused), ``values`` (the types of input), ``files`` (where
+generated files are kept and how they are written), ``threads`` (work in parallel) and ``progress`` (progress
+bars). Messages that are not progress go to ``logging.getLogger("reidlib")``.
 """
 
+from types import ModuleType
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Return ``files`` by the name that its functions for the locations of files had before."""
+    if name == "locations":
+        from reidlib import files
+
+        return files
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST = 3000
@@ -35,20 +36,37 @@ def one_line(message: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), message)
 
 
-def check_choice(rule: str, value: object, choices: Container, mend: str = "name one of them") -> None:
+def check_choice(rule: str, value: object, choices: Iterable, mend: str = "") -> None:
     """Check that a value is one of the allowed choices.
 
     Args:
         rule: The rule that the error states, usually with all choices in it.
         value: The value to check.
         choices: The allowed values.
-        mend: What the user should do; part of the error's message.
+        mend: What the user should do; part of the error's message. By default the most similar choice, if
+            one is similar.
 
     Raises:
         InputError: If the value is not one of the choices.
     """
+    choices = list(choices)
     if value not in choices:
-        raise InputError(rule, repr(value), mend)
+        similar = nearest(str(value), map(str, choices))
+        mend = mend or (f"did you mean {similar}?" if similar else "name one of them")
+        raise InputError(rule, shown(value), mend)
+
+
+def shown(value: object) -> str:
+    """Return a value's representation on one line, cut after 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the name that is most similar, whatever its case; empty if none is similar."""
+    by_lower = {known.lower(): known for known in names}
+    matches = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return by_lower[matches[0]] if matches else ""
 
 
 def shorten(values: Iterable[object], limit: int = 5) -> str:

@@ -185,7 +185,7 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
     ("arguments", "words"),
     [
         (["train", "jmlm"], "a model is one of jlml"),
-        (["train", "jlml", "--profile", "quik"], "try 'quick'"),
+        (["train", "jlml", "--profile", "quik"], "did you mean quick?"),
         (["train", "jlml", "--benchmark", "market1051"], "did you mean market1501"),
         (["train", "jlml", "--benchmark", "market1501"], "--data-root"),
         (["train", "jlml", "--profile", "paper"], "real benchmark's folder"),

@@ -179,11 +179,13 @@ PUBLIC = (
     "search.search",
     "search.verification.VerificationPairs",
     "reports.Result",
+    "reports.Result.from_parameters",
     "reports.Result.figure",
     "reports.Result.finish",
     "reports.reproduce.Plan",
     "reports.reproduce.reproduce",
     "errors.InputError",
+    "values.read_value",
 )
 
 

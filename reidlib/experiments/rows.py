@@ -6,7 +6,6 @@ torch.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -236,15 +235,14 @@ def all_perturbations() -> tuple[Perturbation, ...]:
 
 def get_experiment(name: str) -> Experiment:
     """Return a row of ``EXPERIMENTS``; InputError for an unknown name."""
-    return _get(name, "model", EXPERIMENTS, default="jlml")
+    return _get(name, "model", EXPERIMENTS)
 
 
 def get_profile(name: str) -> Profile:
     """Return a profile; InputError for an unknown name."""
-    return _get(name, "profile", PROFILES, default="quick")
+    return _get(name, "profile", PROFILES)
 
 
-def _get(name: str, kind: str, rows: Mapping[str, NamedRow], *, default: str) -> NamedRow:
-    similar = difflib.get_close_matches(str(name), rows, 1) or [default]
-    check_choice(f"a {kind} is one of {', '.join(rows)}", name, rows, f"try {similar[0]!r}")
+def _get(name: str, kind: str, rows: Mapping[str, NamedRow]) -> NamedRow:
+    check_choice(f"a {kind} is one of {', '.join(rows)}", name, rows)
     return rows[name]

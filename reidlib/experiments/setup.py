@@ -19,6 +19,7 @@ from reidlib.errors import InputError
 from reidlib.experiments.rows import Perturbation, Profile, get_profile
 from reidlib.training.config import ModelConfiguration, RunConfiguration
 from reidlib.training.runs import Run
+from reidlib.values import read_value
 
 if TYPE_CHECKING:
     from reidlib.training.device import Execution
@@ -153,17 +154,13 @@ class Setup:
             profile=profile if isinstance(profile, Profile) else get_profile(profile),
             benchmark=benchmark,
             data_root=data_root,
-            seeds=seeds,
+            seeds=read_value("seeds", seeds, range(1, 2**31)),
             device=device,
             runs=Path(runs) if runs else files.runs(),
-            may_train=may_train,
+            may_train=read_value("may_train", may_train, bool),
             progress=progress,
             specification=parse(benchmark),
         )
-        if not isinstance(seeds, int) or seeds < 1:
-            raise InputError(
-                "a configuration is trained at least once", f"seeds={seeds!r}", "use seeds=1 or more"
-            )
 
     def __getstate__(self) -> dict:
         """Return the fields only; another process reads the benchmark itself."""

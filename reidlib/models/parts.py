@@ -8,6 +8,7 @@ from typing import NamedTuple
 from reidlib.errors import InputError, check_choice
 
 PYRAMID_STRIDE = 16  # input rows per row of the map
+_MOST_STRIPES = 256  # the number of parts grows with the square
 PYRAMID_TRUNKS = ("resnet39", "resnet50", "resnet101")
 
 
@@ -43,10 +44,11 @@ def pyramid_parts(stripes: int, levels: Sequence[int] | None = None) -> tuple[Pa
             has n−ℓ+1 parts of ℓ neighbouring stripes.
 
     Raises:
-        InputError: If the levels are empty, outside 1 to n, or repeated.
+        InputError: If there are no stripes or too many, or the levels are empty, outside 1 to n, or repeated.
     """
-    if type(stripes) is not int or stripes < 1:
-        raise InputError("a pyramid has at least one whole stripe", f"stripes={stripes!r}", "use 1 or more")
+    if type(stripes) is not int or not 1 <= stripes <= _MOST_STRIPES:
+        rule = f"a pyramid has at least one whole stripe, at most {_MOST_STRIPES}"
+        raise InputError(rule, f"stripes={stripes!r}", "use 6, as the paper")
     if levels is None:
         levels = range(1, stripes + 1)
     if not (isinstance(levels, Sequence) and all(type(level) is int for level in levels)):

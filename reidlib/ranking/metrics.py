@@ -324,7 +324,7 @@ def pool_multi_query(
     Raises:
         InputError: If a query has no box, or for another ``how``.
     """
-    check_choice('multi-query features are pooled by "mean" or "max"', how, ("mean", "max"), "choose one")
+    check_choice('multi-query features are pooled by "mean" or "max"', how, ("mean", "max"))
     groups: dict[tuple[int, int], list[int]] = {}
     for index, key in enumerate(zip(boxes.person_ids.tolist(), boxes.camera_ids.tolist(), strict=True)):
         groups.setdefault(key, []).append(index)
@@ -403,7 +403,7 @@ def check_scoring(
 ) -> None:
     """Raise InputError for invalid arguments of ``evaluate``."""
     for kind in average_precisions:
-        check_choice('average_precision is "step" or "trapezoid"', kind, ("step", "trapezoid"), "choose one")
+        check_choice('average_precision is "step" or "trapezoid"', kind, ("step", "trapezoid"))
     if not ranks or min(ranks) < 1:
         raise InputError("ranks are counted from 1", tuple(ranks), "choose positive ranks")
     if block_sizes is not None and not (block_sizes[0] >= 1 and 1 <= block_sizes[1] <= 2048):

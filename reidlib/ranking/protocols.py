@@ -121,7 +121,7 @@ def evaluate_protocol(
         InputError: As for ``evaluate``, or if the query cameras have no query.
     """
     check_scoring(ranks, block_sizes=block_sizes)
-    check_choice('average_of is "distance" or "squared"', average_of, ("distance", "squared"), "choose one")
+    check_choice('average_of is "distance" or "squared"', average_of, ("distance", "squared"))
     check_pair(query, gallery)
     selected = np.arange(len(query))
     if protocol.query_cameras is not None:

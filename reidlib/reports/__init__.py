@@ -1,6 +1,7 @@
 """Reports: the notebooks executed in separate processes, their pages and an index.
 
 ``result``     what a notebook writes for the report
+``parameters`` the parameters of a running notebook
 ``reproduce``  the whole report in one call
 ``notebook``   one notebook, read and executed
 ``tasks``      the trainings that come before the notebooks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import symtable
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ from jupyter_client.manager import AsyncKernelManager
 
 from reidlib.errors import InputError
 from reidlib.files import exclusive_lock
+from reidlib.reports.parameters import REQUIRED, assigned_names
 from reidlib.reports.processes import Failure, error_summary
 
 # The executed copy during the execution; it gets its final name only after the kernel has ended.
 PARTIAL = "notebook.partial.ipynb"
 # The progress that long work inside a notebook reports.
 PROGRESS = "progress.txt"
-_REQUIRED = ("profile", "out")
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,15 @@ def read_source(path: Path) -> Source:
             f"{len(tagged)} of them in {path.name}",
             "tag one cell, which assigns literals only, and no other",
         )
-    parameters = _assigned_names(tagged[0].source, path)
-    if missing := [name for name in _REQUIRED if name not in parameters]:
+    try:
+        parameters = assigned_names(tagged[0].source)
+    except SyntaxError as error:
+        raise InputError(
+            "the parameters cell must hold plain assignments",
+            f"line {error.lineno} of it in {path.name}",
+            "write `name = literal`",
+        ) from error
+    if missing := [name for name in REQUIRED if name not in parameters]:
         raise InputError(
             "the parameters cell must declare `profile` and `out`",
             f"{path.name} without {' and '.join(missing)}",
@@ -119,19 +125,6 @@ def read_source(path: Path) -> Source:
             [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
         ),
     )
-
-
-def _assigned_names(code: str, path: Path) -> frozenset[str]:
-    """Return the names that a parameters cell assigns at its top level."""
-    try:
-        symbols = symtable.symtable(code, path.name, "exec").get_symbols()
-    except SyntaxError as error:
-        raise InputError(
-            "the parameters cell must hold plain assignments",
-            f"line {error.lineno} of it in {path.name}",
-            "write `name = literal`",
-        ) from error
-    return frozenset(symbol.get_name() for symbol in symbols if symbol.is_assigned())
 
 
 def _title(notebook: nbformat.NotebookNode) -> str:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from reidlib.errors import InputError, count_noun
+from reidlib.errors import InputError, check_choice, count_noun
 from reidlib.files import exclusive_lock, writing_mend
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
@@ -248,12 +248,9 @@ def _refuse(out: Path) -> None:
 def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
     """Refuse a parameter that no notebook declares, of which papermill would only warn."""
     declared = frozenset().union(*(source.parameters for source in sources))
-    if unknown := sorted(plan.parameters.keys() - declared):
-        raise InputError(
-            "a parameter must be declared by one of the notebooks",
-            ", ".join(unknown),
-            f"choose from {', '.join(sorted(declared - {'out'}))}, or other notebooks",
-        )
+    known = sorted(declared - {"out"})
+    for name in plan.parameters:
+        check_choice(f"a parameter of these notebooks is one of {', '.join(known)}", name, known)
 
 
 def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:

@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import write_atomically, write_json
+from reidlib.reports.parameters import check_parameters
 
 # Wide figures still fit a report that is kept in git: under 300 kB each.
 _DOTS_PER_INCH = 110
@@ -39,6 +41,25 @@ class Result:
         self._started = time.perf_counter()
         # A result of an earlier execution must not be mistaken for the result of this one.
         (self.out / "result.json").unlink(missing_ok=True)
+
+    @classmethod
+    def from_parameters(cls, name: str, variables: dict[str, Any], **types: Any) -> Result:
+        """Check a notebook's parameters, convert them to their types, and return its result.
+
+        Args:
+            name: The notebook's file name without its ending.
+            variables: The notebook's ``globals()``, with the parameters.
+            types: Types of the notebook's own parameters. Those in ``reports.parameters.SHARED`` have theirs.
+
+        Returns:
+            An empty result in the folder ``out``.
+
+        Raises:
+            InputError: If a parameter is unknown, is missing, or its value is neither of its type nor
+                certainly means one that is; see ``values.read_value``.
+        """
+        check_parameters(name, variables, types)
+        return cls(name, out=variables["out"], profile=variables["profile"])
 
     def figure(
         self,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from reidlib.errors import InputError, check_choice
+from reidlib.errors import InputError
 from reidlib.models.parts import check_input_height, check_pyramid_settings, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
+from reidlib.values import check_fields, read_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,10 +47,11 @@ class Augmentation:
     colour_jitter: float = 0.0
 
     def __post_init__(self):
+        check_fields(self)
         for name, share in (("flip", self.flip), ("erase", self.erase)):
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is a share of the images, 0 to 1", share, "use a value in 0 to 1")
-        if not (isinstance(self.pad, int) and self.pad >= 0):
+        if self.pad < 0:
             raise InputError("pad is a whole number of pixels, 0 or more", self.pad, "use 0 for no shift")
         if not 0 <= self.colour_jitter < 1:
             raise InputError("colour_jitter is at least 0 and below 1", self.colour_jitter, "use 0 for none")
@@ -88,6 +90,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
+        check_fields(self)
         length = f"epochs={self.epochs}, steps={self.steps}"
         if (self.epochs is None) == (self.steps is None):
             raise InputError("a recipe's length is stated in epochs or in steps", length, "give one of them")
@@ -104,7 +107,6 @@ class Recipe:
             )
         if self.trunk_rate <= 0:
             raise InputError("trunk_rate is a positive factor", self.trunk_rate, "use 1 for equal rates")
-        check_choice("a schedule is one-cycle or steps", self.schedule, ("one-cycle", "steps"))
         if (self.schedule == "steps") != bool(self.milestones):
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
             raise InputError("schedule 'steps', and no other, has milestones", value, "give both or neither")
@@ -185,6 +187,9 @@ class JLMLConfiguration(_Model):
     network: ClassVar[str] = "JLML"
     balance: ClassVar[None] = None  # JLML balances no losses
 
+    def __post_init__(self):
+        check_fields(self)
+
     def objective(
         self, model: JLML, output: jlml.JLMLOutput, labels_b: Tensor, balance: None = None
     ) -> tuple[Terms, None]:
@@ -235,12 +240,11 @@ class PyramidConfiguration(_Model):
     network: ClassVar[str] = "Pyramid"
 
     def __post_init__(self):
+        check_fields(self)
         pyramid_parts(self.stripes, self.levels)
         check_pyramid_settings(
             self.trunk, self.weights, self.width, self.embedding_size, self.dropout, self.normalisation
         )
-        if not math.isfinite(self.margin):
-            raise InputError("a triplet's margin is a distance", f"margin={self.margin}", "use 1.4")
 
     def objective(
         self, model: Pyramid, output: pyramid.PyramidOutput, labels_b: Tensor, balance: Balance | None
@@ -305,6 +309,7 @@ class RunConfiguration:
     start: str = ""
 
     def __post_init__(self):
+        check_fields(self)
         self.model.check_input(self.input_size)
         if self.model.balance is not None and not self.recipe.images_per_identity:
             mend = "set images_per_identity to at least 2 in the recipe, or train with triplet=False"
@@ -323,29 +328,16 @@ class RunConfiguration:
     def from_json(cls, content: dict) -> RunConfiguration:
         """Return the configuration in ``config.json``; InputError if this version cannot read it."""
         try:
-            model = dict(content["model"])
-            if "balancing" in model:
-                model["balancing"] = Balancing(**model["balancing"])
-            recipe = dict(content["recipe"])
-            augmentation = Augmentation(**recipe.pop("augmentation"))
-            if content["format"] != _FORMAT:
-                raise ValueError(f"format {content['format']} instead of {_FORMAT}")
-            return cls(
-                model=MODELS[model.pop("kind")](**_lists_to_tuples(model)),
-                recipe=Recipe(**_lists_to_tuples(recipe), augmentation=augmentation),
-                input_size=tuple(content["input_size"]),
-                benchmark=content["benchmark"],
-                data=content["data"],
-                seed=content["seed"],
-                start=content.get("start", ""),
-            )
+            values, model, recipe = dict(content), dict(content["model"]), dict(content["recipe"])
+            if (version := values.pop("format")) != _FORMAT:
+                raise ValueError(f"format {version} instead of {_FORMAT}")
+            values["model"] = read_value("model", model, MODELS[model.pop("kind")])
+            # Without a value that every version writes, the default is no replacement.
+            values["recipe"] = recipe | {"augmentation": recipe["augmentation"]}
+            return read_value("config.json", values, cls)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "config.json describes a run of this version of reidlib",
                 f"{type(error).__name__}: {error}",
                 "use the version that made it, or train the run again",
             ) from error
-
-
-def _lists_to_tuples(values: dict) -> dict:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

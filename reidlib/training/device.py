@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 
-from reidlib.errors import InputError, check_choice, count_noun
+from reidlib.errors import InputError, count_noun
+from reidlib.values import check_fields
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,7 @@ class Execution:
     progress: bool = True
 
     def __post_init__(self):
-        check_choice(
-            "precision is auto, float32 or bfloat16", self.precision, ("auto", "float32", "bfloat16")
-        )
+        check_fields(self)
 
     @property
     def torch_device(self) -> torch.device:

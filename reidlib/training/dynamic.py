@@ -22,9 +22,8 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from reidlib.errors import InputError, check_choice
-
-MODES = ("paper", "official", "off")
+from reidlib.errors import InputError
+from reidlib.values import check_fields
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class Balancing:
     first_share: float = 0.5
 
     def __post_init__(self):
-        check_choice(f"a balancing mode is one of {', '.join(MODES)}", self.mode, MODES, "name one")
-        check_choice("focal weights are relative or literal", self.weights, ("relative", "literal"))
+        check_fields(self)
         if not (0 < self.rate <= 1 and self.focus >= 0 and self.threshold >= 0 and 0 < self.first_share < 1):
             rule = "balancing needs 0 < rate <= 1, focus >= 0, threshold >= 0 and 0 < first_share < 1"
             raise InputError(rule, self, "change the value that is out of range")

@@ -240,7 +240,10 @@ def test_each_file_of_scores_is_read_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "keywords", "words"),
-    [(["jlm"], {}, "a model is one of.*'jlm'.*'jlml'"), (["jlml"], {"seeds": 0}, "at least once.*seeds=0")],
+    [
+        (["jlm"], {}, "a model is one of.*'jlm'; did you mean jlml"),
+        (["jlml"], {"seeds": 0}, "seeds is a whole number of at least 1; got 0"),
+    ],
 )
 def test_bad_input_is_named(smoke, tmp_path, names, keywords, words):
     with pytest.raises(InputError, match=words):
@@ -271,7 +274,7 @@ def test_names_are_looked_up_once():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("quik",), "a profile is one of smoke, quick, full, paper; got 'quik'; try 'quick'"),
+        (("quik",), "a profile is one of smoke, quick, full, paper; got 'quik'; did you mean quick"),
         (("smoke", "market1051"), "did you mean market1501"),
         (("smoke", "market1501,boxes=detected"), "the protocol keywords of market1501 are"),
     ],

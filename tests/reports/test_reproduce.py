@@ -329,7 +329,7 @@ def test_notebooks_are_selected_by_number_or_name_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        ({}, {"parameters": {"benchmark": "x"}}, "declared by one of the notebooks; got benchmark; choose"),
+        ({}, {"parameters": {"benchmark": "x"}}, "one of data_root, profile, seeds; got 'benchmark'; name"),
         ({}, {"parameters": {"out": "x"}}, "set by the plan"),
         ({}, {"parameters": {"seeds": object()}}, "parameter seeds must be"),
         ({}, {"jobs": 0}, "at least one notebook must run at a time"),

@@ -206,9 +206,9 @@ def test_a_triplet_loss_of_a_random_batch_is_refused():
     "arguments, words",
     [
         ({"mode": "dynamic"}, "one of paper, official, off; got 'dynamic'"),
-        ({"weights": "both"}, "relative or literal; got 'both'"),
+        ({"weights": "both"}, "one of relative, literal; got 'both'"),
         ({"rate": 0}, "0 < rate <= 1"),
-        ({"rate": math.nan}, "0 < rate <= 1"),
+        ({"rate": math.nan}, "rate is a finite number"),
         ({"threshold": -1}, "threshold >= 0"),
         ({"first_share": 1}, "first_share < 1"),
     ],

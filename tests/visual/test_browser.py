@@ -279,7 +279,7 @@ def test_trait_values_are_displayed_clipped_or_refused(browser):
         assert browser.current_view is query_view
         setattr(browser, trait, before)
     browser.query_camera = 99
-    assert "got 99; choose one of these" in browser.message
+    assert "got 99; name one of them" in browser.message
 
 
 def test_unexpected_errors_become_messages(browser, monkeypatch):

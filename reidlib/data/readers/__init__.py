@@ -128,8 +128,7 @@ def _check_options(name: str, options: dict) -> None:
 
 def _defaults(name: str) -> dict[str, str | int | bool]:
     """Return the keywords of a benchmark, including ``trial``, with their defaults."""
-    hint = spelling_hint(name, BENCHMARKS) or "choose one of these"
-    check_choice(f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}", name, BENCHMARKS, hint)
+    check_choice(f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}", name, BENCHMARKS)
     parameters = inspect.signature(BENCHMARKS[name]).parameters
     return {"trial": 0} | {key: value.default for key, value in parameters.items() if key != "root"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import hashlib
 import inspect
 import os
@@ -20,7 +19,7 @@ import numpy as np
 from reidlib.data.benchmark import Benchmark, check_trial
 from reidlib.data.names import printable
 from reidlib.data.splits import Split
-from reidlib.errors import InputError, check_choice, count_noun, shorten
+from reidlib.errors import InputError, check_choice, count_noun, nearest, shorten
 
 # Images of the public benchmarks, and of own sets: every format of one still photograph that each build of
 # Pillow opens. A list, so that a folder has the same images on every machine.
@@ -389,10 +388,8 @@ def spelling_hint(
     name: str, candidates: Iterable[str], *, prefix: Path | None = None, rename: bool = False
 ) -> str:
     """Suggest the candidate most similar to ``name``; empty if none is similar."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    if not (matches := difflib.get_close_matches(name.lower(), by_lower, n=1)):
+    if not (match := nearest(name, candidates)):
         return ""
-    match = by_lower[matches[0]]
     if rename:
         return f"rename {match} to {name} if this is its content"
     return f"did you mean {prefix / match if prefix else match}?"
@@ -411,5 +408,4 @@ def non_default_options(reader: Callable, **options: str | int | bool) -> dict[s
 
 def check_option(title: str, value: str, choices: Sequence[str]) -> None:
     """Raise InputError unless an option's value is one of the choices."""
-    hint = spelling_hint(str(value), choices) or "name one of them"
-    check_choice(f"{title} is one of: {', '.join(choices)}", value, choices, hint)
+    check_choice(f"{title} is one of: {', '.join(choices)}", value, choices)

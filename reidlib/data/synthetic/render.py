@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import glob
 import hashlib
 import json
@@ -172,8 +171,7 @@ def preview(
 
 def _check(size: str, seed: int, device: str | torch.device) -> None:
     rule = f"the size of a rendered benchmark is one of {', '.join(SIZES)}"
-    near = difflib.get_close_matches(str(size), SIZES, 1, 0.0)
-    check_choice(rule, size, SIZES, f"did you mean {near[0]}?")
+    check_choice(rule, size, SIZES)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise InputError("a seed is a whole number from 0 to 2147483647", repr(seed), "choose for example 0")
     try:

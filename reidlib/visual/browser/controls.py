@@ -110,7 +110,7 @@ class Controls(widgets.VBox):
             control, value = getattr(self, name), getattr(browser, name)
             choices = [choice[1] if isinstance(choice, tuple) else choice for choice in control.options]
             rule = f"{name} is one of {shorten(choices, 12)}"
-            check_choice(rule, value, choices, "choose one of these")
+            check_choice(rule, value, choices)
             control.value = value
         choices = [camera for _, camera in self.cameras.options]
         if unknown := [camera for camera in browser.cameras if camera not in choices]:
