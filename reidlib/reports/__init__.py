@@ -1,15 +1,15 @@
 """Reports: the notebooks executed in separate processes, their pages and an index.
 
-``result``     what a notebook writes for the report
-``parameters`` the parameters of a running notebook
-``reproduce``  the whole report in one call
-``notebook``   one notebook, read and executed
-``tasks``      the trainings that come before the notebooks
-``scheduler``  the order of the work and the record of its states
-``processes``  work in processes on this machine
-``cluster``    work on other machines
-``pages``      the index, the page of each notebook, the summary
-``templates``  the HTML, CSS and Markdown of the pages
+``result``      what a notebook writes for the report
+``parameters``  the parameters of a running notebook
+``reproduce``   the whole report in one call
+``notebook``    one notebook, read and executed
+``tasks``       the trainings that come before the notebooks
+``scheduler``   the order of the work and the record of its states
+``processes``   work in processes on this machine
+``cluster``     work on other machines
+``pages``       the index, the page of each notebook, the summary
+``templates``   the HTML, CSS and Markdown of the pages
 """
 
 from __future__ import annotations
