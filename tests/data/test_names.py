@@ -165,6 +165,22 @@ def test_a_csv_and_a_folder_have_the_same_persons(tmp_path_factory, data):
         assert {name_key(name) for name in persons} == {"7", "12", "Zo\xeb", ""}
 
 
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["0001", "0010", "-1", "0000"], [1, 10, -1, 0]),
+        (["12", "anna", "7", "Bob", "Junk", "00"], [1, 4, 2, 3, -1, 0]),
+        (["\uff17", "\uff11"], [2, 1]),  # digits of other scripts were never ids
+        (["0" * 19 + "2", "0" * 19 + "1"], [2, 1]),
+        (["1.5", "-7", "7"], [2, 1, 3]),
+        (["7.0", "12.0", "-1.0", "0.0"], [7, 12, -1, 0]),
+    ],
+)
+def test_ids_of_sets_stay_as_they_were(names, numbers):
+    """All but the last, whose floats are now numbers, had these ids before the rule; runs depend on them."""
+    assert number_persons(names) == {"": 0, **dict(zip(names, numbers, strict=True))}
+
+
 def test_persons_without_a_name_are_refused(tmp_path):
     for place in ("a/1/x.jpg", "a/2/x.jpg", "b/1/x.jpg", "b/2/x.jpg", "None/1/x.jpg", "nan/2/y.jpg"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
