@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,7 +133,28 @@ class Run:
 def find(configuration: dict, folder: Path) -> Run | None:
     """Find the run of a configuration, or None; InputError if its folder holds another configuration."""
     run = find_by_hash(configuration_hash(configuration), folder)
-    return None if run is None else _checked_run(run.folder, configuration)
+    return (
+        _find_on_same_partitions(configuration, folder)
+        if run is None
+        else _checked_run(run.folder, configuration)
+    )
+
+
+def _find_on_same_partitions(configuration: dict, folder: Path) -> Run | None:
+    """Find a run on the same data, if the path of its file of partitions is written in another way."""
+    if ",partitions=" not in configuration.get("benchmark", ""):
+        return None
+
+    def without_path(content: dict) -> dict:
+        return {**content, "benchmark": re.sub(",partitions=[^,]*", "", content.get("benchmark", ""))}
+
+    # The fingerprint ``data`` covers what the partitions make of the benchmark.
+    requested = without_path(json.loads(json.dumps(configuration)))
+    for path in sorted(folder.glob(f"*/{_FINISHED}")):
+        stored = files.find_json(path.with_name("config.json"))
+        if stored is not None and without_path(stored) == requested:
+            return Run(path.parent)
+    return None
 
 
 def find_by_hash(digest: str, folder: Path) -> Run | None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from miniature import write_image
+from small_miniatures import write_cuhk01
 
 from reidlib.data import load
 from reidlib.data.benchmark import combine
+from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments.rows import PROFILES, ModelSize
@@ -189,3 +191,59 @@ def test_unreadable_images_of_all_splits_are_named_at_once(benchmarks):
     with pytest.raises(InputError, match="4 unreadable") as caught:
         obtain(chain(benchmark))
     assert all(str(path) in str(caught.value) for path in (*damaged, box))
+
+
+@pytest.fixture
+def partitioned(tmp_path):
+    """A miniature CUHK01 with a file of partitions."""
+    root = tmp_path / "cuhk01"
+    write_cuhk01(root)
+    write_partitions(root / "mine.json", Partitions("cuhk01", 4, ((1, 4), (2, 3))))
+    return root
+
+
+def test_partitions_have_one_run_however_their_path_is_written(partitioned, tmp_path, monkeypatch):
+    root = partitioned
+    (tmp_path / "link").symlink_to(root)
+    first = obtain(chain(load("cuhk01", root, partitions="mine.json")))
+    monkeypatch.setattr(experiments, "train", lambda *_, **__: pytest.fail("trained again"))
+    for path in ("./mine.json", "../cuhk01/mine.json", root / "mine.json", tmp_path / "link" / "mine.json"):
+        benchmark = load("cuhk01", root, partitions=str(path))
+        assert obtain(chain(benchmark)).folder == first.folder
+        assert obtain(chain(benchmark), may_train=False).folder == first.folder
+    for other in (
+        chain(load("cuhk01", root, partitions="mine.json", trial=1)),
+        chain(load("cuhk01", root, partitions="mine.json"), seed=1),
+        chain(load("cuhk01", root, test_persons=1)),
+    ):
+        with pytest.raises(InputError, match="must exist"):
+            obtain(other, may_train=False)
+    # The same path with other content is another run.
+    write_partitions(root / "mine.json", Partitions("cuhk01", 4, ((1, 2), (2, 3))))
+    with pytest.raises(InputError, match="must exist"):
+        obtain(chain(load("cuhk01", root, partitions=str(root / "mine.json"))), may_train=False)
+
+
+def test_a_chain_starts_from_a_run_whose_partitions_are_written_in_another_way(partitioned, benchmarks):
+    relative = load("cuhk01", partitioned, partitions="mine.json")
+    absolute = load("cuhk01", partitioned, partitions=str(partitioned / "mine.json"))
+    (before,) = chain(relative)
+    first = obtain([before])
+    last = obtain(chain(benchmarks[0], absolute))
+    weights = last.weights()
+    name = next(name for name, weight in weights.items() if weight.ndim == 4)
+    assert torch.allclose(weights[name], first.weights()[name], atol=1e-3)
+
+
+@pytest.mark.parametrize("folder", ["x" * 249, "é" * 120, "/".join(["folder" * 20] * 6), "J\udcfcrgen" * 20])
+def test_partitions_of_a_long_path_are_trained(partitioned, tmp_path, folder):
+    path = tmp_path / folder / "mine.json"
+    path.parent.mkdir(parents=True)
+    shutil.move(partitioned / "mine.json", path)
+    run = obtain(chain(load("cuhk01", partitioned, partitions=str(path))))
+    assert run.configuration["benchmark"] == f"cuhk01,partitions={path}"
+    assert len(run.folder.name) < 200
+    names = {
+        chain(load("cuhk01", partitioned, partitions=str(path), trial=trial))[0].name for trial in (0, 1)
+    }
+    assert len(names) == 2  # tasks are told apart by these names

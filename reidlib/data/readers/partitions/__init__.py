@@ -24,6 +24,7 @@ are the numbers in its file names plus one), a person's position is ``sorted_ids
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ import numpy as np
 
 from reidlib.data.readers.layout import seeded_order, spelling_hint
 from reidlib.errors import InputError, shorten
-from reidlib.files import write_text
+from reidlib.files import LONG_NAME_MEND, write_text
 
 TRIALS = 10
 GRID_FILE = "features_and_partitions.mat"
@@ -157,13 +158,13 @@ def read_partitions(path: Path, benchmark: str, persons: int) -> Partitions:
     try:
         content = path.read_bytes()
     except OSError as error:
-        names = [file.name for file in path.parent.glob("*.json")] if path.parent.is_dir() else []
-        raise InputError(
-            "a partitions file is readable",
-            f"{error.strerror}: {path}",
-            spelling_hint(path.name, names, prefix=path.parent)
-            or "give its path, relative to the benchmark's folder",
-        ) from None
+        mend = "give its path, relative to the benchmark's folder"
+        if error.errno == errno.ENAMETOOLONG:
+            mend = LONG_NAME_MEND
+        elif path.parent.is_dir():
+            names = [file.name for file in path.parent.glob("*.json")]
+            mend = spelling_hint(path.name, names, prefix=path.parent) or mend
+        raise InputError("a partitions file is readable", f"{error.strerror}: {path}", mend) from None
     partitions = _parse(content, str(path), checked=False)
     if (partitions.benchmark, partitions.persons) != (benchmark, persons):
         raise InputError(
