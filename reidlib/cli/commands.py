@@ -288,6 +288,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
       reidlib evaluate reports/runs/NAME --data-root DIR
       reidlib evaluate reports/runs/NAME --distractors
 
+    Scores that cannot be written to RUN are printed; the exit status is then 1.
+
     files:
       RUN/scores.json, RUN/rankings.npz         replaced
       RUN/distractors.json                      with --distractors
@@ -300,12 +302,18 @@ def evaluate(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.run)
     benchmark = load_benchmark(run, arguments.data_root or "", distractors=arguments.distractors)
     logger.info(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
-    execution = Execution(device=arguments.device)
-    print(_score_table(evaluate_run(run, benchmark, execution=execution)))
+    execution, errors = Execution(device=arguments.device), []
+    settings = {"execution": execution, "on_unwritable": errors.append}
+    print(_score_table(evaluate_run(run, benchmark, **settings)))
     if arguments.distractors:
-        scores = evaluate_with_distractors(run, benchmark, execution=execution)
+        scores = evaluate_with_distractors(run, benchmark, **settings)
         print(f"with {scores['num_distractors']:,} further distractors: {_short_scores(scores)}")
-    return 0
+    if errors:
+        logger.warning(
+            f"note: these scores were not kept, because {run.folder} cannot be written ({errors[0].value}); "
+            "to keep them, free space there, or evaluate a copy of the folder that you can write to"
+        )
+    return 1 if errors else 0
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -85,7 +86,13 @@ def load_benchmark(
     return load(name, Path(root), **options, **({"distractors": True} if distractors else {}))
 
 
-def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
+def evaluate_run(
+    run: Run,
+    benchmark: Benchmark,
+    *,
+    execution: Execution | None = None,
+    on_unwritable: Callable[[InputError], object] | None = None,
+) -> dict:
     """Compute the scores of each branch of a trained run and store them in its folder.
 
     ``scores.json`` holds for each branch the scores by both definitions of average precision, with
@@ -97,12 +104,15 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
         run: The run, with its weights.
         benchmark: The benchmark that it was trained on.
         execution: Device of the evaluation, and whether progress is shown.
+        on_unwritable: Called with the error if the run's folder does not hold these scores and they cannot be
+            written to it; by default the error is raised.
 
     Returns:
         The content of ``scores.json``; shares are between 0 and 1.
 
     Raises:
-        InputError: If the run was trained on other data or has no weights, or images cannot be decoded.
+        InputError: If the run was trained on other data or has no weights, images cannot be decoded, or the
+            scores cannot be written.
     """
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     device = network.execution.torch_device
@@ -122,7 +132,6 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
             }
     query_indices = _select_queries(branches["full"]["step"]["average_precision"])
     lists = ranked_list(query_indices.tolist(), query, gallery, top=LISTED_IMAGES)
-    write_atomically(run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists))
     scores = {
         "format": FORMAT,
         "benchmark": benchmark.specification,
@@ -132,8 +141,27 @@ def evaluate_run(run: Run, benchmark: Benchmark, *, execution: Execution | None 
         "query_person_ids": benchmark.query.person_ids.tolist(),
         "branches": branches,
     }
-    write_json(run.folder / "scores.json", scores)
+    with _stored_unless_present(run.folder / "scores.json", scores, on_unwritable):
+        write_atomically(
+            run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists)
+        )
+        write_json(run.folder / "scores.json", scores)
     return scores
+
+
+@contextlib.contextmanager
+def _stored_unless_present(
+    file: Path, scores: dict, on_unwritable: Callable[[InputError], object] | None
+) -> Iterator[None]:
+    """Write scores inside the block; in somebody else's folder, that they are there already is enough."""
+    try:
+        yield
+    except InputError as error:
+        if find_json(file) == json.loads(json.dumps(scores)):
+            return
+        if on_unwritable is None:
+            raise
+        on_unwritable(error)
 
 
 def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings) -> dict:
@@ -152,7 +180,13 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     return scores_by_pooling
 
 
-def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Execution | None = None) -> dict:
+def evaluate_with_distractors(
+    run: Run,
+    benchmark: Benchmark,
+    *,
+    execution: Execution | None = None,
+    on_unwritable: Callable[[InputError], object] | None = None,
+) -> dict:
     """Return the full feature's scores with distractors in the gallery, stored as ``distractors.json``."""
     # Images take memory for a few hundred at a time. The features are written to ``files.feature_cache()``
     # (4·D bytes per image, 2 GB for half a million of JLML's), continued there after an interruption, and
@@ -170,7 +204,8 @@ def evaluate_with_distractors(run: Run, benchmark: Benchmark, *, execution: Exec
     gallery = network.embed(images, keep="features", file=file)
     scores = {"num_gallery": len(benchmark.gallery), "num_distractors": len(benchmark.distractors)}
     scores |= score_record(query, gallery, TABLE_RANKS, device=network.execution.torch_device)
-    write_json(run.folder / "distractors.json", scores)
+    with _stored_unless_present(run.folder / "distractors.json", scores, on_unwritable):
+        write_json(run.folder / "distractors.json", scores)
     return scores
 
 

@@ -284,8 +284,10 @@ def _probe(out: Path) -> None:
 
 
 def _unwritable(out: Path, error: OSError) -> InputError:
+    other = "choose another folder with --out"
+    mend = writing_mend(out, error, other)
     return InputError(
         "the report's folder must be writable and its disk not full",
         f"{out} ({error.strerror or error})",
-        writing_mend(out, error, "choose another folder with --out"),
+        other if mend == other else f"{mend}, or {other}",
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import tempfile
 import time
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ from matplotlib.figure import Figure
 
 from reidlib import files
 from reidlib.errors import InputError
-from reidlib.files import write_atomically, write_json
+from reidlib.files import write_atomically, write_error, write_json
 from reidlib.reports.parameters import check_parameters
+
+logger = logging.getLogger("reidlib")
 
 # Wide figures still fit a report that is kept in git: under 300 kB each.
 _DOTS_PER_INCH = 110
@@ -39,8 +43,21 @@ class Result:
         self.out = Path(out) if out else files.home() / "explored" / name
         self._figures: list[dict] = []
         self._started = time.perf_counter()
-        # A result of an earlier execution must not be mistaken for the result of this one.
-        (self.out / "result.json").unlink(missing_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.out):
+                pass  # before the notebook's work
+            # A result of an earlier execution must not be mistaken for the result of this one.
+            (self.out / "result.json").unlink(missing_ok=True)
+        except OSError as error:
+            if out:
+                raise write_error(self.out / "result.json", error) from error
+            # Runs and data may be those of a shared home that only its owner can write to.
+            self.out = Path(tempfile.mkdtemp(prefix=f"reidlib-{name}-"))
+            logger.warning(
+                f"note: figures and result.json are written to {self.out}, because {files.home()} cannot be "
+                "written; the parameter out names another folder"
+            )
 
     @classmethod
     def from_parameters(cls, name: str, variables: dict[str, Any], **types: Any) -> Result:
