@@ -13,6 +13,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from papermill.parameterize import parameterize_notebook
 
 from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS
@@ -146,6 +149,61 @@ def test_the_explorers_run_is_the_reports_run(report, tmp_path):
     assert process.returncode == 0, process.stderr
     assert sorted(runs.iterdir()) == before
     assert (Path(environment["REIDLIB_HOME"]) / "explored" / "20_train_jlml" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["20_train_jlml", "50_ranking_browser"])
+def test_all_cells_run_twice_in_one_kernel(report, tmp_path, monkeypatch, name):
+    """Unknown parameters are those of papermill's cell: a second run finds the variables of the first."""
+    monkeypatch.setenv("REIDLIB_HOME", report[1]["REIDLIB_HOME"])
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook.metadata.papermill = {}
+    parameters = {"profile": "smoke", "device": "cpu", "out": str(tmp_path / "out"), "may_train": "no"}
+    notebook = parameterize_notebook(notebook, parameters, kernel_name="python3", language="python")
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
+    with client.setup_kernel():
+        for _ in range(2):
+            (tmp_path / "out" / "result.json").unlink(missing_ok=True)
+            for position, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, position)
+            assert (tmp_path / "out" / "result.json").is_file()
+        # The user writes another line into papermill's cell, and runs it and the check again.
+        position = next(place for place, cell in enumerate(notebook.cells) if "# Parameters" in cell.source)
+        notebook.cells[position].source += "\nmay_trian = False"
+        client.execute_cell(notebook.cells[position], position)
+        with pytest.raises(CellExecutionError, match="got 'may_trian'; did you mean may_train"):
+            client.execute_cell(notebook.cells[position + 2], position + 2)
+
+
+# Options of papermill, and words of its only line, or what the configuration then holds.
+BY_HAND = {
+    "20_train_jlml -p multi_loss false -p parts 4.0 -r seeds 1": {"multi_loss": False, "parts": 4},
+    "20_train_jlml -p multi_los false": "did you mean multi_loss",
+    "20_train_jlml -p may_train False -r shared_stem maybe": "shared_stem is True or False; got 'maybe'",
+    "21_train_pyramid -p triplet No -y levels:[1,x]": "levels[1] is a whole number; got 'x'",
+    "42_benchmarks -r folders {viper": "folders is a dictionary with texts as names; got '{viper'",
+    "50_ranking_browser -r top 5 -p browse false": {"top": 5},
+}
+
+
+@pytest.mark.parametrize("line", BY_HAND)
+def test_parameters_that_papermill_passes(report, tmp_path, line):
+    """What a page says of a parameter is what ran; anything else is refused in one line by name."""
+    name, *options = line.split(" ")
+    options = [option.replace("levels:[1,x]", "levels: [1, x]") for option in options]
+    notebook, output = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb"
+    fixed = ["-p", "profile", "smoke", "-p", "device", "cpu", "-p", "out", "7"]
+    command = [sys.executable, "-m", "papermill", notebook, output, *fixed, *options]
+    process = subprocess.run(command, env=report[1], cwd=tmp_path, capture_output=True, text=True)
+    last = process.stderr.strip().splitlines()[-1]
+    if isinstance(BY_HAND[line], str):
+        assert process.returncode == 1
+        assert last.startswith("InputError: ") and BY_HAND[line] in last
+        assert not (tmp_path / "7").exists()
+        return
+    assert process.returncode == 0, process.stderr
+    configuration = json.loads((tmp_path / "7" / "result.json").read_text())["configuration"]
+    assert (configuration.get("model", configuration)).items() >= BY_HAND[line].items()
+    assert "is read as" in output.read_text()
 
 
 def test_every_training_was_done_once_and_is_where_it_is_said_to_be(report):

@@ -381,6 +381,7 @@ def test_damage_that_leaves_size_and_time_is_found(rendered):
 def test_a_specification_is_parsed():
     assert parse("market1501") == ("market1501", {})
     assert parse("market1501,distractors=true") == ("market1501", {"distractors": True})
+    assert parse("market1501,distractors=No") == ("market1501", {"distractors": False})
     assert parse("cuhk03,boxes=detected,split=new,trial=0") == (
         "cuhk03",
         {"boxes": "detected", "split": "new", "trial": 0},
@@ -393,7 +394,7 @@ def test_a_specification_is_parsed():
     [
         ("market1505", "did you mean market1501?"),
         ("market1501,distractors", "write each option as KEYWORD=VALUE"),
-        ("market1501,distractors=yes", "distractors is true or false; got 'yes'"),
+        ("market1501,distractors=some", "distractors is True or False; got 'some'"),
         ("cuhk01,test_persons=many", "test_persons is a whole number"),
         ("cuhk01,trial=-1", "trial is a whole number"),
         ("cuhk03,box=detected", "did you mean boxes?"),
@@ -411,6 +412,13 @@ def test_a_specification_loads_the_same_benchmark(market):
     benchmark = load_specified("market1501,trial=0", market)
     assert benchmark.specification == "market1501"
     assert load_specified(benchmark.specification, benchmark.root).fingerprint == benchmark.fingerprint
+
+
+@pytest.mark.parametrize("text", ["false", "No", "0", 0])
+def test_an_option_in_words_is_a_truth_value(market, text):
+    assert load("market1501", market, distractors=text).specification == "market1501"
+    with pytest.raises(InputError, match="distractors is True or False; got 'nein'"):
+        load("market1501", market, distractors="nein")
 
 
 def test_each_guide_is_complete_and_names_existing_options():

@@ -12,7 +12,7 @@ A reader turns a folder into a ``Reading``, which serves both loading and checki
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import cuhk03, market, own, two_view
 from reidlib.data.readers.layout import Reading, read_table, spelling_hint
 from reidlib.errors import InputError, check_choice
+from reidlib.values import read_value
 
 BENCHMARKS: dict[str, Callable[..., Reading]] = {
     "market1501": market.market1501,
@@ -69,8 +70,9 @@ def read(name: str, root: str | Path, **protocol) -> Reading:
     Raises:
         InputError: If the name or a keyword is unknown, or the folder does not exist.
     """
-    _check_options(name, protocol)
-    return BENCHMARKS[name](Path(root).expanduser().absolute(), **protocol)
+    _check_keywords(name, protocol)
+    options = {key: _read_option(name, key, value) for key, value in protocol.items()}
+    return BENCHMARKS[name](Path(root).expanduser().absolute(), **options)
 
 
 def load_specified(specification: str, root: str | Path) -> Benchmark:
@@ -100,7 +102,7 @@ def parse(specification: str) -> tuple[str, dict[str, Any]]:
 def _parse_cached(specification: str) -> tuple[str, tuple[tuple[str, str | int | bool], ...]]:
     # Cached: the papers' tables parse the same specifications many times.
     name, *settings = specification.split(",")
-    defaults = _defaults(name)
+    _check_keywords(name, ())
     options = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
@@ -110,12 +112,12 @@ def _parse_cached(specification: str) -> tuple[str, tuple[tuple[str, str | int |
                 repr(specification),
                 "write each option as KEYWORD=VALUE",
             )
-        _check_options(name, {key: text} if key != "trial" else {})
-        options[key] = _convert(key, text, defaults[key])
+        _check_keywords(name, {key} - {"trial"})
+        options[key] = _read_option(name, key, text)
     return name, tuple(options.items())
 
 
-def _check_options(name: str, options: dict) -> None:
+def _check_keywords(name: str, options: Iterable[str]) -> None:
     """Raise InputError if a benchmark's reader does not take one of the keywords."""
     keywords = [key for key in _defaults(name) if key != "trial"]
     if unknown := sorted(set(options) - set(keywords)):
@@ -126,23 +128,19 @@ def _check_options(name: str, options: dict) -> None:
         )
 
 
+def _read_option(name: str, key: str, value: Any) -> Any:
+    """Return an option's value as the type of its default; readers check the texts."""
+    default = _defaults(name)[key]
+    if isinstance(default, str):
+        return value
+    return read_value(key, value, bool if isinstance(default, bool) else range(2**31))
+
+
 def _defaults(name: str) -> dict[str, str | int | bool]:
     """Return the keywords of a benchmark, including ``trial``, with their defaults."""
     check_choice(f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}", name, BENCHMARKS)
     parameters = inspect.signature(BENCHMARKS[name]).parameters
     return {"trial": 0} | {key: value.default for key, value in parameters.items() if key != "root"}
-
-
-def _convert(key: str, text: str, default: str | int | bool) -> str | int | bool:
-    if isinstance(default, str):
-        return text
-    if isinstance(default, bool):
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise InputError(f"{key} is true or false", repr(text), f"write {key}=true")
-    if text.isdecimal():
-        return int(text)
-    raise InputError(f"{key} is a whole number of at least 0", repr(text), f"write {key}={default}")
 
 
 @dataclass(frozen=True)
