@@ -149,17 +149,18 @@ def _read_path(name: str, value: object) -> str:
     # papermill and YAML make the number 7 of 7, but also of 007.
     with contextlib.suppress(OSError):
         names = [path.name for path in Path().iterdir()]
-        if others := [each for each in names if each != str(value) and _whole(each) == value]:
+        if others := [each for each in names if each != str(value) and _spells(each, value)]:
             _refuse(name, f"the path of a file or folder, and may be {others[0]}", value, mend)
     return str(value)
 
 
-def _whole(text: str) -> int | None:
-    """Return the whole number that papermill makes of a text, or None."""
-    try:
-        return int(text)
-    except ValueError:
-        return None
+def _spells(text: str, number: int) -> bool:
+    """Return whether papermill or YAML makes the number of a text."""
+    for base in (10, 8, 0) if text.startswith("0") else (10,):
+        with contextlib.suppress(ValueError):
+            if int(text, base) == number:
+                return True
+    return False
 
 
 def _read_tuple(name: str, value: object, kinds: tuple) -> tuple:

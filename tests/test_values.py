@@ -77,7 +77,7 @@ def test_everything_else_is_refused_by_name_in_one_line(kind, value, words):
     assert text.startswith(("x", "a field of")) and "\n" not in text and len(text) < 400
 
 
-@pytest.mark.parametrize("name", ["007", "0_7", "+7"])
+@pytest.mark.parametrize("name", ["007", "0_7", "+7", "0x7", "0b111"])
 def test_a_number_of_which_a_folder_has_another_spelling_is_refused(tmp_path, name):
     """papermill makes 7 of all of them, so that the text is lost."""
     assert read_value("runs", 7, Path) == "7"
@@ -85,6 +85,9 @@ def test_a_number_of_which_a_folder_has_another_spelling_is_refused(tmp_path, na
     with pytest.raises(InputError, match=rf"may be {name.replace('+', '[+]')}; got 7; .*-r in place of -p"):
         read_value("runs", 7, Path)
     assert read_value("runs", "7", Path) == "7"
+    (tmp_path / "011").mkdir()
+    with pytest.raises(InputError, match="may be 011"):  # in YAML
+        read_value("runs", 9, Path)
 
 
 values = st.recursive(

@@ -1,6 +1,7 @@
 """Runs are found by their configuration, trained once, and never confused."""
 
 import json
+import math
 import multiprocessing
 import shutil
 import threading
@@ -12,7 +13,13 @@ import torch
 
 from reidlib.errors import InputError
 from reidlib.files import exclusive_lock, write_atomically
-from reidlib.training.config import Augmentation, JLMLConfiguration, Recipe, RunConfiguration
+from reidlib.training.config import (
+    Augmentation,
+    JLMLConfiguration,
+    PyramidConfiguration,
+    Recipe,
+    RunConfiguration,
+)
 from reidlib.training.runs import Run, configuration_hash, find_or_train
 
 CONFIGURATION = {"model": {"kind": "jlml", "parts": 4}, "seed": 0}
@@ -202,6 +209,16 @@ def test_every_setting_is_part_of_the_identity(change):
 def test_a_configuration_of_another_version_is_refused(damage):
     with pytest.raises(InputError, match="of this version"):
         RunConfiguration.from_json({**configuration().to_json(), **damage})
+
+
+def test_the_values_of_a_file_have_types():
+    expected = configuration(model=PyramidConfiguration(triplet=False), input_size=(192, 64))
+    content = json.loads(json.dumps(expected.to_json()))
+    content["model"] |= {"triplet": "no", "stripes": 6.0}
+    assert RunConfiguration.from_json(content).to_json() == expected.to_json()
+    for wrong in ({"triplet": "perhaps"}, {"stripes": 6.5}, {"margin": math.nan}, {"trippet": False}):
+        with pytest.raises(InputError, match=f"of this version.*{next(iter(wrong))}"):
+            RunConfiguration.from_json({**content, "model": {**content["model"], **wrong}})
 
 
 def test_a_run_is_found_by_its_name_wherever_a_notebook_is_started(tmp_path, monkeypatch):
