@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from miniature import write_image
 
 from reidlib.data import load, load_specified
@@ -414,6 +416,48 @@ def test_a_csv_may_have_splits_and_tabs_and_an_image_twice(tmp_path):
     assert benchmark.gallery.camera_ids.tolist() == [1, 2, 2]
     assert list_own_images(file).names == ("a.png", "b.png", "c.png", "d.png")
     assert "4 images" in check("csv", file, progress=False).text()
+
+
+@pytest.fixture(scope="module")
+def four_images(tmp_path_factory):
+    root = put(tmp_path_factory.mktemp("four"), *FOUR)
+    (root / "plain.csv").write_text(CSV, encoding="utf-8")
+    return root
+
+
+@given(
+    separator=st.sampled_from([";", ",", "\t", "|", "~", "\\t"]),
+    word=st.sampled_from(["sep=", "SEP=", "Sep="]),
+    quote=st.sampled_from(["", '"']),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    mark=st.sampled_from(["", "\ufeff"]),
+    blank=st.integers(0, 2),
+)
+def test_excels_line_of_the_separator(four_images, separator, word, quote, end, mark, blank):
+    character = "\t" if separator == "\\t" else separator
+    lines = [f"{mark}{quote}{word}{separator}{quote}", *[""] * blank, *CSV.strip().split("\n")]
+    file = four_images / "list.csv"
+
+    def write(lines):
+        text = end.join([lines[0], *(line.replace(";", character) for line in lines[1:])])
+        file.write_bytes(text.encode())
+
+    write(lines)
+    plain = load("csv", four_images / "plain.csv")
+    assert load("csv", file).fingerprint == plain.fingerprint
+    write([*lines, "", "gone.jpg;x;1;"])
+    assert f"line {len(lines) + 2}: gone.jpg" in refusal("csv", file)
+    write([*lines[: blank + 1], lines[blank + 1] + ";path", *lines[blank + 2 :]])
+    assert f"path twice in line {blank + 2}" in refusal("csv", file)
+    write(lines[:1])
+    assert "add them in line 2" in refusal("csv", file)
+
+
+def test_the_line_of_the_separator_is_obeyed(tmp_path):
+    file = listed(tmp_path, "sep=,\npath;person\na.png;1\n", "a.png")
+    assert "has 'path;person'" in refusal("csv", file)
+    file = listed(tmp_path, "sep=,path,person\nx,a.png,1\nx,b.png,2\n", "a.png", "b.png")
+    assert list_own_images(file).persons == ("1", "2")  # a column of this name is no such line
 
 
 def test_an_image_never_matches_itself(tmp_path):

@@ -8,7 +8,7 @@ likewise. ``reidlib.data.names`` says which spellings are one name.
 
 Format of ``csv``: a CSV file, or a folder that contains exactly one, with the columns ``path``, ``person``
 and, optionally, ``camera`` and ``split`` (train, query or gallery). Paths are relative to the CSV's folder
-and must not leave it.
+and must not leave it. Separators are commas, semicolons or tabs, or what a first line ``sep=;`` names.
 
 Splits: folders ``train``, ``query`` and ``gallery``, or the column ``split``, define them. Any other set is
 split by a fixed rule in ten ways (``trial``), the same on every machine. Of the persons seen by two cameras,

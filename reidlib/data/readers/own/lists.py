@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
+import re
 import unicodedata
 from collections.abc import Callable
 from functools import cache
@@ -46,8 +47,8 @@ def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[Lis
     # and are separated by commas, semicolons or tabs; other columns are ignored. Paths are relative to the
     # CSV's folder, with / or \, so that list and images can be moved together. With ``labelled=False`` only
     # paths are required. An image may be listed twice only as query and as gallery.
-    names, records = _read_records(file)
-    _check_columns(file, names, COLUMNS[: 2 if labelled else 1])
+    line, names, records = _read_records(file)
+    _check_columns(file, line, names, COLUMNS[: 2 if labelled else 1])
     rows, faulty = _rows(file, records, names, labelled)
     rows, missing = _find_files(file, rows)
     reading.problems += [*faulty, *missing]
@@ -59,14 +60,16 @@ def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[Lis
     return rows
 
 
+# The line before the column names in which Excel declares the separator, quoted by some writers.
+_SEPARATOR_LINE = re.compile(r'"?sep=(\\t|[^"\r\n])"?(?:\r\n?|\n|\Z)', re.IGNORECASE)
 # The line in which a record starts, and its cells.
 _Record = tuple[int, list[str]]
 # The kind of fault of a row, and its line.
 _Fault = tuple[str, str]
 
 
-def _read_records(file: Path) -> tuple[list[str], list[_Record]]:
-    """Return the columns' names in lower case, and the records that are not blank."""
+def _read_records(file: Path) -> tuple[int, list[str], list[_Record]]:
+    """Return the columns' line and names in lower case, and the records that are not blank."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -78,26 +81,33 @@ def _read_records(file: Path) -> tuple[list[str], list[_Record]]:
         value = f"byte {error.object[error.start]:#04x} in line {line} of {file}"
         mend = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
         raise InputError("a CSV of own images is UTF-8 text", value, mend) from None
+    declared = _SEPARATOR_LINE.match(text)
+    begin = 2 if declared else 1
+    text = text[declared.end() :] if declared else text
     first = next(io.StringIO(text.lstrip(), newline=""), "").lower()
     # The separator is the one that yields the most known column names; csv.Sniffer would guess from the data.
     score = {s: len({c.strip(' "\r\n') for c in first.split(s)} & {*COLUMNS}) for s in (",", ";", "\t")}
     separator = max(score, key=lambda s: (score[s], first.count(s)))
+    if declared:
+        separator = declared[1].replace("\\t", "\t")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    records, line = [], 1
+    records, line = [], begin
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 records.append((line, cells))
-            line = reader.line_num + 1
+            line = reader.line_num + begin
     except csv.Error as error:
         mend = "close each quotation mark, and double quotation marks inside quotes"
         raise InputError("a CSV's quotes are paired", f"{error} from line {line} of {file}", mend) from None
     if not records:
-        raise InputError("a CSV starts with its column names", f"an empty file {file}", "add them in line 1")
-    return [name.strip().lower() for name in records[0][1]], records[1:]
+        raise InputError(
+            "a CSV starts with its column names", f"an empty file {file}", f"add them in line {begin}"
+        )
+    return records[0][0], [name.strip().lower() for name in records[0][1]], records[1:]
 
 
-def _check_columns(file: Path, names: list[str], required: tuple[str, ...]) -> None:
+def _check_columns(file: Path, line: int, names: list[str], required: tuple[str, ...]) -> None:
     rule = f"a CSV of own images has the columns {', '.join(required)} (and may have camera, split)"
     if missing := [name for name in required if name not in names]:
         value = f"{file}, which lacks {', '.join(missing)} and has {shorten([repr(n) for n in names], 10)}"
@@ -105,7 +115,9 @@ def _check_columns(file: Path, names: list[str], required: tuple[str, ...]) -> N
         hints = [hint for name in missing if (hint := spelling_hint(name, others, rename=True))]
         raise InputError(rule, value, "; ".join(hints) or "write the column names in the first line")
     if duplicates := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
-        raise InputError(rule, f"{', '.join(duplicates)} twice in line 1 of {file}", "remove one of the two")
+        raise InputError(
+            rule, f"{', '.join(duplicates)} twice in line {line} of {file}", "remove one of the two"
+        )
 
 
 # Kinds of faulty rows in the order of the report, each with the violated rule and the mend.
