@@ -37,7 +37,7 @@ from reidlib.data.splits import Split
 from reidlib.errors import InputError
 from reidlib.files import build_once, find_json, write_error, write_json
 from reidlib.ranking.distances import full_float32
-from reidlib.ranking.metrics import Embeddings
+from reidlib.ranking.metrics import Embeddings, check_finite
 from reidlib.training.config import RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, configuration_hash
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from reidlib.models import JLML, Pyramid
 
 logger = logging.getLogger("reidlib")
+
+_WEIGHTS_MEND = "restore the run's weights.pt, or train the run again: its weights give no usable feature"
 
 
 @contextlib.contextmanager
@@ -95,8 +97,12 @@ def embed_blocks(
 ) -> Iterator[Tensor]:
     """Yield features in blocks of a few hundred images; InputError for unreadable images after the last."""
     # Always whole blocks, counted from the first image: rounding depends on a batch's size.
+    start = 0
     for block in decode_complete_blocks(paths, size, title=title, progress=execution.progress):
-        yield embed(model, ImageStore(np.stack(block), execution.torch_device))
+        features_bd = embed(model, ImageStore(np.stack(block), execution.torch_device))
+        check_finite(features_bd, paths[start : start + len(block)].__getitem__, _WEIGHTS_MEND)
+        start += len(block)
+        yield features_bd
 
 
 def embed_to_disk(
@@ -340,11 +346,14 @@ class TrainedNetwork:
         """
         if keep == "images":
             features = embed(self.model, self.images(split))
+            check_finite(features, split.paths.__getitem__, _WEIGHTS_MEND)
         elif keep == "features":
             file = file or self._file(split)
             features = embed_to_disk(
                 self.model, split.paths, self.input_size, self.execution, file, key=self.key
             )
+            mend = f"remove {file}, which is damaged, and give the same command again"
+            check_finite(features, split.paths.__getitem__, mend)
         else:
             blocks = embed_blocks(self.model, split.paths, self.input_size, self.execution)
             features = torch.cat(list(blocks))

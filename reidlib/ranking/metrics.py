@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -69,17 +69,21 @@ class Embeddings:
         if self.person_ids.min() < JUNK:
             rule = "person ids are −1 (junk), 0 (distractor) or positive"
             raise InputError(rule, self.person_ids.min(), "renumber the persons")
-        for span in spans(len(features), 4096):
-            largest_n = select_rows(features, span).abs().amax(1)
-            invalid_n = ~(largest_n <= _LARGEST)  # NaN too
-            if invalid_n.any():
-                row = int(invalid_n.nonzero()[0, 0])
-                rule = f"features are finite and at most {_LARGEST:g}"
-                value = f"{largest_n[row]:g} in row {span.start + row}"
-                raise InputError(rule, value, "embed that image again")
+        check_finite(features, "row {}".format, "embed that image again")
 
     def __len__(self) -> int:
         return len(self.person_ids)
+
+
+def check_finite(features: Tensor | np.ndarray, name: Callable[[int], object], mend: str) -> None:
+    """Raise InputError, with ``name(row)``, at a feature (N, D) that is not finite or too large."""
+    for span in spans(len(features), 4096):
+        largest_n = select_rows(features, span).abs().amax(1)
+        invalid_n = ~(largest_n <= _LARGEST)  # NaN too
+        if invalid_n.any():
+            row = int(invalid_n.nonzero()[0, 0])
+            value = f"{largest_n[row]:g} in {name(span.start + row)}"
+            raise InputError(f"features are finite and at most {_LARGEST:g}", value, mend)
 
 
 class Scores(NamedTuple):

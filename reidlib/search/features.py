@@ -28,6 +28,7 @@ from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.files import write_atomically
 from reidlib.ranking.distances import spans
+from reidlib.ranking.metrics import check_finite
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -221,6 +222,7 @@ def read_features(file: str | Path) -> FeatureSet:
         cameras, unknown_cameras = known_names("camera", [*map(read_name, cameras)])
         warnings = (*unknown_persons, *unknown_cameras)
         folder = None if root is None else Path(os.path.normpath(file.absolute().parent / root))
+        check_finite(features_nd, lambda row: f"{names[row]} of {file}", _MEND)
         return FeatureSet(features_nd, names, persons, cameras, information, folder, warnings)
     except InputError:
         raise

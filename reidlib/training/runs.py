@@ -120,14 +120,21 @@ class Run:
         return (self.folder / "weights.pt").is_file()
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the trained ``state_dict``; InputError if the folder does not hold the weights."""
-        from reidlib.training.checkpoint import load_tensors  # torch takes seconds to import
+        """Return the trained ``state_dict``; InputError if the folder does not hold finite weights."""
+        import torch  # takes seconds to import
+
+        from reidlib.training.checkpoint import load_tensors
 
         if not self.has_weights:
             mend = "copy weights.pt from the machine that trained it, or remove the folder to train again"
             raise InputError("this needs the run's weights", f"no weights.pt in {self.folder}", mend)
         mend = "copy it again, or remove the run's folder to train again"
-        return load_tensors(self.folder / "weights.pt", mend)
+        weights = load_tensors(self.folder / "weights.pt", mend)
+        for name, tensor in weights.items():
+            if torch.is_tensor(tensor) and not tensor.isfinite().all():
+                value = f"NaN or infinity in {name} of {self.folder / 'weights.pt'}"
+                raise InputError("a run's weights are finite", value, mend)
+        return weights
 
 
 def find(configuration: dict, folder: Path) -> Run | None:

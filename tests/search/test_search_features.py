@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from miniature import write_image
@@ -17,8 +18,10 @@ from untrained_runs import QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.data.images import decode
+from reidlib.data.names import known_names
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
+from reidlib.search import search
 from reidlib.search.features import FeatureSet, read_features, save_features, write_features
 from reidlib.training.runs import Run
 
@@ -267,9 +270,68 @@ def test_an_npz_file_holds_any_name(tmp_path_factory, names):
     features = made(len(names), names=tuple(names), persons=tuple(names), cameras=tuple(reversed(names)))
     save_features(features, file)
     again = read_features(file)
-    assert (again.names, again.persons, again.cameras) == (features.names, features.persons, features.cameras)
+    assert again.names == features.names
+    assert again.persons == tuple(known_names("person", names)[0])  # "nan", for example, is no name
+    assert again.cameras == tuple(known_names("camera", names[::-1])[0])
 
 
 def test_pyarrow_is_imported_only_for_parquet():
     program = "import sys, reidlib.search; sys.exit('pyarrow' in sys.modules or 'IPython' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=600).returncode == 0
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@given(
+    row=st.integers(0, 4), column=st.integers(0, 2), number=st.sampled_from([np.nan, np.inf, -np.inf, 2e15])
+)
+def test_a_file_whose_features_are_not_finite_names_the_image(tmp_path_factory, ending, row, column, number):
+    file = tmp_path_factory.mktemp("not finite") / f"f{ending}"
+    features = made()
+    features.features[row, column] = number
+    save_features(features, file)
+    with pytest.raises(InputError, match="finite") as error:
+        read_features(file)
+    assert f" in {row}.jpg of {file}" in error.value.value and "reidlib embed" in error.value.mend
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["weight", "running_var", "classifiers"])
+def test_weights_that_are_not_finite_are_refused(run, crops, tmp_path, number, kind):
+    weights = torch.load(run / "weights.pt")
+    name = next(name for name in weights if kind in name)
+    weights[name].view(-1)[-1] = number
+    torch.save(weights, run / "weights.pt")
+    with pytest.raises(InputError, match="weights are finite") as error:
+        write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)
+    assert name in error.value.value and "train again" in error.value.mend
+    with pytest.raises(InputError, match="weights are finite"):
+        search(crops, crops, run=run, out=tmp_path / "out", device="cpu", progress=False)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "f.npz").exists()
+
+
+def test_finite_weights_of_infinite_features_name_an_image(run, crops, tmp_path):
+    """The mend works: other weights are another network, whose features are computed anew."""
+    sound = torch.load(run / "weights.pt")
+    torch.save({n: t * 1e30 if n.endswith("weight") else t for n, t in sound.items()}, run / "weights.pt")
+    with pytest.raises(InputError, match="finite") as error:
+        write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)
+    assert str(crops / "ann/a/1.jpg") in error.value.value and "train the run again" in error.value.mend
+    torch.save(sound, run / "weights.pt")
+    assert len(write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)) == 4
+
+
+def test_damaged_features_in_the_home_name_the_file_to_remove(run, crops, tmp_path, home):
+    write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)
+    (cached,) = (home / "features").glob("*.npy")
+    features_nd = np.load(cached, mmap_mode="r+")
+    features_nd[2, 3] = np.nan
+    features_nd.flush()
+    with pytest.raises(InputError, match="finite") as error:
+        search(crops, crops, run=run, out=tmp_path / "out", device="cpu", progress=False)
+    assert str(crops / "bérénice/a/3.jpg") in error.value.value
+    assert f"remove {cached}" in error.value.mend
+    cached.unlink()
+    write_features(run, crops, tmp_path / "g.npz", device="cpu", progress=False)
+    assert np.array_equal(
+        read_features(tmp_path / "g.npz").features, read_features(tmp_path / "f.npz").features
+    )
