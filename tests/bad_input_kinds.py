@@ -111,7 +111,7 @@ class Seeds:
             for killed in (folder / "unfinished").glob("jlml-*"):
                 for name in ("run.json", "scores.json", "rankings.npz", "weights.pt"):
                     (killed / name).unlink(missing_ok=True)
-            _write_people(folder)
+            write_people(folder)
             for name, source in (("q.npz", "people"), ("g.parquet", "people"), ("g.npz", "loose")):
                 assert main(["embed", str(run), str(folder / source), str(folder / name)]) == 0
             shutil.rmtree(home / "features")
@@ -133,7 +133,7 @@ class Seeds:
         return state.hexdigest()
 
 
-def _write_people(folder: Path) -> None:
+def write_people(folder: Path) -> None:
     """Twelve rendered people as a folder for each, as loose images, and in a CSV."""
     rows = []
     (folder / "loose").mkdir()

@@ -20,7 +20,7 @@ from pathlib import Path
 from reidlib import __version__
 from reidlib.cli import commands
 from reidlib.errors import InputError, one_line
-from reidlib.files import LONG_NAME_MEND, printable_streams
+from reidlib.files import LONG_NAME_MEND, printable_streams, writing_mend
 
 logger = logging.getLogger("reidlib")
 
@@ -325,7 +325,7 @@ def _run(words: list[str]) -> int:
 
 
 def _refused_path(error: Exception) -> InputError | None:
-    """Return the refusal of a path that the system or pathlib cannot even look at; None for other errors."""
+    """Return the refusal of a path that the system or pathlib cannot work with; None for other errors."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         name = str(error.filename or "a longer path")
         value = name if len(name) < 100 else f"{name[:60]}…{name[-30:]} of {len(name):,} characters"
@@ -334,4 +334,9 @@ def _refused_path(error: Exception) -> InputError | None:
         return InputError(
             "~NAME is the home folder of a user of this machine", "an unknown user", "write out the path"
         )
+    if isinstance(error, OSError) and error.errno:
+        path = Path(str(error.filename or ""))
+        value = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        mend = writing_mend(path, error, "check that it exists, and its access rights")
+        return InputError("a command can read and write its files", value, mend)
     return None

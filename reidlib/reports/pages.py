@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from reidlib import files
 from reidlib.errors import InputError
-from reidlib.files import write_text
+from reidlib.files import write_atomically, write_text
 from reidlib.reports.notebook import sorted_by_number
 
 _CELLS = Path(__file__).with_name("templates") / "cells.html.j2"
@@ -196,10 +196,9 @@ def write_summary(out: Path, readme_folder: Path) -> Path:
     """Write a report's summary to ``readme_folder / "README.md"`` and its figures to ``figures`` there."""
     text = summary_markdown(out)
     folder = readme_folder / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
     figures = _summary_figures(_rows(out))
     for name, (_, figure) in figures.items():
-        shutil.copyfile(figure["path"], folder / name)
+        write_atomically(folder / name, partial(shutil.copyfile, figure["path"]))
     for stale in folder.iterdir():
         # Only figures of an earlier summary, NUMBER_name-figure.png, are removed.
         if stale.name not in figures and re.fullmatch(r"\d+_[\w%.-]+\.(png|jpg)", stale.name):

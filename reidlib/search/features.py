@@ -293,7 +293,7 @@ def _write_parquet(path: Path, features: FeatureSet, information: str) -> None:
             raise InputError(rule, text, mend) from error
     strings = [(name, pa.string()) for name in ("name", "person", "camera")]
     schema = pa.schema([*strings, ("feature", pa.list_(pa.float32()))], metadata={"reidlib": information})
-    with parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as stream, parquet.ParquetWriter(stream, schema) as writer:
         for span in spans(len(features), _ROWS):
             rows_nd = features.features[span]
             offsets = np.arange(len(rows_nd) + 1, dtype=np.int32) * rows_nd.shape[1]

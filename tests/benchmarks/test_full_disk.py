@@ -1,0 +1,284 @@
+"""Every writer once on a full disk: one clear line, and with room the command completes.
+
+A small tmpfs is filled at the moment when a command opens a file to write: once for each file of a new kind,
+found by the interpreter's audit events. Nothing half written may remain. Then the command is given again,
+with room, and its files are compared with those of a command that always had it. Notebooks write in
+processes of their own: their report is written to disks of several sizes.
+
+``WRITERS`` lists every module that writes, which a test compares with the source.
+
+Run with: pytest tests/benchmarks/test_full_disk.py -s -q --override-ini addopts=
+"""
+
+import ast
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import test_kills
+from test_kills import inputs  # noqa: F401 - a fixture
+
+import reidlib
+from reidlib.cli import main
+from reidlib.errors import InputError
+
+MIB = 2**20
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A folder that is a file system of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a tmpfs cannot be mounted here (needs root)")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+class Filler:
+    """Fills the disk when the chosen file is opened to be written, and lists what is opened."""
+
+    def __init__(self):
+        self.disk, self.chosen, self.opened, self.active = "", None, [], False
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple) -> None:
+        if not self.active or event not in ("open", "os.mkdir", "pyarrow"):
+            return
+        path = arguments[0]
+        if not isinstance(path, (str, bytes, os.PathLike)) or not os.fspath(path):
+            return
+        path = os.fsdecode(path)
+        writes = event == "os.mkdir" or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        if not writes or not path.startswith(self.disk) or path.endswith(".lock"):
+            return
+        self.opened.append(path)
+        if self.chosen == len(self.opened) - 1:
+            self.active = False
+            fill(Path(self.disk))
+
+    @contextlib.contextmanager
+    def watching(self, disk: Path, chosen: int | None):
+        self.disk, self.chosen, self.opened, self.active = str(disk), chosen, [], True
+        try:
+            yield
+        finally:
+            self.active = False
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte of room."""
+    with (disk / "filler").open("ab", buffering=0) as stream:
+        with contextlib.suppress(OSError):
+            while True:
+                stream.write(bytes(MIB))
+        with contextlib.suppress(OSError):
+            while True:
+                stream.write(bytes(4096))
+
+
+FILLER = Filler()
+
+
+def kind_of(path: str, disk: Path) -> str:
+    """A file's name without numbers, hashes and process numbers: files of one writer have one kind."""
+    name = str(Path(path).relative_to(disk))
+    return re.sub(r"[0-9a-f]{8,}|\d+|partial-\w+", "#", name)
+
+
+def run(words: list[str]) -> tuple[int, str, str]:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    return status, out.getvalue(), err.getvalue()
+
+
+# The modules that write files, and what shows them on a full disk.
+WRITERS = {
+    "data/check.py": "extraction",
+    "data/decoding.py": "train jlml",
+    "data/images.py": "train jlml",
+    "data/readers/cuhk03/archive.py": "extraction",
+    "data/readers/partitions/__init__.py": "test_functions",
+    "data/synthetic/render.py": "render",
+    "experiments/evaluate.py": "evaluate",
+    "experiments/features.py": "embed",
+    "experiments/perturbations.py": "test_functions",
+    "files.py": "every other",
+    "reports/cluster.py": "an empty folder, which a full disk holds",
+    "reports/pages.py": "test_functions, test_a_report",
+    "reports/processes.py": "test_a_report",
+    "reports/reproduce.py": "test_a_report",
+    "reports/result.py": "test_functions, test_a_report",
+    "reports/scheduler.py": "test_a_report",
+    "search/features.py": "embed, embed parquet",
+    "search/report.py": "search",
+    "training/checkpoint.py": "train jlml",
+    "training/loop.py": "train jlml",
+    "training/runs.py": "train jlml",
+    "visual/browser/pictures.py": "test_functions",
+}
+_WRITING = {
+    "write_text", "write_bytes", "write_json", "write_atomically", "write_buffered", "save_tensors", "mkdtemp",
+    "TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory", "ParquetWriter", "copyfile", "copytree", "mkdir",
+}  # fmt: skip
+
+
+def writes(node: ast.AST) -> bool:
+    """Whether a call writes a file, by its name or its mode."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    modes = [str(word.value) for word in node.args if isinstance(word, ast.Constant)]
+    opens = any(re.fullmatch(r"[rwab+xt]*[wa+x][rwab+xt]*", mode) for mode in modes)
+    return name in _WRITING or (name == "open" and opens)
+
+
+def test_every_module_that_writes_is_listed():
+    package = Path(reidlib.__file__).parent
+    writing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if any(map(writes, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert writing == WRITERS.keys()
+
+
+def test_functions_that_no_short_command_calls(inputs, disk):  # noqa: F811
+    """Partitions, a browser's picture, a summary, a perturbation's scores: each leaves all or nothing."""
+    import matplotlib.pyplot as plt
+
+    from reidlib.data.readers.partitions import Partitions, write_partitions
+    from reidlib.reports.pages import write_index, write_summary
+    from reidlib.reports.result import Result
+    from reidlib.visual.browser import pictures
+
+    (disk / "report").mkdir()
+    (disk / "figures").mkdir()
+    figure = plt.figure()
+    writers = {
+        "partitions": lambda: write_partitions(disk / "p.json", Partitions("viper", 4, ((1, 2),))),
+        "picture": lambda: pictures.SaveButtons._write(None, disk / "p.png", b"x" * 9000),
+        "index": lambda: write_index(disk / "report"),
+        "figure": lambda: Result("20_train_jlml", out=disk / "figures").figure(
+            "name", figure, "caption", "alt"
+        ),
+    }
+    fill(disk)
+    before = test_kills.tree(disk).keys()
+    for name, write in writers.items():
+        with pytest.raises(InputError, match="No space left.*free some disk space"):
+            write()
+        assert test_kills.tree(disk).keys() == before, name
+    plt.close(figure)
+
+
+COMMANDS = (
+    "render",
+    "train jlml",
+    "train pyramid",
+    "evaluate",
+    "embed",
+    "embed parquet",
+    "search",
+    "extraction",
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_file_on_a_full_disk(name, inputs, disk, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("REIDLIB_HOME", str(disk / "home"))
+    monkeypatch.chdir(disk)
+
+    def prepare():
+        for path in disk.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        words = inputs.command(name.removesuffix(" parquet"), disk)
+        if name == "search":  # with a threshold
+            words += ["--calibrate", str(inputs.folder / "people"), "--false-match-rate", "0.1"]
+        if name.endswith("parquet"):
+            words = [word.replace("o.npz", "o.parquet") for word in words]
+        inputs.prepare(name.removesuffix(" parquet"), disk)
+        return words[words.index("reidlib") + 1 :]
+
+    expected = test_kills.ENDINGS.get(name, 0)
+    words = prepare()
+    with FILLER.watching(disk, None):
+        status, _, err = run(words)
+    assert status == expected, err
+    reference, opened = test_kills.tree(disk), FILLER.opened
+    kinds = {}
+    for index, path in enumerate(opened):
+        kinds.setdefault(kind_of(path, disk), index)
+    refusals, tolerated = {}, []
+    for kind, index in kinds.items():
+        words = prepare()
+        before = test_kills.tree(disk)
+        with FILLER.watching(disk, index):
+            status, out, err = run(words)
+        (disk / "filler").unlink(missing_ok=True)
+        place = f"{name}, full at {kind}"
+        assert "Traceback" not in out + err, place
+        after = test_kills.tree(disk)
+        if status == expected:
+            tolerated.append(kind)  # such as the record of a check, without which the next one reads again
+        else:
+            lines = [line for line in err.splitlines() if line.startswith("reidlib: error: ")]
+            assert status == 2, (place, status, err)
+            assert len(lines) == 1 and lines[0] == err.splitlines()[-1], (place, err)
+            assert re.search("[Nn]o space left", lines[0]) and re.search("free |space", lines[0]), lines
+            refusals[kind] = lines[0]
+        for file, content in after.items():
+            whole = content in (reference.get(file), before.get(file))
+            part = file.endswith("history.jsonl") and len(content) <= len(reference[file])
+            continued = re.fullmatch(
+                r"home/(runs/[^/]+/(checkpoint\.pt|failure\.txt)|features/\w+\.partial)", file
+            )
+            assert whole or part or continued, f"{place} leaves {file}"
+        status, _, err = run(words)
+        assert status == expected, (place, err)
+        assert not test_kills.differences(place, disk, reference)
+    with capsys.disabled():
+        print(f"\n{name}: {len(opened)} files and folders of {len(kinds)} kinds, {len(refusals)} refused")
+        for kind in kinds:
+            print(f"  {'tolerated' if kind in tolerated else 'refused':<10}{kind}")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.75, 0.9, 0.97])
+def test_a_report_on_a_full_disk(share, inputs, disk):  # noqa: F811
+    """Kernels and trainings write, too; the command tells in lines, and completes with room."""
+    inputs.prepare("reproduce", disk)
+    begin = used(disk)
+    assert inputs.start("reproduce", disk).wait()[0] == 0
+    reference, need = test_kills.tree(disk), used(disk) - begin
+    for path in disk.iterdir():
+        shutil.rmtree(path)
+    inputs.prepare("reproduce", disk)
+    with (disk / "filler").open("wb") as stream:
+        stream.write(bytes(max(0, shutil.disk_usage(disk).free - int(share * need))))
+    status, err = inputs.start("reproduce", disk).wait()
+    assert status in (0, 1, 2), err
+    assert "Traceback" not in err
+    (disk / "filler").unlink()
+    time.sleep(0.1)
+    status, err = inputs.start("reproduce", disk).wait()
+    assert status == 0, err
+    assert not test_kills.differences("reproduce", disk, reference)
+
+
+def used(disk: Path) -> int:
+    """Bytes in use."""
+    return shutil.disk_usage(disk).used
