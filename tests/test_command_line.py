@@ -427,3 +427,25 @@ def test_the_help_shows_the_format_of_own_images(capsys):
     text = " ".join(help_text(capsys, "check").split())
     assert "one folder for each person: `PERSON/image` or `PERSON/CAMERA/image`" in text
     assert "columns `path`, `person`, optionally `camera` and `split`" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "Permission denied: /a/b; check that it exists"),
+        (OSError(28, "No space left on device", "/a/b"), "device: /a/b; free some disk space"),
+        (OSError(5, "Input/output error"), "got Input/output error; check"),
+    ],
+)
+def test_a_file_that_fails_is_told_in_one_line(error, words, capsys, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(commands, "check", fail)
+    assert words in refused(capsys, "check", "market1501", "somewhere")
+
+
+def test_an_argument_without_end_or_with_control_characters_is_told_in_one_line(capsys):
+    for word in ("9" * 50_000, "a\nb\rc\x1b[31m", "a\0b"):
+        line = refused(capsys, "check", "market1501", word)
+        assert len(line) < 3_300 and line.isprintable()

@@ -132,9 +132,10 @@ WRITERS = {
     "visual/browser/pictures.py": "test_functions",
 }
 _WRITING = {
-    "write_text", "write_bytes", "write_json", "write_atomically", "write_buffered", "save_tensors", "mkdtemp",
-    "TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory", "ParquetWriter", "copyfile", "copytree", "mkdir",
-}  # fmt: skip
+    *("write_text", "write_bytes", "write_json", "write_atomically", "write_buffered", "save_tensors"),
+    *("TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory", "mkdtemp", "mkdir"),
+    *("ParquetWriter", "copyfile", "copytree"),
+}
 
 
 def writes(node: ast.AST) -> bool:
@@ -158,11 +159,11 @@ def test_every_module_that_writes_is_listed():
 
 
 def test_functions_that_no_short_command_calls(inputs, disk):  # noqa: F811
-    """Partitions, a browser's picture, a summary, a perturbation's scores: each leaves all or nothing."""
+    """Partitions, a browser's picture, a report's index and figures: each leaves all or nothing."""
     import matplotlib.pyplot as plt
 
     from reidlib.data.readers.partitions import Partitions, write_partitions
-    from reidlib.reports.pages import write_index, write_summary
+    from reidlib.reports.pages import write_index
     from reidlib.reports.result import Result
     from reidlib.visual.browser import pictures
 
@@ -180,7 +181,7 @@ def test_functions_that_no_short_command_calls(inputs, disk):  # noqa: F811
     fill(disk)
     before = test_kills.tree(disk).keys()
     for name, write in writers.items():
-        with pytest.raises(InputError, match="No space left.*free some disk space"):
+        with pytest.raises(InputError, match=r"No space left.*free some disk space"):
             write()
         assert test_kills.tree(disk).keys() == before, name
     plt.close(figure)

@@ -1,7 +1,7 @@
 """A hundred kills at random moments: the same command afterwards gives the bytes of an uninterrupted one.
 
-The moments are spread over each command's own duration without its imports; some kills wait for a file that is
-being written. Excused bytes are named in ``EXCUSED``.
+The moments are spread over each command's own duration without its imports; some kills wait for a file that
+is being written. Excused bytes are named in ``EXCUSED``.
 
 Run with: pytest tests/benchmarks/test_kills.py -s -q --override-ini addopts=
 """
@@ -76,7 +76,8 @@ write_buffered(Path(sys.argv[2]), lambda buffer: np.save(buffer, distances.numpy
 _LAUNCHER = """
 import json, os, sys, signal
 import torch, torchvision, h5py, matplotlib.pyplot, pandas
-import reidlib.search, reidlib.reranking, reidlib.experiments.obtain, reidlib.data.check, reidlib.data.synthetic.render
+import reidlib.search, reidlib.reranking, reidlib.experiments.obtain
+import reidlib.data.check, reidlib.data.synthetic.render
 from reidlib.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)

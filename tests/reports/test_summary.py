@@ -1,6 +1,8 @@
 """The summary that is kept in git: how it was made, the ledger, the marked figures, all tables."""
 
+import errno
 import json
+import shutil
 
 import nbformat
 import pytest
@@ -104,6 +106,20 @@ def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
     assert names == {"30_one-a-b.png", "90_ledger-l.png", "drawing.svg"}
     (out / "90_ledger" / "l.png").write_bytes(bytes(300_000))
     assert "l.png" not in summary_markdown(out)
+
+
+def test_a_figure_is_copied_completely_or_not_at_all(out, tmp_path, monkeypatch):
+    write_summary(out, tmp_path / "reports")
+    files = {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*.*")}
+
+    def copy_half(source, target):
+        target.write_bytes(source.read_bytes()[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", copy_half)
+    with pytest.raises(InputError, match="No space left on device; free some disk space"):
+        write_summary(out, tmp_path / "reports")
+    assert {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*.*")} == files
 
 
 def test_without_a_report_there_is_no_summary(tmp_path):
