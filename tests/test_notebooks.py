@@ -15,6 +15,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from reidlib.cli import main
@@ -155,8 +156,7 @@ def test_the_explorers_run_is_the_reports_run(report, tmp_path):
 def test_all_cells_run_twice_in_one_kernel(report, tmp_path, monkeypatch, name):
     """Unknown parameters are those of papermill's cell: a second run finds the variables of the first."""
     monkeypatch.setenv("REIDLIB_HOME", report[1]["REIDLIB_HOME"])
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    notebook.metadata.papermill = {}
+    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
     parameters = {"profile": "smoke", "device": "cpu", "out": str(tmp_path / "out"), "may_train": "no"}
     notebook = parameterize_notebook(notebook, parameters, kernel_name="python3", language="python")
     client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
