@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import struct
@@ -16,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from reidlib import files
 from reidlib.errors import InputError, shorten
@@ -82,6 +84,7 @@ class _Memory:
 
     def __init__(self, total: int):
         self._total = self._free = total
+        self._freed = 0
         self._change = threading.Condition()
 
     @contextlib.contextmanager
@@ -95,6 +98,12 @@ class _Memory:
             yield
         finally:
             with self._change:
+                self._freed += amount
+                if self._freed > self._total // 2:
+                    # The C library of Linux keeps freed memory, for each thread its own, unless it is told.
+                    with contextlib.suppress(AttributeError, OSError, TypeError):
+                        ctypes.CDLL(None).malloc_trim(0)
+                    self._freed = 0
                 self._free += amount
                 self._change.notify_all()
 
@@ -178,29 +187,35 @@ def _decode(
 def _show(path: Path, use: Callable[[Image.Image, list[str]], Value], draft: int = 0) -> Value:
     """Call ``use`` with an image in RGB as a viewer shows it, and with its treatments."""
     # Pillow decodes and resizes: torchvision's decoders will be removed.
-    file = Image.open(path)
-    width, height = file.size
-    if width * height > MEGAPIXELS * 10**6:
-        file.close()
-        raise ValueError(f"{width:,} by {height:,} pixels, more than {MEGAPIXELS} megapixels")
-    needed = width * height * _BYTES_OF_FORMAT.get(file.format or "", _BYTES_PER_PIXEL)
-    with _MEMORY.take(needed) if needed > _SMALL else contextlib.nullcontext():
-        with file:
-            # The second frame of a camera's JPEG is a preview.
-            has_frames = file.format != "MPO" and getattr(file, "is_animated", False)
-            if "transparency" in file.info:
-                _correct_transparency(file)
-            if draft:
-                file.draft("RGB", (draft, draft))
-            file.load()
-        image = file._new(file.im)  # without the decoder's own buffers, of which some are large
-        del file
-        method = _METHODS.get(_orientation(image))
-        image, words = _flatten(image)
-        if method is not None:
-            image = image.transpose(method)
-            words.append("turned")
-        return use(image, words + ["frames"] * has_frames)
+    with Image.open(path) as file:
+        width, height = file.size
+        if width * height > MEGAPIXELS * 10**6:
+            raise ValueError(f"{width:,} by {height:,} pixels, more than {MEGAPIXELS} megapixels")
+        needed = width * height * _BYTES_OF_FORMAT.get(file.format or "", _BYTES_PER_PIXEL)
+        if needed <= _SMALL:
+            return use(*_present(file, draft))
+    del file  # the decoder of some formats has buffers already
+    with _MEMORY.take(needed):
+        return use(*_present(Image.open(path), draft))
+
+
+def _present(file: ImageFile, draft: int) -> tuple[Image.Image, list[str]]:
+    with file:
+        # The second frame of a camera's JPEG is a preview.
+        has_frames = file.format != "MPO" and getattr(file, "is_animated", False)
+        if "transparency" in file.info:
+            _correct_transparency(file)
+        if draft:
+            file.draft("RGB", (draft, draft))
+        file.load()
+    image = file._new(file.im)  # without the decoder's own buffers
+    del file
+    method = _METHODS.get(_orientation(image))
+    image, words = _flatten(image)
+    if method is not None:
+        image = image.transpose(method)
+        words.append("turned")
+    return image, words + ["frames"] * has_frames
 
 
 def _orientation(image: Image.Image) -> int:
