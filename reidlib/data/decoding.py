@@ -32,13 +32,15 @@ _BYTES_PER_PIXEL, _BYTES_OF_FORMAT = 12, {"WEBP": 20, "JPEG2000": 20}
 # White, the page on which browsers and printers show a picture.
 BACKGROUND = (255, 255, 255)
 # What an image needs beyond its stored pixels, and how a check tells it. Fingerprints and cache keys contain
-# the keys that change pixels, all but the last; other images keep the fingerprints that they always had.
+# the keys that changed pixels; images without keep the fingerprints that they had before there were any.
 TREATMENTS = {
     "turned": "turned or mirrored by the orientation in EXIF",
     "16 bits": "with 16-bit grey values, reduced to 8 bits",
     "transparent": "with transparent parts, shown on white",
+    "turned TIFF": "in TIFF, turned or mirrored by their orientation",
     "frames": "with several frames, of which only the first is read",
 }
+_SAME_PIXELS = ("turned TIFF", "frames")
 _RECORD = "treatments 1\n"
 _ORIENTATION = 0x0112
 _ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -207,23 +209,39 @@ def _present(file: ImageFile, draft: int) -> tuple[Image.Image, list[str]]:
             _correct_transparency(file)
         if draft:
             file.draft("RGB", (draft, draft))
+        words = _prepare_tiff(file) if file.format == "TIFF" else []
         file.load()
     image = file._new(file.im)  # without the decoder's own buffers
     del file
     method = _METHODS.get(_orientation(image))
-    image, words = _flatten(image)
+    image, further_words = _flatten(image)
+    words += further_words
     if method is not None:
         image = image.transpose(method)
         words.append("turned")
     return image, words + ["frames"] * has_frames
 
 
+def _prepare_tiff(file: ImageFile) -> list[str]:
+    """Return the treatment of a TIFF, which Pillow turns itself, and mend the way in which it does so."""
+    # It maps uncompressed files of some modes to memory, by their names, in rows of the turned picture.
+    file.filename = ""
+    orientation = _orientation_of(file)
+    if orientation == 1:
+        return []
+    is_mapped = file.tile[0][0] == "raw" and file.mode in ("L", "P", "RGBA", "RGBX", "CMYK")
+    return ["turned" if is_mapped and orientation >= 5 else "turned TIFF"]
+
+
 def _orientation(image: Image.Image) -> int:
     """Return the number of the orientation, 1 to 8; 1 if there is none or it is damaged. TIFFs are turned."""
-    if image.info.keys() & _ORIENTATION_KEYS:
-        with contextlib.suppress(Exception):  # the reader raises many types for damaged blocks
-            orientation = image.getexif().get(_ORIENTATION)
-            return orientation if orientation in _METHODS else 1
+    return _orientation_of(image) if image.info.keys() & _ORIENTATION_KEYS else 1
+
+
+def _orientation_of(image: Image.Image) -> int:
+    with contextlib.suppress(Exception):  # the reader raises many types for damaged blocks
+        orientation = image.getexif().get(_ORIENTATION)
+        return orientation if orientation in _METHODS else 1
     return 1
 
 
@@ -241,10 +259,11 @@ def _flatten(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Convert an image to RGB, with its treatments."""
     if image.mode == "F":
         raise ValueError("floating-point grey values, whose black and white are unknown")
-    if image.mode.startswith("I"):
+    if image.mode == "I":
         low, high = image.getextrema()
         if low < 0 or high > 65_535:  # type: ignore[operator]
             raise ValueError(f"grey values from {low:,} to {high:,}, which are not 16-bit values")
+    if image.mode.startswith("I"):
         convert, treatment = _high_byte, "16 bits"
     elif image.has_transparency_data:
         convert, treatment = _on_background, "transparent"
@@ -355,7 +374,7 @@ def file_states(paths: Sequence[Path]) -> list[str]:
 
 def pixel_treatments(words: Sequence[str]) -> str:
     """Return what a fingerprint or cache key adds to an image with these treatments."""
-    return "".join(f"|{word}" for word in words if word != "frames")
+    return "".join(f"|{word}" for word in words if word not in _SAME_PIXELS)
 
 
 def _states(paths: Sequence[Path]) -> list[str]:
