@@ -165,7 +165,7 @@ def make(kind: str, number: int, rng: random.Random, folder: Path, seeds: Seeds)
 def check(case: Case, name: str, root: Path) -> None:
     case.words = ["check", name, str(root)]
     case.may_change = (r"home/checked/.*",)
-    case.incomplete = lambda out: [] if out.endswith("complete and readable\n") else ["no verdict"]
+    case.incomplete = lambda out: [] if "readable" in out.splitlines()[-1] else ["no verdict"]
 
 
 def train(case: Case, *words: str) -> None:

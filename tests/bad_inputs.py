@@ -239,8 +239,10 @@ def _may_remain(name: str, case: Case, end: Ending) -> bool:
     return known or bool(_MAY_REMAIN.match(name)) or (is_folder and name.startswith("home/"))
 
 
-def ending_name(end: Ending) -> str:
+def ending_name(case: Case, end: Ending) -> str:
     """The column of the table."""
+    if case.command and end.status == 1:  # papermill's status after any error
+        return "refused"
     if isinstance(end.status, str):
         return "hang" if end.status.startswith("hang") else "traceback"
     return {0: "result", 1: "problems listed", 2: "refused"}.get(end.status, f"status {end.status}")
@@ -285,7 +287,11 @@ def check(number: int, root: Path, seeds: Seeds, *, alone: bool = False) -> tupl
 def describe(number: int, case: Case, end: Ending, wrong: list[str]) -> str:
     """An input and its ending for a failure's message."""
     words = json.dumps(case.command or case.words, ensure_ascii=True)[:600]
-    lines = [f"input {number} ({kind_of(number)}: {case.note})", f"  {words}", f"  ended: {ending_name(end)}"]
+    lines = [
+        f"input {number} ({kind_of(number)}: {case.note})",
+        f"  {words}",
+        f"  ended: {ending_name(case, end)}",
+    ]
     lines += [f"  FAULT {text}" for text in wrong]
     return "\n".join([*lines, *(f"  | {line[:300]}" for line in (end.out + end.err).splitlines()[-6:])])
 
@@ -301,7 +307,7 @@ def _main() -> None:
                 except Exception:
                     print("MAKER", number, traceback.format_exc())
                     continue
-                endings[number] = ending_name(end)
+                endings[number] = ending_name(case, end)
                 if wrong or not last:
                     print(describe(number, case, end, wrong), flush=True)
     print(table(endings))

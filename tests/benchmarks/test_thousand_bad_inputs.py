@@ -46,14 +46,14 @@ def test_a_thousand_bad_inputs(capsys):
         for number in COMMANDS:
             with capsys.disabled():
                 case, end, wrong = bad_inputs.check(number, root, seeds)
-            endings[number] = bad_inputs.ending_name(end)
+            endings[number] = bad_inputs.ending_name(case, end)
             if wrong:
                 failures.append(bad_inputs.describe(number, case, end, wrong))
         for process in processes:
             number, (case, end, wrong) = process.result()
-            same = endings.setdefault(number, bad_inputs.ending_name(end))
-            if same != bad_inputs.ending_name(end):
-                wrong = [*wrong, f"in one process {same}, alone {bad_inputs.ending_name(end)}"]
+            same = endings.setdefault(number, bad_inputs.ending_name(case, end))
+            if same != bad_inputs.ending_name(case, end):
+                wrong = [*wrong, f"in one process {same}, alone {bad_inputs.ending_name(case, end)}"]
             if wrong:
                 failures.append("alone: " + bad_inputs.describe(number, case, end, wrong))
     minutes = (time.perf_counter() - begin) / 60
