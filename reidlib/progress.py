@@ -23,6 +23,7 @@ class LineProgress(tqdm.std.tqdm):
 
     _due = -math.inf  # seconds after the start; tqdm's constructor displays the bar only without a delay
     _has_line = False
+    disable = True  # until the constructor is done: one that Ctrl-C interrupts is closed, too
 
     def __init__(self, *arguments, **settings):
         lines = {"bar_format": None, "mininterval": LOG_INTERVAL, "delay": LOG_INTERVAL, "miniters": 1}

@@ -1,5 +1,7 @@
 """Progress of long work on a terminal, in a log file and in a pipe."""
 
+import contextlib
+import gc
 import io
 import os
 import re
@@ -158,3 +160,16 @@ def test_jupyter_gets_its_own_bar(monkeypatch):
     monkeypatch.setattr(tqdm.auto, "tqdm", widget)  # as tqdm.auto does in a kernel
     with progress.progress_bar(total=1, file=io.StringIO()) as bar:
         assert type(bar) is widget
+
+
+def test_a_bar_that_is_interrupted_while_it_begins_is_closed_in_silence(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    errors = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
+    monkeypatch.setattr(tqdm.std.tqdm, "__init__", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        progress.LineProgress(range(3))
+    gc.collect()
+    assert not errors
