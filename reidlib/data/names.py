@@ -27,7 +27,8 @@ SPELLINGS = r"""spellings of a person or a camera, in folders, CSVs and files of
   '7'         'p7'           two    another letter is another name
 one: taken for one name. doubt: taken for two names, but a search's threshold does not
 count their pairs as different people. Both are told, except Unicode's two forms. What
-has no name is unknown to embed and search, and refused to check and train.
+has no name is unknown to embed and search, and refused to check and train. A person with
+a name such as N/A or none, which may mean no value, is told, and unknown to search.
 """
 _NO_VALUE = {"", "nan", "NaN", "None", "null", "NULL", "NaT", "<NA>"}
 _MAYBE_NO_VALUE = {"nan", "none", "null", "nat", "na", "n/a"}
@@ -95,13 +96,14 @@ def describe_spellings(noun: str, names: Iterable[str]) -> list[str]:
     joined = [names for keys in groups.values() for names in keys.values() if len(names) > 1]
     apart = [[names[0] for names in keys.values()] for keys in groups.values() if len(keys) > 1]
     maybe = [names[0] for names in groups[""].values()]
+    in_search = " (by search for nobody)" * (noun == "person")
     texts = [
         (f"spellings taken for one {noun}", [" = ".join(map(printable, names)) for names in joined]),
         (
             f"spellings taken for several {noun}s, which may be one",
             [" and ".join(map(printable, names)) for names in apart if names != maybe],
         ),
-        (f"names taken for a {noun}, which may mean unknown", [*map(printable, maybe)]),
+        (f"names taken for a {noun}{in_search}, which may mean unknown", [*map(printable, maybe)]),
     ]
     return [f"{text}: {shorten(values)}" for text, values in texts if values]
 

@@ -364,10 +364,12 @@ def _label(sets: Sequence[FeatureSet]) -> tuple[list[Embeddings], Doubts | None]
     """Return the sets with persons and cameras as numbers that mean the same in all, and what is in doubt."""
     persons, cameras = {"": JUNK}, {"": UNKNOWN_CAMERA}
     key = cache(name_key)
+    # A person whose name may mean unknown, such as N/A, may be anybody.
+    person_key = cache(lambda name: name_key(name) if doubt_key(name) else "")
     embeddings: dict[int, Embeddings] = {}
     for feature_set in sets:
         if id(feature_set) not in embeddings:
-            person_ids = [persons.setdefault(key(name), len(persons)) for name in feature_set.persons]
+            person_ids = [persons.setdefault(person_key(name), len(persons)) for name in feature_set.persons]
             camera_ids = [cameras.setdefault(key(name), len(cameras)) for name in feature_set.cameras]
             ids = np.array(person_ids), np.array(camera_ids)
             embeddings[id(feature_set)] = Embeddings(feature_set.features, *ids)

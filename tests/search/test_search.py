@@ -410,6 +410,25 @@ def test_a_spelling_in_doubt_makes_no_pair_of_different_people(tmp_path):
         search(*only_doubts, out=tmp_path / "new", false_match_rate=0.3, **QUIET)
 
 
+def test_a_name_that_may_mean_unknown_makes_no_pair(tmp_path):
+    """Images of N/A may show anybody: two of them need not be one person, nor one and Anna two."""
+    people = saved(
+        tmp_path / "f.npz",
+        [0.0, 0.1, 5.0, 5.1, 0.2, 9.0, 0.3],
+        persons=["Anna", "Anna", "Bob", "Bob", "N/A", "N/A", "none"],
+        cameras=[*"1212123"],
+    )
+    result = search(people, people, out=tmp_path / "out", false_match_rate=0.3, **QUIET)
+    threshold = result.ranking.calibration.threshold
+    assert (threshold.num_same, threshold.num_different) == (2, 4)
+    assert result.ranking.calibration.num_persons == 2 and result.ranking.calibration.num_images == 4
+    assert all(
+        (row["match"] == "") == bool({row["query_person"], row["person"]} & {"N/A", "none"})
+        for row in table(tmp_path / "out")
+    )
+    assert "names taken for a person (by search for nobody), which may mean unknown: N/A, none" in result.text
+
+
 def test_unicode_forms_are_one_person_between_two_sets(run, tmp_path):
     for form, folder in (("NFC", "one"), ("NFD", "two")):
         for camera in "12":
@@ -432,6 +451,7 @@ SPELLINGS = (
     "zo\xeb",
     " Zo\xeb",
     "nan",
+    "N/A",
     "",
     "-1.0",
     "0",
@@ -454,7 +474,7 @@ def test_files_of_features_have_the_persons_of_the_rule(tmp_path_factory, first,
     assert len(rows) == len(first) * len(second)
     for row in rows:
         names = (first[int(row["query"][1:-4])], second[int(row["image"][1:-4])])
-        if any(special_person(name) is not None for name in names):
+        if any(special_person(name) is not None or not doubt_key(name) for name in names):
             assert row["match"] == ""
         elif name_key(names[0]) == name_key(names[1]):
             assert row["match"] == "yes"
