@@ -147,11 +147,12 @@ def _read_path(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
         _refuse(name, "the path of a file or folder", value, mend)
     # papermill and YAML make the number 7 of 7, but also of 007.
+    number = int(value)
     with contextlib.suppress(OSError):
         names = [path.name for path in Path().iterdir()]
-        if others := [each for each in names if each != str(value) and _spells(each, value)]:
+        if others := [each for each in names if each != str(number) and _spells(each, number)]:
             _refuse(name, f"the path of a file or folder, and may be {others[0]}", value, mend)
-    return str(value)
+    return str(number)
 
 
 def _spells(text: str, number: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import symtable
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ REQUIRED = ("profile", "out")
 _INJECTED = "# Parameters"
 
 
-def check_parameters(notebook: str, variables: dict[str, Any], own: Mapping[str, Any]) -> None:
+def check_parameters(notebook: str, variables: dict[str, Any], own: dict[str, Any]) -> None:
     """Convert a notebook's parameters in place to their types, ``SHARED`` and its own, or refuse one."""
     kinds = SHARED | own
     # IPython keeps the sources of the executed cells; the last one is the cell that runs now.
