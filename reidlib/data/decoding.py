@@ -195,31 +195,38 @@ def _show(path: Path, use: Callable[[Image.Image, list[str]], Value], draft: int
             raise ValueError(f"{width:,} by {height:,} pixels, more than {MEGAPIXELS} megapixels")
         needed = width * height * _BYTES_OF_FORMAT.get(file.format or "", _BYTES_PER_PIXEL)
         if needed <= _SMALL:
-            return use(*_present(file, draft))
-    del file  # the decoder of some formats has buffers already
+            return use(*_turn_and_flatten(*_load(file, draft)))
+    del file  # the decoders of some formats have buffers already
     with _MEMORY.take(needed):
-        return use(*_present(Image.open(path), draft))
+        return use(*_turn_and_flatten(*_open_and_load(path, draft)))
 
 
-def _present(file: ImageFile, draft: int) -> tuple[Image.Image, list[str]]:
-    with file:
-        # The second frame of a camera's JPEG is a preview.
-        has_frames = file.format != "MPO" and getattr(file, "is_animated", False)
-        if "transparency" in file.info:
-            _correct_transparency(file)
-        if draft:
-            file.draft("RGB", (draft, draft))
-        words = _prepare_tiff(file) if file.format == "TIFF" else []
-        file.load()
-    image = file._new(file.im)  # without the decoder's own buffers
-    del file
+def _open_and_load(path: Path, draft: int) -> tuple[Image.Image, list[str]]:
+    with Image.open(path) as file:
+        return _load(file, draft)
+
+
+def _load(file: ImageFile, draft: int) -> tuple[Image.Image, list[str]]:
+    """Decode an image, and return it without the decoder's own buffers, and with what its format needs."""
+    if "transparency" in file.info:
+        _correct_transparency(file)
+    if draft:
+        file.draft("RGB", (draft, draft))
+    words = _prepare_tiff(file) if file.format == "TIFF" else []
+    # The second frame of a camera's JPEG is a preview.
+    if file.format != "MPO" and getattr(file, "is_animated", False):
+        words.append("frames")
+    file.load()
+    return file._new(file.im), words
+
+
+def _turn_and_flatten(image: Image.Image, words: list[str]) -> tuple[Image.Image, list[str]]:
     method = _METHODS.get(_orientation(image))
     image, further_words = _flatten(image)
-    words += further_words
     if method is not None:
         image = image.transpose(method)
-        words.append("turned")
-    return image, words + ["frames"] * has_frames
+        further_words.append("turned")
+    return image, further_words + words
 
 
 def _prepare_tiff(file: ImageFile) -> list[str]:

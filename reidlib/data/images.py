@@ -278,7 +278,7 @@ def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], progress:
         with partial.open("wb") as stream:
             stream.write(array_header(shape, "|u1"))
             for block in decode_complete_blocks(paths, size, title="decoding", progress=progress):
-                stream.writelines(block)
+                stream.writelines(image.data for image in block)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

@@ -70,6 +70,10 @@ def place(tmp_path_factory):
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"c_c1_0_{name}", **options)
         (folder / f"c_c2_0_{name}").hardlink_to(folder / f"c_c1_0_{name}")
+    for index in range(32):  # a training needs a batch
+        write_image(
+            root / "people" / f"p{index % 4}" / f"c_c{1 + index // 4 % 2}_small{index}.jpg", seed=index
+        )
     for split, names in MINIATURE.items():
         (root / "market" / split).mkdir(parents=True)
         for index, name in enumerate(names):

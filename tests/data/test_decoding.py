@@ -279,7 +279,7 @@ def old_decode(path, size=None):
 
 ORDINARY = [
     *((mode, "jpg") for mode in ("RGB", "L", "CMYK", "YCbCr")),
-    *((mode, "tif") for mode in ("CMYK", "LAB", "YCbCr")),
+    *((mode, "tif") for mode in ("CMYK", "LAB")),
     *((mode, ending) for mode in ("RGB", "L", "P", "1") for ending in LOSSLESS),
 ]
 
