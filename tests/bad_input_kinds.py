@@ -462,13 +462,13 @@ def bad_path(case: Case) -> str:
          "nobody's home", "null", "fifo", "empty folder", "unreadable", "root", "nul", "sealed"]
     )  # fmt: skip
     case.notes.append(f"path {name}")
-    path = folder / "bad"
+    path = folder / f"bad{len(case.notes)}"
     if name == "file":
         path.write_text("x")
     elif name == "dangling":
         path.symlink_to("nothing")
     elif name == "loop":
-        path.symlink_to("bad")
+        path.symlink_to(path.name)
     elif name == "fifo":
         os.mkfifo(path)
     elif name == "empty folder":

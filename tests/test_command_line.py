@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from miniature import MINIATURE, write_image
+from PIL import Image
 
 from reidlib.cli import commands, main
 from reidlib.data import BENCHMARKS, load
@@ -443,6 +444,21 @@ def test_a_file_that_fails_is_told_in_one_line(error, words, capsys, monkeypatch
 
     monkeypatch.setattr(commands, "check", fail)
     assert words in refused(capsys, "check", "market1501", "somewhere")
+
+
+def test_warnings_about_damaged_files_do_not_leak(market, capsys, recwarn):
+    damaged = market / "query" / MINIATURE["query"][0]
+    with Image.open(damaged) as image:
+        image.save(damaged, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(range(40)))
+    assert main(["check", "market1501", str(market)]) == 1
+    assert not recwarn.list and not capsys.readouterr().err
+
+
+def test_links_in_a_circle_are_told_in_one_line(capsys, monkeypatch, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "loop"))
+    line = refused(capsys, "train", "jlml", "--profile", "smoke", "--device", "cpu")
+    assert str(tmp_path / "loop") in line
 
 
 def test_an_argument_without_end_or_with_control_characters_is_told_in_one_line(capsys):

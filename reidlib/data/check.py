@@ -137,9 +137,11 @@ def check(
     problems += _deviations(counts, fewer=reading.mend, more="remove the files that do not belong there")
     paths = [path for split in reading.splits.values() for path in split.paths]
     # A link that leads nowhere is an image that was listed and is lost; the rest was never read.
-    problems += reading.left_out.describe("link")
+    told = "\n".join(problems)  # a set without any image names what is left out as its mend
     others = [reason for reason in LEFT_OUT if reason != "link"]
-    remarks = [*reading.remarks, *reading.warnings, *reading.left_out.describe(*others)]
+    links, lines = reading.left_out.describe("link"), reading.left_out.describe(*others)
+    problems += [line for line in links if line not in told]
+    remarks = [*reading.remarks, *reading.warnings, *(line for line in lines if line not in told)]
     record = _record(name, root, options)
     paths = list(dict.fromkeys(paths))
     unreadable, skipped = _unreadable(paths, record, progress, reread)

@@ -547,6 +547,9 @@ def test_the_lists_missing_or_damaged(release):
     lists = release / "cuhk03_new_protocol_config_labeled.mat"
     write_lists(release, "labeled", query_idx=np.array([[1], [900]]))
     assert "query_idx names rows 900 of 68" in refusal(release, split="new")
+    for strange in (1j, np.nan, 1e30, 1.5):
+        write_lists(release, "labeled", query_idx=np.array([[1], [strange]]))
+        assert "instead of a list of whole numbers" in refusal(release, split="new")
     write_lists(release, "labeled", labels=np.ones((5, 1)))
     assert "68 names, 5 labels, 68 cameras" in refusal(release, split="new")
     write_lists(release, "labeled", labels=new_lists("labeled")["labels"][::-1])

@@ -1,6 +1,7 @@
 """Files of features: reading returns what was written, and bad files are refused in one line."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -307,6 +308,16 @@ def test_weights_that_are_not_finite_are_refused(run, crops, tmp_path, number, k
     with pytest.raises(InputError, match="weights are finite"):
         search(crops, crops, run=run, out=tmp_path / "out", device="cpu", progress=False)
     assert not (tmp_path / "out").exists() and not (tmp_path / "f.npz").exists()
+
+
+@pytest.mark.parametrize("value", [torch.zeros(8, dtype=torch.complex64), "text", torch.tensor(3.0)])
+def test_weights_that_are_no_real_tensors_are_refused(run, crops, tmp_path, value):
+    weights = torch.load(run / "weights.pt")
+    for name in [name for name in weights if re.fullmatch(r"classifiers\.(\d+\.)?bias", name)]:
+        weights[name] = value
+    torch.save(weights, run / "weights.pt")
+    with pytest.raises(InputError, match=r"weights\.pt"):
+        write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)
 
 
 def test_finite_weights_of_infinite_features_name_an_image(run, crops, tmp_path):

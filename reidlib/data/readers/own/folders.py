@@ -144,9 +144,10 @@ def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedIma
         value = f"{count_noun(len(loose), 'images')} in {folder} itself: {shorten(loose)}"
         problems.append(InputError(LAYOUT, value, mend))
     if not (rows or problems):
-        hint = misplaced_hint(folder, _has_persons) or unpack_hint(folder)
-        value = "; ".join([f"no image ({_ENDINGS}) in {folder}", *reading.left_out.describe()])
-        problems.append(InputError(LAYOUT, value, hint or "put the images there, or give their folder"))
+        # What is left out is probably what was meant, even if the folder above has images, too.
+        mend = "; ".join(filter(None, [*reading.left_out.describe(), unpack_hint(folder)]))
+        mend = mend or misplaced_hint(folder, _has_persons) or "put the images there, or give their folder"
+        problems.append(InputError(LAYOUT, f"no image ({_ENDINGS}) in {folder}", mend))
     if empty and rows:
         reading.remarks.append(
             f"{count_noun(len(empty), 'folders')} in {folder} without an image: {shorten(empty)}"
