@@ -167,6 +167,19 @@ def test_a_folder_of_other_endings_alone_is_refused_with_their_names(tmp_path):
         list_own_images(root)
 
 
+@pytest.mark.parametrize("root", ["heic", "links"])
+def test_a_set_of_which_all_is_left_out_is_told_once_with_a_mend_that_helps(own, root):
+    """The folder above looks like persons, but what has to be mended are the files."""
+    for name in "abc":
+        put(own.parent, f"other{name}/1.jpg", f"heic/{name}/1.heic")
+        (own.parent / "links" / name).mkdir(parents=True)
+        (own.parent / "links" / name / "1.jpg").symlink_to(own / "absent.jpg")
+    report = check("folder", own.parent / root, progress=False)
+    assert report.text().count("left out: 3 ") == 1 and "too low" not in report.text()
+    mend = "convert images to .jpg or .png" if root == "heic" else "put back the targets, or remove the links"
+    assert len(report.problems) == 1 and report.problems[0].endswith(mend)
+
+
 @pytest.mark.parametrize("folder", ["a", "a/1", "a/1/deep", "a/1/deep/deeper", "train"])
 def test_a_folder_that_cannot_be_listed_is_refused(own, monkeypatch, folder):
     (own / folder).mkdir(parents=True, exist_ok=True)
