@@ -964,7 +964,6 @@ def _arrays(case: Case, file: Path) -> None:
         "float16": lambda: {"features": features.astype(np.float16)},
         "whole numbers": lambda: {"features": features.astype(np.int32)},
         "big-endian": lambda: {"features": features.astype(">f4")},
-        "by columns": lambda: {"features": np.asfortranarray(features)},
         "one axis": lambda: {"features": features.ravel()},
         "three axes": lambda: {"features": features[..., None]},
         "no rows": lambda: {"features": features[:0]},
@@ -993,6 +992,7 @@ def _arrays(case: Case, file: Path) -> None:
         },
     }  # fmt: skip
     must = {
+        "by columns": lambda: {"features": np.asfortranarray(features)},
         "not a number": lambda: {"features": np.where(np.arange(features.size).reshape(features.shape) == 7, np.nan, features).astype(np.float32)},
         "infinite": lambda: {"features": np.where(np.arange(features.size).reshape(features.shape) == 7, np.inf, features).astype(np.float32)},
         "a pickle as names": lambda: {name: odd},

@@ -14,6 +14,7 @@ import math
 import shlex
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,7 +305,9 @@ def _run(words: list[str]) -> int:
     logger.setLevel(level or logging.INFO)
     logger.propagate = False  # a handler of the root logger would write each message again
     try:
-        return getattr(commands, command)(values)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # about files that are refused or sound
+            return getattr(commands, command)(values)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2
@@ -334,6 +337,8 @@ def _refused_path(error: Exception) -> InputError | None:
         return InputError(
             "~NAME is the home folder of a user of this machine", "an unknown user", "write out the path"
         )
+    if "Symlink loop" in str(error):  # pathlib's, before Python 3.13
+        return InputError("a path's links lead to a file or folder", error, "correct the link")
     if isinstance(error, OSError) and error.errno:
         path = Path(str(error.filename or ""))
         value = f"{error.strerror}: {error.filename}" if error.filename else error.strerror

@@ -295,7 +295,7 @@ class TrainedNetwork:
             )
             model = architecture.build(num_classes, self.configuration.seed)
             model.load_state_dict(weights)
-        except (RuntimeError, StopIteration) as error:
+        except (RuntimeError, StopIteration, AttributeError, LookupError, TypeError) as error:
             raise InputError(
                 "a run's weights belong to its configuration",
                 f"{self.run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",

@@ -272,7 +272,9 @@ def _memory_map(file: Path, member: str) -> np.ndarray:
             raise ValueError(f"{member} is compressed")
         with archive.open(entry) as stream:
             np.lib.format.read_magic(stream)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+            if by_columns or dtype.hasobject:  # objects would be read as addresses in memory
+                raise ValueError(f"{member} holds {'objects' if dtype.hasobject else 'columns and no rows'}")
             header = stream.tell()
     with file.open("rb") as stream:
         # The entry's local header repeats the name and may be longer than the archive's directory says.

@@ -131,8 +131,8 @@ class Run:
         mend = "copy it again, or remove the run's folder to train again"
         weights = load_tensors(self.folder / "weights.pt", mend)
         for name, tensor in weights.items():
-            if torch.is_tensor(tensor) and not tensor.isfinite().all():
-                value = f"NaN or infinity in {name} of {self.folder / 'weights.pt'}"
+            if torch.is_tensor(tensor) and (tensor.is_complex() or not tensor.isfinite().all()):
+                value = f"complex numbers, NaN or infinity in {name} of {self.folder / 'weights.pt'}"
                 raise InputError("a run's weights are finite", value, mend)
         return weights
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -308,6 +309,24 @@ def test_weights_that_are_not_finite_are_refused(run, crops, tmp_path, number, k
     with pytest.raises(InputError, match="weights are finite"):
         search(crops, crops, run=run, out=tmp_path / "out", device="cpu", progress=False)
     assert not (tmp_path / "out").exists() and not (tmp_path / "f.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda features: np.asfortranarray(features), "columns and no rows"),
+        (lambda features: np.full(len(features), Path("x"), dtype=object), "objects"),
+        (lambda features: features.astype(object), "objects"),
+    ],
+)
+def test_features_of_another_order_or_of_objects_are_refused(tmp_path, change, words):
+    file = tmp_path / "f.npz"
+    save_features(made(), file)
+    with np.load(file) as content:
+        arrays = dict(content)
+    np.savez(file, **arrays | {"features": change(arrays["features"])})
+    with pytest.raises(InputError, match=words):
+        read_features(file)
 
 
 @pytest.mark.parametrize("value", [torch.zeros(8, dtype=torch.complex64), "text", torch.tensor(3.0)])

@@ -243,6 +243,12 @@ def _config_files(root: Path, boxes: str) -> list[Path]:
     return [root / name, root.parent / name]
 
 
+def _whole_numbers(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "iuf" or not (np.abs(values) < 2**31).all() or (values % 1).any():
+        raise ValueError(f"{values.dtype} instead of a list of whole numbers")
+    return values.ravel().astype(np.int64)
+
+
 def _read_lists(root: Path, boxes: str) -> tuple[Path, Split, np.ndarray, np.ndarray, np.ndarray]:
     """Read the list of images and the sorted rows of train, query and gallery; also return their file."""
     # Its import is slow, and only this protocol needs it.
@@ -270,7 +276,7 @@ def _read_lists(root: Path, boxes: str) -> tuple[Path, Split, np.ndarray, np.nda
         raise InputError(rule, f"{file}, which lacks {', '.join(missing)}", CONFIG_SOURCE)
     try:
         names = tuple(Path(str(np.asarray(cell).item())) for cell in content["filelist"].ravel())
-        numbers = [content[key].ravel().astype(np.int64) for key in _KEYS[1:]]
+        numbers = [_whole_numbers(content[key]) for key in _KEYS[1:]]
     except (ValueError, TypeError) as error:
         raise InputError(rule, f"{file}: {' '.join(str(error).split())}", CONFIG_SOURCE) from error
     labels, cameras, *rows = numbers

@@ -248,7 +248,7 @@ def _training_persons(cell: np.ndarray) -> np.ndarray:
     numbers = np.asarray(cell.ravel()[0][name]).ravel()
     if not (numbers.dtype.kind in "iuf" and numbers.size):
         raise ValueError("a cell without persons")
-    persons = np.unique(np.where(np.isfinite(numbers), numbers, 0).astype(np.int64))
+    persons = np.unique(np.where(np.abs(numbers) < 2**31, numbers, 0).astype(np.int64))
     if len(persons) != len(numbers) or (persons != np.sort(numbers)).any() or persons[0] < 1:
         raise ValueError("a cell with persons that are repeated or not positive whole numbers")
     return persons
