@@ -332,8 +332,9 @@ class RunConfiguration:
             if (version := values.pop("format")) != _FORMAT:
                 raise ValueError(f"format {version} instead of {_FORMAT}")
             values["model"] = read_value("model", model, MODELS[model.pop("kind")])
-            # Without a value that every version writes, the default is no replacement.
+            # Every version writes these two: a default is no replacement.
             values["recipe"] = recipe | {"augmentation": recipe["augmentation"]}
+            values["seed"] = content["seed"]
             return read_value("config.json", values, cls)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

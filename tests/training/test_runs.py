@@ -211,6 +211,14 @@ def test_a_configuration_of_another_version_is_refused(damage):
         RunConfiguration.from_json({**configuration().to_json(), **damage})
 
 
+@pytest.mark.parametrize("key", ["model", "recipe", "input_size", "benchmark", "data", "seed", "format"])
+def test_a_file_without_a_value_is_refused(key):
+    content = configuration().to_json()
+    del content[key]
+    with pytest.raises(InputError, match="of this version"):
+        RunConfiguration.from_json(content)
+
+
 def test_the_values_of_a_file_have_types():
     expected = configuration(model=PyramidConfiguration(triplet=False), input_size=(192, 64))
     content = json.loads(json.dumps(expected.to_json()))
