@@ -42,7 +42,7 @@ TREATMENTS = {
 }
 _SAME_PIXELS = ("turned TIFF", "frames")
 _RECORD = "treatments 1\n"
-_ORIENTATION = 0x0112
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106
 _ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 _METHODS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -180,7 +180,7 @@ def _decode(
     except Exception as error:  # for damaged files, decoders raise one of half a dozen types
         reason = str(error).partition("\n")[0] or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = "not an image"
+            reason = "not an image, or of an unknown kind"
         if isinstance(error, Image.DecompressionBombError):
             reason = f"more than {MEGAPIXELS} megapixels"
         return UnreadableImage(path, reason)
@@ -217,7 +217,14 @@ def _load(file: ImageFile, draft: int) -> tuple[Image.Image, list[str]]:
     if file.format != "MPO" and getattr(file, "is_animated", False):
         words.append("frames")
     file.load()
-    return file._new(file.im), words
+    image = file._new(file.im)
+    # Pillow inverts TIFFs whose 0 is white, except of 16 bits.
+    if image.mode == "I;16" and getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        image = image.point(lambda value: 65_535 - value)
+    # Many programs leave the fourth byte of a BMP's pixels 0, and viewers show such a picture opaque.
+    if file.format in ("BMP", "DIB") and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        image = image.convert("RGB")
+    return image, words
 
 
 def _turn_and_flatten(image: Image.Image, words: list[str]) -> tuple[Image.Image, list[str]]:

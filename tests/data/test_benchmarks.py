@@ -354,7 +354,10 @@ def test_readable_images_are_not_read_again(rendered, tmp_path, monkeypatch):
     damaged.write_bytes(bytes(len(content)))
     os.utime(damaged, ns=(1, 1))
     for _ in range(2):
-        assert f"{name} (not an image)" in check("synthetic", rendered, progress=False).text()
+        assert (
+            f"{name} (not an image, or of an unknown kind)"
+            in check("synthetic", rendered, progress=False).text()
+        )
     assert [len(names) for names in read] == [14, 0, 1, 1]
     damaged.write_bytes(content)
     assert check("synthetic", rendered, progress=False, reread=True).ok
@@ -375,7 +378,10 @@ def test_damage_that_leaves_size_and_time_is_found(rendered):
     image.write_bytes(bytes(before.st_size))
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (image.stat().st_size, image.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert f"{image.name} (not an image)" in check("synthetic", rendered, progress=False).text()
+    assert (
+        f"{image.name} (not an image, or of an unknown kind)"
+        in check("synthetic", rendered, progress=False).text()
+    )
 
 
 def test_a_specification_is_parsed():

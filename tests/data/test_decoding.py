@@ -175,6 +175,34 @@ def test_every_integer_mode_with_16_bit_values_is_the_same_grey(tmp_path, mode):
     assert treatments([path]) == {0: ["16 bits"]}
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_whose_0_is_white_is_inverted(tmp_path, dtype, compression):
+    grey = np.arange(0, 256, 5, dtype=np.uint8)[None]
+    stored = grey if dtype == np.uint8 else (grey * np.uint16(257)).astype(np.uint16)
+    path = saved(tmp_path / "grey.tif", stored, compression=compression, tiffinfo={262: 0})
+    if dtype == np.uint8:  # Pillow inverts what it writes; nothing else is said in the file
+        assert Image.open(path).tag_v2[262] == 0
+    np.testing.assert_array_equal(decode(path)[..., 0], grey if dtype == np.uint8 else 255 - grey)
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_a_bmp_whose_alpha_is_0_everywhere_is_opaque(tmp_path, alpha):
+    """Windows' programs write such files; one pixel that is not transparent makes the others so."""
+    bgra = colours(2, 3, channels=4)
+    bgra[..., 3] = 0
+    bgra[0, 0, 3] = 255 * alpha
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 3, -2, 1, 32, 3, 24, 0, 0, 0, 0) + masks + bytes(52)
+    path = tmp_path / "windows.bmp"
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + 108 + 24, 0, 0, 14 + 108) + head + bgra.tobytes())
+    shown = bgra[..., 2::-1].copy()
+    if alpha:
+        shown[bgra[..., 3] == 0] = 255
+    np.testing.assert_array_equal(decode(path), shown)
+    assert treatments([path]) == ({0: ["transparent"]} if alpha else {})
+
+
 def test_a_16_bit_pgm_is_grey(tmp_path):
     path = tmp_path / "grey.pgm"
     path.write_bytes(b"P5 2 1 65535\n" + np.array([257 * 7, 257 * 200], ">u2").tobytes())

@@ -98,7 +98,7 @@ def test_trials_differ_and_test_persons_are_counted(own_folder):
     assert "4 of 4 such persons, 4 persons in total; use test_persons=3 or fewer" in refusal(
         "folder", own_folder, test_persons=4
     )
-    assert "at least one person is left for training; got -1" in refusal(
+    assert "test_persons is a whole number of at least 0; got -1" in refusal(
         "folder", own_folder, test_persons=-1
     )
 
