@@ -236,7 +236,7 @@ def faults(case: Case, end: Ending) -> list[str]:
 def _may_remain(name: str, case: Case, end: Ending) -> bool:
     is_folder = end.after[name][0] == stat.S_IFDIR
     known = any(re.fullmatch(one, name) for one in case.may_remain)
-    return known or bool(_MAY_REMAIN.match(name)) or (is_folder and name.startswith("home/"))
+    return known or bool(_MAY_REMAIN.match(name)) or (is_folder and name.startswith(("home/", "runs")))
 
 
 def ending_name(case: Case, end: Ending) -> str:
