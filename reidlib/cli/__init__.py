@@ -306,7 +306,8 @@ def _run(words: list[str]) -> int:
     logger.propagate = False  # a handler of the root logger would write each message again
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # about files that are refused or sound
+            if not sys.warnoptions:  # libraries warn of damaged files, which are refused or sound
+                warnings.simplefilter("ignore")
             return getattr(commands, command)(values)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
