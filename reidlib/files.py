@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import platform
 import re
@@ -16,13 +17,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from reidlib import __version__
-from reidlib.errors import InputError
+from reidlib.errors import InputError, one_line
+
+logger = logging.getLogger("reidlib")
 
 Built = TypeVar("Built")
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -278,6 +282,26 @@ def build_once(
     with exclusive_lock(lock, on_wait=on_wait, make_error=make_error):
         existing = find()
         return build() if existing is None else existing
+
+
+def load_matplotlib() -> None:
+    """Import matplotlib, without its configuration file if that cannot be read."""
+    try:
+        import matplotlib
+    except Exception as error:  # it reads the file while it is imported
+        specification = find_spec("matplotlib")
+        if specification is None or specification.origin is None:
+            raise
+        defaults = Path(specification.origin).parent / "mpl-data"
+        for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+            del sys.modules[name]  # of the import that failed
+        os.environ["MATPLOTLIBRC"] = str(defaults)  # for the processes of a report, too
+        with contextlib.chdir(defaults):  # a file in the working directory comes first
+            import matplotlib  # noqa: F401
+        reason = one_line(f"{type(error).__name__}: {error}")
+        logger.warning(
+            f"note: matplotlib's defaults are used, because its file matplotlibrc is damaged: {reason}"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -11,8 +11,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import matplotlib as mpl
 import nbformat
 import pytest
+from IPython.display import Markdown
+from miniature import write_image
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from papermill.iorw import load_notebook_node
@@ -204,6 +207,32 @@ def test_parameters_that_papermill_passes(report, tmp_path, line):
     configuration = json.loads((tmp_path / "7" / "result.json").read_text())["configuration"]
     assert (configuration.get("model", configuration)).items() >= BY_HAND[line].items()
     assert "is read as" in output.read_text()
+
+
+def test_notebook_51_leaves_out_what_unknown_cameras_do_not_allow(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    for person in range(8):
+        (tmp_path / "own" / f"p{person}").mkdir(parents=True)
+        for image in range(8):  # no _c1 or _c2 in the names
+            write_image(tmp_path / "own" / f"p{person}" / f"{image}.jpg", (64, 32), seed=10 * person + image)
+    notebook = nbformat.read(ROOT / "notebooks" / "51_part_attention.ipynb", as_version=4)
+    parameters, *cells = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    shown = []
+    values = {"profile": "smoke", "benchmark": "folder,same_camera=true", "device": "cpu", "pairs": 2}
+    values |= {"data_root": str(tmp_path / "own"), "out": str(tmp_path / "out"), "orders": 1}
+    variables = {"display": lambda *objects: shown.extend(objects)}
+    with mpl.rc_context():
+        for source in (
+            parameters,
+            "\n".join(f"{name} = {value!r}" for name, value in values.items()),
+            *cells,
+        ):
+            exec(source, variables)
+    sentences = [output.data for output in shown if isinstance(output, Markdown)]
+    (left_out,) = (text for text in sentences if "left out, because" in text)
+    assert left_out.count("at least one training person is seen by two cameras") == 2  # for both networks
+    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert result["scores"] and len(result["figures"]) >= 5  # all that needs no cameras is shown
 
 
 def test_every_training_was_done_once_and_is_where_it_is_said_to_be(report):

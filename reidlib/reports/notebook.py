@@ -16,7 +16,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from reidlib.errors import InputError
-from reidlib.files import exclusive_lock
+from reidlib.files import exclusive_lock, load_matplotlib
 from reidlib.reports.parameters import REQUIRED, assigned_names
 from reidlib.reports.processes import Failure, error_summary
 
@@ -206,6 +206,7 @@ def remove_outputs(folder: Path) -> None:
 def execute(path: Path, folder: Path, parameters: dict) -> None:
     """Execute a notebook to ``folder / PARTIAL``; ``Failure`` gives its exception in one line."""
     # papermill changes the working directory, so this runs in a separate process.
+    load_matplotlib()  # the kernel then leaves out what this process cannot read
     import papermill
     from papermill.iorw import LocalHandler, papermill_io
 

@@ -298,6 +298,7 @@ def _formulas(text: str) -> str:
 
 
 def _formula(formula: str, *, display: bool) -> str:
+    files.load_matplotlib()
     import matplotlib
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser, math_to_image

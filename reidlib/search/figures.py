@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -124,7 +123,8 @@ def distance_figure(histogram: PairHistogram, threshold: Threshold, *, bars: int
     step = max(1, -(-(filled[-1] - filled[0] + 1) // bars))
     begins = np.arange(filled[0], filled[-1] + 1, step)
     edges = histogram.width * (np.append(begins, begins[-1] + step) - 1)
-    figure, (distribution, shares) = plt.subplots(1, 2, figsize=(10, 3.6))
+    figure = Figure(figsize=(10, 3.6))  # without pyplot, whose backend may need a screen
+    distribution, shares = figure.subplots(1, 2)
     for label, counts, colour, style in kinds:
         total = counts.sum()
         bars_n = np.add.reduceat(counts, begins) / total * 100

@@ -15,7 +15,7 @@ from PIL import Image
 from reidlib.data.decoding import thumbnail
 from reidlib.data.rules import JUNK
 from reidlib.errors import count_noun
-from reidlib.files import KEEP_BYTES, write_atomically, write_json
+from reidlib.files import KEEP_BYTES, load_matplotlib, write_atomically, write_json
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration, Doubts
@@ -120,6 +120,7 @@ def draw_sheet(ranking: SearchRanking, count: int) -> tuple[Image.Image | None, 
     """
     if not count:
         return None, ""
+    load_matplotlib()
     from reidlib.search.figures import SPACE, RankedImage, SheetRow, contact_sheet
 
     rows, missing = [], []
@@ -240,16 +241,16 @@ def _write_lists(path: Path, ranking: SearchRanking) -> None:
 
 
 def _write_figure(path: Path, calibration: Calibration) -> None:
-    import matplotlib.pyplot as plt
+    load_matplotlib()
+    from matplotlib import rc_context
 
     from reidlib.search.figures import distance_figure
     from reidlib.visual import set_style
 
-    with plt.rc_context():
+    with rc_context():
         set_style()
         figure = distance_figure(calibration.histogram, calibration.threshold)
         write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
-        plt.close(figure)
 
 
 def _threshold_content(calibration: Calibration, ranking: SearchRanking) -> dict:

@@ -27,5 +27,6 @@ def set_style() -> None:
     import matplotlib.pyplot as plt  # imported here: it takes half a second, and only drawing needs it
     import seaborn as sns
 
+    plt.style.use("default")  # whatever the user's matplotlibrc says
     sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE)
     plt.style.use(Path(__file__).with_name("look.mplstyle"))
