@@ -465,3 +465,57 @@ def test_an_argument_without_end_or_with_control_characters_is_told_in_one_line(
     for word in ("9" * 50_000, "a\nb\rc\x1b[31m", "a\0b"):
         line = refused(capsys, "check", "market1501", word)
         assert len(line) < 3_300 and line.isprintable()
+
+
+@pytest.fixture
+def unprintable(tmp_path):
+    """A folder for each of four persons, whose names are Chinese, bytes that are not UTF-8, or ASCII."""
+    for person in ("张伟", os.fsdecode(b"J\xfcrgen"), "a", "b"):
+        for number in range(1 if len(person) > 1 else 4):
+            path = tmp_path / "own" / person / f"{number}_c{number % 2 + 1}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, seed=number)
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "shift_jis", "utf-8", "utf-16"])
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_report_is_printed_in_any_encoding(unprintable, monkeypatch, encoding, damage):
+    if damage:
+        (unprintable / "a" / "é_c1.jpg").write_bytes(b"no image")
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    assert main(["check", "folder", str(unprintable)]) == int(damage)
+    streams[0].flush()
+    text = streams[0].buffer.getvalue().decode(encoding)
+    assert "J\\xfcrgen" in text and ("张伟" in text or "\\u4f1f" in text)
+    assert ("is unreadable" in text or "not an image" in text) == damage
+    assert main(["check", "folder", str(unprintable / "张")]) == 2  # the status is that of the refusal
+    streams[1].flush()
+    refusal = [line for line in streams[1].buffer.getvalue().decode(encoding).splitlines() if "error" in line]
+    assert len(refusal) == 1 and ("张" in refusal[0] or "\\u5f20" in refusal[0])
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_an_unprintable_name_ends_no_command(unprintable, environment):
+    command = [sys.executable, "-m", "reidlib", "check", "folder", str(unprintable)]
+    environment = {**os.environ, "PYTHONCOERCECLOCALE": "0", **environment}
+    completed = subprocess.run(command, env=environment, capture_output=True, timeout=600)
+    assert completed.returncode == 0 and b"Traceback" not in completed.stderr
+    assert b"complete and readable" in completed.stdout
+
+
+@pytest.mark.parametrize("word", ["x" * 300, "é" * 140, "/".join(["folder" * 40] * 20), "~nosuchuser/own"])
+def test_a_path_that_no_file_system_has_is_refused(word, market, tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["check", "folder", word],
+        ["render", "smoke", word],
+        ["evaluate", word],
+        train(market, "--runs", f"{word}/{'x' * 300}"),
+        ["train", "jlml", "--profile", "smoke", "--benchmark", "folder", "--data-root", word],
+    ):
+        line = refused(capsys, *arguments)
+        assert "choose shorter names" in line or word[:9] in line or "write out the path" in line
+    assert {path.name for path in tmp_path.iterdir()} <= {"market", "home", "~nosuchuser"}

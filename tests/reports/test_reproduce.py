@@ -600,3 +600,30 @@ def test_every_file_of_the_package_counts_for_a_report(tmp_path, monkeypatch):
     (copy / "__pycache__").mkdir()
     (copy / "__pycache__" / "x.pyc").touch()
     assert notebook.environment_digest() == digest
+
+
+def test_a_process_prints_any_name(tmp_path):
+    log = tmp_path / "log"
+    call = pickle.dumps((fake_tasks.print_name, ("J\udcfcrgen 张伟",)))
+    python_path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": python_path}
+    failure = run_in_process(call, environment, log)
+    assert failure == "ValueError: J\udcfcrgen 张伟 cannot be trained"
+    assert b"J\\xfcrgen \\u5f20\\u4f1f is trained" in log.read_bytes()
+
+
+def test_a_report_of_names_that_are_not_utf8(tmp_path):
+    """papermill writes no such name; the report's own copy does."""
+    name = os.fsdecode(b"J\xfcrgen")
+    finish = FINISH + "\nprint(data_root)\nassert data_root.endswith(chr(0xdcfc) + 'rgen')\n"
+    notebooks = tmp_path / "notebooks"
+    build(notebooks, "10_good", finish)
+    build(notebooks, "20_bad", "raise ValueError(data_root)")
+    parameters = {"data_root": str(tmp_path / name)}
+    plan = Plan(select([], notebooks), "smoke", tmp_path / f"out {name}", parameters=parameters)
+    outcome = reproduce(plan, progress=False)
+    assert (outcome.done, outcome.failed) == (("10_good",), ("20_bad",))
+    assert status(plan, "10_good")["parameters"]["data_root"] == parameters["data_root"]
+    for page in ("index.html", "10_good/index.html", "20_bad/index.html"):
+        assert "rgen" in (plan.out / page).read_text(encoding="utf-8") or page == "index.html"
+    assert reproduce(plan, progress=False).skipped == ("10_good",)

@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -701,3 +704,45 @@ def test_features_of_different_lengths_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"same number of values; got 3 of a\.npz, 4 of b\.npz"):
         search(tmp_path / "a.npz", tmp_path / "b.npz", out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+DAMAGE = {
+    "not UTF-8": b"font.family: J\xfcrgen\n",
+    "unreadable": None,  # a file that opens and cannot be read, also by root
+    "wrong values": b"font.size: huge\nlines.linewidth 3\nnonsense: 1\naxes.grid: perhaps\n",
+    "unfit values": b"text.usetex: True\nsavefig.dpi: 100000\nfigure.figsize: 900, 900\nbackend: TkAgg\n",
+}
+
+
+@pytest.fixture(scope="module")
+def sound_picture(tmp_path_factory):
+    """Features to search, and the picture that a search draws of them."""
+    folder = tmp_path_factory.mktemp("sound")
+    features = saved(folder / "f.npz", range(8), list("aabbccdd"), list("12121212"))
+    search(features, features, out=folder / "out", false_match_rate=0.2, **QUIET)
+    return features, (folder / "out" / "distances.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("not UTF-8", "."),
+        ("not UTF-8", "MPLCONFIGDIR"),
+        ("unreadable", "MATPLOTLIBRC"),
+        ("wrong values", "."),
+        ("unfit values", "MATPLOTLIBRC"),
+    ],
+)
+def test_a_damaged_matplotlibrc_does_not_end_a_search(sound_picture, tmp_path, kind, place):
+    features, picture = sound_picture
+    file = tmp_path / "matplotlibrc"
+    file.symlink_to("/proc/self/mem") if DAMAGE[kind] is None else file.write_bytes(DAMAGE[kind])
+    environment = {**os.environ, place: str(tmp_path)} if place != "." else None
+    words = ["search", features, features, "--out", tmp_path / "out", "--false-match-rate", "0.2"]
+    command = [sys.executable, "-m", "reidlib", *map(str, words), "--device", "cpu"]
+    folder = tmp_path if place == "." else None
+    completed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=600)
+    assert completed.returncode == 0, completed.stderr
+    assert (tmp_path / "out" / "distances.png").read_bytes() == picture  # the suite's own style
+    is_told = b"note: matplotlib's defaults are used" in completed.stderr
+    assert is_told == (kind in ("not UTF-8", "unreadable"))

@@ -20,7 +20,7 @@ from reidlib.training.config import (
     Recipe,
     RunConfiguration,
 )
-from reidlib.training.runs import Run, configuration_hash, find_or_train
+from reidlib.training.runs import Run, configuration_hash, find_failure, find_or_train
 
 CONFIGURATION = {"model": {"kind": "jlml", "parts": 4}, "seed": 0}
 
@@ -73,6 +73,24 @@ def test_a_refused_training_leaves_no_files(tmp_path):
     with pytest.raises(InputError, match="mend"):
         find_or_train(CONFIGURATION, refused, name="jlml", folder=tmp_path)
     assert not list(tmp_path.glob("jlml-*"))
+
+
+@pytest.mark.parametrize("name", ["J\udcfcrgen", "张伟 ✓", "\ud800", "one\ntwo"])
+def test_the_note_of_a_failure_holds_any_name(tmp_path, monkeypatch, name):
+    """Whatever the note cannot hold must not replace the failure itself."""
+
+    def failing(folder):
+        (folder / "checkpoint.pt").touch()
+        raise InputError("every image can be decoded", name, "remove it")
+
+    monkeypatch.setattr("locale.getencoding", lambda: "ascii")
+    with pytest.raises(InputError, match="can be decoded"):
+        find_or_train(CONFIGURATION, failing, name="jlml", folder=tmp_path)
+    failure = find_failure(CONFIGURATION, tmp_path)
+    assert failure.startswith("InputError: every image can be decoded; got ")
+    assert failure.endswith("; remove it")  # on one line
+    with pytest.raises(InputError, match="not tried again at once"):
+        find_or_train(CONFIGURATION, never, name="jlml", folder=tmp_path, since=0)
 
 
 def test_partial_files_of_a_killed_process_are_removed(tmp_path):
