@@ -311,7 +311,7 @@ def _on_background(image: Image.Image) -> tuple[Image.Image, bool]:
     return result, result.tobytes() != colours.tobytes()
 
 
-def treatments(paths: Sequence[Path]) -> dict[int, list[str]]:
+def treatments(paths: Sequence[Path], states: Sequence[str] | None = None) -> dict[int, list[str]]:
     """Find images that need more than their stored pixels.
 
     The result is remembered until a file changes. Otherwise the headers of all files are read, and files that
@@ -319,6 +319,7 @@ def treatments(paths: Sequence[Path]) -> dict[int, list[str]]:
 
     Args:
         paths: Image files.
+        states: Name, size and time of each file; default: they are looked up.
 
     Returns:
         Index of the path -> keys of ``TREATMENTS``; other images and unreadable ones are left out.
@@ -326,10 +327,9 @@ def treatments(paths: Sequence[Path]) -> dict[int, list[str]]:
     Raises:
         UnreadableImagesError: If files are missing.
     """
-    return _treatments(paths, _states(paths))
-
-
-def _treatments(paths: Sequence[Path], states: Sequence[str]) -> dict[int, list[str]]:
+    if not paths:
+        return {}
+    states = _states(paths) if states is None else states
     digest = hashlib.sha256((_RECORD + "".join(states)).encode("utf-8", "surrogateescape")).hexdigest()
     record = files.home() / "checked" / f"{digest[:32]}.json"
     if (content := find_json(record)) is None:
@@ -381,7 +381,7 @@ def _is_plain(path: Path) -> bool:
 def file_states(paths: Sequence[Path]) -> list[str]:
     """Describe each file by relative name, size, time and treatments; UnreadableImagesError if missing."""
     states = _states(paths)
-    for index, words in _treatments(paths, states).items():
+    for index, words in treatments(paths, states).items():
         states[index] = f"{states[index][:-1]}{pixel_treatments(words)}\n"
     return states
 
@@ -392,8 +392,6 @@ def pixel_treatments(words: Sequence[str]) -> str:
 
 
 def _states(paths: Sequence[Path]) -> list[str]:
-    if not paths:
-        return []
     # Names are relative, so that caches of a folder stay valid if the folder is moved with its times.
     common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
     lines, missing = [], []

@@ -304,6 +304,7 @@ def store(count=7) -> ImageStore:
 
 
 def test_features_come_in_the_order_of_the_images_whatever_the_batch():
+    torch.manual_seed(0)  # with some weights, all features of a branch are 0
     model = JLML(3, width=0.125, parts=2)
     whole = embed(model, store())
     torch.testing.assert_close(embed(model, store(), batch_size=2), whole)
