@@ -612,6 +612,11 @@ def test_own_images_for_searching(own_folder, tmp_path, monkeypatch):
     assert (flat.persons, flat.cameras) == (("", ""), ("1", "2"))
     one_person = list_own_images(put(tmp_path / "one", "anna/door/1.jpg", "anna/yard/1.jpg"))
     assert one_person.persons == ("anna", "anna") and one_person.cameras == ("door", "yard")
+    place = tmp_path / "one" / "anna"
+    assert one_person.warnings == (
+        f"all images are taken for one person, anna; give {place} if this is no person",
+    )
+    assert not (images.warnings or single.warnings or flat.warnings)
 
 
 def test_a_csv_for_searching_needs_no_persons(tmp_path):

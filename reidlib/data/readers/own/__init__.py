@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.names import describe_spellings, known_names, name_key
+from reidlib.data.names import describe_spellings, known_names, name_key, printable
 from reidlib.data.readers.layout import Reading, entry_names, non_default_options, path_hint, require_folder
 from reidlib.data.readers.own.division import (
     NUM_TRIALS,
@@ -112,6 +112,10 @@ def list_own_images(source: str | Path) -> OwnImages:
         rows = list_flat_folder(reading, source)
     else:
         rows = list_person_folders(reading, source, allow_splits=False)
+        if rows and len(persons := {row.person for row in rows}) == 1:
+            place = source / persons.pop()
+            text = f"all images are taken for one person, {printable(place.name)}"
+            reading.warnings.append(f"{text}; give {place} if this is no person")
     if reading.problems:
         raise reading.problems[0]
     # An image that a CSV lists as query and as gallery is one image here.
@@ -119,7 +123,7 @@ def list_own_images(source: str | Path) -> OwnImages:
     names = tuple(row.name for row in rows)
     persons, unknown_persons = known_names("person", [row.person for row in rows])
     cameras, unknown_cameras = known_names("camera", [row.camera for row in rows])
-    warnings = (*reading.left_out.describe(), *unknown_persons, *unknown_cameras)
+    warnings = (*reading.warnings, *reading.left_out.describe(), *unknown_persons, *unknown_cameras)
     return OwnImages(root, to_split(root, rows), names, persons, cameras, warnings)
 
 
