@@ -215,7 +215,11 @@ def faults(case: Case, end: Ending) -> list[str]:
             wrong.append("results before a refusal")
     elif errors and end.status == 0:
         wrong.append("an error line, and exit status 0")
-    elif end.status == 1 and not (errors or re.search(r"^problem: ", end.out, re.MULTILINE)):
+    elif end.status == 1 and not (
+        errors
+        or re.search(r"^problem: ", end.out, re.MULTILINE)
+        or "note: these scores were not kept" in end.err
+    ):
         wrong.append("exit status 1 without a problem or a reason")
     strange = [line for line in end.err.splitlines() if line not in errors and not _MESSAGE.match(line)]
     wrong += [f"on standard error: {line[:200]}" for line in strange[:3]]
