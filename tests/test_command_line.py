@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -519,3 +520,16 @@ def test_a_path_that_no_file_system_has_is_refused(word, market, tiny, capsys, t
         line = refused(capsys, *arguments)
         assert "choose shorter names" in line or word[:9] in line or "write out the path" in line
     assert {path.name for path in tmp_path.iterdir()} <= {"market", "home", "~nosuchuser"}
+
+
+def test_an_interruption_while_python_ends_is_silent():
+    program = """
+import atexit, os, signal, sys
+from reidlib.cli import main
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["reidlib", "--version"]
+main()
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.stdout.startswith("reidlib ")
+    assert (process.returncode, process.stderr) == (-signal.SIGINT, "")

@@ -12,6 +12,7 @@ import inspect
 import logging
 import math
 import shlex
+import signal
 import sys
 import textwrap
 import warnings
@@ -287,8 +288,12 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: After ``--help`` and ``--version`` (status 0), and if the arguments cannot be parsed
             (status 2).
     """
-    with printable_streams():
-        return _run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with printable_streams():
+            return _run(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        if arguments is None:  # all is done: Ctrl-C while Python ends is no error to report
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(words: list[str]) -> int:

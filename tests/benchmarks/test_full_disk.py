@@ -174,7 +174,7 @@ def test_functions_that_no_short_command_calls(inputs, disk):  # noqa: F811
         "picture": lambda: pictures.SaveButtons._write(None, disk / "p.png", b"x" * 9000),
         "index": lambda: write_index(disk / "report"),
         "figure": lambda: Result("20_train_jlml", out=disk / "figures", profile="smoke").figure(
-            "name", figure, "caption", "alt"
+            figure, "name", caption="a caption", alt="a figure"
         ),
     }
     fill(disk)

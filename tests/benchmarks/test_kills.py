@@ -93,7 +93,8 @@ for line in sys.stdin:
             sys.argv = words[:1] + words[2:]
             exec(words[1], {})
             sys.exit()
-        sys.exit(main(words))
+        sys.argv[1:] = words
+        sys.exit(main())
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
