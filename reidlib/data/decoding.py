@@ -113,6 +113,10 @@ class _Memory:
 _MEMORY = _Memory(_MEMORY_BYTES)
 
 
+def _taken(amount: int) -> contextlib.AbstractContextManager[None]:
+    return _MEMORY.take(amount) if amount > _SMALL else contextlib.nullcontext()
+
+
 def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | UnreadableImage:
     """Decode an image file to the picture that a viewer shows, and resize it.
 
@@ -189,7 +193,8 @@ def _decode(
 def _show(path: Path, use: Callable[[Image.Image, list[str]], Value], draft: int = 0) -> Value:
     """Call ``use`` with an image in RGB as a viewer shows it, and with its treatments."""
     # Pillow decodes and resizes: torchvision's decoders will be removed.
-    with Image.open(path) as file:
+    # Some formats are read completely when they are opened.
+    with _taken(3 * os.stat(path).st_size), Image.open(path) as file:  # noqa: PTH116
         width, height = file.size
         if width * height > MEGAPIXELS * 10**6:
             raise ValueError(f"{width:,} by {height:,} pixels, more than {MEGAPIXELS} megapixels")
@@ -197,7 +202,7 @@ def _show(path: Path, use: Callable[[Image.Image, list[str]], Value], draft: int
         if needed <= _SMALL:
             return use(*_turn_and_flatten(*_load(file, draft)))
     del file  # the decoders of some formats have buffers already
-    with _MEMORY.take(needed):
+    with _taken(needed):
         return use(*_turn_and_flatten(*_open_and_load(path, draft)))
 
 
@@ -346,8 +351,10 @@ def _treatment(path: Path) -> list[str]:
     try:
         if _is_plain(path):
             return []
-        with Image.open(path) as file:
-            if file.format in ("JPEG", "MPO"):  # the header has everything
+        with path.open("rb") as stream:
+            is_jpeg = stream.read(2) == b"\xff\xd8"
+        if is_jpeg:  # the header has everything
+            with Image.open(path) as file:
                 return ["turned"] if _orientation(file) > 1 else []
         return _show(path, lambda _, words: words)
     except Exception:
