@@ -53,8 +53,8 @@ _METHODS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Largest value and factor to 8 bits of grey PNGs with fewer bits; Pillow does not convert their transparency.
-_FEW_BITS = {"1": (1, 255), "L;2": (3, 85), "L;4": (15, 17)}
+# Largest value of grey PNGs with fewer than 8 bits, whose transparent value Pillow does not convert.
+_FEW_BITS = {"1": 1, "L;2": 3, "L;4": 15}
 _STRIP_PIXELS = 2**22
 
 # Pillow warns of large pictures, which are refused here, and of damaged EXIF blocks, which viewers ignore.
@@ -270,8 +270,8 @@ def _correct_transparency(file: Image.Image) -> None:
     if rawmode == "RGB;16B":
         raise ValueError("a transparent colour of 16 bits, whose pixels cannot be told from similar ones")
     if isinstance(rawmode, str) and rawmode in _FEW_BITS and isinstance(value, int):
-        largest, factor = _FEW_BITS[rawmode]
-        file.info["transparency"] = value * factor if value <= largest else value
+        largest = _FEW_BITS[rawmode]
+        file.info["transparency"] = (value & largest) * (255 // largest)  # libpng ignores higher bits, too
 
 
 def _flatten(image: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -266,9 +266,11 @@ def test_the_transparent_grey_of_a_png_of_any_depth(tmp_path, depth, packed):
     values = [packed >> shift & (2**depth - 1) for shift in range(8 - depth, -1, -depth)]
     path = tmp_path / "grey.png"
     for value in set(values):
-        path.write_bytes(png([bytes([packed])], depth, 0, chunk(b"tRNS", struct.pack(">H", value))))
         expected = [255 if v == value else v * 255 // (2**depth - 1) for v in values]
-        assert decode(path)[0, :, 0].tolist() == expected
+        for higher_bits in (0, 2**depth, 2**14) if depth > 1 else (0,):  # which do not count
+            block = chunk(b"tRNS", struct.pack(">H", value | higher_bits))
+            path.write_bytes(png([bytes([packed])], depth, 0, block))
+            assert decode(path)[0, :, 0].tolist() == expected
 
 
 def test_the_transparent_grey_of_a_16_bit_png(tmp_path):
