@@ -81,6 +81,12 @@ class UnreadableImagesError(InputError):
         )
 
 
+def _trim() -> None:
+    """Return freed memory to the system: the C library of Linux keeps it, for each thread its own."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class _Memory:
     """Bytes that threads take while they decode; a thread waits until its bytes are free."""
 
@@ -96,15 +102,15 @@ class _Memory:
         with self._change:
             self._change.wait_for(lambda: self._free >= amount)
             self._free -= amount
+            if amount == self._total:
+                _trim()
         try:
             yield
         finally:
             with self._change:
                 self._freed += amount
                 if self._freed > self._total // 2:
-                    # The C library of Linux keeps freed memory, for each thread its own, unless it is told.
-                    with contextlib.suppress(AttributeError, OSError, TypeError):
-                        ctypes.CDLL(None).malloc_trim(0)
+                    _trim()
                     self._freed = 0
                 self._free += amount
                 self._change.notify_all()
