@@ -1,8 +1,7 @@
-"""Folders of generated files, atomic writing, text that an encoding lacks, locks, and versions."""
+"""Folders of generated files, atomic writing, locks, and the versions that a result depends on."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import errno
 import hashlib
@@ -25,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from reidlib import __version__
 from reidlib.errors import InputError, one_line
+from reidlib.text import ESCAPE
 
 logger = logging.getLogger("reidlib")
 
@@ -33,48 +33,6 @@ _PROJECT = Path(__file__).resolve().parent.parent
 # File systems allow names of 255 bytes.
 _LONGEST_NAME = 255
 LONG_NAME_MEND = f"choose shorter names: a name has at most {_LONGEST_NAME} bytes, a path 4,096"
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    r"""Replace a character that an encoding lacks: \xfc for a byte of a file name, \u5f20 for any other."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    character = error.object[error.start]
-    if "\udc80" <= character <= "\udcff":  # a byte that is not valid in the encoding of file names
-        return f"\\x{ord(character) - 0xDC00:02x}", error.start + 1
-    return character.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
-
-
-def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Write the bytes of a file name unchanged, and escape all else that an encoding lacks."""
-    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
-        return bytes([ord(error.object[error.start]) - 0xDC00]), error.start + 1
-    return _escape(error)
-
-
-# Names for the argument ``errors`` of whatever writes text.
-ESCAPE, KEEP_BYTES = "reidlib.escape", "reidlib.keep_bytes"
-codecs.register_error(ESCAPE, _escape)
-codecs.register_error(KEEP_BYTES, _keep_bytes)
-
-
-@contextlib.contextmanager
-def printable_streams() -> Iterator[None]:
-    """Let standard output and error escape, inside the block, what their encoding lacks, and not fail."""
-    handlers = {"strict": ESCAPE, "backslashreplace": ESCAPE, "surrogateescape": KEEP_BYTES}
-    streams = [
-        (stream, stream.errors)
-        for stream in (sys.stdout, sys.stderr)
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in handlers
-    ]
-    for stream, errors in streams:
-        stream.reconfigure(errors=handlers[errors])
-    try:
-        yield
-    finally:
-        for stream, errors in streams:
-            if not stream.closed:
-                stream.reconfigure(errors=errors)
 
 
 def home() -> Path:

@@ -21,6 +21,7 @@ from reidlib.errors import InputError, check_choice, shown
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _LARGEST_EXACT = 2**53  # a larger float may stand for several whole numbers
+_AS_TEXT = "write it in quotes, with papermill as -r in place of -p"
 _UNLIMITED = 10**6  # a rule does not name a larger bound
 
 
@@ -65,7 +66,7 @@ def read_value(name: str, value: object, kind: Any) -> Any:
             _refuse(name, "True or False", value, "write one of these")
         return truth
     if kind is str:
-        return value if isinstance(value, str) else _refuse(name, "a text", value, "write it in quotes")
+        return value if isinstance(value, str) else _refuse(name, "a text", value, _AS_TEXT)
     if kind is Path:
         return _read_path(name, value)
     return _read_number(name, value, kind)
@@ -91,9 +92,10 @@ def _refuse(name: str, rule: str, value: object, mend: str) -> NoReturn:
 def _number(value: object) -> int | float | None:
     """Return a finite number, also from its decimal text; None for anything else."""
     if isinstance(value, str):
-        if len(value) > 30 or not _DECIMAL.fullmatch(value.strip()):
+        text = value.strip()
+        if len(value) > 30 or not _DECIMAL.fullmatch(text):
             return None
-        value = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     if isinstance(value, Integral):
@@ -143,15 +145,14 @@ def _read_choice(name: str, value: object, choices: tuple) -> object:
 def _read_path(name: str, value: object) -> str:
     if value is None or isinstance(value, str | Path):
         return str(value or "")
-    mend = "give it as a text, with papermill as -r in place of -p"
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        _refuse(name, "the path of a file or folder", value, mend)
+        _refuse(name, "the path of a file or folder", value, _AS_TEXT)
     # papermill and YAML make the number 7 of 7, but also of 007.
     number = int(value)
     with contextlib.suppress(OSError):
         names = [path.name for path in Path().iterdir()]
         if others := [each for each in names if each != str(number) and _spells(each, number)]:
-            _refuse(name, f"the path of a file or folder, and may be {others[0]}", value, mend)
+            _refuse(name, f"the path of a file or folder, and may be {others[0]}", value, _AS_TEXT)
     return str(number)
 
 

@@ -19,6 +19,7 @@ import reidlib
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import build_once, exclusive_lock, hidden_file, safe_name, short_name, write_error
+from reidlib.text import ESCAPE, printable_streams
 
 # Any name that a file can have: bytes, of which Python makes surrogates where they are not UTF-8.
 FILE_NAMES = (
@@ -106,7 +107,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def printed(text: str, encoding: str, errors: str) -> bytes:
     """Return the bytes that a print to standard output gives, inside the block."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, newline="")
-    with contextlib.redirect_stdout(stream), files.printable_streams():
+    with contextlib.redirect_stdout(stream), printable_streams():
         print(text)
     assert stream.errors == errors  # as before the block
     stream.flush()
@@ -155,7 +156,7 @@ def test_text_and_json_hold_any_name(tmp_path_factory, name):
     files.write_json(folder / "a.json", {name: [name]})
     assert files.read_json(folder / "a.json") == {name: [name]}
     files.write_text(folder / "a.txt", name)
-    assert (folder / "a.txt").read_bytes() == name.encode("utf-8", files.ESCAPE)
+    assert (folder / "a.txt").read_bytes() == name.encode("utf-8", ESCAPE)
 
 
 @given(name=FILE_NAMES)

@@ -22,7 +22,7 @@ from pathlib import Path
 from reidlib import __version__
 from reidlib.cli import commands
 from reidlib.errors import InputError, one_line
-from reidlib.files import LONG_NAME_MEND, printable_streams, writing_mend
+from reidlib.text import printable_streams
 
 logger = logging.getLogger("reidlib")
 
@@ -335,6 +335,8 @@ def _run(words: list[str]) -> int:
 
 def _refused_path(error: Exception) -> InputError | None:
     """Return the refusal of a path that the system or pathlib cannot work with; None for other errors."""
+    from reidlib.files import LONG_NAME_MEND, writing_mend
+
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         name = str(error.filename or "a longer path")
         value = name if len(name) < 100 else f"{name[:60]}…{name[-30:]} of {len(name):,} characters"

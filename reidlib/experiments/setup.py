@@ -156,7 +156,7 @@ class Setup:
             data_root=data_root,
             seeds=read_value("seeds", seeds, range(1, 2**31)),
             device=device,
-            runs=Path(runs) if runs else files.runs(),
+            runs=Path(runs).expanduser() if runs else files.runs(),
             may_train=read_value("may_train", may_train, bool),
             progress=progress,
             specification=parse(benchmark),

@@ -28,7 +28,7 @@ SHARED = {
 }
 REQUIRED = ("profile", "out")
 # The first line of the cell that papermill inserts after the parameters cell.
-_INJECTED = "# Parameters"
+_INJECTED = "# Parameters\n"
 
 
 def check_parameters(notebook: str, variables: dict[str, Any], own: dict[str, Any]) -> None:
@@ -48,9 +48,10 @@ def check_parameters(notebook: str, variables: dict[str, Any], own: dict[str, An
             assigned, injected = names, frozenset()
     _check_known(notebook, assigned, kinds)
     _check_known(notebook, injected, [name for name in kinds if name in assigned])
-    if missing := sorted(own.keys() - assigned):
+    expected = [*REQUIRED, *own]
+    if missing := [name for name in expected if name not in assigned]:
         raise InputError(
-            f"the parameters cell of {notebook} assigns {', '.join(own)}",
+            f"the parameters cell of {notebook} assigns {', '.join(expected)}",
             f"none for {missing[0]}",
             "add the parameter, and run the cell",
         )

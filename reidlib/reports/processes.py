@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reidlib.errors import InputError
-from reidlib.files import printable_streams
+from reidlib.text import printable_streams
 
 # Seconds between two checks of a process.
 _POLL_INTERVAL = 0.2

@@ -40,7 +40,7 @@ class Result:
 
     def __init__(self, name: str, *, out: str | Path = "", profile: str):
         self.name, self.profile = name, profile
-        self.out = Path(out) if out else files.home() / "explored" / name
+        self.out = Path(out).expanduser() if out else files.home() / "explored" / name
         self._figures: list[dict] = []
         self._started = time.perf_counter()
         try:

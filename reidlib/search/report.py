@@ -15,10 +15,11 @@ from PIL import Image
 from reidlib.data.decoding import thumbnail
 from reidlib.data.rules import JUNK
 from reidlib.errors import count_noun
-from reidlib.files import KEEP_BYTES, load_matplotlib, write_atomically, write_json
+from reidlib.files import load_matplotlib, write_atomically, write_json
 from reidlib.ranking.metrics import Embeddings
 from reidlib.search.features import FeatureSet
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration, Doubts
+from reidlib.text import KEEP_BYTES
 
 OUTPUTS = ("ranked.csv", "contact_sheet.jpg", "distances.png", "threshold.json")
 # Images in a row of the sheet, and rows of a sheet: a JPEG has at most 65,535 lines of pixels.

@@ -24,6 +24,7 @@ import numpy as np
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.files import read_json, write_json
+from reidlib.text import ESCAPE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,7 +214,7 @@ def find_or_train(
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk may be the cause
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                failure.write_text(reason, encoding="utf-8", errors=files.ESCAPE)
+                failure.write_text(reason, encoding="utf-8", errors=ESCAPE)
             history = run_folder / "history.jsonl"
             has_begun = (run_folder / CHECKPOINT).exists() or (history.is_file() and history.stat().st_size)
             if isinstance(error, InputError) and not has_begun:

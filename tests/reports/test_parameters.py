@@ -169,7 +169,7 @@ def test_cells_in_the_order_of_a_session(cells, multi_loss):
         (CELL.replace("seeds", "sed"), "got 'sed'; did you mean seeds"),
         (
             CELL.replace("parts = 4", ""),
-            "assigns parts, multi_loss, shared_stem, sparsity; got none for parts",
+            "assigns profile, out, parts, multi_loss, shared_stem, sparsity; got none for parts",
         ),
     ],
 )
@@ -183,11 +183,27 @@ def test_an_edited_parameters_cell_is_checked(cell, words):
         )
 
 
+def test_a_cell_before_the_parameters_cell_is_refused():
+    with pytest.raises(InputError, match="the parameters cell of 30 assigns profile, out; got none for prof"):
+        Result.from_parameters("30", {"In": ["", "the cell that runs now"]})
+
+
+def test_a_users_cell_of_parameters_is_not_the_one_of_papermill():
+    variables, _ = check(JLML, CELL, "# Parameters of a plot\nsize = 3")
+    assert variables["size"] == 3
+
+
 def test_a_script_without_cells_is_checked(tmp_path):
     variables = {"profile": "smoke", "out": tmp_path, "multi_loss": "off", "other": 1}
     result = Result.from_parameters("20_train_jlml", variables, multi_loss=bool)
     assert variables == {"profile": "smoke", "out": str(tmp_path), "multi_loss": False, "other": 1}
     assert (result.out, result.profile) == (tmp_path, "smoke")
+
+
+def test_folders_may_be_written_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Result("30", out="~/out", profile="smoke").out == tmp_path / "out"
+    assert experiments.Setup("smoke", runs="~/runs").runs == tmp_path / "runs"
 
 
 def test_not_a_number_reaches_no_notebook():

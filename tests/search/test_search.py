@@ -641,6 +641,15 @@ def coloured(colour, size=(40, 20)):
     return np.full((*size, 3), colour, np.uint8)
 
 
+@pytest.mark.parametrize("name", ["J\udcfcrgen/1.jpg", "a\nb.jpg", "\r", "\0", "张/😀.jpg"], ids=ascii)
+def test_the_sheet_shows_any_name(name):
+    image_hwc = np.zeros((8, 4, 3), np.uint8)
+    sheet = contact_sheet(
+        [SheetRow(image_hwc, name, [RankedImage(image_hwc, 0.5)])], lines=[f"1 query image of {name}"]
+    )
+    assert sheet.height > 200
+
+
 def test_the_sheet_shows_each_image_with_its_frame():
     results = [
         RankedImage(coloured((0, 0, 200)), 0.5, True, False),
