@@ -7,6 +7,7 @@ Run with: pytest tests/benchmarks/test_thousand_bad_inputs.py -s -q --override-i
 One alone: python tests/bad_inputs.py NUMBER
 """
 
+import os
 import shutil
 import sys
 import time
@@ -33,7 +34,7 @@ def as_processes(root, seeds):
 
 
 def test_a_thousand_bad_inputs(capsys):
-    begin = time.perf_counter()
+    begin, spent = time.perf_counter(), sum(os.times()[:4])
     endings, failures = {}, []
     with bad_inputs.prepared() as (root, seeds), ThreadPoolExecutor(1) as other_core:
 
@@ -56,12 +57,13 @@ def test_a_thousand_bad_inputs(capsys):
                 wrong = [*wrong, f"in one process {same}, alone {bad_inputs.ending_name(case, end)}"]
             if wrong:
                 failures.append("alone: " + bad_inputs.describe(number, case, end, wrong))
-    minutes = (time.perf_counter() - begin) / 60
+    minutes, spent = (time.perf_counter() - begin) / 60, (sum(os.times()[:4]) - spent) / 60
     with capsys.disabled():
         print(f"\n{bad_inputs.table(endings)}")
         print(
             f"{len(endings):,} bad inputs (seed {bad_inputs.SEED}), {len(numbers)} of them also as "
-            f"processes, {len(NOTEBOOKS)} as notebooks, in {minutes:.1f} minutes: {len(failures)} failures"
+            f"processes, {len(NOTEBOOKS)} as notebooks, in {minutes:.1f} minutes "
+            f"({spent:.1f} of a core): {len(failures)} failures"
         )
     assert not failures, "\n\n".join(failures)
-    assert minutes <= MINUTES
+    assert spent <= 2 * MINUTES  # of two cores, which another program may use, too
