@@ -77,15 +77,15 @@ def reproduce(arguments: argparse.Namespace) -> int:
     setup = Setup(
         arguments.profile,
         arguments.benchmark,
-        Path(arguments.data_root).resolve() if arguments.data_root else None,
+        Path(arguments.data_root).expanduser().resolve() if arguments.data_root else None,
         seeds=arguments.seeds or 1,
         device=arguments.device,
-        runs=Path(arguments.runs).resolve() if arguments.runs else None,
+        runs=Path(arguments.runs).expanduser().resolve() if arguments.runs else None,
         progress=False,
     )
     if not setup.data_root and not (tables_alone and arguments.benchmark == "synthetic"):
         setup.check_data_folder()
-    if arguments.no_train and arguments.runs and not Path(arguments.runs).is_dir():
+    if arguments.no_train and arguments.runs and not setup.runs.is_dir():
         raise InputError(
             "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "give an existing one"
         )

@@ -122,7 +122,7 @@ def obtain(
         FloatingPointError: If a loss becomes infinite or NaN.
     """
     execution = execution or Execution()
-    folder = Path(runs) if runs else files.runs()
+    folder = Path(runs).expanduser() if runs else files.runs()
     first = 0  # index of the first training whose run is needed
     if len(links) > 1:  # searched once for all processes, because another command may be training too
         if distributed.world().rank == 0:

@@ -110,14 +110,14 @@ class RankingBrowser(widgets.VBox):
         self._cards: list[Card] = []
         super().__init__()
         self._controls = Controls(self, go_to=self._go_to, on_change=self._set_trait)
-        folder = Path(runs) if runs else files.runs()
+        folder = Path(runs).expanduser() if runs else files.runs()
         self._chooser = RunChooser(folder, device, on_open=self.browse, show_message=self._show_message)
         self._message_box, self._summary = widgets.HTML(), widgets.HTML()
         self._query = Card()
         self._gallery = widgets.HBox(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
         self._lists = widgets.HBox([self._query, self._gallery], layout={"align_items": "flex-start"})
         self._comparison = Comparison()
-        folder = Path(out) if out else files.home() / "explored" / "50_ranking_browser"
+        folder = Path(out).expanduser() if out else files.home() / "explored" / "50_ranking_browser"
         self._saving = SaveButtons(folder, save_picture=self.save_picture, save_list=self.save_list)
         self.children = [
             widgets.HTML(pictures.STYLE),
