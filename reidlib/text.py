@@ -53,6 +53,6 @@ def printable_streams() -> Iterator[None]:
                 stream.reconfigure(errors=errors)
 
 
-def printable(text: str) -> str:
+def drawable(text: str) -> str:
     """Return a text as one line that a picture can show."""
     return one_line(text).encode("utf-8", ESCAPE).decode("utf-8")

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from reidlib.data.decoding import fit_image
 from reidlib.errors import count_noun
 from reidlib.search.verification import PairHistogram, Threshold
-from reidlib.text import printable
+from reidlib.text import drawable
 from reidlib.visual import BLUE, GREEN, GREY, INK, RED, STATUS
 
 _BOX = (104, 208)  # width and height of the space for one image, in pixels; crops of persons are upright
@@ -69,7 +69,7 @@ def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Im
         The picture.
     """
     # Drawn by Pillow: matplotlib takes minutes for hundreds of images.
-    lines = [printable(line) for line in lines]
+    lines = [drawable(line) for line in lines]
     text, bold = (_font(weight) for weight in ("normal", "bold"))
     wide = 1 + max(len(row.results) for row in rows)
     row_height = _BOX[1] + 3 * _LINE + 2 * _GAP
@@ -87,7 +87,7 @@ def contact_sheet(rows: Sequence[SheetRow], *, lines: Sequence[str]) -> Image.Im
     for number, row in enumerate(rows):
         y = top + number * row_height
         _paste(sheet, row.image_hwc, columns[0], y)
-        for place, part in enumerate(_wrapped(printable(row.label), text)):
+        for place, part in enumerate(_wrapped(drawable(row.label), text)):
             _centred(draw, columns[0], y + _BOX[1] + 6 + place * _LINE, part, INK, text)
         for x, ranked in zip(columns[1:], row.results, strict=False):
             box = _paste(sheet, ranked.image_hwc, x, y)
