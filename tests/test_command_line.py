@@ -507,6 +507,23 @@ def test_an_unprintable_name_ends_no_command(unprintable, environment):
     assert b"complete and readable" in completed.stdout
 
 
+# An empty PYTHONUNBUFFERED means that output is written when the command ends.
+@pytest.mark.parametrize(("command", "unbuffered"), [("--help", ""), ("folder", ""), ("folder", "1")])
+def test_output_that_cannot_be_written_is_no_traceback(unprintable, command, unbuffered):
+    words = [sys.executable, "-m", "reidlib", "check", command, str(unprintable)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reading, closed = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for stream, status, lines in ((closed, 1, 0), (full, 2, 1)):
+        completed = subprocess.run(
+            words, env=environment, stdout=stream, stderr=subprocess.PIPE, timeout=600, check=False
+        )
+        assert b"Traceback" not in completed.stderr
+        assert (completed.returncode, completed.stderr.count(b"\n")) == (status, lines)
+        os.close(stream)
+
+
 @pytest.mark.parametrize("word", ["x" * 300, "é" * 140, "/".join(["folder" * 40] * 20), "~nosuchuser/own"])
 def test_a_path_that_no_file_system_has_is_refused(word, market, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -11,6 +11,7 @@ import errno
 import inspect
 import logging
 import math
+import os
 import shlex
 import signal
 import sys
@@ -290,10 +291,28 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         with printable_streams():
-            return _run(sys.argv[1:] if arguments is None else arguments)
+            try:
+                return _run(sys.argv[1:] if arguments is None else arguments)
+            finally:
+                _flush()
     finally:
         if arguments is None:  # all is done: Ctrl-C while Python ends is no error to report
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _flush() -> None:
+    """Write what standard output still holds; end with an exit status if it takes no more."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again while it ends, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, wants no more
+            raise SystemExit(1) from None
+        mend = "free some disk space, or redirect the output to another file"
+        refusal = InputError("standard output can be written", error.strerror, mend)
+        print(f"reidlib: error: {refusal}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _run(words: list[str]) -> int:
@@ -317,6 +336,8 @@ def _run(words: list[str]) -> int:
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return 1
     except (OSError, RuntimeError) as error:
         if (refusal := _refused_path(error)) is None:
             raise
