@@ -179,7 +179,7 @@ def _read_tuple(name: str, value: object, kinds: tuple) -> tuple:
 
 def _read_dataclass(name: str, value: object, kind: Any) -> object:
     if not isinstance(value, dict):
-        rule = f"a {kind.__name__}"
+        rule = f"of type {kind.__name__}"
         return value if isinstance(value, kind) else _refuse(name, rule, value, "create one")
     names = [field.name for field in fields(kind)]
     if unknown := [key for key in value if key not in names]:

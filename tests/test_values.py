@@ -54,7 +54,7 @@ REFUSED = [
     (dict[str, Path], '{"a": "1", "a": "2"}', "a dictionary"), (dict[str, Path], {1: "a"}, "a dictionary"),
     (dict[str, Path], {"a": 1e3}, r"x\['a'\] is the path"), (dict[str, Path], "[" * 100_000, "a dictionary"),
     (Augmentation, {"flop": 1}, "one of flip, pad, erase, colour_jitter; got 'flop'; did you mean flip?"),
-    (Augmentation, "none", "a Augmentation"),
+    (Augmentation, "none", "of type Augmentation"),
 ]  # fmt: skip
 
 

@@ -332,7 +332,7 @@ class RunConfiguration:
             if (version := values.pop("format")) != _FORMAT:
                 raise ValueError(f"format {version} instead of {_FORMAT}")
             values["model"] = read_value("model", model, MODELS[model.pop("kind")])
-            # Every version writes these two: a default is no replacement.
+            # Every config.json has these two: a file that lacks one is damaged, and gets no default.
             values["recipe"] = recipe | {"augmentation": recipe["augmentation"]}
             values["seed"] = content["seed"]
             return read_value("config.json", values, cls)

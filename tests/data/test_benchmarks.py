@@ -400,6 +400,7 @@ def test_a_specification_is_parsed():
     [
         ("market1505", "did you mean market1501?"),
         ("market1501,distractors", "write each option as KEYWORD=VALUE"),
+        ("folder,test_persons=1,test_persons=2", "write test_persons once"),
         ("market1501,distractors=some", "distractors is True or False; got 'some'"),
         ("cuhk01,test_persons=many", "test_persons is a whole number"),
         ("cuhk01,trial=-1", "trial is a whole number"),

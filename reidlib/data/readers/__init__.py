@@ -106,11 +106,11 @@ def _parse_cached(specification: str) -> tuple[str, tuple[tuple[str, str | int |
     options = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
-        if not separator:
+        if not separator or key in options:
             raise InputError(
                 "a benchmark's specification has the form NAME,KEYWORD=VALUE,…",
                 repr(specification),
-                "write each option as KEYWORD=VALUE",
+                f"write {key} once" if key in options else "write each option as KEYWORD=VALUE",
             )
         _check_keywords(name, {key} - {"trial"})
         options[key] = _read_option(name, key, text)
