@@ -15,7 +15,7 @@ from reidlib.errors import InputError, shorten
 SPELLINGS = r"""spellings of a person or a camera, in folders, CSVs and files of features:
   '7'         '7.0'          one    a number is its value: tables write 7 as 7.0 or 7,00
   '7'         '007'          one    zeros before a number do not count
-  '-1'        '-1.0'         one    so -1.0 is junk, and 0.0 is nobody, as -1 and 0 are
+  '-1'        '-1.0'         one    so -1.0 is junk and 0.0 a distractor, as -1 and 0 are
   '7'         '\uff17'       one    digits of every script
   'Zo\xeb'    'Zoe\u0308'    one    Unicode's two forms of an accent
   'Anna'      ' Anna '       one    blanks around a name do not count

@@ -14,7 +14,7 @@ from reidlib.analysis import Cell, ExperimentScores
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations
-from reidlib.experiments.rows import PROFILES, Perturbation
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, Perturbation
 from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.training.device import Execution
 
@@ -262,6 +262,13 @@ def test_a_setup_reads_nothing_and_loads_no_torch():
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "24 False"
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_no_profile_changes_what_a_row_varies(profile):
+    # A profile's field wins over a row's: that row would be the baseline under another name.
+    for name, row in EXPERIMENTS.items():
+        assert not row.overrides.keys() & profile.sizes[row.model].overrides.keys(), name
 
 
 def test_names_are_looked_up_once():
