@@ -172,9 +172,9 @@ def test_command_runs(command, sandbox):
     match words:
         case ["pytest"]:
             assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()  # there this very line is run
-        case ["pytest", file, "-s"]:
-            collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", file])
-            assert file in collected
+        case ["pytest", *test_files, "-s"]:
+            collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", *test_files])
+            assert all(file in collected for file in test_files)
         case ["pip", "install", "-e", target]:
             assert_extra_is_installed(target)
         case ["jupyter", "lab", notebook]:

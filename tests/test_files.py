@@ -203,6 +203,7 @@ def _is_text(call: ast.Call) -> bool:
         "ImageStore",
         "Run",
         "archive",
+        "os",
         "self",
     ):
         return False

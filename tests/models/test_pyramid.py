@@ -416,7 +416,7 @@ def test_named_heights_fit(height, stripes):
     ("arguments", "message"),
     [
         ({"num_classes": 1}, "two identities; got num_classes=1"),
-        ({"stripes": 0}, "one whole stripe; got stripes=0"),
+        ({"stripes": 0}, "one whole stripe, at most 256; got stripes=0"),
         ({"levels": ()}, r"select at least one part; got levels=\(\); name some of 1 to 6"),
         ({"levels": (0, 1)}, r"1 to 6; got levels=\(0, 1\)"),
         ({"levels": (7,)}, r"1 to 6; got levels=\(7,\)"),
