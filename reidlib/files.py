@@ -30,6 +30,9 @@ logger = logging.getLogger("reidlib")
 
 Built = TypeVar("Built")
 _PROJECT = Path(__file__).resolve().parent.parent
+# Another machine's processes cannot be asked whether they are still writing.
+_PARTIAL = f".{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}.partial"
+_SWEPT_FOLDERS: set[Path] = set()
 # File systems allow names of 255 bytes.
 _LONGEST_NAME = 255
 LONG_NAME_MEND = f"choose shorter names: a name has at most {_LONGEST_NAME} bytes, a path 4,096"
@@ -132,9 +135,10 @@ def write_json(path: Path, content: object) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
-    partial = hidden_file(path, f"{os.getpid()}.partial")
+    partial = hidden_file(path, f"{os.getpid()}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_partials(path.parent)
         write(partial)
         partial.replace(path)
     except OSError as error:
@@ -142,6 +146,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):  # a file that cannot be written cannot be removed either
             partial.unlink(missing_ok=True)
+
+
+def _remove_partials(folder: Path) -> None:
+    """Remove what killed processes of this machine were writing in a folder; once in each process."""
+    if folder in _SWEPT_FOLDERS or os.name != "posix":
+        return
+    _SWEPT_FOLDERS.add(folder)
+    for partial in folder.glob(f".*{_PARTIAL}"):
+        try:
+            os.kill(int(partial.name.removesuffix(_PARTIAL).rpartition(".")[2]), 0)
+        except ProcessLookupError:
+            partial.unlink(missing_ok=True)
+        except (OSError, ValueError, OverflowError):
+            continue  # another user's process, or another file
 
 
 def write_buffered(path: Path, fill: Callable[[io.BytesIO], object]) -> None:

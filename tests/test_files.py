@@ -234,3 +234,18 @@ def test_the_mend_is_one_that_helps(tmp_path, monkeypatch, number, inside, mend)
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
     path = tmp_path / ("home/data" if inside else "other") / "file"
     assert write_error(path, OSError(number, os.strerror(number))).mend.startswith(mend)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for processes by signal 0")
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from reidlib.files import write_atomically\n"
+        "write_atomically(Path(sys.argv[1]), lambda partial: (partial.touch(), os._exit(1)))"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "a.json"], check=False)
+    (tmp_path / ".b.json.123.partial").touch()  # of a process that another machine may have
+    assert len(list(tmp_path.iterdir())) == 2
+    alive = files.hidden_file(tmp_path / "c.json", f"{os.getppid()}{files._PARTIAL}")
+    alive.touch()
+    files.write_json(tmp_path / "b.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"b.json", ".b.json.123.partial", alive.name}

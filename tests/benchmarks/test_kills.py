@@ -322,7 +322,8 @@ def kill_once(inputs, name, place, reference, span, rng, launcher) -> tuple[str,
     expected = {signal.SIGKILL: (-9,), signal.SIGTERM: (-15,), signal.SIGINT: (130, -2)}[number]
     if status not in (*expected, ENDINGS.get(name, 0)):
         wrong.append(f"{name}: exit status {status}: {err[-500:]}")
-    if "Traceback" in err:
+    # Python ignores a Ctrl-C that comes while it removes a weak reference, and says so; the work goes on.
+    if "Traceback" in re.sub(r"Exception ignored in: .*?\nKeyboardInterrupt: ?\n", "", err, flags=re.DOTALL):
         wrong.append(f"{name}: {err[-1500:]}")
     wrong += half_written(name, place, reference)
     complete = tree(place) == reference
