@@ -64,17 +64,12 @@ def shared(market, tmp_path, monkeypatch):
 
 
 def training(market, *more):
-    options = [
-        "--profile",
-        "smoke",
-        "--benchmark",
-        "market1501",
-        "--data-root",
-        str(market),
-        "--device",
-        "cpu",
-    ]
-    return ["train", "jlml", *options, *more]
+    options = ["--profile", "smoke", "--benchmark", "market1501", "--data-root", str(market)]
+    return ["train", "jlml", *options, "--device", "cpu", *more]
+
+
+def searching(run, own, out):
+    return ["search", str(own), str(own), "--run", str(run), "--out", str(out), "--device", "cpu"]
 
 
 def state(folder):
@@ -91,18 +86,7 @@ def test_what_is_complete_is_used(shared, market, tmp_path, make_read_only, caps
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "first.npz").read_bytes()
     assert main(["check", "folder", str(own)]) == 0
     assert not decoded  # no image was read again
-    words = [
-        "search",
-        str(own),
-        str(own),
-        "--run",
-        str(run),
-        "--out",
-        str(tmp_path / "out"),
-        "--device",
-        "cpu",
-    ]
-    assert main(words) == 0
+    assert main(searching(run, own, tmp_path / "out")) == 0
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0  # the same scores are there already
     assert "not kept" not in capsys.readouterr().err
     assert state(files.home()) == before
@@ -134,17 +118,7 @@ def test_what_is_not_complete_is_refused_with_what_helps(
     words = {
         "train": training(market, "--seed", "1"),
         "embed": ["embed", str(run), str(own), str(tmp_path / "new.npz"), "--device", "cpu"],
-        "search": [
-            "search",
-            str(own),
-            str(own),
-            "--run",
-            str(run),
-            "--out",
-            str(tmp_path / "o"),
-            "--device",
-            "cpu",
-        ],
+        "search": searching(run, own, tmp_path / "out"),
         "render": ["train", "jlml", "--profile", "smoke", "--device", "cpu"],
         "reproduce": ["reproduce", "00", "--profile", "smoke", "--device", "cpu"],
     }[kind]
