@@ -30,8 +30,11 @@ logger = logging.getLogger("reidlib")
 
 Built = TypeVar("Built")
 _PROJECT = Path(__file__).resolve().parent.parent
-# Another machine's processes cannot be asked whether they are still writing.
-_PARTIAL = f".{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}.partial"
+# Processes of another machine, or of another container, cannot be asked whether they are still writing.
+_MACHINE = platform.node()
+with contextlib.suppress(OSError):
+    _MACHINE += str(Path("/proc/self/ns/pid").readlink())
+_PARTIAL = f".{hashlib.sha256(_MACHINE.encode()).hexdigest()[:8]}.partial"
 _SWEPT_FOLDERS: set[Path] = set()
 # File systems allow names of 255 bytes.
 _LONGEST_NAME = 255
@@ -154,12 +157,12 @@ def _remove_partials(folder: Path) -> None:
         return
     _SWEPT_FOLDERS.add(folder)
     for partial in folder.glob(f".*{_PARTIAL}"):
-        try:
-            os.kill(int(partial.name.removesuffix(_PARTIAL).rpartition(".")[2]), 0)
-        except ProcessLookupError:
-            partial.unlink(missing_ok=True)
-        except (OSError, ValueError, OverflowError):
-            continue  # another user's process, or another file
+        # Of another user's process or file nothing is removed.
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            try:
+                os.kill(int(partial.name.removesuffix(_PARTIAL).rpartition(".")[2]), 0)
+            except ProcessLookupError:
+                partial.unlink(missing_ok=True)
 
 
 def write_buffered(path: Path, fill: Callable[[io.BytesIO], object]) -> None:

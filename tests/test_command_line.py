@@ -436,7 +436,7 @@ def test_the_help_shows_the_format_of_own_images(capsys):
     [
         (PermissionError(13, "Permission denied", "/a/b"), "Permission denied: /a/b; check that it exists"),
         (OSError(28, "No space left on device", "/a/b"), "device: /a/b; free some disk space"),
-        (OSError(5, "Input/output error"), "got Input/output error; check"),
+        (OSError(5, "Input/output error"), "needs; got Input/output error; remove this cause"),
     ],
 )
 def test_a_file_that_fails_is_told_in_one_line(error, words, capsys, monkeypatch):

@@ -249,3 +249,16 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     alive.touch()
     files.write_json(tmp_path / "b.json", {})
     assert {path.name for path in tmp_path.iterdir()} == {"b.json", ".b.json.123.partial", alive.name}
+
+
+def test_what_another_user_was_writing_is_left(tmp_path, monkeypatch):
+    partial = hidden_file(tmp_path / "a.json", f"{2**22 + 1}{files._PARTIAL}")  # of no process
+    partial.touch()
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    with monkeypatch.context() as patch:  # as in a folder of which each user removes only his own files
+        patch.setattr(Path, "unlink", refuse)
+        files.write_json(tmp_path / "b.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"b.json", partial.name}

@@ -330,8 +330,9 @@ def _run(words: list[str]) -> int:
     logger.propagate = False  # a handler of the root logger would write each message again
     try:
         with warnings.catch_warnings():
-            if not sys.warnoptions:  # libraries warn of damaged files, which are refused or sound
+            if not sys.warnoptions:  # most are of damaged files, which are refused or sound
                 warnings.simplefilter("ignore")
+                warnings.filterwarnings("default", module=r"torch\.cuda")  # why a GPU is not used
             return getattr(commands, command)(values)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
@@ -371,6 +372,9 @@ def _refused_path(error: Exception) -> InputError | None:
     if isinstance(error, OSError) and error.errno:
         path = Path(str(error.filename or ""))
         value = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        if not error.filename:
+            mend = writing_mend(path, error, "remove this cause, and give the command again")
+            return InputError("the system can do what a command needs", value, mend)
         mend = writing_mend(path, error, "check that it exists, and its access rights")
         return InputError("a command can read and write its files", value, mend)
     return None

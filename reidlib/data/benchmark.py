@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -126,33 +125,24 @@ class Benchmark:
         if self.members:
             fingerprints = "\n".join(member.fingerprint for member in self.members)
             return hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
+        digest = hashlib.sha256()
         # The root of a list of own images is the list, and their paths start from its folder.
         prefix = str(self.root.parent if self.root.is_file() else self.root) + os.sep
-        splits = {"train": self.train, "query": self.query, "gallery": self.gallery}
-        paths, lines, states = [], [], []
-        for path, person_id, camera_id in chain.from_iterable(
-            zip(split.paths, split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
-            for split in splits.values()
-        ):
-            text = str(path)
-            # Of a path outside the root (a list of own images, an extraction), only the file name counts.
-            within = text.startswith(prefix) and not self.extracted
-            name = text[len(prefix) :].replace(os.sep, "/") if within else path.name
-            name = unicodedata.normalize("NFC", name)  # macOS encodes accents in another form
-            size = self.extracted
-            if not size:
+        for title, split in (("train", self.train), ("query", self.query), ("gallery", self.gallery)):
+            digest.update(f"{title} {len(split)}\n".encode())
+            needs = {} if self.extracted else treatments(split.paths)
+            for index, (path, person_id, camera_id) in enumerate(
+                zip(split.paths, split.person_ids.tolist(), split.camera_ids.tolist(), strict=True)
+            ):
+                text = str(path)
+                # Of a path outside the root (a list of own images, an extraction), only the file name counts.
+                within = text.startswith(prefix) and not self.extracted
+                name = text[len(prefix) :].replace(os.sep, "/") if within else path.name
+                name = unicodedata.normalize("NFC", name)  # macOS encodes accents in another form
                 # os.stat takes half the time of Path.stat, and there are tens of thousands of files.
-                status = os.stat(text)  # noqa: PTH116
-                size = status.st_size
-                paths.append(path)
-                states.append(f"{text}|{size}|{status.st_mtime_ns}\n")
-            lines.append(f"{name}|{person_id}|{camera_id}|{size}")
-        for index, words in treatments(paths, states).items():
-            lines[index] += pixel_treatments(words)
-        digest, rest = hashlib.sha256(), iter(lines)
-        for title, split in splits.items():
-            content = "\n".join([f"{title} {len(split)}", *islice(rest, len(split)), ""])
-            digest.update(content.encode("utf-8", "surrogateescape"))
+                size = self.extracted or os.stat(text).st_size  # noqa: PTH116
+                line = f"{name}|{person_id}|{camera_id}|{size}{pixel_treatments(needs.get(index, ()))}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
 

@@ -173,7 +173,9 @@ def shown_size(path: Path) -> tuple[int, int]:
     """Return height and width in pixels as a viewer shows them, from the file's header."""
     with Image.open(path) as file:
         width, height = file.size
-        return (width, height) if _orientation(file) >= 5 else (height, width)
+        # Pillow gives the size of a turned TIFF as it is shown.
+        is_turned = file.format != "TIFF" and _orientation(file) >= 5
+        return (width, height) if is_turned else (height, width)
 
 
 def _fit(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -322,7 +324,7 @@ def _on_background(image: Image.Image) -> tuple[Image.Image, bool]:
     return result, result.tobytes() != colours.tobytes()
 
 
-def treatments(paths: Sequence[Path], states: Sequence[str] | None = None) -> dict[int, list[str]]:
+def treatments(paths: Sequence[Path]) -> dict[int, list[str]]:
     """Find images that need more than their stored pixels.
 
     The result is remembered until a file changes. Otherwise the headers of all files are read, and files that
@@ -330,7 +332,6 @@ def treatments(paths: Sequence[Path], states: Sequence[str] | None = None) -> di
 
     Args:
         paths: Image files.
-        states: Name, size and time of each file; default: they are looked up.
 
     Returns:
         Index of the path -> keys of ``TREATMENTS``; other images and unreadable ones are left out.
@@ -338,22 +339,27 @@ def treatments(paths: Sequence[Path], states: Sequence[str] | None = None) -> di
     Raises:
         UnreadableImagesError: If files are missing.
     """
-    if not paths:
-        return {}
-    states = _states(paths) if states is None else states
+    return _treatments(paths, _states(paths)) if len(paths) else {}
+
+
+def _treatments(paths: Sequence[Path], states: Sequence[str]) -> dict[int, list[str]]:
     digest = hashlib.sha256((_RECORD + "".join(states)).encode("utf-8", "surrogateescape")).hexdigest()
     record = files.home() / "checked" / f"{digest[:32]}.json"
     if (content := find_json(record)) is None:
         chunks = [paths[start : start + 64] for start in range(0, len(paths), 64)]
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1), "headers") as threads:
             parts = threads.map(lambda chunk: list(map(_treatment, chunk)), chunks)
-            content = {str(index): words for index, words in enumerate(chain.from_iterable(parts)) if words}
-        with contextlib.suppress(InputError):  # reading needs no writable folder
-            write_json(record, content)
+            words_by_index = dict(enumerate(chain.from_iterable(parts)))
+        content = {str(index): words for index, words in words_by_index.items() if words}
+        # A file that cannot be opened now may be the next time, with the same size and time.
+        if None not in words_by_index.values():
+            with contextlib.suppress(InputError):  # reading needs no writable folder
+                write_json(record, content)
     return {int(index): words for index, words in content.items()}
 
 
-def _treatment(path: Path) -> list[str]:
+def _treatment(path: Path) -> list[str] | None:
+    """Return what an image needs; None if its file cannot be opened now."""
     try:
         if _is_plain(path):
             return []
@@ -363,6 +369,12 @@ def _treatment(path: Path) -> list[str]:
             with Image.open(path) as file:
                 return ["turned"] if _orientation(file) > 1 else []
         return _show(path, lambda _, words: words)
+    except (UnidentifiedImageError, FileNotFoundError):
+        return []
+    except OSError as error:
+        return None if error.errno else []  # Pillow's own errors of damaged images have no number
+    except MemoryError:
+        return None
     except Exception:
         return []  # decoding reports it
 
@@ -394,7 +406,7 @@ def _is_plain(path: Path) -> bool:
 def file_states(paths: Sequence[Path]) -> list[str]:
     """Describe each file by relative name, size, time and treatments; UnreadableImagesError if missing."""
     states = _states(paths)
-    for index, words in treatments(paths, states).items():
+    for index, words in _treatments(paths, states).items():
         states[index] = f"{states[index][:-1]}{pixel_treatments(words)}\n"
     return states
 

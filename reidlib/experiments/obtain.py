@@ -137,6 +137,9 @@ def obtain(
         distributed.check_batch_size(link.configuration.recipe.batch_size)
     run: Run | None = None
     for link in links[first:]:
+        if run is not None:  # it may be a run on the same partitions under another path
+            start = configuration_hash(run.configuration)
+            link = link._replace(configuration=replace(link.configuration, start=start))
         content = link.configuration.to_json()
         if not may_train and find(content, folder) is None:
             failure = find_failure(content, folder)
@@ -145,20 +148,18 @@ def obtain(
                 f"no {link.name} in {folder}" + (f"; its training failed: {failure}" if failure else ""),
                 "train it, or copy it there; the report's folder tasks says why a training failed",
             )
-        run = _obtain(link, folder, execution, since, start=run)
+        run = _obtain(link, folder, execution, since)
     assert run is not None  # a chain has at least one training
     return run
 
 
-def _obtain(
-    link: TrainingPlan, folder: Path, execution: Execution, since: float | None, *, start: Run | None
-) -> Run:
+def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float | None) -> Run:
     name, configuration, benchmark = link
 
     def train_run(run_folder: Path) -> dict:
         labels_n, identities_k = training_labels(benchmark.train.person_ids)
         information = train(
-            _initial_model(configuration, len(identities_k), start or folder),
+            _initial_model(configuration, len(identities_k), folder),
             cast("Objective", configuration.model.objective),
             _training_images(benchmark, configuration.input_size, execution),
             torch.from_numpy(labels_n),
@@ -215,12 +216,11 @@ def _training_images(benchmark: Benchmark, size: tuple[int, int], execution: Exe
     return images
 
 
-def _initial_model(configuration: RunConfiguration, num_classes: int, runs: Path | Run) -> torch.nn.Module:
+def _initial_model(configuration: RunConfiguration, num_classes: int, runs: Path) -> torch.nn.Module:
     """Return the network before its first step: new, or with another run's weights and new classifiers."""
-    # ``runs`` is the run to start from, or the folder to search for it.
     if not configuration.start:
         return configuration.model.build(num_classes, configuration.seed)
-    start = runs if isinstance(runs, Run) else find_by_hash(configuration.start, runs)
+    start = find_by_hash(configuration.start, runs)
     if start is None:
         raise InputError(
             "a training that starts from another run needs that run",

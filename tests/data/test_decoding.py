@@ -521,9 +521,33 @@ def test_treatments_are_found_once(tmp_path, monkeypatch):
     assert len(examined) == 14
     assert load("market1501", root).fingerprint == first
     assert len(examined) == 14
-    os.utime(path)  # examined again, and the same
+    ImageStore.open(load("market1501", root).query.paths, (8, 4), progress=False)
+    assert len(examined) == 14  # the cache of images uses the same record
+    os.utime(path)  # its split is examined again, and the same
     assert load("market1501", root).fingerprint == first
-    assert len(examined) == 28
+    assert len(examined) == 14 + 2
+
+
+def test_a_file_that_cannot_be_opened_for_a_moment_is_examined_again(tmp_path, monkeypatch):
+    path = saved(tmp_path / "turned.png", colours(), exif=exif(3))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "_is_plain", refuse)
+        assert treatments([path]) == {}
+    assert treatments([path]) == {0: ["turned"]}
+
+
+def test_the_size_of_a_tiff_with_an_orientation_in_xmp(tmp_path):
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+        "</rdf:RDF></x:xmpmeta>"
+    )
+    path = saved(tmp_path / "a.tif", colours(20, 40), tiffinfo={0x0112: 6, 700: packet.encode()})
+    assert decoding.shown_size(path) == decode(path).shape[:2]
 
 
 def test_treatments_need_no_writable_home(tmp_path, monkeypatch):
