@@ -24,7 +24,8 @@ from reidlib.data.decoding import (
 )
 from reidlib.data.images import decode_blocks
 from reidlib.data.readers import read
-from reidlib.data.readers.layout import LEFT_OUT, Reading, read_table
+from reidlib.data.readers.layout import Reading, read_table
+from reidlib.data.readers.listing import LEFT_OUT
 from reidlib.data.rules import DISTRACTOR, JUNK
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun

@@ -13,7 +13,7 @@ from reidlib.cli import main
 from reidlib.data import load
 from reidlib.data.check import check, deviations_and_warnings
 from reidlib.data.images import decode
-from reidlib.data.readers.layout import IMAGE_ENDINGS, OWN_ENDINGS, scan
+from reidlib.data.readers.listing import IMAGE_ENDINGS, OWN_ENDINGS, scan
 from reidlib.data.readers.own import list_own_images
 from reidlib.errors import InputError
 
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_listed_is_refused(own, monkeypatch, folder):
         for split in ("query", "gallery"):
             put(own, f"{split}/a/1/x.jpg", f"{split}/a/2/x.jpg")
     # Rights alone would not do: tests may run as a user who may read everything.
-    monkeypatch.setattr("reidlib.data.readers.layout.os.scandir", refuse)
+    monkeypatch.setattr("reidlib.data.readers.listing.os.scandir", refuse)
     for call in (
         lambda: check("folder", own, progress=False),
         lambda: load("folder", own),

@@ -586,7 +586,7 @@ def test_a_check_refuses_a_source_that_cannot_be_opened(own_folder, tmp_path, mo
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(InputError, match=r"a CSV can be read; got .*Permission denied"):
         check("csv", file, progress=False)
-    monkeypatch.setattr("reidlib.data.readers.layout.os.scandir", refuse)
+    monkeypatch.setattr("reidlib.data.readers.listing.os.scandir", refuse)
     with pytest.raises(InputError, match="can be listed; got Permission denied"):
         check("folder", own_folder, progress=False)
 

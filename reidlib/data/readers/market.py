@@ -11,16 +11,8 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import layout
-from reidlib.data.readers.layout import (
-    Counts,
-    LeftOut,
-    MisplacedFolder,
-    Reading,
-    folder_names,
-    list_images,
-    official_counts,
-    require_folder,
-)
+from reidlib.data.readers.layout import Counts, MisplacedFolder, Reading, official_counts, require_folder
+from reidlib.data.readers.listing import LeftOut, folder_names, list_images
 from reidlib.data.rules import (
     DISTRACTOR,
     NO_EMPTY_SPLIT,

@@ -9,14 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark, Protocol
-from reidlib.data.readers.layout import (
-    Reading,
-    ReadName,
-    list_images,
-    non_default_options,
-    official_counts,
-    read_folders,
-)
+from reidlib.data.readers.layout import Reading, ReadName, non_default_options, official_counts, read_folders
+from reidlib.data.readers.listing import list_images
 from reidlib.data.readers.partitions import GRID_FILE, choose_partitions, training_persons
 from reidlib.data.rules import DISTRACTOR, queries_without_match
 from reidlib.data.splits import Split, concatenate

@@ -25,7 +25,6 @@ from reidlib.data.readers.layout import (
     MisplacedFolder,
     Reading,
     check_option,
-    folder_names,
     misplaced_hint,
     non_default_options,
     official_counts,
@@ -33,6 +32,7 @@ from reidlib.data.readers.layout import (
     spelling_hint,
     unpack_hint,
 )
+from reidlib.data.readers.listing import folder_names
 from reidlib.data.readers.market import MARKET_FOLDERS, market_splits, read_market_layout
 from reidlib.data.rules import queries_without_match, rule_violations
 from reidlib.data.splits import Split

@@ -33,7 +33,8 @@ import numpy as np
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.names import describe_spellings, known_names, name_key, printable
-from reidlib.data.readers.layout import Reading, entry_names, non_default_options, path_hint, require_folder
+from reidlib.data.readers.layout import Reading, non_default_options, path_hint, require_folder
+from reidlib.data.readers.listing import entry_names
 from reidlib.data.readers.own.division import (
     NUM_TRIALS,
     divide,

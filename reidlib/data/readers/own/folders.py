@@ -7,17 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from reidlib.data.readers.layout import (
-    OWN_ENDINGS,
-    Reading,
-    folder_names,
-    list_images,
-    misplaced_hint,
-    require_folder,
-    scan,
-    unpack_hint,
-    walk_images,
-)
+from reidlib.data.readers.layout import Reading, misplaced_hint, require_folder, unpack_hint
+from reidlib.data.readers.listing import OWN_ENDINGS, folder_names, list_images, scan, walk_images
 from reidlib.data.readers.market import MARKET_FOLDERS
 from reidlib.errors import InputError, count_noun, shorten
 

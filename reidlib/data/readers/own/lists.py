@@ -12,14 +12,8 @@ from functools import cache
 from pathlib import Path, PureWindowsPath
 
 from reidlib.data.names import name_key, printable
-from reidlib.data.readers.layout import (
-    Reading,
-    UnreachablePath,
-    entry_names,
-    folder_names,
-    require_folder,
-    spelling_hint,
-)
+from reidlib.data.readers.layout import Reading, require_folder, spelling_hint
+from reidlib.data.readers.listing import UnreachablePath, entry_names, folder_names
 from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage
 from reidlib.errors import InputError, count_noun, shorten
 
