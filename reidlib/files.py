@@ -1,4 +1,4 @@
-"""Folders of generated files, atomic writing, locks, and the versions that a result depends on."""
+"""Folders of generated files, atomic writing, locks, matplotlib's settings, and versions in use."""
 
 from __future__ import annotations
 

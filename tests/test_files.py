@@ -262,3 +262,9 @@ def test_what_another_user_was_writing_is_left(tmp_path, monkeypatch):
         patch.setattr(Path, "unlink", refuse)
         files.write_json(tmp_path / "b.json", {})
     assert {path.name for path in tmp_path.iterdir()} == {"b.json", partial.name}
+
+
+def test_the_former_name_of_the_module_is_an_alias():
+    from reidlib import locations
+
+    assert locations is files

@@ -304,10 +304,7 @@ def image_sizes(split: Split, *, most: int = 2000, seed: int = 0) -> np.ndarray:
         Height and width in pixels, int64 (N, 2).
     """
     indices = np.random.default_rng(seed).permutation(len(split))[:most]
-    sizes = []
-    for index in np.sort(indices):
-        sizes.append(shown_size(split.paths[index]))
-    return np.array(sizes)
+    return np.array([shown_size(split.paths[index]) for index in np.sort(indices)])
 
 
 def shared_images(benchmark: Benchmark) -> list[tuple[Path, ...]]:

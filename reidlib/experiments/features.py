@@ -344,20 +344,20 @@ class TrainedNetwork:
         Raises:
             InputError: If images cannot be decoded, or the run has no weights.
         """
+        mend = _WEIGHTS_MEND
         if keep == "images":
             features = embed(self.model, self.images(split))
-            check_finite(features, split.paths.__getitem__, _WEIGHTS_MEND)
         elif keep == "features":
             file = file or self._file(split)
             features = embed_to_disk(
                 self.model, split.paths, self.input_size, self.execution, file, key=self.key
             )
             mend = f"remove {file}, which is damaged, and give the same command again"
-            check_finite(features, split.paths.__getitem__, mend)
         else:
             blocks = embed_blocks(self.model, split.paths, self.input_size, self.execution)
             features = torch.cat(list(blocks))
-        return Embeddings(features, split.person_ids, split.camera_ids)
+        name = split.paths.__getitem__
+        return Embeddings(features, split.person_ids, split.camera_ids, name=name, mend=mend)
 
     def _file(self, split: Split) -> Path:
         names = "\n".join(map(str, split.paths))

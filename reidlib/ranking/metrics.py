@@ -41,6 +41,7 @@ class Embeddings:
         features: Floats (N, D): a tensor on any device, or a numpy array. A ``numpy.memmap`` is streamed.
         person_ids, camera_ids: Whole numbers (N,); the attributes are int64 arrays. Person −1 is junk, 0 is a
             distractor.
+        name, mend: How the error about a row's feature names the row, and what the user should do.
 
     Raises:
         InputError: If a shape or type is wrong, a person id is below −1, or a feature is not finite or
@@ -51,7 +52,10 @@ class Embeddings:
     person_ids: np.ndarray
     camera_ids: np.ndarray
 
-    def __init__(self, features: Tensor | np.ndarray, person_ids: _Ids, camera_ids: _Ids):
+    def __init__(
+        self, features: Tensor | np.ndarray, person_ids: _Ids, camera_ids: _Ids, *,
+        name: Callable[[int], object] = "row {}".format, mend: str = "embed that image again",
+    ):  # fmt: skip
         if isinstance(features, Tensor):
             features, floating = features.detach(), features.is_floating_point()
         else:
@@ -60,16 +64,16 @@ class Embeddings:
             value = f"{tuple(np.shape(features))} {getattr(features, 'dtype', type(features).__name__)}"
             raise InputError("features are a non-empty (N, D) array of floats", value, "convert them")
         object.__setattr__(self, "features", features)
-        for name, ids in (("person_ids", person_ids), ("camera_ids", camera_ids)):
+        for title, ids in (("person_ids", person_ids), ("camera_ids", camera_ids)):
             ids = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
             if ids.shape != (len(features),) or ids.dtype.kind not in "iu":
-                rule = f"{name} hold one whole number for each of the {len(features)} rows of features"
+                rule = f"{title} hold one whole number for each of the {len(features)} rows of features"
                 raise InputError(rule, f"{ids.shape} {ids.dtype}", "pass features and ids of the same images")
-            object.__setattr__(self, name, ids.astype(np.int64))
+            object.__setattr__(self, title, ids.astype(np.int64))
         if self.person_ids.min() < JUNK:
             rule = "person ids are −1 (junk), 0 (distractor) or positive"
             raise InputError(rule, self.person_ids.min(), "renumber the persons")
-        check_finite(features, "row {}".format, "embed that image again")
+        check_finite(features, name, mend)
 
     def __len__(self) -> int:
         return len(self.person_ids)
