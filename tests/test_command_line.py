@@ -526,8 +526,16 @@ def test_output_that_cannot_be_written_is_no_traceback(unprintable, command, unb
         os.close(stream)
 
 
-@pytest.mark.parametrize("word", ["x" * 300, "é" * 140, "/".join(["folder" * 40] * 20), "~nosuchuser/own"])
-def test_a_path_that_no_file_system_has_is_refused(word, market, tiny, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("word", "mend"),
+    [
+        ("x" * 300, "choose shorter names"),
+        ("é" * 140, "choose shorter names"),
+        ("/".join(["folder" * 40] * 20), "choose shorter names"),
+        ("~nosuchuser/own", "write out the path"),
+    ],
+)
+def test_a_path_that_no_file_system_has_is_refused(word, mend, market, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments in (
         ["check", "folder", word],
@@ -537,7 +545,7 @@ def test_a_path_that_no_file_system_has_is_refused(word, market, tiny, capsys, t
         ["train", "jlml", "--profile", "smoke", "--benchmark", "folder", "--data-root", word],
     ):
         line = refused(capsys, *arguments)
-        assert "choose shorter names" in line or word[:9] in line or "write out the path" in line
+        assert line.split("; ")[2].startswith(mend)
     assert {path.name for path in tmp_path.iterdir()} <= {"market", "home"}
 
 

@@ -172,9 +172,9 @@ def test_command_runs(command, sandbox):
     match words:
         case ["pytest"]:
             assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()  # there this very line is run
-        case ["pytest", *test_files, "-s"]:
-            collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", *test_files])
-            assert all(file in collected for file in test_files)
+        case ["pytest", file, *more, "-s"]:
+            collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", file, *more])
+            assert all(name in collected for name in (file, *more))
         case ["pip", "install", "-e", target]:
             assert_extra_is_installed(target)
         case ["jupyter", "lab", notebook]:
@@ -205,7 +205,8 @@ def test_command_runs(command, sandbox):
                 assert path.read_bytes() == (ROOT / "notebooks" / path.name).read_bytes(), path.name
         case ["torchrun", "--nproc_per_node", number, *rest]:
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", number]
-            sandbox.run([sys.executable, *launcher, "-m", *small(rest[1:], sandbox)])
+            output = sandbox.run([sys.executable, *launcher, "-m", *small(rest[1:], sandbox)])
+            assert_trained(rest[2:], output, sandbox)
         case ["dask", *_]:
             pytest.skip("runs together with the command that uses the cluster")
         case ["reidlib", "reproduce", *_] if "--scheduler" in words:
@@ -217,10 +218,23 @@ def test_command_runs(command, sandbox):
             sandbox.run(small(words, sandbox) + ([] if alone else ["20"]))
         case ["reidlib", "check", *_]:  # 1: the folder deviates from the official counts
             assert "differs" in sandbox.run(small(words, sandbox), statuses=(1,))
+        case ["reidlib", "train", *_]:
+            assert_trained(words[1:], sandbox.run(small(words, sandbox)), sandbox)
         case ["reidlib", *_]:
             sandbox.run(small(words, sandbox))
         case _:
             pytest.fail(f"no test knows how to run `{command}`: teach test_command_runs")
+
+
+def assert_trained(words: list[str], output: str, sandbox: Sandbox) -> None:
+    """The run that the command prints is of its model and benchmark, complete and with scores."""
+    command, model, *options = words
+    assert command == "train"
+    name = options[options.index("--benchmark") + 1] if "--benchmark" in options else "synthetic"
+    (folder,) = map(Path, re.findall(r"^run: (.+)$", output, re.MULTILINE))
+    assert folder.parent == sandbox.home / "runs"
+    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-")
+    assert {"run.json", "weights.pt", "scores.json"} <= {path.name for path in folder.iterdir()}
 
 
 def assert_extra_is_installed(target: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import example, given
-from hypothesis import strategies as st
+from strategies import FILE_NAMES
 
 import reidlib
 from reidlib import files
@@ -21,13 +21,6 @@ from reidlib.errors import InputError
 from reidlib.files import build_once, exclusive_lock, hidden_file, safe_name, short_name, write_error
 from reidlib.text import ESCAPE, printable_streams
 
-# Any name that a file can have: bytes, of which Python makes surrogates where they are not UTF-8.
-FILE_NAMES = (
-    st.binary(min_size=1, max_size=255)
-    .map(lambda data: data.translate(bytes.maketrans(b"/\0", b"__")))
-    .filter(lambda data: data not in (b".", b".."))
-    .map(os.fsdecode)
-)
 ENCODINGS = ("ascii", "cp1252", "cp437", "latin-1", "shift_jis", "gb18030", "utf-8", "utf-16", "utf-32-be")
 
 
@@ -186,6 +179,14 @@ def test_existing_names_stay():
 
 def test_every_file_of_text_names_its_encoding():
     """ruff's rule PLW1514 knows only calls on what it sees to be a path; this one knows names of methods."""
+    for source, expected in (
+        ("a.read_text()", True),
+        ("a.open('w')", True),
+        ("subprocess.run(a, text=True)", True),
+        ("a.read_text(encoding='utf-8')", False),
+        ("a.open('wb')", False),
+    ):
+        assert _is_text(ast.parse(source, mode="eval").body) == expected, source
     nameless = []
     for path in Path(reidlib.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

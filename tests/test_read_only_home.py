@@ -13,6 +13,7 @@ from miniature import write_image
 
 from reidlib import files
 from reidlib.cli import main
+from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, ModelSize
 from reidlib.reports import Result
 from reidlib.training.config import Augmentation, Recipe
@@ -85,8 +86,8 @@ def test_what_is_complete_is_used(shared, market, tmp_path, make_read_only, caps
     assert main(["embed", str(run), str(own), str(tmp_path / "again.npz"), "--device", "cpu"]) == 0
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "first.npz").read_bytes()
     assert main(["check", "folder", str(own)]) == 0
-    assert not decoded  # no image was read again
     assert main(searching(run, own, tmp_path / "out")) == 0
+    assert not decoded  # no image was read again
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0  # the same scores are there already
     assert "not kept" not in capsys.readouterr().err
     assert state(files.home()) == before
@@ -141,5 +142,5 @@ def test_a_notebook_in_a_shared_home_writes_elsewhere(tmp_path, monkeypatch, mak
     result.finish()
     assert (result.out / "result.json").is_file() and str(result.out) in caplog.text
     shutil.rmtree(result.out)
-    with pytest.raises(Exception, match="set REIDLIB_HOME"):
+    with pytest.raises(InputError, match="set REIDLIB_HOME"):
         Result("20_one", out=Path(tmp_path / "home" / "explored"), profile="smoke")

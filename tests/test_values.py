@@ -8,7 +8,7 @@ from typing import Literal, get_type_hints
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from strategies import VALUES
 
 from reidlib.errors import InputError
 from reidlib.training.config import Augmentation, JLMLConfiguration, PyramidConfiguration, Recipe
@@ -92,12 +92,6 @@ def test_a_number_of_which_a_folder_has_another_spelling_is_refused(tmp_path, na
         read_value("runs", 9, Path)
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-    | st.sampled_from(["false", "Off", "4.0", "1e3", "007", "[1]", "{}", "none", "paper", "nan"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=4,
-)  # fmt: skip
 KINDS = {
     bool: lambda value: type(value) is bool,
     int: lambda value: type(value) is int,
@@ -112,7 +106,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@given(value=values)
+@given(value=VALUES)
 def test_any_value_is_of_the_type_or_refused(kind, value):
     try:
         result = read_value("x", value, kind)
@@ -132,7 +126,7 @@ FIELDS = [(kind, field.name) for kind in CONFIGURATIONS for field in fields(kind
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS, ids=[f"{kind.__name__}.{name}" for kind, name in FIELDS])
-@given(value=values)
+@given(value=VALUES)
 def test_a_field_has_its_type_or_is_refused(kind, name, value):
     """A text that is no truth value never switches anything on, and JSON says what the field is."""
     try:

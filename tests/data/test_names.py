@@ -92,6 +92,8 @@ def test_every_joined_or_doubtful_pair_is_told(names):
     told = {relation(a, b) for a in forms for b in forms if a != b and name_key(a)} - {"two"}
     has_maybe = any(name_key(name) and not doubt_key(name) for name in forms)
     assert any("taken for one person" in line for line in lines) == ("one" in told)
+    in_doubt = any(relation(a, b) == "doubt" and doubt_key(a) for a in forms for b in forms if a != b)
+    assert any("for several persons, which may be one" in line for line in lines) == in_doubt
     assert any("which may mean unknown" in line for line in lines) == has_maybe
     assert all(line.isprintable() for line in lines)
 

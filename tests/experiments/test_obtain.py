@@ -15,6 +15,7 @@ from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments.rows import PROFILES, ModelSize
+from reidlib.training.checkpoint import save_tensors
 from reidlib.training.config import Augmentation, Recipe, RunConfiguration
 from reidlib.training.device import Execution
 
@@ -227,12 +228,28 @@ def test_partitions_have_one_run_however_their_path_is_written(partitioned, tmp_
 def test_a_chain_starts_from_a_run_whose_partitions_are_written_in_another_way(partitioned, benchmarks):
     relative = load("cuhk01", partitioned, partitions="mine.json")
     absolute = load("cuhk01", partitioned, partitions=str(partitioned / "mine.json"))
-    (before,) = chain(relative)
-    first = obtain([before])
+    first = obtain(chain(relative))
+    # Otherwise a new network, which has the same seed, would have all but the same weights.
+    changed = {n: t + 0.1 if t.is_floating_point() else t for n, t in first.weights().items()}
+    save_tensors(first.folder / "weights.pt", changed)
     last = obtain(chain(benchmarks[0], absolute))
-    weights = last.weights()
-    name = next(name for name, weight in weights.items() if weight.ndim == 4)
-    assert torch.allclose(weights[name], first.weights()[name], atol=1e-3)
+    name, weight = next((name, weight) for name, weight in last.weights().items() if weight.ndim == 4)
+    assert torch.allclose(weight, changed[name], atol=1e-3)
+    assert {path.parent for path in first.folder.parent.glob("*/run.json")} == {first.folder, last.folder}
+
+
+@pytest.mark.parametrize("relative_first", [True, False])
+def test_a_chain_has_one_run_however_the_partitions_before_are_written(
+    partitioned, benchmarks, monkeypatch, relative_first
+):
+    paths = ["mine.json", str(partitioned / "mine.json"), "./mine.json"][:: 1 if relative_first else -1]
+    links = [chain(benchmarks[0], load("cuhk01", partitioned, partitions=path)) for path in paths]
+    first = obtain(links[0])
+    monkeypatch.setattr(experiments, "train", lambda *_, **__: pytest.fail("trained again"))
+    for link in links[1:]:
+        assert obtain(link).folder == first.folder
+        assert obtain(link, may_train=False).folder == first.folder
+    assert len(list(first.folder.parent.glob("*/run.json"))) == 2
 
 
 @pytest.mark.parametrize("folder", ["x" * 249, "é" * 120, "/".join(["folder" * 20] * 6), "J\udcfcrgen" * 20])

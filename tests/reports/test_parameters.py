@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
+from strategies import VALUES
 
 from reidlib import experiments
 from reidlib.errors import InputError
@@ -78,35 +78,9 @@ def test_defaults_have_their_types(path, capsys):
     assert not assigned_names(cell) & frozenset().union(*map(assigned_names, later))
 
 
-texts = st.sampled_from(
-    [
-        "false",
-        "no",
-        "Off",
-        "0",
-        "true",
-        "4.0",
-        "5",
-        "1e3",
-        "nan",
-        "inf",
-        "007",
-        "[1, 6]",
-        "{}",
-        '{"a": "b"}',
-        "",
-    ]
-)
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=3,
-)
-
-
 @pytest.mark.parametrize(("path", "name"), PARAMETERS, ids=[f"{p.stem[:2]}-{name}" for p, name in PARAMETERS])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(value=values)
+@given(value=VALUES)
 def test_any_value_of_papermill_has_the_parameters_type_or_is_refused_by_name(path, name, value, capsys):
     try:
         variables, types = check(path, first_cells(path)[0], injected(**{name: value}))

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from miniature import write_image
-from test_files import FILE_NAMES
+from strategies import FILE_NAMES
 from untrained_runs import QUIET, untrained_run
 
 from reidlib.data import load
