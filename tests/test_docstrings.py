@@ -120,6 +120,8 @@ PUBLIC = (
     "analysis.complexity.complexity",
     "analysis.complexity.layer_table",
     "analysis.benchmark_tables.published_row",
+    "analysis.benchmark_tables.constant_status",
+    "analysis.benchmark_tables.constants_table",
     "analysis.benchmark_tables.add_data_root",
     "analysis.benchmark_tables.check_folders",
     "analysis.benchmark_tables.choose_protocol_benchmark",

@@ -3,7 +3,8 @@
 ``published/`` holds one CSV file per printed table. ``published/notes.csv`` lists what a reader must know
 about them: misprints, other protocols, lost headers. In it, an empty ``table`` means that a note holds for
 all tables, and an empty ``row`` that it holds for the whole table; several rows are separated by ``; ``.
-``benchmark_tables.csv`` defines ``TABLES``.
+``published/constants.csv`` says of every constant that is attributed to a paper how it is known, and where in
+this package it is. ``benchmark_tables.csv`` defines ``TABLES``.
 
 The functions after ``notes`` find the tables' benchmarks in the folders that the user gives.
 """
@@ -21,7 +22,7 @@ import pandas as pd
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, combine
 from reidlib.data.readers import GUIDES, parse
-from reidlib.errors import InputError
+from reidlib.errors import InputError, check_choice
 from reidlib.experiments.rows import get_profile
 
 # The sets on which JLML was pre-trained before it was trained on a small set. Sets and order are the paper's.
@@ -84,6 +85,48 @@ def published_row(name: str, **keys: str) -> dict[str, str]:
             f"its columns are {', '.join(rows)}",
         )
     return {str(column): cell for column, cell in rows.iloc[0].items()}
+
+
+def constants_table(*papers: str) -> pd.DataFrame:
+    """Return what this suite attributes to the papers, and how each constant and statement is known.
+
+    We had no paper's text. "Read" and "counted" name a public source, for most of Pyramid the released code.
+    "Recalled" is from memory and not confirmed, with our confidence. "Our choice" is no paper's.
+
+    Args:
+        papers: "JLML", "Pyramid" or "re-ranking"; all if none is given.
+
+    Returns:
+        A table with a line for each constant or statement; without a value in the code, ``value`` is empty.
+
+    Raises:
+        InputError: If nothing is attributed to a paper of that name.
+    """
+    table = published("constants")
+    for paper in papers:
+        check_choice("a paper of the table of constants", paper, table["paper"].unique())
+    table = table[table["paper"].isin(papers)] if papers else table
+    return table.rename(columns={"status": "how it is known", "where": "where in reidlib"})
+
+
+def constant_status(where: str) -> str:
+    """Say how a constant is known.
+
+    Args:
+        where: Its dotted place below ``reidlib``, as in "training.config.JLMLConfiguration.sparsity_global".
+
+    Returns:
+        "read", "counted", "our choice" or "recalled" with our confidence, as in "recalled (medium)".
+
+    Raises:
+        InputError: If the table of constants does not have this place exactly once.
+    """
+    table = published("constants")
+    statuses = table["status"][[where in places.split("; ") for places in table["where"]]]
+    if len(statuses) != 1:
+        rule = "a constant's place is in one line of constants.csv"
+        raise InputError(rule, f"{where} in {len(statuses)} lines", "write it as there")
+    return statuses.iloc[0]
 
 
 @dataclass(frozen=True)
