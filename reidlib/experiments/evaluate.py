@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark, Protocol
@@ -19,6 +18,7 @@ from reidlib.data.splits import concatenate
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.files import find_json, write_atomically, write_json
+from reidlib.ranking.distances import select_rows
 from reidlib.ranking.metrics import (
     Embeddings,
     RankedLists,
@@ -26,6 +26,7 @@ from reidlib.ranking.metrics import (
     evaluate_each,
     pool_multi_query,
     ranked_list,
+    unit_rows,
 )
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
@@ -169,7 +170,7 @@ def multi_query_scores(query: Embeddings, gallery: Embeddings, boxes: Embeddings
     # Pooled features have unit length, so the gallery's get unit length too, as in Market-1501's baseline,
     # which normalises every feature. Distances between features of different lengths (a concatenation of two
     # unit vectors, an unnormalised embedding) would not follow the protocol.
-    gallery = replace(gallery, features=normalize(torch.as_tensor(gallery.features)))
+    gallery = replace(gallery, features=unit_rows(gallery.features))
     scores_by_pooling = {}
     for how in ("mean", "max"):
         pooled_query = pool_multi_query(query, boxes, how=how)
@@ -333,7 +334,7 @@ def load_ranked_lists(run: Run) -> dict[str, np.ndarray]:
 
 def select_branch(embeddings: Embeddings, columns: slice, device: torch.device) -> Embeddings:
     """Return embeddings with one branch's columns of the features, on the device."""
-    return replace(embeddings, features=torch.as_tensor(embeddings.features[:, columns]).to(device))
+    return replace(embeddings, features=select_rows(embeddings.features[:, columns], slice(None)).to(device))
 
 
 def _embed_boxes(
@@ -344,15 +345,15 @@ def _embed_boxes(
     if boxes is None:
         return None
     row_of = {path: row for row, path in enumerate((*benchmark.query.paths, *benchmark.gallery.paths))}
-    rows_n = torch.tensor([row_of.get(path, -1) for path in boxes.paths])
+    rows_n = np.array([row_of.get(path, -1) for path in boxes.paths])
     new, in_gallery = rows_n < 0, rows_n >= len(query)
     in_query = ~new & ~in_gallery
     features_nd = torch.empty(len(boxes), query.features.shape[1])
-    features_nd[in_query] = torch.as_tensor(query.features)[rows_n[in_query]]
-    features_nd[in_gallery] = torch.as_tensor(gallery.features)[rows_n[in_gallery] - len(query)]
+    features_nd[in_query] = select_rows(query.features, rows_n[in_query])
+    features_nd[in_gallery] = select_rows(gallery.features, rows_n[in_gallery] - len(query))
     if new.any():
-        embeddings = network.embed(boxes.select(new.numpy()), keep="nothing")
-        features_nd[new] = torch.as_tensor(embeddings.features)
+        embeddings = network.embed(boxes.select(new), keep="nothing")
+        features_nd[new] = select_rows(embeddings.features, slice(None))
     return Embeddings(features_nd, boxes.person_ids, boxes.camera_ids)
 
 

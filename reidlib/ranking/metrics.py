@@ -341,10 +341,15 @@ def pool_multi_query(
         if (person, camera) not in groups:
             rule = "every query has a box of its person from its camera"
             raise InputError(rule, f"none for person {person}, camera {camera}", "add the query's own image")
-        boxes_nd = select_rows(boxes.features, np.array(groups[person, camera]))
-        boxes_nd = normalize(boxes_nd.to(torch.promote_types(boxes_nd.dtype, torch.float32)))
+        boxes_nd = unit_rows(boxes.features, np.array(groups[person, camera]))
         pooled.append(boxes_nd.mean(0) if how == "mean" else boxes_nd.amax(0))
     return Embeddings(normalize(torch.stack(pooled)), query.person_ids, query.camera_ids)
+
+
+def unit_rows(features: Tensor | np.ndarray, indices: slice | np.ndarray = slice(None)) -> Tensor:
+    """Return rows of features scaled to unit length, float32 or wider, on a tensor's device or the CPU."""
+    rows_nd = select_rows(features, indices)
+    return normalize(rows_nd.to(torch.promote_types(rows_nd.dtype, torch.float32)))
 
 
 def ranked_list(

@@ -52,7 +52,7 @@ def naive_multi_query(query, gallery, boxes, how, kind):
     precisions, penalties, firsts = [], [], []
     for person, camera in zip(query.person_ids, query.camera_ids, strict=True):
         box_features = [
-            unit(boxes.features[i].double().numpy())
+            unit(np.asarray(boxes.features[i], float))
             for i in range(len(boxes))
             if boxes.person_ids[i] == person and boxes.camera_ids[i] == camera
         ]
@@ -62,7 +62,7 @@ def naive_multi_query(query, gallery, boxes, how, kind):
             match = gallery.person_ids[i] == person
             if gallery.person_ids[i] == -1 or (match and gallery.camera_ids[i] == camera):
                 continue
-            order.append((((pooled - unit(gallery.features[i].double().numpy())) ** 2).sum(), match))
+            order.append((((pooled - unit(np.asarray(gallery.features[i], float))) ** 2).sum(), match))
         ranks = [rank for rank, (_, match) in enumerate(sorted(order), 1) if match]
         if not ranks:
             continue
@@ -85,9 +85,7 @@ def random_embeddings(generator, person_ids, camera_ids):
     """Random features of different lengths, which must not affect the protocol."""
     features = generator.normal(size=(len(person_ids), 6)) + np.array(person_ids)[:, None] % 3
     features *= generator.uniform(0.1, 5, (len(person_ids), 1))
-    return Embeddings(
-        torch.from_numpy(features.astype(np.float32)), np.array(person_ids), np.array(camera_ids)
-    )
+    return Embeddings(features.astype(np.float32), person_ids, camera_ids)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -98,9 +96,9 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
     gallery = random_embeddings(
         generator, [1, 2, 3, -1, 0, *generator.integers(-1, 4, 40)], [3, 2, 1, *[1, 2] * 21]
     )
-    features = gallery.features.clone()
+    features = gallery.features.copy()
     scores = multi_query_scores(query, gallery, boxes)
-    assert torch.equal(gallery.features, features)
+    assert np.array_equal(gallery.features, features)
     kinds = {"step", "trapezoid"}
     assert {how: set(actual) for how, actual in scores.items()} == {"mean": kinds, "max": kinds}
     for how, kinds in scores.items():
@@ -111,6 +109,59 @@ def test_multi_query_agrees_with_a_plain_loop(seed):
             for name in ("mean_average_precision", "mean_inp", "num_valid_queries"):
                 assert actual[name] == pytest.approx(expected[name])
     assert scores["mean"] != scores["max"]
+
+
+def as_memory_map(features_nd, folder):
+    np.save(folder / "features.npy", features_nd)
+    return np.load(folder / "features.npy", mmap_mode="r")
+
+
+# What users have as features: arrays of every kind that ``Embeddings`` takes.
+KINDS = {
+    "array": lambda features_nd, _: features_nd,
+    "read-only": lambda features_nd, _: np.broadcast_to(features_nd, features_nd.shape),
+    "reversed": lambda features_nd, _: features_nd[::-1].copy()[::-1],
+    "columns of a wider array": lambda features_nd, _: np.repeat(features_nd, 2, axis=1)[:, ::2],
+    "memory map": as_memory_map,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_multi_query_scores_of_arrays_are_those_of_tensors(request, tmp_path, kind, dtype):
+    """Arrays and tensors of the same numbers, mixed or not, have the same scores, bit for bit."""
+    torch.set_warn_always(True)  # otherwise torch warns of a read-only array once in a process
+    request.addfinalizer(lambda: torch.set_warn_always(False))
+    generator = np.random.default_rng(7)
+    query = random_embeddings(generator, [1, 2, 3], [1, 1, 2])
+    boxes = random_embeddings(generator, [3, 1, 1, 2], [2, 1, 1, 1])
+    gallery = random_embeddings(generator, [-1, 0, *generator.integers(1, 4, 60)], [1, 2] * 31)
+    tensors, arrays = [], []
+    for number, side in enumerate((query, gallery, boxes)):
+        features_nd = side.features.astype(dtype)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        tensors.append(replace(side, features=torch.from_numpy(features_nd)))
+        arrays.append(replace(side, features=KINDS[kind](features_nd.copy(), folder)))
+        columns = slice(1, 4)
+        selected = [
+            evaluation.select_branch(sides[-1], columns, torch.device("cpu")) for sides in (tensors, arrays)
+        ]
+        assert torch.equal(*(branch.features for branch in selected))
+    scores = multi_query_scores(*tensors)
+    assert multi_query_scores(*arrays) == scores
+    assert multi_query_scores(query, arrays[1], tensors[2]) == scores  # the query's features are not used
+    assert multi_query_scores(query, tensors[1], arrays[2]) == scores
+
+
+def test_half_precision_loses_nothing_more_in_multi_query_scores():
+    """Features of 16 bits are scaled to unit length in 32 bits, in which their distances are computed."""
+    generator = np.random.default_rng(3)
+    features_of_sides = (1 + 0.02 * generator.normal(size=(3, 80, 6))).astype(np.float16)  # near ties
+    halves = [Embeddings(features, [1, 2] * 40, [1, 1, 2, 2] * 20) for features in features_of_sides]
+    singles = [replace(side, features=side.features.astype(np.float32)) for side in halves]
+    assert multi_query_scores(*halves) == multi_query_scores(*singles)
 
 
 # --- stored scores ------------------------------------------------------------------------------------------
