@@ -391,27 +391,44 @@ def _has_words(cell: object) -> bool:
 
 
 def batch_table(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> pd.DataFrame:
-    """Return how often Pyramid trainings used balanced batches and the triplet loss, in per cent of steps.
+    """Return how Pyramid trainings used balanced batches and the triplet loss, and with which weight.
 
     Args:
         groups: Label -> runs of a row, one per seed; anything but a ``Run`` counts as missing.
         heading: Name of the column of labels.
 
     Returns:
-        A table with the columns heading, "steps", "balanced batches" and "triplet loss in use".
+        A table with the columns heading, "steps" and, in per cent: "balanced batches" and "triplet loss in
+        use" of all steps, "its mean weight" and "weight exactly 1" of the steps that use it, and "ratio above
+        1" of the balanced steps: the triplet loss's focal weight exceeds the identity loss's. A training
+        without such steps has a dash.
     """
+    columns = [
+        "balanced batches",
+        "triplet loss in use",
+        "its mean weight",
+        "weight exactly 1",
+        "ratio above 1",
+    ]
     lines = []
     for label, seed_runs in groups.items():
         runs = [run for run in seed_runs if isinstance(run, Run)]
-        traces = [trace(run) for run in runs]
-        shares = {
-            "balanced batches": [100 * float(np.mean(steps["balanced_batches"])) for steps in traces],
-            "triplet loss in use": [100 * float(np.mean(triplet_in_use(steps))) for steps in traces],
-        }
+        shares = pd.DataFrame([_batch_shares(trace(run)) for run in runs], columns=columns)
         steps = f"{runs[0].information['steps']:,}" if runs else None
-        spreads = {name: Spread.of(values) for name, values in shares.items()}
+        spreads = {name: Spread.of(values.tolist()) for name, values in shares.items()}
         lines.append({heading: label, "steps": steps} | spreads)
     return pd.DataFrame(lines, dtype=object)
+
+
+def _batch_shares(steps: Mapping[str, np.ndarray]) -> list[float]:
+    """Return the columns of ``batch_table`` for one trace; NaN where there is no step to count."""
+    balanced, in_use = steps["balanced_batches"] > 0, triplet_in_use(steps) > 0
+    weights = steps["weight_triplet"][in_use] if in_use.any() else np.zeros(0)
+    above = np.zeros(0)
+    if "focal_triplet" in steps:
+        above = (steps["focal_triplet"] > steps["focal_identity"])[balanced]
+    shares = (balanced, in_use, weights, weights == 1, above)
+    return [100 * float(share.mean()) if len(share) else math.nan for share in shares]
 
 
 def trace(run: Run) -> dict[str, np.ndarray]:

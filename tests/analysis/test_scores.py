@@ -211,6 +211,8 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
             0,
             0.5,
         ],  # a random batch, and a balanced one whose triplet weighs nothing
+        focal_identity=[0, 1, 1, 2],
+        focal_triplet=[1, 2, 0, 1],
         balanced_batches=[1, 0, 1, 1],
     )
     alone = run_with_history(
@@ -223,12 +225,21 @@ def test_how_often_batches_were_balanced_and_triplets_used(tmp_path):
     assert triplet_in_use(trace(balanced)).tolist() == [1, 0, 0, 1]
     assert trace(alone)["step"].tolist() == [1, 2, 3, 4]
     assert trace(alone)["identity"].tolist() == [5, 4, 3, 2]
+    columns = [
+        "balanced batches",
+        "triplet loss in use",
+        "its mean weight",
+        "weight exactly 1",
+        "ratio above 1",
+    ]
+    # Two steps use the triplet loss, with weights 1 and 0.5; one of three balanced ones has a ratio above 1.
     assert table_records(
         batch_table({"paper": [balanced], "alone": [None, alone], "lost": [None]}, heading="mode")
     ) == [
-        {"mode": "paper", "steps": "4", "balanced batches": "75.0", "triplet loss in use": "50.0"},
-        {"mode": "alone", "steps": "4", "balanced batches": "0.0", "triplet loss in use": "0.0"},
-        {"mode": "lost", "steps": "missing", "balanced batches": "missing", "triplet loss in use": "missing"},
+        {"mode": "paper", "steps": "4"}
+        | dict(zip(columns, ("75.0", "50.0", "75.0", "50.0", "33.3"), strict=True)),
+        {"mode": "alone", "steps": "4"} | dict(zip(columns, ("0.0", "0.0", "–", "–", "–"), strict=True)),
+        {"mode": "lost", "steps": "missing"} | dict.fromkeys(columns, "missing"),
     ]
 
 
