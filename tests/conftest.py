@@ -37,9 +37,9 @@ def decoded(monkeypatch):
 
     names, decode = [], images.decode
 
-    def counting(path, size=None):
+    def counting(path, **options):
         names.append(path.name)
-        return decode(path, size)
+        return decode(path, **options)
 
     monkeypatch.setattr(images, "decode", counting)
     return names

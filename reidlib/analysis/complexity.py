@@ -108,7 +108,7 @@ def pyramid_table(configurations: Mapping[str, RunConfiguration]) -> pd.DataFram
     """Return parts, feature length and the trunk's learning rate of each pyramid, as a table."""
     lines = []
     for row, configuration in configurations.items():
-        assert isinstance(configuration.model, PyramidConfiguration)
+        assert isinstance(configuration.model, PyramidConfiguration) and configuration.recipe
         parts = len(pyramid_parts(configuration.model.stripes, configuration.model.levels))
         rate = configuration.recipe.learning_rate * configuration.recipe.trunk_rate
         lines.append((row, parts, parts * configuration.model.embedding_size, f"{rate:.3g}"))

@@ -19,7 +19,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Random erasing (Zhong et al. 2017): area as a share of the image, aspect ratio as height over width.
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
-_ERASING_TRIES = 10
+
+
+class ErasingRule(NamedTuple):
+    """How the erased rectangle is drawn: is the aspect ratio uniform or its logarithm, and how many tries?"""
+
+    uniform_aspect: bool
+    tries: int
+
+
+# The first rectangle that fits inside is erased, or none: torchvision's RandomErasing, and Zhong's own code.
+ERASING_RULES = {"torchvision": ErasingRule(False, 10), "zhong": ErasingRule(True, 100)}
 
 
 class Variations(NamedTuple):
@@ -49,6 +59,7 @@ def draw_variations(
     pad: int = 0,
     erase: float = 0.0,
     colour_jitter: float = 0.0,
+    erasing: str = "torchvision",
 ) -> Variations:
     """Draw the random variations of a batch of images.
 
@@ -63,20 +74,23 @@ def draw_variations(
         pad: Largest shift in pixels, in each direction.
         erase: Probability that a rectangle is erased.
         colour_jitter: Largest deviation of a colour factor from 1.
+        erasing: Rule of the erased rectangle, a key of ``ERASING_RULES``.
 
     Returns:
         The variations of the B images.
     """
     height, width = size
-    uniform = torch.rand((count, 9 + 2 * _ERASING_TRIES), generator=generator, dtype=torch.float64)
+    rule = ERASING_RULES[erasing]
+    uniform = torch.rand((count, 9 + 2 * rule.tries), generator=generator, dtype=torch.float64)
     flip_b, erase_b, shift_b2, place_b2, colour_b3, area_bt, aspect_bt = uniform.split(
-        [1, 1, 2, 2, 3, _ERASING_TRIES, _ERASING_TRIES], dim=1
+        [1, 1, 2, 2, 3, rule.tries, rule.tries], dim=1
     )
-    # Like torchvision's RandomErasing: the first of ten rectangles that fits inside, or none.
     low, high = ERASED_AREA
     area_bt = (low + (high - low) * area_bt) * height * width
-    low, high = map(math.log, ERASED_ASPECT)
-    aspect_bt = torch.exp(low + (high - low) * aspect_bt)
+    low, high = ERASED_ASPECT if rule.uniform_aspect else map(math.log, ERASED_ASPECT)
+    aspect_bt = low + (high - low) * aspect_bt
+    if not rule.uniform_aspect:
+        aspect_bt = torch.exp(aspect_bt)
     high_bt = (area_bt * aspect_bt).sqrt().round().long()
     wide_bt = (area_bt / aspect_bt).sqrt().round().long()
     fits_bt = (high_bt < height) & (wide_bt < width)
@@ -105,7 +119,8 @@ def augment(
         generator: Generator on the CPU, so that the same state gives the same variations on every device.
         share: (rank, processes), if these images are one process's share of a larger batch. Numbers are drawn
             for the whole batch, so that an image's variation does not depend on the number of processes.
-        **strengths: ``flip``, ``pad``, ``erase`` and ``colour_jitter``, see ``draw_variations``; 0 turns off.
+        **strengths: ``flip``, ``pad``, ``erase``, ``colour_jitter`` (0 turns one off) and ``erasing``; see
+            ``draw_variations``.
 
     Returns:
         The images, float32 (B, 3, H, W), normalised, channels last in memory.

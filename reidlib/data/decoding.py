@@ -123,7 +123,12 @@ def _taken(amount: int) -> contextlib.AbstractContextManager[None]:
     return _MEMORY.take(amount) if amount > _SMALL else contextlib.nullcontext()
 
 
-def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | UnreadableImage:
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def decode(
+    path: Path, size: tuple[int, int] | None = None, resize: str = "bilinear"
+) -> np.ndarray | UnreadableImage:
     """Decode an image file to the picture that a viewer shows, and resize it.
 
     - The orientation in EXIF turns or mirrors the image; a damaged EXIF block does not.
@@ -138,6 +143,7 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | Unre
     Args:
         path: The file.
         size: Height and width (H, W) in pixels; None to keep the image's own size.
+        resize: Interpolation, a key of ``INTERPOLATIONS``.
 
     Returns:
         The image, uint8 RGB of shape (H, W, 3), or the reason why the file is unreadable. A truncated file is
@@ -147,7 +153,7 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray | Unre
     def fit(image: Image.Image, _: list[str]) -> np.ndarray:
         if size is not None and image.size != (size[1], size[0]):
             # Antialiased when it shrinks. Pillow resizes in integer arithmetic: the same on every machine.
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            image = image.resize((size[1], size[0]), INTERPOLATIONS[resize])
         return np.array(image)
 
     return _decode(path, fit)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from reidlib.errors import InputError
 from reidlib.progress import progress_bar
 from reidlib.threads import map_ahead
 
-# Part of the cache's key: change this text whenever a pixel of every image changes.
-RESIZE_RULE = "Pillow bilinear, antialiased, aspect not kept"
+# Part of the cache's key, with the interpolation: change this text whenever a pixel of every image changes.
+RESIZE_RULE = "Pillow {}, antialiased, aspect not kept"
 # The rest of the free memory is for the model and its activations, which need it more.
 RESIDENT_SHARE = 0.4
 # Number of images in a block of ``decode_blocks``, which is halved, down to a batch, while it has more bytes.
@@ -33,7 +33,12 @@ IMAGES_PER_BLOCK, BLOCK_BYTES = 512, 2**26
 
 
 def decode_blocks(
-    paths: Sequence[Path], size: tuple[int, int], *, title: str, progress: bool = True
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    *,
+    title: str,
+    resize: str = "bilinear",
+    progress: bool = True,
 ) -> Iterator[list[np.ndarray | UnreadableImage]]:
     """Decode image files in parallel threads.
 
@@ -41,6 +46,7 @@ def decode_blocks(
         paths: The files.
         size: Height and width (H, W) in pixels. Memory holds images of this size and few of their own size.
         title: Title of the progress bar.
+        resize: Interpolation, a key of ``decoding.INTERPOLATIONS``.
         progress: Whether to show a progress bar.
 
     Yields:
@@ -56,16 +62,16 @@ def decode_blocks(
             length //= 2
         for start in range(0, len(paths), length):
             block = paths[start : start + length]
-            yield list(threads.map(decode, block, [size] * len(block)))
+            yield list(threads.map(partial(decode, size=size, resize=resize), block))
             bar.update(len(block))
 
 
 def decode_complete_blocks(
-    paths: Sequence[Path], size: tuple[int, int], *, title: str, progress: bool = True
+    paths: Sequence[Path], size: tuple[int, int], **options: Any
 ) -> Iterator[list[np.ndarray]]:
     """Decode files like ``decode_blocks``, and raise UnreadableImagesError with all unreadable files."""
     unreadable: list[UnreadableImage] = []
-    for block in decode_blocks(paths, size, title=title, progress=progress):
+    for block in decode_blocks(paths, size, **options):
         unreadable += [image for image in block if isinstance(image, UnreadableImage)]
         if not unreadable:
             yield [image for image in block if not isinstance(image, UnreadableImage)]
@@ -113,6 +119,7 @@ class ImageStore:
         paths: Sequence[Path],
         size: tuple[int, int],
         *,
+        resize: str = "bilinear",
         cache_folder: Path | None = None,
         device: torch.device | str = "cpu",
         resident: bool | Literal["auto"] = "auto",
@@ -127,6 +134,7 @@ class ImageStore:
         Args:
             paths: N image files.
             size: Height and width (H, W) in pixels.
+            resize: Interpolation, a key of ``decoding.INTERPOLATIONS``.
             cache_folder: Folder of the cache; default: ``files.image_cache()``.
             device: Device of the batches.
             resident: Whether to keep all images on the device; "auto" does so on an accelerator if they take
@@ -152,7 +160,7 @@ class ImageStore:
             # Each thread has its own current device; the prefetching thread would use the first one.
             device = torch.device("cuda", torch.cuda.current_device())
         folder = Path(cache_folder or files.image_cache())
-        array_nhwc = _open_cache(list(map(Path, paths)), (height, width), folder, progress)
+        array_nhwc = _open_cache(list(map(Path, paths)), (height, width), resize, folder, progress)
         if resident == "auto":
             resident = device.type != "cpu" and array_nhwc.nbytes <= RESIDENT_SHARE * _free_memory(device)
         return cls(array_nhwc, device, _copy_to(array_nhwc, device) if resident else None)
@@ -244,15 +252,17 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def _open_cache(paths: list[Path], size: tuple[int, int], folder: Path, progress: bool) -> np.ndarray:
-    digest = hashlib.sha256(f"{size[0]}x{size[1]} {RESIZE_RULE}\n".encode())
+def _open_cache(
+    paths: list[Path], size: tuple[int, int], resize: str, folder: Path, progress: bool
+) -> np.ndarray:
+    digest = hashlib.sha256(f"{size[0]}x{size[1]} {RESIZE_RULE.format(resize)}\n".encode())
     for line in file_states(paths):
         digest.update(line.encode("utf-8", "surrogateescape"))
     file = folder / f"{digest.hexdigest()[:32]}.npy"
     shape = (len(paths), *size, 3)
 
     def build() -> np.ndarray:
-        _decode_into(file, paths, size, progress)
+        _decode_into(file, paths, size, resize, progress)
         return np.load(file, mmap_mode="r")
 
     try:
@@ -266,7 +276,7 @@ def _open_cache(paths: list[Path], size: tuple[int, int], folder: Path, progress
         ) from error
 
 
-def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], progress: bool) -> None:
+def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], resize: str, progress: bool) -> None:
     """Write the decoded images to ``file`` atomically; the caller holds the lock."""
     shape = (len(paths), *size, 3)
     if shutil.disk_usage(file.parent).free < np.prod(shape):
@@ -277,7 +287,8 @@ def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], progress:
         # Written, not mapped, so that a full disk is an error here and not a bus error at a later store.
         with partial.open("wb") as stream:
             stream.write(array_header(shape, "|u1"))
-            for block in decode_complete_blocks(paths, size, title="decoding", progress=progress):
+            options = {"title": "decoding", "resize": resize, "progress": progress}
+            for block in decode_complete_blocks(paths, size, **options):
                 stream.writelines(image.data for image in block)
         partial.replace(file)
     finally:

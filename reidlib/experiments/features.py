@@ -93,12 +93,14 @@ def embed_blocks(
     size: tuple[int, int],
     execution: Execution,
     *,
+    resize: str = "bilinear",
     title: str = "embedding",
 ) -> Iterator[Tensor]:
     """Yield features in blocks of a few hundred images; InputError for unreadable images after the last."""
     # Always whole blocks, counted from the first image: rounding depends on a batch's size.
     start = 0
-    for block in decode_complete_blocks(paths, size, title=title, progress=execution.progress):
+    options = {"title": title, "resize": resize, "progress": execution.progress}
+    for block in decode_complete_blocks(paths, size, **options):
         features_bd = embed(model, ImageStore(np.stack(block), execution.torch_device))
         check_finite(features_bd, paths[start : start + len(block)].__getitem__, _WEIGHTS_MEND)
         start += len(block)
@@ -113,6 +115,7 @@ def embed_to_disk(
     file: Path,
     *,
     key: str,
+    resize: str = "bilinear",
 ) -> np.ndarray:
     """Compute the features of images into a file, a few hundred images at a time.
 
@@ -128,6 +131,7 @@ def embed_to_disk(
         file: The file, .npy. Beside it are a .json that describes its content, a .lock, and a .partial until
             it is finished.
         key: Identifies the network; see ``TrainedNetwork.key``.
+        resize: Interpolation, a key of ``data.decoding.INTERPOLATIONS``.
 
     Returns:
         A read-only memory map of the file, float32 (N, D).
@@ -140,7 +144,7 @@ def embed_to_disk(
     if not paths:
         raise InputError("features need at least one image", "none", "give some images")
     content = {
-        "key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE}",
+        "key": f"{key} {size[0]}x{size[1]} {RESIZE_RULE.format(resize)}",
         "blocks": _block_digests(file_states(paths)),
     }
 
@@ -164,7 +168,7 @@ def embed_to_disk(
         file.unlink(missing_ok=True)  # removed, not rewritten: another process may have it mapped
 
         def embed_remaining(remaining_paths: Sequence[Path], title: str) -> Iterator[Tensor]:
-            return embed_blocks(model, remaining_paths, size, execution, title=title)
+            return embed_blocks(model, remaining_paths, size, execution, resize=resize, title=title)
 
         _complete(file, paths, embed_remaining, old_content, content)
         return np.load(file, mmap_mode="r")
@@ -319,7 +323,8 @@ class TrainedNetwork:
     def images(self, split: Split) -> ImageStore:
         """Return a split's images at the input's size, decoded once and then cached on disk."""
         device, progress = self.execution.torch_device, self.execution.progress
-        return ImageStore.open(split.paths, self.input_size, device=device, progress=progress)
+        resize = self.configuration.resize
+        return ImageStore.open(split.paths, self.input_size, resize=resize, device=device, progress=progress)
 
     def embed(
         self,
@@ -345,17 +350,16 @@ class TrainedNetwork:
             InputError: If images cannot be decoded, or the run has no weights.
         """
         mend = _WEIGHTS_MEND
+        images = (self.model, split.paths, self.input_size, self.execution)
+        resize = self.configuration.resize
         if keep == "images":
             features = embed(self.model, self.images(split))
         elif keep == "features":
             file = file or self._file(split)
-            features = embed_to_disk(
-                self.model, split.paths, self.input_size, self.execution, file, key=self.key
-            )
+            features = embed_to_disk(*images, file, key=self.key, resize=resize)
             mend = f"remove {file}, which is damaged, and give the same command again"
         else:
-            blocks = embed_blocks(self.model, split.paths, self.input_size, self.execution)
-            features = torch.cat(list(blocks))
+            features = torch.cat(list(embed_blocks(*images, resize=resize)))
         name = split.paths.__getitem__
         return Embeddings(features, split.person_ids, split.camera_ids, name=name, mend=mend)
 

@@ -22,7 +22,7 @@ from reidlib.experiments.evaluate import evaluate_run, is_scored
 from reidlib.experiments.features import check_run_data
 from reidlib.experiments.rows import Profile, get_experiment
 from reidlib.training import distributed
-from reidlib.training.config import MODELS, RunConfiguration
+from reidlib.training.config import MODELS, Recipe, RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.loop import Objective, train
 from reidlib.training.runs import Run, configuration_hash, find, find_by_hash, find_failure, find_or_train
@@ -40,9 +40,13 @@ class TrainingPlan(NamedTuple):
 
     def check_set(self) -> None:
         """Raise InputError if the training images fill no batch."""
-        self.configuration.recipe.check_training_set(
-            self.benchmark.train.person_ids, self.benchmark.specification
-        )
+        self.recipe.check_training_set(self.benchmark.train.person_ids, self.benchmark.specification)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, which every training has."""
+        assert self.configuration.recipe is not None
+        return self.configuration.recipe
 
 
 def plan_training(
@@ -57,6 +61,7 @@ def plan_training(
         model=model,
         recipe=replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate),
         input_size=size.input_size,
+        resize=size.resize,
         benchmark=benchmark.specification,
         data=benchmark.fingerprint,
         seed=seed,
@@ -134,7 +139,7 @@ def obtain(
         check_run_data(link.configuration, link.benchmark)
         if may_train:
             link.check_set()
-        distributed.check_batch_size(link.configuration.recipe.batch_size)
+        distributed.check_batch_size(link.recipe.batch_size)
     run: Run | None = None
     for link in links[first:]:
         if run is not None:  # it may be a run on the same partitions under another path
@@ -161,9 +166,9 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
         information = train(
             _initial_model(configuration, len(identities_k), folder),
             cast("Objective", configuration.model.objective),
-            _training_images(benchmark, configuration.input_size, execution),
+            _training_images(benchmark, configuration, execution),
             torch.from_numpy(labels_n),
-            configuration.recipe,
+            link.recipe,
             folder=run_folder,
             seed=configuration.seed,
             execution=execution,
@@ -194,7 +199,9 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
     return run
 
 
-def _training_images(benchmark: Benchmark, size: tuple[int, int], execution: Execution) -> ImageStore:
+def _training_images(
+    benchmark: Benchmark, configuration: RunConfiguration, execution: Execution
+) -> ImageStore:
     """Return the training images; raise UnreadableImagesError for those of all splits."""
     # All splits are decoded now: a damaged query image must not appear after hours of training.
     unreadable: list[UnreadableImage] = []
@@ -202,7 +209,13 @@ def _training_images(benchmark: Benchmark, size: tuple[int, int], execution: Exe
     for split in (benchmark.query, benchmark.gallery, benchmark.train):
         device = execution.torch_device if split is benchmark.train else "cpu"
         try:
-            images = ImageStore.open(split.paths, size, device=device, progress=execution.progress)
+            images = ImageStore.open(
+                split.paths,
+                configuration.input_size,
+                resize=configuration.resize,
+                device=device,
+                progress=execution.progress,
+            )
         except UnreadableImagesError as error:
             unreadable += error.images
     if benchmark.boxes is not None:  # decoded as a check only

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from reidlib.data.synthetic.factors import Factors
 from reidlib.errors import check_choice
@@ -81,11 +81,13 @@ class ModelSize:
         input_size: Height and width of the network's input, in pixels.
         overrides: Fields of the model's configuration and their values in this profile.
         recipe: Length, batches and learning rates of the training.
+        resize: Interpolation; see ``RunConfiguration``.
     """
 
     input_size: tuple[int, int]
     overrides: Mapping[str, object]
     recipe: Recipe
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class JLML(nn.Module):
             has its own layer2 to layer4; about 120 M parameters with four parts).
         weights: None for random weights, or "imagenet" (resnet50 only).
         width: Factor on the channels of stem and trunk (resnet39 only).
+        local_width: Further factor on the channels of the local streams (resnet39 only).
         feature_size: Length of each branch's feature. The stripes share the local feature equally, so its
             length is ``parts * (feature_size // parts)``: 510 for 6 or 10 parts and 512.
         feature_norm: Whether batch norm follows the feature layer.
@@ -108,6 +109,7 @@ class JLML(nn.Module):
         trunk: Literal["resnet39", "resnet50"] = "resnet39",
         weights: Literal["imagenet"] | None = None,
         width: float = 1.0,
+        local_width: float = 1.0,
         feature_size: int = 512,
         feature_norm: bool = True,
         generator: torch.Generator | None = None,
@@ -115,6 +117,7 @@ class JLML(nn.Module):
         super().__init__()
         _check(num_classes, parts, feature_size)
         check_trunk(trunk, ("resnet39", "resnet50"), weights, width)
+        check_trunk(trunk, ("resnet39", "resnet50"), weights, local_width, "local_width")
         self.parts = parts
         self.multi_loss = multi_loss
         self.streams = 1 + parts
@@ -122,7 +125,7 @@ class JLML(nn.Module):
         if trunk == "resnet39":
             channels = max(1, round(_RESNET39_STEM * width))
             shape = _RESNET39.scaled(width)
-            local_shape = shape.scaled(0.5)
+            local_shape = shape.scaled(0.5 * local_width)
             self.shared = Stem(channels)
             local_stem = Stem(channels)
         else:

@@ -87,7 +87,9 @@ def check_input_height(input_height: int, stripes: int) -> None:
     )
 
 
-def check_trunk(trunk: str, trunks: Sequence[str], weights: str | None, width: float) -> None:
+def check_trunk(
+    trunk: str, trunks: Sequence[str], weights: str | None, width: float, name: str = "width"
+) -> None:
     """Raise InputError for an unknown trunk, or for weights or a width that do not exist for it."""
     check_choice(f"trunk is one of {', '.join(trunks)}", trunk, trunks)
     if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
@@ -95,8 +97,10 @@ def check_trunk(trunk: str, trunks: Sequence[str], weights: str | None, width: f
         mend = f"write weights=None, or 'imagenet' with {' or '.join(trunks[1:])}"  # the first is resnet39
         raise InputError(rule, f"trunk={trunk!r}, weights={weights!r}", mend)
     if not width > 0 or (trunk != "resnet39" and width != 1):
-        rule = "width is a positive factor on the channels of resnet39, and 1 for torchvision's trunks"
-        raise InputError(rule, f"width={width} with trunk={trunk!r}", "use width=1, which fits every trunk")
+        rule = f"{name} is a positive factor on the channels of resnet39, and 1 for torchvision's trunks"
+        raise InputError(
+            rule, f"{name}={width} with trunk={trunk!r}", f"use {name}=1, which fits every trunk"
+        )
 
 
 def check_pyramid_settings(

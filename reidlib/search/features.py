@@ -115,7 +115,7 @@ def embed_own_images(network: TrainedNetwork, source: str | Path) -> FeatureSet:
         "run": network.run.folder.resolve().name,
         "model": network.run.configuration["model"]["kind"],
         "input_size": list(network.input_size),
-        "resize": RESIZE_RULE,
+        "resize": RESIZE_RULE.format(network.configuration.resize),
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
         "distance": "Euclidean",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Increased when the same configuration starts to give another result, so that old runs are not reused.
 _FORMAT = 2
+# Marks a field that came later: at its default it is not in config.json, so that older runs keep their hash.
+_LATER = {"later": True}
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Augmentation:
         erase: Share of images with one rectangle set to the mean colour, so that no single region suffices.
         colour_jitter: Largest relative change of brightness, contrast and saturation, because cameras differ.
             It is 0 by default, because the colour of clothing is evidence and too much jitter unlearns it.
+        erasing: Rule of the erased rectangle, a key of ``data.augmentation.ERASING_RULES``.
     """
 
     flip: float = 0.5
     pad: int = 4
     erase: float = 0.0
     colour_jitter: float = 0.0
+    erasing: Literal["torchvision", "zhong"] = field(default="torchvision", metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
@@ -72,6 +76,8 @@ class Recipe:
         milestones, decay: Shares of the training after which "steps" multiplies the rate by ``decay``.
         momentum, nesterov, weight_decay: As in ``torch.optim.SGD``.
         augmentation: Random changes of the training images.
+        epoch_of: What an epoch holds: all "images" once, or ``images_per_identity`` images of all
+            "identities", as in Pyramid's released code. The last batch is complete.
     """
 
     epochs: int | None = None
@@ -88,6 +94,7 @@ class Recipe:
     nesterov: bool = True
     weight_decay: float = 5e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
+    epoch_of: Literal["images", "identities"] = field(default="images", metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
@@ -105,6 +112,9 @@ class Recipe:
                 f"batch_size={size}, images_per_identity={per_identity}",
                 "choose at least 2 images per identity, a divisor of the batch size and at most half of it",
             )
+        if self.epoch_of == "identities" and not per_identity:
+            mend = "set images_per_identity to at least 2, or epoch_of to 'images'"
+            raise InputError("an epoch of identities needs identity-balanced batches", self.epoch_of, mend)
         if self.trunk_rate <= 0:
             raise InputError("trunk_rate is a positive factor", self.trunk_rate, "use 1 for equal rates")
         if (self.schedule == "steps") != bool(self.milestones):
@@ -122,6 +132,12 @@ class Recipe:
                 f"{images} images of {persons} persons in {name}",
                 "add images of further persons, or train on another set",
             )
+
+    def steps_per_epoch(self, num_images: int, num_identities: int) -> int:
+        """Return the number of mini-batches in an epoch, at least one."""
+        if self.epoch_of == "identities":
+            return math.ceil(num_identities * self.images_per_identity / self.batch_size)
+        return max(1, num_images // self.batch_size)
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return the number of steps of the whole training."""
@@ -167,6 +183,7 @@ class JLMLConfiguration(_Model):
         shared_stem: Whether both branches share the low-level layers.
         trunk, weights: Layers of the branches, and "imagenet" for torchvision's weights or None for random.
         width: Factor on the number of all channels, for small machines.
+        local_width: Further factor on the channels of the local streams (resnet39 only).
         feature_size: Length D of each branch's feature.
         feature_norm: Whether batch norm follows the feature layers; the paper's choice is unknown.
         sparsity_global, sparsity_local: Strengths λ_g and λ_l of selective feature learning; 0 turns it off.
@@ -184,6 +201,7 @@ class JLMLConfiguration(_Model):
     sparsity_global: float = 5e-4
     sparsity_local: float = 5e-4
     exclusive_over: Literal["output", "input"] = "output"
+    local_width: float = field(default=1.0, metadata=_LATER)
     network: ClassVar[str] = "JLML"
     balance: ClassVar[None] = None  # JLML balances no losses
 
@@ -221,8 +239,10 @@ class PyramidConfiguration(_Model):
         normalisation: Scaling to unit length of the feature compared at test: of each "part", of the "whole".
         triplet: Whether the triplet loss is used; False for the identity loss on random batches.
         margin: Margin of the triplet loss, in Euclidean distance.
-        normalise_triplet: Whether triplets compare embeddings of unit length.
+        normalise_triplet: Whether triplets compare vectors of unit length.
         balancing: Balancing of the two losses.
+        triplet_on: Vectors that triplets compare: the embeddings of each of the "parts", whose losses are
+            added as in the released code, or the "whole" feature, the embeddings of all parts joined.
     """
 
     stripes: int = 6
@@ -237,6 +257,7 @@ class PyramidConfiguration(_Model):
     margin: float = 1.4
     normalise_triplet: bool = False
     balancing: Balancing = field(default_factory=Balancing)
+    triplet_on: Literal["parts", "whole"] = field(default="parts", metadata=_LATER)
     network: ClassVar[str] = "Pyramid"
 
     def __post_init__(self):
@@ -260,6 +281,8 @@ class PyramidConfiguration(_Model):
         if balance is not None and balance.balanced:
             # Triplets come from the whole batch, of all processes of a distributed training.
             embeddings, labels = distributed.all_gather(output.embeddings), distributed.all_gather(labels_b)
+            if self.triplet_on == "whole":
+                embeddings = embeddings.flatten(1).unsqueeze(1)  # one vector of all parts
             settings = {"margin": self.margin, "normalise": self.normalise_triplet}
             triplet = batch_hard_triplet(embeddings, labels, **settings).sum()
             terms = Terms(("identity", "triplet"), (identity, triplet))
@@ -298,42 +321,49 @@ class RunConfiguration:
         seed: Seed of the initial weights, the order of images and the augmentation.
         start: Hash of the configuration of the run whose weights, except the classifiers', are the initial
             weights; empty for a new network.
+        resize: Interpolation with which training and test images are brought to the input's size.
+        imported: SHA-256 of the file from which a network that was trained elsewhere was imported; such a run
+            has no recipe. Empty for a training.
     """
 
     model: ModelConfiguration
-    recipe: Recipe
+    recipe: Recipe | None
     input_size: tuple[int, int]
     benchmark: str
     data: str
     seed: int = 0
-    start: str = ""
+    start: str = field(default="", metadata=_LATER)
+    resize: Literal["bilinear", "bicubic"] = field(default="bilinear", metadata=_LATER)
+    imported: str = field(default="", metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
         self.model.check_input(self.input_size)
-        if self.model.balance is not None and not self.recipe.images_per_identity:
+        if (self.recipe is None) != bool(self.imported):
+            value = f"recipe={self.recipe}, imported={self.imported!r}"
+            raise InputError("a run has a recipe, or is imported", value, "give one of them")
+        if self.recipe and self.model.balance is not None and not self.recipe.images_per_identity:
             mend = "set images_per_identity to at least 2 in the recipe, or train with triplet=False"
             raise InputError("a triplet loss needs identity-balanced batches", "images_per_identity=0", mend)
 
     def to_json(self) -> dict:
         """Return the content of ``config.json``, as JSON types only."""
         kind = next(name for name, model_class in MODELS.items() if isinstance(self.model, model_class))
-        content = asdict(self)
+        content = _content(self)
         content["model"] = {"kind": kind, **content["model"]}
-        if not self.start:
-            del content["start"]  # keeps the hash of runs from before this field existed
         return {"format": _FORMAT, **json.loads(json.dumps(content))}
 
     @classmethod
     def from_json(cls, content: dict) -> RunConfiguration:
         """Return the configuration in ``config.json``; InputError if this version cannot read it."""
         try:
-            values, model, recipe = dict(content), dict(content["model"]), dict(content["recipe"])
+            values, model = dict(content), dict(content["model"])
             if (version := values.pop("format")) != _FORMAT:
                 raise ValueError(f"format {version} instead of {_FORMAT}")
             values["model"] = read_value("model", model, MODELS[model.pop("kind")])
             # Every config.json has these two: a file that lacks one is damaged, and gets no default.
-            values["recipe"] = recipe | {"augmentation": recipe["augmentation"]}
+            if (recipe := content["recipe"]) is not None:
+                values["recipe"] = recipe | {"augmentation": recipe["augmentation"]}
             values["seed"] = content["seed"]
             return read_value("config.json", values, cls)
         except (KeyError, TypeError, ValueError) as error:
@@ -342,3 +372,15 @@ class RunConfiguration:
                 f"{type(error).__name__}: {error}",
                 "use the version that made it, or train the run again",
             ) from error
+
+
+def _content(value: object) -> Any:
+    """Return a configuration as a dictionary, without later fields at their defaults."""
+    if not is_dataclass(value):
+        return value
+    pairs = ((each, getattr(value, each.name)) for each in fields(value))
+    return {
+        each.name: _content(entry)
+        for each, entry in pairs
+        if not (each.metadata.get("later") and entry == each.default)
+    }

@@ -37,7 +37,8 @@ class Balancing:
         threshold: δ. Below this ratio of focal weights only the identity loss is minimised.
         weights: How focal weights multiply the losses in mode "paper". "literal": unchanged. Each is of the
             order of a loss's relative fall in one step, cubed, which nearly stops the learning in a balanced
-            step. "relative": 1 for the identity loss and their ratio for the triplet loss, at most 1 as in
+            step. "sum-2": scaled to a sum of 2, that of two weights of 1, which they are if no loss falls.
+            "relative": 1 for the identity loss and their ratio for the triplet loss, at most 1 as in
             the other modes. We assume "relative": no source says how the authors scaled theirs.
         first_share: p_t of the first step, which has no earlier average.
     """
@@ -46,7 +47,7 @@ class Balancing:
     rate: float = 0.25
     focus: float = 2.0
     threshold: float = 0.16
-    weights: Literal["relative", "literal"] = "relative"
+    weights: Literal["relative", "literal", "sum-2"] = "relative"
     first_share: float = 0.5
 
     def __post_init__(self):
@@ -132,6 +133,12 @@ def _balance_paper(
         return Weights(1.0, 0.0), new_state
     if settings.weights == "literal":
         return Weights(focal_identity, focal_triplet), new_state
+    if settings.weights == "sum-2":
+        total = focal_identity + focal_triplet
+        scale = 2 / total if total else math.inf
+        if math.isinf(scale):  # neither loss falls, or by less than a float can tell
+            return Weights(1.0, 1.0), new_state
+        return Weights(scale * focal_identity, scale * focal_triplet), new_state
     ratio = 1.0 if focal_triplet >= focal_identity else focal_triplet / focal_identity
     return Weights(1.0, ratio), new_state
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from miniature import write_image
 from PIL import Image
+from torchvision.transforms import InterpolationMode, Resize
 
 from reidlib.data import images
 from reidlib.data.images import ImageStore
@@ -194,10 +195,10 @@ def test_a_missing_file_is_named(paths, cache):
 def test_an_interruption_leaves_nothing(paths, cache, monkeypatch):
     decode = images.decode
 
-    def interrupted(path, size=None):
+    def interrupted(path, **options):
         if path.name == "5.jpg":
             raise KeyboardInterrupt
-        return decode(path, size)
+        return decode(path, **options)
 
     monkeypatch.setattr(images, "decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -255,11 +256,11 @@ import sys, time
 from pathlib import Path
 from reidlib.data import images
 decode, count = images.decode, 0
-def slow(path, size=None):
+def slow(path, **options):
     global count
     count += 1
     time.sleep(0.05)
-    return decode(path, size)
+    return decode(path, **options)
 images.decode = slow
 print("ready", flush=True)
 sys.stdin.readline()
@@ -292,3 +293,13 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu(paths, cache, resident):
     for order, batch in zip(orders, store.batches(orders), strict=True):
         assert batch.is_cuda and batch.is_contiguous(memory_format=torch.channels_last)
         np.testing.assert_array_equal(batch.permute(0, 2, 3, 1).cpu().numpy(), expected(paths)[order])
+
+
+def test_bicubic_images_have_their_own_cache_and_equal_torchvisions(paths, cache):
+    plain = open_store(paths, cache, (10, 9))
+    bicubic = open_store(paths, cache, (10, 9), resize="bicubic")
+    assert len(contents(cache)) == 2
+    assert not np.array_equal(plain.array_nhwc, bicubic.array_nhwc)
+    for path, found in zip(paths, bicubic.array_nhwc, strict=True):
+        resized = Resize(found.shape[:2], InterpolationMode.BICUBIC)(Image.open(path).convert("RGB"))
+        np.testing.assert_array_equal(found, np.asarray(resized))

@@ -235,9 +235,9 @@ def test_boxes_that_are_test_images_are_not_embedded_again(market, tmp_path, mon
     run = untrained_run(benchmark, tmp_path / "runs")
     streamed, pooled_over = [], []
 
-    def watched(model, paths, *arguments):
+    def watched(model, paths, *arguments, **options):
         streamed.extend(paths)
-        return embed_blocks(model, paths, *arguments)
+        return embed_blocks(model, paths, *arguments, **options)
 
     monkeypatch.setattr(features, "embed_blocks", watched)
     monkeypatch.setattr(

@@ -229,6 +229,18 @@ def test_a_download_without_a_terminal_is_one_line_on_standard_error(tmp_path, m
     assert re.fullmatch(r"Downloading: .*resnet50-0676ba61\.pth\n", messages)
 
 
+def test_the_local_width_changes_the_local_streams_only():
+    usual, narrow = (JLML(3, width=0.5, local_width=factor) for factor in (1.0, 0.5))
+
+    def sizes(layers):
+        return [tuple(parameter.shape) for parameter in layers.parameters()]
+
+    assert sizes(usual.global_stream) == sizes(narrow.global_stream)
+    assert sizes(usual.shared) == sizes(narrow.shared)
+    assert narrow.local_feature.weight.shape == (4, 128, 64)
+    assert usual.local_feature.weight.shape == (4, 128, 128)
+
+
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
@@ -239,6 +251,8 @@ def test_a_download_without_a_terminal_is_one_line_on_standard_error(tmp_path, m
         ({"weights": "imagenet"}, "pretrained"),
         ({"width": 0}, "width"),
         ({"trunk": "resnet50", "width": 0.5}, "width"),
+        ({"local_width": 0}, "local_width is a positive factor"),
+        ({"trunk": "resnet50", "local_width": 0.5}, "local_width"),
     ],
 )
 def test_contradictory_arguments_are_refused(arguments, rule):

@@ -1,15 +1,18 @@
 """Configurations refuse contradictory values when they are created, with an InputError."""
 
 import inspect
+import json
 import math
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from reidlib import models
 from reidlib.errors import InputError
+from reidlib.models.pyramid import PyramidOutput
 from reidlib.training.config import (
     Augmentation,
     JLMLConfiguration,
@@ -17,6 +20,7 @@ from reidlib.training.config import (
     Recipe,
     RunConfiguration,
 )
+from reidlib.training.dynamic import Balance, Balancing
 from reidlib.training.runs import configuration_hash
 
 
@@ -113,6 +117,61 @@ def test_hashes_of_known_configurations_are_unchanged(configuration, digest):
     """A configuration's hash identifies its run's folder; if it changed, trained runs would not be found."""
     assert configuration_hash(configuration.to_json()) == digest
     assert RunConfiguration.from_json(configuration.to_json()) == configuration
+
+
+LATER = [
+    replace(QUICK_JLML, model=replace(QUICK_JLML.model, local_width=0.7)),
+    replace(QUICK_JLML, recipe=replace(QUICK_JLML.recipe, augmentation=Augmentation(erasing="zhong"))),
+    replace(QUICK_JLML, resize="bicubic"),
+    replace(QUICK_JLML, recipe=None, imported="0" * 64),
+    replace(QUICK_PYRAMID, recipe=replace(QUICK_PYRAMID.recipe, epoch_of="identities")),
+    replace(QUICK_PYRAMID, model=replace(QUICK_PYRAMID.model, triplet_on="whole")),
+    replace(QUICK_PYRAMID, model=replace(QUICK_PYRAMID.model, balancing=Balancing(weights="sum-2"))),
+]
+
+
+@pytest.mark.parametrize("configuration", LATER)
+def test_a_later_field_is_part_of_the_hash_unless_it_is_at_its_default(configuration):
+    older = QUICK_JLML if isinstance(configuration.model, JLMLConfiguration) else QUICK_PYRAMID
+    content = configuration.to_json()
+    assert configuration_hash(content) != configuration_hash(older.to_json())
+    assert RunConfiguration.from_json(json.loads(json.dumps(content))) == configuration
+
+
+def test_a_run_has_a_recipe_or_is_imported():
+    for recipe, imported in ((None, ""), (Recipe(epochs=1), "0" * 64)):
+        with pytest.raises(InputError, match="has a recipe, or is imported"):
+            replace(QUICK_JLML, recipe=recipe, imported=imported)
+
+
+def test_an_epoch_of_identities_is_the_released_codes():
+    recipe = Recipe(epochs=120, batch_size=64, images_per_identity=8, epoch_of="identities")
+    assert recipe.steps_per_epoch(12_936, 751) == 94  # of Market-1501: 751 identities, 8 in a batch
+    assert replace(recipe, epoch_of="images").steps_per_epoch(12_936, 751) == 202
+    with pytest.raises(InputError, match="needs identity-balanced batches; got identities"):
+        Recipe(epochs=1, epoch_of="identities")
+
+
+def test_a_triplet_loss_on_the_whole_feature_compares_all_parts_joined():
+    generator = torch.Generator().manual_seed(0)
+    embeddings_bpd = torch.rand((8, 3, 4), generator=generator)
+    output = PyramidOutput(torch.zeros(8, 3, 2), embeddings_bpd, torch.zeros(()))
+    labels_b = torch.arange(8) // 4
+    for normalise in (False, True):
+        model = PyramidConfiguration(
+            triplet_on="whole", normalise_triplet=normalise, balancing=Balancing("off")
+        )
+        terms, _ = model.objective(None, output, labels_b, Balance())
+        features_bd = embeddings_bpd.flatten(1)
+        if normalise:
+            features_bd = features_bd / features_bd.norm(dim=1, keepdim=True)
+        distances_bb = torch.cdist(features_bd, features_bd)
+        same_bb = labels_b[:, None] == labels_b
+        hardest_b = distances_bb.masked_fill(~same_bb, -1).amax(1)
+        nearest_b = distances_bb.masked_fill(same_bb, math.inf).amin(1)
+        expected = (hardest_b - nearest_b + 1.4).clamp_min(0).mean()
+        assert terms.names == ("identity", "triplet")
+        torch.testing.assert_close(terms.values[1], expected)
 
 
 def test_configurations_and_runs_load_no_torch():

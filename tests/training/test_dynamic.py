@@ -11,7 +11,7 @@ from reidlib.errors import InputError
 from reidlib.training.dynamic import Balance, Balancing, Weights, balance_losses
 
 PAPER, OFFICIAL = Balancing("paper"), Balancing("official")
-LITERAL = Balancing("paper", weights="literal")
+LITERAL, SUM_2 = Balancing("paper", weights="literal"), Balancing("paper", weights="sum-2")
 losses = st.floats(0, 1e3)
 
 
@@ -105,6 +105,14 @@ def test_the_papers_weights_by_hand():
     relative, _ = balance_losses(before_step(), 6.0, 4.2, PAPER)
     assert relative == pytest.approx((1, expected[1] / expected[0]))
     assert new_state.balanced == (expected[1] / expected[0] >= 0.16)
+    scaled, state = balance_losses(before_step(), 6.0, 4.2, SUM_2)
+    assert scaled == pytest.approx([2 * weight / sum(expected) for weight in expected])
+    assert state == new_state  # the scale changes no decision
+
+
+def test_weights_of_a_constant_sum_are_equal_if_no_loss_falls():
+    assert balance_losses(before_step(), 12.0, 6.0, SUM_2)[0] == Weights(1.0, 1.0)
+    assert balance_losses(before_step(), 12.0, 3.0, SUM_2)[0] == Weights(0.0, 2.0)
 
 
 PAPER_GATE = [
@@ -146,15 +154,16 @@ def test_off_is_the_sum_and_decides_nothing():
 
 @given(
     steps=st.lists(st.tuples(losses, losses), min_size=1, max_size=40),
-    mode=st.sampled_from([PAPER, OFFICIAL, LITERAL]),
+    mode=st.sampled_from([PAPER, OFFICIAL, LITERAL, SUM_2]),
 )
 def test_results_are_finite(steps, mode):
     state = Balance()
     for identity, triplet in steps:
         weights, state = balance_losses(state, identity, triplet if state.balanced else None, mode)
         assert all(math.isfinite(number) and number >= 0 for number in (*weights, *state[:4]))
-        assert weights.identity == 1 or mode is LITERAL
-        assert weights.triplet <= 1 or mode is LITERAL
+        assert weights.identity == 1 or mode in (LITERAL, SUM_2)
+        assert weights.triplet <= 1 or mode in (LITERAL, SUM_2)
+        assert mode is not SUM_2 or weights.triplet == 0 or sum(weights) == pytest.approx(2)
 
 
 def test_resuming_from_the_state_gives_the_same_results():
@@ -206,7 +215,7 @@ def test_a_triplet_loss_of_a_random_batch_is_refused():
     "arguments, words",
     [
         ({"mode": "dynamic"}, "one of paper, official, off; got 'dynamic'"),
-        ({"weights": "both"}, "one of relative, literal; got 'both'"),
+        ({"weights": "both"}, "one of relative, literal, sum-2; got 'both'"),
         ({"rate": 0}, "0 < rate <= 1"),
         ({"rate": math.nan}, "rate is a finite number"),
         ({"threshold": -1}, "threshold >= 0"),

@@ -35,6 +35,7 @@ class BenchmarkFeatures:
         parts: The parts of the feature.
         branches: Name of a branch, such as "full", to its columns.
         input_size: Height and width of the network's input in pixels.
+        resize: Interpolation with which images are brought to that size.
         known_precision: Average precision of shape (Q,), if the run has been scored on this benchmark.
     """
 
@@ -46,6 +47,7 @@ class BenchmarkFeatures:
     parts: tuple[FeaturePart, ...]
     branches: dict[str, slice]
     input_size: tuple[int, int]
+    resize: str = "bilinear"
     known_precision: np.ndarray | None = None
     _normalised_features: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(
         init=False, default_factory=dict, repr=False
@@ -115,6 +117,7 @@ def embed_benchmark(
         model.feature_parts(network.input_size[0]),
         dict(model.branches),
         network.input_size,
+        network.configuration.resize,
         _stored_precision(run, benchmark),
     )
     return collection, model

@@ -258,7 +258,7 @@ class Comparison(widgets.VBox):
 def _attention(collection: BenchmarkFeatures, model: PartModel, query_view: View, image: int) -> Figure:
     query, size = query_view.query_index, collection.input_size
     paths = (collection.query_paths[query], collection.gallery_paths[image])
-    results = [decode(path, size) for path in paths]
+    results = [decode(path, size, collection.resize) for path in paths]
     if unreadable := [result for result in results if isinstance(result, UnreadableImage)]:
         raise UnreadableImagesError(unreadable)
     query_hwc, gallery_hwc = (np.asarray(result) for result in results)

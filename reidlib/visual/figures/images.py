@@ -344,9 +344,10 @@ def stored_ranked_lists(
     }
     check_choice(f"the order is one of {', '.join(places_and_titles)}", order, places_and_titles)
     places, title = places_and_titles[order]
-    size = tuple(run.configuration["input_size"])
+    size, resize = tuple(run.configuration["input_size"]), run.configuration.get("resize", "bilinear")
     query_nhwc, gallery_nhwc = (
-        ImageStore.open(split.paths, size).array_nhwc for split in (benchmark.query, benchmark.gallery)
+        ImageStore.open(split.paths, size, resize=resize).array_nhwc
+        for split in (benchmark.query, benchmark.gallery)
     )
     assert run.scores is not None  # stored together with the lists
     average_precision = run.scores["branches"]["full"]["step"]["average_precision"]
