@@ -6,14 +6,18 @@ Li, Zhu, Gong: "Person Re-Identification by Deep Joint Learning of Multi-Loss Cl
                      └── m stripes ── m local streams ── pool ── m features (512/m each, concatenated
                                                                   to 512) ── identity classifier
 
-We had neither the text of the paper nor its authors' code. The layer table is a reconstruction that meets
-the published budget: 39 weighted layers, 5 streams, 7.2 M parameters and 1.54e9 FLOPs at 224×224.
-We assume:
-  - The shared low-level layers are a 7×7 convolution and a 3×3 max-pool, both with stride 2. The stripes
-    are cut from their map, not from the image. These choices are arguments or tables below.
-  - A multiplication and an addition count as two FLOPs.
+We had neither the text of the paper nor its authors' code. Branches, streams, shared layers and losses were
+read on slides about it; ``analysis.benchmark_tables.constants_table`` says how everything else is known. The
+layer table is a reconstruction that meets the published budget: 39 weighted layers (counted), 5 streams,
+7.2 M parameters and 1.54e9 FLOPs at 224×224.
+Recalled, not confirmed:
+  - The depths of the stages and the widths of the global stream, of which a local stream has half.
+  - The stripes are cut from the map of the shared layers, not from the image.
   - Each branch's feature is scaled to unit length before the two are concatenated for matching.
-  - Batch norm follows the feature layer (``feature_norm``). The paper's choice is unknown.
+Our choice:
+  - The shared low-level layers are a 7×7 convolution and a 3×3 max-pool, both with stride 2.
+  - A multiplication and an addition count as two FLOPs.
+  - Batch norm follows the feature layer (``feature_norm``).
 """
 
 from __future__ import annotations
@@ -37,10 +41,10 @@ from reidlib.models.residual import (
     repeat_streams,
 )
 
-# The global stream. A local stream has half of its widths.
+# The global stream, as we recall it. A local stream has half of its widths.
 # The published 39 layers are stem + 3·(3+4+2+3) + feature + classifier.
 _RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=(1, 2, 2, 2))
-_RESNET39_STEM = 64
+_RESNET39_STEM = 64  # our choice
 _LOW_LEVEL_STRIDE = 4  # input rows per row of the shared low-level map
 # torchvision's ResNet-50: the stem and layer1 are shared, layer2 to layer4 are the streams.
 _RESNET50_SHARED = TrunkShape((3,), (64,), expansion=4, stride_on="second", strides=(1,))
@@ -80,19 +84,19 @@ class JLML(nn.Module):
 
     Args:
         num_classes: Number of identities in training (K).
-        parts: Number of horizontal stripes (P), each with its own local stream. The paper uses 4.
-        multi_loss: If true, each branch has its own classifier (the paper's MultiLoss). If false, one
+        parts: Number of horizontal stripes (P), each with its own local stream; 4 on the slides.
+        multi_loss: If true, each branch has its own classifier (MultiLoss of the slides). If false, one
             classifier sees the concatenated feature (UniLoss).
         shared_stem: If true, both branches share the low-level layers. If false, the local branch has its
-            own copy (the paper's ablation "without shared feature"; its exact form is unknown).
-        trunk: "resnet39" (the paper's) or "resnet50" (torchvision's: stem and layer1 are shared, each stream
-            has its own layer2 to layer4; about 120 M parameters with four parts).
+            own copy (the slides' ablation "without shared feature"; its exact form is unknown).
+        trunk: "resnet39" (reconstructed) or "resnet50" (torchvision's: stem and layer1 are shared, each
+            stream has its own layer2 to layer4; about 120 M parameters with four parts).
         weights: None for random weights, or "imagenet" (resnet50 only).
         width: Factor on the channels of stem and trunk (resnet39 only).
         local_width: Further factor on the channels of the local streams (resnet39 only).
-        feature_size: Length of each branch's feature. The stripes share the local feature equally, so its
-            length is ``parts * (feature_size // parts)``: 510 for 6 or 10 parts and 512.
-        feature_norm: Whether batch norm follows the feature layer.
+        feature_size: Length of each branch's feature; 512 is recalled. The stripes share the local feature
+            equally, so its length is ``parts * (feature_size // parts)``: 510 for 6 or 10 parts.
+        feature_norm: Whether batch norm follows the feature layer; our choice.
         generator: Random generator for the initial weights.
 
     Raises:
@@ -201,7 +205,7 @@ class JLML(nn.Module):
         return JLMLOutput(logits_bpk, embeddings, (global_map, local_map.unflatten(1, (self.parts, -1))))
 
     def embed(self, images_bchw: Tensor) -> Tensor:
-        """Compute the feature for matching: each branch scaled to unit length, then concatenated.
+        """Compute the feature for matching: each branch scaled to unit length (recalled), then concatenated.
 
         Args:
             images_bchw: Normalised RGB images (B, 3, H, W).
@@ -231,7 +235,7 @@ class JLML(nn.Module):
         )
 
     def feature_weights(self) -> tuple[Tensor, Tensor]:
-        """Return the feature layers' weights, global (D, C) and local (P, D/P, C), for feature selection."""
+        """Return the weights that feature selection acts on (recalled): global (D, C), local (P, D/P, C)."""
         return self.global_feature.weight, self.local_feature.weight
 
     def trunk_parameters(self) -> list[nn.Parameter]:

@@ -48,7 +48,7 @@ def pyramid_parts(stripes: int, levels: Sequence[int] | None = None) -> tuple[Pa
     """
     if type(stripes) is not int or not 1 <= stripes <= _MOST_STRIPES:
         rule = f"a pyramid has at least one whole stripe, at most {_MOST_STRIPES}"
-        raise InputError(rule, f"stripes={stripes!r}", "use 6, as the paper")
+        raise InputError(rule, f"stripes={stripes!r}", "use 6, as the released code")
     if levels is None:
         levels = range(1, stripes + 1)
     if not (isinstance(levels, Sequence) and all(type(level) is int for level in levels)):

@@ -9,7 +9,7 @@ Zheng et al.: "Pyramidal Person Re-IDentification via Multi-Loss Dynamic Trainin
     each part ── average + maximum ── linear, batch norm, ReLU ──┬── feature (128): matching, triplet loss
                                                                  └── dropout ── identity classifier
 
-We did not have the text of the paper. The architecture follows its authors' released code
+We did not have the text of the paper. The architecture was read in its authors' released code
 (PersonReID-Pyramid). The name of a level is the number of stripes in each of its parts, 1 to n.
 We assume:
   - The released code is the paper's network. The paper's figure shows the same levels, but not the sizes.
@@ -33,7 +33,8 @@ from reidlib.errors import InputError
 from reidlib.models.parts import FeaturePart, check_input_height, check_pyramid_settings, pyramid_parts
 from reidlib.models.residual import PartLinear, Stages, Stem, TrunkShape, imagenet_weights, initialise
 
-_STRIDES = (1, 2, 2, 1)  # the last stage keeps its rows: an input of 384 rows gives six stripes of four rows
+# As in the released code. The last stage keeps its rows: an input of 384 rows gives six stripes of four rows.
+_STRIDES = (1, 2, 2, 1)
 _BOTTLENECKS = (64, 128, 256, 512)
 # resnet39 is the small trunk of JLML's global stream. It suits a CPU and has no pretrained weights.
 _TRUNKS = {
@@ -143,14 +144,14 @@ class Pyramid(nn.Module):
 
     Args:
         num_classes: Number of identities in training (K).
-        stripes: Number of equal horizontal stripes, a divisor of the map's height. The paper uses 6.
+        stripes: Number of equal horizontal stripes, a divisor of the map's height; 6 in the released code.
         levels: Stripes per part of each level, from 1 to ``stripes``. None means all levels, as in the
-            paper: 21 parts of 6 stripes.
+            released code: 21 parts of 6 stripes.
         trunk: "resnet50", "resnet101" (in the released code) or "resnet39" (JLML's small trunk).
         weights: None for random weights, or "imagenet" (torchvision's trunks only).
         width: Factor on the channels of stem and trunk (resnet39 only).
-        embedding_size: Length of each part's feature (D).
-        dropout: Share of a part's feature that is set to zero before the classifier in training, in [0, 1).
+        embedding_size: Length of each part's feature (D); 128 in the released code.
+        dropout: Share of a part's feature set to zero before its classifier in training; 0.2 in that code.
         normalisation: What ``embed`` scales to unit length: "none" (as in the released code), each "part"
             (as in YouReID) or the "whole" feature.
         generator: Random generator for the initial weights.

@@ -23,7 +23,7 @@ from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from reidlib.errors import InputError, count_noun
 
-# The first version of each, because the later ones come from a longer recipe than the papers used.
+# The first version of each: the later ones come from a longer recipe and are younger than both papers.
 _WEIGHTS = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "resnet101": ResNet101_Weights.IMAGENET1K_V1}
 
 

@@ -67,11 +67,11 @@ class Recipe:
 
     Attributes:
         epochs, steps: Length in passes over the training images or in mini-batches; exactly one is given.
-        batch_size: Images per step, of all processes together. JLML's 32; the default rate fits it.
+        batch_size: Images per step, of all processes together. 32 is recalled of JLML; the default rate fits.
         images_per_identity: K of the P×K batches that triplets need; 0 for random batches only.
         learning_rate: Highest learning rate of the schedule.
         trunk_rate: Factor on the trunk's learning rate; pretrained layers need a lower rate than new ones.
-        schedule: "one-cycle", or "steps" as in the papers, which drops the rate at the milestones.
+        schedule: "one-cycle", or "steps", which drops the rate at the milestones.
         warm_up: Share of a one-cycle training in which the rate rises, because networks start untrained.
         milestones, decay: Shares of the training after which "steps" multiplies the rate by ``decay``.
         momentum, nesterov, weight_decay: As in ``torch.optim.SGD``.
@@ -175,19 +175,19 @@ class _Model:
 
 @dataclass(frozen=True)
 class JLMLConfiguration(_Model):
-    """The JLML network and its objective; the defaults are the paper's.
+    """The JLML network and its objective; its defaults were read on slides unless the field says otherwise.
 
     Attributes:
         parts: Stripes of the local branch; 4 are head and shoulders, upper body, upper legs, lower legs.
-        multi_loss: Whether each branch has its own classifier; False is the paper's UniLoss.
+        multi_loss: Whether each branch has its own classifier; False is UniLoss.
         shared_stem: Whether both branches share the low-level layers.
-        trunk, weights: Layers of the branches, and "imagenet" for torchvision's weights or None for random.
+        trunk, weights: Layers of the branches; "imagenet" for torchvision's weights, None (ours) for random.
         width: Factor on the number of all channels, for small machines.
         local_width: Further factor on the channels of the local streams (resnet39 only).
-        feature_size: Length D of each branch's feature.
-        feature_norm: Whether batch norm follows the feature layers; the paper's choice is unknown.
-        sparsity_global, sparsity_local: Strengths λ_g and λ_l of selective feature learning; 0 turns it off.
-        exclusive_over: Groups of the local term; see ``losses.exclusive_sparsity``.
+        feature_size: Length D of each branch's feature; 512 is recalled.
+        feature_norm: Whether batch norm follows the feature layers; our choice, the paper's is not known.
+        sparsity_global, sparsity_local: Strengths λ_g, λ_l of feature selection; 5e-4 is recalled, 0 is off.
+        exclusive_over: Groups of the local term, our choice; see ``losses.exclusive_sparsity``.
     """
 
     parts: int = 4
@@ -227,7 +227,7 @@ class JLMLConfiguration(_Model):
 
 @dataclass(frozen=True)
 class PyramidConfiguration(_Model):
-    """The Pyramid network and its objective; the defaults are the paper's or those of its released code.
+    """The Pyramid network and its objective; defaults but for weights and balancing are the released code's.
 
     Attributes:
         stripes: Horizontal stripes of the feature map.

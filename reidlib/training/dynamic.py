@@ -11,8 +11,9 @@ or, after FL_triplet / FL_identity < δ, L_identity alone on a random batch.
 ``official``: the gate of the released code. Batches are always balanced; the objective is
 L_identity + L_triplet, without the second term in a step whose ratio is below δ. ``off``: always their sum.
 
-Sources: Zheng et al., CVPR 2019 ("multi-loss dynamic training"); the authors' code, which has the gate but
-neither weights nor a switch of samplers; issue 5 of that code, which says so. α, γ and δ are that code's.
+Sources: Zheng et al., CVPR 2019 ("multi-loss dynamic training"), without its text. The formulas were read in
+two implementations by others, the switch of samplers in issue 5 of the authors' code. That code has the gate,
+but neither weights nor the switch. α, γ and δ are that code's; that the paper prints them is recalled.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from reidlib.values import check_fields
 
 @dataclass(frozen=True)
 class Balancing:
-    """Settings of the balancing of the identity and the triplet loss.
+    """Settings of the balancing of the two losses; the numbers were read in the released code.
 
     Attributes:
         mode: "paper", "official" or "off"; see the module's description.

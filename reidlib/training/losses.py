@@ -44,7 +44,7 @@ def multi_branch_cross_entropy(logits_bpk: Tensor, labels_b: Tensor) -> Tensor:
     Returns:
         The loss of each classifier, (P,), float32. Pyramid's identity loss is their sum.
 
-    Source: JLML, section 3 (one classification loss per branch; with a single classifier it is UniLoss).
+    Source: slides on JLML, which were read (a loss per branch; with a single classifier it is UniLoss).
     """
     batch, parts, _ = logits_bpk.shape
     labels_bp = labels_b[:, None].expand(batch, parts)
@@ -64,8 +64,8 @@ def batch_hard_triplet(
     Args:
         embeddings_bpd: Embeddings of P parts, (B, P, D).
         labels_b: Identity of each image, (B,).
-        margin: Margin in Euclidean distance.
-        normalise: Whether to scale embeddings to unit length first, as YouReID does.
+        margin: Margin in Euclidean distance; 1.4 in the official code.
+        normalise: Whether to scale embeddings to unit length first: in YouReID, not in the official code.
 
     Returns:
         The loss of each part, (P,), float32. On an accelerator it is NaN for a batch without triplets.
@@ -74,7 +74,7 @@ def batch_hard_triplet(
         InputError: If labels on the CPU allow no triplet; on an accelerator the check would wait for it.
 
     Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017, eq. 5;
-    per part with margin 1.4 in the official code of Zheng et al., CVPR 2019.
+    for each part in the official code of Zheng et al., CVPR 2019.
     """
     if len(embeddings_bpd) != len(labels_b):
         value = f"{len(embeddings_bpd)} images, {len(labels_b)} labels"
@@ -114,7 +114,7 @@ def group_sparsity(weight_dc: Tensor) -> Tensor:
     Args:
         weight_dc: Weights of D outputs and C input units, (D, C). A column of zeros switches a unit off.
 
-    Source: JLML, section 3, selective feature learning of the global branch.
+    Source: JLML's selective feature learning of the global branch; the norm was read in notes on the paper.
     """
     # linalg.vector_norm has subgradient 0 at a column of zeros, where sqrt(sum) would give NaN.
     return torch.linalg.vector_norm(weight_dc.float(), dim=0).sum()
@@ -128,11 +128,11 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
     Args:
         weight_pdc: Feature layer of each of P stripes, (P, D/P, C).
         over: The unit whose weights form a group: "output" (those from one stripe's C inputs) or "input"
-            (those to its stripe's outputs). We assume "output": the paper's groups are the stripes inside one
-            weight vector, and only a vector over input units holds several stripes.
+            (those to its stripe's outputs). "output" is our choice: as we recall the paper, groups are the
+            stripes inside one weight vector, and only a vector over input units holds several stripes.
 
-    Source: JLML, section 3, selective feature learning of the local branch; the norm as in Kong et al.,
-    "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.
+    Source: JLML's selective feature learning of the local branch; the norm was read in notes on the paper. It
+    is that of Kong et al., "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.
     """
     check_choice("a group belongs to an output or an input unit", over, ("output", "input"))
     group_dim = 2 if over == "output" else 1
@@ -154,13 +154,11 @@ def jlml_objective(
         logits_bpk: Logits of the classifiers, (B, P, K): P = 2 with one per branch, P = 1 for UniLoss.
         labels_b: Class of each image, (B,), int64 from 0 to K - 1.
         feature_weights: Weights of the feature layers: global (D, C) and local (P, D/P, C).
-        sparsity_global, sparsity_local: Strengths λ_g and λ_l of the two terms; 0 omits a term.
-        exclusive_over: ``over`` of ``exclusive_sparsity``.
+        sparsity_global, sparsity_local: Strengths λ_g and λ_l of the two terms; 0 omits one. 5e-4: recalled.
+        exclusive_over: ``over`` of ``exclusive_sparsity``, our choice.
 
     Returns:
         The terms, scaled by their strengths.
-
-    Source: JLML, section 3, λ_g = λ_l = 5e-4.
     """
     values = tuple(multi_branch_cross_entropy(logits_bpk, labels_b).unbind())
     names = ("identity_global", "identity_local") if len(values) == 2 else ("identity_joint",)
