@@ -38,7 +38,7 @@ class Ablation:
         heading: Name of the column of labels.
         rows: Lines of ``ablations.csv``, indexed by label.
         baseline: Label of the baseline row.
-        average_precision: Rule of the mAP that the paper prints: "step" or "trapezoid".
+        average_precision: Rule of mAP: "trapezoid" (recalled of JLML) or "step" (Pyramid's released code).
         table: The paper's table in ``published/jlml_ablations.csv``; empty if the paper prints none.
 
     Raises:
@@ -101,7 +101,7 @@ def _ablation(name: str, heading: str, baseline: str, table: str = "") -> Ablati
     """Read an ablation's rows from ``ablations.csv``."""
     lines = lines_of("ablations")
     rows = lines[lines["ablation"] == name].set_index("row")
-    # The JLML paper prints mAP by Market-1501's official rule (trapezoid).
+    # We recall that JLML prints mAP by Market-1501's official rule (trapezoid).
     return Ablation(heading, rows, baseline, "trapezoid" if table else "step", table)
 
 

@@ -25,10 +25,10 @@ from reidlib.data.readers import GUIDES, parse
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.rows import get_profile
 
-# The sets on which JLML was pre-trained before it was trained on a small set. Sets and order are the paper's.
-# Which boxes and which of CUHK03's partitions it used is not known; we assume the defaults.
+# The sets on which JLML was pre-trained before it was trained on a small set, as we recall it. Which boxes
+# and which of CUHK03's partitions it used, nobody here knows: these are the defaults.
 PRETRAINING_SETS = ("cuhk03", "market1501")
-SMALL_BENCHMARKS = ("cuhk01", "grid", "viper")
+SMALL_BENCHMARKS = ("cuhk01", "grid", "viper")  # recalled, too
 
 
 @cache

@@ -144,8 +144,8 @@ def layer_table(model: nn.Module, input_size: tuple[int, int]) -> list[dict[str,
     return rows
 
 
-# Parameters of the released Pyramid code at 384×128 with 751 identities, without its second, unused set of
-# 21 branches.
+# Counted: parameters of the released Pyramid at 384×128 with 751 identities, without its second, unused set
+# of 21 branches.
 RELEASED_PYRAMID = {"trunk": 42_500_160, "embeddings": 5_513_088, "classifiers": 2_034_459}
 
 

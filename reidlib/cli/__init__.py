@@ -34,8 +34,8 @@ _EPILOG = """\
 profiles (--profile):
   smoke    does it run? seconds
   quick    the default: small networks on the embedded benchmark; two CPU cores
-  full     the papers' inputs, on an embedded benchmark of Market-1501's size; one GPU
-  paper    the papers' schedules, on a real benchmark's folder
+  full     full widths and inputs, on an embedded benchmark of Market-1501's size; one GPU
+  paper    the papers' recipes as far as known, on a real benchmark's folder
 
 examples:
   reidlib reproduce

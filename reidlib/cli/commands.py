@@ -178,7 +178,7 @@ def train(arguments: argparse.Namespace) -> int:
     last checkpoint when the same command is given again.
 
     --pretrain trains on other benchmarks first, on several of them together, and
-    starts from there with new classifiers, as JLML did for the small benchmarks.
+    starts from there with new classifiers, as recalled of JLML on small benchmarks.
 
     For several GPUs start the command with torchrun, one process for each GPU. The
     processes train as one process with the same batch would, and write one run.
@@ -187,7 +187,7 @@ def train(arguments: argparse.Namespace) -> int:
     In the profile paper, Pyramid starts from torchvision's ImageNet weights of
     ResNet-101, which are downloaded at the first use; without a connection, a
     message says where to put the file. JLML starts from random weights, although its
-    authors pre-trained their ResNet39 on ImageNet: such weights are available only
+    authors, says a survey, pre-trained on ImageNet: such weights are available only
     for its ResNet-50 variant (trunk="resnet50", weights="imagenet" in
     reidlib.training.config.JLMLConfiguration).
 

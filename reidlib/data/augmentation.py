@@ -16,9 +16,10 @@ from reidlib.data.images import to_device
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Random erasing (Zhong et al. 2017): area as a share of the image, aspect ratio as height over width.
+# Random erasing (Zhong et al. 2017): area as a share of the image, aspect ratio as height over width. The
+# numbers are those of Pyramid's released code.
 ERASED_AREA = (0.02, 0.4)
-ERASED_ASPECT = (0.3, 1 / 0.3)
+ERASED_ASPECT = (0.3, 1 / 0.3)  # read there, too
 
 
 class ErasingRule(NamedTuple):

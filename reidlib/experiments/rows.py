@@ -20,7 +20,7 @@ NamedRow = TypeVar("NamedRow")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model with changes to the paper's defaults.
+    """A model with changes to the defaults of its configuration.
 
     Attributes:
         model: Name of the model, a key of ``training.config.MODELS``.
@@ -33,14 +33,14 @@ class Experiment:
     trunk_rate: float = 1.0
 
 
-# The trainings that notebooks compare, by name. A row states only what differs from the paper's model; the
+# The trainings that notebooks compare, by name. A row states only what differs from the model's defaults; the
 # profile adds input size, width and recipe. To add an experiment, add a row; the name becomes part of the
 # run's folder name, but not of its identity. `reidlib train NAME` trains a row.
 EXPERIMENTS = {
     "jlml": Experiment("jlml"),
     "jlml-uniloss": Experiment("jlml", {"multi_loss": False}),
     "jlml-separate": Experiment("jlml", {"shared_stem": False}),
-    # Selective feature learning: off, and ten and a hundred times the paper's strength. Batch norm after the
+    # Selective feature learning: off, and ten and a hundred times the recalled strength. Batch norm after the
     # feature layers undoes a change of scale, so sparsity may have another effect without it.
     "jlml-sfl-off": Experiment("jlml", {"sparsity_global": 0.0, "sparsity_local": 0.0}),
     "jlml-sfl-x10": Experiment("jlml", {"sparsity_global": 5e-3, "sparsity_local": 5e-3}),
@@ -128,8 +128,8 @@ _QUICK = {
         Recipe(epochs=14, batch_size=32, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
     ),
 }
-# One GPU: the papers' networks and inputs at Market-1501's size, trained from random weights, with a trunk
-# that needs no pretrained weights.
+# One GPU: the full widths, and the inputs of the profile "paper", at Market-1501's size; trained from random
+# weights, with a trunk that needs no pretrained weights.
 _FULL = {
     "jlml": ModelSize((224, 224), {}, Recipe(epochs=60, augmentation=Augmentation(pad=10))),
     "pyramid": ModelSize(
@@ -146,8 +146,9 @@ _FULL = {
     ),
 }
 _PAPER = {
-    # JLML, section 4: 50,000 iterations of 32 images, rate 0.01, divided by ten every 20,000. We assume no
-    # augmentation and Caffe's usual weight decay. We differ: no ImageNet pre-training.
+    # JLML's text and code were not available. The rate is divided by ten every 20,000 steps.
+    # Recalled: input_size, steps, batch_size, learning_rate, milestones, decay, momentum.
+    # Our choice: nesterov, weight_decay, flip, pad. We differ: no ImageNet pre-training (read in a survey).
     "jlml": ModelSize(
         (224, 224),
         {},
@@ -160,7 +161,9 @@ _PAPER = {
             augmentation=Augmentation(flip=0, pad=0),
         ),
     ),
-    # Zheng et al. and their released code: 120 epochs, rates halved after the epochs 60, 70, 80, 90 and 100.
+    # The released code of Zheng et al.: 120 epochs, rates halved after the epochs 60, 70, 80, 90 and 100.
+    # Read there: weights, input_size, epochs, batch_size, images_per_identity, learning_rate, trunk_rate,
+    # milestones, decay, momentum, nesterov, weight_decay, flip, pad, erase.
     # An epoch has as many batches as fit into the images (theirs, of balanced batches, is half as long).
     "pyramid": ModelSize(
         (384, 128),

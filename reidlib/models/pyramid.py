@@ -151,7 +151,7 @@ class Pyramid(nn.Module):
         weights: None for random weights, or "imagenet" (torchvision's trunks only).
         width: Factor on the channels of stem and trunk (resnet39 only).
         embedding_size: Length of each part's feature (D); 128 in the released code.
-        dropout: Share of a part's feature set to zero before its classifier in training; 0.2 in that code.
+        dropout: Share of a part's feature set to zero before its classifier in training; released code: 0.2.
         normalisation: What ``embed`` scales to unit length: "none" (as in the released code), each "part"
             (as in YouReID) or the "whole" feature.
         generator: Random generator for the initial weights.

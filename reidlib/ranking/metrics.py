@@ -324,7 +324,7 @@ def pool_multi_query(
         query: Persons and cameras of Q queries. Features are not used: a query's own image counts only if
             it is among ``boxes``.
         boxes: Features (N, D), persons and cameras of all boxes, in Market-1501 those of ``gt_bbox``.
-        how: "mean" or "max".
+        how: "mean" or "max". Which of them JLML took is not known.
 
     Returns:
         The queries with pooled features (Q, D), float32 or wider, on the boxes' device (CPU for numpy).

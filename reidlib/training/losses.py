@@ -128,8 +128,8 @@ def exclusive_sparsity(weight_pdc: Tensor, over: Literal["output", "input"] = "o
     Args:
         weight_pdc: Feature layer of each of P stripes, (P, D/P, C).
         over: The unit whose weights form a group: "output" (those from one stripe's C inputs) or "input"
-            (those to its stripe's outputs). "output" is our choice: as we recall the paper, groups are the
-            stripes inside one weight vector, and only a vector over input units holds several stripes.
+            (those to its stripe's outputs). Our choice is "output", because only a vector over input units
+            can have several stripes as its groups.
 
     Source: JLML's selective feature learning of the local branch; the norm was read in notes on the paper. It
     is that of Kong et al., "Exclusive Feature Learning on Arbitrary Structures via ℓ1,2-norm", NIPS 2014.

@@ -3,7 +3,9 @@
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 
@@ -33,6 +35,75 @@ def steps_to(where):
         else:
             objects.append(getattr(owner, name))
     return objects
+
+
+# How a text says each status; code that was read is named in place of the word.
+WORDS = {
+    "read": r"\bread\b|(released|authors'|official) code|\bslides\b",
+    "counted": r"\bcounted\b",
+    "recalled": r"\brecall(ed)?\b",
+    "our choice": r"\bour choice\b|\b[Ww]e assume\b|\bis not known\b|\bno source\b",
+}
+
+
+def statuses_in(text):
+    """The statuses that a text names."""
+    return {status for status, words in WORDS.items() if re.search(words, text, re.IGNORECASE)}
+
+
+def entry(thing, name):
+    """What a docstring says of a name; if it says no status there, what it says of all names."""
+    docstring = inspect.getdoc(thing) or ""
+    general, *sections = re.split(r"^(?:Args|Attributes):\n", docstring, flags=re.MULTILINE)
+    for section in sections:
+        for names, text in re.findall(r"^    ([\w, ]+): ((?:.|\n     )+)", section, re.MULTILINE):
+            if name in names.split(", ") and statuses_in(text):
+                return text
+    return re.split(r"^(?:Returns|Raises):\n", general, flags=re.MULTILINE)[0]
+
+
+def comments(module, name):
+    """The comments at a module's assignment to a name: on its first line and directly above it."""
+    lines = inspect.getsource(module).splitlines()
+    place = next((at for at, line in enumerate(lines) if re.match(rf"{name}\b.* = ", line)), None)
+    if place is None:
+        return ""
+    above = place
+    while lines[above - 1].startswith("#"):
+        above -= 1
+    return " ".join([*lines[above:place], lines[place].partition("  # ")[2]])
+
+
+def documentation(where):
+    """What the package says beside a dotted place: its docstring, or the comments at its assignment."""
+    module, *objects = steps_to(where)
+    names = where.split(".")[-len(objects) :] if objects else []
+    if where.startswith("experiments.rows.PROFILES.paper."):
+        # The comment above a model's recipe has a sentence for each status, with the names.
+        block = re.search(
+            rf'((?: *#.*\n)+) *"{names[3]}": ModelSize', inspect.getsource(module).split("_PAPER =")[1]
+        )
+        sentences = re.split(r"(?<=[.:]) ", re.sub(r"\s+#? *", " ", block[1]))
+        return " ".join(
+            head for head, listed in pairwise(sentences) if names[-1] in re.split(r"[ ,.]+", listed)
+        )
+    if not objects:
+        return inspect.getdoc(module)
+    if callable(objects[-1]) and (inspect.getdoc(objects[-1]) or "").strip():
+        return re.sub(r"(?m)^(Args|Returns):\n(?:(?: .*)?\n)*", "", inspect.getdoc(objects[-1]))
+    texts = [comments(module, names[0])]
+    for owner in [module, *objects][:-1]:
+        if not inspect.ismodule(owner):
+            texts.append(entry(owner if callable(owner) else type(owner), names[-1]))
+    return " ".join(texts)
+
+
+@pytest.mark.parametrize("where", dict.fromkeys(where for _, where in PLACES))
+def test_the_documentation_at_every_place_says_how_its_constants_are_known(where):
+    text = documentation(where)
+    # Several places may have one text, as a field that two tables set.
+    expected = {line["status"].split(" (")[0] for line, other in PLACES if documentation(other) == text}
+    assert statuses_in(text) == expected, text
 
 
 def value_of(cell):

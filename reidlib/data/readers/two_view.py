@@ -23,12 +23,14 @@ _VIPER_FORM = "VIPeR's images are named by 3 digits of the person and the angle,
 _VIPER_NAME = re.compile(r"(\d{3})_\d{1,3}(_[ab])?\.[A-Za-z]+")
 
 CUHK01_FOLDER = "campus"
+# Ten draws are our choice: the number in the papers is not known.
 CUHK01_PROTOCOLS = {"single-shot": Protocol("single", draws=10), "multi-shot": Protocol("multi")}
 # `0001001.png`: four digits of the person (from 1), three of the image: 1 and 2 by camera 1, 3 and 4 by 2.
 _CUHK01_FORM = "CUHK01's images are named by 4 digits of the person and 001 to 004, as in 0001001.png"
 _CUHK01_NAME = re.compile(r"(?!0000)(\d{4})00([1-4])\.[A-Za-z]+")
 
 GRID_FOLDERS = ("gallery", "probe")
+# The official partitions; that JLML used them is recalled.
 GRID_PARTITIONS, GRID_TRAINING_PERSONS = 10, 125
 # Distractors from the probe's own camera are kept: every probe is compared with the same 900 gallery images.
 GRID_PROTOCOLS = {"single-shot": Protocol("single", across_cameras=False)}
@@ -48,7 +50,7 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
 
     Args:
         root: Folder with ``cam_a`` and ``cam_b``.
-        test_persons: Number of test persons in each trial; the papers test 316 of 632.
+        test_persons: Number of test persons in each trial: recalled of JLML, 316 of 632.
         partitions: File of other partitions, relative to ``root``; see ``reidlib.data.readers.partitions``.
 
     Returns:
@@ -76,7 +78,7 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
 
     Args:
         root: Folder with ``campus``.
-        test_persons: Number of test persons in each trial; the papers test 486 or 100 of 971.
+        test_persons: Number of test persons in each trial; 486 or 100 of 971 on slides on JLML.
         partitions: File of other partitions, relative to ``root``; see ``reidlib.data.readers.partitions``.
 
     Returns:

@@ -39,9 +39,9 @@ from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun, shorten
 
 SPLITS = ("classic", "new")
-NUM_TRIALS = 20
-TEST_PERSONS = 100
-SINGLE_SHOT = {
+NUM_TRIALS = 20  # all test sets of the archive; that JLML used all is recalled
+TEST_PERSONS = 100  # read in the archive
+SINGLE_SHOT = {  # ten draws are our choice
     "single-shot": Protocol("single", draws=10),
     "single-shot, view 1 to 2": Protocol("single", draws=10, query_cameras=(1,)),
 }

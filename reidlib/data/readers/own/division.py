@@ -17,7 +17,7 @@ from reidlib.data.rules import queries_with_match, shared_person_errors
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun, shorten
 
-# Number of random divisions: as many as the papers average over on small sets.
+# Number of random divisions: as many as is customary on small sets.
 NUM_TRIALS = 10
 _WHOLE_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _ADD_CAMERAS = {
