@@ -3,16 +3,17 @@
 ``ablations.csv`` holds the rows. Its columns are the ablation, the row's label, experiment and branch, the
 name of the paper's row (empty if the paper prints no number for it), and what differs.
 
-The end of the module measures what JLML's structured sparsity does to the feature layers: which input units
-it switches off.
+The end of the module measures what JLML's structured sparsity does to the feature layers: how strong it is
+beside weight decay, and which input units it switches off.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,11 @@ from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_us
 from reidlib.analysis.statistics import format_difference
 from reidlib.errors import check_choice
 from reidlib.experiments.setup import MissingRun, Setup
-from reidlib.training.config import RunConfiguration
+from reidlib.training.config import JLMLConfiguration, RunConfiguration
 from reidlib.training.runs import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # An input unit or a weight counts as switched off below this share of the layer's largest one. Gradient steps
 # reach zero only in the limit.
@@ -285,6 +289,72 @@ class InputNorms(NamedTuple):
     global_c: np.ndarray
     local_pc: np.ndarray
     local_weights_off: float
+
+
+def gradient_sizes(
+    configuration: RunConfiguration, weights: Mapping[str, Tensor]
+) -> dict[str, tuple[float, float]]:
+    """Return rms gradients of sparsity and of weight decay in JLML's "global" and "local" feature layer."""
+    import torch
+
+    from reidlib.training.losses import exclusive_sparsity, group_sparsity
+
+    model, sizes = cast(JLMLConfiguration, configuration.model), {}
+    norms = {"global": group_sparsity, "local": partial(exclusive_sparsity, over=model.exclusive_over)}
+    for layer, norm in norms.items():
+        weight = weights[f"{layer}_feature.weight"].detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(getattr(model, f"sparsity_{layer}") * norm(weight), weight)
+        decay = configuration.recipe.weight_decay * weight.detach()
+        sizes[layer] = (float(gradient.square().mean().sqrt()), float(decay.square().mean().sqrt()))
+    return sizes
+
+
+def sparsity_gradients(ablation: Ablation, scores: ExperimentScores) -> pd.DataFrame:
+    """Return how strong selective feature learning is beside weight decay, at the start and at the end.
+
+    Args:
+        ablation: The ablation, such as ``ablations.FEATURE_SELECTION``.
+        scores: Scores of the ablation's experiments.
+
+    Returns:
+        A line for each row, layer and time, with the root mean squares of both gradients in the run of seed 0
+        and their ratio. Rows with λ = 0 or without weights are left out.
+    """
+    lines = []
+    for row, (run, *_) in runs_by_row(ablation, scores).items():
+        if not (isinstance(run, Run) and run.has_weights):
+            continue
+        configuration = RunConfiguration.from_json(run.configuration)
+        network = cast(JLMLConfiguration, configuration.model)
+        if not (network.sparsity_global or network.sparsity_local):
+            continue
+        # The seed gives the initial feature layers, whatever the classes and a pretrained trunk.
+        initial = replace(network, weights=None).build(2, configuration.seed).state_dict()
+        sizes = [gradient_sizes(configuration, weights) for weights in (initial, run.weights())]
+        for layer in ("global", "local"):
+            for time, of_layers in zip(("start", "end"), sizes, strict=True):
+                sparsity, decay = of_layers[layer]
+                lines.append((row, layer, time, sparsity, decay, sparsity / decay if decay else math.inf))
+    return pd.DataFrame(lines, columns=["row", "layer", "time", "sparsity", "weight decay", "ratio"])
+
+
+def gradient_table(gradients: pd.DataFrame) -> pd.DataFrame:
+    """Return ``sparsity_gradients`` as a table to show."""
+    formats = {"sparsity": "{:.1e}", "weight decay": "{:.1e}", "ratio": "{:,.1f}"}
+    return gradients.assign(**{name: gradients[name].map(text.format) for name, text in formats.items()})
+
+
+def gradient_sentences(gradients: pd.DataFrame) -> list[str]:
+    """Say for each row how strong its λ is beside weight decay: a sentence in Markdown for each."""
+    sentences = []
+    for row, lines in gradients.groupby("row", sort=False):
+        ratio = lines.set_index(["layer", "time"])["ratio"].map("{:,.1f}".format)
+        sentences.append(
+            f"**{row}**: sparsity's gradient is {ratio['global', 'start']} times weight decay's in the "
+            f"global layer at the start and {ratio['global', 'end']} times at the end, in the local layers "
+            f"{ratio['local', 'start']} and {ratio['local', 'end']} times."
+        )
+    return sentences or ["No run with weights is available."]
 
 
 def has_weights(run: object) -> bool:
