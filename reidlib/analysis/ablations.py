@@ -73,6 +73,11 @@ class Ablation:
         """Return the configuration of each row's training, by its label."""
         return {label: setup.configuration(cell.experiment) for label, cell in self.cells.items()}
 
+    def with_sizes(self, parameters: Mapping[str, int]) -> Ablation:
+        """Return the same table with each row's number of parameters in its label, in millions."""
+        labels = {row: f"{row} ({number / 1e6:.2f} M)" for row, number in parameters.items()}
+        return replace(self, rows=self.rows.rename(index=labels), baseline=labels[self.baseline])
+
     @property
     def compared_measures(self) -> tuple[str, str]:
         """The measures whose differences to the baseline are estimated: rank-1 and mAP."""
@@ -262,6 +267,34 @@ def difference_sentences(ablation: Ablation, scores: ExperimentScores) -> list[s
                 agreement = "these runs confirm its direction" if same else "these runs reverse its direction"
             sentence += f"; **{agreement}**"
         sentences.append(sentence + ".")
+    return sentences
+
+
+def size_sentences(
+    ablation: Ablation,
+    scores: ExperimentScores,
+    parameters: Mapping[str, int],
+    pairs: Sequence[tuple[str, str]],
+) -> list[str]:
+    """Say how pairs of rows differ in mAP and in parameters: a sentence in Markdown for each pair.
+
+    Args:
+        ablation: The ablation, such as ``ablations.PART_COUNTS``.
+        scores: Scores of the ablation's experiments.
+        parameters: Number of parameters of each row.
+        pairs: For each sentence a row and the row to which it is compared.
+
+    Returns:
+        The sentences.
+    """
+    sentences = []
+    for row, other in pairs:
+        difference = scores.difference(
+            [ablation.cells[row]], [ablation.cells[other]], ablation.compared_measures[1]
+        )
+        share = f"{100 * parameters[row] / parameters[other]:.0f} % of its parameters"
+        result = "no run is available" if difference is None else f"mAP {difference} points"
+        sentences.append(f"**{row}** against *{other}*: {result}, with {share}.")
     return sentences
 
 

@@ -36,12 +36,14 @@ class Complexity(NamedTuple):
         flops: Floating-point operations for one image; a multiplication and an addition count as two.
         weighted_depth: Layers with weights on the longest path from the image to the identity.
         streams: Number of parallel streams.
+        classifier_parameters: Number of parameters of the identity classifiers.
     """
 
     parameters: int
     flops: int
     weighted_depth: int
     streams: int
+    classifier_parameters: int
 
 
 def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
@@ -68,6 +70,7 @@ def complexity(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
         counter.get_total_flops(),
         _weighted_depth(output.logits),
         cast(int, model.streams),
+        classifiers,
     )
 
 
@@ -94,14 +97,25 @@ def format_operations(count: int) -> str:
     return f"{digits}e{int(exponent)}"
 
 
-def cost_table(configurations: Mapping[str, RunConfiguration], heading: str) -> pd.DataFrame:
-    """Return parameters (without classifiers) and operations for one image of each row, as a table."""
-    costs = {
-        row: complexity(configuration.model.build(751, 0), configuration.input_size)
+def row_costs(
+    configurations: Mapping[str, RunConfiguration], num_classes: int = 751
+) -> dict[str, Complexity]:
+    """Return the complexity of each row's network, built without training, with so many identities."""
+    return {
+        row: complexity(configuration.model.build(num_classes, 0), configuration.input_size)
         for row, configuration in configurations.items()
     }
-    lines = [(row, f"{cost.parameters:,}", format_operations(cost.flops)) for row, cost in costs.items()]
-    return pd.DataFrame(lines, columns=[heading, "parameters", "operations"])
+
+
+def cost_table(costs: Mapping[str, Complexity], heading: str, baseline: str) -> pd.DataFrame:
+    """Return parameters without and with classifiers, and operations for one image, as a table."""
+    lines = []
+    for row, cost in costs.items():
+        share = f"{100 * cost.parameters / costs[baseline].parameters:.1f} %"
+        total = f"{cost.parameters + cost.classifier_parameters:,}"
+        lines.append((row, f"{cost.parameters:,}", share, total, format_operations(cost.flops)))
+    columns = [heading, "parameters", f"against {baseline}", "with classifiers", "operations"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def pyramid_table(configurations: Mapping[str, RunConfiguration]) -> pd.DataFrame:

@@ -53,6 +53,9 @@ EXPERIMENTS = {
     "jlml-6": Experiment("jlml", {"parts": 6}),
     "jlml-8": Experiment("jlml", {"parts": 8}),
     "jlml-10": Experiment("jlml", {"parts": 10}),
+    # Each part has its own stream, so networks grow with the parts. Eight narrower streams have as many
+    # parameters as four: a stream's parameters grow with the square of its width, and 0.71² is a half.
+    "jlml-8-equal": Experiment("jlml", {"parts": 8, "local_width": 0.71}),
     "pyramid": Experiment("pyramid"),
     # Dynamic training: the paper's weights unscaled, the other modes, and the identity loss alone.
     "pyramid-literal": Experiment("pyramid", {"balancing": Balancing("paper", weights="literal")}),

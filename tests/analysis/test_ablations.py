@@ -3,21 +3,26 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scored_runs import write_scored_runs
 
-from reidlib.analysis import ablations, benchmark_tables
+from reidlib.analysis import ExperimentScores, ablations, benchmark_tables, complexity
 from reidlib.analysis.ablations import Ablation, has_weights, input_norms, norm_cells, switched_off_sentence
 from reidlib.analysis.scores import table_records
+from reidlib.data import load
 from reidlib.errors import InputError
 from reidlib.experiments import EXPERIMENTS
-from reidlib.experiments.setup import MissingRun
-from reidlib.training.config import MODELS
+from reidlib.experiments.obtain import obtain, plan_chain
+from reidlib.experiments.rows import PROFILES, ModelSize
+from reidlib.experiments.setup import MissingRun, Runs
+from reidlib.training.config import MODELS, JLMLConfiguration, Recipe, RunConfiguration
+from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
 ALL = [value for value in vars(ablations).values() if isinstance(value, Ablation)]
-SHARED = ablations.SHARED_FEATURES
+SHARED, COUNTS = ablations.SHARED_FEATURES, ablations.PART_COUNTS
 
 
 def test_there_are_seven_ablations():
@@ -40,9 +45,70 @@ def test_two_trainings_fill_the_six_rows_of_the_losses():
     assert len(ablations.LOSSES.rows) == 6
 
 
-def test_part_counts_are_the_papers():
-    rows = [EXPERIMENTS[name] for name in ablations.PART_COUNTS.experiments]
-    assert [MODELS[row.model](**row.overrides).parts for row in rows] == [2, 4, 6, 8, 10]
+def test_part_counts_are_the_papers_and_one_more():
+    networks = [configurations("quick")[row] for row in COUNTS.cells]
+    assert [network.model.parts for network in networks] == [2, 4, 6, 8, 10, 8]
+    assert [network.model.local_width for network in networks] == [1, 1, 1, 1, 1, 0.71]
+
+
+def configurations(profile):
+    """The configuration of each row of the part counts in a profile."""
+    size = PROFILES[profile].sizes["jlml"]
+    return {
+        row: RunConfiguration(
+            MODELS["jlml"](**EXPERIMENTS[cell.experiment].overrides, **size.overrides),
+            size.recipe, size.input_size, "synthetic", "0" * 16,
+        )
+        for row, cell in COUNTS.cells.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_eight_narrow_parts_are_as_large_as_four_parts(profile):
+    """Within 2 % in parameters, without and with classifiers, while the counts of the paper differ by far."""
+    rows = {row: configurations(profile)[row] for row in ("4 parts", "8 parts", "8 narrow parts")}
+    costs = complexity.row_costs(rows, num_classes=130)
+    for classifiers in (False, True):
+        four, eight, narrow = (
+            cost.parameters + classifiers * cost.classifier_parameters for cost in costs.values()
+        )
+        assert abs(narrow / four - 1) < 0.02
+        assert eight / four > 1.25
+    (row, parameters, share, total, _), *_ = complexity.cost_table(costs, "parts", "8 parts").to_numpy()
+    network = rows["4 parts"].model.build(130, 0)
+    by_hand = {
+        kind: sum(
+            tensor.numel() for name, tensor in network.named_parameters()
+            if kind == "all" or not name.startswith("classifiers.")
+        )
+        for kind in ("features", "all")
+    }  # fmt: skip
+    assert (row, parameters, total) == ("4 parts", f"{by_hand['features']:,}", f"{by_hand['all']:,}")
+    assert share == f"{100 * costs['4 parts'].parameters / costs['8 parts'].parameters:.1f} %"
+
+
+def test_labels_with_parameters_keep_rows_and_baseline():
+    parameters = {row: 1_000_000 * number for number, row in enumerate(COUNTS.cells, 1)}
+    sized = COUNTS.with_sizes(parameters)
+    assert list(sized.cells)[:2] == ["2 parts (1.00 M)", "4 parts (2.00 M)"]
+    assert sized.baseline == "4 parts (2.00 M)"
+    assert list(sized.cells.values()) == list(COUNTS.cells.values())
+    assert (
+        sized.printed_differences.to_numpy().tolist()[0] == COUNTS.printed_differences.to_numpy().tolist()[0]
+    )
+
+
+def test_sentences_about_sizes_say_difference_and_parameters(tmp_path):
+    runs = {name: [{"full": 0.6}] for name in COUNTS.experiments}
+    runs |= {"jlml-8": [{"full": 0.65}], "jlml-8-equal": [None]}
+    parameters = dict.fromkeys(COUNTS.cells, 1000) | {"8 parts": 1450, "8 narrow parts": 990}
+    pairs = [("8 parts", "4 parts"), ("8 narrow parts", "4 parts"), ("8 parts", "8 narrow parts")]
+    sentences = ablations.size_sentences(COUNTS, write_scored_runs(tmp_path, runs), parameters, pairs)
+    assert sentences == [
+        "**8 parts** against *4 parts*: mAP +5.0 [+5.0, +5.0] points, with 145 % of its parameters.",
+        "**8 narrow parts** against *4 parts*: no run is available, with 99 % of its parameters.",
+        "**8 parts** against *8 narrow parts*: no run is available, with 146 % of its parameters.",
+    ]
 
 
 def test_score_table_has_the_papers_row(tmp_path):
@@ -201,3 +267,96 @@ def test_input_norms_need_weights(tmp_path):
     assert not has_weights(MissingRun("failed"))
     with pytest.raises(InputError, match="needs the run's weights"):
         input_norms(run)
+
+
+# --- the strength of sparsity beside weight decay -----------------------------------------------------------
+
+
+def feature_layers(weight_dc, weight_pdc):
+    return {"global_feature.weight": weight_dc, "local_feature.weight": weight_pdc}
+
+
+def configured(decay=5e-4, **fields):
+    recipe = Recipe(steps=1, weight_decay=decay)
+    return RunConfiguration(JLMLConfiguration(**fields), recipe, (224, 224), "synthetic", "0" * 16)
+
+
+def rms(values):
+    return np.sqrt(np.mean(np.square(values)))
+
+
+@pytest.mark.parametrize("over", ["output", "input"])
+def test_gradients_are_those_of_the_formulas(over):
+    generator = torch.Generator().manual_seed(5)
+    weight_dc = torch.randn(4, 7, generator=generator)
+    weight_pdc = torch.randn(2, 3, 7, generator=generator)
+    configuration = configured(1e-3, sparsity_global=0.2, sparsity_local=0.3, exclusive_over=over)
+    sizes = ablations.gradient_sizes(configuration, feature_layers(weight_dc, weight_pdc))
+    of_columns = [0.2 * column / np.linalg.norm(column) for column in weight_dc.numpy().T]
+    of_groups = []
+    for stripe in weight_pdc.numpy():
+        groups = stripe if over == "output" else stripe.T
+        of_groups += [2 * 0.3 * np.abs(group).sum() * np.sign(group) for group in groups]
+    assert sizes["global"] == pytest.approx((rms(of_columns), rms(1e-3 * weight_dc.numpy())))
+    assert sizes["local"] == pytest.approx((rms(of_groups), rms(1e-3 * weight_pdc.numpy())))
+
+
+def test_at_full_width_the_local_term_is_410_times_weight_decay():
+    """At the start the global term is as strong as weight decay, 2.2e-5 each."""
+    configuration = configured()
+    sizes = ablations.gradient_sizes(configuration, configuration.model.build(2, 0).state_dict())
+    assert sizes["global"] == pytest.approx((2.2e-5, 2.2e-5), rel=0.02)
+    assert sizes["local"][0] / sizes["local"][1] == pytest.approx(410, rel=0.01)
+
+
+@pytest.fixture
+def selected(market, tmp_path, monkeypatch):
+    """Scores of the feature selection whose rows "with" and "without" are trained, for one short step."""
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-7)
+    size = ModelSize((32, 16), {"width": 0.125, "feature_size": 16}, recipe)
+    monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", size)
+    runs = {name: (MissingRun("not trained", name, 3),) for name in ablations.FEATURE_SELECTION.experiments}
+    for name in ("jlml", "jlml-sfl-off"):
+        links = plan_chain(name, PROFILES["smoke"], load("market1501", market), seed=3)
+        runs[name] = (obtain(links, execution=Execution(device="cpu", progress=False)),)
+    return ExperimentScores(Runs(runs, 1, (), "smoke"))
+
+
+def test_strengths_are_those_of_the_training_that_ran(selected):
+    """Initial weights are made again: their norms are the terms of the first step, which a run records."""
+    gradients = ablations.sparsity_gradients(ablations.FEATURE_SELECTION, selected)
+    assert list(gradients["row"].unique()) == ["with"]  # the others have λ = 0 or no run
+    lines = gradients.set_index(["layer", "time"])[["sparsity", "weight decay", "ratio"]]
+    assert len(lines) == 4
+    (run,) = selected.runs.runs["jlml"]
+    initial = RunConfiguration.from_json(run.configuration).model.build(2, 3).state_dict()
+    norm = 5e-4 * torch.linalg.vector_norm(initial["global_feature.weight"], dim=0).sum()
+    assert run.steps["sparsity_global"][0] == pytest.approx(float(norm))
+    assert run.steps["sparsity_local"][0] == pytest.approx(
+        5e-4 * float(initial["local_feature.weight"].abs().sum(2).square().sum())
+    )
+    for layer in ("global", "local"):  # one step at a rate of 1e-7 changes next to nothing
+        start, end = lines.loc[layer, "start"], lines.loc[layer, "end"]
+        assert start.tolist() == pytest.approx(end.tolist(), rel=1e-3)
+        assert start["ratio"] == start["sparsity"] / start["weight decay"]
+
+
+def test_strengths_are_written_as_a_table_and_as_sentences():
+    gradients = pd.DataFrame(
+        [
+            ("with", "global", "start", 2.2e-5, 2.2e-5, 1.0),
+            ("with", "global", "end", 3e-5, 2e-5, 1.5),
+            ("with", "local", "start", 1.279e-2, 3.12e-5, 409.9),
+            ("with", "local", "end", 1e-2, 5e-6, 2000.0),
+        ],
+        columns=["row", "layer", "time", "sparsity", "weight decay", "ratio"],
+    )
+    assert ablations.gradient_table(gradients).iloc[2].tolist() == [
+        "with", "local", "start", "1.3e-02", "3.1e-05", "409.9"
+    ]  # fmt: skip
+    assert ablations.gradient_sentences(gradients) == [
+        "**with**: sparsity's gradient is 1.0 times weight decay's in the global layer at the start and 1.5 "
+        "times at the end, in the local layers 409.9 and 2,000.0 times."
+    ]
+    assert ablations.gradient_sentences(gradients.iloc[:0]) == ["No run with weights is available."]

@@ -69,3 +69,10 @@ def test_a_setting_is_drawn_with_the_papers_line(scores):
         container.get_label()
         for container in figures.setting_plot(COUNTS, scores, lines, xlabel="parts").axes[0].containers
     ]
+
+
+def test_parameters_stand_below_the_values_of_a_setting(scores):
+    lines = {"here": {2: "2 parts", 4: "4 parts"}, "narrow": {8: "8 narrow parts"}}
+    figure = figures.setting_plot(COUNTS, scores, lines, xlabel="parts", notes={2: "1.46 M", 4: "1.89 M"})
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["2\n1.46 M", "4\n1.89 M", "8"]

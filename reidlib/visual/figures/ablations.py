@@ -119,6 +119,7 @@ def setting_plot(
     default: float | None = None,
     equal_spacing: bool = False,
     printed: str = "",
+    notes: Mapping[float, str] | None = None,
 ) -> Figure:
     """Draw rank-1 and mAP over a setting.
 
@@ -130,6 +131,7 @@ def setting_plot(
         default: The value to mark.
         equal_spacing: Whether the values are drawn at equal distances.
         printed: The label of a dashed line with the paper's scores of the first line's rows; "" draws none.
+        notes: Text below a value on the x axis.
 
     Returns:
         The figure, with a panel each for rank-1 and mAP.
@@ -153,6 +155,7 @@ def setting_plot(
         default=marks,
         equal_spacing=equal_spacing,
         share_y=False,
+        notes=notes,
     )
 
 

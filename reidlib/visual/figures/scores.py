@@ -204,6 +204,7 @@ def score_curves(
     default: Mapping[str, float] | None = None,
     equal_spacing: bool = False,
     share_y: bool = True,
+    notes: Mapping[float, str] | None = None,
 ) -> Figure:
     """Draw scores over the values of a setting, with 95 % intervals over the seeds.
 
@@ -216,6 +217,7 @@ def score_curves(
         default: Value of the setting that a vertical line marks, for each panel.
         equal_spacing: Whether the values are drawn at equal distances, as for the strength of a loss.
         share_y: Whether all panels share one y axis.
+        notes: Text below a value on the x axis.
 
     Returns:
         The figure.
@@ -239,7 +241,8 @@ def score_curves(
                 linestyle="--" if name in dashed else "-", linewidth=1.6,
                 label=name, mfc="white" if name in dashed else None,
             )  # fmt: skip
-        axes.set_xticks(list(positions.values()), [f"{setting:g}" for setting in settings])
+        labels = [f"{setting:g}\n{(notes or {}).get(setting, '')}".rstrip() for setting in settings]
+        axes.set_xticks(list(positions.values()), labels)
         if default and title in default:
             axes.axvline(
                 positions[default[title]], color=INK, linestyle=(0, (1, 1.5)), linewidth=1.6, zorder=0.9
