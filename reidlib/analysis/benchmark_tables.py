@@ -97,7 +97,7 @@ def constants_table(*papers: str) -> pd.DataFrame:
         papers: "JLML", "Pyramid" or "re-ranking"; all if none is given.
 
     Returns:
-        A table with a line for each constant or statement; without a value in the code, ``value`` is empty.
+        A table with a line for each constant or statement; no value of the code holds it if "value" is empty.
 
     Raises:
         InputError: If nothing is attributed to a paper of that name.
@@ -106,7 +106,7 @@ def constants_table(*papers: str) -> pd.DataFrame:
     for paper in papers:
         check_choice("a paper of the table of constants", paper, table["paper"].unique())
     table = table[table["paper"].isin(papers)] if papers else table
-    return table.rename(columns={"status": "how it is known", "where": "where in reidlib"})
+    return table.drop(columns="where").rename(columns={"status": "how it is known"})
 
 
 def constant_status(where: str) -> str:
