@@ -101,7 +101,7 @@ def score_bars(
         axes.set_xticks([tick for tick in ticks if tick <= longest])
         axes.grid(axis="y", visible=False)
     panels[0][0].set_yticks(range(len(rows)), list(rows))
-    panels[0][0].invert_yaxis()
+    panels[0][0].set_ylim(len(rows) - 0.5, -0.5)  # also where the first or last row is missing
     return figure
 
 
