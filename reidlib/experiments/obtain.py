@@ -54,7 +54,7 @@ def plan_training(
 ) -> TrainingPlan:
     """Return the training of an experiment in a profile; ``start`` as in ``RunConfiguration``."""
     row = get_experiment(experiment)
-    size = profile.sizes[row.model]
+    size = profile.size_of(experiment)
     model = MODELS[row.model](**{**row.overrides, **size.overrides})
     factor = row.trunk_rate if model.weights is None else 1
     configuration = RunConfiguration(

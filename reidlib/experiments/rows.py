@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from reidlib.data.synthetic.factors import Factors
 from reidlib.errors import check_choice
@@ -26,11 +26,14 @@ class Experiment:
         model: Name of the model, a key of ``training.config.MODELS``.
         overrides: Fields of the model's configuration with values that differ from the defaults.
         trunk_rate: Factor on the recipe's ``trunk_rate``, for a trunk that starts from random weights.
+        recipe: Fields of the recipe that the row states itself, in every profile; "augmentation" is a mapping
+            too. A profile may also have a size of its own for a row, by the row's name.
     """
 
     model: str
     overrides: Mapping[str, object] = field(default_factory=dict)
     trunk_rate: float = 1.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 # The trainings that notebooks compare, by name. A row states only what differs from the model's defaults; the
@@ -57,11 +60,25 @@ EXPERIMENTS = {
     # parameters as four: a stream's parameters grow with the square of its width, and 0.71² is a half.
     "jlml-8-equal": Experiment("jlml", {"parts": 8, "local_width": 0.71}),
     "pyramid": Experiment("pyramid"),
-    # Dynamic training: the paper's weights unscaled, the other modes, and the identity loss alone.
+    # Dynamic training. The row above is our reading of the paper: we assume its weights. Two other readings
+    # of them: unscaled, and scaled to a sum of 2.
     "pyramid-literal": Experiment("pyramid", {"balancing": Balancing("paper", weights="literal")}),
+    "pyramid-sum-2": Experiment("pyramid", {"balancing": Balancing("paper", weights="sum-2")}),
+    # One triplet loss of the joined feature, as two reading notes of the paper say (CSDN, article 100051720;
+    # e-com-net, article 1294162816898506752). The default is the released code's: a sum over the parts.
+    "pyramid-triplet-whole": Experiment("pyramid", {"triplet_on": "whole"}),
+    # The released code's gate, the plain sum, and the identity loss alone.
     "pyramid-official": Experiment("pyramid", {"balancing": Balancing("official")}),
     "pyramid-off": Experiment("pyramid", {"balancing": Balancing("off")}),
     "pyramid-identity": Experiment("pyramid", {"triplet": False}),
+    # The authors' second code, YouReID: its gate, scaled embeddings, one rate for all layers, and more erasing
+    # in every profile. The rest of its recipe, such as shifts of up to 10 pixels, stands in "paper" beside what
+    # remains different; other profiles keep their shift: 4 pixels of small inputs, 10 of the full size.
+    "pyramid-youreid": Experiment(
+        "pyramid",
+        {"balancing": Balancing("official"), "normalise_triplet": True, "normalisation": "part"},
+        recipe={"learning_rate": 0.02, "trunk_rate": 1.0, "augmentation": {"erase": 0.5}},
+    ),
     # Levels of the pyramid over six stripes, and pyramids over fewer stripes. The losses are sums over the
     # parts, so the trunk of a network with fewer parts gets a smaller gradient. A higher rate of the trunk
     # compensates for it; otherwise the row would show this effect.
@@ -100,12 +117,20 @@ class Profile:
     Attributes:
         name: Name of the profile.
         rendered_size: Size of the embedded benchmark; None if a real benchmark's folder is required.
-        sizes: Size of each model, by the model's name.
+        sizes: Size of each model, by the model's name, or of a single row of ``EXPERIMENTS`` by its name.
     """
 
     name: str
     rendered_size: str | None
     sizes: Mapping[str, ModelSize]
+
+    def size_of(self, experiment: str) -> ModelSize:
+        """Return the size of a row, with the fields of the recipe that the row states itself."""
+        row = get_experiment(experiment)
+        size = self.sizes.get(experiment) or self.sizes[row.model]
+        recipe, changes = size.recipe, dict(row.recipe)
+        augmentation = replace(recipe.augmentation, **changes.pop("augmentation", {}))
+        return replace(size, recipe=replace(recipe, augmentation=augmentation, **changes))
 
 
 # From random weights, unscaled triplets with a margin of 1.4 pull all embeddings together before identities
@@ -148,6 +173,13 @@ _FULL = {
         ),
     ),
 }
+# What remains different in "pyramid" from Zheng et al.'s released code (PersonReID-Pyramid@63ffd64), whose
+# balancing is that of the row `pyramid-official`:
+# - The last epoch is scored. The code keeps the checkpoint that is best on the test set, from the 97th on.
+# - An epoch's last batch is complete, with identities of the next round; there it has 56 images on Market.
+# - Images of an identity with fewer than eight are repeated as evenly as possible, not drawn at random.
+# - Rates fall after the epochs that are named. With torch from 1.1 on, that code halves one epoch earlier.
+# - bfloat16 where the hardware has it (``training.device.Execution``); there float32.
 _PAPER = {
     # JLML's text and code were not available. The rate is divided by ten every 20,000 steps.
     # Recalled: input_size, steps, batch_size, learning_rate, milestones, decay, momentum.
@@ -164,10 +196,10 @@ _PAPER = {
             augmentation=Augmentation(flip=0, pad=0),
         ),
     ),
-    # The released code of Zheng et al.: 120 epochs, rates halved after the epochs 60, 70, 80, 90 and 100.
+    # The released code of Zheng et al.: 120 epochs, each of the balanced batches that hold eight images of
+    # every identity; rates halved after the epochs 60, 70, 80, 90 and 100.
     # Read there: weights, input_size, epochs, batch_size, images_per_identity, learning_rate, trunk_rate,
-    # milestones, decay, momentum, nesterov, weight_decay, flip, pad, erase.
-    # An epoch has as many batches as fit into the images (theirs, of balanced batches, is half as long).
+    # milestones, decay, momentum, nesterov, weight_decay, flip, pad, erase, erasing, epoch_of, resize.
     "pyramid": ModelSize(
         (384, 128),
         {"weights": "imagenet"},
@@ -181,10 +213,30 @@ _PAPER = {
             milestones=(60 / 120, 70 / 120, 80 / 120, 90 / 120, 100 / 120),
             decay=0.5,
             nesterov=False,
-            augmentation=Augmentation(pad=0, erase=0.2),
+            augmentation=Augmentation(pad=0, erase=0.2, erasing="zhong"),
+            epoch_of="identities",
         ),
+        resize="bicubic",
     ),
 }
+# The recipe of YouReID (example/Pyramid/Pyramid.yaml) beyond what the row states. What remains different:
+# - One batch of 64 images, whose triplets and gate see all of them. YouReID trains two processes of 64 images
+#   with triplets, gate and batch norm of their own; its rate 0.02 is 0.01 for each process.
+# - A shifted image's border is repeated; there it is black.
+# - An erased rectangle is 0 after normalisation, the mean colour; there it is 0.485, 0.456, 0.406.
+# - An epoch has as many batches as fit into the images. There, groups of eight images of an identity are
+#   drawn without replacement until fewer than eight identities are left.
+# - bfloat16 where the hardware has it; there half precision with a scaled loss.
+_PAPER["pyramid-youreid"] = replace(
+    _PAPER["pyramid"],
+    recipe=replace(
+        _PAPER["pyramid"].recipe,
+        milestones=(60 / 120, 70 / 120, 80 / 120, 90 / 120),
+        augmentation=Augmentation(pad=10, erasing="zhong"),
+        epoch_of="images",
+    ),
+    resize="bilinear",
+)
 PROFILES = {
     "smoke": Profile("smoke", "smoke", _SMOKE),
     "quick": Profile("quick", "quick", _QUICK),
