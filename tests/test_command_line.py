@@ -304,7 +304,8 @@ def test_an_unwritable_output_is_refused(capsys, tmp_path):
 
 def test_every_profile_has_a_name_and_a_size():
     assert list(PROFILES) == [profile.name for profile in PROFILES.values()]
-    assert all(profile.sizes.keys() == MODELS.keys() for profile in PROFILES.values())
+    for profile in PROFILES.values():
+        assert MODELS.keys() <= profile.sizes.keys() <= MODELS.keys() | EXPERIMENTS.keys()
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -314,24 +315,61 @@ def test_every_row_has_a_configuration_in_every_profile(name, profile, market):
     assert RunConfiguration.from_json(json.loads(json.dumps(configuration.to_json()))) == configuration
 
 
-def test_the_papers_recipe_for_pyramid(market):
-    """Zheng et al. and their released code: 8 × 8 images of 384 × 128, halved at five epochs of 120."""
-    configuration = plan_training("pyramid", PROFILES["paper"], load("market1501", market)).configuration
+def rates(recipe, batches):
+    """The learning rate in the first step of each epoch."""
+    steps = recipe.num_steps(batches)
+    return [recipe.learning_rate_at(epoch * batches, steps) for epoch in range(recipe.epochs)]
+
+
+@pytest.mark.parametrize("name", ["pyramid", "pyramid-official"])
+def test_the_papers_recipe_for_pyramid(name, market):
+    """The released code: 8 × 8 bicubic images of 384 × 128, 94 batches an epoch, halved at five of 120."""
+    configuration = plan_training(name, PROFILES["paper"], load("market1501", market)).configuration
     recipe, model = configuration.recipe, configuration.model
-    assert configuration.input_size == (384, 128)
+    assert (configuration.input_size, configuration.resize) == ((384, 128), "bicubic")
     assert (model.trunk, model.weights, model.stripes, model.levels) == ("resnet101", "imagenet", 6, None)
     assert (model.embedding_size, model.dropout, model.margin, model.normalisation) == (128, 0.2, 1.4, "none")
+    assert (model.normalise_triplet, model.triplet_on) == (False, "parts")
     assert (recipe.batch_size, recipe.images_per_identity, recipe.epochs) == (64, 8, 120)
     assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, False, 5e-4)
-    assert recipe.augmentation == Augmentation(flip=0.5, pad=0, erase=0.2)
-    batches = 202  # 12,936 images of Market-1501 in batches of 64
-    steps = recipe.num_steps(batches)
-    rates = [recipe.learning_rate_at(epoch * batches, steps) for epoch in range(120)]
-    halvings = [epoch for epoch in range(1, 120) if rates[epoch] != rates[epoch - 1]]
+    assert recipe.augmentation == Augmentation(flip=0.5, pad=0, erase=0.2, erasing="zhong")
+    batches = recipe.steps_per_epoch(12_936, 751)  # Market-1501
+    assert (batches, recipe.num_steps(batches)) == (94, 11_280)
+    by_epoch = rates(recipe, batches)
+    halvings = [epoch for epoch in range(1, 120) if by_epoch[epoch] != by_epoch[epoch - 1]]
     assert halvings == [60, 70, 80, 90, 100]
-    assert rates[0] == 0.1
-    assert rates[119] == pytest.approx(0.1 / 32)
-    assert recipe.trunk_rate * rates[0] == pytest.approx(0.01)
+    assert by_epoch[0] == 0.1
+    assert by_epoch[119] == pytest.approx(0.1 / 32)
+    assert recipe.trunk_rate * by_epoch[0] == pytest.approx(0.01)
+
+
+def test_youreids_recipe_for_pyramid(market):
+    """One rate of 0.02 for all layers, halved four times; shifts of 10 pixels; unit length; the gate."""
+    configuration = plan_training(
+        "pyramid-youreid", PROFILES["paper"], load("market1501", market)
+    ).configuration
+    recipe, model = configuration.recipe, configuration.model
+    assert (configuration.input_size, configuration.resize) == ((384, 128), "bilinear")
+    assert (model.trunk, model.weights, model.margin) == ("resnet101", "imagenet", 1.4)
+    assert (model.normalise_triplet, model.normalisation, model.balancing.mode) == (True, "part", "official")
+    assert (recipe.learning_rate, recipe.trunk_rate) == (0.02, 1.0)
+    assert recipe.augmentation == Augmentation(flip=0.5, pad=10, erase=0.5, erasing="zhong")
+    batches = recipe.steps_per_epoch(12_936, 751)
+    by_epoch = rates(recipe, batches)
+    assert [epoch for epoch in range(1, 120) if by_epoch[epoch] < by_epoch[epoch - 1]] == [60, 70, 80, 90]
+    assert (batches, by_epoch[119]) == (202, 0.02 / 16)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
+def test_other_profiles_take_youreids_rate_and_erasing_only(profile, market):
+    benchmark = load("market1501", market)
+    own, official = (
+        plan_training(name, PROFILES[profile], benchmark).configuration
+        for name in ("pyramid-youreid", "pyramid-official")
+    )
+    augmentation = replace(official.recipe.augmentation, erase=0.5)
+    changes = {"learning_rate": 0.02, "trunk_rate": 1.0, "augmentation": augmentation}
+    assert own == replace(official, recipe=replace(official.recipe, **changes))
 
 
 def test_module_and_command_are_the_same():

@@ -71,9 +71,9 @@ EXPERIMENTS = {
     "pyramid-official": Experiment("pyramid", {"balancing": Balancing("official")}),
     "pyramid-off": Experiment("pyramid", {"balancing": Balancing("off")}),
     "pyramid-identity": Experiment("pyramid", {"triplet": False}),
-    # The authors' second code, YouReID: its gate, scaled embeddings, one rate for all layers, and more erasing
-    # in every profile. The rest of its recipe, such as shifts of up to 10 pixels, stands in "paper" beside what
-    # remains different; other profiles keep their shift: 4 pixels of small inputs, 10 of the full size.
+    # The authors' second code, YouReID: its gate, scaled embeddings, one rate for all layers, more erasing,
+    # in every profile. The rest of its recipe stands in "paper", beside what remains different. The other
+    # profiles keep their shifts: 4 pixels of a small input, and 10 of the full size, as in YouReID.
     "pyramid-youreid": Experiment(
         "pyramid",
         {"balancing": Balancing("official"), "normalise_triplet": True, "normalisation": "part"},
