@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import errno
 import inspect
+import keyword
 import logging
 import math
 import os
@@ -159,6 +160,10 @@ def _option(name: str, **settings) -> _Parser:
     return parser
 
 
+def _function(command: str) -> Callable[[argparse.Namespace], int]:
+    return getattr(commands, f"{command}_" if keyword.iskeyword(command) else command)
+
+
 def _parser(line: str) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter  # keeps the lines of descriptions and epilogs
     parser = _Parser(prog="reidlib", description=_ABOUT, epilog=_EPILOG, formatter_class=raw)
@@ -166,7 +171,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, about: str, *parents: _Parser) -> _Parser:
-        text = inspect.getdoc(getattr(commands, name)) or ""
+        text = inspect.getdoc(_function(name)) or ""
         description, heading, examples = text.partition("examples:\n")
         return parsers.add_parser(
             name,
@@ -224,6 +229,11 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
     )
     train.flag("--compile", "use torch.compile: slower start, faster steps")
+
+    imports = command("import", "make a run of a checkpoint that other code wrote", data)
+    imports.lists = (_benchmarks,)
+    imports.value("checkpoint", "CHECKPOINT", "a file of torch.save")
+    imports.value("--as", "NETWORK", "pyramid", dest="network", required=True)
 
     evaluate = command("evaluate", "score a trained run again", run, device)
     evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")
@@ -333,7 +343,7 @@ def _run(words: list[str]) -> int:
             if not sys.warnoptions:  # most are of damaged files, which are refused or sound
                 warnings.simplefilter("ignore")
                 warnings.filterwarnings("default", module=r"torch\.cuda")  # why a GPU is not used
-            return getattr(commands, command)(values)
+            return _function(command)(values)
     except InputError as error:
         print(f"reidlib: error: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.errors import InputError, count_noun, shorten
+from reidlib.errors import InputError, check_choice, count_noun, shorten
 
 if TYPE_CHECKING:
     from reidlib.data import Benchmark
@@ -271,6 +271,49 @@ def _pretraining(folders: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
 
     benchmarks = [load_specified(name, Path(folder)) for name, folder in folders]
     return (combine(benchmarks),) if len(benchmarks) > 1 else tuple(benchmarks)
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    """Make a run of a Pyramid checkpoint that the authors' code or YouReID wrote.
+
+    CHECKPOINT is a file of PersonReID-Pyramid or YouReID with a ResNet-50 or
+    ResNet-101 trunk, all 21 parts and any number of identities: a state_dict, alone
+    or in a dictionary, with or without the prefix "module.". Files that hold whole
+    Python objects are refused, because reading them would run their code.
+
+    The name of the trunk in the keys tells which code wrote the file: "base" is
+    PersonReID-Pyramid, "resnet" is YouReID. The run is evaluated as that code does
+    it: images of 384x128 pixels, resized bicubically and compared by the parts'
+    features as they are (PersonReID-Pyramid), or resized bilinearly and compared by
+    features of unit length (YouReID, by the order of its cosine distances). What of
+    the file is not used is listed.
+
+    The run belongs to the benchmark that is given, on which `reidlib evaluate` scores
+    it. --profile only selects the size of the embedded benchmark. It has no history,
+    because a checkpoint does not tell how it was trained. The same file is imported
+    once for each benchmark.
+
+    examples:
+      reidlib import ckpt.pth --as pyramid --benchmark market1501 --data-root DIR
+      reidlib evaluate RUN
+      reidlib search queries/ images/ --run RUN --out found
+
+    files, in a folder of reports/runs or of --runs DIR, which the command prints:
+      config.json            the configuration, with the file's SHA-256
+      weights.pt             the weights, by the names of reidlib.models.Pyramid
+      run.json               the file's name, the code that wrote it, versions
+    """
+    check_choice("a checkpoint is imported as one of: pyramid", arguments.network, ("pyramid",))
+    from reidlib.experiments import Setup
+    from reidlib.experiments.imports import import_run, read_pyramid
+
+    setup = Setup(arguments.profile, arguments.benchmark, arguments.data_root, runs=arguments.runs)
+    checkpoint = read_pyramid(arguments.checkpoint)
+    run, existed = import_run(checkpoint, setup.data, setup.runs)
+    print(
+        "\n".join([checkpoint.describe(), f"run: {run.folder}" + (" (imported before)" if existed else "")])
+    )
+    return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,6 +117,8 @@ def load_tensors(path: Path, mend: str) -> dict:
             raise ValueError(f"{type(content).__name__} instead of a dictionary of names")
         return content
     except Exception as error:  # torch reports damage as one of many types
-        value = f"{path}: {type(error).__name__} {str(error).partition(chr(10))[0][:100]}"
+        reason = f"{type(error).__name__} {str(error).partition(chr(10))[0][:100]}"
+        if foreign := re.search(r"GLOBAL (\S+)", str(error)):  # torch's first line advises to run its code
+            reason = f"an object of {foreign[1]}, which only running its code would load"
         rule = "a checkpoint is readable by torch.load(weights_only=True)"
-        raise InputError(rule, value, mend) from error
+        raise InputError(rule, f"{path}: {reason}", mend) from error

@@ -92,10 +92,8 @@ class Run:
     @cached_property
     def history(self) -> list[dict]:
         """Means of each epoch: loss terms, accuracy, learning rate, images per second."""
-        return [
-            json.loads(line)
-            for line in (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
+        text = self._training_file("history.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -106,8 +104,15 @@ class Run:
             and "focal_…", its focal weight after the step. With identity-balanced batches also
             "balanced_batches", 1 in the steps with such a batch.
         """
-        with np.load(self.folder / "steps.npz") as file:
+        with np.load(self._training_file("steps.npz")) as file:
             return dict(file)
+
+    def _training_file(self, name: str) -> Path:
+        """Return a file that only a training writes; InputError if the run has none."""
+        if not (self.folder / name).is_file():
+            mend = "copy it from where the run was trained; a run of `reidlib import` has none"
+            raise InputError("this needs what a training wrote", f"no {name} in {self.folder}", mend)
+        return self.folder / name
 
     @property
     def scores(self) -> dict | None:
