@@ -86,6 +86,8 @@ PUBLIC = (
     "experiments.features.embed",
     "experiments.features.embed_to_disk",
     "experiments.features.TrainedNetwork",
+    "experiments.imports.Checkpoint",
+    "experiments.imports.read_pyramid",
     "experiments.evaluate.evaluate_run",
     "experiments.evaluate.load_benchmark",
     "experiments.evaluate.compare_protocols",

@@ -22,8 +22,10 @@ from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
+import torch
 from cuhk03_miniature import write_archive
 from miniature import write_image
+from naive_pyramid import random_pyramid
 from packaging.requirements import Requirement
 from screens import free_port
 
@@ -100,6 +102,12 @@ class Sandbox:
     def trained(self, model: str, benchmark: str = "synthetic") -> Path:
         return next((self.home / "runs").glob(f"{model}-smoke-{benchmark}-seed0-*"))
 
+    def checkpoint(self) -> Path:
+        """A checkpoint as Pyramid's authors' code saves it."""
+        path = self.folder / "checkpoint.pth"
+        torch.save({"state_dicts": [random_pyramid().state_dict()], "ep": 119, "scores": 0}, path)
+        return path
+
     def benchmark(self, name: str) -> Path:
         """A folder that a benchmark's reader accepts, written once."""
         root = self.folder / name
@@ -147,6 +155,8 @@ def small(words: list[str], sandbox: Sandbox) -> list[str]:
             word = "smoke"
         elif word == "RUN":
             word = str(sandbox.trained("jlml", "market1501" if "--distractors" in words else "synthetic"))
+        elif word == "CHECKPOINT":
+            word = str(sandbox.checkpoint())
         elif word in ("QUERIES", "GALLERY", "IMAGES"):
             word = str(sandbox.rendered / ("bounding_box_test" if word == "GALLERY" else "query"))
         elif before == "--out" or (words[1] == "render" and word == "DIR"):
@@ -161,7 +171,7 @@ def small(words: list[str], sandbox: Sandbox) -> list[str]:
         out.append(word)
     if words[1] in ("reproduce", "train") and "--profile" not in words:
         out += ["--profile", "smoke"]
-    if words[1] not in ("check", "render") and "--device" not in words:
+    if words[1] not in ("check", "import", "render") and "--device" not in words:
         out += ["--device", "cpu"]
     return out
 

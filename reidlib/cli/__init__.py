@@ -232,8 +232,8 @@ def _parser(line: str) -> argparse.ArgumentParser:
 
     imports = command("import", "make a run of a checkpoint that other code wrote", data)
     imports.lists = (_benchmarks,)
-    imports.value("checkpoint", "CHECKPOINT", "a file of torch.save")
-    imports.value("--as", "NETWORK", "pyramid", dest="network", required=True)
+    imports.value("checkpoint", "CHECKPOINT", "the file, which torch.save wrote")
+    imports.value("--as", "NETWORK", "the network: pyramid", dest="network", required=True)
 
     evaluate = command("evaluate", "score a trained run again", run, device)
     evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,10 +20,8 @@ from torch import Tensor
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.errors import InputError, count_noun, shorten
-from reidlib.experiments.obtain import plan_training
-from reidlib.experiments.rows import get_profile
 from reidlib.training.checkpoint import load_tensors, save_tensors
-from reidlib.training.config import PyramidConfiguration
+from reidlib.training.config import PyramidConfiguration, RunConfiguration
 from reidlib.training.runs import Run, find, find_or_train
 
 
@@ -39,6 +37,7 @@ _CODE_BASES = {  # by the name of the trunk
     "base": CodeBase("PersonReID-Pyramid", "none", "bicubic"),
     "resnet": CodeBase("YouReID", "part", "bilinear"),
 }
+_INPUT_SIZE = (384, 128)  # of both
 _PARTS, _CLASSIFIERS = "pyramid_conv_list0.", "pyramid_fc_list0."
 # Where a part's layers are, by the name of the layer of all parts in ``models.Pyramid``.
 _PART_LAYERS = {"embedding": _PARTS + "{}.0.", "norm": _PARTS + "{}.1.", "classifiers": _CLASSIFIERS + "{}."}
@@ -106,12 +105,12 @@ def read_pyramid(file: str | Path) -> Checkpoint:
     is_deep = any(key.startswith(f"{trunk}.layer3.6.") for key in state)
     model = PyramidConfiguration(
         trunk="resnet101" if is_deep else "resnet50",
-        embedding_size=_outputs(state, f"{_PARTS}0.0.weight", 128),
+        embedding_size=_outputs(state, r"pyramid_conv_list0\.\d+\.0\.weight", 128),
         normalisation=code.normalisation,
         normalise_triplet=code.normalisation == "part",
     )
     with torch.device("meta"):  # names and shapes are enough
-        network = model.build(_outputs(state, f"{_CLASSIFIERS}0.weight", 751), 0)
+        network = model.build(_outputs(state, r"pyramid_fc_list0\.\d+\.weight", 751), 0)
     weights: dict[str, Tensor] = {}
     faults: list[str] = []
     types: set[str] = set()
@@ -153,10 +152,16 @@ def read_pyramid(file: str | Path) -> Checkpoint:
 
 def import_run(checkpoint: Checkpoint, benchmark: Benchmark, folder: Path) -> tuple[Run, bool]:
     """Return the run of a checkpoint on a benchmark, and whether it was in the folder of runs before."""
-    # A configuration has a recipe, but a checkpoint does not tell how it was trained.
-    configuration = plan_training("pyramid", get_profile("paper"), benchmark).configuration
-    changes = {"model": checkpoint.model, "resize": checkpoint.code.resize, "imported": checkpoint.digest}
-    content = replace(configuration, **changes).to_json()
+    configuration = RunConfiguration(
+        model=checkpoint.model,
+        recipe=None,  # a checkpoint does not tell how it was trained
+        input_size=_INPUT_SIZE,
+        benchmark=benchmark.specification,
+        data=benchmark.fingerprint,
+        resize=checkpoint.code.resize,
+        imported=checkpoint.digest,
+    )
+    content = configuration.to_json()
 
     def write(run_folder: Path) -> dict:
         save_tensors(run_folder / "weights.pt", dict(checkpoint.weights))
@@ -193,10 +198,10 @@ def _network_state(content: dict, file: Path) -> tuple[dict, list[str]]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key not in beside}, remarks
 
 
-def _outputs(state: Mapping, key: str, default: int) -> int:
-    """Return the number of outputs of a layer; the default if it is missing, which is noticed later."""
-    tensor = state.get(key)
-    return len(tensor) if torch.is_tensor(tensor) and tensor.dim() else default
+def _outputs(state: Mapping, pattern: str, default: int) -> int:
+    """Return the number of outputs of the first layer of a pattern; the default if there is none."""
+    layers = (tensor for key, tensor in state.items() if re.fullmatch(pattern, key))
+    return next((len(tensor) for tensor in layers if torch.is_tensor(tensor) and tensor.dim()), default)
 
 
 def _keys(name: str, shape: torch.Size, trunk: str, parts: int) -> tuple[list[str], tuple[int, ...]]:

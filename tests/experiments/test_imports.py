@@ -9,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_pyramid import empty_state, random_pyramid
+from PIL import Image
 from torch import nn
+from torchvision import transforms
 
 from reidlib.cli import main
-from reidlib.data.augmentation import normalise_images
+from reidlib.data import load
 from reidlib.errors import InputError
 from reidlib.experiments import imports
 from reidlib.experiments.features import TrainedNetwork
@@ -71,17 +73,20 @@ def test_features_are_those_of_the_code_that_wrote_the_checkpoint(
     torch.save(content, tmp_path / "checkpoint.pth")
     text, run = imported(tmp_path / "checkpoint.pth", market, capsys)
     network = TrainedNetwork(run, QUIET)
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (2, 3, 96, 32), generator=generator, dtype=torch.uint8)
+    # As that code reads images: 3 is bicubic; YouReID takes the default, bilinear.
+    resize = transforms.Resize((384, 128), interpolation=3 if trunk == "base" else 2)
+    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    pipeline = transforms.Compose([resize, transforms.ToTensor(), normalise])
+    split = load("market1501", market).query
+    images = torch.stack([pipeline(Image.open(path).convert("RGB")) for path in split.paths])
+    features = network.embed(split, keep="nothing").features
     with torch.inference_mode():
-        images = normalise_images(pixels)
-        features, expected = network.model.embed(images), naive.test_feature(images)
+        expected, logits = naive.test_feature(images), torch.stack(naive(images)[1], 1)
         if trunk == "resnet":  # the length of the whole changes no order of Euclidean distances
-            torch.testing.assert_close(features.norm(dim=1), torch.full((2,), 21**0.5))
+            torch.testing.assert_close(features.norm(dim=1), torch.full((len(images),), 21**0.5))
             features = nn.functional.normalize(features)
         assert expected.std() > 1e-3
         torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
-        logits = torch.stack(naive(images)[1], 1)
         torch.testing.assert_close(network.model(images).logits, logits, rtol=1e-5, atol=1e-5)
     configuration = network.configuration
     assert (configuration.model.trunk, configuration.input_size) == (layers, (384, 128))
