@@ -2,8 +2,8 @@
 
 A run's folder can be copied to another machine. It holds ``config.json``, ``history.jsonl``, ``steps.npz``,
 ``scores.json``, ``rankings.npz``, ``run.json`` (versions, device, duration) and ``weights.pt``. All files
-except the weights are small, and tables and figures need only the small files. A run that was imported, and not
-trained, has no ``history.jsonl`` and no ``steps.npz``.
+except the weights are small, and tables and figures need only the small files. An imported run has no
+``history.jsonl`` and no ``steps.npz``.
 """
 
 from __future__ import annotations
