@@ -348,12 +348,12 @@ def _embed_boxes(
     rows_n = np.array([row_of.get(path, -1) for path in boxes.paths])
     new, in_gallery = rows_n < 0, rows_n >= len(query)
     in_query = ~new & ~in_gallery
-    features_nd = torch.empty(len(boxes), query.features.shape[1])
-    features_nd[in_query] = select_rows(query.features, rows_n[in_query])
-    features_nd[in_gallery] = select_rows(gallery.features, rows_n[in_gallery] - len(query))
+    features_nd = np.empty((len(boxes), query.features.shape[1]), np.float32)
+    features_nd[in_query] = np.asarray(query.features)[rows_n[in_query]]
+    features_nd[in_gallery] = np.asarray(gallery.features)[rows_n[in_gallery] - len(query)]
     if new.any():
         embeddings = network.embed(boxes.select(new), keep="nothing")
-        features_nd[new] = select_rows(embeddings.features, slice(None))
+        features_nd[new] = np.asarray(embeddings.features)
     return Embeddings(features_nd, boxes.person_ids, boxes.camera_ids)
 
 
