@@ -7,7 +7,8 @@ A mode says how the losses are balanced. With L_t the loss of task t (identity o
     FL_t = −(1 − p_t)^γ · ln p_t               focal weight: large if the loss falls fast, 0 if it rises
 
 ``paper``: an iteration minimises FL_identity·L_identity + FL_triplet·L_triplet on an identity-balanced batch
-or, after FL_triplet / FL_identity < δ, L_identity alone on a random batch.
+or, after FL_triplet / FL_identity < δ, L_identity alone on a random batch. How the weights are scaled is not
+known. By default they are 1 and the ratio, at most 1: we assume both, so pages call this mode our reading.
 ``official``: the gate of the released code. Batches are always balanced; the objective is
 L_identity + L_triplet, without the second term in a step whose ratio is below δ. ``off``: always their sum.
 

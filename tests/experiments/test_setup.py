@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 from scored_runs import write_scored_runs
+from torchvision.transforms import Resize
 
 from reidlib import files
 from reidlib.analysis import Cell, ExperimentScores
+from reidlib.data.images import ImageStore
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
 from reidlib.experiments import perturbations
@@ -270,6 +274,14 @@ def test_no_profile_changes_what_a_row_varies(profile):
     for name, row in EXPERIMENTS.items():
         overrides = profile.size_of(name).overrides
         assert all(overrides.get(field, value) == value for field, value in row.overrides.items()), name
+
+
+def test_the_papers_images_are_resized_as_by_the_released_code(smoke):
+    """That code calls torchvision's Resize with interpolation 3, which is bicubic."""
+    paths, size = smoke.query.paths[:4], PROFILES["paper"].sizes["pyramid"]
+    images = ImageStore.open(paths, size.input_size, resize=size.resize)
+    for path, image in zip(paths, images.array_nhwc, strict=True):
+        assert np.array_equal(image, np.asarray(Resize(size.input_size, interpolation=3)(Image.open(path))))
 
 
 def test_names_are_looked_up_once():

@@ -109,13 +109,22 @@ def test_a_ratio_that_is_never_finite_is_drawn(identity):
     assert (len(infinite.get_xdata()), len(zero.get_xdata())) == ((4, 0) if identity == 0 else (0, 4))
 
 
-def test_modes_share_their_scales():
-    long, short = steps_of(40, balanced=np.arange(40) < 10), steps_of(20)
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_modes_share_their_scales(count):
+    """At most four trainings stand in a row; the lower panel of each is that of its own batches."""
+    traces = {
+        f"mode {length}": steps_of(length, balanced=np.arange(length) < 10)
+        for length in range(40, 40 - count, -1)
+    }
     figure = training.balancing_modes(
-        {name: (s, triplet_in_use(s)) for name, s in (("a", long), ("b", short))}
+        {name: (steps, triplet_in_use(steps)) for name, steps in traces.items()}
     )
-    above = figure.axes[:2]
-    assert [axes.get_title() for axes in above] == ["a", "b"]
-    assert above[0].get_ylim() == above[1].get_ylim()
-    assert above[0].get_xlim() == above[1].get_xlim() == (0.5, 40.5)
-    assert figure.axes[3].images[0].get_extent()[:2] == [0.5, 20.5]
+    above = [axes for axes in figure.axes if axes.get_title()]
+    below = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in above] == list(traces)
+    assert {axes.get_ylim() for axes in above} == {above[0].get_ylim()}
+    assert {axes.get_xlim() for axes in above + below} == {(0.5, 40.5)}
+    assert [axes.images[0].get_extent()[1] for axes in below] == [40.5 - number for number in range(count)]
+    columns = [axes.get_subplotspec().colspan.start for axes in above]
+    assert columns == [axes.get_subplotspec().colspan.start for axes in below] == [0, 1, 2, 3, 0, 1][:count]
+    assert len(figure.axes) == 2 * count

@@ -138,24 +138,32 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
         traces: Name to the results of ``analysis.scores.trace`` and ``analysis.scores.triplet_in_use``.
 
     Returns:
-        The figure, with a column per training; all columns share both scales.
+        The figure, with a column per training and at most four in a row; all share both scales.
     """
+    columns = min(len(traces), 4)
+    bands = -(-len(traces) // columns)  # rows of trainings, each of two rows of panels
     figure, panels = plt.subplots(
-        2, len(traces), sharex=True, sharey="row", squeeze=False,
-        figsize=(2.3 * len(traces), 4.3), height_ratios=(1.2, 1),
+        2 * bands, columns, sharex=True, squeeze=False,
+        figsize=(2.3 * columns, 4.3 * bands), height_ratios=(1.2, 1) * bands,
     )  # fmt: skip
-    for (above, below), (name, (steps, in_use)) in zip(panels.T, traces.items(), strict=True):
+    pairs = panels.reshape(bands, 2, columns).transpose(0, 2, 1).reshape(bands * columns, 2)
+    for unused in pairs[len(traces) :].flat:
+        unused.remove()
+    last = max(steps["step"][-1] for steps, _ in traces.values())
+    highest = max(steps["identity"].max() for steps, _ in traces.values())
+    for number, (name, (steps, in_use)) in enumerate(traces.items()):
+        above, below = pairs[number]
         _plot_smoothed(above, steps["step"], steps["identity"], LOSS_STYLES["identity"], "identity loss")
         above.set_title(name, fontsize=10)
+        above.set(ylabel="identity loss", ylim=(0, 1.05 * highest), xlim=(0.5, last + 0.5))
         _batches_panel(below, steps["step"], steps["balanced_batches"], in_use)
         below.set_xlabel("step")
         below.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    for below in panels[1][1:]:
-        below.set_ylabel("")
-    last = max(steps["step"][-1] for steps, _ in traces.values())
-    highest = max(steps["identity"].max() for steps, _ in traces.values())
-    panels[0][0].set(ylabel="identity loss", ylim=(0, 1.05 * highest), xlim=(0.5, last + 0.5))
-    handles, labels = panels[1][0].get_legend_handles_labels()
+        below.tick_params(labelbottom=True)
+        for axes in (above, below) if number % columns else ():
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
+    handles, labels = pairs[0][1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 

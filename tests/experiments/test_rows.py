@@ -1,0 +1,89 @@
+"""Rows: what identifies their runs, and what a step of each Pyramid row minimises."""
+
+import hashlib
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from reidlib.experiments.obtain import plan_training
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES
+from reidlib.models.pyramid import PyramidOutput
+from reidlib.training.dynamic import Balance
+from reidlib.training.runs import configuration_hash
+
+BENCHMARK = SimpleNamespace(specification="synthetic", fingerprint="0123456789abcdef")
+LATER_ROWS = {"jlml-8-equal", "pyramid-sum-2", "pyramid-triplet-whole", "pyramid-youreid"}
+
+
+def configuration(row, profile="quick"):
+    return plan_training(row, PROFILES[profile], BENCHMARK).configuration
+
+
+@pytest.mark.parametrize(
+    ("profile", "digest"), [("smoke", "ddc988ea7c58"), ("quick", "3b02c5e9a444"), ("full", "441e776ca012")]
+)
+def test_runs_of_the_first_24_rows_keep_their_identity(profile, digest):
+    """Computed before later rows and fields existed: another digest would train old runs again."""
+    hashes = {name: configuration_hash(configuration(name, profile).to_json()) for name in EXPERIMENTS}
+    lines = [f"{name} {hashes[name]}" for name in sorted(EXPERIMENTS.keys() - LATER_ROWS)]
+    assert len(lines) == 24
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12] == digest
+    assert len(set(hashes.values())) == len(hashes)  # no row is another one under a second name
+
+
+def focal(before, after):
+    """The focal weight by the formula, for an average that fell."""
+    return (1 - after / before) ** 2 * -math.log(after / before)
+
+
+def triplet_loss(vectors_bd, labels):
+    """Batch-hard triplets of unit length with margin 1.4, anchor by anchor."""
+    vectors = [vector / vector.norm() for vector in vectors_bd]
+    hinges = []
+    for anchor, label in zip(vectors, labels, strict=True):
+        distances = [(anchor - other).norm() for other in vectors]
+        pairs = list(zip(distances, labels, strict=True))
+        farthest = max(distance for distance, other_label in pairs if other_label == label)
+        nearest = min(distance for distance, other_label in pairs if other_label != label)
+        hinges.append(max(farthest - nearest + 1.4, torch.zeros(())))
+    return sum(hinges) / len(hinges)
+
+
+@pytest.mark.parametrize(
+    ("row", "weights"),
+    [
+        ("pyramid", lambda identity, triplet: (1, min(triplet / identity, 1))),
+        ("pyramid-literal", lambda identity, triplet: (identity, triplet)),
+        ("pyramid-sum-2", lambda *both: tuple(2 * weight / sum(both) for weight in both)),
+        ("pyramid-triplet-whole", lambda identity, triplet: (1, min(triplet / identity, 1))),
+        ("pyramid-official", lambda *_: (1, 1)),
+        ("pyramid-youreid", lambda *_: (1, 1)),
+        ("pyramid-off", lambda *_: (1, 1)),
+    ],
+)
+def test_a_balanced_step_by_hand(row, weights):
+    """Both losses fall; the running averages before the step are a little above the new ones."""
+    generator = torch.Generator().manual_seed(0)
+    logits_bpk, embeddings_bpd = (
+        torch.rand(shape, generator=generator) for shape in ((8, 21, 2), (8, 21, 5))
+    )
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    identity = sum(
+        -torch.log_softmax(logits_bpk[image, part], 0)[label] / 8
+        for image, label in enumerate(labels)
+        for part in range(21)
+    )
+    vectors = embeddings_bpd.transpose(0, 1)
+    if row == "pyramid-triplet-whole":
+        vectors = embeddings_bpd.reshape(1, 8, 105)
+    triplet = sum(triplet_loss(vectors_bd, labels) for vectors_bd in vectors)
+    before = Balance(identity=1.2 * float(identity), triplet=1.15 * float(triplet))
+    falls = [0.25 / 1.2 + 0.75, 0.25 / 1.15 + 0.75]  # new average / old one
+    identity_weight, triplet_weight = weights(*(focal(1, fall) for fall in falls))
+    expected = identity_weight * identity + triplet_weight * triplet
+    output = PyramidOutput(logits_bpk, embeddings_bpd, torch.zeros(()))
+    terms, _ = configuration(row).model.objective(None, output, torch.tensor(labels), before)
+    torch.testing.assert_close(terms.total, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.stack(terms.values), torch.stack([identity, triplet]))
