@@ -23,7 +23,7 @@ from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_us
 from reidlib.analysis.statistics import format_difference
 from reidlib.errors import check_choice
 from reidlib.experiments.setup import MissingRun, Setup
-from reidlib.training.config import JLMLConfiguration, RunConfiguration
+from reidlib.training.config import JLMLConfiguration, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def gradient_sizes(
     for layer, norm in norms.items():
         weight = weights[f"{layer}_feature.weight"].detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(getattr(model, f"sparsity_{layer}") * norm(weight), weight)
-        decay = configuration.recipe.weight_decay * weight.detach()
+        decay = cast(Recipe, configuration.recipe).weight_decay * weight.detach()
         sizes[layer] = (float(gradient.square().mean().sqrt()), float(decay.square().mean().sqrt()))
     return sizes
 
