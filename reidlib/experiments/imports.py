@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ _CODE_BASES = {  # by the name of the trunk
     "base": CodeBase("PersonReID-Pyramid", "none", "bicubic"),
     "resnet": CodeBase("YouReID", "part", "bilinear"),
 }
-_INPUT_SIZE = (384, 128)  # of both
+_INPUT_SIZE, _NUM_PARTS = (384, 128), 21  # of both
 _PARTS, _CLASSIFIERS = "pyramid_conv_list0.", "pyramid_fc_list0."
 # Where a part's layers are, by the name of the layer of all parts in ``models.Pyramid``.
 _PART_LAYERS = {"embedding": _PARTS + "{}.0.", "norm": _PARTS + "{}.1.", "classifiers": _CLASSIFIERS + "{}."}
@@ -73,14 +73,13 @@ class Checkpoint:
         """Return the network, how its images are compared, and the remarks, in lines."""
         model, identities = self.model, self.weights["classifiers.bias"].shape[1]
         scaling = "each part's scaled to unit length" if model.normalisation == "part" else "not scaled"
-        return "\n".join(
-            [
-                f"{self.file.name}: Pyramid of {self.code.name}'s code, trunk {model.trunk}, 21 parts of "
-                f"{model.embedding_size} numbers, {count_noun(identities, 'identities')}",
-                f"images resized by {self.code.resize} interpolation, features {scaling}",
-                *self.remarks,
-            ]
+        lines = (
+            f"{self.file.name}: Pyramid of {self.code.name}'s code, trunk {model.trunk}, {_NUM_PARTS} parts of "
+            f"{model.embedding_size} numbers, {count_noun(identities, 'identities')}",
+            f"images resized by {self.code.resize} interpolation, features {scaling}",
+            *self.remarks,
         )
+        return "\n".join(lines)
 
 
 def read_pyramid(file: str | Path) -> Checkpoint:
@@ -118,16 +117,12 @@ def read_pyramid(file: str | Path) -> Checkpoint:
         if name.endswith("num_batches_tracked"):  # has no effect; torch before 0.4.1 did not save it
             weights[name] = torch.zeros(layer.shape, dtype=layer.dtype)
             continue
-        keys, shape = _keys(name, layer.shape, trunk, len(network.parts))
-        tensors = [state.pop(key, None) for key in keys]
-        faults += [
-            f"{key}: {fault}"
-            for key, tensor in zip(keys, tensors, strict=True)
-            if (fault := _fault(tensor, shape))
-        ]
+        keys, shape = _keys(name, layer.shape, trunk)
+        tensors = {key: state.pop(key, None) for key in keys}
+        faults += [f"{key}: {fault}" for key, tensor in tensors.items() if (fault := _fault(tensor, shape))]
         if not faults:
-            types |= {str(tensor.dtype).removeprefix("torch.") for tensor in tensors}
-            weights[name] = torch.stack([tensor.float() for tensor in tensors]).reshape(layer.shape)
+            types |= {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+            weights[name] = torch.stack([tensor.float() for tensor in tensors.values()]).reshape(layer.shape)
     for pattern, kind in _UNUSED.items():
         if keys := [key for key in state if re.match(pattern, key)]:
             remarks.append(f"not used: {count_noun(len(keys), 'tensors')} {kind}")
@@ -136,13 +131,10 @@ def read_pyramid(file: str | Path) -> Checkpoint:
     known = (f"{trunk}.", _PARTS, _CLASSIFIERS)
     faults += [f"{key}: not in this network" for key in state if key.startswith(known)]
     if faults:
-        rule = f"a checkpoint of Pyramid has {code.name}'s layers, a ResNet-50 or ResNet-101 and 21 parts"
+        rule = f"a checkpoint of Pyramid has {code.name}'s layers, a ResNet-50 or ResNet-101 and {_NUM_PARTS} parts"
         raise InputError(rule, f"{file} with {shorten(faults)}", _MEND)
     if state:
-        names = shorten(state, 10)
-        remarks.append(
-            f"not used, and unknown to {code.name}: {names}; features differ if its code used them"
-        )
+        remarks.append(f"not used, unknown to {code.name}, and perhaps needed: {shorten(state, 10)}")
     if types != {"float32"}:
         remarks.append(f"converted to float32: {' and '.join(sorted(types))}")
     with file.open("rb") as stream:
@@ -175,7 +167,9 @@ def import_run(checkpoint: Checkpoint, benchmark: Benchmark, folder: Path) -> tu
 
 def _network_state(content: dict, file: Path) -> tuple[dict, list[str]]:
     """Find the one ``state_dict`` of Pyramid in a file; its keys lose a prefix such as ``module.``."""
-    entries = {"": content}  # the file's own; an entry; or in PersonReID-Pyramid an element of a list
+    entries: dict[str, Any] = {
+        "": content
+    }  # the file's own; an entry; or in PersonReID-Pyramid an element of a list
     for name, value in content.items():
         values = enumerate(value) if isinstance(value, list | tuple) else ()
         entries |= {name: value, **{f"{name}[{index}]": element for index, element in values}}
@@ -204,16 +198,16 @@ def _outputs(state: Mapping, pattern: str, default: int) -> int:
     return next((len(tensor) for tensor in layers if torch.is_tensor(tensor) and tensor.dim()), default)
 
 
-def _keys(name: str, shape: torch.Size, trunk: str, parts: int) -> tuple[list[str], tuple[int, ...]]:
+def _keys(name: str, shape: torch.Size, trunk: str) -> tuple[list[str], tuple[int, ...]]:
     """Return the keys of the tensors that make one tensor of ``models.Pyramid``, and their shape."""
     layer, _, rest = name.partition(".")
     if layer == "stem":
         return [f"{trunk}.{rest}"], tuple(shape)
     if layer == "stages":
         return [f"{trunk}.layer{int(rest[0]) + 1}{rest[1:]}"], tuple(shape)
-    keys = [_PART_LAYERS[layer].format(part) + rest for part in range(parts)]
+    keys = [_PART_LAYERS[layer].format(part) + rest for part in range(_NUM_PARTS)]
     if layer == "norm":  # the parts one after another
-        return keys, (shape[0] // parts,)
+        return keys, (shape[0] // _NUM_PARTS,)
     return keys, (*shape[1:], 1, 1) if name == "embedding.weight" else tuple(shape[1:])
 
 
