@@ -74,7 +74,7 @@ class Checkpoint:
         model, identities = self.model, self.weights["classifiers.bias"].shape[1]
         scaling = "each part's scaled to unit length" if model.normalisation == "part" else "not scaled"
         lines = (
-            f"{self.file.name}: Pyramid of {self.code.name}'s code, trunk {model.trunk}, {_NUM_PARTS} parts of "
+            f"{self.file.name}: Pyramid of {self.code.name}'s code, {model.trunk}, {_NUM_PARTS} parts of "
             f"{model.embedding_size} numbers, {count_noun(identities, 'identities')}",
             f"images resized by {self.code.resize} interpolation, features {scaling}",
             *self.remarks,
@@ -131,7 +131,9 @@ def read_pyramid(file: str | Path) -> Checkpoint:
     known = (f"{trunk}.", _PARTS, _CLASSIFIERS)
     faults += [f"{key}: not in this network" for key in state if key.startswith(known)]
     if faults:
-        rule = f"a checkpoint of Pyramid has {code.name}'s layers, a ResNet-50 or ResNet-101 and {_NUM_PARTS} parts"
+        rule = (
+            f"a checkpoint of Pyramid has {code.name}'s layers: ResNet-50 or ResNet-101, {_NUM_PARTS} parts"
+        )
         raise InputError(rule, f"{file} with {shorten(faults)}", _MEND)
     if state:
         remarks.append(f"not used, unknown to {code.name}, and perhaps needed: {shorten(state, 10)}")
