@@ -311,9 +311,9 @@ def test_at_full_width_the_local_term_is_410_times_weight_decay():
 
 @pytest.fixture
 def selected(market, tmp_path, monkeypatch):
-    """Scores of the feature selection whose rows "with" and "without" are trained, for one short step."""
+    """Scores of the feature selection whose rows "with" and "without" are trained, for two large steps."""
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
-    recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-7)
+    recipe = Recipe(steps=2, batch_size=4, learning_rate=0.5)
     size = ModelSize((32, 16), {"width": 0.125, "feature_size": 16}, recipe)
     monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", size)
     runs = {name: (MissingRun("not trained", name, 3),) for name in ablations.FEATURE_SELECTION.experiments}
@@ -336,10 +336,11 @@ def test_strengths_are_those_of_the_training_that_ran(selected):
     assert run.steps["sparsity_local"][0] == pytest.approx(
         5e-4 * float(initial["local_feature.weight"].abs().sum(2).square().sum())
     )
-    for layer in ("global", "local"):  # one step at a rate of 1e-7 changes next to nothing
-        start, end = lines.loc[layer, "start"], lines.loc[layer, "end"]
-        assert start.tolist() == pytest.approx(end.tolist(), rel=1e-3)
-        assert start["ratio"] == start["sparsity"] / start["weight decay"]
+    configuration = RunConfiguration.from_json(run.configuration)
+    for time, weights in (("start", initial), ("end", run.weights())):
+        for layer, sizes in ablations.gradient_sizes(configuration, weights).items():
+            assert lines.loc[layer, time].tolist() == [*sizes, sizes[0] / sizes[1]]
+    assert lines["ratio"].nunique() == 4
 
 
 def test_strengths_are_written_as_a_table_and_as_sentences():
