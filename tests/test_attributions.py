@@ -24,7 +24,9 @@ OTHER_MEANING = re.compile(
 OF_A_PAPER = re.compile(
     r"\bpapers?\b|\bauthors\b|\bJLML('s (tables?|did)| rows| was| did| took| used)|Zheng et al"
 )
-KNOWN = r"\bread\b|(released|authors'|official) code|\bslides\b|\bsurvey\b|\bcounted\b|#Sources"
+KNOWN = (
+    r"\bread\b|(released|authors'|authors' second|official) code|\bslides\b|\bsurvey\b|\bcounted\b|#Sources"
+)
 RECALLED = (
     r"\brecall|\bour (choice|reading)\b|\bwe assume\b|\bnot known\b|\bunknown\b|\breconstruction\b"
     r"|\bhow\b.*\bis known\b"
