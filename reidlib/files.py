@@ -188,7 +188,7 @@ def read_json(path: Path) -> dict:
         raise InputError(
             "a run's files are readable JSON",
             f"{path}: {error}",
-            "restore the file, or remove the run's folder to train again",
+            "restore the file, or remove the run's folder to train or import again",
         ) from error
 
 

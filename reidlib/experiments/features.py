@@ -303,7 +303,7 @@ class TrainedNetwork:
             raise InputError(
                 "a run's weights belong to its configuration",
                 f"{self.run.folder / 'weights.pt'}: {str(error).partition(chr(10))[0] or 'no classifiers'}",
-                "copy the right file there, or remove the run's folder to train again",
+                "copy the right file there, or remove the run's folder to train or import again",
             ) from error
         # The memory layout decides how sums are rounded, so it is the same everywhere.
         return model.eval().to(self.execution.torch_device).to(memory_format=torch.channels_last)

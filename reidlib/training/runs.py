@@ -133,9 +133,9 @@ class Run:
         from reidlib.training.checkpoint import load_tensors
 
         if not self.has_weights:
-            mend = "copy weights.pt from the machine that trained it, or remove the folder to train again"
+            mend = "copy weights.pt from where it was made, or remove the folder to train or import again"
             raise InputError("this needs the run's weights", f"no weights.pt in {self.folder}", mend)
-        mend = "copy it again, or remove the run's folder to train again"
+        mend = "copy it again, or remove the run's folder to train or import again"
         weights = load_tensors(self.folder / "weights.pt", mend)
         for name, tensor in weights.items():
             if torch.is_tensor(tensor) and (tensor.is_complex() or not tensor.isfinite().all()):

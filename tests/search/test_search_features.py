@@ -305,7 +305,7 @@ def test_weights_that_are_not_finite_are_refused(run, crops, tmp_path, number, k
     torch.save(weights, run / "weights.pt")
     with pytest.raises(InputError, match="weights are finite") as error:
         write_features(run, crops, tmp_path / "f.npz", device="cpu", progress=False)
-    assert name in error.value.value and "train again" in error.value.mend
+    assert name in error.value.value and "train or import again" in error.value.mend
     with pytest.raises(InputError, match="weights are finite"):
         search(crops, crops, run=run, out=tmp_path / "out", device="cpu", progress=False)
     assert not (tmp_path / "out").exists() and not (tmp_path / "f.npz").exists()
