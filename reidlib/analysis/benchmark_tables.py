@@ -94,7 +94,7 @@ def constants_table(*papers: str) -> pd.DataFrame:
     "Recalled" is from memory and not confirmed, with our confidence. "Our choice" is no paper's.
 
     Args:
-        papers: "JLML", "Pyramid" or "re-ranking"; all if none is given.
+        papers: "JLML", "Pyramid", "re-ranking" or "protocols"; all if none is given.
 
     Returns:
         A table with a line for each constant or statement; no value of the code holds it if "value" is empty.

@@ -100,7 +100,7 @@ class _StripePooling(torch.autograd.Function):
 
 
 class PartPooling(nn.Module):
-    """Pool every part of a pyramid by average plus maximum: maps (B, C, H, W) to (B, P, C).
+    """Pool each part by average plus maximum, as the released code: maps (B, C, H, W) to (B, P, C).
 
     The result is float32 or wider, and its parts run fine to coarse and top to bottom. Only the stripes are
     pooled from the map; wider parts are built from their averages and maxima.

@@ -167,7 +167,7 @@ def evaluate(
     device: torch.device | str | None = None,
     block_sizes: tuple[int, int] | None = None,
 ) -> Scores:
-    """Compute CMC, mAP and mINP of a ranking by Euclidean distance, by Market-1501's protocol.
+    """Compute CMC, mAP and mINP of a ranking by Euclidean distance; protocol of Market-1501's official code.
 
     Junk (person −1) and images of the query's person from the query's camera are ignored: they influence
     no rank. Distractors (person 0) are wrong for every query. At equal distances, wrong images rank before
@@ -318,7 +318,8 @@ def pool_multi_query(
 ) -> Embeddings:
     """Pool each query's feature over all boxes of its person in its camera (multi-query protocol).
 
-    Boxes are L2-normalised, pooled element by element, and L2-normalised again, as in Market-1501.
+    Boxes are L2-normalised, pooled element by element, and L2-normalised again, as was read in code for
+    Market-1501.
 
     Args:
         query: Persons and cameras of Q queries. Features are not used: a query's own image counts only if
