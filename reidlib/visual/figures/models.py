@@ -1,4 +1,4 @@
-"""Figures of models: the body parts that they pool, and the input units that training switched off."""
+"""Figures of models: their size, the body parts that they pool, input units that training switched off."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 
 from reidlib.models.jlml import stripe_rows
-from reidlib.visual import GREEN, INK, ORANGE, PALETTE
+from reidlib.visual import BLUE, GREEN, INK, ORANGE, PALETTE
 from reidlib.visual.figures.images import pack_groups, panel_grid, show_image
 
 
@@ -230,4 +231,40 @@ def input_unit_norms(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshol
             axes.axhline(row - 0.5, color="white", linewidth=2)
     label = "norm, as a share of the largest"
     figure.colorbar(ScalarMappable(norm, colours), ax=list(grid[:, 0]), extend="min", label=label)
+    return figure
+
+
+def operations_plot(
+    counts: Mapping[str, tuple[float, float]], printed: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Draw networks' operations over their parameters, in both conventions, with the printed points.
+
+    Args:
+        counts: Network to its parameters and multiply-adds.
+        printed: Network to its printed parameters and operations.
+
+    Returns:
+        The figure, on logarithmic scales in millions and 1e9. Lines connect the two counts of a network.
+    """
+    figure, axes = plt.subplots(figsize=(7.6, 4.8))
+    for name, (parameters, multiply_adds) in counts.items():
+        x, low = parameters / 1e6, multiply_adds / 1e9
+        axes.plot([x, x], [low, 2 * low], color=INK, linewidth=1, zorder=1)
+        middle = (x, 2**0.5 * low)
+        axes.annotate(name, middle, (7, 0), textcoords="offset points", va="center", fontsize=10)
+    x = np.array([parameters / 1e6 for parameters, _ in counts.values()])
+    low = np.array([multiply_adds / 1e9 for _, multiply_adds in counts.values()])
+    axes.scatter(x, low, marker="o", s=60, color=BLUE, label="counted, multiply-adds")
+    two = "counted, two operations each"
+    axes.scatter(x, 2 * low, marker="o", s=60, color="white", edgecolor=ORANGE, linewidth=2, label=two)
+    points = np.array(list(printed.values())) / (1e6, 1e9)
+    axes.scatter(*points.T, marker="x", s=70, color=INK, linewidth=2, zorder=3, label="printed")
+    axes.set(xscale="log", yscale="log", xlabel="parameters without classifiers (millions)")
+    axes.set_ylabel("operations for one image (1e9)")
+    axes.set(xlim=(min(x) / 1.5, max(x) * 2), ylim=(min(low) / 1.5, max(low) * 3))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
