@@ -185,10 +185,10 @@ CLAIMS = (
         "small for its strength",
         "JLML",
         "The model is small for its strength: fewer parameters and operations than networks that do worse.",
-        "20_train_jlml",
+        "41_model_complexity",
         "mAP above that of a larger general-purpose network (ResNet-50) trained in the same way",
-        impossible="no general-purpose network is trained in the same way here; "
-        "notebook 20 counts parameters and operations beside the paper's",
+        impossible="no general-purpose network is trained in the same way here; notebook 41 counts the "
+        "paper's table, in which JLML's operations are in another convention than the others'",
     ),
     Claim(
         "relaxed alignment",

@@ -9,14 +9,15 @@ Li, Zhu, Gong: "Person Re-Identification by Deep Joint Learning of Multi-Loss Cl
 We had neither the text of the paper nor its authors' code. Branches, streams, shared layers and losses were
 read on slides about it; ``analysis.benchmark_tables.constants_table`` says how everything else is known. The
 layer table is a reconstruction that meets the published budget: 39 weighted layers (counted), 5 streams,
-7.2 M parameters and 1.54e9 FLOPs at 224×224.
+7.2 M parameters and 1.54e9 FLOPs at 224×224, if a multiplication and an addition count as two. The slides'
+other networks are in multiply-adds (counted); this network has 0.77e9 of them, half as many as GoogLeNet. Of
+6,048 layer tables counted, none has 1.54e9 multiply-adds (``analysis.complexity.layer_tables``).
 Recalled, not confirmed:
   - The depths of the stages and the widths of the global stream, of which a local stream has half.
   - The stripes are cut from the map of the shared layers, not from the image.
   - Each branch's feature is scaled to unit length before the two are concatenated for matching.
 Our choice:
   - The shared low-level layers are a 7×7 convolution and a 3×3 max-pool, both with stride 2.
-  - A multiplication and an addition count as two FLOPs.
   - Batch norm follows the feature layer (``feature_norm``).
 """
 

@@ -80,3 +80,22 @@ def test_levels_have_the_same_colours_in_all_figures():
     assert {line.get_label(): to_hex(line.get_color()) for line in lines} == {
         name: colour.lower() for name, colour in colours.items()
     }
+
+
+def test_operations_are_drawn_in_both_conventions_with_the_printed_points():
+    counts = {"small": (7.1e6, 0.77e9), "large": (134e6, 15.5e9)}
+    figure = models.operations_plot(counts, {"small": (7.2e6, 1.54e9)})
+    (axes,) = figure.axes
+    points = {scatter.get_label(): scatter.get_offsets().tolist() for scatter in axes.collections}
+    assert points == {
+        "counted, multiply-adds": [[7.1, 0.77], [134, 15.5]],
+        "counted, two operations each": [[7.1, 1.54], [134, 31]],
+        "printed": [[7.2, 1.54]],
+    }
+    figure.canvas.draw()
+    inside = axes.get_window_extent()
+    for text in axes.texts:
+        extent = text.get_window_extent()
+        assert text.get_text() in counts
+        assert inside.contains(*extent.p0)
+        assert inside.contains(*extent.p1)

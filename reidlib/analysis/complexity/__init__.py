@@ -265,7 +265,7 @@ def cost_table(costs: Mapping[str, Complexity], heading: str, baseline: str) -> 
         share = f"{100 * cost.parameters / costs[baseline].parameters:.1f} %"
         total = f"{cost.parameters + cost.classifier_parameters:,}"
         lines.append((row, f"{cost.parameters:,}", share, total, format_operations(cost.flops)))
-    columns = [heading, "parameters", f"against {baseline}", "with classifiers", "operations"]
+    columns = [heading, "parameters", f"against {baseline}", "with classifiers", "operations (two each)"]
     return pd.DataFrame(lines, columns=columns)
 
 
