@@ -217,8 +217,10 @@ def _fault(tensor: object, shape: tuple[int, ...]) -> str:
     """Return what is wrong with an entry of a checkpoint; empty if it can be used."""
     if tensor is None:
         return "missing"
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+    if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
         return f"{getattr(tensor, 'dtype', type(tensor).__name__)} instead of floating-point numbers"
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return "sparse or without values"
     if tuple(tensor.shape) != shape:
         return f"{'×'.join(map(str, tensor.shape)) or 'one number'} instead of {'×'.join(map(str, shape))}"
-    return "" if tensor.isfinite().all() else "NaN or infinity"
+    return "" if tensor.float().isfinite().all() else "NaN or infinity"

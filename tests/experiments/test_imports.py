@@ -154,7 +154,7 @@ def test_wrappers_and_prefixes_make_no_difference(wrapper, prefix, tmp_path):
     assert not any("unknown" in remark for remark in checkpoint.remarks)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.float8_e4m3fn])
 def test_other_precisions_are_converted_and_named(dtype, tmp_path):
     value = torch.full((1,), 1 / 3, dtype=dtype)
     state = {
@@ -214,6 +214,11 @@ CHANGES = {
     "complex": (
         with_entry("base.bn1.bias", torch.zeros(64, dtype=torch.complex64)),
         "base.bn1.bias: torch.complex64 instead of floating-point numbers",
+    ),
+    "sparse": (with_entry("base.bn1.bias", torch.zeros(64).to_sparse()), "base.bn1.bias: sparse or"),
+    "no values": (
+        with_entry("base.bn1.bias", torch.zeros(64, device="meta")),
+        "base.bn1.bias: sparse or without values",
     ),
     "text": (with_entry("base.bn1.bias", "none"), "base.bn1.bias: str instead of"),
     "infinite": (with_entry("base.bn1.bias", torch.full((64,), torch.inf)), "base.bn1.bias: NaN or infinity"),
