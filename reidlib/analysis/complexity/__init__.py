@@ -194,12 +194,10 @@ class ForwardPass(NamedTuple):
         images_per_second: Batch divided by the median time of the timed passes.
         memory: Most bytes that torch's allocator held at a time beyond weights and images: the network's maps
             and the allocations inside operations. None on devices whose allocator does not say.
-        threads: Threads of torch on the CPU.
     """
 
     images_per_second: float
     memory: int | None
-    threads: int
 
 
 def measure_forward(network: Network, *, batch: int, repetitions: int, device: torch.device) -> ForwardPass:
@@ -216,15 +214,16 @@ def measure_forward(network: Network, *, batch: int, repetitions: int, device: t
     """
     model, seconds = network.build().eval().to(device), []
     images = torch.rand(batch, 3, *network.input_size, device=device)
+    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
     with torch.inference_mode(), full_float32(device):
         memory = _peak_memory(model, images)
         for _ in range(repetitions):
+            wait()
             start = time.perf_counter()
             model(images)
-            if device.type != "cpu":
-                torch.accelerator.synchronize()
+            wait()
             seconds.append(time.perf_counter() - start)
-    return ForwardPass(batch / statistics.median(seconds), memory, torch.get_num_threads())
+    return ForwardPass(batch / statistics.median(seconds), memory)
 
 
 def _peak_memory(model: nn.Module, images_bchw: Tensor) -> int | None:
