@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -26,8 +26,24 @@ from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chai
 from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
 from reidlib.training.runs import Run
 
-# The experiments whose rows this suite adds to every table.
+# The experiments whose rows this suite adds to every table, and those that stand beside a printed row of
+# Pyramid, by that row's source. The released code's balancing is the only one that is public; "pyramid" is
+# trained by our reading of the paper's.
 OWN_ROWS = ("jlml", "pyramid")
+BESIDE = {"paper": "pyramid-official", "YouReID": "pyramid-youreid"}
+
+
+def own_rows(tables: Iterable[Table]) -> tuple[str, ...]:
+    """Return this suite's rows of some of the papers' tables.
+
+    Args:
+        tables: The tables.
+
+    Returns:
+        Names of experiments, each once: ``OWN_ROWS``, and those that stand beside a printed row of Pyramid.
+    """
+    sources = {source for table in tables for source in table.lines.get("source", ())}
+    return OWN_ROWS + tuple(row for source, row in BESIDE.items() if source in sources)
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,7 @@ def training_chains(
     start = pretraining_stages(specification, folders)
     return {
         (row, trial, seed): plan_chain(row, setup.profile, benchmark, before=start, seed=seed)
-        for row in OWN_ROWS
+        for row in own_rows(table for table in TABLES if table.specification == specification)
         for trial, benchmark in enumerate(benchmarks)
         for seed in range(setup.seeds)
     }
@@ -177,10 +193,9 @@ def spreads_by_row(table: Table, own_runs: OwnRuns) -> dict[str, dict[str, Sprea
         identities, which makes that interval somewhat too narrow. Otherwise the interval is over the seeds.
     """
     if own_runs.read_error:
-        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in OWN_ROWS}
-    scores = ExperimentScores(own_runs.experiment_runs, table.protocol).spreads(
-        own_runs.cells, tuple(table.columns)
-    )
+        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in own_rows([table])}
+    cells = {key: cell for key, cell in own_runs.cells.items() if key[0] in own_rows([table])}
+    scores = ExperimentScores(own_runs.experiment_runs, table.protocol).spreads(cells, tuple(table.columns))
     return {
         str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
         for row, trials in scores.groupby(lambda row_and_trial: row_and_trial[0], sort=False)

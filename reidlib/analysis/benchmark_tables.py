@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -127,6 +129,50 @@ def constant_status(where: str) -> str:
         rule = "a constant's place is in one line of constants.csv"
         raise InputError(rule, f"{where} in {len(statuses)} lines", "write it as there")
     return statuses.iloc[0]
+
+
+def methods_table() -> pd.DataFrame:
+    """Return the slides' table of methods, and Pyramid: and what of each is built here.
+
+    Returns:
+        The printed columns, and "built here", which names a feature or a metric only if this package has it.
+    """
+    pyramid = {"cat": "–", "method": "Pyramid (not on the slide)", "deep": "Pyramid", "generic_metric": "L2"}
+    lines = []
+    for line in [*published("methods").to_dict("records"), pyramid]:
+        kinds = ("hand_crafted", "deep", "camera_pair_specific_metric", "generic_metric")
+        parts = ", ".join(line.get(kind, "-") for kind in kinds).split(", ")
+        places = {part: _place(part) for part in parts if part != "-"}
+        built = (f"{part} ({place})" if place else f"not {part}" for part, place in places.items())
+        lines.append(line | {"built here": ", ".join(built) if any(places.values()) else "not built here"})
+    table = pd.DataFrame(lines).fillna("-").replace("-", "")
+    return table.rename(columns=lambda name: name.replace("_", " "))
+
+
+def _place(part: str) -> str:
+    """Return the dotted name below ``reidlib`` of a feature or metric; empty if this package has none."""
+    name = {"L2": "evaluate", "NSFT": "NullSpace"}.get(part, part).lower()
+    for room in ("models", "descriptors", "metric_learning", "ranking"):
+        if find_spec(f"reidlib.{room}"):
+            module = import_module(f"reidlib.{room}")
+            names = {public.lower(): public for public in getattr(module, "__all__", dir(module))}
+            if name in names:
+                return f"{room}.{names[name]}"
+    return ""
+
+
+def pyramid_results() -> pd.DataFrame:
+    """Return every published score of Pyramid: the paper's, and those of others.
+
+    Returns:
+        A line for each score, those on one benchmark together: benchmark, rank-1 and mAP in per cent as
+        printed, the rule of mAP, who trained the network, and the source.
+    """
+    lines = published("pyramid_details")
+    network = lines["trained by"] + lines["weights"].map(lambda text: f"; {text}" if text else "")
+    order = lines["benchmark"].map([*lines["benchmark"].unique()].index).sort_values(kind="stable")
+    columns = ["benchmark", "R1", "mAP", "mAP rule", "network", "source"]
+    return lines.assign(network=network).loc[order.index, columns]
 
 
 @dataclass(frozen=True)

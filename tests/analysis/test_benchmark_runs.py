@@ -155,11 +155,29 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
 def test_market_has_its_own_measures(folders):
     own_runs = gather_runs("market1501", folders)
     row = own_rows(MARKET, own_runs)[0]
+    assert row["method"].startswith("this suite: jlml, ")  # the table is JLML's: two rows of this suite
     (run,) = own_runs.runs["jlml", 0]
     single = run.scores["branches"]["full"]["trapezoid"]
     assert row["R1"] == f"{100 * single['cmc']['1']:.1f}"
     assert row["mAP (trapezoid)"] == f"{100 * single['mean_average_precision']:.1f}"
     assert row["MQ R1"] == "–"  # the miniature has no gt_bbox
+
+
+def test_rows_of_the_published_codes_stand_beside_pyramids_printed_rows(folders):
+    tables = {table.specification: table for table in TABLES if table.file == "pyramid_details"}
+    assert {name: benchmark_runs.own_rows([table]) for name, table in tables.items()} == {
+        "cuhk03,split=new": ("jlml", "pyramid", "pyramid-official"),
+        "cuhk03,boxes=detected,split=new": ("jlml", "pyramid", "pyramid-official"),
+        "market1501": ("jlml", "pyramid", "pyramid-official", "pyramid-youreid"),
+        "dukemtmc": ("jlml", "pyramid", "pyramid-official", "pyramid-youreid"),
+    }  # YouReID prints no row on CUHK03
+    own_runs = gather_runs("market1501", folders, may_train=False)
+    rows = table_records(benchmark_runs.rows_with_own_runs(tables["market1501"], own_runs))
+    assert [row["method"].split(", ")[0] for row in rows[-4:]] == [
+        f"this suite: {name}" for name in benchmark_runs.own_rows([tables["market1501"]])
+    ]
+    assert rows[-1]["mAP (step)"] == "missing"
+    assert "only rule with public code" in " ".join(notes([tables["market1501"]]))
 
 
 def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
@@ -212,13 +230,13 @@ def test_trainings_are_separate_tasks(folders):
     ]
     assert names[2:] == [
         f"{row}-smoke-{specification}-seed0{ending}"
-        for specification, ending in (
-            ("cuhk03", ""),
-            ("cuhk03,boxes=detected", ""),
-            ("grid", "-pretrained"),
-            ("market1501", ""),
+        for specification, ending, beside in (
+            ("cuhk03", "", ()),
+            ("cuhk03,boxes=detected", "", ()),
+            ("grid", "-pretrained", ()),
+            ("market1501", "", ("pyramid-official", "pyramid-youreid")),
         )
-        for row in ("jlml", "pyramid")
+        for row in ("jlml", "pyramid", *beside)
     ]
     for task in tasks:
         if "jlml" in task.name and ("grid" in task.name or "+" in task.name):

@@ -2,7 +2,14 @@
 
 import pytest
 
-from reidlib.analysis.benchmark_tables import TABLES, lines_of, notes, published, published_row
+from reidlib.analysis.benchmark_tables import (
+    TABLES,
+    lines_of,
+    methods_table,
+    notes,
+    published,
+    published_row,
+)
 from reidlib.analysis.scores import MEASURES
 from reidlib.errors import InputError
 
@@ -98,6 +105,26 @@ def test_notes_are_about_rows_that_are_shown():
     assert not any(note.startswith("DGD") for note in detected)  # printed for labelled boxes alone
     assert set(general) < set(detected)
     assert not any("S-CNN" in note for note in notes(tables_of("grid")))  # which has no row of it
+
+
+def test_what_is_built_of_each_method_is_looked_up(monkeypatch):
+    built = dict(methods_table()[["method", "built here"]].to_numpy())
+    assert built["JLML"] == "JLML (models.JLML), L2 (ranking.evaluate)"
+    assert built["Pyramid (not on the slide)"].startswith("Pyramid (models.Pyramid)")
+    assert built["DGD"] == "not DGD, L2 (ranking.evaluate)"
+    assert {built[name] for name in ("XQDA", "GOG", "NFST", "SCS", "DCNN+", "X-Corr")} == {"not built here"}
+    # A metric or feature that is added appears by itself.
+    monkeypatch.setattr("reidlib.descriptors.lomo", lambda images: images, raising=False)
+    monkeypatch.setattr("reidlib.ranking.__all__", ["evaluate", "NullSpace"])
+    built = dict(methods_table()[["method", "built here"]].to_numpy())
+    assert built["XQDA"] == "LOMO (descriptors.lomo), not XQDA"
+    assert built["NFST"] == "LOMO (descriptors.lomo), not KCCA, NSFT (ranking.NullSpace)"
+
+
+def test_every_method_of_the_slides_has_what_is_known_of_it():
+    assert [*published("notes", table="methods")["row"]] == [*published("methods")["method"]]
+    for note in published("notes", table="methods")["note"]:
+        assert "Read in" in note or "recalled" in note.lower(), note  # not "the paper says"
 
 
 @pytest.mark.parametrize(

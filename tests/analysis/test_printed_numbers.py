@@ -48,7 +48,7 @@ SECOND = [
     ("cuhk03", "S-CNN", "det", "R1", "61.8"),
     *(
         ("pyramid_details", line["benchmark"], f"{line['benchmark']} paper", "mAP", line["mAP"])
-        for line in published("pyramid_details", source="Klitter/Pyramidal_Person_ReID").to_dict("records")
+        for line in published("pyramid_details", method="Pyramid, Klitter's weights").to_dict("records")
     ),
 ]
 

@@ -295,17 +295,22 @@ def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Fi
 
     Args:
         tables: Title of a table to row to rank-1 in per cent and its origin: "paper" (JLML or Pyramid),
-            "other", "jlml" or "pyramid" for this suite, with " (not comparable)" appended for a small profile
-            or for a part of the benchmark.
+            "other", or a row of this suite (``benchmark_runs.own_rows``), with " (not comparable)" appended
+            for a small profile or for a part of the benchmark.
 
     Returns:
         The figure.
     """
     looks = {  # marker, its size, edge colour, face colour, legend
-        "other": ("|", 11, GREY, GREY, "other methods, published"),
+        "other": ("|", 11, GREY, GREY, "other published rows"),
         "paper": ("D", 7, BLUE, BLUE, "JLML or Pyramid, published"),
     }
-    for row, marker, size, title in (("jlml", "*", 12, "JLML"), ("pyramid", "^", 9, "Pyramid")):
+    for row, marker, size, title in (
+        ("jlml", "*", 12, "JLML"),
+        ("pyramid", "^", 9, "Pyramid"),
+        ("pyramid-official", "v", 9, "Pyramid (official)"),
+        ("pyramid-youreid", "<", 9, "Pyramid (YouReID)"),
+    ):
         legend = f"{title} of this suite"
         looks[row] = (marker, size, RED, RED, legend)
         looks[f"{row} (not comparable)"] = (marker, size, RED, "white", f"{legend}, not comparable")
