@@ -29,7 +29,7 @@ KNOWN = (
 )
 RECALLED = (
     r"\brecall|\bour (choice|reading)\b|\bwe assume\b|\bnot known\b|\bunknown\b|\breconstruction\b"
-    r"|\bhow\b.*\bis known\b"
+    r"|\bhow\b.*\bis known\b|\bwe had no\b"
 )
 # A constant, as texts name it, and how a sentence that attributes it to a paper must say that it is known.
 CONSTANTS = {

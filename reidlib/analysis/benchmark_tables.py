@@ -107,7 +107,7 @@ def constants_table(*papers: str) -> pd.DataFrame:
     table = published("constants")
     for paper in papers:
         check_choice("a paper of the table of constants", paper, table["paper"].unique())
-    table = table[table["paper"].isin(papers)] if papers else table
+    table = table.loc[table["paper"].isin(papers)] if papers else table
     return table.drop(columns="where").rename(columns={"status": "how it is known"})
 
 
@@ -123,12 +123,12 @@ def constant_status(where: str) -> str:
     Raises:
         InputError: If the table of constants does not have this place exactly once.
     """
-    table = published("constants")
-    statuses = table["status"][[where in places.split("; ") for places in table["where"]]]
+    lines = published("constants").to_dict("records")
+    statuses = [line["status"] for line in lines if where in line["where"].split("; ")]
     if len(statuses) != 1:
         rule = "a constant's place is in one line of constants.csv"
         raise InputError(rule, f"{where} in {len(statuses)} lines", "write it as there")
-    return statuses.iloc[0]
+    return statuses[0]
 
 
 def methods_table() -> pd.DataFrame:
