@@ -17,9 +17,9 @@ How a verdict is reached:
    - otherwise "undecided here" if a run is missing or an interval includes zero,
    - otherwise "holds": all intervals are above zero.
 
-A claim that nothing here can decide gives the reason, and is undecided. Every claim is undecided in the
-profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The papers' printed
-numbers do not influence it.
+A claim that nothing here can decide gets the verdict "no experiment", with the reason. All others are
+undecided in the profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The
+papers' printed numbers do not influence it.
 
 For every claim that can be decided here, some results were known when its test was written;
 ``Claim.known_results`` names them. Only seeds beyond those are new evidence.
@@ -27,13 +27,15 @@ For every claim that can be decided here, some results were known when its test 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from reidlib.analysis import ablations
+from reidlib.analysis.benchmark_tables import TABLES
 from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, table_records
 from reidlib.analysis.statistics import Interval
 from reidlib.data.benchmark import Benchmark
@@ -43,8 +45,8 @@ from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
 # it, even if the interval is above zero.
 SMALLEST_GAIN = 0.5
 
-HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
-SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?"}
+HOLDS, FAILS, UNDECIDED, NO_EXPERIMENT = "holds", "does not hold", "undecided here", "no experiment"
+SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NO_EXPERIMENT: "–"}
 
 
 class Contrast(NamedTuple):
@@ -117,6 +119,37 @@ def _loses_less(factor: str, stripes: Cell) -> Contrast:
     )
 
 
+def _state_of_the_art() -> Iterator[Claim]:
+    """Yield a claim for each printed table: that the paper's method has the highest rank-1 of it."""
+    for (file, _), group in groupby(TABLES, key=lambda table: (table.file, table.benchmark)):
+        tables = [*group]
+        name = tables[0].title.partition(",")[0]
+        paper: Literal["JLML", "Pyramid"] = "Pyramid" if file == "pyramid_details" else "JLML"
+        printed, above = "no other method's row is at hand", []
+        for table in tables if paper == "JLML" else ():  # other rows of Pyramid's tables are Pyramid's, too
+            others = table.printed().set_index("method").to_dict("index")
+            own = others.pop(paper)
+            if others:
+                printed = f"as printed, no method is above {paper} in any column"
+            above += [
+                f"{method} {line[measure]} against {own[measure]} ({measure})"
+                for method, line in others.items()
+                for measure in own
+                if line[measure] and float(line[measure]) > float(own[measure])
+            ]
+        printed = (
+            f"as printed, {paper} is not the best of every column: {', '.join(above)}" if above else printed
+        )
+        yield Claim(
+            f"state of the art on {name}, {paper}",
+            paper,
+            f"State of the art on {name} ({tables[0].title.rpartition('(')[2]}.",
+            "42_benchmarks",
+            "rank-1 above that of every method of the table, trained and scored by one protocol",
+            impossible="the compared methods are not built here and no real benchmark was scored; " + printed,
+        )
+
+
 # One entry per claim. To add a claim: add an entry here, with contrasts between rows of ``EXPERIMENTS``
 # (``experiments/rows.py``), and its notebook. Write the test before the trainings that decide it, and name in
 # ``known_results`` the results that are already known.
@@ -141,6 +174,27 @@ CLAIMS = (
             _above("joined − local", _JLML, Cell("jlml", "local")),
         ),
         known_results="one seed, of this and of an earlier recipe",
+    ),
+    Claim(
+        "complementary under UniLoss",
+        "JLML",
+        "Global and local features complement each other also under one loss on the joined feature.",
+        "30_ablation_losses",
+        "mAP of the UniLoss network: joined feature above its global and above its local feature",
+        (
+            _above("joined − global", Cell("jlml-uniloss"), Cell("jlml-uniloss", "global")),
+            _above("joined − local", Cell("jlml-uniloss"), Cell("jlml-uniloss", "local")),
+        ),
+        known_results="three seeds: joined − global +26.4 [+20.0, +32.7], joined − local +11.4 [−1.2, +23.4]",
+    ),
+    Claim(
+        "classification without pairs",
+        "JLML",
+        "A classification loss alone, without pairs of images, generalises to new persons.",
+        "",
+        "mAP on persons that no training saw: JLML above JLML with a loss of pairs or triplets as well",
+        impossible="no row trains JLML with a loss of pairs or triplets. All test persons are new to every "
+        "row, so each of its scores shows that it generalises, but not whether pairs would help",
     ),
     Claim(
         "shared low-level features",
@@ -238,6 +292,7 @@ CLAIMS = (
         ),
         known_results=f"{_ONE_SEED_RESULT}, and two more of the first difference",
     ),
+    *_state_of_the_art(),
 )
 
 
@@ -253,7 +308,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         claim: The claim.
-        outcome: The outcome: ``HOLDS``, ``FAILS`` or ``UNDECIDED``.
+        outcome: The outcome: ``HOLDS``, ``FAILS``, ``UNDECIDED`` or ``NO_EXPERIMENT``.
         reason: Why, in a few words.
         intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
     """
@@ -275,7 +330,7 @@ def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
         The outcome, its reason, and the interval of each contrast.
     """
     if not claim.contrasts:
-        return Verdict(claim, UNDECIDED, claim.impossible, {})
+        return Verdict(claim, NO_EXPERIMENT, claim.impossible, {})
     intervals = {c.label: scores.difference(c.plus, c.minus, claim.measure) for c in claim.contrasts}
     too_small: dict[str, list[str]] = {}  # labels by the limit that the interval is below
     for label, i in intervals.items():
