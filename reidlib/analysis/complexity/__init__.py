@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
-from torchvision.models.googlenet import Inception
+from torchvision.models.googlenet import BasicConv2d, Inception
+from torchvision.models.resnet import Bottleneck
 
 from reidlib.experiments.features import evaluation_mode
 from reidlib.models import Pyramid
@@ -146,7 +147,7 @@ def _first_alexnet(groups: int) -> nn.Module:
     layers = [index for index, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)]
     widths, splits = (96, 256, 384, 384, 256), (1, groups, 1, groups, groups)
     for index, width, split in zip(layers, widths, splits, strict=True):
-        layer = cast(nn.Conv2d, network.features[index])
+        layer = cast(Any, network.features[index])
         sizes = layer.kernel_size, layer.stride, layer.padding
         network.features[index] = nn.Conv2d(inputs, width, *sizes, groups=split)
         inputs = width
@@ -156,8 +157,9 @@ def _first_alexnet(groups: int) -> nn.Module:
 def _first_resnet50() -> nn.Module:
     """Return ResNet-50 with the stride on the first 1×1 convolution of a stage."""
     network = models.resnet50()
-    for stage in (network.layer2, network.layer3, network.layer4):
-        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     return network
 
 
@@ -166,7 +168,7 @@ def _first_googlenet() -> nn.Module:
     network = NETWORKS["GoogLeNet"][0]()
     for module in network.modules():
         if isinstance(module, Inception):
-            layer = module.branch3[1]
+            layer = cast(BasicConv2d, module.branch3[1])
             inputs, outputs = layer.conv.in_channels, layer.conv.out_channels
             layer.conv = nn.Conv2d(inputs, outputs, 5, padding=2, bias=False)
     return network
@@ -235,7 +237,7 @@ def _peak_memory(model: nn.Module, images_bchw: Tensor) -> int | None:
         model(images_bchw)
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler writes notes for its authors to stderr
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         model(images_bchw)
     if device.type != "cpu":
         return None

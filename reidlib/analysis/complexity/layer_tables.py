@@ -66,7 +66,8 @@ def count(table: dict) -> tuple[int, int]:
     channels, shared, finer = table["stem channels"], table["shared stages"], table["local map"]
     kernel = 3 * table["stem kernel"] ** 2 * channels
     parameters, multiply_adds = kernel + 2 * channels, kernel * _STEM_SIZE**2
-    size, stride = ((_STEM_SIZE // 2,) * 2, (1, 1)) if finer == (1, 1) else ((_STEM_SIZE,) * 2, (2, 2))
+    pooled = finer == (1, 1)
+    size, stride = (_STEM_SIZE // (1 + pooled), _STEM_SIZE // (1 + pooled)), (2 - pooled, 2 - pooled)
     width, local_width = table["width"], round(table["width"] * table["local width"])
     if shared:
         stage = _stages(DEPTHS[:1], width, channels, size, stride, table)
@@ -94,11 +95,11 @@ def fitting_tables() -> tuple[pd.DataFrame, str]:
     """Return the tables that fit the printed row with two operations each, and all counts in a sentence."""
     printed = published_row("complexity", model="JLML-ResNet39")
     tables = enumerate_tables()
-    near = tables[
-        (tables["parameters"] / (1e6 * float(printed["params_million"])) - 1).abs() <= PARAMETER_TOLERANCE
-    ]
-    shares = near["multiply-adds"] / float(printed["FLOPs"])
-    as_one, as_two = (near[(each * shares - 1).abs() <= OPERATION_TOLERANCE] for each in (1, 2))
+    near = tables.query(f"abs(parameters / {printed['params_million']}e6 - 1) <= {PARAMETER_TOLERANCE}")
+    as_one, as_two = (
+        near.query(f"abs({each} * `multiply-adds` / {printed['FLOPs']} - 1) <= {OPERATION_TOLERANCE}")
+        for each in (1, 2)
+    )
     size, operations = printed["params_million"], printed["FLOPs"]
     sentence = (
         f"Of {len(tables):,} layer tables, {len(near)} have {size} M parameters within "
