@@ -42,7 +42,7 @@ def own_rows(tables: Iterable[Table]) -> tuple[str, ...]:
     Returns:
         Names of experiments, each once: ``OWN_ROWS``, and those that stand beside a printed row of Pyramid.
     """
-    sources = {source for table in tables for source in table.lines.get("source", ())}
+    sources = {line.get("source") for table in tables for line in table.lines.to_dict("records")}
     return OWN_ROWS + tuple(row for source, row in BESIDE.items() if source in sources)
 
 

@@ -170,9 +170,10 @@ def pyramid_results() -> pd.DataFrame:
     """
     lines = published("pyramid_details")
     network = lines["trained by"] + lines["weights"].map(lambda text: f"; {text}" if text else "")
-    order = lines["benchmark"].map([*lines["benchmark"].unique()].index).sort_values(kind="stable")
+    names = [*lines["benchmark"].unique()]
+    order = sorted(lines.index, key=lambda place: names.index(lines.at[place, "benchmark"]))
     columns = ["benchmark", "R1", "mAP", "mAP rule", "network", "source"]
-    return lines.assign(network=network).loc[order.index, columns]
+    return lines.assign(network=network).loc[order, columns]
 
 
 @dataclass(frozen=True)
