@@ -299,7 +299,9 @@ CLAIMS = (
 def claim_table() -> pd.DataFrame:
     """Return the claims and their tests as a table."""
     columns = ["paper", "claim", "decided by", "known before the test was written"]
-    lines = [(claim.paper, claim.statement, claim.test, claim.known_results or "nothing") for claim in CLAIMS]
+    lines = [
+        (claim.paper, claim.statement, claim.test, claim.known_results or NO_EXPERIMENT) for claim in CLAIMS
+    ]
     return pd.DataFrame(lines, columns=columns)
 
 
