@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.errors import InputError, count_noun, shorten
+from reidlib.errors import InputError, count_noun, one_line, shorten
 from reidlib.training.checkpoint import load_tensors, save_tensors
 from reidlib.training.config import PyramidConfiguration, RunConfiguration
 from reidlib.training.runs import Run, find, find_or_train
@@ -79,7 +79,7 @@ class Checkpoint:
             f"images resized by {self.code.resize} interpolation, features {scaling}",
             *self.remarks,
         )
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))  # names in a file may contain anything
 
 
 def read_pyramid(file: str | Path) -> Checkpoint:
@@ -183,7 +183,8 @@ def _network_state(content: dict, file: Path) -> tuple[dict, list[str]]:
         if isinstance(key, str) and _PARTS in key
     }
     if len(places) != 1:
-        value = shorten(sorted(f"{entry}.{prefix}".strip(".") for entry, prefix in places) or content)
+        names = (f"{entry}.{prefix}".strip(".") or "names without prefix" for entry, prefix in places)
+        value = shorten(sorted(names) or content)
         rule = f"a checkpoint has one network with the layers {_PARTS}0 to 20 of Pyramid"
         raise InputError(rule, f"{file} with {value or 'nothing'}", _MEND)
     ((entry, prefix),) = places

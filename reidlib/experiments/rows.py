@@ -71,9 +71,9 @@ EXPERIMENTS = {
     "pyramid-official": Experiment("pyramid", {"balancing": Balancing("official")}),
     "pyramid-off": Experiment("pyramid", {"balancing": Balancing("off")}),
     "pyramid-identity": Experiment("pyramid", {"triplet": False}),
-    # The authors' second code, YouReID: its gate, scaled embeddings, one rate for all layers, more erasing,
-    # in every profile. The rest of its recipe stands in "paper", beside what remains different. The other
-    # profiles keep their shifts: 4 pixels of a small input, and 10 of the full size, as in YouReID.
+    # The authors' second code, YouReID, which was read: its gate, scaled embeddings, one rate for all layers,
+    # more erasing, in every profile. The rest of its recipe stands in "paper", beside what remains different.
+    # The other profiles keep their shifts: 4 pixels of a small input, and 10 of the full size, as in YouReID.
     "pyramid-youreid": Experiment(
         "pyramid",
         {"balancing": Balancing("official"), "normalise_triplet": True, "normalisation": "part"},
@@ -176,7 +176,8 @@ _FULL = {
 # What remains different in "pyramid" from Zheng et al.'s released code (PersonReID-Pyramid@63ffd64), whose
 # balancing is that of the row `pyramid-official`:
 # - The last epoch is scored. The code keeps the checkpoint that is best on the test set, from the 97th on.
-# - An epoch's last batch is complete, with identities of the next round; there it has 56 images on Market.
+# - An epoch's last batch is complete: on Market, seven identities wait for a later epoch, and eight of the
+#   next round take their place. There, it has 56 images, and every identity is in every epoch.
 # - Images of an identity with fewer than eight are repeated as evenly as possible, not drawn at random.
 # - Rates fall after the epochs that are named. With torch from 1.1 on, that code halves one epoch earlier.
 # - bfloat16 where the hardware has it (``training.device.Execution``); there float32.
@@ -219,7 +220,8 @@ _PAPER = {
         resize="bicubic",
     ),
 }
-# The recipe of YouReID (example/Pyramid/Pyramid.yaml) beyond what the row states. What remains different:
+# The recipe of YouReID (read: example/Pyramid/Pyramid.yaml) beyond what the row states. What remains
+# different:
 # - One batch of 64 images, whose triplets and gate see all of them. YouReID trains two processes of 64 images
 #   with triplets, gate and batch norm of their own; its rate 0.02 is 0.01 for each process.
 # - A shifted image's border is repeated; there it is black.

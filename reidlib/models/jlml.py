@@ -11,14 +11,15 @@ read on slides about it; ``analysis.benchmark_tables.constants_table`` says how 
 layer table is a reconstruction that meets the published budget: 39 weighted layers (counted), 5 streams,
 7.2 M parameters and 1.54e9 FLOPs at 224×224, if a multiplication and an addition count as two. The slides'
 other networks are in multiply-adds (counted); this network has 0.77e9 of them, half as many as GoogLeNet. Of
-6,048 layer tables counted, none has 7.2 M parameters and 1.54e9 multiply-adds; ten have these parameters and
-operations if each counts as two (``analysis.complexity.layer_tables``).
+6,048 layer tables of the recalled depths, none has 7.2 M parameters and 1.54e9 multiply-adds; ten have these
+parameters and operations if each counts as two (``analysis.complexity.layer_tables``).
 Recalled, not confirmed:
   - The depths of the stages and the widths of the global stream, of which a local stream has half.
   - The stripes are cut from the map of the shared layers, not from the image.
   - Each branch's feature is scaled to unit length before the two are concatenated for matching.
 Our choice:
   - The shared low-level layers are a 7×7 convolution and a 3×3 max-pool, both with stride 2.
+  - Each stripe has a feature layer of its own; recalled is only that 512 values follow the joined stripes.
   - Batch norm follows the feature layer (``feature_norm``).
 """
 
@@ -44,6 +45,7 @@ from reidlib.models.residual import (
 )
 
 # The global stream, as we recall it. A local stream has half of its widths.
+# That the first convolution of a stage has its stride is our choice.
 # The published 39 layers are stem + 3·(3+4+2+3) + feature + classifier.
 _RESNET39 = TrunkShape((3, 4, 2, 3), (32, 64, 128, 256), expansion=2, stride_on="first", strides=(1, 2, 2, 2))
 _RESNET39_STEM = 64  # our choice

@@ -76,8 +76,8 @@ class Recipe:
         milestones, decay: Shares of the training after which "steps" multiplies the rate by ``decay``.
         momentum, nesterov, weight_decay: As in ``torch.optim.SGD``.
         augmentation: Random changes of the training images.
-        epoch_of: What an epoch holds: all "images" once, or ``images_per_identity`` images of all
-            "identities", as in Pyramid's released code. The last batch is complete.
+        epoch_of: Length of an epoch: as many batches as all "images" fill, or, as in Pyramid's released code,
+            as hold ``images_per_identity`` images of all "identities". The last batch is complete.
     """
 
     epochs: int | None = None

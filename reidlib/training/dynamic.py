@@ -63,7 +63,8 @@ class Balance(NamedTuple):
     """The state of the balancing between two steps; it is the same in every process.
 
     Attributes:
-        identity, triplet: Running averages k of the two losses; None before the first step.
+        identity, triplet: Running averages k of the two losses; None before the first step. Our choice in
+            mode "paper": they start with the first losses, and a random batch does not change the triplet's.
         focal_identity, focal_triplet: Focal weights of the latest step that measured each loss.
         balanced: Whether the next batch is identity-balanced and uses the triplet loss.
     """

@@ -114,7 +114,8 @@ def group_sparsity(weight_dc: Tensor) -> Tensor:
     Args:
         weight_dc: Weights of D outputs and C input units, (D, C). A column of zeros switches a unit off.
 
-    Source: JLML's selective feature learning of the global branch; the norm was read in notes on the paper.
+    Source: JLML's selective feature learning of the global branch; the norm was read in notes on the paper,
+    that its groups belong to input units is recalled.
     """
     # linalg.vector_norm has subgradient 0 at a column of zeros, where sqrt(sum) would give NaN.
     return torch.linalg.vector_norm(weight_dc.float(), dim=0).sum()

@@ -78,6 +78,13 @@ def documentation(where):
     """What the package says beside a dotted place: its docstring, or the comments at its assignment."""
     module, *objects = steps_to(where)
     names = where.split(".")[-len(objects) :] if objects else []
+    if ".pyramid-youreid." in where:  # the comment above the row, or above its size in the profile
+        row = (
+            r'"pyramid-youreid": Experiment'
+            if names[0] == "EXPERIMENTS"
+            else r'_PAPER\["pyramid-youreid"\] ='
+        )
+        return re.search(rf"((?: *#.*\n)+) *{row}", inspect.getsource(module))[1]
     if where.startswith("experiments.rows.PROFILES.paper."):
         # The comment above a model's recipe has a sentence for each status, with the names.
         block = re.search(

@@ -183,6 +183,14 @@ def test_what_neither_code_has_is_named(tmp_path):
     assert "not used, unknown to YouReID, and perhaps needed: centres.points" in remarks
 
 
+def test_a_name_in_a_file_makes_no_line_of_its_own(market, tmp_path, capsys):
+    state = empty_state() | {"x\nrun: elsewhere\x1b[31m": torch.zeros(2)}
+    torch.save(state, tmp_path / "a\nb.pth")
+    text, _ = imported(tmp_path / "a\nb.pth", market, capsys)
+    assert text.startswith("a\\nb.pth: Pyramid")
+    assert "perhaps needed: x\\nrun: elsewhere\\x1b[31m\n" in text
+
+
 def without(name):
     return lambda state: {key: tensor for key, tensor in state.items() if key != name}
 
@@ -246,6 +254,13 @@ CHANGES = {
             f"{who}.{key}": tensor for key, tensor in state.items() for who in ("student", "teacher")
         },
         "with student, teacher; give a file",
+    ),
+    "prefixes": (
+        lambda state: (
+            {f"module.{key}" if "list0" in key else key: state[key] for key in state}
+            | {"pyramid_conv_list0.0.0.bias": torch.zeros(8)}
+        ),
+        "with module, names without prefix; give a file",
     ),
     "empty": (lambda _: {}, "with nothing"),
 }
