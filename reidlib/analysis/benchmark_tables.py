@@ -11,6 +11,7 @@ The functions after ``notes`` find the tables' benchmarks in the folders that th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -99,7 +100,8 @@ def constants_table(*papers: str) -> pd.DataFrame:
         papers: "JLML", "Pyramid", "re-ranking" or "protocols"; all if none is given.
 
     Returns:
-        A table with a line for each constant or statement; no value of the code holds it if "value" is empty.
+        A table with a line for each constant or statement, values in words and not in Python; no value of the
+        code holds it if "value" is empty.
 
     Raises:
         InputError: If nothing is attributed to a paper of that name.
@@ -108,7 +110,14 @@ def constants_table(*papers: str) -> pd.DataFrame:
     for paper in papers:
         check_choice("a paper of the table of constants", paper, table["paper"].unique())
     table = table.loc[table["paper"].isin(papers)] if papers else table
+    table = table.assign(value=table["value"].map(_in_words))
     return table.drop(columns="where").rename(columns={"status": "how it is known"})
+
+
+def _in_words(value: str) -> str:
+    """Write a Python value of the table of constants as text writes it."""
+    text = re.sub(r"\d{5,}", lambda number: f"{int(number[0]):,}", value)
+    return {"True": "yes", "False": "no", "None": "all"}.get(text, re.sub(r"[(){}']", "", text))
 
 
 def constant_status(where: str) -> str:
@@ -143,9 +152,11 @@ def methods_table() -> pd.DataFrame:
         kinds = ("hand_crafted", "deep", "camera_pair_specific_metric", "generic_metric")
         parts = ", ".join(line.get(kind, "-") for kind in kinds).split(", ")
         places = {part: _place(part) for part in parts if part != "-"}
-        built = (f"{part} ({place})" if place else f"not {part}" for part, place in places.items())
-        lines.append(line | {"built here": ", ".join(built) if any(places.values()) else "not built here"})
-    table = pd.DataFrame(lines).fillna("-").replace("-", "")
+        built = ", ".join(f"{part} ({place})" for part, place in places.items() if place)
+        missing = ", ".join(part for part, place in places.items() if not place)
+        text = f"{built}; not {missing}" if missing else built
+        lines.append(line | {"built here": text if built else "not built here"})
+    table = pd.DataFrame(lines).fillna("-").replace("-", "").rename(columns={"cat": "category"})
     return table.rename(columns=lambda name: name.replace("_", " "))
 
 
@@ -166,14 +177,14 @@ def pyramid_results() -> pd.DataFrame:
 
     Returns:
         A line for each score, those on one benchmark together: benchmark, rank-1 and mAP in per cent as
-        printed, the rule of mAP, who trained the network, and the source.
+        printed, the rule of mAP, who trained the network, and the source of the score.
     """
     lines = published("pyramid_details")
-    network = lines["trained by"] + lines["weights"].map(lambda text: f"; {text}" if text else "")
+    trained_by = lines["trained by"] + lines["weights"].map(lambda text: f"; {text}" if text else "")
     names = [*lines["benchmark"].unique()]
     order = sorted(lines.index, key=lambda place: names.index(lines.at[place, "benchmark"]))
-    columns = ["benchmark", "R1", "mAP", "mAP rule", "network", "source"]
-    return lines.assign(network=network).loc[order, columns]
+    columns = ["benchmark", "R1", "mAP", "mAP rule", "trained by", "source"]
+    return lines.assign(**{"trained by": trained_by}).loc[order, columns]
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,11 @@ def _state_of_the_art() -> Iterator[Claim]:
         for table in tables if paper == "JLML" else ():  # other rows of Pyramid's tables are Pyramid's, too
             others = table.printed().set_index("method").to_dict("index")
             own = others.pop(paper)
+            setting = table.title.partition(", ")[2].partition(" (")[0]
             if others:
                 printed = f"as printed, no method is above {paper} in any column"
             above += [
-                f"{method} {line[measure]} against {own[measure]} ({measure})"
+                f"{method} {line[measure]} against {own[measure]} ({measure}, {setting})"
                 for method, line in others.items()
                 for measure in own
                 if line[measure] and float(line[measure]) > float(own[measure])

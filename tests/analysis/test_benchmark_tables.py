@@ -111,14 +111,14 @@ def test_what_is_built_of_each_method_is_looked_up(monkeypatch):
     built = dict(methods_table()[["method", "built here"]].to_numpy())
     assert built["JLML"] == "JLML (models.JLML), L2 (ranking.evaluate)"
     assert built["Pyramid (not on the slide)"].startswith("Pyramid (models.Pyramid)")
-    assert built["DGD"] == "not DGD, L2 (ranking.evaluate)"
+    assert built["DGD"] == "L2 (ranking.evaluate); not DGD"
     assert {built[name] for name in ("XQDA", "GOG", "NFST", "SCS", "DCNN+", "X-Corr")} == {"not built here"}
     # A metric or feature that is added appears by itself.
     monkeypatch.setattr("reidlib.descriptors.lomo", lambda images: images, raising=False)
     monkeypatch.setattr("reidlib.ranking.__all__", ["evaluate", "NullSpace"])
     built = dict(methods_table()[["method", "built here"]].to_numpy())
-    assert built["XQDA"] == "LOMO (descriptors.lomo), not XQDA"
-    assert built["NFST"] == "LOMO (descriptors.lomo), not KCCA, NSFT (ranking.NullSpace)"
+    assert built["XQDA"] == "LOMO (descriptors.lomo); not XQDA"
+    assert built["NFST"] == "LOMO (descriptors.lomo), NSFT (ranking.NullSpace); not KCCA"
 
 
 def test_every_method_of_the_slides_has_what_is_known_of_it():

@@ -154,6 +154,12 @@ def test_a_recalled_constant_names_no_source_and_says_so():
 def test_the_table_of_a_paper():
     assert set(constants_table("JLML")["paper"]) == {"JLML"}
     assert len(constants_table()) == len(CONSTANTS)
+    values = constants_table().set_index("constant")["value"]
+    assert values["training steps"] == "50,000"
+    assert values["levels: all, which are 21 parts"] == "all"
+    assert values["triplets compare features of unit length"] == "no"
+    assert values["sets for pre-training before a small set"] == "cuhk03, market1501"
+    assert not values.str.contains(r"[(){}']|True|False|None").any()  # text, not Python
     assert constant_status("training.config.JLMLConfiguration.sparsity_global") == "recalled (medium)"
     assert constant_status("training.config.PyramidConfiguration.margin") == "read"
     with pytest.raises(InputError, match="'JLLM'"):
