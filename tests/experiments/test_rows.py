@@ -87,3 +87,12 @@ def test_a_balanced_step_by_hand(row, weights):
     terms, _ = configuration(row).model.objective(None, output, torch.tensor(labels), before)
     torch.testing.assert_close(terms.total, expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(torch.stack(terms.values), torch.stack([identity, triplet]))
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
+def test_youreids_one_rate_is_the_other_rows_trunk_rate(profile):
+    """Notebook 34 says so, and that the others' new layers learn four times as fast."""
+    usual, one_rate = (PROFILES[profile].size_of(row).recipe for row in ("pyramid", "pyramid-youreid"))
+    assert (one_rate.learning_rate, one_rate.trunk_rate) == (0.02, 1)
+    assert usual.learning_rate * usual.trunk_rate == pytest.approx(0.02)
+    assert usual.learning_rate == pytest.approx(4 * 0.02)
