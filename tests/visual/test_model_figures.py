@@ -99,3 +99,19 @@ def test_operations_are_drawn_in_both_conventions_with_the_printed_points():
         assert text.get_text() in counts
         assert inside.contains(*extent.p0)
         assert inside.contains(*extent.p1)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_names_of_stripes_stay_below_the_title_however_many_rows_there_are(rows):
+    norms = np.linspace(0.1, 1, 8).reshape(4, 2)
+    figure = models.input_unit_norms(
+        {"local layers, all stripes (exclusive)": {f"row {n}": norms for n in range(rows)}}, threshold=0.01
+    )
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    title = next(
+        text for text in axes.get_children() if getattr(text, "get_text", str)() == axes.get_title("left")
+    )
+    top = max(text.get_window_extent().y1 for text in axes.texts)
+    assert axes.get_window_extent().y1 <= min(text.get_window_extent().y0 for text in axes.texts)
+    assert top <= title.get_window_extent().y0

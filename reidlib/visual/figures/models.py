@@ -221,7 +221,8 @@ def input_unit_norms(panels: Mapping[str, Mapping[str, np.ndarray]], *, threshol
         for index in range(stripes[0] if stripes else 0):
             left = index * units - 0.5
             axes.axvline(left, color="white", linewidth=3)
-            axes.text(left + units / 2, -0.65, f"stripe {index + 1}", ha="center", va="bottom", fontsize=9)
+            middle, above = (left + units / 2, -0.5), {"xytext": (0, 2), "textcoords": "offset points"}
+            axes.annotate(f"stripe {index + 1}", middle, **above, ha="center", va="bottom", fontsize=9)
         axes.set_title(title, loc="left", pad=18 if stripes else 6)
         axes.set_yticks(range(len(names)), names)
         axes.set_xticks([])
