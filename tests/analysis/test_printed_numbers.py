@@ -180,3 +180,18 @@ def test_the_oddities_of_the_printed_numbers_are_those_of_the_notes():
 def test_every_score_is_a_percentage():
     assert len(SCORES) > 200
     assert all(0 < score.value < 100 for score in SCORES)
+
+
+def test_scores_by_others_are_as_in_their_sources_and_as_pages_say():
+    """mAP and rank-1, copied again from issue 1 of PersonReID-Pyramid and the readme of CIL-ReID."""
+    lines = published("pyramid_details").to_dict("records")
+    by_source = {
+        word: [(float(line["mAP"]), float(line["R1"])) for line in lines if line["source"].endswith(word)]
+        for word in ("issue 1", "CIL-ReID")
+    }
+    assert by_source["issue 1"] == [(87.92, 95.3), (78.78, 89.4), (76.64, 88.28), (73.78, 77.36)]
+    assert by_source["CIL-ReID"] == [(87.5, 94.86), (12.75, 35.72), (73.14, 79.54), (8.03, 10.42)]
+    # Notebooks 21 and 42 say in words how far the user's scores are below the printed ones.
+    printed = {line["benchmark"]: Decimal(line["mAP"]) for line in lines if line["source"] == "paper"}
+    below = [printed[x["benchmark"]] - Decimal(x["mAP"]) for x in lines if x["source"].endswith("issue 1")]
+    assert [round(float(gap), 1) for gap in below] == [0.3, 0.2, 2.4, 1.0]
