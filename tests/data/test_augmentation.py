@@ -144,6 +144,21 @@ def test_zhongs_rectangles_equal_a_loop_over_the_published_rule(size):
     assert aspects.mean() > np.log(high / wide).mean() + 0.1
 
 
+@pytest.mark.parametrize(("rule", "tries"), [("torchvision", 10), ("zhong", 100)])
+def test_the_number_of_tries_is_the_rules(rule, tries):
+    """In so narrow an image a rectangle rarely fits: the share of images without one tells the tries."""
+    size = height, width = {"torchvision": (384, 24), "zhong": (384, 6)}[rule]
+    numbers = np.random.default_rng(0)
+    areas, aspects = numbers.uniform(0.02, 0.4, 10**6) * height * width, numbers.uniform(0.3, 1 / 0.3, 10**6)
+    if rule == "torchvision":
+        aspects = np.exp(numbers.uniform(np.log(0.3), np.log(1 / 0.3), 10**6))
+    fits = (np.round((areas * aspects) ** 0.5) < height) & (np.round((areas / aspects) ** 0.5) < width)
+    expected = (1 - fits.mean()) ** tries
+    assert 0.02 < expected < 0.9
+    erased_b = draw_variations(20_000, size, generator(), erase=1, erasing=rule).erased_b
+    assert 1 - erased_b.double().mean() == pytest.approx(expected, abs=0.02)
+
+
 def test_erased_rectangles_keep_to_area_and_aspect():
     height, width = 128, 64
     draws = draw_variations(4000, (height, width), generator(), erase=1)

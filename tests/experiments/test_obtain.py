@@ -4,6 +4,7 @@ import shutil
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from miniature import write_image
@@ -11,6 +12,7 @@ from small_miniatures import write_cuhk01
 
 from reidlib.data import load
 from reidlib.data.benchmark import combine
+from reidlib.data.decoding import decode
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
 from reidlib.experiments import obtain as experiments
@@ -250,6 +252,21 @@ def test_a_chain_has_one_run_however_the_partitions_before_are_written(
         assert obtain(link).folder == first.folder
         assert obtain(link, may_train=False).folder == first.folder
     assert len(list(first.folder.parent.glob("*/run.json"))) == 2
+
+
+def test_training_images_are_resized_as_the_configuration_says(market):
+    benchmark = load("market1501", market)
+    configuration = experiments.plan_training("pyramid", PROFILES["smoke"], benchmark).configuration
+    arrays = []
+    for resize in ("bilinear", "bicubic"):
+        images = experiments._training_images(
+            benchmark, replace(configuration, resize=resize), Execution(device="cpu", progress=False)
+        )
+        paths = benchmark.train.paths
+        expected = np.stack([decode(path, configuration.input_size, resize) for path in paths])
+        assert np.array_equal(images.array_nhwc, expected)
+        arrays.append(expected)
+    assert not np.array_equal(*arrays)
 
 
 @pytest.mark.parametrize("folder", ["x" * 249, "é" * 120, "/".join(["folder" * 20] * 6), "J\udcfcrgen" * 20])
