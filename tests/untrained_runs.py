@@ -14,11 +14,11 @@ PYRAMID = PyramidConfiguration(
 )
 
 
-def untrained_run(benchmark, folder, model=JLML, size=(32, 16)):
+def untrained_run(benchmark, folder, model=JLML, size=(32, 16), **fields):
     """Write the run of a network with its initial weights."""
     identities = len(training_labels(benchmark.train.person_ids)[1])
     configuration = RunConfiguration(
-        model, Recipe(steps=1, images_per_identity=2), size, benchmark.name, benchmark.fingerprint
+        model, Recipe(steps=1, images_per_identity=2), size, benchmark.name, benchmark.fingerprint, **fields
     )
 
     def train(run_folder):

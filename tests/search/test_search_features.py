@@ -24,7 +24,7 @@ from reidlib.data.names import known_names
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.search import search
-from reidlib.search.features import FeatureSet, read_features, save_features, write_features
+from reidlib.search.features import FeatureSet, embed_own_images, read_features, save_features, write_features
 from reidlib.training.runs import Run
 
 ENDINGS = (".npz", ".parquet")
@@ -49,6 +49,12 @@ def crops(tmp_path):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(root / name, seed=seed)
     return root
+
+
+def test_features_name_the_interpolation_of_their_run(market, crops, tmp_path):
+    run = untrained_run(load("market1501", market), tmp_path / "runs", resize="bicubic")
+    features = embed_own_images(TrainedNetwork(run, QUIET), crops)
+    assert features.information["resize"] == "Pillow bicubic, antialiased, aspect not kept"
 
 
 def made(count=5, length=3, **changed):

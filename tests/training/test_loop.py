@@ -371,6 +371,14 @@ def test_schedules():
     assert [rates[0], rates[19], rates[20], rates[39], rates[40]] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
+def test_an_epoch_of_identities_has_its_own_number_of_steps(tmp_path):
+    recipe = Recipe(epochs=3, batch_size=4, images_per_identity=2, epoch_of="identities")
+    _, information = run(tmp_path, recipe=recipe)
+    identities = len(LABELS.unique())
+    assert information["steps"] == 3 * -(-identities * 2 // 4) != 3 * (len(LABELS) // 4)
+    assert [row["epoch"] for row in history(tmp_path)] == [1, 2, 3]
+
+
 def test_a_length_in_steps_may_end_within_an_epoch(tmp_path):
     _, information = run(tmp_path, recipe=Recipe(steps=4, batch_size=6))
     assert information["steps"] == 4
