@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST = 3000
-_IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query"}
+_IRREGULAR = {"identities": "identity", "boxes": "box", "queries": "query", "entries": "entry"}
 
 
 class InputError(ValueError):

@@ -36,6 +36,7 @@ with contextlib.suppress(OSError):
     _MACHINE += str(Path("/proc/self/ns/pid").readlink())
 _PARTIAL = f".{hashlib.sha256(_MACHINE.encode()).hexdigest()[:8]}.partial"
 _SWEPT_FOLDERS: set[Path] = set()
+_HOME_LOCK: dict[tuple[int, int], int] = {}  # the folder that this process uses -> the descriptor of its lock
 # File systems allow names of 255 bytes.
 _LONGEST_NAME = 255
 LONG_NAME_MEND = f"choose shorter names: a name has at most {_LONGEST_NAME} bytes, a path 4,096"
@@ -85,6 +86,29 @@ def progress_file() -> Path | None:
 def runs() -> Path:
     """Return the folder of trained runs."""
     return home() / "runs"
+
+
+def use_home(*, alone: bool = False) -> bool:
+    """Share the home with other processes until this one ends; False if it is to be ``alone`` and is not."""
+    # `reidlib clean` removes what processes share only while it is alone, and others then wait for it. The
+    # lock is one of the folder itself, so that a home that cannot be written has it, too.
+    if sys.platform == "win32":  # where a file in use cannot be removed
+        return True
+    import fcntl
+
+    try:
+        status = home().stat()
+        if (folder := (status.st_dev, status.st_ino)) not in _HOME_LOCK:
+            descriptor = os.open(home(), os.O_RDONLY)
+            while _HOME_LOCK:
+                os.close(_HOME_LOCK.popitem()[1])
+            _HOME_LOCK[folder] = descriptor
+        fcntl.flock(_HOME_LOCK[folder], fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:  # no home yet, or a file system without such locks
+        pass
+    return True
 
 
 def safe_name(text: str) -> str:
@@ -256,9 +280,11 @@ def build_once(
     Raises:
         OSError: If the lock file cannot be written and ``make_error`` is None.
     """
+    use_home()
     if (existing := find()) is not None:
         return existing
     with exclusive_lock(lock, on_wait=on_wait, make_error=make_error):
+        use_home()  # which now exists
         existing = find()
         return build() if existing is None else existing
 

@@ -43,6 +43,7 @@ examples:
   reidlib train jlml
   reidlib check market1501 DIR
   reidlib search queries/ images/ --run reports/runs/NAME --out found
+  reidlib clean
 
 Long work shows its progress: a bar on a terminal, one line a minute in a log file.
 After Ctrl-C or a kill, give the same command again: trainings, reports, features and
@@ -139,6 +140,14 @@ def _models() -> str:
 
     heading = "models, and their variants in the papers' ablations:"
     return "\n".join([heading, *_wrapped(", ".join(EXPERIMENTS))]) + "\n"
+
+
+def _kinds() -> str:
+    """List the kinds of generated files."""
+    from reidlib.cli.disk import KINDS
+
+    lines = [f"  {name:12} {kind.about}; again: {kind.again}" for name, kind in KINDS.items()]
+    return "\n".join(["kinds, and what makes them again:", *lines]) + "\n"
 
 
 def _spellings() -> str:
@@ -278,6 +287,14 @@ def _parser(line: str) -> argparse.ArgumentParser:
     render.value("size", "SIZE", "smoke, quick or full")
     render.value("folder", "FOLDER", "the folder to write")
     render.add_argument("--device", default="auto", help="auto (default), cuda or cpu")
+
+    disk = command("disk", "say what is in the folder of generated files")
+    clean = command("clean", "remove generated files that may go")
+    for either in (disk, clean):
+        either.lists = (_kinds,)
+        either.value("what", "WHAT", "a kind of the list below, or an entry of one", nargs="*")
+    clean.number("--older", "only what is unchanged for N days (default 0)", least=0, default=0)
+    clean.flag("--yes", "remove it")
     return parser
 
 

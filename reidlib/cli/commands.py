@@ -489,6 +489,56 @@ def render(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def disk(arguments: argparse.Namespace) -> int:
+    """Say what is in the home, reports/ or $REIDLIB_HOME, and what makes it again.
+
+    Without WHAT there is a line for each kind; with kinds or entries, a line for each
+    entry. Sizes are of the allocated blocks, as `du` counts them, without folders. A
+    file of several names (hard links) counts once. "unchanged for" is the time since
+    the last change of a file. Links are not followed.
+
+    Exit status 1: something is foreign, which has a line of its own: not made by
+    reidlib, a link, or not readable.
+
+    examples:
+      reidlib disk
+      reidlib disk runs features
+
+    files: none are written
+    """
+    from reidlib.cli.disk import show
+
+    return show(arguments.what)
+
+
+def clean(arguments: argparse.Namespace) -> int:
+    """Say what of the home may go, and remove it with --yes.
+
+    Without WHAT, these go: decoded images, features of runs that are not in the home,
+    checkpoints of finished trainings, reports unchanged for 30 days, and for one day
+    what killed processes were writing. Kinds or entries, as `reidlib disk` lists them,
+    go if they are named; runs, unfinished or failed trainings, records, rendered images
+    and explored notebooks only then.
+
+    What a process uses stays, and the exit status is then 1. While another process works
+    with the home (a training, a report, an open notebook), all stays but reports,
+    checkpoints and unfinished trainings that nothing writes. Foreign files stay, entries
+    that hold some, empty lock files, and all that is not in the home, such as a folder
+    of --runs or --out.
+
+    examples:
+      reidlib clean
+      reidlib clean --yes
+      reidlib clean images reports --older 7 --yes
+      reidlib clean runs/NAME --yes
+
+    files: what is listed is removed with --yes
+    """
+    from reidlib.cli.disk import clean as clean_home
+
+    return clean_home(arguments.what, arguments.older, yes=arguments.yes)
+
+
 def _folders(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Return the benchmarks' absolute folders by name; InputError if a name is repeated."""
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in pairs}

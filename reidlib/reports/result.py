@@ -45,6 +45,7 @@ class Result:
         self._started = time.perf_counter()
         try:
             self.out.mkdir(parents=True, exist_ok=True)
+            files.use_home()
             with tempfile.TemporaryFile(dir=self.out):
                 pass  # before the notebook's work
             # A result of an earlier execution must not be mistaken for the result of this one.
