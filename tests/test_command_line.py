@@ -383,7 +383,7 @@ def test_module_and_command_are_the_same():
     assert all(name in outputs[0] for name in ("reproduce", "train", "evaluate", "check", "render"))
 
 
-COMMANDS = ("reproduce", "train", "import", "evaluate", "check", "embed", "search", "render")
+COMMANDS = ("reproduce", "train", "import", "evaluate", "check", "embed", "search", "render", "disk", "clean")
 
 
 def help_text(capsys, *command: str) -> str:

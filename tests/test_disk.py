@@ -71,7 +71,11 @@ def home(tmp_path, monkeypatch):
 
 def present(home):
     """The files in a home, without locks."""
-    return {str(p.relative_to(home)) for p in home.rglob("*") if (p.is_symlink() or not p.is_dir()) and not p.name.endswith(".lock")}
+    return {
+        str(p.relative_to(home))
+        for p in home.rglob("*")
+        if (p.is_symlink() or not p.is_dir()) and not p.name.endswith(".lock")
+    }
 
 
 def files_of(*entries):
@@ -259,7 +263,9 @@ def test_what_cannot_be_read_or_removed_has_a_line_and_the_rest_is_done(home, ca
         patch.setattr(os, "scandir", scandir)
         patch.setattr(Path, "unlink", refuse)
         status, _, messages = run(capsys, "clean", "images", "extracted", "records", "--yes")
-    assert status == 1 and not present(home) & files_of(RECORD) and present(home) > files_of(EXTRACTED, IMAGES)
+    assert (
+        status == 1 and not present(home) & files_of(RECORD) and present(home) > files_of(EXTRACTED, IMAGES)
+    )
     assert {line.partition(str(home))[2] for line in messages} == {
         f"/{EXTRACTED}/labelled (0.0 MiB): cannot be read (Permission denied); it stays",
         "/cache, 2 entries: Permission denied; check the access rights, and give the command again",
@@ -307,7 +313,9 @@ def test_temporary_names_are_partial(home):
 def test_features_go_before_what_describes_them(home, monkeypatch):
     (entry,) = (entry for entry in disk.take_stock(home) if entry.name == LOST)
     order, unlink = [], Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **options: order.append(path.suffix) or unlink(path, **options))
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **options: order.append(path.suffix) or unlink(path, **options)
+    )
     disk._remove(entry, home)
     assert order == [".npy", ".json"]
 
@@ -322,7 +330,9 @@ def test_a_kill_leaves_nothing_that_looks_complete(home, monkeypatch):
     assert render("smoke", home / RENDERED, progress=False) == home / RENDERED  # which removes it, too
 
 
-@pytest.mark.parametrize("lock", [f"{IMAGES}.lock", f"runs/.{OTHER}.lock", "quick/.lock", "quick/20_train_jlml/.lock"])
+@pytest.mark.parametrize(
+    "lock", [f"{IMAGES}.lock", f"runs/.{OTHER}.lock", "quick/.lock", "quick/20_train_jlml/.lock"]
+)
 def test_what_another_process_holds_stays(home, capsys, lock):
     before = present(home)
     with exclusive_lock(home / lock):
@@ -394,7 +404,9 @@ def test_a_training_keeps_what_it_needs_and_ends_as_without_clean(tmp_path, monk
     monkeypatch.setenv("REIDLIB_HOME", str(home))
     command = [sys.executable, "-m", "reidlib", "train", "jlml", "--profile", "smoke", "--device", "cpu"]
     for where in ([], ["--runs", str(tmp_path / "runs")]):
-        process = subprocess.Popen([*command, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*command, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         runs = tmp_path / "runs" if where else home / "runs"
         try:
             while not [*runs.glob("*/history.jsonl")]:

@@ -230,6 +230,10 @@ def test_command_runs(command, sandbox):
             assert "differs" in sandbox.run(small(words, sandbox), statuses=(1,))
         case ["reidlib", "train", *_]:
             assert_trained(words[1:], sandbox.run(small(words, sandbox)), sandbox)
+        case ["reidlib", "disk" | "clean" as name, *_]:
+            heading = {"disk": f"{sandbox.home}: ", "clean": " from "}[name]
+            assert heading in sandbox.run(words).partition("\n")[0]
+            assert sandbox.trained("jlml").is_dir()
         case ["reidlib", *_]:
             sandbox.run(small(words, sandbox))
         case _:

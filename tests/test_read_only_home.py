@@ -110,6 +110,18 @@ def test_scores_that_cannot_be_kept_are_printed(shared, market, tmp_path, make_r
     assert json.loads((tmp_path / "copy" / "scores.json").read_text(encoding="utf-8")) == scores
 
 
+def test_a_home_that_cannot_be_written_is_listed_and_keeps_everything(shared, make_read_only, capsys):
+    before = state(files.home())
+    make_read_only(files.home())
+    capsys.readouterr()
+    assert main(["disk"]) == 0
+    for words in (["clean"], ["clean", "--yes"], ["clean", "runs", "images", "records", "features", "--yes"]):
+        assert main(words) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Read-only file system; set REIDLIB_HOME to a folder you can write to" in line
+    assert state(files.home()) == before
+
+
 @pytest.mark.parametrize("kind", ["train", "embed", "search", "render", "reproduce"])
 def test_what_is_not_complete_is_refused_with_what_helps(
     shared, market, tmp_path, make_read_only, capsys, monkeypatch, kind

@@ -21,7 +21,11 @@ def test_a_hundred_thousand_files_are_listed_in_seconds(tmp_path, monkeypatch):
             (tmp_path / folder / "query").mkdir(parents=True, exist_ok=True)
             for name in names:
                 (tmp_path / folder / name).touch()
-    for words, what in ((["disk"], f"{12 * FILES // 100:,}"), (["clean"], "may go"), (["clean", "--yes"], "removed")):
+    for words, what in (
+        (["disk"], f"{12 * FILES // 100:,}"),
+        (["clean"], "may go"),
+        (["clean", "--yes"], "removed"),
+    ):
         start = time.perf_counter()
         command = [sys.executable, "-m", "reidlib", *words]
         completed = subprocess.run(command, capture_output=True, text=True)
