@@ -1,4 +1,4 @@
-"""``reidlib disk`` lists all that is in the home; ``reidlib clean`` removes only what may go, and nobody uses."""
+"""``reidlib disk`` lists all that is in the home; ``reidlib clean`` removes what may go and nobody uses."""
 
 import json
 import os
@@ -106,6 +106,8 @@ def test_everything_is_of_its_kind(home):
         (kind, entry): files_of(entry) for kind, entries in HOME.items() for entry in entries
     }
     assert all(39.9 < entry.age < 40.1 for entry in stock)
+    remarks = {entry.name: entry.remark for entry in stock if entry.remark}
+    assert remarks == {UNFINISHED: "failed", LOST: f"of no run in {home / 'runs'}"}
 
 
 def test_disk_lists_kinds_and_entries(home, capsys):
@@ -115,9 +117,7 @@ def test_disk_lists_kinds_and_entries(home, capsys):
     assert rows.keys() == HOME.keys()
     assert re.search(r"runs +1 +4 +0\.0 MiB +40 days +finished .*; `reidlib train`", rows["runs"])
     assert "decoded images; whatever needs it next" in rows["images"]
-    assert printed.splitlines()[1].split() == (
-        "kind entries files size unchanged what it is; what makes it again".split()
-    )
+    assert printed.splitlines()[1].endswith("  unchanged  what it is; what makes it again")
     status, printed, _ = run(capsys, "disk", "features", home / RUN)
     assert status == 0
     entries = [line.split("days")[1].strip() for line in printed.splitlines()[2:]]
@@ -184,8 +184,17 @@ def test_another_name_is_refused_with_the_nearest(home, capsys):
     assert present(home) == before
 
 
-FOREIGN = ("notes.txt", "mine/a/b.txt", "runs/mine/config.json", "cache/photo.jpg", f"checked/{'g' * 16}.json",
-           "explored/mine/x", f"features/{'5' * 32}.npy", "data/market/query/1.jpg", "quick2/index.html")  # fmt: skip
+FOREIGN = (
+    "notes.txt",
+    "mine/a/b.txt",
+    "runs/mine/config.json",
+    "cache/photo.jpg",
+    f"checked/{'g' * 16}.json",
+    "explored/mine/x",
+    f"features/{'5' * 32}.npy",
+    "data/market/query/1.jpg",
+    "quick2/index.html",
+)
 
 
 def test_foreign_files_have_a_line_and_stay(home, capsys):
@@ -399,11 +408,11 @@ def test_no_name_of_a_file_is_taken_for_another(names):
 
 
 def test_a_training_keeps_what_it_needs_and_ends_as_without_clean(tmp_path, monkeypatch, capsys):
-    """Clean while a real training runs, with each way of pausing it; then it evaluates and finishes."""
+    """Clean while a real training is stopped in the middle; then it goes on, evaluates and finishes."""
     home = tmp_path / "home"
     monkeypatch.setenv("REIDLIB_HOME", str(home))
     command = [sys.executable, "-m", "reidlib", "train", "jlml", "--profile", "smoke", "--device", "cpu"]
-    for where in ([], ["--runs", str(tmp_path / "runs")]):
+    for where in ([], ["--runs", str(tmp_path / "runs")]):  # the second holds no lock of a run in the home
         process = subprocess.Popen(
             [*command, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

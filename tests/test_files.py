@@ -269,3 +269,31 @@ def test_the_former_name_of_the_module_is_an_alias():
     from reidlib import locations
 
     assert locations is files
+
+
+def test_a_process_holds_one_home_at_a_time(tmp_path, monkeypatch):
+    """Also if a home is made only later, or removed and made again."""
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    assert files.use_home()
+    for number in range(20):
+        build_once(tmp_path / "home" / "lock", lambda: None, lambda: 1)
+        (status,) = files._HOME_LOCK
+        assert status == ((tmp_path / "home").stat().st_dev, (tmp_path / "home").stat().st_ino)
+        (tmp_path / "home").rename(tmp_path / f"home{number}")
+    assert files.use_home(alone=True)  # there is none
+
+
+def test_use_of_a_home_is_shared_or_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
+    program = "import sys; from reidlib import files; print(files.use_home(alone=sys.argv[1] == 'alone'))"
+
+    def other(how):
+        command = [sys.executable, "-c", program, how]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert files.use_home()
+    assert (other("shared"), other("alone")) == ("True", "False")
+    assert files.use_home(alone=True) and other("alone") == "False"
+    assert files.use_home() and other("shared") == "True"
+    os.close(files._HOME_LOCK.popitem()[1])
+    assert other("alone") == "True"

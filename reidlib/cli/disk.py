@@ -169,7 +169,8 @@ def take_stock(home: Path) -> list[Entry]:
             foreign |= dict.fromkeys(entry.sizes, f"without a file …{KINDS[entry.kind].mark}")
             del entries[entry.kind, entry.name]
         elif entry.kind == "runs" and f"{entry.name}/run.json" not in entry.sizes:
-            entry.kind = "unfinished"
+            entry.kind, failed = "unfinished", f"{entry.name}/failure.txt" in entry.sizes
+            entry.remark = "failed" if failed else ""
         elif entry.kind == "runs" and (path := f"{entry.name}/checkpoint.pt") in entry.sizes:
             del entry.sizes[path]
             entries["checkpoints", path] = Entry("checkpoints", path)
@@ -187,7 +188,10 @@ def _foreign_entries(
 ) -> Iterable[Entry]:
     """Return an entry for each folder of foreign files alone, and mark other entries that hold some."""
     own = {entry.name: entry for entry in entries}
-    parents = {str(parent) for entry in own.values() for path in entry.sizes for parent in Path(path).parents}
+    parents: set[str] = set()
+    for path in [path for entry in own.values() for path in entry.sizes]:
+        while (path := path.rpartition("/")[0]) and path not in parents:
+            parents.add(path)
     groups: dict[str, Entry] = {}
     for path, remark in foreign.items():
         ways = [path[: end.start()] for end in re.finditer("/|$", path)]
@@ -331,7 +335,7 @@ def _remove(entry: Entry, home: Path) -> None:
     path = home / entry.name
     if os.path.realpath(path.parent) != str(path.parent):
         raise OSError(errno.ELOOP, "a link has taken the place of a folder", str(path))
-    if path.is_dir() and not path.is_symlink():
+    if any(file.startswith(f"{entry.name}/") for file in entry.sizes):
         with suppress(FileNotFoundError):
             if entry.kind != "partial":  # in one step: what a kill leaves does not look complete
                 path = path.rename(files.hidden_file(path, f"partial-{os.getpid()}"))
