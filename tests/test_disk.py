@@ -296,6 +296,20 @@ def test_what_is_removed_meanwhile_is_no_error(home, capsys, monkeypatch):
     assert present(home) == set()
 
 
+@pytest.mark.parametrize("name", [f"{UNFINISHED}/run.json", f"{REPORT}/index.html", f"{RENDERED}/mine.txt"])
+def test_what_has_changed_since_the_listing_stays(home, capsys, monkeypatch, name):
+    """A training that has finished meanwhile is no unfinished one any more, and a new report is not old."""
+    take_stock = disk.take_stock
+    monkeypatch.setattr(disk, "take_stock", lambda folder: [take_stock(folder), (home / name).touch()][0])
+    before = present(home) | {name}
+    kinds = ["unfinished", "reports", "rendered"]
+    status, _, (message,) = run(capsys, "clean", *kinds, "--yes")
+    assert status == 1 and "it has changed while it was listed; give the command again" in message
+    gone = {UNFINISHED, REPORT, RENDERED} - {entry for entry in HOME["unfinished"] if name.startswith(entry)}
+    gone -= {entry for entry in (REPORT, RENDERED) if name.startswith(f"{entry}/")}
+    assert present(home) == before - files_of(*gone)
+
+
 def test_a_folder_that_vanishes_during_the_listing_is_no_error(home, monkeypatch):
     scan = os.scandir
 

@@ -289,12 +289,15 @@ def clean(names: Sequence[str], older: int, *, yes: bool) -> int:
 
 def _find_user(home: Path, entries: Iterable[Entry]) -> str:
     """Return what uses the home besides this process; if nothing does, "", and others wait from now on."""
+    if not files.use_home(alone=True):
+        return "another process uses the home, such as a training or an open notebook"
+    # On another machine, the lock of the home may not be seen, but those of trainings and reports are.
     finished = {f".{entry.digest}.lock" for entry in entries if entry.kind == "runs"}
     for lock in (*home.glob("runs/.*.lock"), *home.glob("*/.lock")):
         with ExitStack() as stack, suppress(OSError):
             if lock.name not in finished and not _hold(stack, lock):
                 return f"a training or a report holds {lock}"
-    return "" if files.use_home(alone=True) else "another process uses the home, such as an open notebook"
+    return ""
 
 
 def _hold(stack: ExitStack, lock: Path) -> bool:
@@ -322,12 +325,27 @@ def _problem(entry: Entry, home: Path, user: str, yes: bool) -> tuple[str, Path,
         with ExitStack() as stack:
             if not all(_hold(stack, lock) for lock in locks if yes or lock.exists()):
                 return "another process is writing it", path, _LATER
+            if _has_changed(entry, path):
+                return "it has changed while it was listed", path, "give the command again"
             if yes:
                 _remove(entry, home)
     except OSError as error:
-        mend = files.writing_mend(Path(), error, "check the access rights, and give the command again")
-        return error.strerror or str(error), path.parent, mend
+        return (
+            error.strerror or str(error),
+            path.parent,
+            "check the access rights, and give the command again",
+        )
     return None
+
+
+def _has_changed(entry: Entry, path: Path) -> bool:
+    """Return whether a folder holds other files than those listed, such as those of a finished training."""
+    known = {*entry.sizes, f"{entry.name}/checkpoint.pt"}  # which is an entry of its own in a finished run
+    return any(
+        status is None or f"{entry.name}/{file}" not in known or status.st_mtime > entry.changed
+        for file, status, _ in (_walk(path) if path.is_dir() else ())
+        if not file.endswith(".lock")
+    )
 
 
 def _remove(entry: Entry, home: Path) -> None:
