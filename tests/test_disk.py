@@ -42,6 +42,10 @@ HOME = {
     "reports": {REPORT: ["index.html", "20_train_jlml/status.json", "tasks/jlml.log"]},
 }
 DAY = 86400
+OTHERS = (
+    "it holds foreign files, or has changed since it was listed; "
+    "move foreign files to another place, or give the command again"
+)
 BY_DEFAULT = {CHECKPOINT, IMAGES, LOST, REPORT, *HOME["partial"]}
 
 
@@ -212,7 +216,10 @@ def test_foreign_files_have_a_line_and_stay(home, capsys):
     status, _, messages = run(capsys, "clean", *disk.REMOVABLE, "--yes")
     assert status == 1
     assert present(home) == {*FOREIGN, f"{RENDERED}/query/mine.txt"} | files_of(RENDERED)
-    assert f"{home / RENDERED}, 1 entry: foreign files are in it; move them" in messages[-1]
+    assert (
+        f"{home / RENDERED}, 1 entry: it holds foreign files, or has changed since it was listed; move"
+        in messages[-1]
+    )
     assert before >= present(home)
 
 
@@ -232,7 +239,7 @@ def test_links_are_not_followed(home, capsys, tmp_path):
     ]  # fmt: skip
     # The run whose weights are elsewhere stays as a whole.
     assert present(home) == {"broken", "loop", "cache"} | files_of(RUN)
-    assert "foreign files are in it" in messages[4] and len(messages) == 5
+    assert "it holds foreign files" in messages[4] and len(messages) == 5
 
 
 def test_a_link_that_takes_the_place_of_a_folder_is_not_followed(home, tmp_path):
@@ -278,7 +285,7 @@ def test_what_cannot_be_read_or_removed_has_a_line_and_the_rest_is_done(home, ca
     assert {line.partition(str(home))[2] for line in messages} == {
         f"/{EXTRACTED}/labelled (0.0 MiB): cannot be read (Permission denied); it stays",
         "/cache, 2 entries: Permission denied; check the access rights, and give the command again",
-        f"/{EXTRACTED}, 1 entry: foreign files are in it; move them to another place",
+        f"/{EXTRACTED}, 1 entry: {OTHERS}",
     }
 
 
@@ -304,7 +311,7 @@ def test_what_has_changed_since_the_listing_stays(home, capsys, monkeypatch, nam
     before = present(home) | {name}
     kinds = ["unfinished", "reports", "rendered"]
     status, _, (message,) = run(capsys, "clean", *kinds, "--yes")
-    assert status == 1 and "it has changed while it was listed; give the command again" in message
+    assert status == 1 and "has changed since it was listed; move" in message
     gone = {UNFINISHED, REPORT, RENDERED} - {entry for entry in HOME["unfinished"] if name.startswith(entry)}
     gone -= {entry for entry in (REPORT, RENDERED) if name.startswith(f"{entry}/")}
     assert present(home) == before - files_of(*gone)
@@ -432,10 +439,11 @@ def test_a_training_keeps_what_it_needs_and_ends_as_without_clean(tmp_path, monk
         )
         runs = tmp_path / "runs" if where else home / "runs"
         try:
-            while not [*runs.glob("*/history.jsonl")]:
+            while not [*runs.glob("*/config.json")] or len([*home.glob("cache/*.npy")]) < 3:
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.02)
             process.send_signal(signal.SIGSTOP)
+            assert not [*runs.glob("*/run.json")]
             before = present(home)
             status, _, messages = run(capsys, "clean", *disk.REMOVABLE, "--yes")
             assert status == 1 and present(home) == before and any(home.glob("cache/*.npy"))

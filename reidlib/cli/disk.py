@@ -84,7 +84,6 @@ class Entry:
     kind: str
     name: str  # its path in the home
     remark: str = ""
-    is_mixed: bool = False  # whether foreign files are in it
     sizes: dict[str, int] = field(default_factory=dict)  # allocated bytes of each file
     changed: float = 0.0  # the last change of a file, in seconds since 1970
 
@@ -186,10 +185,9 @@ def take_stock(home: Path) -> list[Entry]:
 def _foreign_entries(
     foreign: dict[str, str], states: dict[str, tuple[int, float]], entries: Iterable[Entry]
 ) -> Iterable[Entry]:
-    """Return an entry for each folder of foreign files alone, and mark other entries that hold some."""
-    own = {entry.name: entry for entry in entries}
+    """Return an entry for each folder of foreign files alone, and for each other foreign file."""
     parents: set[str] = set()
-    for path in [path for entry in own.values() for path in entry.sizes]:
+    for path in [path for entry in entries for path in entry.sizes]:
         while (path := path.rpartition("/")[0]) and path not in parents:
             parents.add(path)
     groups: dict[str, Entry] = {}
@@ -197,8 +195,6 @@ def _foreign_entries(
         ways = [path[: end.start()] for end in re.finditer("/|$", path)]
         name = next((way for way in ways if way not in parents), path)
         groups.setdefault(name, Entry("foreign", name, remark)).add(path, *states[path])
-        for way in own.keys() & {*ways}:
-            own[way].is_mixed = True
     return groups.values()
 
 
@@ -312,8 +308,6 @@ def _hold(stack: ExitStack, lock: Path) -> bool:
 def _problem(entry: Entry, home: Path, user: str, yes: bool) -> tuple[str, Path, str] | None:
     """Remove an entry if ``yes``; return why it stays, where, and what helps, or None if it goes."""
     path = home / entry.name
-    if entry.is_mixed:
-        return "foreign files are in it", path, "move them to another place"
     if user and KINDS[entry.kind].shared:
         return user, home, _LATER
     # The lock of a run is made if it does not exist; others exist if a process holds them.
@@ -325,8 +319,9 @@ def _problem(entry: Entry, home: Path, user: str, yes: bool) -> tuple[str, Path,
         with ExitStack() as stack:
             if not all(_hold(stack, lock) for lock in locks if yes or lock.exists()):
                 return "another process is writing it", path, _LATER
-            if _has_changed(entry, path):
-                return "it has changed while it was listed", path, "give the command again"
+            if _holds_others(entry, path):
+                mend = "move foreign files to another place, or give the command again"
+                return "it holds foreign files, or has changed since it was listed", path, mend
             if yes:
                 _remove(entry, home)
     except OSError as error:
@@ -338,8 +333,8 @@ def _problem(entry: Entry, home: Path, user: str, yes: bool) -> tuple[str, Path,
     return None
 
 
-def _has_changed(entry: Entry, path: Path) -> bool:
-    """Return whether a folder holds other files than those listed, such as those of a finished training."""
+def _holds_others(entry: Entry, path: Path) -> bool:
+    """Return whether a folder holds foreign files, or newer ones, such as those of a training's end."""
     known = {*entry.sizes, f"{entry.name}/checkpoint.pt"}  # which is an entry of its own in a finished run
     return any(
         status is None or f"{entry.name}/{file}" not in known or status.st_mtime > entry.changed
