@@ -10,7 +10,8 @@ import json
 import math
 import re
 import types
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +23,7 @@ _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _LARGEST_EXACT = 2**53  # a larger float may stand for several whole numbers
 _AS_TEXT = "write it in quotes, with papermill as -r in place of -p"
+_TOO_LARGE = 2**31  # for torch
 _UNLIMITED = 10**6  # a rule does not name a larger bound
 
 
@@ -78,6 +80,40 @@ def check_fields(instance: Any) -> None:
         object.__setattr__(instance, name, read_value(name, getattr(instance, name), kind))
 
 
+def dotted_fields(instance: Any, prefix: str = "") -> dict[str, object]:
+    """Return the values of a dataclass's fields and of the dataclasses in it, by names with dots."""
+    values: dict[str, object] = {}
+    for field in fields(instance):
+        name, value = prefix + field.name, getattr(instance, field.name)
+        values |= dotted_fields(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return values
+
+
+def set_fields(instance: Any, settings: Mapping[str, str], prefix: str = "") -> Any:
+    """Return a dataclass with some of its ``dotted_fields`` read from texts; others are ignored."""
+    changes = {}
+    for name, kind in _field_kinds(type(instance)).items():
+        current, dotted = getattr(instance, name), prefix + name
+        if is_dataclass(current):
+            changes[name] = set_fields(current, settings, f"{dotted}.")
+        elif dotted in settings:
+            changes[name] = _read_text(dotted, settings[dotted], kind, current)
+    return replace(instance, **changes)
+
+
+def _read_text(name: str, text: str, kind: Any, current: object) -> object:
+    """Return the value of a text in its one spelling, because spellings are part of a run's identity."""
+    kinds = get_args(kind)
+    if types.NoneType in kinds and text.strip().lower() in ("none", "null"):
+        return None
+    value = read_value(name, text, kind)
+    if kind is float:
+        value = float(value)
+    elif isinstance(value, tuple) and kinds[0] is float:
+        value = tuple(map(float, value))
+    return current if value == current else value
+
+
 @lru_cache
 def _field_kinds(dataclass: Any) -> dict[str, Any]:
     """Return the declared types of a dataclass's fields by name."""
@@ -126,6 +162,8 @@ def _read_number(name: str, value: object, kind: Any) -> int | float:
     if allowed is not None:
         least, most = allowed[0], allowed[-1]
         rule += f" of at least {least:,}" if most > _UNLIMITED else f" from {least:,} to {most:,}"
+    if isinstance(number, int) and abs(number) >= _TOO_LARGE:
+        _refuse(name, f"a whole number below {_TOO_LARGE:,}", value, "write a number such as 4")
     if not isinstance(number, int) or (allowed is not None and number not in allowed):
         _refuse(name, rule, value, f"write a number such as {allowed[0] if allowed else 4}")
     return number
@@ -170,7 +208,7 @@ def _read_tuple(name: str, value: object, kinds: tuple) -> tuple:
     endless = kinds[-1] is Ellipsis
     if not isinstance(entries, list | tuple) or not (endless or len(entries) == len(kinds)):
         rule = "a sequence of whole numbers" if kinds[0] is int else "a sequence of numbers"
-        mend = f"write (1, 6), on papermill's command line -y '{name}: [1, 6]'"
+        mend = f"write [1, 6], on papermill's command line -y '{name}: [1, 6]'"
         _refuse(name, rule if endless else f"{rule}, {len(kinds)} of them", value, mend)
     kinds = kinds[:1] * len(entries) if endless else kinds
     pairs = enumerate(zip(entries, kinds, strict=True))

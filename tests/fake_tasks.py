@@ -1,5 +1,6 @@
 """Trainings that only take time, and commands with such trainings that a test can kill."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 from reidlib import files
-from reidlib.files import write_text
+from reidlib.files import write_error, write_text
 from reidlib.training.runs import CHECKPOINT, find_or_train
 
 _EPOCH = 0.1  # seconds
@@ -43,6 +44,13 @@ def pause(home: Path, name: str) -> Path:
 def fail(name: str) -> None:
     print(f"a word before {name} fails")
     raise ValueError(f"{name} cannot be\ntrained")
+
+
+def train_with_room(full: str) -> None:
+    """Fail as a training does on a full disk, while a file exists and another training has begun."""
+    until(lambda: not Path(full).exists() or notes(files.home(), "b epoch 1"), "an epoch of b")
+    if Path(full).exists():
+        raise write_error(Path("weights.pt"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 def print_name(name: str) -> None:
@@ -92,15 +100,22 @@ def check_trained_once(home: Path, **epochs: int) -> None:
         assert len(trained) <= number + begun - 1, f"{name} was trained from the start again: {trained}"
 
 
-def start_command(home: Path, notebooks: Path, tasks: dict[str, int], arguments: str) -> subprocess.Popen:
-    """Start a process that runs all notebooks after trainings with these numbers of epochs."""
+def start_command(
+    home: Path, notebooks: Path | None, tasks: dict[str, int], arguments: str
+) -> subprocess.Popen:
+    """Start a process that runs trainings with these numbers of epochs, then the notebooks, if any."""
+    # Without notebooks, ``arguments`` is the call that runs the tasks.
     program = (
         "import fake_tasks\nfrom pathlib import Path\nfrom reidlib.reports.cluster import dask_pool\n"
         "from reidlib.reports.reproduce import *\n"
         f"home, tasks = Path({str(home)!r}), {tasks!r}\n"
         "tasks = [Task(name, fake_tasks.train, (name, n)) for name, n in tasks.items()]\n"
-        f"plan = Plan(select([], Path({str(notebooks)!r})), 'smoke', home / 'out', jobs=2)\n"
-        f"print(reproduce(plan, prepare=lambda waiting: tasks, {arguments}))"
+        + (
+            f"plan = Plan(select([], Path({str(notebooks)!r})), 'smoke', home / 'out', jobs=2)\n"
+            f"print(reproduce(plan, prepare=lambda waiting: tasks, {arguments}))"
+            if notebooks
+            else f"from reidlib.reports.processes import Memory\nprint({arguments})"
+        )
     )
     python_path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(

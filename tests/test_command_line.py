@@ -22,7 +22,7 @@ from reidlib.cli import commands, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.synthetic import render
 from reidlib.experiments.obtain import plan_training
-from reidlib.experiments.rows import EXPERIMENTS, PROFILES, ModelSize
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, ModelSize, configure, settable_fields
 from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
@@ -157,6 +157,39 @@ def test_train_and_evaluate(market, tiny, capsys, tmp_path):
     assert (folder / "weights.pt").stat().st_mtime_ns == started
 
 
+def test_set_fields_give_a_run_of_their_own(market, tiny, capsys, tmp_path):
+    arguments = [str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]
+    settings = ["--set", "recipe.steps=3", "--set", "model.parts=2"]
+    assert main([*arguments, *settings]) == 0
+    folder = Path(re.search("^run: (.+)$", capsys.readouterr().out, re.MULTILINE)[1])
+    assert folder.name.startswith("jlml-smoke-market1501-seed0-model.parts=2,recipe.steps=3-")
+    run = Run.open(folder)
+    assert (run.information["steps"], run.configuration["model"]["parts"]) == (3, 2)
+    assert main(arguments) == 0
+    own = re.search("^run: (.+)$", capsys.readouterr().out, re.MULTILINE)[1]
+    assert main([*arguments, "--set", "recipe.steps=2", "--set", "model.width=0.1250"]) == 0
+    assert f"run: {own}\n" in capsys.readouterr().out  # the row's own values: no training
+    assert len(list((tmp_path / "runs").glob("*/run.json"))) == 2
+
+
+def test_pretraining_and_training_have_the_same_set_fields(market, tiny, tmp_path):
+    shutil.copytree(market, other := tmp_path / "other")
+    write_image(other / "bounding_box_train" / "0002_c2s1_000001_00.jpg")
+    words = train(market, "--runs", tmp_path / "runs", "--device", "cpu", "--pretrain", f"market1501={other}")
+    assert main([*map(str, words), "--set", "model.parts=2"]) == 0
+    assert len(runs := list((tmp_path / "runs").glob("*-model.parts=2-*/config.json"))) == 2
+    assert all(json.loads(path.read_text())["model"]["parts"] == 2 for path in runs)
+
+
+def test_a_network_that_no_memory_holds_is_told_in_one_line(market, tiny, capsys, monkeypatch):
+    def build(*_):
+        raise RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 9 bytes.\nmore")
+
+    monkeypatch.setattr("reidlib.experiments.obtain._initial_model", build)
+    words = "fits into memory; got [enforce fail] can't allocate memory: you tried to allocate 9 bytes.; use"
+    assert words in refused(capsys, *train(market, "--device", "cpu"))
+
+
 def test_evaluate_refuses_an_unfinished_run(market, tiny, capsys, tmp_path):
     assert "holds config.json" in refused(capsys, "evaluate", tmp_path)
     assert main([str(a) for a in train(market, "--runs", tmp_path / "runs", "--device", "cpu")]) == 0
@@ -191,6 +224,22 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
         (["train", "jlml", "--benchmark", "market1051"], "did you mean market1501"),
         (["train", "jlml", "--benchmark", "market1501"], "--data-root"),
         (["train", "jlml", "--profile", "paper"], "real benchmark's folder"),
+        (["train", "al"], "did you mean all?"),
+        (["train", "jlml-7"], "did you mean jlml-"),
+        (["train", "jlml", "--set", "model.parts"], "FIELD=VALUE, not 'model.parts'"),
+        (["train", "jlml", "--set", "model.part=6"], "got 'model.part'; name model.parts;"),
+        (["train", "jlml", "--set", "model.parts=six"], "model.parts is a whole number; got 'six'"),
+        (["train", "jlml", "--set", "recipe.epochs=0"], "a training has a positive length"),
+        (["train", "jlml", "--set", "recipe.epochs=3", "--set", "recipe.epochs=3"], "a field is set once"),
+        (["train", "jlml", "--seeds", "2"], "--seeds and --jobs are for all rows"),
+        (["train", "jlml", "--jobs", "2"], "--seeds and --jobs are for all rows"),
+        (["train", "all", "--set", "recipe.epochs=3"], "as notebooks compare them"),
+        (["train", "all", "--seed", "3"], "got --seed"),
+        (["train", "all", "--compile", "--pretrain", "grid=DIR"], "got --pretrain, --compile"),
+        (["train", "all", "--profile", "paper"], "real benchmark's folder"),
+        (["train", "all", "--seeds", "0"], "--seeds"),
+        (["train", "all", "--jobs", "5000"], "use --jobs "),
+        (["reproduce", "20", "--jobs", "5000"], "use --jobs "),
         (["train", "jlml", "--seed", "one"], "a seed is a whole number"),
         (["trian", "jlml"], "invalid choice: 'trian'"),
         ([], "required: COMMAND"),
@@ -215,6 +264,11 @@ def test_bad_arguments_get_one_line(arguments, words, capsys, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(render, "_write", lambda *_, **__: pytest.fail("rendered before checking"))
     assert words in refused(capsys, *arguments)
+
+
+def test_torchrun_does_not_train_all(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "starts its own processes; got torchrun" in refused(capsys, "train", "all", "--profile", "smoke")
 
 
 def test_a_missing_device_is_refused(market, tiny, capsys):
@@ -425,9 +479,12 @@ def test_the_help_lists_every_benchmark_with_its_options(command, capsys):
         assert all(f",{option}=" in line for option in list(inspect.signature(reader).parameters)[1:])
 
 
-def test_the_help_of_train_lists_every_row(capsys):
+def test_the_help_of_train_lists_every_row_and_field(capsys):
     words = re.split(r"[,\s]+", help_text(capsys, "train").partition("\nmodels")[2])
     assert set(EXPERIMENTS) <= set(words)
+    for model in ("jlml", "pyramid"):
+        fields = configure(model, PROFILES["quick"], benchmark="", data="")[0]
+        assert settable_fields(fields).keys() <= set(words)
 
 
 def test_messages_go_to_standard_error_as_they_are(market, capsys, monkeypatch, tmp_path):

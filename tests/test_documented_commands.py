@@ -29,6 +29,8 @@ from naive_pyramid import random_pyramid
 from packaging.requirements import Requirement
 from screens import free_port
 
+from reidlib.experiments.rows import EXPERIMENTS
+
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 1800  # a guard against hanging, not a bound on speed
 
@@ -228,6 +230,12 @@ def test_command_runs(command, sandbox):
             sandbox.run(small(words, sandbox) + ([] if alone else ["20"]))
         case ["reidlib", "check", *_]:  # 1: the folder deviates from the official counts
             assert "differs" in sandbox.run(small(words, sandbox), statuses=(1,))
+        case ["reidlib", "train", "all", *_]:
+            printed = sandbox.run(small(words, sandbox)).splitlines()
+            assert printed[-2:] == [
+                f"{len(EXPERIMENTS)} trainings, 0 failed",
+                f"runs: {sandbox.home / 'runs'}",
+            ]
         case ["reidlib", "train", *_]:
             assert_trained(words[1:], sandbox.run(small(words, sandbox)), sandbox)
         case ["reidlib", "disk" | "clean" as name, *_]:
@@ -247,7 +255,8 @@ def assert_trained(words: list[str], output: str, sandbox: Sandbox) -> None:
     name = options[options.index("--benchmark") + 1] if "--benchmark" in options else "synthetic"
     (folder,) = map(Path, re.findall(r"^run: (.+)$", output, re.MULTILINE))
     assert folder.parent == sandbox.home / "runs"
-    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-")
+    settings = [word for before, word in itertools.pairwise(options) if before == "--set"]
+    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-{','.join(sorted(settings))}")
     assert {"run.json", "weights.pt", "scores.json"} <= {path.name for path in folder.iterdir()}
 
 

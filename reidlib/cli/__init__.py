@@ -13,6 +13,7 @@ import keyword
 import logging
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -101,6 +102,13 @@ def _share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"a share such as 0.001 is needed, not {text!r}") from None
 
 
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"a field and its value are needed, FIELD=VALUE, not {text!r}")
+    return name.strip(), value
+
+
 def _named_folder(text: str) -> tuple[str, str]:
     from reidlib.data.readers import parse
 
@@ -148,6 +156,17 @@ def _kinds() -> str:
 
     lines = [f"  {name:12} {kind.about}; again: {kind.again}" for name, kind in KINDS.items()]
     return "\n".join(["kinds, and what makes them again:", *lines]) + "\n"
+
+
+def _fields() -> str:
+    """List the fields of ``--set``."""
+    from reidlib.experiments.rows import configure, get_profile, settable_fields
+
+    both = {}
+    for model in ("jlml", "pyramid"):
+        fields = settable_fields(configure(model, get_profile("quick"), benchmark="", data="")[0])
+        both |= {name: f"{name} ({model})" if name not in both else name for name in fields}
+    return "\n".join(["fields of --set:", *_wrapped(", ".join(both.values()))]) + "\n"
 
 
 def _spellings() -> str:
@@ -213,8 +232,8 @@ def _parser(line: str) -> argparse.ArgumentParser:
     reproduce.value("numbers", "NUMBER", "notebooks, such as 20 (default: all)", nargs="*")
     reproduce.number(
         "--jobs",
-        "notebooks and trainings at a time, each about 1.1 GiB of memory (quick); default: one for each "
-        "core, at most 4; one on a GPU; all workers of a scheduler",
+        "notebooks and trainings at a time, as many as memory allows, each about 1.1 GiB (quick); default: "
+        "one for each core, at most 4; one on a GPU; all workers of a scheduler",
     )
     reproduce.value(
         "--scheduler", "ADDRESS", "run on the workers of this Dask scheduler, which see this command's files"
@@ -232,8 +251,26 @@ def _parser(line: str) -> argparse.ArgumentParser:
     reproduce.flag("--summary", "also write reports/README.md and its figures from this report")
 
     train = command("train", "train a model and evaluate it", data, device, seed)
-    train.lists = (_models, _benchmarks)
-    train.value("model", "MODEL", "jlml, pyramid or another row of reidlib.experiments.EXPERIMENTS")
+    train.lists = (_models, _fields, _benchmarks)
+    train.value(
+        "model",
+        "MODEL",
+        "jlml, pyramid or another row of reidlib.experiments.EXPERIMENTS, or all: each row of a notebook",
+    )
+    train.number("--seeds", "with all: trainings of each row, with the seeds 0 to N − 1 (default 1)")
+    train.number(
+        "--jobs",
+        "with all: trainings at a time, as many as memory allows; default: one for each core, at most 4; "
+        "one on a GPU",
+    )
+    train.value(
+        "--set",
+        "FIELD=VALUE",
+        "set a field of the configuration, such as recipe.epochs=40; repeatable, and listed below",
+        type=_setting,
+        action="append",
+        default=[],
+    )
     train.folders(
         "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
     )
@@ -366,8 +403,8 @@ def _run(words: list[str]) -> int:
         return 2
     except BrokenPipeError:
         return 1
-    except (OSError, RuntimeError) as error:
-        if (refusal := _refused_path(error)) is None:
+    except (OSError, RuntimeError, MemoryError) as error:
+        if (refusal := _refused_by_system(error)) is None:
             raise
         print(f"reidlib: error: {refusal}", file=sys.stderr)
         return 2
@@ -382,10 +419,13 @@ def _run(words: list[str]) -> int:
         logger.setLevel(level)
 
 
-def _refused_path(error: Exception) -> InputError | None:
-    """Return the refusal of a path that the system or pathlib cannot work with; None for other errors."""
+def _refused_by_system(error: Exception) -> InputError | None:
+    """Return the refusal of what the system cannot do, mostly with a path; None for other errors."""
     from reidlib.files import LONG_NAME_MEND, writing_mend
 
+    if isinstance(error, MemoryError) or re.search("(not enough|out of|allocate) memory", str(error)):
+        mend = "use smaller numbers, such as those of width or batch_size, or another device"
+        return InputError("the work fits into memory", str(error).partition("\n")[0] or "no memory", mend)
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         name = str(error.filename or "a longer path")
         value = name if len(name) < 100 else f"{name[:60]}…{name[-30:]} of {len(name):,} characters"

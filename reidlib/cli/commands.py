@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from reidlib.data import Benchmark
     from reidlib.experiments import Setup
     from reidlib.reports.notebook import Source
+    from reidlib.reports.processes import Memory
 
 logger = logging.getLogger("reidlib")
 
@@ -66,7 +68,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
     The trained runs are in reports/runs, or in --runs DIR.
     """
     from reidlib import files
-    from reidlib.experiments import Setup
     from reidlib.reports.cluster import dask_pool
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
@@ -74,15 +75,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     notebooks = select(arguments.numbers, files.notebooks())
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
-    setup = Setup(
-        arguments.profile,
-        arguments.benchmark,
-        Path(arguments.data_root).expanduser().resolve() if arguments.data_root else None,
-        seeds=arguments.seeds or 1,
-        device=arguments.device,
-        runs=Path(arguments.runs).expanduser().resolve() if arguments.runs else None,
-        progress=False,
-    )
+    setup = _suite_setup(arguments)
     if not setup.data_root and not (tables_alone and arguments.benchmark == "synthetic"):
         setup.check_data_folder()
     if arguments.no_train and arguments.runs and not setup.runs.is_dir():
@@ -116,8 +109,13 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "folders": folders or None,
         "trials": arguments.trials,
     }
-    real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
-    out = Path(arguments.out) if arguments.out else files.home() / f"{arguments.profile}{real}"
+    out = Path(arguments.out) if arguments.out else _report_folder(arguments)
+
+    def memory() -> Memory:
+        from reidlib.reports.tasks import training_memory
+
+        return training_memory(setup)
+
     plan = Plan(
         notebooks=notebooks,
         profile=arguments.profile,
@@ -129,6 +127,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         # The tasks come first: a notebook must not repeat a training that failed.
         neutral_parameters={"may_train": False},
         inputs=inputs,
+        memory=memory,
     )
 
     def prepare(waiting: tuple[Source, ...]) -> list[Task]:
@@ -177,6 +176,17 @@ def train(arguments: argparse.Namespace) -> int:
     that is already present is loaded. An interrupted training continues from its
     last checkpoint when the same command is given again.
 
+    MODEL all trains what `reidlib reproduce --seeds N` trains, without notebooks:
+    every row that a notebook shows, the first seed of all rows before the second.
+    It says how much is left and, from measured durations, how long that takes.
+    Trainings run in processes of their own; Ctrl-C or a kill loses at most an epoch
+    of each. After a full disk is freed, the same command goes on.
+
+    --set changes a field of the configuration for one row; none stands for no value,
+    as in --set recipe.steps=500 --set recipe.epochs=none, and a list is JSON, as in
+    --set input_size=[256,128]. The run's folder names the fields that differ from
+    the row's; a training with the row's own values is the row's run.
+
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.
 
@@ -199,6 +209,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     examples:
       reidlib train jlml
+      reidlib train all --seeds 3 --jobs 2
+      reidlib train jlml --set recipe.epochs=40 --set model.parts=6
       reidlib train pyramid --profile full --seed 1
       reidlib train jlml --profile paper --benchmark cuhk03,trial=3 --data-root DIR
       reidlib train jlml --profile paper --benchmark viper --data-root DIR --pretrain cuhk03=DIR
@@ -210,15 +222,28 @@ def train(arguments: argparse.Namespace) -> int:
       history.jsonl          losses and accuracy of each epoch; steps.npz: of each step
       weights.pt             the trained weights; checkpoint.pt during the training
       scores.json            CMC and mAP of each branch; rankings.npz: ranked lists
-      run.json               device, duration, versions and commit
+      run.json               device, duration, memory, versions and commit
+    What a failed training of `train all` printed is in reports/PROFILE/tasks.
     """
     from reidlib.experiments import Setup
     from reidlib.experiments.obtain import obtain, plan_chain
-    from reidlib.experiments.rows import get_experiment
+    from reidlib.experiments.rows import EXPERIMENTS, configure, get_profile
     from reidlib.training import distributed
     from reidlib.training.device import Execution
 
-    get_experiment(arguments.model)
+    models = [*EXPERIMENTS, "all"]
+    check_choice(f"a model is one of {', '.join(models)}", arguments.model, models)
+    if arguments.model == "all":
+        return _train_all(arguments)
+    if arguments.seeds or arguments.jobs:
+        rule, value = "--seeds and --jobs are for all rows, `reidlib train all`", arguments.model
+        raise InputError(rule, value, "train a row's seeds one after another, with --seed")
+    settings = dict(arguments.set)
+    if len(settings) < len(arguments.set):
+        names = ", ".join(name for name, _ in arguments.set)
+        raise InputError("a field is set once", names, "give one value for each field")
+    # Now, because the benchmark may have to be rendered first.
+    configure(arguments.model, get_profile(arguments.profile), settings, benchmark="", data="")
     with distributed.process_group(
         Execution(device=arguments.device, compile=arguments.compile)
     ) as execution:
@@ -232,7 +257,8 @@ def train(arguments: argparse.Namespace) -> int:
             before = _pretraining(arguments.pretrain)
         if first:
             _warn_of_deviations(arguments.pretrain, setup)
-        links = plan_chain(arguments.model, setup.profile, benchmark, before=before, seed=arguments.seed)
+        options = {"before": before, "seed": arguments.seed, "settings": settings}
+        links = plan_chain(arguments.model, setup.profile, benchmark, **options)
         for data in (*before, benchmark) if first else ():
             images = count_noun(len(data.train), "images")
             logger.info(
@@ -244,6 +270,72 @@ def train(arguments: argparse.Namespace) -> int:
         if first:
             print(f"{_score_table(run.scores)}\nrun: {run.folder}")
     return 0
+
+
+def _train_all(arguments: argparse.Namespace) -> int:
+    """Train every row that a notebook shows, with each seed."""
+    from reidlib import files
+    from reidlib.experiments.rows import EXPERIMENTS
+    from reidlib.reports.notebook import read_source
+    from reidlib.reports.processes import Task
+    from reidlib.reports.reproduce import run_tasks, select
+    from reidlib.reports.tasks import tasks, training_memory
+
+    # With set fields no notebook would find the runs, and rows would become equal that differ in these.
+    refused = ("seed", "set", "pretrain", "compile")
+    if given := [f"--{name}" for name in refused if getattr(arguments, name)]:
+        rule = "`train all` trains the rows as notebooks compare them, with the seeds 0 to N - 1 of --seeds"
+        raise InputError(rule, ", ".join(given), "leave that out, or name one row in place of all")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        mend = "give the command without torchrun, or name one row in place of all"
+        raise InputError("`train all` starts its own processes", "torchrun", mend)
+    setup = _suite_setup(arguments)
+    if not setup.data_root:
+        setup.check_data_folder()
+    notebooks = [read_source(path) for path in select((), files.notebooks())]
+    rows = [name for name in EXPERIMENTS if any(name in notebook.trainings for notebook in notebooks)]
+    trainings = len(rows) * setup.seeds
+
+    def make_tasks() -> list[Task]:
+        _warn_of_deviations([], setup)
+        missing = tasks(notebooks, setup)
+        left = sum(task.kind in rows for task in missing)
+        counts = f"{count_noun(len(rows), 'rows')}, {count_noun(setup.seeds, 'seeds')}, {setup.profile.name}"
+        logger.info(f"{counts}: {trainings - left} of {trainings} trainings are finished, {left} left")
+        return missing
+
+    states = run_tasks(
+        make_tasks,
+        _report_folder(arguments),
+        jobs=arguments.jobs,
+        device=arguments.device,
+        memory=training_memory(setup),
+    )
+    failed = [name for name, state in states.items() if state == "failed"]
+    print(f"{trainings} trainings, {len(failed)} failed\nruns: {setup.runs}")
+    return 1 if failed else 0
+
+
+def _suite_setup(arguments: argparse.Namespace) -> Setup:
+    """Return the setup of all trainings, with folders that other processes find."""
+    from reidlib.experiments import Setup
+
+    return Setup(
+        arguments.profile,
+        arguments.benchmark,
+        Path(arguments.data_root).expanduser().resolve() if arguments.data_root else None,
+        seeds=arguments.seeds or 1,
+        device=arguments.device,
+        runs=Path(arguments.runs).expanduser().resolve() if arguments.runs else None,
+        progress=False,
+    )
+
+
+def _report_folder(arguments: argparse.Namespace) -> Path:
+    from reidlib import files
+
+    real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
+    return files.home() / f"{arguments.profile}{real}"
 
 
 def _warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None:

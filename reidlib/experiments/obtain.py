@@ -5,7 +5,9 @@ A row of ``EXPERIMENTS`` and a profile make the ``RunConfiguration``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -20,9 +22,9 @@ from reidlib.data.splits import training_labels
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.evaluate import evaluate_run, is_scored
 from reidlib.experiments.features import check_run_data
-from reidlib.experiments.rows import Profile, get_experiment
+from reidlib.experiments.rows import Profile, configure
 from reidlib.training import distributed
-from reidlib.training.config import MODELS, Recipe, RunConfiguration
+from reidlib.training.config import Recipe, RunConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.loop import Objective, train
 from reidlib.training.runs import Run, configuration_hash, find, find_by_hash, find_failure, find_or_train
@@ -50,26 +52,29 @@ class TrainingPlan(NamedTuple):
 
 
 def plan_training(
-    experiment: str, profile: Profile, benchmark: Benchmark, *, seed: int = 0, start: str = ""
+    experiment: str,
+    profile: Profile,
+    benchmark: Benchmark,
+    *,
+    seed: int = 0,
+    start: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> TrainingPlan:
-    """Return the training of an experiment in a profile; ``start`` as in ``RunConfiguration``."""
-    row = get_experiment(experiment)
-    size = profile.size_of(experiment)
-    model = MODELS[row.model](**{**row.overrides, **size.overrides})
-    factor = row.trunk_rate if model.weights is None else 1
-    configuration = RunConfiguration(
-        model=model,
-        recipe=replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate),
-        input_size=size.input_size,
-        resize=size.resize,
-        benchmark=benchmark.specification,
-        data=benchmark.fingerprint,
-        seed=seed,
-        start=start,
-    )
-    data = files.safe_name(benchmark.specification)
-    name = f"{experiment}-{profile.name}-{data}-seed{seed}" + ("-pretrained" if start else "")
+    """Return the training of an experiment; ``start`` as in ``RunConfiguration``, ``settings`` as texts."""
+    identity = {"benchmark": benchmark.specification, "data": benchmark.fingerprint}
+    configuration, changed = configure(experiment, profile, settings, seed=seed, start=start, **identity)
+    name = f"{run_name(experiment, profile, benchmark.specification)}{seed}"
+    if start:
+        name += "-pretrained"
+    if changed:  # such as "-model.parts=6,recipe.epochs=40", unlike the folder of the row itself
+        text = ",".join(f"{field}={json.dumps(value)}" for field, value in changed.items())
+        name += "-" + files.short_name(re.sub(r"[^\w.=,+-]", "", text), 80)
     return TrainingPlan(name, configuration, benchmark)
+
+
+def run_name(experiment: str, profile: Profile, specification: str) -> str:
+    """Return the beginning of the names of a row's runs, up to the seed."""
+    return f"{experiment}-{profile.name}-{files.safe_name(specification)}-seed"
 
 
 def plan_chain(
@@ -79,6 +84,7 @@ def plan_chain(
     *,
     before: Sequence[Benchmark] = (),
     seed: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> tuple[TrainingPlan, ...]:
     """Return trainings on each benchmark of ``before`` and on ``benchmark``, each starting from the last."""
     # JLML was trained like this for small sets: on CUHK03 and Market-1501 together (``combine``), then on the
@@ -93,7 +99,7 @@ def plan_chain(
     links: list[TrainingPlan] = []
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].configuration.to_json()) if links else ""
-        links.append(plan_training(experiment, profile, data, seed=seed, start=start))
+        links.append(plan_training(experiment, profile, data, seed=seed, start=start, settings=settings))
     return tuple(links)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from reidlib.data.synthetic.factors import Factors
-from reidlib.errors import check_choice
-from reidlib.training.config import Augmentation, Recipe
+from reidlib.errors import InputError, check_choice, nearest, shown
+from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.dynamic import Balancing
+from reidlib.values import dotted_fields, set_fields
 
 NamedRow = TypeVar("NamedRow")
 
@@ -298,6 +299,55 @@ def all_perturbations() -> tuple[Perturbation, ...]:
 def get_experiment(name: str) -> Experiment:
     """Return a row of ``EXPERIMENTS``; InputError for an unknown name."""
     return _get(name, "model", EXPERIMENTS)
+
+
+# Fields that have options of their own.
+_WITH_OPTIONS = ("benchmark", "data", "seed", "start", "imported")
+
+
+def settable_fields(configuration: RunConfiguration) -> dict[str, object]:
+    """Return the values of the fields that may be set for a training, by names such as "recipe.epochs"."""
+    values = dotted_fields(configuration)
+    return {name: value for name, value in values.items() if name not in _WITH_OPTIONS}
+
+
+def configure(
+    experiment: str, profile: Profile, settings: Mapping[str, str] | None = None, **identity: Any
+) -> tuple[RunConfiguration, dict[str, object]]:
+    """Return the configuration of a row in a profile, and the set fields whose values are not the row's."""
+    # ``settings`` has texts by the names of ``settable_fields``, ``identity`` the fields of the run.
+    row, size, settings = get_experiment(experiment), profile.size_of(experiment), settings or {}
+
+    def build(settings: Mapping[str, str]) -> RunConfiguration:
+        model = set_fields(MODELS[row.model](**{**row.overrides, **size.overrides}), settings, "model.")
+        factor = row.trunk_rate if model.weights is None else 1
+        recipe = replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate)
+        own = set_fields(replace(size, recipe=recipe), settings)
+        return RunConfiguration(model, own.recipe, own.input_size, resize=own.resize, **identity)
+
+    configuration = build({})
+    known = settable_fields(configuration)
+    for name in settings:
+        if name not in known:
+            raise InputError(
+                "a field of the model or the recipe, input_size or resize can be set",
+                shown(name),
+                f"name {_similar_fields(name, known)}; seed and benchmark have options of their own",
+            )
+    configuration = build(settings)
+    values = settable_fields(configuration)
+    return configuration, {name: values[name] for name in sorted(settings) if values[name] != known[name]}
+
+
+def _similar_fields(name: str, known: Mapping[str, object]) -> str:
+    """Return the fields of the same part of the configuration whose last word is similar, or all of them."""
+    part, _, word = name.rpartition(".")
+    inside = [field for field in known if field.startswith(f"{name}.")]  # a part cannot be set as a whole
+    same_part = inside or [field for field in known if part and field.startswith(f"{part}.")] or [*known]
+    last_words = {field: field.rpartition(".")[2] for field in same_part}
+    similar = "" if inside else nearest(word, last_words.values())
+    names = [field for field, last in last_words.items() if last == similar]
+    return " or ".join(names) or f"one of {', '.join(same_part)}"
 
 
 def get_profile(name: str) -> Profile:

@@ -53,7 +53,7 @@ def pyramid_parts(stripes: int, levels: Sequence[int] | None = None) -> tuple[Pa
         levels = range(1, stripes + 1)
     if not (isinstance(levels, Sequence) and all(type(level) is int for level in levels)):
         rule = "levels are a sequence of whole numbers: the stripes per part"
-        mend = "write (1, 6), on papermill's command line -y 'levels: [1, 6]'"
+        mend = "write [1, 6], on papermill's command line -y 'levels: [1, 6]'"
         raise InputError(rule, repr(levels), mend)
     requested = tuple(levels)
     if not requested:
@@ -96,8 +96,8 @@ def check_trunk(
         rule = "pretrained weights exist only for torchvision's trunks, as weights='imagenet'"
         mend = f"write weights=None, or 'imagenet' with {' or '.join(trunks[1:])}"  # the first is resnet39
         raise InputError(rule, f"trunk={trunk!r}, weights={weights!r}", mend)
-    if not width > 0 or (trunk != "resnet39" and width != 1):
-        rule = f"{name} is a positive factor on the channels of resnet39, and 1 for torchvision's trunks"
+    if not 0 < width <= 64 or (trunk != "resnet39" and width != 1):
+        rule = f"{name} is a positive factor on the channels of resnet39, 64 or less, and 1 for other trunks"
         raise InputError(
             rule, f"{name}={width} with trunk={trunk!r}", f"use {name}=1, which fits every trunk"
         )

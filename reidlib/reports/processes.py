@@ -49,6 +49,8 @@ class Task:
             process. Its return value is ignored.
         arguments: The function's arguments, which can be pickled.
         notebooks: Names of the notebooks that wait until the task has ended, with or without an error.
+        kind: Tasks of one kind take about the same time.
+        seconds: The measured duration of an earlier task of this kind; None if there was none.
 
     Raises:
         InputError: If the name is no file name, or the function cannot be imported.
@@ -58,6 +60,8 @@ class Task:
     function: Callable[..., object]
     arguments: tuple = ()
     notebooks: tuple[str, ...] = ()
+    kind: str = ""
+    seconds: float | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):
@@ -94,9 +98,50 @@ class Pool:
     stop: Callable[[], None] = lambda: None
 
 
-def local_pool(pieces: int, jobs: int | None, device: str) -> Pool:
+@dataclass(frozen=True)
+class Memory:
+    """What a piece of work needs, in bytes, how that is known, and how much there is; 0 if not known."""
+
+    needed: int = 0
+    source: str = ""
+    available: int = 0
+
+    @property
+    def jobs(self) -> int:
+        """How many pieces fit; one may always try."""
+        return max(1, self.available // self.needed) if self.needed and self.available else sys.maxsize
+
+    def check(self, jobs: int | None) -> None:
+        """Raise InputError if ``jobs`` pieces at a time do not fit."""
+        if jobs is not None and jobs > self.jobs:
+            needed, available = (f"{size / 2**30:.1f} GiB" for size in (self.needed, self.available))
+            raise InputError(
+                "what runs at a time fits into memory",
+                f"{jobs} jobs of {needed} each ({self.source}) in {available} of free memory",
+                f"use --jobs {self.jobs} or less",
+            )
+
+
+def available_memory() -> int:
+    """Return the bytes that new processes may use of this machine or container; 0 if that is not known."""
+
+    def numbers(path: str) -> dict[str, int]:
+        with contextlib.suppress(OSError):
+            text = re.sub(" kB|max", "", Path(path).read_text(encoding="utf-8"))
+            return {words[0]: int(words[-1]) for words in map(str.split, text.splitlines()) if words}
+        return {}
+
+    machine = numbers("/proc/meminfo").get("MemAvailable:", 0) * 2**10
+    group = "/sys/fs/cgroup/memory"
+    for limit in numbers(f"{group}.max").values():
+        used = sum(numbers(f"{group}.current").values()) - numbers(f"{group}.stat").get("inactive_file", 0)
+        machine = min(machine, max(limit - used, 1))
+    return machine
+
+
+def local_pool(pieces: int, jobs: int | None, device: str, memory: Memory = Memory()) -> Pool:
     """Return a pool of processes on this machine for ``jobs`` pieces at a time; None: as many as fit."""
-    at_a_time = min(pieces, jobs or _MAX_PROCESSES)
+    at_a_time = min(pieces, jobs or min(_MAX_PROCESSES, memory.jobs))
     if at_a_time > 1 and jobs is None:  # a GPU computes one piece at a time
         from reidlib.training.device import Execution  # torch takes seconds to import
 

@@ -19,10 +19,10 @@ from reidlib.errors import InputError, check_choice, count_noun
 from reidlib.files import exclusive_lock, writing_mend
 from reidlib.reports import notebook, pages
 from reidlib.reports.notebook import Source
-from reidlib.reports.processes import Pool, Task, local_pool
+from reidlib.reports.processes import Memory, Pool, Task, local_pool
 from reidlib.reports.scheduler import Display, Job, Session
 
-__all__ = ["Outcome", "Plan", "Task", "reproduce", "select"]
+__all__ = ["Outcome", "Plan", "Task", "reproduce", "run_tasks", "select"]
 
 # A pool on other machines; it is connected when the context is entered.
 Cluster = AbstractContextManager[Pool]
@@ -44,6 +44,7 @@ class Plan:
         inputs: Fingerprints of other data that the notebooks read, such as a benchmark's files.
         command: The command line, which the report shows.
         neutral_parameters: More parameters of the notebooks, which do not change their results.
+        memory: Returns what each piece of work needs of this machine's memory; called only if there is work.
 
     Raises:
         InputError: If the values contradict each other, or a parameter cannot be written as JSON.
@@ -58,6 +59,7 @@ class Plan:
     inputs: dict[str, str] = field(default_factory=dict)
     command: str = ""
     neutral_parameters: dict = field(default_factory=dict)
+    memory: Callable[[], Memory] = Memory
 
     def __post_init__(self):
         if not self.notebooks:
@@ -173,8 +175,8 @@ def reproduce(
         The names of the notebooks by their final state, and of the failed tasks.
 
     Raises:
-        InputError: Before any work, if a notebook or parameter is wrong or the folder cannot be written;
-            later, if the disk is full.
+        InputError: Before any work, if a notebook or parameter is wrong, the folder cannot be written or
+            memory does not allow as many jobs; later, if the disk is full.
         KeyboardInterrupt: After Ctrl-C, when all kernels have stopped; its message says how to continue.
     """
     out = plan.out.expanduser().absolute()
@@ -194,7 +196,6 @@ def reproduce(
         pages.write_index(out)
         display.result(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
-    _probe(out)
     jobs = [
         Job(
             sources[name],
@@ -204,21 +205,17 @@ def reproduce(
         )
         for name in waiting
     ]
-    with (
-        exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out)),
-        cluster or nullcontext() as cluster_pool,
-    ):
-        tasks = tuple((prepare and prepare(tuple(sources[name] for name in waiting))) or ())
-        workers = cluster_pool or local_pool(
-            len(tasks) + len(jobs), plan.jobs, plan.parameters.get("device", "auto")
-        )
-        pool = replace(workers, capacity=lambda: min(plan.jobs or sys.maxsize, workers.capacity()))
-        if tasks:
-            display.line(f"tasks to be done first: {len(tasks)}; at a time: {pool.capacity()}")
-        try:
-            states = Session(out, jobs, tasks, pool, display).run()
-        except OSError as error:
-            raise _unwritable(out, error) from error
+    states = run_tasks(
+        lambda: (prepare and prepare(tuple(sources[name] for name in waiting))) or (),
+        out,
+        jobs=plan.jobs,
+        device=plan.parameters.get("device", "auto"),
+        memory=Memory() if cluster else plan.memory(),
+        notebooks=jobs,
+        cluster=cluster,
+        display=display,
+    )
+    tasks = [name for name in states if name not in sources]
 
     def in_state(state: str, names: Iterable[str] = waiting) -> tuple[str, ...]:
         return tuple(name for name in names if states[name] == state)
@@ -228,7 +225,7 @@ def reproduce(
         tuple(name for name in sources if name not in waiting),
         in_state("failed"),
         in_state("blocked"),
-        in_state("failed", [task.name for task in tasks]),
+        in_state("failed", tasks),
     )
     failed_tasks = count_noun(len(outcome.failed_tasks), "tasks")
     display.result(
@@ -237,6 +234,41 @@ def reproduce(
     )
     display.result(f"report: {out / 'index.html'}")
     return outcome
+
+
+def run_tasks(
+    make_tasks: Callable[[], Sequence[Task]],
+    out: Path,
+    *,
+    jobs: int | None,
+    device: str,
+    memory: Memory,
+    notebooks: Sequence[Job] = (),
+    cluster: Cluster | None = None,
+    display: Display | None = None,
+) -> dict[str, str]:
+    """Run tasks, then notebooks if there are any, and return their final states by name."""
+    # ``out`` is the report's folder, which gets the tasks' logs.
+    memory.check(jobs)
+    _probe(out)
+    with (
+        exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out)),
+        cluster or nullcontext() as cluster_pool,
+    ):
+        tasks = make_tasks()
+        if not tasks and not notebooks:
+            return {}
+        workers = cluster_pool or local_pool(len(tasks) + len(notebooks), jobs, device, memory)
+        pool = replace(workers, capacity=lambda: min(jobs or sys.maxsize, workers.capacity()))
+        display = display or Display()
+        try:
+            session = Session(out, notebooks, tasks, pool, display)
+            if tasks:
+                text = f"tasks to be done{' first' if notebooks else ''}: {len(tasks)}"
+                display.line(f"{text}; at a time: {pool.capacity()}{session.time_left()}")
+            return session.run()
+        except OSError as error:
+            raise _unwritable(out, error) from error
 
 
 def _refuse(out: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +28,8 @@ from reidlib.reports.processes import Pool, Task, error_summary
 
 # Seconds between two checks of the running work.
 _POLL_INTERVAL = 0.5
+# What the system says of a full disk.
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 # The folder of the tasks' logs in the report.
 TASKS = "tasks"
 
@@ -98,6 +102,7 @@ class Session:
         self._states = dict.fromkeys((*self._tasks, *self._jobs), "waiting")
         self._running: dict[Future, str] = {}
         self._started: dict[str, float] = {}
+        self._durations: dict[str, float] = {}  # of what is done
         self._capacity = 0
         for name in self._jobs:
             (out / name).mkdir(exist_ok=True)
@@ -116,10 +121,10 @@ class Session:
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(
                     f"interrupted with {', '.join(self._running.values()) or 'nothing'} running; finished "
-                    "notebooks are kept; run the same command again to continue"
+                    "work is kept; run the same command again to continue"
                 ) from error
             raise
-        pages.write_index(self._out)
+        self._write_index()
         with contextlib.suppress(OSError):  # logs of failed tasks stay
             (self._out / TASKS).rmdir()
         return self._states
@@ -155,7 +160,7 @@ class Session:
             function, arguments = self._tasks[name].function, self._tasks[name].arguments
             (self._out / TASKS).mkdir(exist_ok=True)
         self._set_state(name, "running")
-        pages.write_index(self._out)
+        self._write_index()
         environment = {
             # The work uses this command's folders, on whatever machine it runs.
             "REIDLIB_HOME": str(files.home()),
@@ -190,6 +195,10 @@ class Session:
             else:
                 log = f" (see {self._log(name)})" if self._log(name).is_file() else ""
                 self._set_state(name, "failed" if error else "done", error=error and error + log)
+                # All others would fail, too.
+                if full := next((text for text in _FULL if error and text in error), ""):
+                    mend = "free some disk space and give the same command again: finished work is kept"
+                    raise InputError("the disk has room for the trainings", f"{full}: {name}", mend)
 
     def _finish(self, name: str, error: str | None) -> None:
         """Write a notebook's page and record its final state."""
@@ -207,13 +216,19 @@ class Session:
         elif error is None:
             error = "its executed copy is missing"
         self._set_state(name, "failed" if error else "done", error=error)
-        pages.write_index(self._out)
+        self._write_index()
+
+    def _write_index(self) -> None:
+        if self._jobs:  # trainings alone have no pages
+            pages.write_index(self._out)
 
     def _set_state(self, name: str, state: str, *, error: str | None = None) -> None:
         """Record and print a state; the status of a notebook is the last of its files to be written."""
         self._states[name] = state
         started = self._started.get(name) if state != "waiting" else None
         duration = round(time.time() - started, 1) if started and state != "running" else None
+        if state == "done" and duration:
+            self._durations[name] = duration
         start_time = (
             datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds") if started else None
         )
@@ -244,7 +259,7 @@ class Session:
             for name in self._running.values():
                 self._progress(name).unlink(missing_ok=True)
                 self._set_state(name, "interrupted")
-            pages.write_index(self._out)
+            self._write_index()
             self._display.line("")
 
     def _progress(self, name: str) -> Path:
@@ -259,18 +274,45 @@ class Session:
         return self._out / TASKS / f"{name}.log"
 
     def _lines(self) -> list[str]:
-        """Return the numbers of running and waiting pieces of work, then a text for each that is running."""
+        """Return how much work there is and how long the tasks take, then a text for each running piece."""
         running, waiting = list(self._running.values()), len(self._waiting())
-        counts = [f"{len(running)} running, {waiting} waiting"] if waiting else []
+        finished = len(self._states) - len(running) - waiting
+        counts = [f"{finished} finished, {len(running)} running, {waiting} waiting{self.time_left()}"]
         if not self._capacity:
             counts.append("no worker is connected")
         return counts + [self._running_line(name) for name in running]
 
+    def time_left(self) -> str:
+        """Return how long the tasks take by the durations of others of their kind; empty if none is known."""
+        now, earlier, measured = time.time(), {}, {}
+        running = {name: now - self._started[name] for name in self._running.values() if name in self._tasks}
+        for name, task in self._tasks.items():
+            seconds = self._durations.get(name, 0.0)
+            if name in running and (left := re.search(r"(\d+) s left", self._progress_text(name))):
+                seconds = running[name] + int(left[1])
+            if seconds:  # the longest, because a training that was continued took less
+                measured[task.kind] = max(seconds, measured.get(task.kind, 0.0))
+            if task.seconds:
+                earlier[task.kind] = task.seconds
+        known = earlier | measured
+        unfinished = [name for name in self._tasks if name in running or self._states[name] == "waiting"]
+        if not known or not unfinished:
+            return ""
+        usual = sum(known.values()) / len(known)
+        whole = {name: known.get(self._tasks[name].kind, usual) for name in unfinished}
+        left_n = [max(0.0, seconds - running.get(name, 0.0)) for name, seconds in whole.items()]
+        seconds = max(*left_n, sum(left_n) / max(1, self._pool.capacity()))
+        return f", trainings take about {clock(seconds)} more"
+
     def _running_line(self, name: str) -> str:
         cells = notebook.cell_progress(self._out / name) if name in self._jobs else None
         cell = f"  cell {min(cells[0] + 1, cells[1])}/{cells[1]}" if cells else ""
+        progress = self._progress_text(name)
+        elapsed = clock(time.time() - self._started[name])
+        return f"{name}{cell}  {elapsed}" + (f"  ({progress})" if progress else "")
+
+    def _progress_text(self, name: str) -> str:
         try:
-            progress = f"  ({self._progress(name).read_text(encoding='utf-8')})"
+            return self._progress(name).read_text(encoding="utf-8")
         except OSError:
-            progress = ""
-        return f"{name}{cell}  {clock(time.time() - self._started[name])}{progress}"
+            return ""

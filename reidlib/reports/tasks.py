@@ -5,25 +5,63 @@ The last four functions do the work in another process, which needs no notebook 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from reidlib import files
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import is_scored
-from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain, plan_training
+from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain, plan_training, run_name
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
-from reidlib.reports.processes import Task
+from reidlib.reports.processes import Memory, Task, available_memory
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run, find
 
 if TYPE_CHECKING:
     from reidlib.reports.notebook import Source
+
+# GiB of a training's process. The first two were measured on a CPU; the others are estimates.
+_USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "paper": 12.0}
+
+
+def measured(setup: Setup, quantity: str) -> dict[str, float]:
+    """Return the largest "seconds", "memory" or "gpu_memory" of the finished runs of each row, by row."""
+    device = setup.execution.torch_device.type
+    largest: dict[str, float] = {}
+    for name in EXPERIMENTS:
+        beginning = run_name(name, setup.profile, setup.benchmark)
+        for file in setup.runs.glob(f"{escape(beginning)}*/run.json"):
+            information = files.find_json(file) or {}
+            on_cpu = str(information.get("device")).startswith(f"{device},")
+            number = information.get(quantity)
+            # A name that goes on is of a run with set fields, or pretrained.
+            own = re.fullmatch(r"\d+-[0-9a-f]{12}", file.parent.name.removeprefix(beginning))
+            if own and isinstance(number, int | float) and on_cpu == (device != "cuda"):
+                largest[name] = max(number, largest.get(name, 0))
+    return largest
+
+
+def training_memory(setup: Setup) -> Memory:
+    """Return what one training of the suite needs at most: as measured of each model, or an estimate."""
+    device, usual = setup.execution.torch_device, _USUAL_MEMORY[setup.profile.name]
+    on_gpu = device.type == "cuda"
+    largest = dict.fromkeys((row.model for row in EXPERIMENTS.values()), 0.0)
+    for name, mebibytes in measured(setup, "gpu_memory" if on_gpu else "memory").items():
+        model = EXPERIMENTS[name].model
+        largest[model] = max(largest[model], mebibytes * 2**20)
+    needed = int(max(number or usual * 2**30 for number in largest.values()))
+    source = "measured" if all(largest.values()) else f"estimated for {setup.profile.name}"
+    available = torch.cuda.mem_get_info(device)[0] if on_gpu else available_memory()
+    return Memory(needed, source, available)
 
 
 def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
@@ -32,6 +70,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
     # the trainings with their evaluations, those of the first seed before those of the next.
     notebooks = tuple(notebooks)
     training_tasks: list[Task] = []
+    seconds = measured(setup, "seconds")
     renderings: dict[Perturbation, list[str]] = {}
     for seed in range(setup.seeds):
         for name in EXPERIMENTS:
@@ -54,7 +93,9 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             for perturbation in missing:
                 if not perturbation.is_default:
                     renderings.setdefault(perturbation, []).extend(waiting)
-            training_tasks.append(Task(training.name, run_training, (setup, name, seed, missing), waiting))
+            arguments = (setup, name, seed, missing)
+            task = Task(training.name, run_training, arguments, waiting, name, seconds.get(name))
+            training_tasks.append(task)
     size = perturbations.rendered_size(setup.data) if renderings else ""
     rendering_tasks = [
         Task(
@@ -62,6 +103,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             render_perturbation,
             (perturbation, size, setup.device),
             tuple(dict.fromkeys(waiting)),
+            "rendering",
         )
         for perturbation, waiting in renderings.items()
         if not perturbations.is_rendered(perturbation, size)
@@ -91,10 +133,10 @@ def benchmark_tasks(folders: Mapping[str, str | Path], setup: Setup, *, trials: 
             for training in earlier:
                 if not _is_complete(training, setup.runs):
                     arguments = (setup, row, seed, folders, since)
-                    task = Task(training.name, train_pretraining, arguments, ("42_benchmarks",))
+                    task = Task(training.name, train_pretraining, arguments, ("42_benchmarks",), row)
                     pretraining_tasks[training.name] = task
             arguments = (setup, row, specification, trial, seed, folders, since)
-            training_tasks.append(Task(last.name, train_chain, arguments, ("42_benchmarks",)))
+            training_tasks.append(Task(last.name, train_chain, arguments, ("42_benchmarks",), row))
     return [*pretraining_tasks.values(), *training_tasks]
 
 

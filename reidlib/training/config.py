@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from reidlib.errors import InputError
-from reidlib.models.parts import check_input_height, check_pyramid_settings, pyramid_parts
+from reidlib.models.parts import check_input_height, check_pyramid_settings, check_trunk, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
 from reidlib.values import check_fields, read_value
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Increased when the same configuration starts to give another result, so that old runs are not reused.
 _FORMAT = 2
+_LARGEST_SIDE = 4096
 # Marks a field that came later: at its default it is not in config.json, so that older runs keep their hash.
 _LATER = {"later": True}
 
@@ -117,6 +118,16 @@ class Recipe:
             raise InputError("an epoch of identities needs identity-balanced batches", self.epoch_of, mend)
         if self.trunk_rate <= 0:
             raise InputError("trunk_rate is a positive factor", self.trunk_rate, "use 1 for equal rates")
+        if max(self.learning_rate, self.trunk_rate) > 1e6:
+            value = f"learning_rate={self.learning_rate}, trunk_rate={self.trunk_rate}"
+            raise InputError("rates are at most a million", value, "use a lower rate, such as 0.1")
+        shares = {name: getattr(self, name) for name in ("warm_up", "decay", "momentum", "weight_decay")}
+        for name, share in (*shares.items(), *(("milestones", share) for share in self.milestones)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} is from 0 to 1", share, "use a value in 0 to 1")
+        if self.nesterov and not self.momentum:
+            mend = "use a momentum above 0, or set nesterov to False"
+            raise InputError("Nesterov's method needs a momentum", "momentum=0", mend)
         if (self.schedule == "steps") != bool(self.milestones):
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
             raise InputError("schedule 'steps', and no other, has milestones", value, "give both or neither")
@@ -207,6 +218,13 @@ class JLMLConfiguration(_Model):
 
     def __post_init__(self):
         check_fields(self)
+        for name, width in (("width", self.width), ("local_width", self.local_width)):
+            check_trunk(self.trunk, ("resnet39", "resnet50"), self.weights, width, name)
+        strengths = (self.sparsity_global, self.sparsity_local)
+        if min(self.feature_size, self.parts) < 1 or min(strengths) < 0:
+            rule = "feature_size and parts are at least 1, sparsity_global and sparsity_local at least 0"
+            value = f"{self.feature_size}, {self.parts}, {strengths[0]} and {strengths[1]}"
+            raise InputError(rule, value, "use 512, 4 and 5e-4, or 0 for no selection")
 
     def objective(
         self, model: JLML, output: jlml.JLMLOutput, labels_b: Tensor, balance: None = None
@@ -266,6 +284,8 @@ class PyramidConfiguration(_Model):
         check_pyramid_settings(
             self.trunk, self.weights, self.width, self.embedding_size, self.dropout, self.normalisation
         )
+        if self.margin < 0:
+            raise InputError("the triplets' margin is a distance, 0 or more", self.margin, "use 1.4")
 
     def objective(
         self, model: Pyramid, output: pyramid.PyramidOutput, labels_b: Tensor, balance: Balance | None
@@ -338,6 +358,9 @@ class RunConfiguration:
 
     def __post_init__(self):
         check_fields(self)
+        if not 1 <= min(self.input_size) <= max(self.input_size) <= _LARGEST_SIDE:
+            rule = f"an input is 1 to {_LARGEST_SIDE:,} pixels high and wide"
+            raise InputError(rule, f"input_size={self.input_size}", "use 256 and 128, or less")
         self.model.check_input(self.input_size)
         if (self.recipe is None) != bool(self.imported):
             value = f"recipe={self.recipe}, imported={self.imported!r}"

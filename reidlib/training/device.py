@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -69,6 +71,17 @@ class Execution:
             return torch.cuda.get_device_name(device)
         threads = count_noun(torch.get_num_threads(), "threads")
         return f"{device.type}, {threads}, {torch.backends.cpu.get_cpu_capability()}"
+
+    def peak_memory(self) -> dict[str, int]:
+        """Return the largest memory of this process so far, and of its work on a GPU, in MiB, if known."""
+        peaks = {}
+        with contextlib.suppress(OSError, StopIteration):  # Linux only
+            lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+            line = next(line for line in lines if line.startswith("VmHWM:"))
+            peaks["memory"] = int(line.split()[1]) // 2**10
+        if (device := self.torch_device).type == "cuda":
+            peaks["gpu_memory"] = torch.cuda.max_memory_reserved(device) // 2**20
+        return peaks
 
 
 _DEVICES = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}

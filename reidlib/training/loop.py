@@ -70,7 +70,7 @@ def train(
         balance: Balance for the first step. It names each step's sampler; with None all batches are random.
 
     Returns:
-        Device, precision, number of processes and steps, and the duration in seconds.
+        Device, precision, number of processes and steps, the duration in seconds, the largest memory in MiB.
 
     Raises:
         InputError: If the checkpoint is damaged or belongs to another training.
@@ -176,6 +176,7 @@ def train(
         "processes": world.size,
         "steps": steps,
         "seconds": round(meter.seconds, 1),
+        **execution.peak_memory(),
     }
 
 

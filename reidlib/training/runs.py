@@ -87,7 +87,7 @@ class Run:
 
     @cached_property
     def information(self) -> dict:
-        """Versions, commit, device, precision, number of steps, duration in seconds."""
+        """Versions, commit, device, precision, number of steps, duration in seconds, memory in MiB."""
         return read_json(self.folder / _FINISHED)
 
     @cached_property

@@ -16,8 +16,10 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -289,6 +291,33 @@ def test_a_report_on_a_full_disk(inputs, disk, capsys):  # noqa: F811
     assert statuses[0] and any(statuses), statuses  # the first disk has room for next to nothing
     with capsys.disabled():
         print(f"\nreproduce on four disks that are too small: exit statuses {statuses}")
+
+
+def test_a_queue_of_trainings_on_a_full_disk(inputs, disk, capsys):  # noqa: F811
+    """What is finished stays, and with room the same command goes on; Ctrl-C ends it after a few more."""
+    inputs.prepare("train all", disk)
+    with (disk / "filler").open("wb") as stream:
+        stream.write(bytes(shutil.disk_usage(disk).free - 24 * MIB))
+    status, err = inputs.start("train all", disk).wait()
+    assert status == 2, err
+    (line,) = (line for line in err.splitlines() if line.startswith("reidlib: "))
+    assert line == err.splitlines()[-1] and "Traceback" not in err
+    assert "No space left" in line and "free some disk space and give the same command again" in line
+    finished = {path.parent for path in disk.glob("home/runs/*/run.json")}
+    assert 1 <= len(finished) < 20
+    before = {path: path.read_bytes() for folder in finished for path in folder.rglob("*")}
+    (disk / "filler").unlink()
+    command = inputs.start("train all", disk)
+    while command.status is None and len(list(disk.glob("home/runs/*/scores.json"))) < len(finished) + 2:
+        time.sleep(0.1)
+    os.killpg(command.pid, signal.SIGINT)
+    status, err = command.wait()
+    assert status == 130, err
+    # Of those that were finished, some may have lacked their scores.
+    assert 1 <= int(re.search(r"(\d+) of 28 trainings are finished", err)[1]) <= len(finished)
+    assert {path: path.read_bytes() for path in before} == before
+    with capsys.disabled():
+        print(f"\n{len(finished)} trainings were finished when the disk was full: {line}")
 
 
 def used(disk: Path) -> int:

@@ -164,6 +164,10 @@ class Inputs:
             "re-ranking": [
                 sys.executable, "-c", _RERANK, str(self.folder / "features.npy"), str(place / "o.npy")
             ],
+            "train all": [
+                *reidlib, "train", "all", "--profile", "smoke", "--jobs", "2", *device,
+                "--benchmark", "market1501", *data,
+            ],
             "reproduce": [*reidlib, "reproduce", "20", "--profile", "smoke", *device],
             "extraction": [*reidlib, "check", "cuhk03", str(self.folder / "cuhk03")],
         }[name]  # fmt: skip

@@ -1,14 +1,16 @@
 """Rows: what identifies their runs, and what a step of each Pyramid row minimises."""
 
 import hashlib
+import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from reidlib.errors import InputError
 from reidlib.experiments.obtain import plan_training
-from reidlib.experiments.rows import EXPERIMENTS, PROFILES
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure, settable_fields
 from reidlib.models.pyramid import PyramidOutput
 from reidlib.training.dynamic import Balance
 from reidlib.training.runs import configuration_hash
@@ -31,6 +33,90 @@ def test_runs_of_the_first_24_rows_keep_their_identity(profile, digest):
     assert len(lines) == 24
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12] == digest
     assert len(set(hashes.values())) == len(hashes)  # no row is another one under a second name
+
+
+def planned(row, profile="quick", **settings):
+    """The folder's name and the hash of a training with set fields; "__" stands for a dot."""
+    settings = {name.replace("__", "."): text for name, text in settings.items()}
+    plan = plan_training(row, PROFILES[profile], BENCHMARK, seed=1, settings=settings)
+    return plan.name, configuration_hash(plan.configuration.to_json())
+
+
+def test_set_fields_are_in_the_name_and_the_configuration():
+    name, digest = planned("jlml", recipe__epochs="40", model__parts="6")
+    assert name == "jlml-quick-synthetic-seed1-model.parts=6,recipe.epochs=40"
+    settings = {"recipe.epochs": "40", "model.parts": "6", "recipe.augmentation.pad": "2"}
+    plan = plan_training("jlml", PROFILES["quick"], BENCHMARK, seed=1, settings=settings)
+    recipe = plan.configuration.recipe
+    assert (recipe.epochs, recipe.augmentation.pad, plan.configuration.model.parts) == (40, 2, 6)
+    assert plan.configuration.seed == 1
+    # The same fields give the run of the row that has them.
+    assert planned("jlml", model__parts="6")[1] == planned("jlml-6")[1] != digest
+    name, _ = planned(
+        "pyramid", model__levels="[1, 6]", model__balancing__mode="off", model__triplet_on="whole"
+    )
+    assert name.endswith("seed1-model.balancing.mode=off,model.levels=1,6,model.triplet_on=whole")
+    name, _ = planned(
+        "jlml",
+        **{f"recipe__augmentation__{each}": "0.25" for each in ("flip", "erase")},
+        input_size="[256,128]",
+        recipe__milestones="[0.4, 0.8]",
+        recipe__schedule="steps",
+    )
+    assert len(name) < 120 and "seed1-input_size=256,128,recipe.augmentation.erase=0.25" in name
+
+
+@pytest.mark.parametrize("row", EXPERIMENTS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_setting_every_field_to_the_rows_own_value_gives_the_rows_run(row, profile):
+    known = settable_fields(configuration(row, profile))
+    settings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+    plan = plan_training(row, PROFILES[profile], BENCHMARK, settings=settings)
+    assert plan == plan_training(row, PROFILES[profile], BENCHMARK)
+    own = configuration(row, profile).to_json()
+    assert configuration_hash(plan.configuration.to_json()) == configuration_hash(own)  # 0 is 0.0 above
+
+
+def test_the_trunks_rate_follows_set_weights():
+    """A factor on the rate is for random weights, as in the profile paper."""
+    changed = configure(
+        "pyramid-global",
+        PROFILES["quick"],
+        {"model.trunk": "resnet50", "model.weights": "imagenet", "model.width": "1"},
+        benchmark="",
+        data="",
+    )[0]
+    assert changed.recipe.trunk_rate == 0.25
+    assert configuration("pyramid-global").recipe.trunk_rate == 21 * 0.25
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"recipe.epoch": "4"}, "got 'recipe.epoch'; name recipe.epochs;"),
+        ({"epochs": "4"}, "name recipe.epochs;"),
+        ({"wights": "4"}, "name model.weights or model.balancing.weights;"),
+        ({"model.parts": "4"}, "name one of model.stripes, model.levels, .*model.triplet_on; seed"),
+        ({"model.balancing.mod": "off"}, "name model.balancing.mode;"),
+        ({"recipe.augmentation": "{}"}, "name one of recipe.augmentation.flip, .*erasing; seed"),
+        ({"seed": "4"}, "seed and benchmark have options of their own"),
+        ({"model.balancing.rate": "2"}, "balancing needs 0 < rate <= 1"),
+        ({"model.stripes": "5"}, "stripes divide the map's height"),
+        ({"recipe.images_per_identity": "0"}, "a triplet loss needs identity-balanced batches"),
+        ({"recipe.steps": "9"}, "stated in epochs or in steps; got epochs=14, steps=9"),
+        ({"recipe.momentum": "-1"}, "momentum is from 0 to 1"),
+        ({"recipe.momentum": "0"}, "Nesterov's method needs a momentum"),
+        ({"recipe.milestones": "[2]", "recipe.schedule": "steps"}, "milestones is from 0 to 1"),
+        ({"recipe.learning_rate": "1e300"}, "rates are at most a million"),
+        ({"model.margin": "-1"}, "margin is a distance"),
+        ({"model.width": "1e9"}, "width is a positive factor"),
+        ({"input_size": "[0, 64]"}, "1 to 4,096 pixels"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_in_one_line(settings, words):
+    with pytest.raises(InputError, match=words) as refusal:
+        configure("pyramid", PROFILES["quick"], settings, benchmark="", data="")
+    assert "\n" not in str(refusal.value)
 
 
 def focal(before, after):

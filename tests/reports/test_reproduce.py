@@ -28,9 +28,9 @@ from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports import notebook, pages
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import STOPPED, Pool, local_pool, run_in_process
-from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, select
-from reidlib.reports.scheduler import Display
+from reidlib.reports.processes import STOPPED, Memory, Pool, available_memory, local_pool, run_in_process
+from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, run_tasks, select
+from reidlib.reports.scheduler import Display, Session
 from reidlib.training.device import Execution
 
 PARAMETERS = 'profile = "quick"\nout = ""\nseeds = 1\ndata_root = ""'
@@ -411,7 +411,7 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
         assert "10_busy  interrupted" in complaints and "1 interrupted" in index
         assert printed == "2 notebooks, profile smoke: 2 to run, 0 unchanged\n"
         assert complaints.splitlines()[-1] == (
-            "KeyboardInterrupt: interrupted with 10_busy running; finished notebooks are kept; "
+            "KeyboardInterrupt: interrupted with 10_busy running; finished work is kept; "
             "run the same command again to continue"
         )
         assert "TCP" not in complaints
@@ -494,6 +494,116 @@ def test_a_killed_command_continues_where_it_stopped(home, number):
     assert "done=('10_after',)" in printed
     check_trained_once(home, **trainings)
     assert len(notes(home, "a begins")) == 1
+
+
+SETTINGS = {"jobs": 2, "device": "cpu", "memory": Memory()}
+
+
+def test_tasks_run_without_notebooks(home, capsys):
+    tasks = [Task("good", fake_tasks.train, ("good", 1)), Task("bad", fake_tasks.fail, ("bad",))]
+    assert run_tasks(lambda: tasks, home / "out", **SETTINGS) == {"good": "done", "bad": "failed"}
+    assert {path.name for path in (home / "out").rglob("*")} == {".lock", "tasks", "bad.log"}
+    assert "tasks to be done: 2; at a time: 2\n" in capsys.readouterr().err
+    assert run_tasks(list, home / "out", **SETTINGS) == {}
+
+
+def test_a_full_disk_stops_the_queue_and_the_same_command_goes_on(home, capsys):
+    """Every other training would fail as well; what is finished stays, what runs keeps its checkpoint."""
+    full = home / "full"
+    full.touch()
+
+    def queue() -> list[Task]:
+        names = {"a": 1, "b": 200, "full": 1, "d": 1}
+        functions = {"full": (fake_tasks.train_with_room, (str(full),))}
+        return [Task(name, *functions.get(name, (fake_tasks.train, (name, n)))) for name, n in names.items()]
+
+    with pytest.raises(InputError, match=r"the disk has room.*No space left.*the same command again"):
+        run_tasks(queue, home / "out", **SETTINGS)
+    assert "d  running" not in capsys.readouterr().err
+    assert notes(home, "a found") and not notes(home, "b found") and not notes(home, "d begins")
+    epochs = len(notes(home, "b epoch"))
+    full.unlink()
+    fake_tasks.note("again")
+    shortened = [replace(task, arguments=("b", epochs + 2)) if task.name == "b" else task for task in queue()]
+    assert set(run_tasks(lambda: shortened, home / "out", **SETTINGS).values()) == {"done"}
+    check_trained_once(home, a=1, b=epochs + 2, d=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_queue_continues_where_it_stopped(home, number):
+    trainings = {"a": 1, "b": 8, "c": 8}
+    (paused := fake_tasks.pause(home, "b")).touch()
+    queue = f"run_tasks(lambda: tasks, home / 'out', **{SETTINGS!r})"
+    command = fake_tasks.start_command(home, None, trainings, queue)
+    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
+    training = processes(home, "b")[0]
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)
+    else:
+        command.send_signal(number)
+    complaints = command.communicate(timeout=600)[1]
+    assert number == signal.SIGKILL or "finished work is kept; run the same command again" in complaints
+    until(lambda: not alive(training), "the trainings to end")
+    paused.unlink()
+    again = fake_tasks.start_command(home, None, trainings, queue)
+    printed, complaints = again.communicate(timeout=600)
+    assert again.returncode == 0, complaints
+    assert printed == "{'a': 'done', 'b': 'done', 'c': 'done'}\n"
+    check_trained_once(home, **trainings)
+    assert len(notes(home, "a begins")) == 1
+
+
+def test_the_time_left_comes_from_measured_durations(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("reidlib.reports.scheduler.time.time", lambda: now[0])
+    started = []
+
+    def start(*_):
+        started.append(Future())
+        return started[-1]
+
+    tasks = [Task(f"{kind}{n}", fake_tasks.train, (), (), kind) for n in (0, 1) for kind in ("x", "y", "z")]
+    pool = Pool(start, lambda: 2)
+    session = Session(tmp_path, (), tasks, pool, Display(enabled=False))
+    assert session.time_left() == ""  # nothing is known
+    known = [replace(task, seconds=100.0 if task.kind == "x" else None) for task in tasks]
+    assert "take about 5:00 more" in Session(tmp_path, (), known, pool, Display(enabled=False)).time_left()
+    session._capacity = 2
+    session._start_ready()
+    (tmp_path / "tasks" / "x0.progress").write_text("step 20/100, loss 3.1, 30 s left")
+    now[0] += 10
+    # x takes 40 s, and so others of which nothing is known: (30 + 30 + 4 * 40) / 2.
+    assert session._lines()[0] == "0 finished, 2 running, 4 waiting, trainings take about 1:50 more"
+    now[0] += 50
+    started[1].set_result(None)
+    session._collect()
+    session._start_ready()
+    (tmp_path / "tasks" / "x0.progress").write_text("")
+    # y took 60 s; nothing else is measured, x should have ended: (0 + 60 + 60 + 60 + 60) / 2.
+    assert session._lines()[0] == "1 finished, 2 running, 3 waiting, trainings take about 2:00 more"
+    started[0].set_exception(ValueError("x"))
+    session._collect()
+    assert session._lines()[0].startswith("2 finished, 1 running, 3 waiting")
+
+
+def test_no_more_jobs_than_memory_allows(tmp_path):
+    memory = Memory(2**30, "measured", 3 * 2**30 + 1)
+    memory.check(3), memory.check(None), Memory().check(10**6)
+    with pytest.raises(
+        InputError, match=r"4 jobs of 1\.0 GiB each \(measured\) in 3\.0 GiB of free memory; "
+    ):
+        memory.check(4)
+    with pytest.raises(InputError, match="use --jobs 3 or less"):
+        run_tasks(pytest.fail, tmp_path / "out", jobs=4, device="cpu", memory=memory)
+    assert not (tmp_path / "out").exists()
+    assert replace(memory, available=5).jobs == 1  # one may always try
+    assert local_pool(9, None, "cpu", replace(memory, available=5)).capacity() == 1
+    with pytest.raises(InputError, match="use --jobs 3 or less"):
+        notebook = build(tmp_path / "notebooks", "10_never", FINISH)
+        reproduce(Plan((notebook,), "smoke", tmp_path / "out", jobs=4, memory=lambda: memory), progress=False)
+    assert not (tmp_path / "out").exists()
+    if sys.platform == "linux":
+        assert 2**20 < available_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):

@@ -1,17 +1,21 @@
 """The trainings that come before the notebooks; finished work is not repeated."""
 
+import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from reidlib import files
 from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
+from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS, Setup
 from reidlib.experiments.rows import PERTURBATIONS
 from reidlib.reports.notebook import read_source
-from reidlib.reports.tasks import tasks
+from reidlib.reports.tasks import measured, tasks, training_memory
+from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -132,3 +136,67 @@ def test_missing_perturbations_of_a_trained_run_are_a_task(home):
     # A run that was copied from another machine without its weights needs no task.
     (folder / "weights.pt").unlink()
     assert not [name for name in names(missing_tasks("36_box_misalignment")) if name.startswith("jlml")]
+
+
+def test_all_rows_are_trained_without_notebooks(home, monkeypatch, capsys):
+    """A notebook's row with two seeds, of which the first is there already, then once more."""
+    for task in missing_tasks("20_train_jlml"):
+        task.function(*task.arguments)
+    chosen = tuple(path for path in NOTEBOOKS if path.stem == "20_train_jlml")
+    monkeypatch.setattr("reidlib.reports.reproduce.select", lambda *_: chosen)
+    words = ["train", "all", "--profile", "smoke", "--device", "cpu", "--seeds", "2", "--jobs", "2"]
+    assert main(words) == 0
+    printed, messages = capsys.readouterr()
+    assert printed == f"2 trainings, 0 failed\nruns: {files.runs()}\n"
+    lines = messages.splitlines()
+    assert lines[0] == "1 row, 2 seeds, smoke: 1 of 2 trainings are finished, 1 left"
+    assert re.fullmatch(r"tasks to be done: 1; at a time: 1, trainings take about 0:\d\d more", lines[1])
+    assert lines[2] == "jlml-smoke-synthetic-seed1  running"
+    (second,) = files.runs().glob("jlml-smoke-synthetic-seed1-*")
+    assert Run(second).scores is not None
+    assert not list((files.home() / "smoke").glob("*.html"))
+    state = {path: path.stat().st_mtime_ns for path in files.runs().rglob("*")}
+    assert main(words) == 0
+    assert capsys.readouterr().err == "1 row, 2 seeds, smoke: 2 of 2 trainings are finished, 0 left\n"
+    assert state == {path: path.stat().st_mtime_ns for path in files.runs().rglob("*")}
+
+
+def test_what_trainings_need_is_measured(tmp_path):
+    setup = Setup("quick", device="cpu", runs=tmp_path)
+
+    def need() -> tuple[float, str]:
+        memory = training_memory(setup)
+        return round(memory.needed / 2**20), memory.source
+
+    def write(name: str, **information) -> None:
+        (tmp_path / f"{name}-0123456789ab").mkdir()
+        content = {"device": "cpu, 2 threads", **information}
+        (tmp_path / f"{name}-0123456789ab" / "run.json").write_text(json.dumps(content))
+
+    assert need() == (1126, "estimated for quick")
+    write("jlml-quick-synthetic-seed0", seconds=40.5, memory=2000)
+    write("jlml-quick-synthetic-seed11", seconds=50.5, memory=1500)
+    write("jlml-2-quick-synthetic-seed0", seconds=60)
+    write("jlml-quick-synthetic-seed0-model.parts=6", seconds=99, memory=9999)
+    write("jlml-full-synthetic-seed0", seconds=99, memory=9999)
+    write("jlml-6-quick-synthetic-seed0", seconds=99, memory=9999, device="NVIDIA H100", gpu_memory=9)
+    write("jlml-8-quick-synthetic-seed0", seconds="99", memory=None)
+    (tmp_path / "jlml-10-quick-synthetic-seed0-0123456789ab").mkdir()
+    (tmp_path / "jlml-10-quick-synthetic-seed0-0123456789ab" / "run.json").write_text("{")
+    assert measured(setup, "seconds") == {"jlml": 50.5, "jlml-2": 60}
+    assert measured(setup, "memory") == {"jlml": 2000}
+    assert need() == (2000, "estimated for quick")
+    write("pyramid-2-quick-synthetic-seed0", seconds=9, memory=2500)
+    assert need() == (2500, "measured")
+
+
+def test_memory_of_a_gpu_is_that_of_the_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(Execution, "torch_device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * 2**30, 80 * 2**30))
+    setup = Setup("full", runs=tmp_path)
+    assert training_memory(setup).jobs == 2
+    for model in ("jlml", "pyramid"):
+        (folder := tmp_path / f"{model}-full-synthetic-seed0-0123456789ab").mkdir()
+        content = {"device": "NVIDIA H100", "seconds": 600, "memory": 3000, "gpu_memory": 5000}
+        (folder / "run.json").write_text(json.dumps(content))
+    assert (training_memory(setup).jobs, training_memory(setup).source) == (4, "measured")
