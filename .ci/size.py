@@ -18,10 +18,12 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # there), and progress and the ablations' figures got a module each. They were 15,200 and 107, and the third
 # was 4,000, until odd inputs got right answers: six modules for decoding as viewers do, which files are
 # images, spellings of names, types of values and of notebooks' parameters, and texts that an encoding lacks.
+# They were 16,250, 113 and 4,050 until the papers' constants, model complexity and imported checkpoints came,
+# and then queues of trainings without notebooks, fields set by name, and the listing of generated files.
 LARGEST = {
-    "lines of code": 16_250,
-    "files": 113,
-    "lines of the core": 4_050,
+    "lines of code": 17_560,
+    "files": 116,
+    "lines of the core": 4_170,
     "entries in a folder below the top": 12,
 }
 _NOT_CODE = {
