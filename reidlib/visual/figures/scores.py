@@ -302,7 +302,8 @@ def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Fi
         The figure.
     """
     looks = {  # marker, its size, edge colour, face colour, legend
-        "other": ("|", 11, GREY, GREY, "other published rows"),
+        # Under the diamond of a nearly equal score, beyond which its ends are seen.
+        "other": ("|", 15, GREY, GREY, "other published rows"),
         "paper": ("D", 7, BLUE, BLUE, "JLML or Pyramid, published"),
     }
     for row, marker, size, title in (
@@ -323,7 +324,7 @@ def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Fi
             marker, size, colour, face, _ = looks[origin]
             (markers[origin],) = axes.plot(
                 value, y, marker, color=colour, markersize=size, markerfacecolor=face,
-                markeredgewidth=1.5, clip_on=False, zorder=3,
+                markeredgewidth=1.5, clip_on=False, zorder=2 if origin == "other" else 3,
             )  # fmt: skip
     axes.set_yticks(range(len(tables)), list(tables))
     axes.set_ylim(len(tables) - 0.5, -0.5)
