@@ -324,6 +324,12 @@ class InputNorms(NamedTuple):
     local_weights_off: float
 
 
+def _runs_with_weights(ablation: Ablation, scores: ExperimentScores) -> dict[str, Run]:
+    """Return each row's run of seed 0; a row without it or without its weights is left out."""
+    first = {label: runs[0] for label, runs in runs_by_row(ablation, scores).items()}
+    return {label: run for label, run in first.items() if isinstance(run, Run) and run.has_weights}
+
+
 def gradient_sizes(
     configuration: RunConfiguration, weights: Mapping[str, Tensor]
 ) -> dict[str, tuple[float, float]]:
@@ -354,9 +360,7 @@ def sparsity_gradients(ablation: Ablation, scores: ExperimentScores) -> pd.DataF
         and their ratio. Rows with λ = 0 or without weights are left out.
     """
     lines = []
-    for row, (run, *_) in runs_by_row(ablation, scores).items():
-        if not (isinstance(run, Run) and run.has_weights):
-            continue
+    for row, run in _runs_with_weights(ablation, scores).items():
         configuration = RunConfiguration.from_json(run.configuration)
         network = cast(JLMLConfiguration, configuration.model)
         if not (network.sparsity_global or network.sparsity_local):
@@ -390,11 +394,6 @@ def gradient_sentences(gradients: pd.DataFrame) -> list[str]:
     return sentences or ["No run with weights is available."]
 
 
-def has_weights(run: object) -> bool:
-    """Return whether an entry of gathered runs is a run, and its weights are stored with it."""
-    return isinstance(run, Run) and run.has_weights
-
-
 def input_norms(run: Run) -> InputNorms:
     """Compute the input norms of a JLML run's feature layers.
 
@@ -419,10 +418,7 @@ def input_norms(run: Run) -> InputNorms:
 
 def norms_by_row(ablation: Ablation, scores: ExperimentScores) -> dict[str, InputNorms]:
     """Return the norms of each row's run with seed 0; a row whose weights are missing is left out."""
-    first = {label: runs[0] for label, runs in runs_by_row(ablation, scores).items()}
-    return {
-        label: input_norms(run) for label, run in first.items() if isinstance(run, Run) and run.has_weights
-    }
+    return {label: input_norms(run) for label, run in _runs_with_weights(ablation, scores).items()}
 
 
 def norm_table(norms: Mapping[str, InputNorms]) -> pd.DataFrame:

@@ -131,9 +131,8 @@ def read_pyramid(file: str | Path) -> Checkpoint:
     known = (f"{trunk}.", _PARTS, _CLASSIFIERS)
     faults += [f"{key}: not in this network" for key in state if key.startswith(known)]
     if faults:
-        rule = (
-            f"a checkpoint of Pyramid has {code.name}'s layers: ResNet-50 or ResNet-101, {_NUM_PARTS} parts"
-        )
+        layers = f"ResNet-50 or ResNet-101, {_NUM_PARTS} parts"
+        rule = f"a checkpoint of Pyramid has {code.name}'s layers: {layers}"
         raise InputError(rule, f"{file} with {shorten(faults)}", _MEND)
     if state:
         remarks.append(f"not used, unknown to {code.name}, and perhaps needed: {shorten(state, 10)}")
@@ -169,9 +168,8 @@ def import_run(checkpoint: Checkpoint, benchmark: Benchmark, folder: Path) -> tu
 
 def _network_state(content: dict, file: Path) -> tuple[dict, list[str]]:
     """Find the one ``state_dict`` of Pyramid in a file; its keys lose a prefix such as ``module.``."""
-    entries: dict[str, Any] = {
-        "": content
-    }  # the file's own; an entry; or in PersonReID-Pyramid an element of a list
+    # The file's own, an entry, or in PersonReID-Pyramid an element of a list.
+    entries: dict[str, Any] = {"": content}
     for name, value in content.items():
         values = enumerate(value) if isinstance(value, list | tuple) else ()
         entries |= {name: value, **{f"{name}[{index}]": element for index, element in values}}

@@ -9,7 +9,7 @@ import torch
 from scored_runs import write_scored_runs
 
 from reidlib.analysis import ExperimentScores, ablations, benchmark_tables, complexity
-from reidlib.analysis.ablations import Ablation, has_weights, input_norms, norm_cells, switched_off_sentence
+from reidlib.analysis.ablations import Ablation, input_norms, norm_cells, switched_off_sentence
 from reidlib.analysis.scores import table_records
 from reidlib.data import load
 from reidlib.errors import InputError
@@ -262,11 +262,8 @@ def test_the_sentence_names_rows_and_shares(norms):
 
 def test_input_norms_need_weights(tmp_path):
     (tmp_path / "run").mkdir()
-    run = Run(tmp_path / "run")
-    assert not has_weights(run)
-    assert not has_weights(MissingRun("failed"))
     with pytest.raises(InputError, match="needs the run's weights"):
-        input_norms(run)
+        input_norms(Run(tmp_path / "run"))
 
 
 # --- the strength of sparsity beside weight decay -----------------------------------------------------------
@@ -341,6 +338,14 @@ def test_strengths_are_those_of_the_training_that_ran(selected):
         for layer, sizes in ablations.gradient_sizes(configuration, weights).items():
             assert lines.loc[layer, time].tolist() == [*sizes, sizes[0] / sizes[1]]
     assert lines["ratio"].nunique() == 4
+
+
+def test_rows_without_weights_are_left_out(selected):
+    assert [*ablations.norms_by_row(ablations.FEATURE_SELECTION, selected)] == ["without", "with"]
+    (run,) = selected.runs.runs["jlml"]
+    (run.folder / "weights.pt").unlink()
+    assert [*ablations.norms_by_row(ablations.FEATURE_SELECTION, selected)] == ["without"]
+    assert ablations.sparsity_gradients(ablations.FEATURE_SELECTION, selected).empty
 
 
 def test_strengths_are_written_as_a_table_and_as_sentences():
