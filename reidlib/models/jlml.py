@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
-from reidlib.models.parts import FeaturePart, check_trunk
+from reidlib.models.parts import FeaturePart, check_jlml
 from reidlib.models.residual import (
     PartLinear,
     Stages,
@@ -123,9 +123,10 @@ class JLML(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        _check(num_classes, parts, feature_size)
-        check_trunk(trunk, ("resnet39", "resnet50"), weights, width)
-        check_trunk(trunk, ("resnet39", "resnet50"), weights, local_width, "local_width")
+        if num_classes < 2:
+            rule = "a classifier needs at least two identities"
+            raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
+        check_jlml(trunk, weights, width, local_width, parts, feature_size)
         self.parts = parts
         self.multi_loss = multi_loss
         self.streams = 1 + parts
@@ -246,13 +247,3 @@ class JLML(nn.Module):
         """Return the parameters before the feature layers, which may get a lower learning rate."""
         trunk = (self.shared, self.local_stem, self.global_stream, self.local_streams)
         return [parameter for layers in trunk if layers is not None for parameter in layers.parameters()]
-
-
-def _check(num_classes: int, parts: int, feature_size: int) -> None:
-    if num_classes < 2:
-        rule = "a classifier needs at least two identities"
-        raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
-    if not 1 <= parts <= feature_size:
-        rule = "each part has at least one value of the local feature"
-        value = f"parts={parts}, feature_size={feature_size}"
-        raise InputError(rule, value, f"use 1 to {feature_size} parts")

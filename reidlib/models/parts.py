@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from reidlib.errors import InputError, check_choice
 
 PYRAMID_STRIDE = 16  # input rows per row of the map
 _MOST_STRIPES = 256  # the number of parts grows with the square
-PYRAMID_TRUNKS = ("resnet39", "resnet50", "resnet101")
+JLML_TRUNKS = ("resnet39", "resnet50")
+PYRAMID_TRUNKS = (*JLML_TRUNKS, "resnet101")
 
 
 class FeaturePart(NamedTuple):
@@ -87,27 +88,35 @@ def check_input_height(input_height: int, stripes: int) -> None:
     )
 
 
-def check_trunk(
-    trunk: str, trunks: Sequence[str], weights: str | None, width: float, name: str = "width"
-) -> None:
+def check_trunk(trunk: str, trunks: Sequence[str], weights: str | None, widths: Mapping[str, float]) -> None:
     """Raise InputError for an unknown trunk, or for weights or a width that do not exist for it."""
     check_choice(f"trunk is one of {', '.join(trunks)}", trunk, trunks)
     if weights is not None and (weights != "imagenet" or trunk == "resnet39"):
         rule = "pretrained weights exist only for torchvision's trunks, as weights='imagenet'"
         mend = f"write weights=None, or 'imagenet' with {' or '.join(trunks[1:])}"  # the first is resnet39
         raise InputError(rule, f"trunk={trunk!r}, weights={weights!r}", mend)
-    if not 0 < width <= 64 or (trunk != "resnet39" and width != 1):
-        rule = f"{name} is a positive factor on the channels of resnet39, 64 or less, and 1 for other trunks"
-        raise InputError(
-            rule, f"{name}={width} with trunk={trunk!r}", f"use {name}=1, which fits every trunk"
-        )
+    for name, width in widths.items():
+        if not 0 < width <= 64 or (trunk != "resnet39" and width != 1):
+            rule = f"{name} is a positive factor on resnet39's channels, 64 or less, and 1 for other trunks"
+            mend = f"use {name}=1, which fits every trunk"
+            raise InputError(rule, f"{name}={width} with trunk={trunk!r}", mend)
 
 
-def check_pyramid_settings(
+def check_jlml(
+    trunk: str, weights: str | None, width: float, local_width: float, parts: int, feature_size: int
+) -> None:
+    """Raise InputError if settings of a ``JLML`` are out of range or contradict each other."""
+    check_trunk(trunk, JLML_TRUNKS, weights, {"width": width, "local_width": local_width})
+    if not 1 <= parts <= feature_size:
+        value = f"parts={parts}, feature_size={feature_size}"
+        raise InputError("each part has at least one value of the local feature", value, "use 4 and 512")
+
+
+def check_pyramid(
     trunk: str, weights: str | None, width: float, embedding_size: int, dropout: float, normalisation: str
 ) -> None:
     """Raise InputError if settings of a ``Pyramid`` are out of range or contradict each other."""
-    check_trunk(trunk, PYRAMID_TRUNKS, weights, width)
+    check_trunk(trunk, PYRAMID_TRUNKS, weights, {"width": width})
     if embedding_size < 1:
         rule = "a part's feature has at least one number"
         raise InputError(rule, f"embedding_size={embedding_size}", "use 1 or more")

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlib.errors import InputError
-from reidlib.models.parts import FeaturePart, check_input_height, check_pyramid_settings, pyramid_parts
+from reidlib.models.parts import FeaturePart, check_input_height, check_pyramid, pyramid_parts
 from reidlib.models.residual import PartLinear, Stages, Stem, TrunkShape, imagenet_weights, initialise
 
 # As in the released code. The last stage keeps its rows: an input of 384 rows gives six stripes of four rows.
@@ -181,7 +181,7 @@ class Pyramid(nn.Module):
         if num_classes < 2:
             rule = "a classifier needs at least two identities"
             raise InputError(rule, f"num_classes={num_classes}", "use a larger set")
-        check_pyramid_settings(trunk, weights, width, embedding_size, dropout, normalisation)
+        check_pyramid(trunk, weights, width, embedding_size, dropout, normalisation)
         self.stripes = stripes
         self.parts = pyramid_parts(stripes, levels)
         self.dropout = dropout

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from reidlib.errors import InputError
-from reidlib.models.parts import check_input_height, check_pyramid_settings, check_trunk, pyramid_parts
+from reidlib.models.parts import check_input_height, check_jlml, check_pyramid, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
 from reidlib.values import check_fields, read_value
 
@@ -218,13 +218,10 @@ class JLMLConfiguration(_Model):
 
     def __post_init__(self):
         check_fields(self)
-        for name, width in (("width", self.width), ("local_width", self.local_width)):
-            check_trunk(self.trunk, ("resnet39", "resnet50"), self.weights, width, name)
-        strengths = (self.sparsity_global, self.sparsity_local)
-        if min(self.feature_size, self.parts) < 1 or min(strengths) < 0:
-            rule = "feature_size and parts are at least 1, sparsity_global and sparsity_local at least 0"
-            value = f"{self.feature_size}, {self.parts}, {strengths[0]} and {strengths[1]}"
-            raise InputError(rule, value, "use 512, 4 and 5e-4, or 0 for no selection")
+        check_jlml(self.trunk, self.weights, self.width, self.local_width, self.parts, self.feature_size)
+        if min(strengths := (self.sparsity_global, self.sparsity_local)) < 0:
+            rule = "sparsity_global and sparsity_local are at least 0"
+            raise InputError(rule, strengths, "use 5e-4, or 0 for no selection")
 
     def objective(
         self, model: JLML, output: jlml.JLMLOutput, labels_b: Tensor, balance: None = None
@@ -281,7 +278,7 @@ class PyramidConfiguration(_Model):
     def __post_init__(self):
         check_fields(self)
         pyramid_parts(self.stripes, self.levels)
-        check_pyramid_settings(
+        check_pyramid(
             self.trunk, self.weights, self.width, self.embedding_size, self.dropout, self.normalisation
         )
         if self.margin < 0:

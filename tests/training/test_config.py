@@ -84,6 +84,21 @@ def test_stripes_divide_the_map():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"parts": 0}, "each part has at least one value"),
+        ({"parts": 600}, "each part has at least one value .*; got parts=600, feature_size=512"),
+        ({"feature_size": 0}, "each part has at least one value"),
+        ({"trunk": "resnet50", "local_width": 0.5}, "local_width is"),
+        ({"sparsity_local": -1e-4}, "sparsity_local are at least 0; got .0.0005, -0.0001"),
+    ],
+)
+def test_contradictory_jlmls_are_refused(arguments, words):
+    with pytest.raises(InputError, match=words):
+        JLMLConfiguration(**arguments)
+
+
+@pytest.mark.parametrize(
     "change", [{"flip": 1.1}, {"erase": -0.1}, {"pad": -1}, {"pad": 1.5}, {"colour_jitter": 1.0}]
 )
 def test_contradictory_augmentations_are_refused(change):
