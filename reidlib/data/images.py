@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -67,11 +67,11 @@ def decode_blocks(
 
 
 def decode_complete_blocks(
-    paths: Sequence[Path], size: tuple[int, int], **options: Any
+    paths: Sequence[Path], size: tuple[int, int], *, title: str, resize: str, progress: bool
 ) -> Iterator[list[np.ndarray]]:
     """Decode files like ``decode_blocks``, and raise UnreadableImagesError with all unreadable files."""
     unreadable: list[UnreadableImage] = []
-    for block in decode_blocks(paths, size, **options):
+    for block in decode_blocks(paths, size, title=title, resize=resize, progress=progress):
         unreadable += [image for image in block if isinstance(image, UnreadableImage)]
         if not unreadable:
             yield [image for image in block if not isinstance(image, UnreadableImage)]
@@ -287,8 +287,8 @@ def _decode_into(file: Path, paths: list[Path], size: tuple[int, int], resize: s
         # Written, not mapped, so that a full disk is an error here and not a bus error at a later store.
         with partial.open("wb") as stream:
             stream.write(array_header(shape, "|u1"))
-            options = {"title": "decoding", "resize": resize, "progress": progress}
-            for block in decode_complete_blocks(paths, size, **options):
+            blocks = decode_complete_blocks(paths, size, title="decoding", resize=resize, progress=progress)
+            for block in blocks:
                 stream.writelines(image.data for image in block)
         partial.replace(file)
     finally:

@@ -99,8 +99,8 @@ def embed_blocks(
     """Yield features in blocks of a few hundred images; InputError for unreadable images after the last."""
     # Always whole blocks, counted from the first image: rounding depends on a batch's size.
     start = 0
-    options = {"title": title, "resize": resize, "progress": execution.progress}
-    for block in decode_complete_blocks(paths, size, **options):
+    progress = execution.progress
+    for block in decode_complete_blocks(paths, size, title=title, resize=resize, progress=progress):
         features_bd = embed(model, ImageStore(np.stack(block), execution.torch_device))
         check_finite(features_bd, paths[start : start + len(block)].__getitem__, _WEIGHTS_MEND)
         start += len(block)
