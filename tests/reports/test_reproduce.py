@@ -375,6 +375,15 @@ def test_two_commands_do_not_write_one_report(rerun):
         rerun()
 
 
+def stop(command, number):
+    """Stop a command; return what it printed to standard output and to standard error."""
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)  # as a terminal does: the workers get it too
+    else:
+        command.send_signal(number)
+    return command.communicate(timeout=600)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, number):
     folder, out = tmp_path / "notebooks", tmp_path / "out"
@@ -395,11 +404,7 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
     mark = out / "10_busy" / "pid"
     until(lambda: mark.is_file() and mark.read_text(), "the kernel to start")
     kernel = int(mark.read_text())
-    if number == signal.SIGINT:
-        os.killpg(command.pid, number)  # as a terminal does: the workers get it too
-    else:
-        command.send_signal(number)
-    printed, complaints = command.communicate(timeout=600)
+    printed, complaints = stop(command, number)
     until(lambda: not alive(kernel), "the kernel to end")
     states = [
         json.loads((out / name / "status.json").read_text())["state"] for name in ("10_busy", "20_never")
@@ -472,21 +477,23 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     assert [line.split()[1] for line in order] == ["running", "done", "running", "done"]
 
 
+def stop_in_b(command, number, home):
+    """Stop a command after the training "a", in the midst of "b"; return its messages."""
+    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
+    training = processes(home, "b")[0]
+    messages = stop(command, number)[1]
+    until(lambda: not alive(training), "the trainings to end")
+    assert not notes(home, "b found")
+    return messages
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_command_continues_where_it_stopped(home, number):
     build(home / "notebooks", "10_after", FINISH)
     trainings = {"a": 1, "b": 8, "c": 8}
     (paused := fake_tasks.pause(home, "b")).touch()
     command = fake_tasks.start_command(home, home / "notebooks", trainings, "")
-    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
-    training = processes(home, "b")[0]
-    if number == signal.SIGINT:
-        os.killpg(command.pid, number)
-    else:
-        command.send_signal(number)
-    command.communicate(timeout=600)
-    until(lambda: not alive(training), "the trainings to end")
-    assert not notes(home, "b found")
+    stop_in_b(command, number, home)
     paused.unlink()
     again = fake_tasks.start_command(home, home / "notebooks", trainings, "")
     printed, complaints = again.communicate(timeout=600)
@@ -535,15 +542,8 @@ def test_a_killed_queue_continues_where_it_stopped(home, number):
     (paused := fake_tasks.pause(home, "b")).touch()
     queue = f"run_tasks(lambda: tasks, home / 'out', **{SETTINGS!r})"
     command = fake_tasks.start_command(home, None, trainings, queue)
-    until(lambda: notes(home, "a found") and notes(home, "b epoch 2"), "a and a part of b")
-    training = processes(home, "b")[0]
-    if number == signal.SIGINT:
-        os.killpg(command.pid, number)
-    else:
-        command.send_signal(number)
-    complaints = command.communicate(timeout=600)[1]
+    complaints = stop_in_b(command, number, home)
     assert number == signal.SIGKILL or "finished work is kept; run the same command again" in complaints
-    until(lambda: not alive(training), "the trainings to end")
     paused.unlink()
     again = fake_tasks.start_command(home, None, trainings, queue)
     printed, complaints = again.communicate(timeout=600)
