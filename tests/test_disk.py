@@ -223,6 +223,22 @@ def test_foreign_files_have_a_line_and_stay(home, capsys):
     assert before >= present(home)
 
 
+def test_logs_of_trainings_without_a_report_are_reidlibs(home, capsys):
+    """`reidlib train all` writes no status.json; others' folders of tasks stay foreign."""
+    for path in ("full-viper/tasks/jlml.log", "smoke/tasks/rendering.progress"):
+        (home / path).parent.mkdir(parents=True)
+        (home / path).write_text("printed")
+    status, printed, messages = run(capsys, "disk", "reports")
+    assert (status, messages) == (0, []) and {"smoke", "full-viper"} <= {*printed.split()}
+    assert run(capsys, "clean", "--yes")[0] == 0 and (home / "full-viper").exists()  # it is new
+    assert run(capsys, "clean", "smoke", "--yes")[0] == 0 and not (home / "smoke").exists()
+    (home / "mine" / "tasks").mkdir(parents=True)
+    (home / "mine" / "tasks" / "jlml.log").write_text("mine")
+    status, _, (message,) = run(capsys, "clean", *disk.REMOVABLE, "--yes")
+    assert status == 1 and f"foreign: {home / 'mine'} " in message
+    assert present(home) == {"mine/tasks/jlml.log"}
+
+
 def test_links_are_not_followed(home, capsys, tmp_path):
     outside = tmp_path / "outside"
     shutil.move(home / "cache", outside / "cache")

@@ -55,6 +55,8 @@ _PARTIAL = rf"((?:[^/]+/)?\.[^/]+\.partial-[^/]+)/.+|((?:[^/]+/)?{_WRITTEN})"
 _SUMMARY = r"(README\.md|figures)(?:/[^/]+)?"
 _OTHERS = "(?:runs|cache|features|checked|data|explored)/"
 _REPORT = rf"((?!{_OTHERS})[^/]+)/(?:index\.html|(?:tasks|\d\d_\w+)/.+)"
+# `reidlib train all` leaves the logs of failed or interrupted trainings, in the folder of a profile's report.
+_LOG = re.compile(r"(?:smoke|quick|full|paper)(?:-[^/]+)?/tasks/[^/]+\.(?:log|progress)")
 _TRAIN, _REPRODUCE = "`reidlib train`", "`reidlib reproduce`"
 # A file is of the first kind whose pattern its path matches.
 KINDS = {
@@ -164,8 +166,9 @@ def take_stock(home: Path) -> list[Entry]:
         else:
             foreign[path] = ""
     for entry in list(entries.values()):
-        if not any(path.endswith(KINDS[entry.kind].mark) for path in entry.sizes):
-            foreign |= dict.fromkeys(entry.sizes, f"without a file …{KINDS[entry.kind].mark}")
+        mark = KINDS[entry.kind].mark
+        if not any(path.endswith(mark) or _LOG.fullmatch(path) for path in entry.sizes):
+            foreign |= dict.fromkeys(entry.sizes, f"without a file …{mark}")
             del entries[entry.kind, entry.name]
         elif entry.kind == "runs" and f"{entry.name}/run.json" not in entry.sizes:
             entry.kind, failed = "unfinished", f"{entry.name}/failure.txt" in entry.sizes
