@@ -250,9 +250,10 @@ def run_tasks(
     """Run tasks, then notebooks if there are any, and return their final states by name."""
     # ``out`` is the report's folder, which gets the tasks' logs.
     memory.check(jobs)
-    _probe(out)
+    other = "choose another folder with --out" if notebooks else ""  # trainings alone have no such option
+    _probe(out, other)
     with (
-        exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out)),
+        exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out, other)),
         cluster or nullcontext() as cluster_pool,
     ):
         tasks = make_tasks()
@@ -268,13 +269,12 @@ def run_tasks(
                 display.line(f"{text}; at a time: {pool.capacity()}{session.time_left()}")
             return session.run()
         except OSError as error:
-            raise _unwritable(out, error) from error
+            raise _unwritable(out, error, other) from error
 
 
-def _refuse(out: Path) -> None:
-    raise InputError(
-        "one command at a time writes a report", out, "wait for the other, or choose another --out"
-    )
+def _refuse(out: Path, other: str) -> None:
+    mend = " or ".join(filter(None, ("wait until the other has ended", other)))
+    raise InputError("one command at a time writes to a report's folder", out, mend)
 
 
 def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
@@ -303,7 +303,7 @@ def _unchanged(folder: Path, digest: str) -> bool:
     )
 
 
-def _probe(out: Path) -> None:
+def _probe(out: Path, other: str) -> None:
     """Check that the report can be written, before hours of work."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -312,14 +312,13 @@ def _probe(out: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise _unwritable(out, error, other) from error
 
 
-def _unwritable(out: Path, error: OSError) -> InputError:
-    other = "choose another folder with --out"
-    mend = writing_mend(out, error, other)
+def _unwritable(out: Path, error: OSError, other: str) -> InputError:
+    mends = dict.fromkeys(filter(None, (writing_mend(out, error, other), other)))
     return InputError(
         "the report's folder must be writable and its disk not full",
         f"{out} ({error.strerror or error})",
-        other if mend == other else f"{mend}, or {other}",
+        ", or ".join(mends),
     )
