@@ -239,6 +239,15 @@ def test_logs_of_trainings_without_a_report_are_reidlibs(home, capsys):
     assert present(home) == {"mine/tasks/jlml.log"}
 
 
+@pytest.mark.parametrize("note", ["20_train_jlml/notes.txt", "20_train_jlml/paper.docx", "tasks/todo.md"])
+def test_a_report_with_a_users_notes_stays(home, capsys, note):
+    (home / REPORT / note).write_text("mine")
+    os.utime(home / REPORT / note, (time.time() - 40 * DAY,) * 2)
+    status, _, messages = run(capsys, "clean", "--yes")
+    assert status == 1 and str(home / REPORT / note) in messages[0] and OTHERS in messages[1]
+    assert present(home) >= {f"{REPORT}/{note}"} | files_of(REPORT)
+
+
 def test_links_are_not_followed(home, capsys, tmp_path):
     outside = tmp_path / "outside"
     shutil.move(home / "cache", outside / "cache")

@@ -54,7 +54,8 @@ _EXTRACTED = rf"(data/cuhk03-{_HEX}{{12}})/(?:{_BOXES}|{_WRITTEN})"
 _PARTIAL = rf"((?:[^/]+/)?\.[^/]+\.partial-[^/]+)/.+|((?:[^/]+/)?{_WRITTEN})"
 _SUMMARY = r"(README\.md|figures)(?:/[^/]+)?"
 _OTHERS = "(?:runs|cache|features|checked|data|explored)/"
-_REPORT = rf"((?!{_OTHERS})[^/]+)/(?:index\.html|(?:tasks|\d\d_\w+)/.+)"
+_PAGE = r"\d\d_\w+/(?:progress\.txt|.+\.(?:html|ipynb|json|csv|jpg|png|log|partial))"
+_REPORT = rf"((?!{_OTHERS})[^/]+)/(?:index\.html|tasks/[^/]+\.(?:log|progress)|{_PAGE})"
 # `reidlib train all` leaves the logs of failed or interrupted trainings, in the folder of a profile's report.
 _LOG = re.compile(r"(?:smoke|quick|full|paper)(?:-[^/]+)?/tasks/[^/]+\.(?:log|progress)")
 _TRAIN, _REPRODUCE = "`reidlib train`", "`reidlib reproduce`"
