@@ -311,9 +311,33 @@ def test_labels_of_the_smaller_sizes(name, cameras):
     assert set(images.camera) == set(range(cameras))
 
 
+def test_the_training_split_of_quick_is_that_of_the_first_version():
+    # The digests were computed when the test split had 130 persons.
+    images = plan(SIZES["quick"], 6, 0)
+    train = images[images.split == TRAIN]
+    columns = (train.name, train.identity, train.camera, train.shot)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    text = "".join(f"{name} {identity} {camera} {shot}\n" for name, identity, camera, shot in rows)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "69b5442aa50b5ec9"
+    factors = Factors()
+    scenes = compose(train[::24], factors, 0)
+    pictures = photograph(scenes, Studio.build(factors, 0, "cpu"), synthetic.SHAPE).numpy()
+    assert hashlib.sha256(pictures.tobytes()).hexdigest()[:16] == "813f42b61e610f77"
+
+
+def test_quick_tests_on_400_other_persons():
+    images = plan(SIZES["quick"], 6, 0)
+    persons = {split: set(images.person[images.split == split].tolist()) for split in (TRAIN, QUERY, GALLERY)}
+    assert len(persons[QUERY]) == 400 and persons[QUERY] == persons[GALLERY] - {-1, 0}
+    assert not persons[TRAIN] & persons[QUERY]
+
+
 def test_contradictory_sizes_are_refused():
     with pytest.raises(InputError, match="two to six cameras"):
         BenchmarkSize(10, 10, 10, 40, 20, 20, 0, 0, 0.0)
+    for drawn in (3, 9):
+        with pytest.raises(InputError, match=f"drawn_identities {drawn} for 4 of 8"):
+            replace(TINY, drawn_identities=drawn)
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -417,6 +441,13 @@ def test_other_arguments_on_the_same_folder_are_refused(tiny, tmp_path, change):
     folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
     with pytest.raises(InputError, match=r"one rendering.*(seed 0 where 1|gait 1.0 where 0.5)"):
         render("tiny", folder, **{"factors": tiny, **change}, progress=False)
+
+
+def test_a_rendering_with_the_counts_of_an_earlier_version_is_refused(tiny, tmp_path, monkeypatch):
+    folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
+    monkeypatch.setitem(SIZES, "tiny", replace(TINY, gallery_images=20))
+    with pytest.raises(InputError, match=r"one rendering.*images \d+ where \d+ was.*remove this one"):
+        render("tiny", folder, factors=tiny, progress=False)
 
 
 def test_a_folder_with_other_files_is_refused_and_unchanged(tiny, tmp_path):

@@ -90,6 +90,9 @@ def render(
     record = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
     if splits != _SPLITS:
         record["splits"] = list(splits)
+    images = plan(SIZES[size], factors.num_cameras, seed)
+    images = images[np.isin(images.split, splits)]
+    record["counts"] = _counts(images)  # a size may have had other counts in an earlier version
 
     def build() -> Path:
         # Only the holder of the lock writes, so any other partial folder is from a killed process.
@@ -98,8 +101,7 @@ def render(
             shutil.rmtree(stale)
         partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:
-            images = plan(SIZES[size], factors.num_cameras, seed)
-            _write(partial, images[np.isin(images.split, splits)], record, factors, device, progress)
+            _write(partial, images, record, factors, device, progress)
             partial.chmod(0o755)
             return partial.replace(folder)
         except BaseException:
@@ -120,7 +122,8 @@ def render(
 
 def fingerprint(size: str, factors: Factors, *, seed: int = 0) -> str:
     """Return 16 hexadecimal digits that identify the images of a rendering, without rendering them."""
-    arguments = {"format": _FORMAT, "size": asdict(SIZES[size]), "seed": seed, "factors": asdict(factors)}
+    counts = {name: value for name, value in asdict(SIZES[size]).items() if value is not None}
+    arguments = {"format": _FORMAT, "size": counts, "seed": seed, "factors": asdict(factors)}
     return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -261,7 +264,6 @@ def _write(
             bar.update(len(paths))
     truth = {name: np.concatenate([chunk[name] for chunk in truths]) for name in truths[0]}
     _write_truth(folder / _TRUTH, images, truth)
-    record = {**record, "counts": _counts(images)}
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
