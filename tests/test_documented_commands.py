@@ -3,7 +3,8 @@
 A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements.
 It runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, free ports, and
 small folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. A report that names no notebook runs one,
-except the plain ``reidlib reproduce``. Benchmarks of speed take minutes and are only collected.
+except the plain ``reidlib reproduce``. Benchmarks take minutes: they are only
+collected, and the run without names takes their small form.
 """
 
 import itertools
@@ -187,6 +188,7 @@ def test_command_runs(command, sandbox):
         case ["pytest", file, *more, "-s"]:
             collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", file, *more])
             assert all(name in collected for name in (file, *more))
+            assert "small form" not in collected  # which is what the run without names takes
         case ["pip", "install", "-e", target]:
             assert_extra_is_installed(target)
         case ["jupyter", "lab", notebook]:

@@ -1,11 +1,13 @@
 """Seconds for sixteen attention maps at 256×128, of each network in its larger size, and for a pair's figure.
 
-Run with `pytest tests/benchmarks -s`. The trunk's pass over the sixteen images is part of it. A map is one
-image's for one part; "all parts" are as many maps for each image as the network has parts.
+Run with: pytest tests/benchmarks/test_attention_speed.py -s
+The trunk's pass over the sixteen images is part of it. A map is one image's for one part; "all parts" are as
+many maps for each image as the network has parts.
 """
 
 import statistics
 import time
+from math import inf
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -22,6 +24,8 @@ from reidlib.visual.attention.figures import pair_figure
 from reidlib.visual.attention.maps import part_attention
 
 IMAGES, HEIGHT, WIDTH, IDENTITIES, ROUNDS = 16, 256, 128, 751, 5
+SECONDS, SECONDS_FIGURE = 2, 0.5
+SMALL = {"IMAGES": 2, "HEIGHT": 128, "WIDTH": 64, "ROUNDS": 1, "SECONDS": inf, "SECONDS_FIGURE": inf}
 
 
 def networks():
@@ -65,7 +69,7 @@ def test_sixteen_maps(name):
         f"all {len(parts)} parts {statistics.median(all_parts):.2f} s "
         f"({min(all_parts):.2f} to {max(all_parts):.2f})"
     )
-    assert statistics.median(one_part) <= 2
+    assert statistics.median(one_part) <= SECONDS
 
 
 def test_the_largest_pairs_figure():
@@ -86,4 +90,4 @@ def test_the_largest_pairs_figure():
             durations.append(time.perf_counter() - start)
         plt.close("all")
     print(f"\nfigure of a pair with {len(parts)} parts: {statistics.median(durations[1:]):.2f} s")
-    assert min(durations) < 0.5
+    assert min(durations) < SECONDS_FIGURE

@@ -1,10 +1,11 @@
 """How long a turned control takes to show in a real JupyterLab, at Market-1501's size.
 
-Run with: pytest tests/benchmarks/test_browser_speed.py -s -q --override-ini addopts=
+Run with: pytest tests/benchmarks/test_browser_speed.py -s
 Takes a minute, Chromium, two cores and 2 GB. Features are random, as long as Pyramid's; the images are the
 embedded benchmark's, a few files for all of them, each under a name of its own.
 """
 
+from math import inf
 from statistics import median
 
 import nbformat
@@ -54,6 +55,17 @@ browser = RankingBrowser(collection=made, out="out")
 browser.order, browser.top = "random", 20
 browser
 """
+PAUSE, TURNS, MILLISECONDS = (
+    1000,
+    10,
+    300,
+)  # turns of the re-ranked and of the cosine; twice as many of the Euclidean
+SMALL = {
+    "CELL": CELL.replace("PERSONS = 3368, 19732, 750", "PERSONS = 60, 300, 20"),
+    "PAUSE": 50,
+    "TURNS": 1,
+    "MILLISECONDS": inf,
+}
 # From a press of the button to the picture of the new query with all of its list: captions and images.
 TURN = """
 (words) => new Promise(done => {
@@ -82,22 +94,22 @@ def test_another_query_shows_within_300_milliseconds(chromium, lab, served):  # 
     opened.check_sound()
     page = opened.page
     page.wait_for_function("() => document.querySelectorAll('.reid-card img').length == 21")
-    page.wait_for_timeout(2000)
-    durations = [page.evaluate(TURN, f"Query {number} of") for number in range(2, 22)]
+    page.wait_for_timeout(2 * PAUSE)
+    durations = [page.evaluate(TURN, f"Query {number} of") for number in range(2, 2 * TURNS + 2)]
     page.locator(".reid-browser label").filter(has_text="re-rank").click()
     page.locator(".reid-note").filter(has_text="▲ ▼").wait_for(timeout=300_000)
-    page.wait_for_timeout(1000)
-    again = [page.evaluate(TURN, f"Query {number} of") for number in range(22, 32)]
+    page.wait_for_timeout(PAUSE)
+    again = [page.evaluate(TURN, f"Query {number} of") for number in range(2 * TURNS + 2, 3 * TURNS + 2)]
     page.locator(".reid-browser label").filter(has_text="re-rank").click()
-    page.wait_for_timeout(1000)
+    page.wait_for_timeout(PAUSE)
     distance = page.locator(".reid-browser .widget-dropdown").filter(has_text="distance").locator("select")
     distance.select_option(label="cosine")
-    page.wait_for_timeout(3000)
-    cosine = [page.evaluate(TURN, f"Query {number} of") for number in range(32, 42)]
+    page.wait_for_timeout(3 * PAUSE)
+    cosine = [page.evaluate(TURN, f"Query {number} of") for number in range(3 * TURNS + 2, 4 * TURNS + 2)]
     opened.check_sound()
     print("\n3,368 queries, 19,732 gallery images, 2,688 numbers a feature, 20 images a list, in JupyterLab:")
     for name, times in (("Euclidean", durations), ("re-ranked", again), ("cosine", cosine)):
         print(f"{name:10} another query: {median(times):4.0f} ms in the median, {max(times):4.0f} at most")
-    assert median(durations) <= 300
-    assert median(again) <= 300
-    assert median(cosine) <= 300
+    assert median(durations) <= MILLISECONDS
+    assert median(again) <= MILLISECONDS
+    assert median(cosine) <= MILLISECONDS

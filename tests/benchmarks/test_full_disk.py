@@ -7,12 +7,13 @@ processes of their own: their report is written to disks of several sizes.
 
 ``WRITERS`` lists every module that writes, which a test compares with the source.
 
-Run with: pytest tests/benchmarks/test_full_disk.py -s -q --override-ini addopts=
+Run with: pytest tests/benchmarks/test_full_disk.py -s
 """
 
 import ast
 import contextlib
 import io
+import itertools
 import os
 import re
 import shutil
@@ -27,7 +28,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import test_kills
-from test_kills import inputs  # noqa: F401 - a fixture
 
 import reidlib
 from reidlib.cli import main
@@ -162,7 +162,7 @@ def test_every_module_that_writes_is_listed():
     assert writing == WRITERS.keys()
 
 
-def test_functions_that_no_short_command_calls(inputs, disk):  # noqa: F811
+def test_functions_that_no_short_command_calls(inputs, disk):
     """Partitions, a browser's picture, a report's index and figures: each leaves all or nothing."""
     import matplotlib.pyplot as plt
 
@@ -201,10 +201,14 @@ COMMANDS = (
     "search",
     "extraction",
 )
+KINDS = None  # of files, at most: all
+SMALL = {"KINDS": 2}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_file_on_a_full_disk(name, inputs, disk, monkeypatch, capsys):  # noqa: F811
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full) if name != "embed" else name for name in COMMANDS]
+)
+def test_every_file_on_a_full_disk(name, inputs, disk, monkeypatch, capsys):
     monkeypatch.setenv("REIDLIB_HOME", str(disk / "home"))
     monkeypatch.chdir(disk)
 
@@ -228,6 +232,7 @@ def test_every_file_on_a_full_disk(name, inputs, disk, monkeypatch, capsys):  # 
     kinds = {}
     for index, path in enumerate(opened):
         kinds.setdefault(kind_of(path, disk), index)
+    kinds = dict(itertools.islice(kinds.items(), KINDS))
     refusals, tolerated = {}, []
     for kind, index in kinds.items():
         words = prepare()
@@ -271,7 +276,8 @@ def test_every_file_on_a_full_disk(name, inputs, disk, monkeypatch, capsys):  # 
             print(f"  {'tolerated' if kind in tolerated else 'refused':<10}{kind}")
 
 
-def test_a_report_on_a_full_disk(inputs, disk, capsys):  # noqa: F811
+@pytest.mark.full
+def test_a_report_on_a_full_disk(inputs, disk, capsys):
     """Kernels and trainings write, too; the command tells in lines, and completes with room."""
     inputs.prepare("reproduce", disk)
     begin = used(disk)
@@ -296,7 +302,8 @@ def test_a_report_on_a_full_disk(inputs, disk, capsys):  # noqa: F811
         print(f"\nreproduce on four disks that are too small: exit statuses {statuses}")
 
 
-def test_a_queue_of_trainings_on_a_full_disk(inputs, disk, capsys):  # noqa: F811
+@pytest.mark.full
+def test_a_queue_of_trainings_on_a_full_disk(inputs, disk, capsys):
     """What is finished stays, and with room the same command goes on; Ctrl-C ends it after a few more."""
     inputs.prepare("train all", disk)
     with (disk / "filler").open("wb") as stream:

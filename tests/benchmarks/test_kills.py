@@ -3,7 +3,7 @@
 The moments are spread over each command's own duration without its imports; some kills wait for a file that
 is being written. Excused bytes are named in ``EXCUSED``.
 
-Run with: pytest tests/benchmarks/test_kills.py -s -q --override-ini addopts=
+Run with: pytest tests/benchmarks/test_kills.py -s
 """
 
 import collections
@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -44,11 +43,13 @@ KILLS = {
     "reproduce": 8,
     "extraction": 14,
 }
+SMALL = {"KILLS": {"embed": 1}, "PROCESSES": 1}
 # A check tells by its status that the archive's miniature has other counts than the whole.
 ENDINGS = {"extraction": 1}
 SIGNALS = (signal.SIGKILL,) * 4 + (signal.SIGINT, signal.SIGTERM)
 # Shares of kills that wait for a file being written, and do not go by the clock.
 BY_FILE = 0.25
+PROCESSES = 2
 
 # What may differ from an uninterrupted command, by the file's name, and why.
 EXCUSED = {
@@ -201,9 +202,8 @@ class Inputs:
         return Command(process.pid, process.wait, err)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
+def make_inputs(folder: Path) -> Inputs:
+    """Write what the commands read."""
     environment = {**os.environ, "REIDLIB_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     for words in (
         ["render", "smoke", str(folder / "rendered")],
@@ -345,7 +345,7 @@ def kill_once(inputs, name, place, reference, span, rng, launcher) -> tuple[str,
 def test_the_same_command_after_a_kill_gives_the_same_bytes(inputs, tmp_path, capsys):
     begin = time.perf_counter()
     launchers = queue.SimpleQueue()
-    for _ in range(2):
+    for _ in range(PROCESSES):
         launchers.put(Launcher())
     references, spans, first = {}, {}, launchers.get()
     for name in KILLS:
@@ -370,7 +370,7 @@ def test_the_same_command_after_a_kill_gives_the_same_bytes(inputs, tmp_path, ca
         finally:
             launchers.put(launcher)
 
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(PROCESSES) as threads:
         results = list(threads.map(one, enumerate(plan)))
     wrong = [text for _, _, texts in results for text in texts]
     ways = collections.Counter((name, how.split(" ")[0]) for name, how, _ in results)

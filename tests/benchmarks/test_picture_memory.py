@@ -1,6 +1,6 @@
 """Memory of check, embed, search and train over pictures of 50 megapixels in many formats.
 
-Run with: pytest tests/benchmarks/test_picture_memory.py -s -q --override-ini addopts=
+Run with: pytest tests/benchmarks/test_picture_memory.py -s
 About ten minutes on two cores, and 2 GB of disk.
 """
 
@@ -21,8 +21,13 @@ from untrained_runs import untrained_run
 from reidlib.data import load
 
 SIDE = 7_071  # 49,999,041 pixels
-COMMANDS = ("check", "embed", "search", "train")
+CASES = [
+    ("check", 16),
+    ("search", 16),
+    *(pytest.param(*case, marks=pytest.mark.full) for case in [("check", 1), ("embed", 16), ("train", 16)]),
+]
 BOUND = 1024  # MiB above ``import reidlib.search``
+SMALL = {"SIDE": 700}
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -82,7 +87,7 @@ def place(tmp_path_factory):
     return root, run.folder
 
 
-@pytest.mark.parametrize(("command", "cores"), [("check", 1), *((name, 16) for name in COMMANDS)])
+@pytest.mark.parametrize(("command", "cores"), CASES)
 def test_pictures_of_fifty_megapixels(place, command, cores, tmp_path):
     root, run = place
     people, out = str(root / "people"), str(tmp_path / "out")

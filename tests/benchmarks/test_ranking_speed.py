@@ -1,6 +1,6 @@
 """Evaluation at Market-1501's size against the bare matrix product, in time and memory.
 
-Run by ``pytest tests/benchmarks -s``; not part of the test run, since it measures the machine.
+Run with: pytest tests/benchmarks/test_ranking_speed.py -s
 """
 
 import statistics
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from reidlib.ranking.metrics import Embeddings, evaluate
 
 QUERIES, JUNK, DISTRACTORS, TRUE, LENGTH = 3368, 3819, 2798, 13115, 1024
-REPETITIONS = 9
+REPETITIONS, RATIO, MEBIBYTES = 9, 1.5, 512
+SMALL = {"QUERIES": 60, "JUNK": 70, "DISTRACTORS": 50, "TRUE": 800, "REPETITIONS": 1, "RATIO": inf}
 
 
 def market_sized(noise: float) -> tuple[Embeddings, Embeddings]:
@@ -105,5 +107,5 @@ def test_evaluation_against_the_bare_matrix_product(name, noise, tmp_path):
         f"{ratio:.2f} times the bare matrix product ({min(ratios):.2f} to {max(ratios):.2f}), "
         f"{extra:.0f} MiB beyond its inputs"
     )
-    assert extra <= 512
-    assert ratio <= 1.5
+    assert extra <= MEBIBYTES
+    assert ratio <= RATIO

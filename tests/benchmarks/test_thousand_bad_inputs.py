@@ -3,7 +3,7 @@
 980 are commands: all of them run in this process, fifty of them again as processes of their own. Twenty are
 notebooks, which papermill runs.
 
-Run with: pytest tests/benchmarks/test_thousand_bad_inputs.py -s -q --override-ini addopts=
+Run with: pytest tests/benchmarks/test_thousand_bad_inputs.py -s
 One alone: python tests/bad_inputs.py NUMBER
 """
 
@@ -21,6 +21,8 @@ import bad_inputs
 MINUTES = 10
 COMMANDS = [number for number in range(bad_inputs.COUNT) if bad_inputs.kind_of(number) != "notebooks"]
 NOTEBOOKS = [number for number in range(bad_inputs.COUNT) if bad_inputs.kind_of(number) == "notebooks"]
+PROCESSES = 50  # of the commands
+SMALL = {"COMMANDS": COMMANDS[::160], "NOTEBOOKS": NOTEBOOKS[:1], "PROCESSES": 1}
 
 
 def as_processes(root, seeds):
@@ -30,8 +32,8 @@ def as_processes(root, seeds):
         case = bad_inputs.make(number, root / "made", seeds)
         chosen += [number] * (not case.as_nobody)
         shutil.rmtree(root / "made")
-    chosen = chosen[:50]
-    assert len(chosen) == 50
+    chosen = chosen[:PROCESSES]
+    assert len(chosen) == PROCESSES
     return chosen
 
 
