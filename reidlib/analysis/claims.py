@@ -39,6 +39,7 @@ from reidlib.analysis.benchmark_tables import TABLES
 from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, table_records
 from reidlib.analysis.statistics import Interval
 from reidlib.data.benchmark import Benchmark
+from reidlib.data.synthetic.factors import Factors
 from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
 
 # Smallest gain that counts, in points of mAP. A claim does not hold if the upper end of an interval is below
@@ -110,12 +111,14 @@ _FIRST_SEED_RESULT = "the first seed of each, on the embedded benchmark"
 
 def _loses_less(factor: str, stripes: Cell) -> Contrast:
     """Build the contrast: the stripes' loss of mAP at a factor's strongest value, minus Pyramid's."""
-    strongest = Perturbation(factor, PERTURBATIONS[factor][-1])
+    # At the usual value, scores on the same images as at the strongest, which are a part of the benchmark.
+    values = getattr(Factors(), factor), PERTURBATIONS[factor][-1]
+    usual, strongest = (Perturbation(factor, value) for value in values)
     rate = " (same rate)" if stripes == _STRIPES_SAME_RATE else ""
     return Contrast(
         f"{strongest.name.replace('_', ' ')}: stripes' loss − pyramid's{rate}",
-        (_PYRAMID._replace(perturbation=strongest), stripes),
-        (_PYRAMID, stripes._replace(perturbation=strongest)),
+        (_PYRAMID._replace(perturbation=strongest), stripes._replace(perturbation=usual)),
+        (_PYRAMID._replace(perturbation=usual), stripes._replace(perturbation=strongest)),
     )
 
 
@@ -251,7 +254,8 @@ CLAIMS = (
         "36_box_misalignment",
         "loss of mAP from the usual boxes to the strongest box jitter, and to the strongest scale error: "
         "smaller for the pyramid than for single stripes alone, with the trunk's learning rate raised for "
-        "their fewer parts and with the same rate",
+        "their fewer parts and with the same rate; measured on an image from each camera of the first test "
+        "persons (in quick 200 of 400), each a query against the others",
         tuple(
             _loses_less(factor, stripes)
             for stripes in (_STRIPES, _STRIPES_SAME_RATE)

@@ -10,7 +10,9 @@ import pandas as pd
 
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.analysis.statistics import Interval
+from reidlib.data.benchmark import Benchmark
 from reidlib.data.synthetic.factors import Factors
+from reidlib.errors import InputError
 from reidlib.experiments.rows import PERTURBATIONS, Perturbation, all_perturbations
 
 # Names of the factors of the renderer that perturbations change, and what the factors mean.
@@ -44,6 +46,16 @@ def factor_table() -> pd.DataFrame:
         for factor, values in PERTURBATIONS.items()
     ]
     return pd.DataFrame(lines, columns=["factor", "means", "usual", "tested"])
+
+
+def part_sentence(benchmark: Benchmark) -> str:
+    """Return on which of a benchmark's test images the scores are measured."""
+    from reidlib.experiments.perturbations import describe_part, rendered_size
+
+    try:
+        return f"Measured on {describe_part(rendered_size(benchmark))}."
+    except InputError as error:
+        return f"Nothing is measured: {error}."
 
 
 def _perturbed(cell: Cell, factor: str, value: float) -> Cell:

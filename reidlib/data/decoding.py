@@ -151,12 +151,17 @@ def decode(
     """
 
     def fit(image: Image.Image, _: list[str]) -> np.ndarray:
-        if size is not None and image.size != (size[1], size[0]):
-            # Antialiased when it shrinks. Pillow resizes in integer arithmetic: the same on every machine.
-            image = image.resize((size[1], size[0]), INTERPOLATIONS[resize])
-        return np.array(image)
+        return np.array(image if size is None else resized(image, size, resize))
 
     return _decode(path, fit)
+
+
+def resized(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
+    """Resize an image to height and width ``size`` as ``decode`` does."""
+    if image.size == (size[1], size[0]):
+        return image
+    # Antialiased when it shrinks. Pillow resizes in integer arithmetic: the same on every machine.
+    return image.resize((size[1], size[0]), INTERPOLATIONS[resize])
 
 
 def thumbnail(path: Path, height: int, width: int) -> np.ndarray | UnreadableImage:

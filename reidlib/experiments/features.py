@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("reidlib")
 
-_WEIGHTS_MEND = "restore the run's weights.pt, or train the run again: its weights give no usable feature"
+WEIGHTS_MEND = "restore the run's weights.pt, or train the run again: its weights give no usable feature"
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Tensor:
+def embed(model: nn.Module, images: ImageStore, *, batch_size: int | None = None) -> Tensor:
     """Compute the features of all images of a store.
 
     The model runs in evaluation mode and in float32, whatever the precision of its training, so a run's
@@ -71,11 +71,13 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int = 128) -> Ten
     Args:
         model: A network with a method ``embed``, on the store's device.
         images: N images at the network's input size, N at least 1.
-        batch_size: Images per forward pass.
+        batch_size: Images per forward pass; by default 32 on a CPU, whose caches hold the maps of so many,
+            and 128 elsewhere.
 
     Returns:
         The features, (N, D), float32 on the CPU.
     """
+    batch_size = batch_size or (32 if images.device.type == "cpu" else 128)
     batches = torch.arange(len(images)).split(batch_size)
     network, features_nd = cast("JLML | Pyramid", model), None
     with evaluation_mode(model), full_float32(images.device):
@@ -102,7 +104,7 @@ def embed_blocks(
     progress = execution.progress
     for block in decode_complete_blocks(paths, size, title=title, resize=resize, progress=progress):
         features_bd = embed(model, ImageStore(np.stack(block), execution.torch_device))
-        check_finite(features_bd, paths[start : start + len(block)].__getitem__, _WEIGHTS_MEND)
+        check_finite(features_bd, paths[start : start + len(block)].__getitem__, WEIGHTS_MEND)
         start += len(block)
         yield features_bd
 
@@ -349,7 +351,7 @@ class TrainedNetwork:
         Raises:
             InputError: If images cannot be decoded, or the run has no weights.
         """
-        mend = _WEIGHTS_MEND
+        mend = WEIGHTS_MEND
         images = (self.model, split.paths, self.input_size, self.execution)
         resize = self.configuration.resize
         if keep == "images":

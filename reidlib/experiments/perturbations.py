@@ -1,108 +1,92 @@
 """Scores of trained runs on the embedded benchmark's test images with one perturbed factor.
 
-Training images are not perturbed. Perturbed test images keep their persons, poses, cameras and file names, so
-scores can be compared query by query.
+Training images are not perturbed. Perturbed test images keep their persons, poses and cameras, so scores can
+be compared query by query. All scores, the unperturbed ones too, are measured on a part of the benchmark: the
+query images of the first ``PERSONS`` test persons, one from each camera that sees them. Each is a query, and
+the others are its gallery; there is neither junk nor a distractor.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers.market import (
-    RENDERING_FILE,
-    check_rendered_count,
-    index_market_folder,
-    rendering_counts,
-)
-from reidlib.data.splits import Split
-from reidlib.data.synthetic.factors import Factors
-from reidlib.data.synthetic.render import SIZES, TEST_SPLITS, fingerprint, render
+from reidlib.data.decoding import resized
+from reidlib.data.images import ImageStore, decode_complete_blocks
+from reidlib.data.readers.market import RENDERING_FILE
+from reidlib.data.synthetic.factors import QUERY, BenchmarkOrders, Factors, plan
+from reidlib.data.synthetic.render import SHAPE, SIZES, fingerprint, render_in_memory
+from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
-from reidlib.experiments.evaluate import (
-    AVERAGE_PRECISIONS,
-    TABLE_RANKS,
-    evaluate_run,
-    has_usable_scores,
-    score_record,
-    select_branch,
-)
-from reidlib.experiments.features import TrainedNetwork
+from reidlib.experiments.evaluate import TABLE_RANKS, score_record, select_branch
+from reidlib.experiments.features import WEIGHTS_MEND, TrainedNetwork, embed
+from reidlib.experiments.obtain import FAILURES
 from reidlib.experiments.rows import Perturbation
 from reidlib.files import find_json, write_json
+from reidlib.ranking.metrics import Embeddings
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
 # Without the levels of a Pyramid.
 BRANCHES = ("full", "global", "local")
-_FORMAT = 1
+# Persons of the part by the benchmark's size; all test persons of other sizes. A claim's intervals are about
+# as wide on 1,200 images of 200 persons as on all 2,140 test images of 130 persons.
+PERSONS = {"quick": 200}
+_FORMAT = 2
 
 
-def open_perturbed(
-    perturbation: Perturbation,
-    size: str,
-    folder: str | Path | None = None,
-    *,
-    device: str | torch.device = "cpu",
-    progress: bool = True,
-) -> tuple[Split, Split]:
-    """Open the embedded benchmark's test images under a perturbation; render them if necessary.
+def part(size: str) -> BenchmarkOrders:
+    """Return the images on which perturbations are measured."""
+    images = plan(SIZES[size], Factors().num_cameras, 0)
+    images = images[images.split == QUERY]
+    return images[np.isin(images.identity, np.unique(images.identity)[: PERSONS.get(size)])]
+
+
+def describe_part(size: str) -> str:
+    """Say in a sentence on which images of a size perturbations are measured."""
+    images = part(size)
+    return (
+        f"{len(images):,} images of the first {len(np.unique(images.identity)):,} of "
+        f"{SIZES[size].test_identities:,} test persons, one from each camera that sees them; each is a "
+        "query, and the others are its gallery, without junk and distractors"
+    )
+
+
+def perturbed_images(
+    perturbation: Perturbation, size: str, *, device: str | torch.device = "cpu", progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render the images of the part that a perturbation changes.
 
     Args:
-        perturbation: Factor and value; the default value is the benchmark itself.
+        perturbation: Factor and value.
         size: Size of the benchmark, a key of ``render.SIZES``.
-        folder: Folder of the images; by default one in ``files.data()`` for each perturbation (about 20 MB at
-            size quick), which may be removed at any time.
         device: Device of the renderer.
         progress: Whether to show a progress bar.
 
     Returns:
-        Query and gallery.
-
-    Raises:
-        InputError: If the folder cannot be written, holds other images, or lacks some of its images.
+        Which images of ``part`` differ from the unperturbed ones, (N,) bool, and these images, uint8
+        (M, 128, 64, 3).
     """
-    splits: dict[str, Any] = {} if perturbation.is_default else {"splits": TEST_SPLITS}
-    folder = folder or _folder(perturbation, size)
-    root = render(size, folder, factors=perturbation.factors, device=device, progress=progress, **splits)
-    counts = rendering_counts(root, TEST_SPLITS)
-    test_splits = []
-    for name in TEST_SPLITS:
-        split, _ = index_market_folder(root / name)
-        check_rendered_count(root / name, split, counts)
-        test_splits.append(split)
-    query, gallery = test_splits
-    return query, gallery
-
-
-def is_rendered(perturbation: Perturbation, size: str) -> bool:
-    """Return whether the images of a perturbation are rendered already."""
-    return (_folder(perturbation, size) / RENDERING_FILE).is_file()
-
-
-def _folder(perturbation: Perturbation, size: str) -> Path:
-    suffix = "" if perturbation.is_default else f"-{_file_name(perturbation)}"
-    return files.data() / f"synthetic-{size}{suffix}"
+    images = part(size)
+    usual, changed = (compose(images, factors, 0).truth for factors in (Factors(), perturbation.factors))
+    changed_n = np.any([usual[name] != values for name, values in changed.items()], axis=0)
+    title = f"rendering {perturbation.name}" if progress else ""
+    return changed_n, render_in_memory(images[changed_n], perturbation.factors, device=device, title=title)
 
 
 def stored_scores(run: Run, perturbation: Perturbation) -> dict | None:
     """Return a run's stored scores under a perturbation, or None without valid ones."""
     # Needs neither weights nor images. Scores are invalid if the images would be rendered differently today,
-    # if they belong to another training, or if the file is damaged.
+    # if they belong to another part or training, or if the file is damaged.
     if run.configuration["benchmark"] != "synthetic":
         return None
-    if perturbation.is_default:
-        scores = (run.scores or {}) if has_usable_scores(run) else {}
-        if "query_person_ids" not in scores:
-            return None
-        return _convert_scores(scores, perturbation, scores["query_person_ids"])
     scores = find_json(_path(run, perturbation)) or {}
     if scores.get("size") not in SIZES:
         return None
@@ -113,80 +97,111 @@ def _header(run: Run, perturbation: Perturbation, size: str) -> dict:
     """Return the entries that identify a run's scores under a perturbation."""
     return {
         "format": _FORMAT,
-        "condition": asdict(perturbation),
+        "condition": None if perturbation.is_default else asdict(perturbation),
         "size": size,
+        "persons": PERSONS.get(size),
         "run_data": run.configuration["data"],
         "data": fingerprint(size, perturbation.factors),
     }
 
 
 def evaluate_perturbations(
-    run: Run,
-    perturbations: Sequence[Perturbation],
+    requests: Mapping[Run, Sequence[Perturbation]],
     benchmark: Benchmark,
     *,
     execution: Execution | None = None,
-) -> dict[Perturbation, dict]:
-    """Return a run's scores under each perturbation; render and evaluate what is missing."""
-    # A perturbation's scores are ``{"condition": {"factor", "value"}, "data": a fingerprint,
-    # "query_person_ids", "branches": {name: {"step": …, "trapezoid": …}}}``: those of ``BRANCHES`` that the
-    # network has, as in ``scores.json`` but with the ``cmc`` at ``TABLE_RANKS``. They are written to
-    # ``conditions/FACTOR-VALUE.json`` in the run's folder, each when it is finished. The default value uses
-    # the run's scores. Decoded images are not cached on disk and take memory for a few hundred at a time.
+) -> dict[Run, BaseException]:
+    """Evaluate runs under perturbations, where ``stored_scores`` returns none; each is rendered once for all.
+
+    A perturbation's scores are ``{"condition": {"factor", "value"} or None for the default value, "persons",
+    "query_person_ids", "branches": {name: {"step": …, "trapezoid": …}}, …}``: those of ``BRANCHES`` that the
+    network has, as in ``scores.json`` but with the ``cmc`` at ``TABLE_RANKS``. They are written to
+    ``conditions/FACTOR-VALUE.json`` or ``usual.json`` in the run's folder, each when it is finished. Images
+    are in memory only.
+
+    Args:
+        requests: Perturbations of each run.
+        benchmark: The embedded benchmark, on which the runs were trained.
+        execution: Device and progress.
+
+    Returns:
+        The error of each run that could not be evaluated under all its perturbations.
+
+    Raises:
+        InputError: If the benchmark is another one, or has other factors or another seed than the default.
+    """
     execution = execution or Execution()
-    stored = {perturbation: stored_scores(run, perturbation) for perturbation in perturbations}
-    scores = {perturbation: record for perturbation, record in stored.items() if record is not None}
-    missing = [perturbation for perturbation in stored if perturbation not in scores]
+    missing = {run: [p for p in requests[run] if stored_scores(run, p) is None] for run in requests}
+    missing = {run: perturbations for run, perturbations in missing.items() if perturbations}
     if not missing:
-        return scores
-    network = TrainedNetwork.for_benchmark(benchmark, run, execution)
+        return {}
+    errors: dict[Run, BaseException] = {}
+    networks: dict[Run, TrainedNetwork] = {}
+    for run in missing:
+        try:
+            networks[run] = TrainedNetwork.for_benchmark(benchmark, run, execution)
+            _ = networks[run].model  # raises InputError before rendering if the weights are missing
+        except FAILURES as error:
+            errors[run] = error
+    if not networks:
+        return errors
     size = rendered_size(benchmark)
-    for perturbation in missing:
-        if perturbation.is_default:
-            if not has_usable_scores(run):
-                evaluate_run(run, benchmark, execution=execution)
-            persons = benchmark.query.person_ids.tolist()  # scores of an old format lack them
-            scores[perturbation] = _convert_scores(run.scores or {}, perturbation, persons)
-            continue
-        _ = network.model  # raises InputError before rendering if the weights are missing
-        device = execution.rendering_device
-        query, gallery = open_perturbed(perturbation, size, device=device, progress=execution.progress)
-        scores[perturbation] = _header(run, perturbation, size) | {
-            "query_person_ids": query.person_ids.tolist(),
-            "branches": _evaluate_branches(network, query, gallery),
-        }
-        write_json(_path(run, perturbation), scores[perturbation])
-    return {perturbation: scores[perturbation] for perturbation in stored}
+    images = part(size)
+    usual_nhwc = _decode(benchmark, images)
+    usual_features: dict[Run, torch.Tensor] = {}
+    # The default values of all factors are the same images.
+    unique = {_file_name(p): p for run in networks for p in missing[run]}
+    for name, perturbation in unique.items():
+        changed_n, changed_nhwc = perturbed_images(
+            perturbation, size, device=execution.rendering_device, progress=execution.progress
+        )
+        for run, network in networks.items():
+            if run in errors or name not in map(_file_name, missing[run]):
+                continue
+            try:
+                if changed_n.all():
+                    features_nd = _embed(network, changed_nhwc)
+                else:
+                    if run not in usual_features:
+                        usual_features[run] = _embed(network, usual_nhwc)
+                    features_nd = usual_features[run].clone()
+                    if changed_n.any():
+                        features_nd[torch.from_numpy(changed_n)] = _embed(network, changed_nhwc)
+                scores = _header(run, perturbation, size) | {
+                    "query_person_ids": images.person.tolist(),
+                    "branches": _score_branches(network, features_nd, images),
+                }
+                write_json(_path(run, perturbation), scores)
+            except FAILURES as error:
+                errors[run] = error
+    return errors
 
 
-def _evaluate_branches(network: TrainedNetwork, query: Split, gallery: Split) -> dict[str, dict]:
-    embeddings = [network.embed(split, keep="nothing") for split in (query, gallery)]
-    columns, device = network.model.branches, network.execution.torch_device
-    scores = {}
+def _decode(benchmark: Benchmark, images: BenchmarkOrders) -> np.ndarray:
+    paths = [benchmark.root / QUERY / name for name in images.name.tolist()]
+    blocks = decode_complete_blocks(paths, SHAPE, title="decoding", resize="bilinear", progress=False)
+    return np.concatenate([np.stack(block) for block in blocks])
+
+
+def _embed(network: TrainedNetwork, images_nhwc: np.ndarray) -> torch.Tensor:
+    size, resize = network.input_size, network.configuration.resize
+    inputs_nhwc = np.stack([resized(Image.fromarray(image), size, resize) for image in images_nhwc])
+    return embed(network.model, ImageStore(inputs_nhwc, network.execution.torch_device))
+
+
+def _score_branches(
+    network: TrainedNetwork, features_nd: torch.Tensor, images: BenchmarkOrders
+) -> dict[str, dict]:
+    # As a query, an image ignores those of its person and camera, so itself.
+    embeddings = Embeddings(
+        features_nd, images.person, images.camera, name=images.name.__getitem__, mend=WEIGHTS_MEND
+    )
+    scores, device = {}, network.execution.torch_device
     for name in BRANCHES:
-        if name in columns:
-            branch_query, branch_gallery = (select_branch(e, columns[name], device) for e in embeddings)
-            scores[name] = score_record(branch_query, branch_gallery, TABLE_RANKS)
+        if name in network.model.branches:
+            branch = select_branch(embeddings, network.model.branches[name], device)
+            scores[name] = score_record(branch, branch, TABLE_RANKS)
     return scores
-
-
-def _convert_scores(scores: dict, perturbation: Perturbation, query_person_ids: list[int]) -> dict:
-    """Return a run's own scores in the form of a perturbation's."""
-
-    def shorten_cmc(record: dict) -> dict:
-        return {**record, "cmc": {str(rank): record["cmc"][str(rank)] for rank in TABLE_RANKS}}
-
-    branches = scores["branches"]
-    return {
-        "condition": asdict(perturbation),
-        "data": scores["data"],
-        "query_person_ids": query_person_ids,
-        "branches": {
-            name: {definition: shorten_cmc(branches[name][definition]) for definition in AVERAGE_PRECISIONS}
-            for name in BRANCHES
-            if name in branches
-        },
-    }
 
 
 def rendered_size(benchmark: Benchmark) -> str:
@@ -209,4 +224,4 @@ def _path(run: Run, perturbation: Perturbation) -> Path:
 
 
 def _file_name(perturbation: Perturbation) -> str:
-    return f"{perturbation.factor}-{perturbation.value:g}"
+    return "usual" if perturbation.is_default else f"{perturbation.factor}-{perturbation.value:g}"

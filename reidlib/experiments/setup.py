@@ -285,6 +285,7 @@ class Setup:
             self.configuration(name)  # errors here concern the arguments, not a training
         runs: dict[str, tuple[Run | MissingRun, ...]] = dict.fromkeys(names, ())
         missing: list[MissingRun] = []
+        requests: dict[Run, tuple[str, int]] = {}
         for name, seed in product(names, range(self.seeds)):
             try:
                 run = self.obtain(name, seed)
@@ -293,11 +294,15 @@ class Setup:
                 run = MissingRun(first_line(error), name, seed)
                 missing.append(run)
             runs[name] += (run,)
-            if isinstance(run, Run) and (own_perturbations := (perturbations or {}).get(name)):
-                try:
-                    evaluate_perturbations(run, own_perturbations, self.data, execution=self.execution)
-                except FAILURES as error:  # the run's other scores remain valid
-                    missing.append(MissingRun(f"perturbations: {first_line(error)}", name, seed))
+            if isinstance(run, Run) and perturbations and name in perturbations:
+                requests[run] = name, seed
+        under = {run: perturbations[name] for run, (name, _) in requests.items()} if perturbations else {}
+        try:
+            errors = evaluate_perturbations(under, self.data, execution=self.execution)
+        except FAILURES as error:
+            errors = dict.fromkeys(under, error)
+        for run, error in errors.items():  # the runs' other scores remain valid
+            missing.append(MissingRun(f"perturbations: {first_line(error)}", *requests[run]))
         persons = tuple(self.data.query.person_ids.tolist())
         return Runs(runs, self.seeds, tuple(missing), self.profile.name, persons)
 

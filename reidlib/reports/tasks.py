@@ -5,6 +5,7 @@ The last four functions do the work in another process, which needs no notebook 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,6 @@ from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chai
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
 from reidlib.reports.processes import Memory, Task, available_memory
-from reidlib.training.device import Execution
 from reidlib.training.runs import Run, find
 
 if TYPE_CHECKING:
@@ -65,13 +65,14 @@ def training_memory(setup: Setup) -> Memory:
 
 
 def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
-    """Return tasks for the missing renderings and trainings of these notebooks."""
-    # Perturbed test images are rendered first, so that no two evaluations wait for the same images. Then come
-    # the trainings with their evaluations, those of the first seed before those of the next.
+    """Return tasks for the missing trainings of these notebooks, and then for perturbed test images."""
+    # Trainings of the first seed come before those of the next. A task for each perturbed factor renders its
+    # images once for all runs. It is last, because it trains what it lacks.
     notebooks = tuple(notebooks)
+    since = time.time()
     training_tasks: list[Task] = []
     seconds = measured(setup, "seconds")
-    renderings: dict[Perturbation, list[str]] = {}
+    requests: dict[str, list[tuple[str, int, tuple[Perturbation, ...]]]] = {}
     for seed in range(setup.seeds):
         for name in EXPERIMENTS:
             waiting = tuple(notebook.name for notebook in notebooks if name in notebook.trainings)
@@ -80,35 +81,28 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             training = plan_training(name, setup.profile, setup.data, seed=seed)
             run = _find(training, setup.runs)
             requested = [notebook.perturbations.get(name, ()) for notebook in notebooks]
-            missing = tuple(
+            missing = [
                 perturbation
                 for perturbation in (all_perturbations() if setup.benchmark == "synthetic" else ())
                 if any(names == "all" or perturbation.name in names for names in requested)
                 and (run is None or perturbations.stored_scores(run, perturbation) is None)
-            )
-            if run is not None and not run.has_weights:
-                missing = ()  # cannot be evaluated here; the notebook's row says so
-            if run is not None and is_scored(run, setup.data) and not missing:
-                continue
-            for perturbation in missing:
-                if not perturbation.is_default:
-                    renderings.setdefault(perturbation, []).extend(waiting)
-            arguments = (setup, name, seed, missing)
-            task = Task(training.name, run_training, arguments, waiting, name, seconds.get(name))
-            training_tasks.append(task)
-    size = perturbations.rendered_size(setup.data) if renderings else ""
-    rendering_tasks = [
-        Task(
-            f"rendering {perturbation.name}",
-            render_perturbation,
-            (perturbation, size, setup.device),
-            tuple(dict.fromkeys(waiting)),
-            "rendering",
-        )
-        for perturbation, waiting in renderings.items()
-        if not perturbations.is_rendered(perturbation, size)
+            ]
+            if run is None or run.has_weights:  # otherwise it cannot be evaluated here; its row says so
+                for perturbation in missing:
+                    # The unperturbed images are needed for occlusion, which leaves many as they are.
+                    factor = "occlusion_share" if perturbation.is_default else perturbation.factor
+                    requests.setdefault(factor, []).append((name, seed, (perturbation,)))
+            if run is None or not is_scored(run, setup.data):
+                arguments = (setup, name, seed)
+                training_tasks.append(
+                    Task(training.name, run_training, arguments, waiting, name, seconds.get(name))
+                )
+    waiting = tuple(notebook.name for notebook in notebooks if notebook.perturbations)
+    perturbation_tasks = [
+        Task(f"perturbed {factor}", run_perturbations, (setup, tuple(rows), since), waiting, "perturbed")
+        for factor, rows in requests.items()
     ]
-    return [*rendering_tasks, *training_tasks]
+    return [*training_tasks, *perturbation_tasks]
 
 
 def benchmark_tasks(folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0) -> list[Task]:
@@ -152,10 +146,24 @@ def _is_complete(training: TrainingPlan, runs: Path | None) -> bool:
     return run is not None and is_scored(run, training.benchmark)
 
 
-def run_training(setup: Setup, name: str, seed: int, missing: tuple[Perturbation, ...]) -> None:
-    """Find or train the run of a row and a seed, and evaluate it under the missing perturbations."""
-    run = setup.obtain(name, seed)
-    perturbations.evaluate_perturbations(run, missing, setup.data, execution=setup.execution)
+def run_training(setup: Setup, name: str, seed: int) -> None:
+    """Find or train the run of a row and a seed."""
+    setup.obtain(name, seed)
+
+
+def run_perturbations(
+    setup: Setup, requests: Iterable[tuple[str, int, tuple[Perturbation, ...]]], since: float
+) -> None:
+    """Find or train the runs of rows and seeds, and evaluate them under perturbations."""
+    missing: dict[Run, list[Perturbation]] = {}
+    for name, seed, of_run in requests:
+        training = plan_training(name, setup.profile, setup.data, seed=seed)
+        with contextlib.suppress(*FAILURES):  # of a training that failed the row says so
+            run = obtain([training], since=since, **setup.obtain_options)
+            missing.setdefault(run, []).extend(of_run)
+    errors = perturbations.evaluate_perturbations(missing, setup.data, execution=setup.execution)
+    for error in errors.values():
+        raise error
 
 
 def train_chain(
@@ -182,10 +190,3 @@ def train_pretraining(
     assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
     links = plan_chain(row, setup.profile, benchmark, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since)
-
-
-def render_perturbation(perturbation: Perturbation, size: str, device: str) -> None:
-    """Render the embedded benchmark's test images under a perturbation, unless they are present."""
-    perturbations.open_perturbed(
-        perturbation, size, device=Execution(device=device).rendering_device, progress=False
-    )

@@ -180,11 +180,13 @@ def test_required_experiments():
 def test_relaxed_alignment_is_a_smaller_loss(tmp_path):
     """Pyramid 60 → 50, stripes 70 → 40: it loses 20 points less."""
     (entry,) = [entry for entry in CLAIMS if entry.name == "relaxed alignment"]
-    stripes = {name: [{"full": 0.7}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
-    both = write_scored_runs(tmp_path, {"pyramid": [{"full": 0.6}], **stripes})
+    assert all(cell.perturbation for cell in entry.cells)  # before and after on the same images
+    stripes = {name: [{"full": 0.9}] for name in ("pyramid-stripes", "pyramid-stripes-same-rate")}
+    both = write_scored_runs(tmp_path, {"pyramid": [{"full": 0.9}], **stripes})
     for cell in {cell for cell in entry.cells if cell.perturbation}:
         assert both.branch_scores(cell) == [None]
-        value = 0.5 if cell.experiment == "pyramid" else 0.4
+        before, after = (0.6, 0.5) if cell.experiment == "pyramid" else (0.7, 0.4)
+        value = before if cell.perturbation.is_default else after
         both._scores[cell] = [scores({"full": value})["branches"]["full"]]
     verdict = decide(entry, both)
     assert verdict.outcome == HOLDS

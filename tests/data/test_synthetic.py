@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from reidlib.data import load
+from reidlib.data.decoding import decode
 from reidlib.data.synthetic import render as synthetic
 from reidlib.data.synthetic.bodies import CapsuleGroup, Surface, join
 from reidlib.data.synthetic.factors import (
@@ -32,7 +33,7 @@ from reidlib.data.synthetic.factors import (
 )
 from reidlib.data.synthetic.photographs import Studio, cast_rays, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views, axes
-from reidlib.data.synthetic.render import TEST_SPLITS, fingerprint, preview, render
+from reidlib.data.synthetic.render import fingerprint, preview, render, render_in_memory
 from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
@@ -387,37 +388,25 @@ def test_a_second_call_reuses_the_folder(tiny, tmp_path, monkeypatch):
     assert render("tiny", folder, factors=tiny) == folder
 
 
-def test_a_rendering_of_the_test_splits_has_the_same_images(tiny, tmp_path):
-    whole = render("tiny", tmp_path / "whole", factors=tiny, progress=False)
-    tests = render("tiny", tmp_path / "tests", factors=tiny, splits=TEST_SPLITS, progress=False)
-    assert sorted(path.name for path in tests.iterdir()) == sorted(
-        (*TEST_SPLITS, "factors.csv", "rendering.json")
-    )
-    assert [path.relative_to(tests) for path in sorted(tests.glob("*/*.jpg"))] == [
-        path.relative_to(whole) for path in sorted(whole.glob("*/*.jpg")) if path.parent.name != TRAIN
-    ]
-    for path in tests.glob("*/*.jpg"):
-        assert path.read_bytes() == (whole / path.relative_to(tests)).read_bytes()
-    records = [json.loads((folder / "rendering.json").read_text()) for folder in (whole, tests)]
-    assert "splits" not in records[0] and records[1]["splits"] == list(TEST_SPLITS)
-    assert records[1]["counts"] == {name: records[0]["counts"][name] for name in TEST_SPLITS}
-    truths = [(folder / "factors.csv").read_text().splitlines() for folder in (whole, tests)]
-    assert truths[1] == [row for row in truths[0] if not row.startswith(TRAIN)]
+def test_images_in_memory_are_those_of_the_files(tiny, tmp_path):
+    folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
+    images = plan(TINY, tiny.num_cameras, 0)[::5]
+    pictures_nhwc = render_in_memory(images, tiny)
+    assert pictures_nhwc.dtype == np.uint8 and len(pictures_nhwc) == len(images) > 5
+    for picture, split, name in zip(pictures_nhwc, images.split, images.name, strict=True):
+        np.testing.assert_array_equal(picture, decode(folder / split / name))
+    assert render_in_memory(images[:0], tiny).shape == (0, 128, 64, 3)
 
 
-def test_a_rendering_of_the_test_splits_is_no_benchmark(tiny, tmp_path):
-    folder = render("tiny", tmp_path / "t", factors=tiny, splits=TEST_SPLITS, progress=False)
-    for _ in range(2):
-        with pytest.raises(InputError, match=r"one rendering.*splits"):
-            render("tiny", folder, factors=tiny, progress=False)
+def test_a_folder_of_an_earlier_version_with_test_images_alone_is_refused(tiny, tmp_path):
+    folder = render("tiny", tmp_path / "t", factors=tiny, progress=False)
+    record = json.loads((folder / "rendering.json").read_text())
+    del record["counts"][TRAIN]
+    (folder / "rendering.json").write_text(json.dumps(record | {"splits": ["query", "bounding_box_test"]}))
+    with pytest.raises(InputError, match=r"one rendering.*bounding_box_train None"):
+        render("tiny", folder, factors=tiny, progress=False)
     with pytest.raises(InputError, match="render the folder"):
         load("synthetic", folder)
-    whole = render("tiny", tmp_path / "whole", factors=tiny, progress=False)
-    with pytest.raises(InputError, match=r"one rendering.*splits"):
-        render("tiny", whole, factors=tiny, splits=TEST_SPLITS, progress=False)
-    with pytest.raises(InputError, match="all splits, or those for testing"):
-        render("tiny", tmp_path / "u", factors=tiny, splits=("query",), progress=False)
-    assert not (tmp_path / "u").exists()
 
 
 def test_a_fingerprint_names_a_rendering(tiny, monkeypatch):

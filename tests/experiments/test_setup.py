@@ -231,7 +231,7 @@ def test_perturbations_are_evaluated_once(smoke, trained, monkeypatch):
     def never(*arguments, **keywords):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(perturbations, "open_perturbed", never)
+    monkeypatch.setattr(perturbations, "perturbed_images", never)
     assert ExperimentScores(gather(folder, under={"jlml": (perturbation,)})).branch_scores(cell) == scores
 
 

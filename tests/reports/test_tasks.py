@@ -94,11 +94,18 @@ def test_a_training_that_several_notebooks_want_is_one_task(home):
     assert missing[1].notebooks == ("30_ablation_losses",)
 
 
-def test_perturbed_images_are_rendered_before_the_trainings(home):
-    missing = missing_tasks("36_box_misalignment")
-    num_renderings = sum(len(values) - 1 for values in PERTURBATIONS.values())
-    assert all(name.startswith("rendering ") for name in names(missing)[:num_renderings])
-    assert len(missing) == num_renderings + 5
+def test_perturbed_images_are_a_task_for_each_factor_after_the_trainings(home):
+    missing = missing_tasks("36_box_misalignment", "90_claims", seeds=2)
+    factors = [f"perturbed {factor}" for factor in PERTURBATIONS]
+    assert sorted(names(missing)[-3:]) == sorted(factors) and not set(factors) & set(names(missing)[:-3])
+    requests = {task.name.split()[1]: task.arguments[1] for task in missing[-3:]}
+    for factor, rows in requests.items():
+        evaluated = [(row, seed) for row, seed, _ in rows]
+        for row in ("jlml", "pyramid", "pyramid-global", "pyramid-stripes"):
+            # Three values of four; the usual one, which the factors have in common, is in one task.
+            number = 6 if factor == "occlusion_share" else 3
+            assert evaluated.count((row, 1)) == number
+    assert all(task.notebooks == ("36_box_misalignment", "90_claims") for task in missing[-3:])
 
 
 def test_a_notebook_without_trainings_waits_for_nothing(home):
@@ -123,19 +130,19 @@ def test_missing_perturbations_of_a_trained_run_are_a_task(home):
     for task in missing_tasks("20_train_jlml"):
         task.function(*task.arguments)
     missing = missing_tasks("36_box_misalignment")
-    (jlml,) = [task for task in missing if task.name.startswith("jlml")]
-    for task in [*missing[:-5], jlml]:
-        task.function(*task.arguments)
-    # Rendered images are no task any more, although the other networks are not evaluated on them yet.
-    remaining = names(missing_tasks("36_box_misalignment"))
-    assert [name.partition("-smoke")[0] for name in remaining] == [
-        "pyramid", "pyramid-global", "pyramid-stripes", "pyramid-stripes-same-rate",
-    ]  # fmt: skip
+    assert not [name for name in names(missing) if name.startswith("jlml")]
+    for task in missing[-3:]:
+        setup, rows, since = task.arguments
+        task.function(setup, [row for row in rows if row[0] == "jlml"], since)
     (folder,) = files.runs().glob("jlml-smoke*")
-    assert len(list((folder / "conditions").iterdir())) == 9
+    assert len(list((folder / "conditions").iterdir())) == 10  # nine and the usual one
+    missing = missing_tasks("36_box_misalignment")
+    assert "jlml" not in {row for task in missing[-3:] for row, _, _ in task.arguments[1]}
     # A run that was copied from another machine without its weights needs no task.
     (folder / "weights.pt").unlink()
-    assert not [name for name in names(missing_tasks("36_box_misalignment")) if name.startswith("jlml")]
+    (folder / "conditions" / "usual.json").unlink()
+    missing = missing_tasks("36_box_misalignment")
+    assert "jlml" not in {row for task in missing[-3:] for row, _, _ in task.arguments[1]}
 
 
 def test_all_rows_are_trained_without_notebooks(home, monkeypatch, capsys):

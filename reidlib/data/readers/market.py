@@ -213,13 +213,13 @@ def check_rendered_count(folder: Path, split: Split, counts: dict[str, dict[str,
         )
 
 
-def rendering_counts(root: Path, folders: tuple[str, ...] = MARKET_FOLDERS) -> dict[str, dict[str, int]]:
+def rendering_counts(root: Path) -> dict[str, dict[str, int]]:
     """Read the renderer's counts, by folder and quantity, from ``rendering.json``, which is written last."""
     require_folder(root)
     file = root / RENDERING_FILE
     try:
         counts = json.loads(file.read_text(encoding="utf-8"))["counts"]
-        return {folder: {name: int(n) for name, n in counts[folder].items()} for folder in folders}
+        return {folder: {name: int(n) for name, n in counts[folder].items()} for folder in MARKET_FOLDERS}
     except FileNotFoundError:
         rule, value = f"a rendered folder contains {RENDERING_FILE}", f"no such file in {root}"
         if near := layout.misplaced_hint(root, lambda folder: (folder / RENDERING_FILE).is_file()):

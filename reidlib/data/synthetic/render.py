@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -37,10 +40,9 @@ from reidlib.files import build_once, hidden_file, writing_mend
 from reidlib.progress import progress_bar
 from reidlib.threads import map_ahead
 
-__all__ = ["SIZES", "TEST_SPLITS", "BenchmarkSize", "Factors", "fingerprint", "preview", "render"]
+__all__ = ["SIZES", "BenchmarkSize", "Factors", "fingerprint", "preview", "render", "render_in_memory"]
 
 SHAPE = (128, 64)  # height and width of every image in pixels, as in Market-1501
-TEST_SPLITS = (QUERY, GALLERY)  # folders of a rendering that is used only for testing
 _SPLITS = (TRAIN, QUERY, GALLERY)
 _FORMAT = 1
 _QUALITY = 95
@@ -55,7 +57,6 @@ def render(
     *,
     seed: int = 0,
     factors: Factors | None = None,
-    splits: tuple[str, ...] = _SPLITS,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Path:
@@ -71,7 +72,6 @@ def render(
         folder: Folder to write, new or empty.
         seed: Seed of all random draws, 0 to 2147483647.
         factors: Strengths of the causes of variation; None means the defaults.
-        splits: Folders to write, all or ``TEST_SPLITS``. The images are the same in both cases.
         device: Device that renders.
         progress: Whether to show a progress bar.
 
@@ -85,13 +85,8 @@ def render(
     factors = Factors() if factors is None else factors
     folder = Path(folder).expanduser().absolute()
     _check(size, seed, device)
-    if (splits := tuple(splits)) not in (_SPLITS, TEST_SPLITS):
-        raise InputError("a rendering has all splits, or those for testing", splits, "use TEST_SPLITS")
     record = {"format": _FORMAT, "size": size, "seed": seed, "factors": asdict(factors)}
-    if splits != _SPLITS:
-        record["splits"] = list(splits)
     images = plan(SIZES[size], factors.num_cameras, seed)
-    images = images[np.isin(images.split, splits)]
     record["counts"] = _counts(images)  # a size may have had other counts in an earlier version
 
     def build() -> Path:
@@ -200,9 +195,7 @@ def _is_finished(folder: Path, requested: dict) -> bool:
             )
         return False
     try:
-        # The record of a rendering with all splits does not name them.
-        requested = {"splits": list(_SPLITS), **requested}
-        record = {"splits": list(_SPLITS), **json.loads(file.read_text(encoding="utf-8"))}
+        record = json.loads(file.read_text(encoding="utf-8"))
         pairs = ((name, record.get(name), value) for name, value in requested.items())
         differences = [_difference(*pair) for pair in pairs if pair[1] != pair[2]]
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
@@ -235,36 +228,65 @@ def _write(
     device: str | torch.device,
     progress: bool,
 ) -> None:
-    for split in record.get("splits", _SPLITS):
+    for split in _SPLITS:
         (folder / split).mkdir()
-    studio = Studio.build(factors, record["seed"], device)
-    on_gpu = studio.volume.device.type != "cpu"
-    chunk = 8 * _CHUNK if on_gpu else _CHUNK
-    # One thread feeds a GPU; on a CPU every core renders its own chunks.
-    threads = os.cpu_count() or 1
-    renderers = 1 if on_gpu else min(threads, torch.get_num_threads())
-
-    def develop(orders: BenchmarkOrders) -> tuple[list[Path], np.ndarray, dict[str, np.ndarray]]:
-        scenes = compose(orders, factors, record["seed"])
-        pictures_nhwc = photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy()
-        paths = [folder / split / name for split, name in zip(orders.split, orders.name, strict=True)]
-        return paths, pictures_nhwc, scenes.truth
-
-    def save(path: Path, picture_hwc: np.ndarray) -> None:
-        Image.fromarray(picture_hwc).save(path, "JPEG", quality=_QUALITY)
-
     truths = []
-    chunks = (images[first : first + chunk] for first in range(0, len(images), chunk))
-    title = f"rendering {record['size']}"
-    bar = progress_bar(total=len(images), unit="image", desc=title, disable=not progress)
-    with bar, single_threaded_pool(renderers) as render_pool, ThreadPoolExecutor(threads) as disk_pool:
-        for paths, pictures_nhwc, truth in map_ahead(render_pool, develop, chunks, renderers + 2):
-            list(disk_pool.map(save, paths, pictures_nhwc))
+    paths = (folder / split / name for split, name in zip(images.split, images.name, strict=True))
+    title = f"rendering {record['size']}" if progress else ""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as disk_pool:
+        for pictures_nhwc, truth in _develop(images, factors, record["seed"], device, title):
+            list(disk_pool.map(_save, pictures_nhwc, paths))
             truths.append(truth)
-            bar.update(len(paths))
     truth = {name: np.concatenate([chunk[name] for chunk in truths]) for name in truths[0]}
     _write_truth(folder / _TRUTH, images, truth)
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _develop(
+    images: BenchmarkOrders, factors: Factors, seed: int, device: str | torch.device, title: str
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield chunks of pictures (M, H, W, 3) with their truth; a title shows a progress bar."""
+    studio = Studio.build(factors, seed, device)
+    on_gpu = studio.volume.device.type != "cpu"
+    chunk = 8 * _CHUNK if on_gpu else _CHUNK
+    # One thread feeds a GPU; on a CPU every core renders its own chunks.
+    renderers = 1 if on_gpu else min(os.cpu_count() or 1, torch.get_num_threads())
+
+    def develop(orders: BenchmarkOrders) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        scenes = compose(orders, factors, seed)
+        return photograph(scenes, studio, SHAPE).permute(0, 2, 3, 1).cpu().numpy(), scenes.truth
+
+    chunks = (images[first : first + chunk] for first in range(0, len(images), chunk))
+    bar = progress_bar(total=len(images), unit="image", desc=title, disable=not title)
+    with bar, single_threaded_pool(renderers) as pool:
+        for pictures_nhwc, truth in map_ahead(pool, develop, chunks, renderers + 2):
+            yield pictures_nhwc, truth
+            bar.update(len(pictures_nhwc))
+
+
+def _save(picture_hwc: np.ndarray, file: Path | BinaryIO) -> None:
+    Image.fromarray(picture_hwc).save(file, "JPEG", quality=_QUALITY)
+
+
+def render_in_memory(
+    images: BenchmarkOrders,
+    factors: Factors,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    title: str = "",
+) -> np.ndarray:
+    """Render some images of a benchmark (N, 128, 64, 3) uint8, with the pixels of the files of ``render``."""
+    # JPEG loses a little of each picture, and networks are trained on what is left.
+    rendered = [np.empty((0, *SHAPE, 3), np.uint8)]
+    if not len(images):
+        return rendered[0]
+    for pictures_nhwc, _ in _develop(images, factors, seed, device, title):
+        for picture_hwc in pictures_nhwc:
+            with io.BytesIO() as file:
+                _save(picture_hwc, file)
+                rendered.append(np.array(Image.open(file))[None])
+    return np.concatenate(rendered)
 
 
 def _write_truth(path: Path, images: BenchmarkOrders, truth: dict[str, np.ndarray]) -> None:
