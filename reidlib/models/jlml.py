@@ -81,6 +81,17 @@ def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
     return tuple((start, start + rows) for start in starts)
 
 
+def _cut_stripes(maps_bchw: Tensor, parts: int) -> Tensor:
+    """Cut maps (B, C, H, W) into stripes of h rows, whose channels are concatenated: (B, P·C, h, W)."""
+    # One copy in the memory format of the convolutions. Slices would each write a gradient of the whole map.
+    maps_bhwc, height = maps_bchw.permute(0, 2, 3, 1), maps_bchw.shape[2]
+    if height % parts:
+        rows = [row for first, last in stripe_rows(height, parts) for row in range(first, last)]
+        maps_bhwc = maps_bhwc.index_select(1, torch.tensor(rows, device=maps_bchw.device))
+    stripes_bphwc = maps_bhwc.unflatten(1, (parts, -1))
+    return stripes_bphwc.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+
+
 class JLML(nn.Module):
     """Joint network of one global and several local streams.
 
@@ -192,8 +203,7 @@ class JLML(nn.Module):
         """Compute logits, embeddings and maps of normalised RGB images (B, 3, H, W), in every mode."""
         low_level = self.shared(images_bchw)
         local_level = low_level if self.local_stem is None else self.local_stem(images_bchw)
-        rows = stripe_rows(local_level.shape[2], self.parts)
-        stripes = torch.cat([local_level[:, :, first:last] for first, last in rows], dim=1)  # (B, P·C, h, W)
+        stripes = _cut_stripes(local_level, self.parts)
 
         global_map = self.global_stream(low_level)
         local_map = self.local_streams(stripes)

@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
         residual = self.relu(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))
         shortcut = maps_bchw if self.downsample is None else self.downsample(maps_bchw)
-        return self.relu(residual + shortcut)
+        return self.relu(residual.add_(shortcut))
 
 
 class Stages(nn.Sequential):
@@ -106,7 +106,7 @@ class Stages(nn.Sequential):
 
 
 class Stem(nn.Module):
-    """7×7/2 convolution, batch norm, ReLU, 3×3/2 max-pool: (B, 3, H, W) to (B, channels, H/4, W/4)."""
+    """7×7/2 convolution, batch norm, ReLU and 3×3/2 max-pool: (B, 3, H, W) to (B, channels, H/4, W/4)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -116,7 +116,8 @@ class Stem(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, images_bchw: Tensor) -> Tensor:
-        return self.maxpool(self.relu(self.bn1(self.conv1(images_bchw))))
+        # ReLU and maximum commute, and after pooling there is a quarter of the values.
+        return self.relu(self.maxpool(self.bn1(self.conv1(images_bchw))))
 
 
 class PartLinear(nn.Module):

@@ -98,7 +98,7 @@ def train(
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
-        foreach=True,  # torch's default on a CPU loops in Python: 6 % of a small network's step
+        fused=True,  # torch's default on a CPU loops in Python: 6 % of a small network's step
     )
     steps_per_epoch = recipe.steps_per_epoch(len(labels_n), len(labels_n.unique()))
     steps = recipe.num_steps(steps_per_epoch)
