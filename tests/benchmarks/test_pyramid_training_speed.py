@@ -21,7 +21,13 @@ from reidlib.training.config import PyramidConfiguration
 from reidlib.training.device import Execution
 from reidlib.training.dynamic import Balancing
 
-IDENTITIES = 751
+# An input of None is the profile's.
+IDENTITIES, BATCHES, INPUT, WIDTH, REPETITIONS, PRODUCT = 751, (64, 256), None, 1.0, 10, 8192
+TRUNK, NEEDS_GPU = "resnet50", True
+SMALL = {
+    "IDENTITIES": 9, "BATCHES": (16,), "INPUT": (192, 32), "WIDTH": 0.25, "REPETITIONS": 1, "PRODUCT": 64,
+    "TRUNK": "resnet39", "NEEDS_GPU": False,
+}  # fmt: skip
 
 
 def seconds_of(step, device: torch.device, *, repetitions: int, rounds: int = 5) -> float:
@@ -45,19 +51,19 @@ def reached_by_a_product(device: torch.device, dtype: torch.dtype, size: int) ->
     return 2 * size**3 / seconds_of(lambda: left @ right, device, repetitions=10)
 
 
-def measure(
-    execution: Execution, batch: int, mode: str, *, repetitions: int = 10, product: int = 8192
-) -> str:
+def measure(execution: Execution, batch: int, mode: str) -> str:
     device = execution.torch_device
-    settings = PyramidConfiguration(trunk="resnet50", balancing=Balancing(mode))
-    profile = PROFILES["full"].sizes["pyramid"]
+    settings = PyramidConfiguration(trunk=TRUNK, width=WIDTH, balancing=Balancing(mode))
+    profile = PROFILES["full"].size_of("pyramid")
+    height, width = INPUT or profile.input_size
     model: Pyramid = settings.build(IDENTITIES, seed=0)
     model.to(device, memory_format=torch.channels_last).train()
     forward = torch.compile(model) if execution.compile else model
-    size = (batch, *profile.input_size, 3)
-    images_bchw = torch.randint(256, size, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    images_bchw = torch.randint(256, (batch, height, width, 3), dtype=torch.uint8, device=device).permute(
+        0, 3, 1, 2
+    )
     labels_b = torch.arange(batch, device=device) // profile.recipe.images_per_identity
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, foreach=True)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, fused=True)
     generator = torch.Generator().manual_seed(0)
     balance = settings.balance
 
@@ -72,16 +78,16 @@ def measure(
         terms.total.backward()
         optimiser.step()
 
-    seconds = seconds_of(step, device, repetitions=repetitions)
+    seconds = seconds_of(step, device, repetitions=REPETITIONS)
     with FlopCounterMode(display=False) as counter:
         with execution.autocast():
             output = model(augment(images_bchw, generator, **asdict(profile.recipe.augmentation)))
         settings.objective(model, output, labels_b, balance._replace(balanced=True))[0].total.backward()
     rate = counter.get_total_flops() / seconds
-    peak = reached_by_a_product(device, execution.dtype, product)
+    peak = reached_by_a_product(device, execution.dtype, PRODUCT)
     dtype = str(execution.dtype).removeprefix("torch.")
     return (
-        f"training Pyramid (ResNet-50, {profile.input_size[0]} × {profile.input_size[1]}, batch {batch}, "
+        f"training Pyramid ({TRUNK}, {height} × {width}, batch {batch}, "
         f"balancing {mode}{', compiled' if execution.compile else ''}) on {execution.describe()}, {dtype}: "
         f"{batch / seconds:.0f} images/s, {rate / 1e12:.1f} TFLOP/s, {100 * rate / peak:.0f} % of a large "
         f"product's {peak / 1e12:.0f} TFLOP/s"
@@ -89,9 +95,12 @@ def measure(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("mode", ["off", "paper"])
-@pytest.mark.parametrize("batch", [64, 256])
-def test_whole_step(batch, mode, compiled):
-    print("\n" + measure(Execution(progress=False, compile=compiled), batch, mode))
+def test_whole_step(mode, compiled):
+    if NEEDS_GPU and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if compiled and not torch.cuda.is_available():
+        pytest.skip("torch.compile needs a compiler on a CPU")
+    for batch in BATCHES:
+        print("\n" + measure(Execution(progress=False, compile=compiled), batch, mode))
