@@ -22,7 +22,7 @@ from reidlib.training.device import Execution
 from reidlib.training.losses import exclusive_sparsity, group_sparsity
 
 IDENTITIES, ROUNDS, STEPS = 130, 7, 3
-# Half of what two cores reach. Without bfloat16 instructions only the grouping and the memory format are left.
+# Two thirds of what two cores reach. Without bfloat16 instructions only grouping and memory format are left.
 RATIO = 1.5
 SMALL = {"IDENTITIES": 9, "ROUNDS": 1, "STEPS": 1, "RATIO": 0}
 STRIPES, EMBEDDING, DROPOUT, MARGIN = 6, 128, 0.2, 1.4
