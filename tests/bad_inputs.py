@@ -57,7 +57,8 @@ _MAY_REMAIN = re.compile(
 )
 # What the suite says on standard error besides an error.
 _MESSAGE = re.compile(
-    r"$|training \S+ on |evaluating \S+ on |note: |tasks to be done first: |.*: another process is |"
+    r"$|training \S+ on |evaluating \S+ on |note: |tasks to be done: |.*: another process is |"
+    r"\S.*index\.html shows each page |"
     r"\S.*: [\d,]+ (images?|steps?) in \d\d:\d\d|reading |searching "
 )
 

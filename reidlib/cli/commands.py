@@ -28,9 +28,11 @@ logger = logging.getLogger("reidlib")
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run the notebooks and write a report of their pages, scores and figures.
 
-    Missing trainings come first, each once. Then the notebooks run, several at a
-    time: on a CPU one for each core, at most four; on a GPU one; or --jobs N. With
-    the profile quick each needs about 1.1 GiB of memory.
+    A notebook runs as soon as its missing trainings are done, each once, in the
+    order of the notebooks. Trainings and notebooks run several at a time: on a CPU
+    one for each core, at most four; on a GPU one; or --jobs N. With the profile
+    quick each needs about 1.1 GiB of memory. Open index.html at once: it shows each
+    page when it is finished, and what is coming.
 
     Only what has changed runs again, so the same command also continues a report
     that was interrupted by Ctrl-C or killed: finished work is kept, and a training

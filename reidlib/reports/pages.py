@@ -8,8 +8,10 @@ import io
 import logging
 import re
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,6 +37,20 @@ _STATES = {
     "running": {"sign": "…", "word": "not finished", "tone": "quiet"},
     "waiting": {"sign": "…", "word": "not run yet", "tone": "quiet"},
 }
+
+
+# Seconds after which the index of a running command reloads itself.
+_RELOAD = 10
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the index says while a command runs: the state of each of its notebooks, lines of text, itself."""
+
+    words: Mapping[str, str]  # empty: the usual word for the notebook's state
+    lines: Sequence[str]
+    command: str
+    statuses: Mapping[str, dict]  # in place of ``status.json``, as long as that is not written
 
 
 def clock(seconds: float) -> str:
@@ -94,28 +110,54 @@ def read_heading(path: Path) -> tuple[str, str]:
     return title[1].strip() if title else "", " ".join(question[1].split()) if question else ""
 
 
-def write_index(out: Path) -> Path:
+def _heading(path: Path) -> tuple[str, str]:
+    """Read the heading of an executed notebook, which may be large, once."""
+    try:
+        return _cached_heading(path, path.stat().st_mtime_ns)
+    except OSError:
+        return "", ""
+
+
+@lru_cache(100)
+def _cached_heading(path: Path, modified: int) -> tuple[str, str]:
+    return read_heading(path)
+
+
+def write_index(out: Path, live: Live | None = None) -> Path:
     """Write ``out / "index.html"`` from the notebooks' folders if its text has changed."""
-    rows = _rows(out)
+    rows = _rows(out, live.statuses if live else None)
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(name)} {_STATES[name]['word']}" for name in _STATES if name in states)
-    text = _TEMPLATES.get_template("index.html").render(rows=rows, facts=_facts(rows), counts=counts)
+    if live:
+        counts = counts.replace("not finished", "running").replace("not run yet", "waiting")
+        for row in rows:
+            usual = "unchanged" if row["state"] == "done" else row["word"]
+            row["word"] = live.words.get(row["name"], usual) or row["word"]
+    text = _TEMPLATES.get_template("index.html").render(
+        rows=rows,
+        facts=_facts(rows),
+        counts=counts,
+        live=live,
+        seconds=_RELOAD,
+        now=datetime.now().astimezone().strftime("%H:%M:%S %Z"),
+    )
     path = out / "index.html"
     if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
         write_text(path, text)
     return path
 
 
-def _rows(out: Path) -> list[dict]:
+def _rows(out: Path, statuses: Mapping[str, dict] | None = None) -> list[dict]:
     """Return what a page shows of each notebook, in order; a result counts only if the state is done."""
-    rows = []
-    for folder in sorted_by_number(path.parent for path in out.glob("*/status.json")):
-        status = read_object(folder / "status.json")
+    rows, statuses = [], statuses or {}
+    folders = {path.parent for path in out.glob("*/status.json")} | {out / name for name in statuses}
+    for folder in sorted_by_number(folders):
+        status = statuses.get(folder.name) or read_object(folder / "status.json")
         state = str(status.get("state"))
         state = state if state in _STATES else "running"
         result = read_object(folder / "result.json") if state == "done" else {}
         duration = status.get("duration")
-        title, question = read_heading(folder / "notebook.ipynb")
+        title, question = _heading(folder / "notebook.ipynb")
         tables = {
             name: [row for row in result.get(name) or [] if isinstance(row, dict)]
             for name in ("scores", "ledger", "runs")

@@ -51,6 +51,8 @@ class Task:
         notebooks: Names of the notebooks that wait until the task has ended, with or without an error.
         kind: Tasks of one kind take about the same time.
         seconds: The measured duration of an earlier task of this kind; None if there was none.
+        after: Names of the tasks that end before this one starts, with or without an error.
+        weight: About how long it takes in relation to a training, for a kind of which nothing is measured.
 
     Raises:
         InputError: If the name is no file name, or the function cannot be imported.
@@ -62,6 +64,8 @@ class Task:
     notebooks: tuple[str, ...] = ()
     kind: str = ""
     seconds: float | None = None
+    after: tuple[str, ...] = ()
+    weight: float = 1.0
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w+=,@ -][\w+=,@. -]*", self.name):

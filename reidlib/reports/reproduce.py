@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -165,7 +165,7 @@ def reproduce(
     Args:
         plan: The notebooks, their parameters and the report's folder.
         prepare: Called once before any work starts, with the notebooks that will run, if there are any;
-            returns the tasks to do first.
+            returns the tasks, each of which names the notebooks that wait for it.
         cluster: A context manager that returns a pool, such as ``reports.cluster.dask_pool``. It replaces
             the processes of this machine, and is entered only if a notebook has to run.
         progress: Whether to print the counts and the report's location (to standard output), and a line when
@@ -196,6 +196,7 @@ def reproduce(
         pages.write_index(out)
         display.result(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
+    display.line(f"{out / 'index.html'} shows each page when it is finished, and what is coming")
     jobs = [
         Job(
             sources[name],
@@ -247,7 +248,7 @@ def run_tasks(
     cluster: Cluster | None = None,
     display: Display | None = None,
 ) -> dict[str, str]:
-    """Run tasks, then notebooks if there are any, and return their final states by name."""
+    """Run tasks, and each notebook after its tasks; return their final states by name."""
     # ``out`` is the report's folder, which gets the tasks' logs.
     memory.check(jobs)
     other = "choose another folder with --out" if notebooks else ""  # trainings alone have no such option
@@ -256,7 +257,8 @@ def run_tasks(
         exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out, other)),
         cluster or nullcontext() as cluster_pool,
     ):
-        tasks = make_tasks()
+        with _preparing(out, notebooks):
+            tasks = make_tasks()
         if not tasks and not notebooks:
             return {}
         workers = cluster_pool or local_pool(len(tasks) + len(notebooks), jobs, device, memory)
@@ -265,11 +267,32 @@ def run_tasks(
         try:
             session = Session(out, notebooks, tasks, pool, display)
             if tasks:
-                text = f"tasks to be done{' first' if notebooks else ''}: {len(tasks)}"
+                text = f"tasks to be done: {len(tasks)}"
                 display.line(f"{text}; at a time: {pool.capacity()}{session.time_left()}")
             return session.run()
         except OSError as error:
             raise _unwritable(out, error, other) from error
+
+
+@contextmanager
+def _preparing(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
+    """Write an index of the notebooks that are going to run; after an error, restore the earlier one."""
+    index = out / "index.html"
+    earlier = index.read_bytes() if index.is_file() else None
+    if jobs:
+        statuses = {job.source.name: job.status("waiting") for job in jobs}
+        lines = ["Images are prepared, and the trainings are counted."]
+        pages.write_index(
+            out, pages.Live(dict.fromkeys(statuses, "waiting"), lines, jobs[0].command, statuses)
+        )
+    try:
+        yield
+    except BaseException:
+        if jobs and earlier is None:
+            index.unlink(missing_ok=True)
+        elif earlier is not None:
+            index.write_bytes(earlier)
+        raise
 
 
 def _refuse(out: Path, other: str) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
 
 from reidlib import files
-from reidlib.errors import InputError
+from reidlib.errors import InputError, count_noun
 from reidlib.files import write_json
 from reidlib.progress import LOG_INTERVAL, progress_bar
 from reidlib.reports import notebook, pages
@@ -32,6 +33,10 @@ _POLL_INTERVAL = 0.5
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 # The folder of the tasks' logs in the report.
 TASKS = "tasks"
+# About how long a notebook takes in relation to a training, if no notebook has been measured.
+_NOTEBOOK_WEIGHT = 0.25
+# How many of the next pieces of work the index names.
+_NEXT = 6
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,20 @@ class Job:
     parameters: dict
     digest: str
     command: str = ""
+
+    def status(self, state: str, **values: object) -> dict:
+        """Return the content of the notebook's ``status.json``."""
+        names = ("error", "started", "duration")
+        return {
+            "notebook": self.source.name,
+            "title": self.source.title,
+            "state": state,
+            "profile": self.parameters["profile"],
+            "parameters": self.parameters,
+            "digest": self.digest,
+            "command": self.command,
+            **{name: values.get(name) for name in names},
+        }
 
 
 class Display:
@@ -86,8 +105,9 @@ class Display:
 class Session:
     """Runs tasks and notebooks in a pool, and records the state of each notebook in ``out``."""
 
-    # Tasks start first, in their order. A failed notebook blocks only those that depend on it. A failed task
-    # blocks nothing: the notebooks mark what is missing.
+    # A notebook starts as soon as its tasks have ended. Tasks start in the order of the notebooks that wait
+    # for them. A failed notebook blocks only those that depend on it. A failed task blocks nothing: the
+    # notebooks mark what is missing.
 
     def __init__(self, out: Path, jobs: Sequence[Job], tasks: Sequence[Task], pool: Pool, display: Display):
         self._out, self._pool, self._display = out, pool, display
@@ -104,6 +124,13 @@ class Session:
         self._started: dict[str, float] = {}
         self._durations: dict[str, float] = {}  # of what is done
         self._capacity = 0
+        numbers = {name: number for number, name in enumerate(self._jobs)}
+        # The first notebook that waits for a task; without notebooks, tasks run in their order.
+        self._ranks = numbers | {
+            task.name: min((numbers[name] for name in task.notebooks if name in numbers), default=-1)
+            for task in tasks
+        }
+        self._index_time = -inf  # when the index was written; before all time if it has to be
         for name in self._jobs:
             (out / name).mkdir(exist_ok=True)
             self._set_state(name, "waiting")
@@ -114,6 +141,8 @@ class Session:
             while self._waiting() or self._running:
                 self._capacity = self._pool.capacity()
                 self._start_ready()
+                if time.monotonic() - self._index_time >= LOG_INTERVAL:
+                    self._write_index(running=True)
                 self._collect()
                 self._display.show_running(self._lines)
         except BaseException as error:
@@ -134,19 +163,39 @@ class Session:
 
     def _start_ready(self) -> None:
         for name in self._waiting():
-            required = {
-                other: self._states.get(other, "done")
-                for other in (self._jobs[name].source.depends_on if name in self._jobs else ())
-            }
-            tasks = {self._states[task.name] for task in self._tasks.values() if name in task.notebooks}
-            if failed := [other for other, state in required.items() if state in ("failed", "blocked")]:
+            required = self._jobs[name].source.depends_on if name in self._jobs else ()
+            if failed := [other for other in required if self._states.get(other) in ("failed", "blocked")]:
                 self._set_state(name, "blocked", error=f"not run, because {', '.join(failed)} failed")
-            elif (
-                {*required.values()} <= {"done"}
-                and tasks <= {"done", "failed"}
-                and len(self._running) < self._capacity
-            ):
-                self._running[self._submit(name)] = name
+        while len(self._running) < self._capacity and (queue := self._queue()):
+            self._running[self._submit(queue[0])] = queue[0]
+
+    def _required(self, name: str) -> list[str]:
+        """Return the tasks and notebooks that a piece of work needs."""
+        if name in self._tasks:
+            return [other for other in self._tasks[name].after if other in self._tasks]
+        tasks = [task.name for task in self._tasks.values() if name in task.notebooks]
+        return tasks + [other for other in self._jobs[name].source.depends_on if other in self._jobs]
+
+    def _unfinished(self, name: str) -> list[str]:
+        """Return what a piece of work waits for."""
+        return [other for other in self._required(name) if self._states[other] in ("waiting", "running")]
+
+    def _queue(self) -> list[str]:
+        """Return what can start now, in the order in which it does."""
+        ready = [name for name in self._waiting() if not self._unfinished(name)]
+        notebooks = [name for name in ready if name in self._jobs]
+        tasks = sorted((name for name in ready if name in self._tasks), key=self._ranks.__getitem__)
+        waiting = [name for name in self._waiting() if name in self._tasks]
+        known = self._measured()
+        seconds = {name: self._expected(name, known) or self._kind(name)[1] for name in waiting}
+        longest = max((seconds[name] for name in tasks), default=0.0)
+        if sum(seconds.values()) <= 2 * self._capacity * longest:
+            tasks.sort(key=seconds.__getitem__, reverse=True)  # a long task that comes last would run alone
+        # Pages come first, but one place is for the tasks of an earlier notebook.
+        idle = self._capacity > 1 and not self._tasks.keys() & set(self._running.values())
+        if idle and tasks and notebooks and self._ranks[tasks[0]] < self._ranks[notebooks[0]]:
+            return [tasks[0], *notebooks, *tasks[1:]]
+        return notebooks + tasks
 
     def _submit(self, name: str) -> Future:
         self._started[name] = time.time()
@@ -160,7 +209,6 @@ class Session:
             function, arguments = self._tasks[name].function, self._tasks[name].arguments
             (self._out / TASKS).mkdir(exist_ok=True)
         self._set_state(name, "running")
-        self._write_index()
         environment = {
             # The work uses this command's folders, on whatever machine it runs.
             "REIDLIB_HOME": str(files.home()),
@@ -216,15 +264,42 @@ class Session:
         elif error is None:
             error = "its executed copy is missing"
         self._set_state(name, "failed" if error else "done", error=error)
-        self._write_index()
 
-    def _write_index(self) -> None:
-        if self._jobs:  # trainings alone have no pages
+    def _write_index(self, *, running: bool = False) -> None:
+        """Write the index; with ``running``, it says what is coming and reloads itself."""
+        self._index_time = time.monotonic()
+        if not self._jobs:  # trainings alone have no pages
+            return
+        if not running:
             pages.write_index(self._out)
+            return
+        words = {name: self._word(name) for name in self._jobs}
+        queue = self._queue()
+        queue += sorted(set(self._waiting()) - set(queue), key=self._ranks.__getitem__)
+        lines = [self._counts(), *(f"running: {self._running_line(name)}" for name in self._running.values())]
+        if queue:
+            more = f" and {len(queue) - _NEXT} more" if len(queue) > _NEXT else ""
+            lines.append(f"next: {', '.join(queue[:_NEXT])}{more}")
+        command = next(iter(self._jobs.values())).command
+        pages.write_index(self._out, pages.Live(words, lines, command, {}))
+
+    def _word(self, name: str) -> str:
+        """Return what the index says of a notebook that waits or runs."""
+        if self._states[name] != "waiting":
+            return "running" if self._states[name] == "running" else ""
+        missing, required = self._unfinished(name), self._required(name)
+        if not missing:
+            return "next"
+        tasks = [other for other in missing if other in self._tasks]
+        of = [other for other in required if other in self._tasks]
+        if not tasks:
+            return f"waiting for {', '.join(missing)}"
+        return f"waiting for {len(tasks)} of {count_noun(len(of), 'tasks')}"
 
     def _set_state(self, name: str, state: str, *, error: str | None = None) -> None:
         """Record and print a state; the status of a notebook is the last of its files to be written."""
         self._states[name] = state
+        self._index_time = -inf
         started = self._started.get(name) if state != "waiting" else None
         duration = round(time.time() - started, 1) if started and state != "running" else None
         if state == "done" and duration:
@@ -233,18 +308,7 @@ class Session:
             datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds") if started else None
         )
         if name in self._jobs:
-            status = {
-                "notebook": name,
-                "title": self._jobs[name].source.title,
-                "state": state,
-                "error": error,
-                "profile": self._jobs[name].parameters["profile"],
-                "parameters": self._jobs[name].parameters,
-                "digest": self._jobs[name].digest,
-                "command": self._jobs[name].command,
-                "started": start_time,
-                "duration": duration,
-            }
+            status = self._jobs[name].status(state, error=error, started=start_time, duration=duration)
             write_json(self._out / name / "status.json", status)
         if state != "waiting":
             elapsed = "" if duration is None else f"  {clock(duration)}"
@@ -274,35 +338,57 @@ class Session:
         return self._out / TASKS / f"{name}.log"
 
     def _lines(self) -> list[str]:
-        """Return how much work there is and how long the tasks take, then a text for each running piece."""
-        running, waiting = list(self._running.values()), len(self._waiting())
-        finished = len(self._states) - len(running) - waiting
-        counts = [f"{finished} finished, {len(running)} running, {waiting} waiting{self.time_left()}"]
+        """Return how much work there is and how long it takes, then a text for each running piece."""
+        counts = [self._counts()]
         if not self._capacity:
             counts.append("no worker is connected")
-        return counts + [self._running_line(name) for name in running]
+        return counts + [self._running_line(name) for name in self._running.values()]
+
+    def _counts(self) -> str:
+        running, waiting = len(self._running), len(self._waiting())
+        finished = len(self._states) - running - waiting
+        return f"{finished} finished, {running} running, {waiting} waiting{self.time_left()}"
 
     def time_left(self) -> str:
-        """Return how long the tasks take by the durations of others of their kind; empty if none is known."""
-        now, earlier, measured = time.time(), {}, {}
-        running = {name: now - self._started[name] for name in self._running.values() if name in self._tasks}
-        for name, task in self._tasks.items():
-            seconds = self._durations.get(name, 0.0)
-            if name in running and (left := re.search(r"(\d+) s left", self._progress_text(name))):
-                seconds = running[name] + int(left[1])
-            if seconds:  # the longest, because a training that was continued took less
-                measured[task.kind] = max(seconds, measured.get(task.kind, 0.0))
-            if task.seconds:
-                earlier[task.kind] = task.seconds
-        known = earlier | measured
-        unfinished = [name for name in self._tasks if name in running or self._states[name] == "waiting"]
-        if not known or not unfinished:
+        """Return how long all work takes by measured durations; empty if too little is known."""
+        known, now = self._measured(), time.time()
+        left_n = []
+        for name in (*self._running.values(), *self._waiting()):
+            seconds = self._expected(name, known)
+            if not seconds:
+                return ""
+            since = self._started[name] if self._states[name] == "running" else now
+            left_n.append(max(0.0, seconds - (now - since)))
+        if not left_n:
             return ""
-        usual = sum(known.values()) / len(known)
-        whole = {name: known.get(self._tasks[name].kind, usual) for name in unfinished}
-        left_n = [max(0.0, seconds - running.get(name, 0.0)) for name, seconds in whole.items()]
         seconds = max(*left_n, sum(left_n) / max(1, self._pool.capacity()))
-        return f", trainings take about {clock(seconds)} more"
+        return f", about {clock(seconds)} left"
+
+    def _kind(self, name: str) -> tuple[str, float]:
+        """Return the kind of a piece of work and its weight."""
+        task = self._tasks.get(name)
+        return (task.kind, task.weight) if task else ("notebook", _NOTEBOOK_WEIGHT)
+
+    def _measured(self) -> dict[tuple[str, float], float]:
+        """Return the seconds of each kind of which something is known."""
+        earlier, measured = {}, {}
+        for name in self._states:
+            task, seconds = self._tasks.get(name), self._durations.get(name, 0.0)
+            running = task and self._states[name] == "running"
+            if running and (left := re.search(r"(\d+) s left", self._progress_text(name))):
+                seconds = time.time() - self._started[name] + int(left[1])
+            if seconds:  # the longest, because a training that was continued took less
+                measured[self._kind(name)] = max(seconds, measured.get(self._kind(name), 0.0))
+            if task and task.seconds:
+                earlier[self._kind(name)] = task.seconds
+        return earlier | measured
+
+    def _expected(self, name: str, known: dict[tuple[str, float], float]) -> float:
+        """Return a piece of work's seconds by its kind, or by heavier kinds; 0 if that is not known."""
+        # Light work says nothing about trainings: the durations of renderings were once taken for theirs.
+        kind, weight = self._kind(name)
+        rates = [seconds / other for (_, other), seconds in known.items() if other >= min(weight, 1.0)]
+        return known.get((kind, weight)) or (weight * sum(rates) / len(rates) if rates else 0.0)
 
     def _running_line(self, name: str) -> str:
         cells = notebook.cell_progress(self._out / name) if name in self._jobs else None

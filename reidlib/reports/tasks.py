@@ -67,11 +67,12 @@ def training_memory(setup: Setup) -> Memory:
 def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
     """Return tasks for the missing trainings of these notebooks, and then for perturbed test images."""
     # Trainings of the first seed come before those of the next. A task for each perturbed factor renders its
-    # images once for all runs. It is last, because it trains what it lacks.
+    # images once for all runs, after their trainings.
     notebooks = tuple(notebooks)
     since = time.time()
     training_tasks: list[Task] = []
     seconds = measured(setup, "seconds")
+    names: dict[tuple[str, int], str] = {}
     requests: dict[str, list[tuple[str, int, tuple[Perturbation, ...]]]] = {}
     for seed in range(setup.seeds):
         for name in EXPERIMENTS:
@@ -79,6 +80,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             if not waiting:
                 continue
             training = plan_training(name, setup.profile, setup.data, seed=seed)
+            names[name, seed] = training.name
             run = _find(training, setup.runs)
             requested = [notebook.perturbations.get(name, ()) for notebook in notebooks]
             missing = [
@@ -99,7 +101,15 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
                 )
     waiting = tuple(notebook.name for notebook in notebooks if notebook.perturbations)
     perturbation_tasks = [
-        Task(f"perturbed {factor}", run_perturbations, (setup, tuple(rows), since), waiting, "perturbed")
+        Task(
+            f"perturbed {factor}",
+            run_perturbations,
+            (setup, tuple(rows), since),
+            waiting,
+            "perturbed",
+            after=tuple({names[name, seed] for name, seed, _ in rows}),
+            weight=len(rows) / 16,  # measured with `quick`
+        )
         for factor, rows in requests.items()
     ]
     return [*training_tasks, *perturbation_tasks]

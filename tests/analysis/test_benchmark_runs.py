@@ -368,7 +368,7 @@ def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, monkeypatch,
     assert main([*command, "--benchmark", "market1501", "--data-root", root]) == 0
     messages = capsys.readouterr().err
     assert first.name == "jlml-smoke-market1501-seed0"
-    assert "tasks to be done first: 1;" in messages
+    assert "tasks to be done: 1;" in messages
     assert messages.count(f"{first.name}  done") == 1
     page = (tmp_path / "home" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
     assert "this suite: jlml, profile smoke, incomplete benchmark" in page

@@ -30,7 +30,7 @@ from reidlib.reports import notebook, pages
 from reidlib.reports.pages import clock
 from reidlib.reports.processes import STOPPED, Memory, Pool, available_memory, local_pool, run_in_process
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, run_tasks, select
-from reidlib.reports.scheduler import Display, Session
+from reidlib.reports.scheduler import Display, Job, Session
 from reidlib.training.device import Execution
 
 PARAMETERS = 'profile = "quick"\nout = ""\nseeds = 1\ndata_root = ""'
@@ -410,10 +410,11 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
         json.loads((out / name / "status.json").read_text())["state"] for name in ("10_busy", "20_never")
     ]
     index = (out / "index.html").read_text()
-    assert "1 not run yet" in index and not list(out.rglob("result.json"))
+    assert not list(out.rglob("result.json"))
     if number == signal.SIGINT:
         assert states == ["interrupted", "waiting"]
-        assert "10_busy  interrupted" in complaints and "1 interrupted" in index
+        assert "10_busy  interrupted" in complaints and "1 interrupted, 1 not run yet" in index
+        assert 'http-equiv="refresh"' not in index
         assert printed == "2 notebooks, profile smoke: 2 to run, 0 unchanged\n"
         assert complaints.splitlines()[-1] == (
             "KeyboardInterrupt: interrupted with 10_busy running; finished work is kept; "
@@ -421,7 +422,10 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
         )
         assert "TCP" not in complaints
     else:
-        assert states == ["running", "waiting"] and "1 not finished" in index
+        assert states == ["running", "waiting"] and "1 running, 1 waiting" in index
+        assert re.search(
+            r"Written at \d\d:\d\d:\d\d .*If this time stands still, the command has ended", index, re.S
+        )
 
 
 @pytest.fixture
@@ -430,7 +434,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
+def test_a_failed_task_blocks_nothing(home):
     check_runs = "from reidlib import files\nassert bool(list(files.runs().glob('{}-*/run.json'))) == {}"
     build(home / "notebooks", "10_left", meet("left", "right"), FINISH)
     build(home / "notebooks", "11_right", meet("right", "left"), FINISH)
@@ -462,7 +466,7 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     assert prepared == [("10_left", "11_right", "20_waits", "30_finds_nothing")]
     assert outcome == Outcome(prepared[0], (), (), (), ("killed", "bad", "dies", "unknown"))
     lines = messages.getvalue().splitlines()
-    assert lines[:3] == ["tasks to be done first: 5; at a time: 2", "killed  running", "bad  running"]
+    assert lines[1] == "tasks to be done: 5; at a time: 2"
     logs = home / "out" / "tasks"
     ends = {line.split()[0]: line.split("  ", 3)[3] for line in lines if "  failed  " in line}
     assert ends["killed"].startswith("its process was ended by SIGKILL")
@@ -475,6 +479,193 @@ def test_tasks_come_first_and_a_failed_one_blocks_nothing(home):
     assert {path.name for path in logs.iterdir()} == {"bad.log", "killed.log", "unknown.log"}
     order = [line for line in lines if line.split()[0] in ("good", "20_waits")]
     assert [line.split()[1] for line in order] == ["running", "done", "running", "done"]
+
+
+class Finisher:
+    """A pool of two whose work ends when a test says so; notebooks leave what a real one does."""
+
+    def __init__(self, out: Path):
+        self.out, self.running, self.started = out, {}, []
+        self.pool = Pool(self.start, lambda: 2)
+
+    def start(self, call, environment, log) -> Future:
+        name = log.stem if log.parent.name == "tasks" else log.parent.name
+        self.started.append(name)
+        self.running[name] = Future()
+        return self.running[name]
+
+    def end(self, session: Session, name: str, error: str | None = None) -> list[str]:
+        """End a piece of work; return what starts."""
+        if (self.out / name).is_dir() and not error:
+            nbformat.write(nbformat.v4.new_notebook(), self.out / name / "notebook.partial.ipynb")
+            (self.out / name / "result.json").write_text('{"headline": {}}')
+        self.running.pop(name).set_result(error)
+        self.started.clear()
+        session._collect()
+        session._start_ready()
+        session._write_index(running=True)
+        return self.started
+
+
+def waiting_session(home, trainings: dict[str, tuple[str, ...]], depends_on=None, **tasks):
+    """Start a session of fake notebooks and of the trainings that they wait for."""
+    jobs = []
+    for name in ("00_start", "10_data", "20_jlml", "21_pyramid", "36_box", "41_size", "90_claims"):
+        path = build(home / "notebooks", name, "1", depends_on=(depends_on or {}).get(name, ()))
+        jobs.append(Job(notebook.read_source(path), {"profile": "smoke"}, "digest", "reidlib reproduce"))
+    queue = [
+        Task(name, fake_tasks.train, (), notebooks, kind=name, **tasks.get(name, {}))
+        for name, notebooks in trainings.items()
+    ]
+    (home / "out").mkdir()
+    finisher = Finisher(home / "out")
+    session = Session(home / "out", jobs, queue, finisher.pool, Display(enabled=False))
+    session._capacity = 2
+    session._start_ready()
+    session._write_index(running=True)
+    return session, finisher
+
+
+def index_words(home) -> dict[str, str]:
+    """Return the state of each notebook in the index."""
+    text = (home / "out" / "index.html").read_text()
+    rows = re.findall(r"<tr><td>(\d+)</td>.*?<span class=\"\w+\">.&nbsp;(.*?)</span>", text, re.S)
+    return dict(rows)
+
+
+ROWS = {
+    "perturbed": ("36_box", "90_claims"),
+    "pyramid": ("21_pyramid", "36_box", "90_claims"),
+    "stripes": ("36_box", "90_claims"),
+    "jlml": ("20_jlml", "36_box", "90_claims"),
+}
+
+
+def test_each_notebook_runs_as_soon_as_its_trainings_are_done(home):
+    after = {"after": ("jlml", "pyramid", "stripes"), "weight": 0.5}
+    session, finisher = waiting_session(home, ROWS, perturbed=after)
+    assert finisher.started == ["00_start", "10_data"]
+    assert index_words(home) == {
+        **{
+            "00": "running",
+            "10": "running",
+            "20": "waiting for 1 of 1 task",
+            "21": "waiting for 1 of 1 task",
+        },
+        **{"36": "waiting for 4 of 4 tasks", "41": "next", "90": "waiting for 4 of 4 tasks"},
+    }
+    text = (home / "out" / "index.html").read_text()
+    assert '<meta http-equiv="refresh" content="10">' in text and "2 running, 5 waiting" in text
+    assert "running: 00_start" in text and "next: jlml, 41_size, pyramid, stripes and" in text
+    assert "the same command continues: <code>reidlib reproduce</code>" in text
+    # One of the two is for the training of an earlier notebook; then the notebook that waits for nothing.
+    assert finisher.end(session, "00_start") == ["jlml"]
+    assert index_words(home)["00"] == "done"
+    assert finisher.end(session, "10_data") == ["41_size"]
+    # The notebook comes before all other trainings.
+    assert finisher.end(session, "jlml") == ["20_jlml"]
+    assert index_words(home)["36"] == "waiting for 3 of 4 tasks"
+    assert finisher.end(session, "41_size") == ["pyramid"]
+    assert finisher.end(session, "20_jlml") == ["stripes"]
+    assert finisher.end(session, "pyramid", "a failure") == ["21_pyramid"]  # it marks what is missing
+    assert finisher.end(session, "21_pyramid") == []  # the perturbed images wait for the last training
+    assert finisher.end(session, "stripes") == ["perturbed"]
+    assert finisher.end(session, "perturbed") == ["36_box", "90_claims"]
+    assert finisher.end(session, "36_box", "a failure") == []
+    assert index_words(home)["36"] == "failed" and index_words(home)["90"] == "running"
+    finisher.end(session, "90_claims")
+    assert set(session.run().values()) == {"done", "failed"}
+    text = (home / "out" / "index.html").read_text()
+    assert "refresh" not in text and "Written at" not in text and "6 done, 1 failed" in text
+
+
+def test_a_notebook_waits_for_the_notebooks_it_depends_on(home):
+    session, finisher = waiting_session(home, {}, depends_on={"10_data": ["90_claims"]})
+    assert finisher.started == ["00_start", "20_jlml"]
+    assert index_words(home)["10"] == "waiting for 90_claims"
+    for name in ("00_start", "20_jlml", "21_pyramid", "36_box", "41_size"):
+        finisher.end(session, name)
+    assert finisher.end(session, "90_claims", "a failure") == []
+    assert index_words(home)["10"] == "not run"
+
+
+def test_the_longest_training_does_not_come_last(home):
+    rows = dict.fromkeys(("a", "b", "c", "long"), ("20_jlml",))
+    known = {name: {"seconds": 90.0 if name == "long" else 30.0} for name in rows}
+    session, finisher = waiting_session(home, rows, **known)
+    assert finisher.end(session, "00_start") == ["long"]
+
+
+def test_the_time_left_is_unknown_rather_than_guessed_from_light_work(home, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("reidlib.reports.scheduler.time.time", lambda: now[0])
+    session, finisher = waiting_session(home, ROWS, perturbed={"weight": 0.5})
+    now[0] += 10
+    finisher.end(session, "00_start")
+    finisher.end(session, "10_data")
+    assert session.time_left() == ""  # notebooks of ten seconds say nothing about trainings
+    (home / "out" / "tasks" / f"{'jlml'}.progress").write_text("step 1/9, 40 s left")
+    now[0] += 20
+    # jlml takes 60 s, and so the others; half of it the images; notebooks 10 s: (40 + 60 + 60 + 30 + 5 * 10) / 2,
+    # of which notebook 41 has had its time.
+    assert session.time_left() == ", about 1:55 left"
+
+
+def test_the_first_page_is_there_before_the_last_training(home):
+    """In real processes: a training goes on only when the page of another notebook is there."""
+    build(home / "notebooks", "10_first", FINISH)
+    build(home / "notebooks", "20_second", FINISH)
+    (paused := fake_tasks.pause(home, "b")).touch()
+    tasks = [
+        Task("b", fake_tasks.train, ("b", 8), notebooks=("20_second",)),
+        Task("a", fake_tasks.train, ("a", 1), notebooks=("10_first",)),
+    ]
+    index, seen = home / "out" / "index.html", []
+
+    def release() -> None:
+        until((home / "out" / "10_first" / "index.html").is_file, "the first page")
+        until(lambda: "1 done, 1 waiting" in index.read_text(), "the index")
+        seen.append((index.read_text(), notes(home, "b found")))
+        paused.unlink()
+
+    def prepare(waiting):
+        assert "2 waiting" in index.read_text() and "are prepared" in index.read_text()
+        return tasks
+
+    (releaser := threading.Thread(target=release)).start()
+    plan = Plan(select([], home / "notebooks"), "smoke", home / "out", jobs=2)
+    outcome = reproduce(plan, prepare=prepare, progress=False)
+    releaser.join()
+    assert outcome.done == ("10_first", "20_second")
+    ((text, trained),) = seen
+    assert not trained and "running: b" in text and "waiting for 1 of 1 task" in text
+    assert 'href="10_first/index.html"' in text and "refresh" in text
+    assert "refresh" not in index.read_text() and "2 done" in index.read_text()
+
+
+def test_a_refused_command_leaves_the_index_as_it_was(rerun):
+    def refuse(waiting):
+        assert "refresh" in (rerun.out / "index.html").read_text()
+        raise InputError("a rule", "a value", "a mend")
+
+    with pytest.raises(InputError, match="a rule"):
+        rerun(prepare=refuse)
+    assert not (rerun.out / "index.html").exists()
+    rerun()
+    before = stamps(rerun.out)
+    with pytest.raises(InputError, match="a rule"):
+        rerun(prepare=refuse, force=True)
+    assert stamps(rerun.out).keys() == before.keys()
+    assert "refresh" not in (rerun.out / "index.html").read_text()
+
+
+def test_unchanged_notebooks_are_said_to_be_unchanged_while_others_run(rerun):
+    rerun()
+    words = []
+    build(rerun.folder, "11_second", "3", depends_on=["10_first"])
+    rerun(prepare=lambda waiting: words.append((rerun.out / "index.html").read_text()))
+    assert "✓&nbsp;unchanged" in words[0] and "…&nbsp;waiting" in words[0]
+    assert "unchanged" not in (rerun.out / "index.html").read_text()
 
 
 def stop_in_b(command, number, home):
@@ -567,20 +758,20 @@ def test_the_time_left_comes_from_measured_durations(tmp_path, monkeypatch):
     session = Session(tmp_path, (), tasks, pool, Display(enabled=False))
     assert session.time_left() == ""  # nothing is known
     known = [replace(task, seconds=100.0 if task.kind == "x" else None) for task in tasks]
-    assert "take about 5:00 more" in Session(tmp_path, (), known, pool, Display(enabled=False)).time_left()
+    assert Session(tmp_path, (), known, pool, Display(enabled=False)).time_left() == ", about 5:00 left"
     session._capacity = 2
     session._start_ready()
     (tmp_path / "tasks" / "x0.progress").write_text("step 20/100, loss 3.1, 30 s left")
     now[0] += 10
     # x takes 40 s, and so others of which nothing is known: (30 + 30 + 4 * 40) / 2.
-    assert session._lines()[0] == "0 finished, 2 running, 4 waiting, trainings take about 1:50 more"
+    assert session._lines()[0] == "0 finished, 2 running, 4 waiting, about 1:50 left"
     now[0] += 50
     started[1].set_result(None)
     session._collect()
     session._start_ready()
     (tmp_path / "tasks" / "x0.progress").write_text("")
     # y took 60 s; nothing else is measured, x should have ended: (0 + 60 + 60 + 60 + 60) / 2.
-    assert session._lines()[0] == "1 finished, 2 running, 3 waiting, trainings take about 2:00 more"
+    assert session._lines()[0] == "1 finished, 2 running, 3 waiting, about 2:00 left"
     started[0].set_exception(ValueError("x"))
     session._collect()
     assert session._lines()[0].startswith("2 finished, 1 running, 3 waiting")

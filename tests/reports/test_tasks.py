@@ -157,7 +157,7 @@ def test_all_rows_are_trained_without_notebooks(home, monkeypatch, capsys):
     assert printed == f"2 trainings, 0 failed\nruns: {files.runs()}\n"
     lines = messages.splitlines()
     assert lines[0] == "1 row, 2 seeds, smoke: 1 of 2 trainings are finished, 1 left"
-    assert re.fullmatch(r"tasks to be done: 1; at a time: 1, trainings take about 0:\d\d more", lines[1])
+    assert re.fullmatch(r"tasks to be done: 1; at a time: 1, about 0:\d\d left", lines[1])
     assert lines[2] == "jlml-smoke-synthetic-seed1  running"
     (second,) = files.runs().glob("jlml-smoke-synthetic-seed1-*")
     assert Run(second).scores is not None
