@@ -196,7 +196,6 @@ def reproduce(
         pages.write_index(out)
         display.result(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
-    display.line(f"{out / 'index.html'} shows each page when it is finished, and what is coming")
     jobs = [
         Job(
             sources[name],
@@ -257,13 +256,15 @@ def run_tasks(
         exclusive_lock(out / ".lock", on_wait=lambda: _refuse(out, other)),
         cluster or nullcontext() as cluster_pool,
     ):
+        display = display or Display()
         with _preparing(out, notebooks):
+            if notebooks:
+                display.line(f"{out / 'index.html'} shows each page when it is finished, and what is coming")
             tasks = make_tasks()
         if not tasks and not notebooks:
             return {}
         workers = cluster_pool or local_pool(len(tasks) + len(notebooks), jobs, device, memory)
         pool = replace(workers, capacity=lambda: min(jobs or sys.maxsize, workers.capacity()))
-        display = display or Display()
         try:
             session = Session(out, notebooks, tasks, pool, display)
             if tasks:

@@ -604,10 +604,10 @@ def test_the_time_left_is_unknown_rather_than_guessed_from_light_work(home, monk
     finisher.end(session, "00_start")
     finisher.end(session, "10_data")
     assert session.time_left() == ""  # notebooks of ten seconds say nothing about trainings
-    (home / "out" / "tasks" / f"{'jlml'}.progress").write_text("step 1/9, 40 s left")
+    (home / "out" / "tasks" / "jlml.progress").write_text("step 1/9, 40 s left")
     now[0] += 20
-    # jlml takes 60 s, and so the others; half of it the images; notebooks 10 s: (40 + 60 + 60 + 30 + 5 * 10) / 2,
-    # of which notebook 41 has had its time.
+    # A training takes 60 s, of which jlml has had 20; the images half of that; a notebook 10 s, which 41 has
+    # had: (40 + 60 + 60 + 30 + 4 * 10) / 2.
     assert session.time_left() == ", about 1:55 left"
 
 
