@@ -529,6 +529,7 @@ VALUES = {
     "share": ("nan", "2", "-1", "0", "1", "1e-400", "inf", "x", "", "0,001", "1e-9", "5%"),
     "number": NUMBERS,
     "seed": (*NUMBERS, "2147483648"),
+    "validation persons": (*NUMBERS, "1", "9", "10", "11", "12", "13", "1000000"),  # of twelve
     "size": ("quik", "", "Smoke", "smoke,quick", "None", "1", "é"),
     "folder option": ("x", "=", "x=y", "=y", "viper=", "viper", "viper=absent", "viper,=x", "market1501=/dev/null", "viper\0=x"),
 }  # fmt: skip
@@ -546,6 +547,7 @@ def _base(case: Case, command: str) -> list[tuple[str, str]]:
         return [
             *plain("train"), ("model", "jlml"), *plain("--profile"), ("profile", "smoke"), *data, *device,
             *plain("--runs"), ("path", str(folder / "runs")), *plain("--seed"), ("seed", "3"),
+            *plain("--validate"), ("validation persons", "4"),
         ]  # fmt: skip
     if command == "pretrain":
         data = str(case.give("rendered"))

@@ -107,6 +107,7 @@ def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkey
     environment = {**os.environ, "REIDLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, "-m", "reidlib", "train", model, "--profile", "smoke", "--device", "cpu"]
+    command += ["--validate", "4"]
     first, second = (
         subprocess.run(command, env=environment, capture_output=True, text=True) for _ in range(2)
     )
@@ -114,10 +115,11 @@ def test_torchrun_trains_and_finds_the_run_again(model, tmp_path_factory, monkey
     assert first.stderr.count("in 2 processes") == 1
     assert first.stdout.count("60 of 60 queries have a match") == 1
     assert second.stdout == first.stdout
-    (folder,) = (home / "runs").glob(f"{model}-smoke-synthetic-seed0-*")
+    (folder,) = (home / "runs").glob(f"{model}-smoke-synthetic-seed0-validate4-*")
     run = Run.open(folder)
     assert run.information["processes"] == 2
     assert [row["epoch"] for row in run.history] == [1, 2]
+    assert 0 < run.history[-1]["validation_map"] <= 1
 
 
 def test_a_refusal_of_the_first_process_is_one_line(tmp_path_factory, tmp_path):
@@ -235,6 +237,9 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
         (["train", "jlml", "--jobs", "2"], "--seeds and --jobs are for all rows"),
         (["train", "all", "--set", "recipe.epochs=3"], "as notebooks compare them"),
         (["train", "all", "--seed", "3"], "got --seed"),
+        (["train", "all", "--validate", "30"], "got --validate"),
+        (["train", "jlml", "--validate", "1"], "a whole number from 2 is needed, not '1'"),
+        (["train", "jlml", "--set", "validation_persons=30"], "--validate are other options"),
         (["train", "all", "--compile", "--pretrain", "grid=DIR"], "got --pretrain, --compile"),
         (["train", "all", "--profile", "paper"], "real benchmark's folder"),
         (["train", "all", "--seeds", "0"], "--seeds"),

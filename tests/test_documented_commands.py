@@ -154,6 +154,8 @@ def small(words: list[str], sandbox: Sandbox) -> list[str]:
             word = "smoke"
         elif before == "--seeds":
             word = "1"
+        elif before == "--validate":
+            word = "4"
         elif before == "render":
             word = "smoke"
         elif word == "RUN":
@@ -258,7 +260,9 @@ def assert_trained(words: list[str], output: str, sandbox: Sandbox) -> None:
     (folder,) = map(Path, re.findall(r"^run: (.+)$", output, re.MULTILINE))
     assert folder.parent == sandbox.home / "runs"
     settings = [word for before, word in itertools.pairwise(options) if before == "--set"]
-    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-{','.join(sorted(settings))}")
+    validated = "validate4-" if "--validate" in options else ""
+    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-{validated}{','.join(sorted(settings))}")
+    assert ("validation_map" in (folder / "history.jsonl").read_text()) == bool(validated)
     assert {"run.json", "weights.pt", "scores.json"} <= {path.name for path in folder.iterdir()}
 
 

@@ -271,6 +271,11 @@ def _parser(line: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
     )
+    train.number(
+        "--validate",
+        "hold N training persons out, drawn by the seed, to score the network on them while it trains",
+        least=2,
+    )
     train.folders(
         "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
     )

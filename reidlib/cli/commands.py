@@ -189,6 +189,13 @@ def train(arguments: argparse.Namespace) -> int:
     --set input_size=[256,128]. The run's folder names the fields that differ from
     the row's; a training with the row's own values is the row's run.
 
+    --validate N holds N training persons out, drawn by the seed, and scores the
+    network on them a few times while it trains: R1 and mAP (step) in history.jsonl,
+    the mAP in the progress. An image of each person and camera is a query, the others
+    are the gallery. Test persons are never used, and the scores choose nothing: the
+    last epoch is evaluated, as in every run. The run is another one than without
+    --validate, because it trains on fewer persons.
+
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.
 
@@ -213,6 +220,7 @@ def train(arguments: argparse.Namespace) -> int:
       reidlib train jlml
       reidlib train all --seeds 3 --jobs 2
       reidlib train jlml --set recipe.epochs=40 --set model.parts=6
+      reidlib train pyramid --validate 30
       reidlib train pyramid --profile full --seed 1
       reidlib train jlml --profile paper --benchmark cuhk03,trial=3 --data-root DIR
       reidlib train jlml --profile paper --benchmark viper --data-root DIR --pretrain cuhk03=DIR
@@ -221,7 +229,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     files, in a folder of reports/runs or of --runs DIR, which the command prints:
       config.json            the configuration, which identifies the run
-      history.jsonl          losses and accuracy of each epoch; steps.npz: of each step
+      history.jsonl          losses and accuracy of each epoch, validation scores of some;
+                             steps.npz: losses and accuracy of each step
       weights.pt             the trained weights; checkpoint.pt during the training
       scores.json            CMC and mAP of each branch; rankings.npz: ranked lists
       run.json               device, duration, memory, versions and commit
@@ -260,11 +269,13 @@ def train(arguments: argparse.Namespace) -> int:
         if first:
             _warn_of_deviations(arguments.pretrain, setup)
         options = {"before": before, "seed": arguments.seed, "settings": settings}
+        options |= {"validation_persons": arguments.validate or 0}
         links = plan_chain(arguments.model, setup.profile, benchmark, **options)
-        for data in (*before, benchmark) if first else ():
-            images = count_noun(len(data.train), "images")
+        for link in links if first else ():
+            images, validation = (count_noun(len(split or ()), "images") for split in link.divide())
+            images += f", {validation} for validation" if link.divide()[1] else ""
             logger.info(
-                f"training {arguments.model} on {data.specification} ({images}) "
+                f"training {arguments.model} on {link.benchmark.specification} ({images}) "
                 f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
             )
         run = obtain(links, runs=arguments.runs, execution=execution)
@@ -284,7 +295,7 @@ def _train_all(arguments: argparse.Namespace) -> int:
     from reidlib.reports.tasks import tasks, training_memory
 
     # With set fields no notebook would find the runs, and rows would become equal that differ in these.
-    refused = ("seed", "set", "pretrain", "compile")
+    refused = ("seed", "set", "validate", "pretrain", "compile")
     if given := [f"--{name}" for name in refused if getattr(arguments, name)]:
         rule = "`train all` trains the rows as notebooks compare them, with the seeds 0 to N - 1 of --seeds"
         raise InputError(rule, ", ".join(given), "leave that out, or name one row in place of all")

@@ -18,11 +18,12 @@ from reidlib import files
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.decoding import UnreadableImage, UnreadableImagesError
 from reidlib.data.images import ImageStore, decode_blocks
-from reidlib.data.splits import training_labels
+from reidlib.data.splits import Split, training_labels
 from reidlib.errors import InputError, shorten
 from reidlib.experiments.evaluate import evaluate_run, is_scored
 from reidlib.experiments.features import check_run_data
 from reidlib.experiments.rows import Profile, configure
+from reidlib.experiments.validation import Validation, hold_out
 from reidlib.training import distributed
 from reidlib.training.config import Recipe, RunConfiguration
 from reidlib.training.device import Execution
@@ -42,7 +43,18 @@ class TrainingPlan(NamedTuple):
 
     def check_set(self) -> None:
         """Raise InputError if the training images fill no batch."""
-        self.recipe.check_training_set(self.benchmark.train.person_ids, self.benchmark.specification)
+        train, _ = self.divide()
+        persons = self.configuration.validation_persons
+        rest = f" without {persons} validation persons" if persons else ""
+        try:
+            self.recipe.check_training_set(train.person_ids, f"{self.benchmark.specification}{rest}")
+        except InputError as error:
+            mend = f"use fewer validation persons, or {error.mend}" if persons else error.mend
+            raise InputError(error.rule, error.value, mend) from error
+
+    def divide(self) -> tuple[Split, Split | None]:
+        """Return the images to train on and those of validation persons, if there are any."""
+        return hold_out(self.benchmark, self.configuration.validation_persons, self.configuration.seed)
 
     @property
     def recipe(self) -> Recipe:
@@ -59,13 +71,17 @@ def plan_training(
     seed: int = 0,
     start: str = "",
     settings: Mapping[str, str] | None = None,
+    validation_persons: int = 0,
 ) -> TrainingPlan:
-    """Return the training of an experiment; ``start`` as in ``RunConfiguration``, ``settings`` as texts."""
+    """Return the training of an experiment; ``settings`` are texts, the others as in ``RunConfiguration``."""
     identity = {"benchmark": benchmark.specification, "data": benchmark.fingerprint}
-    configuration, changed = configure(experiment, profile, settings, seed=seed, start=start, **identity)
+    identity |= {"seed": seed, "start": start, "validation_persons": validation_persons}
+    configuration, changed = configure(experiment, profile, settings, **identity)
     name = f"{run_name(experiment, profile, benchmark.specification)}{seed}"
     if start:
         name += "-pretrained"
+    if validation_persons:
+        name += f"-validate{validation_persons}"
     if changed:  # such as "-model.parts=6,recipe.epochs=40", unlike the folder of the row itself
         text = ",".join(f"{field}={json.dumps(value)}" for field, value in changed.items())
         name += "-" + files.short_name(re.sub(r"[^\w.=,+-]", "", text), 80)
@@ -85,21 +101,25 @@ def plan_chain(
     before: Sequence[Benchmark] = (),
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
+    validation_persons: int = 0,
 ) -> tuple[TrainingPlan, ...]:
     """Return trainings on each benchmark of ``before`` and on ``benchmark``, each starting from the last."""
     # JLML was trained like this for small sets: on CUHK03 and Market-1501 together (``combine``), then on the
     # target, with new classifiers.
-    test_paths = {*benchmark.query.paths, *benchmark.gallery.paths}
-    if leaked := sorted(path.name for data in before for path in test_paths.intersection(data.train.paths)):
+    _, validation = hold_out(benchmark, validation_persons, seed)
+    unseen = {*benchmark.query.paths, *benchmark.gallery.paths, *(validation.paths if validation else ())}
+    if leaked := sorted(path.name for data in before for path in unseen.intersection(data.train.paths)):
         raise InputError(
-            "pre-training uses no test image",
+            "pre-training uses no test or validation image",
             f"{len(leaked)} of {benchmark.specification}: {shorten(leaked)}",
             "pre-train on another benchmark",
         )
     links: list[TrainingPlan] = []
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].configuration.to_json()) if links else ""
-        links.append(plan_training(experiment, profile, data, seed=seed, start=start, settings=settings))
+        persons = validation_persons if data is benchmark else 0
+        options = {"seed": seed, "start": start, "settings": settings, "validation_persons": persons}
+        links.append(plan_training(experiment, profile, data, **options))
     return tuple(links)
 
 
@@ -168,11 +188,16 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
     name, configuration, benchmark = link
 
     def train_run(run_folder: Path) -> dict:
-        labels_n, identities_k = training_labels(benchmark.train.person_ids)
+        split, held_out = link.divide()
+        labels_n, identities_k = training_labels(split.person_ids)
+        images, validation_images = _open_images(link, execution)
+        validate = None
+        if held_out is not None and validation_images is not None:
+            validate = Validation(held_out, validation_images, link.recipe, split)
         information = train(
             _initial_model(configuration, len(identities_k), folder),
             cast("Objective", configuration.model.objective),
-            _training_images(benchmark, configuration, execution),
+            images,
             torch.from_numpy(labels_n),
             link.recipe,
             folder=run_folder,
@@ -180,6 +205,7 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
             execution=execution,
             title=name,
             balance=configuration.model.balance,
+            validate=validate,
         )
         # The default folder of `reidlib evaluate`; the fingerprint tells whether the data are the same.
         return {**information, "data_root": str(benchmark.root.absolute())}
@@ -205,24 +231,28 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
     return run
 
 
-def _training_images(
-    benchmark: Benchmark, configuration: RunConfiguration, execution: Execution
-) -> ImageStore:
-    """Return the training images; raise UnreadableImagesError for those of all splits."""
+def _open_images(link: TrainingPlan, execution: Execution) -> tuple[ImageStore, ImageStore | None]:
+    """Return the images of training and validation; raise UnreadableImagesError for those of all splits."""
     # All splits are decoded now: a damaged query image must not appear after hours of training.
+    _, configuration, benchmark = link
     unreadable: list[UnreadableImage] = []
-    images = None
-    for split in (benchmark.query, benchmark.gallery, benchmark.train):
-        device = execution.torch_device if split is benchmark.train else "cpu"
+    stores: list[ImageStore | None] = []
+    for split in (*link.divide(), benchmark.query, benchmark.gallery):
+        if split is None:
+            stores.append(None)
+            continue
+        device = execution.torch_device if len(stores) < 2 else "cpu"
         try:
-            images = ImageStore.open(
+            store = ImageStore.open(
                 split.paths,
                 configuration.input_size,
                 resize=configuration.resize,
                 device=device,
                 progress=execution.progress,
             )
+            stores.append(store)
         except UnreadableImagesError as error:
+            stores.append(None)
             unreadable += error.images
     if benchmark.boxes is not None:  # decoded as a check only
         decoded = {*benchmark.query.paths, *benchmark.gallery.paths}
@@ -231,8 +261,9 @@ def _training_images(
         unreadable += [image for block in blocks for image in block if isinstance(image, UnreadableImage)]
     if unreadable:
         raise UnreadableImagesError(unreadable)
+    images, validation_images, *_ = stores
     assert images is not None
-    return images
+    return images, validation_images
 
 
 def _initial_model(configuration: RunConfiguration, num_classes: int, runs: Path) -> torch.nn.Module:

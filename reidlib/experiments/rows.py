@@ -302,7 +302,7 @@ def get_experiment(name: str) -> Experiment:
 
 
 # Fields that have options of their own.
-_WITH_OPTIONS = ("benchmark", "data", "seed", "start", "imported")
+_WITH_OPTIONS = ("benchmark", "data", "seed", "start", "imported", "validation_persons")
 
 
 def settable_fields(configuration: RunConfiguration) -> dict[str, object]:
@@ -332,7 +332,7 @@ def configure(
             raise InputError(
                 "a field of the model or the recipe, input_size or resize can be set",
                 shown(name),
-                f"name {_similar_fields(name, known)}; seed and benchmark have options of their own",
+                f"name {_similar_fields(name, known)}; --seed, --benchmark and --validate are other options",
             )
     configuration = build(settings)
     values = settable_fields(configuration)

@@ -367,6 +367,8 @@ class RunConfiguration:
         resize: Interpolation with which training and test images are brought to the input's size.
         imported: SHA-256 of the file from which a network that was trained elsewhere was imported; such a run
             has no recipe. Empty for a training.
+        validation_persons: Number of training persons that are held out, drawn by the seed, to score the
+            network on them while it trains; see ``experiments.validation``.
     """
 
     model: ModelConfiguration
@@ -378,6 +380,7 @@ class RunConfiguration:
     start: str = field(default="", metadata=_LATER)
     resize: Literal["bilinear", "bicubic"] = field(default="bilinear", metadata=_LATER)
     imported: str = field(default="", metadata=_LATER)
+    validation_persons: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
@@ -393,6 +396,10 @@ class RunConfiguration:
         if (self.recipe is None) != bool(self.imported):
             value = f"recipe={self.recipe}, imported={self.imported!r}"
             raise InputError("a run has a recipe, or is imported", value, "give one of them")
+        if self.validation_persons and (self.validation_persons < 2 or self.recipe is None):
+            mend = "hold out 2 or more persons, or 0"
+            rule = "validation persons are two or more, held out of a training"
+            raise InputError(rule, self.validation_persons, mend)
         if self.recipe and self.model.balance is not None and not self.recipe.images_per_identity:
             mend = "set images_per_identity to at least 2 in the recipe, or train with triplet=False"
             raise InputError("a triplet loss needs identity-balanced batches", "images_per_identity=0", mend)

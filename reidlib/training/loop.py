@@ -33,6 +33,7 @@ from reidlib.training.losses import Terms
 from reidlib.training.runs import CHECKPOINT
 
 Objective = Callable[[nn.Module, object, Tensor, Balance | None], tuple[Terms, Balance | None]]
+Validate = Callable[[nn.Module, int], dict[str, float]]
 # Steps between two copies of the losses from the device. A copy waits for the device, so it is not made after
 # every step (an objective that balances its losses must wait in every step).
 _FETCH_EVERY = 20
@@ -50,6 +51,7 @@ def train(
     execution: Execution,
     title: str = "training",
     balance: Balance | None = None,
+    validate: Validate | None = None,
 ) -> dict:
     """Train a model in place and write ``history.jsonl``, ``steps.npz`` and ``weights.pt`` to a folder.
 
@@ -68,6 +70,8 @@ def train(
         execution: Device, precision and progress.
         title: Text before the progress bar.
         balance: Balance for the first step. It names each step's sampler; with None all batches are random.
+        validate: Function of the model and the epoch's number, called after each epoch in the first process.
+            It returns further entries of the history's row and must change neither model nor random state.
 
     Returns:
         Device, precision, number of processes and steps, the duration in seconds, the largest memory in MiB.
@@ -107,11 +111,14 @@ def train(
     checkpoint, history = folder / CHECKPOINT, folder / "history.jsonl"
     state = TrainingState(recipe, model, optimiser, feeds, meter, augmentation_generator)
     step, balance = restore_checkpoint(checkpoint, state, balance)
+    validation = ""  # in the progress
     if world.rank == 0:
         # Rows after the checkpoint are dropped: the process may have been killed between the two files.
         finished_epochs = math.ceil(step / steps_per_epoch) if step == steps else step // steps_per_epoch
         rows = history.read_text(encoding="utf-8").splitlines() if history.is_file() else []
         write_text(history, "".join(f"{row}\n" for row in rows[:finished_epochs]))
+        for row in map(json.loads, rows[:finished_epochs]):
+            validation = _describe_validation(row) or validation
     forward = distributed.parallel(model, device)
     if execution.compile:
         forward = torch.compile(forward)
@@ -151,16 +158,19 @@ def train(
             if step % _FETCH_EVERY == 0 or end_of_epoch:
                 meter.fetch()
                 progress = f"loss {meter.mean_loss:.2f}, {meter.images_per_second:.0f} images/s"
-                bar.set_postfix_str(progress, refresh=False)
+                seconds_left = (steps - step) * recipe.batch_size / max(meter.images_per_second, 1e-9)
+                if end_of_epoch:
+                    rate = optimiser.param_groups[0]["lr"]
+                    row = {"epoch": math.ceil(step / steps_per_epoch), "step": step, "learning_rate": rate}
+                    row |= meter.end_epoch()
+                    if world.rank == 0:
+                        row |= validate(model, row["epoch"]) if validate else {}
+                        _append(history, row)
+                    meter.skip()  # an epoch's speed is that of its training alone
+                    validation = _describe_validation(row) or validation
+                bar.set_postfix_str(progress + validation, refresh=False)
                 if world.rank == 0:
-                    seconds_left = (steps - step) * recipe.batch_size / max(meter.images_per_second, 1e-9)
-                    _write_progress(f"step {step}/{steps}, {progress}, {seconds_left:.0f} s left")
-            if end_of_epoch:
-                rate = optimiser.param_groups[0]["lr"]
-                row = {"epoch": math.ceil(step / steps_per_epoch), "step": step, "learning_rate": rate}
-                row |= meter.end_epoch()
-                if world.rank == 0:
-                    _append(history, row)
+                    _write_progress(f"step {step}/{steps}, {progress}{validation}, {seconds_left:.0f} s left")
             stopping = distributed.any_process(bool(signals))  # all stop after the same step
             if end_of_epoch or stopping:
                 meter.fetch()
@@ -221,10 +231,14 @@ class Meter:
                     total[0] += value
                     total[1] += 1
             self._pending = []
+        self._epoch_seconds += self.skip()
+
+    def skip(self) -> float:
+        """Count the time since the latest ``fetch`` in no epoch, but in the training; return the seconds."""
         now = time.perf_counter()
-        self._epoch_seconds += now - self._fetch_time
-        self.seconds += now - self._fetch_time
-        self._fetch_time = now
+        seconds, self._fetch_time = now - self._fetch_time, now
+        self.seconds += seconds
+        return seconds
 
     def _means(self) -> dict[str, float]:
         return {name: total / count for name, (total, count) in self._totals.items()}
@@ -293,6 +307,10 @@ def _parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict]:
     trunk_ids = set(map(id, trunk))
     new = [parameter for parameter in model.parameters() if id(parameter) not in trunk_ids]
     return [{"params": new, "factor": 1.0}, {"params": trunk, "factor": trunk_rate}]
+
+
+def _describe_validation(row: dict) -> str:
+    return f", validation mAP {100 * row['validation_map']:.1f}" if "validation_map" in row else ""
 
 
 def _append(history: Path, row: dict) -> None:

@@ -142,7 +142,7 @@ def test_pretraining_on_test_images_is_refused(benchmarks):
     turned = replace(before, query=target.query, gallery=target.gallery, train=before.train)
     assert chain(turned, before)  # its training images may be trained on twice
     leaking = replace(before, train=target.gallery.select(target.gallery.person_ids > 0))
-    with pytest.raises(InputError, match="pre-training uses no test image; got 4 of market1501"):
+    with pytest.raises(InputError, match="no test or validation image; got 4 of market1501"):
         chain(target, leaking)
 
 
@@ -256,12 +256,12 @@ def test_a_chain_has_one_run_however_the_partitions_before_are_written(
 
 def test_training_images_are_resized_as_the_configuration_says(market):
     benchmark = load("market1501", market)
-    configuration = experiments.plan_training("pyramid", PROFILES["smoke"], benchmark).configuration
+    plan = experiments.plan_training("pyramid", PROFILES["smoke"], benchmark)
+    configuration = plan.configuration
     arrays = []
     for resize in ("bilinear", "bicubic"):
-        images = experiments._training_images(
-            benchmark, replace(configuration, resize=resize), Execution(device="cpu", progress=False)
-        )
+        resized = plan._replace(configuration=replace(configuration, resize=resize))
+        images, _ = experiments._open_images(resized, Execution(device="cpu", progress=False))
         paths = benchmark.train.paths
         expected = np.stack([decode(path, configuration.input_size, resize) for path in paths])
         assert np.array_equal(images.array_nhwc, expected)

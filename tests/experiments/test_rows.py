@@ -99,7 +99,7 @@ def test_the_trunks_rate_follows_set_weights():
         ({"model.parts": "4"}, "name one of model.stripes, model.levels, .*model.triplet_on; seed"),
         ({"model.balancing.mod": "off"}, "name model.balancing.mode;"),
         ({"recipe.augmentation": "{}"}, "name one of recipe.augmentation.flip, .*erasing; seed"),
-        ({"seed": "4"}, "seed and benchmark have options of their own"),
+        ({"seed": "4"}, "--seed, --benchmark and --validate are other options"),
         ({"model.balancing.rate": "2"}, "balancing needs 0 < rate <= 1"),
         ({"model.stripes": "5"}, "stripes divide the map's height"),
         ({"recipe.images_per_identity": "0"}, "a triplet loss needs identity-balanced batches"),

@@ -140,6 +140,7 @@ LATER = [
     replace(QUICK_JLML, recipe=replace(QUICK_JLML.recipe, growth_milestones=(0.5,), growth_scales=(0.5,))),
     replace(QUICK_JLML, resize="bicubic"),
     replace(QUICK_JLML, recipe=None, imported="0" * 64),
+    replace(QUICK_JLML, validation_persons=30),
     replace(QUICK_PYRAMID, recipe=replace(QUICK_PYRAMID.recipe, epoch_of="identities")),
     replace(QUICK_PYRAMID, model=replace(QUICK_PYRAMID.model, triplet_on="whole")),
     replace(QUICK_PYRAMID, model=replace(QUICK_PYRAMID.model, balancing=Balancing(weights="sum-2"))),

@@ -34,6 +34,20 @@ def test_curves_have_a_sparsity_panel_only_with_sparsity_terms():
     assert len(training.training_curves([{**row, "sparsity_global": 0.2}]).axes) == 4
 
 
+def test_curves_have_a_panel_of_validation_scores_only_with_such_scores():
+    row = {"identity": 5.0, "sparsity_global": 0.2, "accuracy": 0.1, "learning_rate": 0.1}
+    looked = {"validation_r1": 0.5, "validation_map": 0.25}
+    history = [{"epoch": 1, **row}, {"epoch": 2, **row, **looked}, {"epoch": 3, **row}]
+    history += [{"epoch": 4, **row, **looked, "validation_map": 0.5}]
+    figure = training.training_curves(history)
+    assert len(figure.axes) == 5 and len(training.training_curves(history[:1]).axes) == 4
+    panel = next(axes for axes in figure.axes if "validation" in axes.get_title())
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in panel.lines}
+    assert lines == {"R1": ([2, 4], [50, 50]), "mAP": ([2, 4], [25, 50])}  # a line over the epochs between
+    (accuracy,) = (axes for axes in figure.axes if "accuracy" in axes.get_title())
+    assert list(accuracy.lines[0].get_ydata()) == [10] * 4
+
+
 def test_an_epoch_without_triplets_leaves_a_gap():
     row = {"identity": 5.0, "accuracy": 0.1, "learning_rate": 0.1}
     history = [{"epoch": 1, **row, "triplet": 3.0}, {"epoch": 2, **row}, {"epoch": 3, **row, "triplet": 2.0}]

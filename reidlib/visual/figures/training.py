@@ -22,21 +22,24 @@ _STRIP = LinearSegmentedColormap.from_list("samplers", ["#CCCCCC", _BALANCED])
 
 
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw loss terms, training accuracy and learning rate over the epochs of a run.
+    """Draw loss terms, training accuracy, learning rate and validation scores over the epochs of a run.
 
     Args:
         history: One record per epoch, as ``Run.history`` has them. A term that an epoch did not measure
             leaves a gap.
 
     Returns:
-        The figure. It has a panel of weighted sparsity terms if the history contains any.
+        The figure. It has a panel of weighted sparsity terms, and one of the scores on validation persons, if
+        the history contains any.
     """
     table = pd.DataFrame(history)
     terms = [name for name in table if name.startswith(("identity", "triplet"))]
     norms = [name for name in table if name.startswith("sparsity")]
     epochs = table["epoch"]
-    figure, panels = plt.subplots(1, 3 if norms else 2, figsize=(11.5 if norms else 8.6, 3.1))
-    losses, accuracy = panels[0], panels[-1]
+    validated = "validation_map" in table
+    count = 2 + bool(norms) + validated
+    figure, panels = plt.subplots(1, count, figsize=(2.8 + 2.9 * count, 3.1))
+    losses, accuracy = panels[0], panels[-1 - validated]
     for axes, group in ((losses, terms), (panels[1], norms)):
         for name, colour in zip(group, PALETTE, strict=False):
             axes.plot(epochs, table[name], color=colour, label=name.replace("_", " "), marker=".")
@@ -57,6 +60,14 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     rate.plot(epochs, table["learning_rate"], color=GREY, linestyle="--")
     rate.set_ylabel("learning rate (dashed)", color=GREY)
     rate.grid(visible=False)
+    if validated:
+        scores = table.dropna(subset="validation_map")  # of a few epochs
+        for name, label, colour in (("r1", "R1", BLUE), ("map", "mAP", ORANGE)):
+            panels[-1].plot(
+                scores["epoch"], 100 * scores[f"validation_{name}"], label=label, color=colour, marker="."
+            )
+        panels[-1].set(title="Scores on validation persons", ylabel="score (%)", ylim=(0, 104))
+        panels[-1].legend(loc="lower right")
     for axes in panels:
         axes.set_xlabel("epoch")
         axes.set_xlim(left=1 - 0.02 * len(epochs))

@@ -166,18 +166,21 @@ def _by_rule(
         )
     label = f"own images {len(searchable)} persons, {count} for testing, trial {trial}"
     test = {searchable[number - 1] for number in seeded_order(label, len(searchable))[:count]}
-    train, query, gallery = [], [], []
+    in_test = np.isin(images.person_ids, list(test))
+    query, gallery = one_query_per_camera(images, np.flatnonzero(in_test))
+    gallery += np.flatnonzero(images.person_ids <= 0).tolist()
+    return np.flatnonzero(~in_test & (images.person_ids > 0)).tolist(), query, sorted(gallery)
+
+
+def one_query_per_camera(images: Split, indices: Iterable[int]) -> tuple[list[int], list[int]]:
+    """Divide images into queries, the first one of each person and camera, and the gallery."""
     sightings: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, pair in enumerate(zip(images.person_ids.tolist(), images.camera_ids.tolist(), strict=True)):
-        if pair[0] in test:
-            sightings[pair].append(index)
-        else:
-            (train if pair[0] > 0 else gallery).append(index)
-    for first, *others in sightings.values():
-        query.append(first)
-        # A camera's only image of a person is also in the gallery, for the queries from other cameras.
-        gallery += others or [first]
-    return train, sorted(query), sorted(gallery)
+    for index in map(int, indices):
+        sightings[int(images.person_ids[index]), int(images.camera_ids[index])].append(index)
+    query = [first for first, *_ in sightings.values()]
+    # A camera's only image of a person is also in the gallery, for the queries from other cameras.
+    gallery = [index for first, *others in sightings.values() for index in others or [first]]
+    return sorted(query), sorted(gallery)
 
 
 def _same_camera(name: str) -> str:
