@@ -218,7 +218,7 @@ def measure_forward(network: Network, *, batch: int, repetitions: int, device: t
     images = torch.rand(batch, 3, *network.input_size, device=device)
     wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
     with torch.inference_mode(), full_float32(device):
-        memory = _peak_memory(model, images)
+        memory = peak_memory(lambda: model(images), device)
         for _ in range(repetitions):
             wait()
             start = time.perf_counter()
@@ -228,17 +228,16 @@ def measure_forward(network: Network, *, batch: int, repetitions: int, device: t
     return ForwardPass(batch / statistics.median(seconds), memory)
 
 
-def _peak_memory(model: nn.Module, images_bchw: Tensor) -> int | None:
-    """Run a forward pass and return the most memory of torch's allocator, less that from before it."""
-    device = images_bchw.device
+def peak_memory(action: Callable[[], object], device: torch.device) -> int | None:
+    """Run an action and return the most memory of torch's allocator, less that from before it."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        model(images_bchw)
+        action()
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler writes notes for its authors to stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-        model(images_bchw)
+        action()
     if device.type != "cpu":
         return None
     with tempfile.TemporaryDirectory() as folder:
