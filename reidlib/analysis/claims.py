@@ -255,7 +255,7 @@ CLAIMS = (
         "loss of mAP from the usual boxes to the strongest box jitter, and to the strongest scale error: "
         "smaller for the pyramid than for single stripes alone, with the trunk's learning rate raised for "
         "their fewer parts and with the same rate; measured on an image from each camera of the first test "
-        "persons (in quick 200 of 400), each a query against the others",
+        "persons (in quick 170 of 400), each a query against the others",
         tuple(
             _loses_less(factor, stripes)
             for stripes in (_STRIPES, _STRIPES_SAME_RATE)

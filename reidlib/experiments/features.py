@@ -62,17 +62,24 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, images: ImageStore, *, batch_size: int | None = None) -> Tensor:
+def embed(
+    model: nn.Module,
+    images: ImageStore,
+    *,
+    batch_size: int | None = None,
+    autocast: contextlib.AbstractContextManager | None = None,
+) -> Tensor:
     """Compute the features of all images of a store.
 
-    The model runs in evaluation mode and in float32, whatever the precision of its training, so a run's
-    scores do not depend on the precisions that the evaluating machine supports. Its mode is restored.
+    The model runs in evaluation mode and by default in float32, whatever the precision of its training, so a
+    run's scores do not depend on the precisions that the evaluating machine supports. Its mode is restored.
 
     Args:
         model: A network with a method ``embed``, on the store's device.
         images: N images at the network's input size, N at least 1.
         batch_size: Images per forward pass; by default 32 on a CPU, whose caches hold the maps of so many,
             and 128 elsewhere.
+        autocast: Context of mixed precision; None for float32.
 
     Returns:
         The features, (N, D), float32 on the CPU.
@@ -82,7 +89,8 @@ def embed(model: nn.Module, images: ImageStore, *, batch_size: int | None = None
     network, features_nd = cast("JLML | Pyramid", model), None
     with evaluation_mode(model), full_float32(images.device):
         for indices_b, images_bchw in zip(batches, images.batches(batches), strict=True):
-            features_bd = network.embed(normalise_images(images_bchw))
+            with autocast or contextlib.nullcontext():
+                features_bd = network.embed(normalise_images(images_bchw))
             if features_nd is None:
                 features_nd = torch.empty(len(images), features_bd.shape[1])
             features_nd[indices_b] = features_bd.float().cpu()
