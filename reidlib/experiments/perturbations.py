@@ -36,8 +36,8 @@ from reidlib.training.runs import Run
 
 # Without the levels of a Pyramid.
 BRANCHES = ("full", "global", "local")
-# Persons of the part by the benchmark's size; all test persons of other sizes. We estimate from 130 persons that
-# intervals of a claim on 1,020 images of 170 are up to a tenth wider than on all 2,140 test images of 130.
+# Persons of the part by the benchmark's size; all test persons of other sizes. Estimated from 130 persons,
+# a claim's intervals on 1,020 images of 170 are up to a tenth wider than on all 2,140 test images of 130.
 PERSONS = {"quick": 170}
 _FORMAT = 2
 
@@ -185,7 +185,7 @@ def _decode(benchmark: Benchmark, images: BenchmarkOrders) -> np.ndarray:
 
 def _embed(network: TrainedNetwork, images_nhwc: np.ndarray) -> torch.Tensor:
     size, resize = network.input_size, network.configuration.resize
-    inputs_nhwc = np.stack([resized(Image.fromarray(image), size, resize) for image in images_nhwc])
+    inputs_nhwc = np.stack([np.array(resized(Image.fromarray(image), size, resize)) for image in images_nhwc])
     images = ImageStore(inputs_nhwc, network.execution.torch_device)
     # In the precision of a training: all scores under perturbations are differences on the same machine.
     return embed(network.model, images, autocast=network.execution.autocast())
