@@ -21,8 +21,8 @@ from reidlib.experiments.features import embed
 from reidlib.ranking.metrics import Embeddings, evaluate
 from reidlib.training.config import Recipe
 
-# Largest share of a training's time. A step takes as long as 2.3 to 2.8 times its images' features (profile quick
-# on one core), which is rounded down.
+# Largest share of a training's time, and time of a step in that of its images' features: 2.1 (Pyramid) to 2.6
+# (JLML) with the profile quick on one core.
 _SHARE, _PASSES_PER_STEP = 0.05, 2
 
 
