@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import sys
 import zipfile
@@ -1062,13 +1063,20 @@ def features(case: Case) -> None:
     query, gallery = case.give("q.npz"), case.give(rng.choice(("g.parquet", "g.npz")))
     bad = rng.choice((query, gallery))
     way = rng.choice(
-        ["arrays", "arrays", "arrays", "bytes", "bytes", "ending", "pickle", "folder", "other run"]
+        ["arrays", "arrays", "arrays", "bytes", "bytes", "ending", "pickle", "folder", "other run", "short"]
     )
     if way == "arrays":
         (_columns if bad.suffix == ".parquet" else _arrays)(case, bad)
     elif way == "bytes":
         case.notes.append(bad.name)
         rewrite(bad, damage(case, bad.read_bytes()))
+    elif way == "short" and bad.suffix == ".npz":
+        content = bad.read_bytes()
+        rows = re.search(rb"'shape': \(\d+, \d+\), } *", content)
+        longer = b"'shape': (99999, 9999), }".ljust(len(rows[0]))  # features are the first array with columns
+        rewrite(bad, content.replace(rows[0], longer, 1))
+        case.refused = True
+        case.notes.append(f"{bad.name} shorter than its header says")
     elif way == "ending":
         swapped = bad.with_name(f"bad{rng.choice(('.npz', '.parquet', '.npy', '.PARQUET', '.csv', ''))}")
         bad.rename(swapped)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,30 +10,17 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from reidlib.data.names import doubt_key, name_key
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
-from reidlib.progress import progress_bar
-from reidlib.ranking.distances import (
-    TINY,
-    Features,
-    common_dtype,
-    float64_device,
-    full_float32,
-    select_rows,
-    spans,
-    squared_distances_by_product,
-    squared_pair_distances,
-)
+from reidlib.progress import progress_bar as progress_bar
 from reidlib.ranking.metrics import Embeddings
+from reidlib.ranking.nearest import nearest_images
 from reidlib.search.features import FeatureSet, embed_own_images, is_feature_file, read_features, warnings_of
 from reidlib.search.report import (
     SHEET_ROWS,
-    Nearest,
     SearchRanking,
     describe_search,
     draw_sheet,
@@ -46,15 +32,11 @@ from reidlib.search.verification import (
     VerificationPairs,
     calibrate_threshold,
     check_rate,
-    pairs_within,
 )
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
 FALSE_MATCH_RATE = 0.001
-_QUERIES, _GALLERY = 1024, 2048
-# Number of candidates of a block of queries that are collected before their distances are computed.
-_WAITING = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,101 +148,6 @@ def search(
     files = write_search(ranking, out, picture)
     remarks += [missing, f"written to {out}: {', '.join(path.name for path in files)}"]
     return SearchResult(ranking, files, "\n".join(filter(None, [*describe_search(ranking, top), *remarks])))
-
-
-def nearest_images(
-    query: Features,
-    gallery: Features,
-    *,
-    top: int,
-    excluded_pairs: tuple[np.ndarray, np.ndarray] | None = None,
-    device: torch.device | str = "cpu",
-    progress: bool = False,
-) -> Nearest:
-    """Find the gallery features nearest to each query by Euclidean distance; ties by gallery index.
-
-    Args:
-        query: Query features, shape (Q, D). Tensors, arrays or memory maps, which are streamed.
-        gallery: Gallery features, shape (G, D).
-        top: Largest number of gallery features per query.
-        excluded_pairs: Query and gallery indices, each of shape (P,), of pairs that are not listed.
-        device: Torch device for the computation in float64.
-        progress: Whether a progress bar is shown.
-
-    Returns:
-        Gallery indices and distances, each of shape (Q, min(top, G)).
-    """
-    # A product in float64 finds candidates: all that are within the rounding of both ways to compute a
-    # distance from the ``top``-th. Their distances are then computed as in ``reidlib.ranking.distances``, so
-    # that any number of copies keep their order.
-    device = float64_device(device)
-    places = min(top, len(gallery))
-    lists = Nearest(np.full((len(query), places), -1), np.full((len(query), places), np.nan))
-    blocks = list(spans(len(query), _QUERIES))
-    with torch.inference_mode(), full_float32(device):
-        for block in progress_bar(blocks, desc="searching", unit="block", disable=not progress, leave=False):
-            row_n, index_n, squared_n = _nearest_of_block(
-                query, gallery, block, places, excluded_pairs, device
-            )
-            place_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n)
-            lists.gallery_indices[block.start + row_n, place_n] = index_n
-            lists.distances[block.start + row_n, place_n] = np.sqrt(squared_n)
-    return lists
-
-
-def _nearest_of_block(
-    query: Features,
-    gallery: Features,
-    block: slice,
-    places: int,
-    excluded_pairs: tuple[np.ndarray, np.ndarray] | None,
-    device: torch.device,
-) -> list[np.ndarray]:
-    """Return row in the block, gallery index and squared distance of the nearest images, row by row."""
-    query_qd = select_rows(query, block).to(device, torch.float64)
-    norms_q = torch.linalg.vector_norm(query_qd, dim=1)
-    length = query_qd.shape[1]
-    # A direct distance is a pairwise sum of rounded squares of rounded differences: the error of each term is
-    # a few roundings of its size. The errors of a product are roundings of the vectors' lengths.
-    relative = 2 * (math.ceil(math.log2(length)) + 8) * torch.finfo(common_dtype(query, gallery)).eps
-    absolute = 4 * (length + 8) * torch.finfo(torch.float64).eps
-    best_qk = torch.empty(len(query_qd), 0, dtype=torch.float64, device=device)
-    longest = 0.0
-    nearest = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)]  # row, gallery index, squared
-    waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-    num_waiting = 0
-    for span in spans(len(gallery), _GALLERY):
-        gallery_gd = select_rows(gallery, span).to(device, torch.float64)
-        longest = max(longest, float(torch.linalg.vector_norm(gallery_gd, dim=1).max()))
-        squared_qg = squared_distances_by_product(query_qd, gallery_gd)
-        squared_qg[pairs_within(excluded_pairs, block, span)] = math.inf
-        both_qk = torch.cat([best_qk, squared_qg], dim=1)
-        best_qk = both_qk.topk(min(places, both_qk.shape[1]), dim=1, largest=False).values
-        limit_q = torch.full_like(norms_q, math.inf)
-        if best_qk.shape[1] == places:
-            limit_q = best_qk.amax(1) * (1 + relative) + absolute * (norms_q + longest) ** 2 + TINY
-        row_n, column_n = ((squared_qg <= limit_q[:, None]) & squared_qg.isfinite()).nonzero(as_tuple=True)
-        waiting.append((row_n, column_n + span.start, squared_qg[row_n, column_n]))
-        num_waiting += len(row_n)
-        if num_waiting > _WAITING or span.stop == len(gallery):
-            row_n, index_n, squared_n = map(torch.cat, zip(*waiting, strict=True))
-            near_n = squared_n <= limit_q[row_n]  # the limit has decreased since
-            row_n, index_n = row_n[near_n].cpu().numpy(), index_n[near_n].cpu().numpy()
-            squared_n = (
-                squared_pair_distances(query, gallery, block.start + row_n, index_n, device).cpu().numpy()
-            )
-            candidates = row_n, index_n, squared_n
-            nearest = _nearest(places, *map(np.concatenate, zip(nearest, candidates, strict=True)))
-            waiting, num_waiting = [], 0
-    return nearest
-
-
-def _nearest(places: int, row_n: np.ndarray, index_n: np.ndarray, squared_n: np.ndarray) -> list[np.ndarray]:
-    """Keep the nearest images of each row, row by row; ties by index."""
-    order = np.lexsort((index_n, squared_n, row_n))
-    row_n = row_n[order]
-    mask_n = np.arange(len(row_n)) - np.searchsorted(row_n, row_n) < places
-    return [row_n[mask_n], index_n[order][mask_n], squared_n[order][mask_n]]
 
 
 def same_images(query: FeatureSet, gallery: FeatureSet) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import zipfile
@@ -280,7 +281,13 @@ def _memory_map(file: Path, member: str) -> np.ndarray:
         # The entry's local header repeats the name and may be longer than the archive's directory says.
         stream.seek(entry.header_offset + 26)
         lengths = struct.unpack("<HH", stream.read(4))
-    return np.memmap(file, dtype, "r", entry.header_offset + 30 + sum(lengths) + header, shape)
+    start, size = entry.header_offset + 30 + sum(lengths) + header, math.prod(shape) * dtype.itemsize
+    # The archive's directory and the array's header are independent of each other: either may be damaged.
+    present = min(entry.file_size - header, file.stat().st_size - start)
+    if present < size:
+        rule, mend = f"{member} is as long as its header says, {size:,} bytes", f"copy it again, or {_MEND}"
+        raise InputError(rule, f"{present:,} bytes of {shape} {dtype} in {file}", mend)
+    return np.memmap(file, dtype, "r", start, shape)
 
 
 def _write_parquet(path: Path, features: FeatureSet, information: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +16,7 @@ from reidlib.data.rules import JUNK
 from reidlib.errors import count_noun
 from reidlib.files import load_matplotlib, write_atomically, write_json
 from reidlib.ranking.metrics import Embeddings
+from reidlib.ranking.nearest import Nearest
 from reidlib.search.features import FeatureSet
 from reidlib.search.verification import UNKNOWN_CAMERA, Calibration, Doubts
 from reidlib.text import KEEP_BYTES
@@ -35,18 +35,6 @@ _NOTE = (
     "The threshold is valid for the people and cameras that it was measured on; measure it again for other "
     "cameras, other light or another run."
 )
-
-
-class Nearest(NamedTuple):
-    """The nearest gallery images of each query.
-
-    Attributes:
-        gallery_indices: Indices, int64 of shape (Q, L) for lists of length L; −1 beyond the end of a list.
-        distances: Euclidean distances, float64 of shape (Q, L); NaN beyond the end of a list.
-    """
-
-    gallery_indices: np.ndarray
-    distances: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

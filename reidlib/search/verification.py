@@ -16,6 +16,7 @@ from reidlib.errors import InputError, count_noun
 from reidlib.ranking.distances import (
     float64_device,
     full_float32,
+    pairs_within,
     select_rows,
     spans,
     squared_distances_by_product,
@@ -223,17 +224,6 @@ class VerificationPairs:
             counted_qg &= ~(same_qg & (cameras_q == cameras_g) & (cameras_q > UNKNOWN_CAMERA))
         counted_qg[pairs_within(self.excluded_pairs, query_span, gallery_span)] = False
         return counted_qg, same_qg
-
-
-def pairs_within(
-    pairs: tuple[np.ndarray, np.ndarray] | None, block: slice, span: slice
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns, within a block, of the (query, gallery) pairs that are in it."""
-    if pairs is None:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    queries, images = pairs
-    inside = (queries >= block.start) & (queries < block.stop) & (images >= span.start) & (images < span.stop)
-    return queries[inside] - block.start, images[inside] - span.start
 
 
 def pair_distances_histogram(

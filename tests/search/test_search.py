@@ -75,9 +75,9 @@ def table(out):
 
 @pytest.mark.parametrize("top", [1, 4, 30])
 def test_ranked_lists_equal_a_naive_loop_for_any_block_size(monkeypatch, top):
-    monkeypatch.setattr("reidlib.search._QUERIES", 3)
-    monkeypatch.setattr("reidlib.search._GALLERY", 4)
-    monkeypatch.setattr("reidlib.search._WAITING", 5)
+    monkeypatch.setattr("reidlib.ranking.nearest._QUERIES", 3)
+    monkeypatch.setattr("reidlib.ranking.nearest._TILE", {"cpu": 4, "cuda": 4})
+    monkeypatch.setattr("reidlib.ranking.nearest._MEASURED", 5)
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (8, 21))
     gallery[17] = gallery[2]  # copies: the lower index first
@@ -104,17 +104,17 @@ def test_copies_are_ranked_by_index():
 @pytest.mark.parametrize(("kinds", "copies"), [(1, 5000), (100, 50)])
 def test_any_number_of_copies_is_ranked_by_index(monkeypatch, kinds, copies):
     """Also where a product is rounded by an image's place in its block, as it is on some machines."""
-    random, original = np.random.default_rng(2), distances.squared_distances_by_product
+    random, original = np.random.default_rng(2), distances.float32_products
 
     def rounding(*arguments):
-        squared_qg = original(*arguments)
-        return squared_qg * (1 + 1e-15 * torch.from_numpy(random.normal(size=squared_qg.shape)))
+        products_qg = original(*arguments)
+        return products_qg * (1 + 1e-7 * torch.from_numpy(random.normal(size=products_qg.shape)).float())
 
     kind_of = random.permutation(np.repeat(np.arange(kinds), copies))
     features = random.normal(size=(kinds, 33)).astype(np.float32)
     query = features[:3] + random.normal(size=(min(kinds, 3), 33)).astype(np.float32) / 50
     for product in (original, rounding):
-        monkeypatch.setattr("reidlib.search.squared_distances_by_product", product)
+        monkeypatch.setattr("reidlib.ranking.nearest.float32_products", product)
         nearest = nearest_images(query, features[kind_of], top=10)
         for row in range(len(query)):
             assert nearest.gallery_indices[row].tolist() == np.flatnonzero(kind_of == row)[:10].tolist()

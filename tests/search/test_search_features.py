@@ -1,5 +1,6 @@
 """Files of features: reading returns what was written, and bad files are refused in one line."""
 
+import io
 import json
 import re
 import shutil
@@ -117,6 +118,22 @@ def test_npz_is_readable_with_numpy_and_memory_mapped(tmp_path):
         assert content["names"].tolist() == list(original.names)
         assert json.loads(str(content["information"]))["network"] == "abc"
     assert isinstance(read_features(tmp_path / "f.npz").features, np.memmap)
+
+
+def test_features_shorter_than_their_header_says_are_refused(tmp_path):
+    """A header of ten times as many rows: a memory map would end in another member, or in a bus error."""
+    save_features(made(), tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as content:
+        arrays = dict(content)
+    shape = (10 * len(arrays["features"]), arrays["features"].shape[1])
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    features = buffer.getvalue() + arrays.pop("features").tobytes()
+    np.savez(tmp_path / "f.npz", **arrays)
+    with zipfile.ZipFile(tmp_path / "f.npz", "a") as archive:
+        archive.writestr("features.npy", features)
+    with pytest.raises(InputError, match=r"as long as its header says, [\d,]+ bytes; .*copy it again"):
+        read_features(tmp_path / "f.npz")
 
 
 def test_parquet_is_readable_with_pandas(tmp_path):
