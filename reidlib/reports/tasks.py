@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from reidlib import files
-from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import is_scored
@@ -117,6 +116,9 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
 
 def benchmark_tasks(folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0) -> list[Task]:
     """Return tasks for the missing trainings of 42_benchmarks, given its parameters."""
+    # Not at the top of the module: a training's process need not wait for pandas and scipy.stats.
+    from reidlib.analysis import benchmark_runs, benchmark_tables
+
     # Trainings that others start from come first. A benchmark that cannot be read or trained on has no task,
     # and the notebook gives the reason.
     since = time.time()  # if a training fails that many others start from, only one of them tries it
@@ -186,6 +188,8 @@ def train_chain(
     since: float,
 ) -> None:
     """Find or train the run of a row of the papers' tables, after the training that it starts from."""
+    from reidlib.analysis import benchmark_tables
+
     benchmark = benchmark_tables.load_trial(specification, folders, trial)
     before = benchmark_tables.pretraining_stages(specification, folders)
     links = plan_chain(row, setup.profile, benchmark, before=before, seed=seed)
@@ -196,6 +200,8 @@ def train_pretraining(
     setup: Setup, row: str, seed: int, folders: Mapping[str, str | Path], since: float
 ) -> None:
     """Find or train the run that trainings on small benchmarks start from."""
+    from reidlib.analysis import benchmark_tables
+
     benchmark = benchmark_tables.pretraining_benchmark(folders)
     assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
     links = plan_chain(row, setup.profile, benchmark, seed=seed)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -110,6 +112,12 @@ def test_perturbed_images_are_a_task_for_each_factor_after_the_trainings(home):
 
 def test_a_notebook_without_trainings_waits_for_nothing(home):
     assert missing_tasks("00_start_here", "10_data_inspection") == []
+
+
+def test_a_training_does_not_wait_for_pandas():
+    code = "import sys, reidlib.reports.tasks; print({'pandas', 'scipy.stats'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "set()\n"
 
 
 def test_finished_work_is_no_task(home):
