@@ -18,7 +18,7 @@ import torch
 from reidlib.ranking.metrics import Embeddings, evaluate
 
 QUERIES, JUNK, DISTRACTORS, TRUE, LENGTH = 3368, 3819, 2798, 13115, 1024
-REPETITIONS, RATIO, MEBIBYTES = 9, 1.5, 512
+REPETITIONS, RATIO, MEBIBYTES = 9, 1.25, 512
 SMALL = {"QUERIES": 60, "JUNK": 70, "DISTRACTORS": 50, "TRUE": 800, "REPETITIONS": 1, "RATIO": inf}
 
 
