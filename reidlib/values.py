@@ -106,7 +106,13 @@ def _read_text(name: str, text: str, kind: Any, current: object) -> object:
     kinds = get_args(kind)
     if types.NoneType in kinds and text.strip().lower() in ("none", "null"):
         return None
-    value = read_value(name, text, kind)
+    try:
+        value = read_value(name, text, kind)
+    except InputError as error:  # for a list, its mend is about papermill's command line
+        if get_origin(kind) is not tuple:
+            raise
+        example = json.dumps(current or (0.5,))
+        raise InputError(error.rule, error.value, f"write a list such as {example}") from error
     if kind is float:
         value = float(value)
     elif isinstance(value, tuple) and kinds[0] is float:

@@ -197,7 +197,7 @@ def test_fields_are_set_by_names_with_dots():
         ({"inner.share": "none"}, "inner.share is a finite number"),
         ({"count": "1.5"}, "count is a whole number; got '1.5'"),
         ({"count": "2147483648"}, "count is a whole number below 2,147,483,648"),
-        ({"inner.marks": "(1, 2)"}, r"a sequence of numbers; got '\(1, 2\)'; write \[1, 6\]"),
+        ({"inner.marks": "(1, 2)"}, r"a sequence of numbers; got '\(1, 2\)'; write a list such as \["),
     ):
         with pytest.raises(InputError, match=words):
             set_fields(outer, settings)

@@ -106,7 +106,11 @@ class Recipe:
         check_fields(self)
         length = f"epochs={self.epochs}, steps={self.steps}"
         if (self.epochs is None) == (self.steps is None):
-            raise InputError("a recipe's length is stated in epochs or in steps", length, "give one of them")
+            raise InputError(
+                "a recipe's length is stated in epochs or in steps",
+                length,
+                "give one, and none for the other",
+            )
         if (self.epochs or self.steps or 0) < 1 or self.batch_size < 2 or self.learning_rate <= 0:
             rule = "a training has a positive length and learning rate and at least two images per batch"
             value = f"{length}, learning_rate={self.learning_rate}, batch_size={self.batch_size}"

@@ -110,6 +110,7 @@ def test_the_trunks_rate_follows_set_weights():
         ({"recipe.learning_rate": "1e300"}, "rates are at most a million"),
         ({"model.margin": "-1"}, "margin is a distance"),
         ({"model.width": "1e9"}, "width is a positive factor"),
+        ({"input_size": "256x128"}, r"got '256x128'; write a list such as \[192, 64\]"),
         ({"input_size": "[0, 64]"}, "1 to 4,096 pixels"),
     ],
 )  # fmt: skip
