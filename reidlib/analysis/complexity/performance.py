@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -132,10 +132,11 @@ def measure_step(
     Returns:
         The measurement.
     """
-    recipe, settings, device = configuration.recipe, configuration.model, execution.torch_device
+    recipe, device = configuration.recipe, execution.torch_device
+    settings: Any = configuration.model  # each has the objective of its own balance
     assert recipe is not None
     batch, augmentation = recipe.batch_size, asdict(recipe.augmentation)
-    model = settings.build(num_classes, 0).to(device, memory_format=torch.channels_last)
+    model = settings.build(num_classes, 0).to(device).to(memory_format=torch.channels_last)
     forward = torch.compile(model) if execution.compile else model
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, foreach=True)
     generator = torch.Generator().manual_seed(0)

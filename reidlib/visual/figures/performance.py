@@ -57,8 +57,8 @@ def growth_plot(seconds: pd.DataFrame) -> Figure:
     """
     figure, axes = plt.subplots(figsize=(7.6, 4.6))
     for index, (name, column) in enumerate(seconds.items()):
-        style = {"color": PALETTE[index % len(PALETTE)], "marker": "osD^v"[index % 5]}
-        axes.plot(seconds.index, column, label=str(name), **style)
+        colour, marker = PALETTE[index % len(PALETTE)], "osD^v"[index % 5]
+        axes.plot(seconds.index, column, label=str(name), color=colour, marker=marker)
     first = seconds.iloc[0].min()
     sizes = np.array(seconds.index, float)
     axes.plot(
