@@ -34,6 +34,7 @@ from reidlib.threads import parallel_map
 _QUERIES, _GALLERY = 512, 2048  # block of the result that is computed at once
 _PAIRS = 2**16  # pairs of images that a thread measures at once
 _SHARED = 2**15  # pairs of overlapping entries that are processed at once and fit a cache
+_UNKNOWN = 2.0**-30  # in place of an entry, which is at least 1/e
 
 
 def k_reciprocal(
@@ -158,7 +159,7 @@ class KReciprocal:
             encodings_nn = _encodings(images_nd, neighbours, k1)
         if k2 > 1:
             nearest_nk = neighbours.images_nk[:, :k2]
-            means_nn = _relation(nearest_nk, np.float32(1 / nearest_nk.shape[1]))
+            means_nn = _relation(nearest_nk, np.full(nearest_nk.shape, 1 / nearest_nk.shape[1], np.float32))
             encodings_nn = cast(sparse.csr_array, means_nn @ encodings_nn)
         return cls(
             images_nd=neighbours.centred_nd,
@@ -197,27 +198,25 @@ class KReciprocal:
 
     def _add_jaccard(self, rows: slice | np.ndarray, distances_qg: Tensor) -> None:
         """Add (1 − λ) times the Jaccard distance 1 − S/(2 − S), where S is the overlap of two encodings."""
-        query_qn, gallery_gn = self.query_encodings[rows], self.gallery_encodings
+        query_qn, gallery_ng = self.query_encodings[rows], self.gallery_encodings.T
         num_queries, num_gallery = distances_qg.shape
         # Each entry of a query is paired with all gallery entries of its column, for a few queries at a time.
-        length_e = np.diff(gallery_gn.indptr)[query_qn.indices].astype(np.int64)
-        ends_e = length_e.cumsum()
-        before_q = np.concatenate([[0], ends_e])[query_qn.indptr]
+        length_e = np.diff(gallery_ng.indptr)[query_qn.indices]
+        before_q = np.concatenate([[0], length_e.cumsum(dtype=np.int64)])[query_qn.indptr]
         start = 0
         while start < num_queries:
             stop = max(start + 1, int(np.searchsorted(before_q, before_q[start] + _SHARED, "right")) - 1)
             entries = slice(query_qn.indptr[start], query_qn.indptr[stop])
-            length, columns = length_e[entries], query_qn.indices[entries]
-            row = np.repeat(np.arange(stop - start), np.diff(query_qn.indptr[start : stop + 1]))
-            begins = gallery_gn.indptr[columns] - (ends_e[entries] - length - before_q[start])
-            places_s = np.arange(length.sum()) + begins.repeat(length)
-            common_s = np.minimum(query_qn.data[entries].repeat(length), gallery_gn.data[places_s])
-            cells_s = (row * num_gallery).repeat(length) + gallery_gn.indices[places_s]
-            common_qg = np.bincount(cells_s, common_s, minlength=(stop - start) * num_gallery)
-            common_qg = common_qg.reshape(stop - start, num_gallery)
-            distances_qg.numpy()[start:stop] += (1 - self.weight) * (1 - common_qg / (2 - common_qg))
+            pairs_eg, length = gallery_ng[query_qn.indices[entries]], length_e[entries]
+            row_e = np.repeat(np.arange(stop - start), np.diff(query_qn.indptr[start : stop + 1]))
+            common_s = np.minimum(query_qn.data[entries].repeat(length), pairs_eg.data)
+            cells_s = (row_e * num_gallery).astype(pairs_eg.indices.dtype).repeat(length) + pairs_eg.indices
+            common_qg = torch.zeros(stop - start, num_gallery, dtype=torch.float64)
+            common_qg.view(-1).index_add_(0, torch.from_numpy(cells_s), torch.from_numpy(common_s).double())
+            # 1 − S/(2 − S) = 2 − 2/(2 − S). Only rounding leads below 0 or above 1.
+            part_qg = common_qg.neg_().add_(2).reciprocal_().neg_().add_(1)
+            distances_qg[start:stop].add_(part_qg, alpha=2 * (1 - self.weight)).clamp_(0, 1)
             start = stop
-        distances_qg.clamp_(0, 1)  # only rounding leads below 0 or above 1
 
 
 def _embeddings(features: Features) -> Embeddings:
@@ -230,39 +229,51 @@ def _encodings(images_nd: Tensor, neighbours: Neighbours, k1: int) -> sparse.csr
     """Return each image's encoding (N, N): exp(−d) over its expanded reciprocal set, divided by its sum."""
     # The smaller set has round(k1/2) + 1 images, itself included, with a half rounded to even, as in the
     # authors' Python code. In their MATLAB code, round((k1+1)/2) is one less for k1 = 3, 7, 11, …
-    reciprocal_nn = _reciprocal(neighbours.images_nk[:, : k1 + 1])
-    halves_nn = _reciprocal(neighbours.images_nk[:, : round(k1 / 2) + 1])
+    largest_n, count = neighbours.largest_n, round(k1 / 2) + 1
+    entries_nk = np.exp(-2 * neighbours.halves_nk / largest_n[:, None])
+    reciprocal_nn = _reciprocal(neighbours.images_nk[:, : k1 + 1], entries_nk[:, : k1 + 1])
+    halves_nn = _reciprocal(neighbours.images_nk[:, :count], np.ones_like(entries_nk[:, :count]))
     size_n = np.diff(halves_nn.indptr)
     # For each j in i's set: how much of j's smaller set is in i's set. Over two thirds: it joins i's set.
-    shared_nn = (reciprocal_nn @ halves_nn.T).multiply(reciprocal_nn).tocsr()
+    shared_nn = (_ones(reciprocal_nn) @ halves_nn.T).multiply(_ones(reciprocal_nn)).tocsr()
     shared_nn.data = (3 * shared_nn.data > 2 * size_n[shared_nn.indices]).astype(np.float32)
     shared_nn.eliminate_zeros()
-    expanded_nn = (reciprocal_nn + shared_nn @ halves_nn).tocsr()
-    image_p = np.repeat(np.arange(len(images_nd)), np.diff(expanded_nn.indptr))
+    joining_nn = _ones(cast(sparse.csr_array, shared_nn @ halves_nn), _UNKNOWN)
+    expanded_nn = reciprocal_nn.maximum(joining_nn).tocsr()
+    # Of the few joining images that are no neighbours, distances are unknown.
+    size_n = np.diff(expanded_nn.indptr)
+    image_p = np.repeat(np.arange(len(images_nd), dtype=np.int32), size_n)
+    unknown = np.flatnonzero(expanded_nn.data == _UNKNOWN)
 
-    def measure(span: slice) -> np.ndarray:
-        pairs = image_p[span], expanded_nn.indices[span]
+    def measure(span: slice) -> None:
+        places = unknown[span]
+        pairs = image_p[places], expanded_nn.indices[places]
         with torch.inference_mode():
-            return squared_pair_distances(images_nd, images_nd, *pairs, images_nd.device).cpu().numpy()
+            squared_p = squared_pair_distances(images_nd, images_nd, *pairs, images_nd.device).cpu().numpy()
+        expanded_nn.data[places] = np.exp(-squared_p / largest_n[pairs[0]])
 
     with parallel_map(images_nd.device) as each:
-        squared_p = np.concatenate(list(each(measure, spans(len(image_p), _PAIRS))))
-    entries_p = np.exp(-squared_p / neighbours.largest_n[image_p])
-    entries_p /= np.bincount(image_p, entries_p)[image_p]  # no set is empty: each contains its image
-    return sparse.csr_array(
-        (entries_p.astype(np.float32), expanded_nn.indices, expanded_nn.indptr), expanded_nn.shape
-    )
+        list(each(measure, spans(len(unknown), _PAIRS)))
+    # No set is empty: each contains its image.
+    expanded_nn.data /= np.add.reduceat(expanded_nn.data, expanded_nn.indptr[:-1]).repeat(size_n)
+    return expanded_nn.astype(np.float32)
 
 
-def _relation(images_nk: np.ndarray, value: np.float32) -> sparse.csr_array:
-    """Return a matrix (N, N) with a value at the K images of each row."""
+def _ones(matrix_nn: sparse.csr_array, value: float = 1) -> sparse.csr_array:
+    """Return a matrix with one value at all entries of another."""
+    entries = np.full(matrix_nn.nnz, value, np.float32)
+    return sparse.csr_array((entries, matrix_nn.indices, matrix_nn.indptr), matrix_nn.shape)
+
+
+def _relation(images_nk: np.ndarray, entries_nk: np.ndarray) -> sparse.csr_array:
+    """Return a matrix (N, N) with entries at the K images of each row."""
     num_images, count = images_nk.shape
-    ends = np.arange(0, images_nk.size + 1, count, dtype=np.int64)
-    entries = np.full(images_nk.size, value)
-    return sparse.csr_array((entries, images_nk.ravel(), ends), (num_images, num_images))
+    # Indices of 32 bits take half the memory of scipy's default.
+    ends = np.arange(0, images_nk.size + 1, count, dtype=np.int32 if images_nk.size < 2**31 else np.int64)
+    return sparse.csr_array((entries_nk.ravel(), images_nk.ravel(), ends), (num_images, num_images))
 
 
-def _reciprocal(neighbours_nk: np.ndarray) -> sparse.csr_array:
-    """Return a matrix (N, N) with 1 at mutual neighbours."""
-    neighbours_nn = _relation(neighbours_nk, np.float32(1))
-    return neighbours_nn.multiply(neighbours_nn.T.tocsr()).tocsr()
+def _reciprocal(images_nk: np.ndarray, entries_nk: np.ndarray) -> sparse.csr_array:
+    """Return a matrix (N, N) with entries at mutual neighbours."""
+    neighbours_nn = _relation(images_nk, entries_nk)
+    return neighbours_nn.multiply(_ones(neighbours_nn).T.tocsr()).tocsr()

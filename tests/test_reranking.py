@@ -154,7 +154,9 @@ def test_the_smaller_sets_are_those_of_the_python_form(monkeypatch):
     sizes = []
     real = reranking._reciprocal
     monkeypatch.setattr(
-        reranking, "_reciprocal", lambda listed: sizes.append(listed.shape[1]) or real(listed)
+        reranking,
+        "_reciprocal",
+        lambda listed, of: sizes.append(listed.shape[1]) or real(listed, of),
     )
     query, gallery = clustered(3, 40, 4)
     for k1 in (20, 19, 3, 1):
