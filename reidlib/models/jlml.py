@@ -83,13 +83,12 @@ def stripe_rows(height: int, parts: int) -> tuple[tuple[int, int], ...]:
 
 def _cut_stripes(maps_bchw: Tensor, parts: int) -> Tensor:
     """Cut maps (B, C, H, W) into stripes of h rows, whose channels are concatenated: (B, P·C, h, W)."""
-    # One copy in the memory format of the convolutions. Slices would each write a gradient of the whole map.
-    maps_bhwc, height = maps_bchw.permute(0, 2, 3, 1), maps_bchw.shape[2]
+    height = maps_bchw.shape[2]
     if height % parts:
         rows = [row for first, last in stripe_rows(height, parts) for row in range(first, last)]
-        maps_bhwc = maps_bhwc.index_select(1, torch.tensor(rows, device=maps_bchw.device))
-    stripes_bphwc = maps_bhwc.unflatten(1, (parts, -1))
-    return stripes_bphwc.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+        maps_bchw = maps_bchw.index_select(2, torch.tensor(rows, device=maps_bchw.device))
+    # One gradient of the map for all stripes; slices would write one for each.
+    return torch.cat(maps_bchw.unflatten(2, (parts, -1)).unbind(2), dim=1)
 
 
 class JLML(nn.Module):
