@@ -31,7 +31,7 @@ from reidlib.ranking.metrics import Embeddings, check_pair, working_device
 from reidlib.ranking.neighbours import Neighbours, TileFunction, nearest_neighbours, partner_rows
 from reidlib.threads import parallel_map
 
-_QUERIES, _GALLERY = 512, 2048  # block of the result that is computed at once
+_QUERIES, _GALLERY = 128, 2048  # block of the result that is computed at once
 _PAIRS = 2**16  # pairs of images that a thread measures at once
 _SHARED = 2**15  # pairs of overlapping entries that are processed at once and fit a cache
 _UNKNOWN = 2.0**-30  # in place of an entry, which is at least 1/e
@@ -67,7 +67,8 @@ def k_reciprocal(
             weight is outside 0 to 1.
     """
     # ``fit`` reports features without a length.
-    distances_qg = torch.empty(*np.shape(query_features)[:1], *np.shape(gallery_features)[:1])
+    shape = *np.shape(query_features)[:1], *np.shape(gallery_features)[:1]
+    distances_qg = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for large pages: fewer faults
 
     def store(tile_bo: Tensor, block: slice, other: slice) -> None:
         num_queries = len(distances_qg)
@@ -99,7 +100,7 @@ class KReciprocal:
     """Encoded queries and gallery, which give re-ranked distances of any queries on demand.
 
     Memory: a float32 copy of all N = Q + G features on the device and a few dozen entries of 8 bytes for each
-    image. ``fit`` needs two more copies, about a hundred candidates for each image and 4 MB for each thread.
+    image. ``fit`` needs one more copy, about a hundred candidates for each image and 4 MB for each thread.
     Memory grows with the square of k1.
     Time: ``fit`` takes half a product of all features, O(N²·D), and O(N·k1²) for the sets. If all features
     are nearly equal (a collapsed model), Market-1501 takes minutes and up to 2 GB. The distances of a query
@@ -235,7 +236,8 @@ def _encodings(images_nd: Tensor, neighbours: Neighbours, k1: int) -> sparse.csr
     halves_nn = _reciprocal(neighbours.images_nk[:, :count], np.ones_like(entries_nk[:, :count]))
     size_n = np.diff(halves_nn.indptr)
     # For each j in i's set: how much of j's smaller set is in i's set. Over two thirds: it joins i's set.
-    shared_nn = (_ones(reciprocal_nn) @ halves_nn.T).multiply(_ones(reciprocal_nn)).tocsr()
+    # The relation is mutual, so ``halves_nn`` is its own transpose.
+    shared_nn = (_ones(reciprocal_nn) @ halves_nn).multiply(_ones(reciprocal_nn)).tocsr()
     shared_nn.data = (3 * shared_nn.data > 2 * size_n[shared_nn.indices]).astype(np.float32)
     shared_nn.eliminate_zeros()
     joining_nn = _ones(cast(sparse.csr_array, shared_nn @ halves_nn), _UNKNOWN)

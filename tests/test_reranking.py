@@ -121,6 +121,28 @@ def test_equals_a_dense_reference_on_a_coarse_grid(seed, k1, k2, weight):
     assert_equals_reference(features[:num_queries], features[num_queries:], k1, k2, weight)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([7, 16, 1024]), st.sampled_from([0, 1e-7, 1e-6, 1e-3]))
+def test_neighbours_that_differ_by_less_than_rounding_are_in_the_exact_order(seed, tile, spread):
+    generator = np.random.default_rng(seed)
+    number, count = int(generator.integers(2, 60)), int(generator.integers(1, 12))
+    centres = generator.standard_normal((4, 17))[generator.integers(0, 4, number)]
+    images = (3 + centres + spread * generator.standard_normal((number, 17))).astype(np.float32)
+    everyone = np.arange(number)
+    squared_nn = squared_pair_distances(
+        images, images, everyone.repeat(number), np.tile(everyone, number), torch.device("cpu")
+    ).numpy()
+    squared_nn = squared_nn.reshape(number, number)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(neighbours._TILE, "cpu", tile)
+        result = neighbours.nearest_neighbours(torch.from_numpy(images), min(count, number))
+    for image in everyone:
+        order = sorted(everyone, key=lambda j, i=image: (j != i, squared_nn[i, j], j))
+        assert result.images_nk[image].tolist() == order[: min(count, number)]
+    largest_n = squared_nn.max(1)
+    np.testing.assert_allclose(result.largest_n, np.where(largest_n > 0, largest_n, 1), rtol=1e-4)
+
+
 def test_an_image_is_before_its_copies():
     features = np.zeros((5, 2), np.float32)
     result = neighbours.nearest_neighbours(torch.from_numpy(features), 3)

@@ -130,7 +130,7 @@ class _Search:
             num_groups = min(tile_bo.shape[1], 4 * self.count)
             members = tile_bo.shape[1] // num_groups
             groups_bmg = tile_bo[:, : members * num_groups].unflatten(1, (members, num_groups))
-            least_bg = groups_bmg.amin(1).cpu().numpy()
+            least_bg = groups_bmg.cpu().numpy().min(1)
             last_b = np.minimum(last_b, np.partition(least_bg, self.count - 1, axis=1)[:, self.count - 1])
         reach_b = np.minimum(self.longest, 2 * (norms_b + np.sqrt(2 * last_b.clip(min=0))))
         return (last_b + self.rounding * (norms_b + reach_b) ** 2 + TINY).astype(np.float32)

@@ -16,7 +16,7 @@ from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 
 QUERIES, GALLERY, LENGTH, PERSONS, CAMERAS = 3368, 15913, 512, 751, 6
 THREADS = "2"
-SMALLER, FASTER = 4, 10
+SMALLER, FASTER = 8, 15
 SMALL = {"QUERIES": 60, "GALLERY": 400, "PERSONS": 20, "SMALLER": 0, "FASTER": 0}
 PRELUDE = """
 import json, sys, time
