@@ -211,7 +211,7 @@ class KReciprocal:
             pairs_eg, length = gallery_ng[query_qn.indices[entries]], length_e[entries]
             row_e = np.repeat(np.arange(stop - start), np.diff(query_qn.indptr[start : stop + 1]))
             common_s = np.minimum(query_qn.data[entries].repeat(length), pairs_eg.data)
-            cells_s = (row_e * num_gallery).astype(pairs_eg.indices.dtype).repeat(length) + pairs_eg.indices
+            cells_s = (row_e * num_gallery).repeat(length) + pairs_eg.indices
             common_qg = torch.zeros(stop - start, num_gallery, dtype=torch.float64)
             common_qg.view(-1).index_add_(0, torch.from_numpy(cells_s), torch.from_numpy(common_s).double())
             # 1 − S/(2 − S) = 2 − 2/(2 − S). Only rounding leads below 0 or above 1.
@@ -237,7 +237,8 @@ def _encodings(images_nd: Tensor, neighbours: Neighbours, k1: int) -> sparse.csr
     size_n = np.diff(halves_nn.indptr)
     # For each j in i's set: how much of j's smaller set is in i's set. Over two thirds: it joins i's set.
     # The relation is mutual, so ``halves_nn`` is its own transpose.
-    shared_nn = (_ones(reciprocal_nn) @ halves_nn).multiply(_ones(reciprocal_nn)).tocsr()
+    paths_nn = cast(sparse.csr_array, _ones(reciprocal_nn) @ halves_nn)
+    shared_nn = cast(sparse.csr_array, paths_nn.multiply(_ones(reciprocal_nn)).tocsr())
     shared_nn.data = (3 * shared_nn.data > 2 * size_n[shared_nn.indices]).astype(np.float32)
     shared_nn.eliminate_zeros()
     joining_nn = _ones(cast(sparse.csr_array, shared_nn @ halves_nn), _UNKNOWN)

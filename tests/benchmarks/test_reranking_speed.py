@@ -1,6 +1,6 @@
 """Re-ranking at Market-1501's size against the usual dense form, in time and memory.
 
-Run with: pytest tests/benchmarks/test_reranking_speed.py -s
+The sparse form is the median of three processes. Run with: pytest tests/benchmarks/test_reranking_speed.py -s
 Takes a few minutes, two cores and 8 GB for the dense form. Each form runs in a separate process.
 """
 
@@ -125,7 +125,8 @@ def run(program: str, folder: Path) -> dict:
 
 def test_re_ranking_against_the_dense_form(tmp_path):
     query, gallery = market_sized(tmp_path)
-    sparse, dense = run(SPARSE, tmp_path), run(DENSE, tmp_path)
+    dense = run(DENSE, tmp_path)
+    sparse = sorted((run(SPARSE, tmp_path) for _ in range(3)), key=lambda result: result["seconds"])[1]
     sparse_qg, dense_qg = (np.load(tmp_path / f"{name}.npy", "r") for name in ("sparse", "dense"))
     different = float(np.mean(np.abs(sparse_qg - dense_qg) > 1e-4))
     plain = evaluate(query, gallery).mean_average_precision
