@@ -20,10 +20,12 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # images, spellings of names, types of values and of notebooks' parameters, and texts that an encoding lacks.
 # They were 16,250, 113 and 4,050 until the papers' constants, model complexity and imported checkpoints came,
 # and then queues of trainings without notebooks, fields set by name, and the listing of generated files.
+# They were 17,560, 116 and 4,170 until reports became live, and until exact nearest neighbours at a library's
+# speed, validation curves and the notebook about performance came.
 LARGEST = {
-    "lines of code": 17_560,
-    "files": 116,
-    "lines of the core": 4_170,
+    "lines of code": 18_230,
+    "files": 120,
+    "lines of the core": 4_570,
     "entries in a folder below the top": 12,
 }
 _NOT_CODE = {
