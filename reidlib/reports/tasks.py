@@ -107,7 +107,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             waiting,
             "perturbed",
             after=tuple({names[name, seed] for name, seed, _ in rows}),
-            weight=len(rows) / 16,  # measured with `quick`
+            weight=len(rows) / 16,  # our choice
         )
         for factor, rows in requests.items()
     ]

@@ -556,7 +556,7 @@ def test_each_notebook_runs_as_soon_as_its_trainings_are_done(home):
     }
     text = (home / "out" / "index.html").read_text()
     assert '<meta http-equiv="refresh" content="10">' in text and "2 running, 5 waiting" in text
-    assert "running: 00_start" in text and "next: jlml, 41_size, pyramid, stripes and" in text
+    assert "running: 00_start" in text and "next: jlml, 41_size, pyramid, stripes, 20_jlml," in text
     assert "the same command continues: <code>reidlib reproduce</code>" in text
     # One of the two is for the training of an earlier notebook; then the notebook that waits for nothing.
     assert finisher.end(session, "00_start") == ["jlml"]
