@@ -1,5 +1,7 @@
 """The nearest gallery images against a naive search by exact distances."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidlib.ranking import nearest
-from reidlib.ranking.distances import squared_distances_to_all
+from reidlib.ranking.distances import float32_products, full_float32, squared_distances_to_all
 from reidlib.ranking.nearest import nearest_images
 
 
@@ -55,3 +57,22 @@ def test_lists_equal_a_naive_search_bit_for_bit(
     indices, distances = naive(query, gallery, top, pairs)
     np.testing.assert_array_equal(lists.gallery_indices, indices)
     np.testing.assert_array_equal(lists.distances, distances)
+
+
+@pytest.mark.parametrize("columns", [slice(0, 256), slice(256, 512), slice(0, 512, 2)])
+def test_products_of_columns_take_no_thousand_times_as_long(columns):
+    generator = torch.Generator().manual_seed(0)
+    first_md, second_nd = (torch.randn(number, 512, generator=generator) for number in (200, 300))
+    pairs = [(first_md[:, columns], second_nd[:, columns])]
+    pairs.append(tuple(features.contiguous() for features in pairs[0]))
+    seconds = []
+    with full_float32(torch.device("cpu")):
+        for first, second in pairs:
+            torch.testing.assert_close(float32_products(first, second), first @ second.T)
+            times = []
+            for _ in range(5):
+                begin = time.perf_counter()
+                float32_products(first, second)
+                times.append(time.perf_counter() - begin)
+            seconds.append(min(times))
+    assert seconds[0] < 100 * seconds[1]
