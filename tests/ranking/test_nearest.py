@@ -68,7 +68,7 @@ def test_products_of_columns_take_no_thousand_times_as_long(columns):
     seconds = []
     with full_float32(torch.device("cpu")):
         for first, second in pairs:
-            torch.testing.assert_close(float32_products(first, second), first @ second.T)
+            torch.testing.assert_close(float32_products(first, second), first @ second.T, rtol=0, atol=1e-3)
             times = []
             for _ in range(5):
                 begin = time.perf_counter()
