@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from reidlib.visual import BLUE, INK, ORANGE, PALETTE
 
@@ -33,7 +34,7 @@ def roofline(roof: tuple[float, float], steps: Mapping[str, tuple[float, float]]
     axes.annotate(text, (right, operations / 1e9), (0, 5), ha="right", va="bottom", **label)
     middle = (left * ridge) ** 0.5
     text = f"copy: {bandwidth / 1e9:,.0f} GB/s"
-    axes.annotate(text, (middle, bandwidth * middle / 1e9), (-6, 4), ha="right", va="bottom", **label)
+    axes.annotate(text, (middle, bandwidth * middle / 1e9), (6, -4), ha="left", va="top", **label)
     for index, (name, (intensity, rate)) in enumerate(steps.items()):
         colour, limit = PALETTE[index % len(PALETTE)], min(operations, bandwidth * intensity)
         axes.plot([intensity, intensity], [rate / 1e9, limit / 1e9], color=colour, linewidth=1, linestyle=":")
@@ -42,6 +43,10 @@ def roofline(roof: tuple[float, float], steps: Mapping[str, tuple[float, float]]
     axes.set(xscale="log", yscale="log", xlabel="operations for each byte moved", xlim=(left, right))
     lowest = min(rate for _, rate in steps.values())
     axes.set(ylabel="operations a second (1e9)", ylim=(lowest / 4e9, operations * 2.5 / 1e9))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
