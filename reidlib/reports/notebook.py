@@ -36,6 +36,7 @@ class Source:
         title: The first Markdown heading, or the name.
         parameters: Names that the parameters cell assigns.
         depends_on: Names of the notebooks that must have succeeded before this one runs.
+        alone: Whether it measures this machine's speed, and so runs when all other work has ended.
         trainings: Rows of ``EXPERIMENTS`` whose runs the notebook gathers.
         perturbations: For some of these rows, names of the perturbations that the notebook evaluates them
             under, or "all".
@@ -47,6 +48,7 @@ class Source:
     title: str
     parameters: frozenset[str]
     depends_on: tuple[str, ...]
+    alone: bool
     trainings: tuple[str, ...]
     perturbations: Mapping[str, str | Sequence[str]]
     content: str
@@ -119,6 +121,7 @@ def read_source(path: Path) -> Source:
         title=_title(notebook) or path.stem,
         parameters=parameters,
         depends_on=tuple(metadata.get("depends_on", ())),
+        alone=bool(metadata.get("alone", False)),
         trainings=tuple(metadata.get("trainings", ())),
         perturbations=metadata.get("perturbed", {}),
         content=json.dumps(

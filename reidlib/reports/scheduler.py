@@ -105,9 +105,9 @@ class Display:
 class Session:
     """Runs tasks and notebooks in a pool, and records the state of each notebook in ``out``."""
 
-    # A notebook starts as soon as its tasks have ended. Tasks start in the order of the notebooks that wait
-    # for them. A failed notebook blocks only those that depend on it. A failed task blocks nothing: the
-    # notebooks mark what is missing.
+    # A notebook starts as soon as its tasks have ended; one that measures speed runs alone at the end. Tasks
+    # start in the order of the notebooks that wait for them. A failed notebook blocks only those that depend
+    # on it. A failed task blocks nothing: the notebooks mark what is missing.
 
     def __init__(self, out: Path, jobs: Sequence[Job], tasks: Sequence[Task], pool: Pool, display: Display):
         self._out, self._pool, self._display = out, pool, display
@@ -173,6 +173,9 @@ class Session:
         """Return the tasks and notebooks that a piece of work needs."""
         if name in self._tasks:
             return [other for other in self._tasks[name].after if other in self._tasks]
+        alone = [other for other, job in self._jobs.items() if job.source.alone]
+        if name in alone:  # several of them run one after another
+            return [other for other in self._states if other not in alone[alone.index(name) :]]
         tasks = [task.name for task in self._tasks.values() if name in task.notebooks]
         return tasks + [other for other in self._jobs[name].source.depends_on if other in self._jobs]
 
@@ -290,6 +293,8 @@ class Session:
         missing, required = self._unfinished(name), self._required(name)
         if not missing:
             return "next"
+        if self._jobs[name].source.alone:
+            return "measures speed when all else is done"
         tasks = [other for other in missing if other in self._tasks]
         of = [other for other in required if other in self._tasks]
         if not tasks:

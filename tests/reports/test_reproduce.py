@@ -51,7 +51,7 @@ Path(out, "result.json").write_text(json.dumps(dict(
 """
 
 
-def build(folder: Path, name: str, *cells: str, parameters: str | None = PARAMETERS, depends_on=()) -> Path:
+def build(folder: Path, name: str, *cells: str, parameters: str | None = PARAMETERS, **metadata) -> Path:
     """Write a notebook of a heading, a parameters cell and code cells."""
     notebook = nbformat.v4.new_notebook()
     notebook.cells.append(
@@ -66,8 +66,7 @@ def build(folder: Path, name: str, *cells: str, parameters: str | None = PARAMET
         cell.metadata["tags"] = ["parameters"]
         notebook.cells.append(cell)
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in cells]
-    if depends_on:
-        notebook.metadata["reidlib"] = {"depends_on": list(depends_on)}
+    notebook.metadata["reidlib"] = metadata
     folder.mkdir(exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
@@ -507,11 +506,11 @@ class Finisher:
         return self.started
 
 
-def waiting_session(home, trainings: dict[str, tuple[str, ...]], depends_on=None, **tasks):
+def waiting_session(home, trainings: dict[str, tuple[str, ...]], metadata=None, **tasks):
     """Start a session of fake notebooks and of the trainings that they wait for."""
     jobs = []
     for name in ("00_start", "10_data", "20_jlml", "21_pyramid", "36_box", "41_size", "90_claims"):
-        path = build(home / "notebooks", name, "1", depends_on=(depends_on or {}).get(name, ()))
+        path = build(home / "notebooks", name, "1", **(metadata or {}).get(name, {}))
         jobs.append(Job(notebook.read_source(path), {"profile": "smoke"}, "digest", "reidlib reproduce"))
     queue = [
         Task(name, fake_tasks.train, (), notebooks, kind=name, **tasks.get(name, {}))
@@ -580,13 +579,27 @@ def test_each_notebook_runs_as_soon_as_its_trainings_are_done(home):
 
 
 def test_a_notebook_waits_for_the_notebooks_it_depends_on(home):
-    session, finisher = waiting_session(home, {}, depends_on={"10_data": ["90_claims"]})
+    session, finisher = waiting_session(home, {}, {"10_data": {"depends_on": ["90_claims"]}})
     assert finisher.started == ["00_start", "20_jlml"]
     assert index_words(home)["10"] == "waiting for 90_claims"
     for name in ("00_start", "20_jlml", "21_pyramid", "36_box", "41_size"):
         finisher.end(session, name)
     assert finisher.end(session, "90_claims", "a failure") == []
     assert index_words(home)["10"] == "not run"
+
+
+def test_notebooks_that_measure_speed_run_alone_at_the_end(home):
+    alone = {name: {"alone": True} for name in ("00_start", "41_size")}
+    session, finisher = waiting_session(home, {"jlml": ("90_claims",)}, alone)
+    assert index_words(home)["00"] == "measures speed when all else is done"
+    for name in ("10_data", "20_jlml", "21_pyramid", "36_box"):
+        assert not alone.keys() & set(finisher.started)
+        finisher.end(session, name)
+    assert finisher.end(session, "jlml", "a failure") == ["90_claims"]
+    assert finisher.end(session, "90_claims", "a failure") == ["00_start"]
+    assert finisher.end(session, "00_start") == ["41_size"]
+    finisher.end(session, "41_size")
+    assert set(session.run().values()) == {"done", "failed"}
 
 
 def test_the_longest_training_does_not_come_last(home):
