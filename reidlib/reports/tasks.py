@@ -72,7 +72,7 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
     training_tasks: list[Task] = []
     seconds = measured(setup, "seconds")
     names: dict[tuple[str, int], str] = {}
-    requests: dict[str, list[tuple[str, int, tuple[Perturbation, ...]]]] = {}
+    requests: dict[str, dict[tuple[str, int], list[Perturbation]]] = {}
     for seed in range(setup.seeds):
         for name in EXPERIMENTS:
             waiting = tuple(notebook.name for notebook in notebooks if name in notebook.trainings)
@@ -85,14 +85,14 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
             missing = [
                 perturbation
                 for perturbation in (all_perturbations() if setup.benchmark == "synthetic" else ())
-                if any(names == "all" or perturbation.name in names for names in requested)
+                if any(under == "all" or perturbation.name in under for under in requested)
                 and (run is None or perturbations.stored_scores(run, perturbation) is None)
             ]
             if run is None or run.has_weights:  # otherwise it cannot be evaluated here; its row says so
                 for perturbation in missing:
                     # The unperturbed images are needed for occlusion, which leaves many as they are.
                     factor = "occlusion_share" if perturbation.is_default else perturbation.factor
-                    requests.setdefault(factor, []).append((name, seed, (perturbation,)))
+                    requests.setdefault(factor, {}).setdefault((name, seed), []).append(perturbation)
             if run is None or not is_scored(run, setup.data):
                 arguments = (setup, name, seed)
                 training_tasks.append(
@@ -103,11 +103,11 @@ def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
         Task(
             f"perturbed {factor}",
             run_perturbations,
-            (setup, tuple(rows), since),
+            (setup, rows, since),
             waiting,
             "perturbed",
-            after=tuple({names[name, seed] for name, seed, _ in rows}),
-            weight=len(rows) / 16,  # our choice
+            after=tuple(names[row] for row in rows),
+            weight=sum(map(len, rows.values())) / 16,  # our choice
         )
         for factor, rows in requests.items()
     ]
@@ -164,15 +164,14 @@ def run_training(setup: Setup, name: str, seed: int) -> None:
 
 
 def run_perturbations(
-    setup: Setup, requests: Iterable[tuple[str, int, tuple[Perturbation, ...]]], since: float
+    setup: Setup, requests: Mapping[tuple[str, int], list[Perturbation]], since: float
 ) -> None:
     """Find or train the runs of rows and seeds, and evaluate them under perturbations."""
     missing: dict[Run, list[Perturbation]] = {}
-    for name, seed, of_run in requests:
+    for (name, seed), of_run in requests.items():
         training = plan_training(name, setup.profile, setup.data, seed=seed)
         with contextlib.suppress(*FAILURES):  # of a training that failed the row says so
-            run = obtain([training], since=since, **setup.obtain_options)
-            missing.setdefault(run, []).extend(of_run)
+            missing[obtain([training], since=since, **setup.obtain_options)] = of_run
     errors = perturbations.evaluate_perturbations(missing, setup.data, execution=setup.execution)
     for error in errors.values():
         raise error
