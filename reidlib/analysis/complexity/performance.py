@@ -138,7 +138,7 @@ def measure_step(
     batch, augmentation = recipe.batch_size, asdict(recipe.augmentation)
     model = settings.build(num_classes, 0).to(device).to(memory_format=torch.channels_last)
     forward = torch.compile(model) if execution.compile else model
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, foreach=True)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, fused=True)
     generator = torch.Generator().manual_seed(0)
     size = (batch, *configuration.input_size, 3)
     images_bchw = torch.randint(256, size, dtype=torch.uint8, generator=generator).to(device)
