@@ -214,18 +214,27 @@ def measure_forward(network: Network, *, batch: int, repetitions: int, device: t
     Returns:
         The measurement.
     """
-    model, seconds = network.build().eval().to(device), []
+    model = network.build().eval().to(device)
     images = torch.rand(batch, 3, *network.input_size, device=device)
-    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
     with torch.inference_mode(), full_float32(device):
         memory = peak_memory(lambda: model(images), device)
-        for _ in range(repetitions):
-            wait()
-            start = time.perf_counter()
-            model(images)
-            wait()
-            seconds.append(time.perf_counter() - start)
-    return ForwardPass(batch / statistics.median(seconds), memory)
+        seconds = median_seconds(lambda: model(images), repetitions, device, warm=True)
+    return ForwardPass(batch / seconds, memory)
+
+
+def median_seconds(
+    action: Callable[[], object], repetitions: int, device: torch.device, *, warm: bool = False
+) -> float:
+    """Return the median duration of an action on a device; unless it is warm, after one that is not timed."""
+    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
+    seconds = []
+    for _ in range(repetitions + (not warm)):
+        wait()
+        start = time.perf_counter()
+        action()
+        wait()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[-repetitions:])
 
 
 def peak_memory(action: Callable[[], object], device: torch.device) -> int | None:

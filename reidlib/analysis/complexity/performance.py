@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from reidlib.analysis.complexity import peak_memory
+from reidlib.analysis.complexity import median_seconds, peak_memory
 from reidlib.data.augmentation import augment, normalise_images
 from reidlib.experiments.rows import EXPERIMENTS, Profile, configure
 from reidlib.ranking.metrics import Embeddings
@@ -63,20 +61,6 @@ class Step(NamedTuple):
     operations: int
     bytes: int
     memory: int | None
-
-
-def median_seconds(
-    action: Callable[[], object], repetitions: int, device: torch.device | None = None
-) -> float:
-    """Return the median duration of an action on a device, after one that is not timed."""
-    seconds = []
-    for _ in range(repetitions + 1):
-        start = time.perf_counter()
-        action()
-        if device is not None and device.type != "cpu":
-            torch.accelerator.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
 
 
 def measure_roof(execution: Execution, *, repetitions: int = 5, scale: float = 1) -> Roof:
@@ -216,12 +200,12 @@ def measure_growth(
     Returns:
         Median seconds, with a row for each size and a column for each action.
     """
-    whole, rows = random_embeddings(max(sizes), length, seed=1), {}
+    whole, rows, cpu = random_embeddings(max(sizes), length, seed=1), {}, torch.device("cpu")
     sides = (whole.features, whole.person_ids, whole.camera_ids)
     for size in sizes:
         calls = {
             name: partial(action, Embeddings(*(side[:size] for side in sides)))
             for name, action in actions.items()
         }
-        rows[size] = {name: median_seconds(call, repetitions) for name, call in calls.items()}
+        rows[size] = {name: median_seconds(call, repetitions, cpu) for name, call in calls.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gallery images")
