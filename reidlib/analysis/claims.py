@@ -36,10 +36,10 @@ import pandas as pd
 
 from reidlib.analysis import ablations
 from reidlib.analysis.benchmark_tables import TABLES
+from reidlib.analysis.misalignment import default_value
 from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, table_records
 from reidlib.analysis.statistics import Interval
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.synthetic.factors import Factors
 from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
 
 # Smallest gain that counts, in points of mAP. A claim does not hold if the upper end of an interval is below
@@ -112,7 +112,7 @@ _FIRST_SEED_RESULT = "the first seed of each, on the embedded benchmark"
 def _loses_less(factor: str, stripes: Cell) -> Contrast:
     """Build the contrast: the stripes' loss of mAP at a factor's strongest value, minus Pyramid's."""
     # At the usual value, scores on the same images as at the strongest, which are a part of the benchmark.
-    values = getattr(Factors(), factor), PERTURBATIONS[factor][-1]
+    values = default_value(factor), PERTURBATIONS[factor][-1]
     usual, strongest = (Perturbation(factor, value) for value in values)
     rate = " (same rate)" if stripes == _STRIPES_SAME_RATE else ""
     return Contrast(
@@ -303,7 +303,9 @@ CLAIMS = (
 def claim_table() -> pd.DataFrame:
     """Return the claims and their tests as a table."""
     columns = ["paper", "claim", "decided by", "known before the test was written"]
-    lines = [(c.paper, c.statement, c.test, c.known_results or NO_EXPERIMENT) for c in CLAIMS]
+    lines = [
+        (claim.paper, claim.statement, claim.test, claim.known_results or NO_EXPERIMENT) for claim in CLAIMS
+    ]
     return pd.DataFrame(lines, columns=columns)
 
 

@@ -59,7 +59,7 @@ def part_sentence(benchmark: Benchmark) -> str:
 
 
 def _perturbed(cell: Cell, factor: str, value: float) -> Cell:
-    """Return a network's row at one value of a factor; at the usual one, its ordinary scores."""
+    """Return a network's row at one value of a factor, the usual one too, on the part of the images."""
     return cell._replace(perturbation=Perturbation(factor, value))
 
 
@@ -182,7 +182,7 @@ def score_drop_table(drops: Mapping[str, Mapping[str, ScoreDrop]]) -> pd.DataFra
     """Return a table of the changes in points, and of the share of its usual score that a network keeps.
 
     Args:
-        drops: The result of ``losses``.
+        drops: The result of ``score_drops``.
 
     Returns:
         A line for each network with two columns for each factor.
