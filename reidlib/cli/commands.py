@@ -126,7 +126,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         parameters={name: value for name, value in parameters.items() if value is not None},
         command=arguments.line,
-        # The tasks come first: a notebook must not repeat a training that failed.
+        # A notebook's tasks come before it: it must not repeat a training that failed.
         neutral_parameters={"may_train": False},
         inputs=inputs,
         memory=memory,
@@ -272,8 +272,9 @@ def train(arguments: argparse.Namespace) -> int:
         options |= {"validation_persons": arguments.validate or 0}
         links = plan_chain(arguments.model, setup.profile, benchmark, **options)
         for link in links if first else ():
-            images, validation = (count_noun(len(split or ()), "images") for split in link.divide())
-            images += f", {validation} for validation" if link.divide()[1] else ""
+            training, validation = link.divide()
+            images = count_noun(len(training), "images")
+            images += f", {count_noun(len(validation), 'images')} for validation" if validation else ""
             logger.info(
                 f"training {arguments.model} on {link.benchmark.specification} ({images}) "
                 f"on {execution.describe()}" + (f" in {processes} processes" if processes > 1 else "")
