@@ -127,12 +127,13 @@ def write_index(out: Path, live: Live | None = None) -> Path:
     """Write ``out / "index.html"`` from the notebooks' folders if its text has changed."""
     rows = _rows(out, live.statuses if live else None)
     states = [row["state"] for row in rows]
-    counts = ", ".join(f"{states.count(name)} {_STATES[name]['word']}" for name in _STATES if name in states)
+    words = {name: state["word"] for name, state in _STATES.items()}
     if live:
-        counts = counts.replace("not finished", "running").replace("not run yet", "waiting")
+        words |= {"running": "running", "waiting": "waiting"}
         for row in rows:
             usual = "unchanged" if row["state"] == "done" else row["word"]
             row["word"] = live.words.get(row["name"], usual) or row["word"]
+    counts = ", ".join(f"{states.count(name)} {word}" for name, word in words.items() if name in states)
     text = _TEMPLATES.get_template("index.html").render(
         rows=rows,
         facts=_facts(rows),
