@@ -221,10 +221,9 @@ def install(peer: Peer, folder: Path, sources: dict[str, Path]) -> tuple[Path, P
             source = sources.get(peer.name, peer.repository)
             subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"{source}", clone], check=True)
         if peer.compile:
-            built = clone / peer.compile if peer.repository else own / peer.compile
             subprocess.run(
                 [python, "setup.py", "build_ext", "--inplace"],
-                cwd=built,
+                cwd=clone / peer.compile,
                 check=True,
                 stdout=subprocess.DEVNULL,
             )
