@@ -1,9 +1,9 @@
 """A whole training step of Pyramid with the ResNet-50 trunk at 384 × 128: images/s, share of the peak.
 
-Run with `pytest tests/benchmarks -s` on a machine with a GPU. The step is what the loop does: augmentation
-from resident uint8 images, forward, both losses, the balance, backward, SGD. Operations are counted on the
-network (a multiplication and an addition as two); the peak is what one large matrix product reaches in the
-same precision on the same device, in the same run.
+Run with `pytest tests/benchmarks/test_pyramid_training_speed.py -s` on a machine with a GPU. The step is what
+the loop does: augmentation from resident uint8 images, forward, both losses, the balance, backward, SGD.
+Operations are counted on the network (a multiplication and an addition as two); the peak is what one large
+matrix product reaches in the same precision on the same device, in the same run.
 """
 
 import statistics
