@@ -110,16 +110,9 @@ def read_heading(path: Path) -> tuple[str, str]:
     return title[1].strip() if title else "", " ".join(question[1].split()) if question else ""
 
 
-def _heading(path: Path) -> tuple[str, str]:
-    """Read the heading of an executed notebook, which may be large, once."""
-    try:
-        return _cached_heading(path, path.stat().st_mtime_ns)
-    except OSError:
-        return "", ""
-
-
 @lru_cache(100)
-def _cached_heading(path: Path, modified: int) -> tuple[str, str]:
+def _heading(path: Path, modified: int) -> tuple[str, str]:
+    """Read the heading of an executed notebook, which may be large, once after each change."""
     return read_heading(path)
 
 
@@ -158,7 +151,8 @@ def _rows(out: Path, statuses: Mapping[str, dict] | None = None) -> list[dict]:
         state = state if state in _STATES else "running"
         result = read_object(folder / "result.json") if state == "done" else {}
         duration = status.get("duration")
-        title, question = _heading(folder / "notebook.ipynb")
+        executed = folder / "notebook.ipynb"
+        title, question = _heading(executed, executed.stat().st_mtime_ns if executed.is_file() else 0)
         tables = {
             name: [row for row in result.get(name) or [] if isinstance(row, dict)]
             for name in ("scores", "ledger", "runs")
