@@ -178,6 +178,12 @@ def result_digests(
                     "correct the name in the notebook's metadata, or remove it there",
                 )
             source = sources.get(name) or read_source(path)
+            if source.alone and chain:
+                raise InputError(
+                    "no notebook depends on one that runs alone when all others have ended",
+                    f"{name} in {chain[-1]}",
+                    "remove it from depends_on, or `alone` from its metadata",
+                )
             below = [
                 digest(other, path.with_name(f"{other}.ipynb"), (*chain, name)) for other in source.depends_on
             ]

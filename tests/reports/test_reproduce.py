@@ -348,6 +348,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, make, changes, messa
     assert not (tmp_path / "out").exists()
 
 
+def test_no_notebook_waits_for_one_that_waits_for_all(tmp_path):
+    """Otherwise both would wait without end."""
+    build(tmp_path, "10_one", depends_on=["20_two"])
+    build(tmp_path, "20_two", alone=True)
+    for numbers in ([], ["10_one"]):
+        with pytest.raises(InputError, match=r"no notebook depends on one that runs alone.*20_two in 10_one"):
+            reproduce(Plan(select(numbers, tmp_path), "smoke", tmp_path / "out"), progress=False)
+
+
 def test_a_file_that_is_no_notebook_is_named(tmp_path):
     (tmp_path / "10_one.ipynb").write_text("{")
     with pytest.raises(InputError, match=r"valid Jupyter JSON; got .*10_one\.ipynb"):
