@@ -55,11 +55,8 @@ browser = RankingBrowser(collection=made, out="out")
 browser.order, browser.top = "random", 20
 browser
 """
-PAUSE, TURNS, MILLISECONDS = (
-    1000,
-    10,
-    300,
-)  # turns of the re-ranked and of the cosine; twice as many of the Euclidean
+# Turns re-ranked and with cosine distance; with Euclidean distance there are twice as many.
+PAUSE, TURNS, MILLISECONDS = 1000, 10, 300
 SMALL = {
     "CELL": CELL.replace("PERSONS = 3368, 19732, 750", "PERSONS = 60, 300, 20"),
     "PAUSE": 50,
