@@ -1,6 +1,7 @@
 """What notebook 60 measures: roofs, steps, growth; and the tables that it shows."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch import nn
 from reidlib.analysis import complexity
 from reidlib.analysis.benchmark_tables import lines_of
 from reidlib.analysis.complexity import performance
+from reidlib.data.images import ImageStore
 from reidlib.experiments.rows import get_profile
 from reidlib.ranking.metrics import evaluate
 from reidlib.training.device import Execution
+from reidlib.training.loop import train
 
 CPU = Execution(device="cpu", progress=False)
 
@@ -48,6 +51,36 @@ def test_a_step_is_measured(row):
     # Backward has about twice the operations of forward, which are those of the images and a little more.
     forward = 2 * step.images * complexity.complexity(model, configuration.input_size).multiply_adds
     assert 2.5 < step.operations / forward < 3.5
+
+
+def test_the_steps_optimiser_is_a_trainings(monkeypatch, tmp_path):
+    """A loop over lists of weights reads and writes more than one fused operation."""
+    implementations = []
+
+    class Recorded(torch.optim.SGD):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            implementations.append({name: options.get(name) for name in ("fused", "foreach", "nesterov")})
+
+    monkeypatch.setattr(torch.optim, "SGD", Recorded)
+    configuration = performance.configuration("jlml", get_profile("smoke"))
+    performance.measure_step(configuration, CPU, num_classes=4, repetitions=1)
+    recipe, settings = replace(configuration.recipe, epochs=1, steps=None), configuration.model
+    pixels = np.zeros((recipe.batch_size, *configuration.input_size, 3), np.uint8)
+    labels = torch.arange(recipe.batch_size) % 4
+    store = ImageStore(pixels, torch.device("cpu"))
+    train(
+        settings.build(4, 0),
+        settings.objective,
+        store,
+        labels,
+        recipe,
+        folder=tmp_path,
+        seed=0,
+        execution=CPU,
+    )
+    measured, trained = implementations
+    assert measured == trained
 
 
 def test_rows_that_differ_in_losses_share_a_network():
