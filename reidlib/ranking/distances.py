@@ -51,6 +51,23 @@ def common_dtype(query: Features, gallery: Features) -> torch.dtype:
     return torch.promote_types(torch.promote_types(*types), torch.float32)
 
 
+def middle(query: Features, gallery: Features, device: torch.device) -> Tensor:
+    """Return a point (D,) amid the queries, for ``rows_from``; the type is that of distances."""
+    # Rounding grows with the length of vectors, and a weak network's features are long and nearly equal. From
+    # here they are short, so few are within rounding of a limit. The median ignores stray images.
+    rows = np.linspace(0, len(query) - 1, min(len(query), 16)).astype(np.int64)
+    features_sd = select_rows(query, rows).to(device, common_dtype(query, gallery))
+    return features_sd.sort(dim=0).values[len(rows) // 2]
+
+
+def rows_from(middle_d: Tensor, features: Features, indices: slice | np.ndarray) -> Tensor:
+    """Return some rows of a feature array less a point, on the point's device."""
+    if isinstance(features, Tensor):
+        return select_rows(features, indices).to(middle_d.device) - middle_d
+    # Copied and reduced in one pass.
+    return torch.from_numpy(features[indices] - middle_d.cpu().numpy()).to(middle_d.device)
+
+
 def squared_distances(first_nd: Tensor, second_nd: Tensor) -> Tensor:
     """Compute squared Euclidean distances (N,) between corresponding rows; ``first_nd`` may be one row."""
     differences_nd = first_nd - second_nd
@@ -158,11 +175,11 @@ def count_within(
     num_thresholds_q = thresholds_qm.isfinite().sum(1).cpu().numpy()
     order = np.argsort(num_thresholds_q, kind="stable")
     order = order[num_thresholds_q[order] > 0]
-    blocks = []
+    blocks, middle_d = [], middle(query, gallery, device)
     for span in spans(len(order), query_size):
         indices = order[span]
         thresholds_bm = thresholds_qm[indices, : num_thresholds_q[indices[-1]]]
-        blocks.append(_query_block(query, indices, thresholds_bm, excluded_pairs, device))
+        blocks.append(_query_block(query, indices, thresholds_bm, excluded_pairs, middle_d))
     # One core computes one tile, from its product to its counts. Cores that shared each operation would wait
     # for the slowest a thousand times, and numpy sorts on one of them.
     memories: list[tuple[Tensor, Tensor]] = []  # for tiles: new memory would cost page faults
@@ -170,7 +187,7 @@ def count_within(
 
     @torch.inference_mode()
     def count(span: slice) -> None:
-        features_gd = select_rows(gallery, span).to(device, torch.float32)
+        features_gd = rows_from(middle_d, gallery, span).float()
         half_norms_g = _pairwise_sums(features_gd * features_gd) / 2
         norm = float((2 * half_norms_g.max()).sqrt())
         half_norms_g[torch.from_numpy(excluded[span]).to(device)] = math.inf
@@ -205,22 +222,22 @@ def count_within(
 class _QueryBlock(NamedTuple):
     indices: np.ndarray  # (B,) indices of the queries
     rows_b: Tensor  # the same, on the device
-    features_bd: Tensor  # float32
+    features_bd: Tensor  # float32, less the middle of the queries, like the gallery's
     norms_b: Tensor  # float64
     thresholds_bm: Tensor  # float64, squared, padded with infinity
     excluded_rows: np.ndarray  # excluded pairs by ascending gallery index: row in this block
     excluded_columns: np.ndarray  # and gallery index
 
 
-def _query_block(query, indices, thresholds_bm, excluded_pairs, device) -> _QueryBlock:
+def _query_block(query, indices, thresholds_bm, excluded_pairs, middle_d: Tensor) -> _QueryBlock:
     row_by_query = np.full(len(query), -1)
     row_by_query[indices] = np.arange(len(indices))
     rows = row_by_query[excluded_pairs[0]]
     rows, columns = rows[rows >= 0], excluded_pairs[1][rows >= 0]
     by_column = np.argsort(columns, kind="stable")
-    features_bd = select_rows(query, indices).to(device)
+    features_bd = rows_from(middle_d, query, indices)
     norms_b = torch.linalg.vector_norm(features_bd.double(), dim=1)
-    rows_b = torch.from_numpy(indices).to(device)
+    rows_b = torch.from_numpy(indices).to(middle_d.device)
     return _QueryBlock(
         indices, rows_b, features_bd.float(), norms_b, thresholds_bm, rows[by_column], columns[by_column]
     )

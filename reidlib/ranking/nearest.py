@@ -22,8 +22,9 @@ from reidlib.ranking.distances import (
     float32_products,
     float64_device,
     full_float32,
+    middle,
     pairs_within,
-    select_rows,
+    rows_from,
     sorted_rows,
     spans,
     squared_pair_distances,
@@ -75,8 +76,9 @@ def nearest_images(
     """
     device, places = float64_device(device), min(top, len(gallery))
     lists = Nearest(np.full((len(query), places), -1), np.full((len(query), places), np.nan))
-    if not places:
+    if not (places and len(query)):
         return lists
+    middle_d = middle(query, gallery, device)
     pairs = excluded_pairs or (np.empty(0, np.int64), np.empty(0, np.int64))
     by_image = np.argsort(pairs[1], kind="stable")
     pairs = pairs[0][by_image], pairs[1][by_image]
@@ -90,13 +92,13 @@ def nearest_images(
                     slice(part.start + b.start, part.start + b.stop)
                     for b in spans(part.stop - part.start, size)
                 ]
-                searches = [_BlockSearch(query, gallery, block, places, device, dtype) for block in blocks]
+                searches = [_BlockSearch(query, gallery, block, places, middle_d, dtype) for block in blocks]
 
                 def compare(span: slice, searches=searches, dtype=dtype) -> float:
                     within = slice(*np.searchsorted(pairs[1], (span.start, span.stop)))
                     excluded = pairs[0][within], pairs[1][within]
                     with torch.inference_mode():
-                        images_gd = select_rows(gallery, span).to(device, dtype)
+                        images_gd = rows_from(middle_d, gallery, span).to(dtype)
                         halves_g = (images_gd * images_gd).sum(1) / 2
                         longest = float((2 * halves_g.max()).sqrt())
                         for search in searches:
@@ -144,9 +146,9 @@ def _candidates(tile_bo: Tensor, groups_bm: Tensor, limits_b: Tensor) -> tuple[T
 class _BlockSearch:
     """Search for the nearest images of a block of queries."""
 
-    def __init__(self, query: Features, gallery: Features, block: slice, places: int, device, dtype):
+    def __init__(self, query: Features, gallery: Features, block: slice, places: int, middle_d, dtype):
         self.query, self.gallery, self.block = query, gallery, block
-        self.opposite_bd = -select_rows(query, block).to(device, dtype)
+        self.opposite_bd = -rows_from(middle_d, query, block).to(dtype)
         self.halves_b = (self.opposite_bd * self.opposite_bd).sum(1) / 2
         self.norms_b = (2 * self.halves_b).sqrt()
         length = self.opposite_bd.shape[1]

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib.ranking import nearest
+from reidlib.ranking import distances, nearest
 from reidlib.ranking.distances import float32_products, full_float32, squared_distances_to_all
+from reidlib.ranking.metrics import Embeddings, evaluate
 from reidlib.ranking.nearest import nearest_images
 
 
@@ -57,6 +58,25 @@ def test_lists_equal_a_naive_search_bit_for_bit(
     indices, distances = naive(query, gallery, top, pairs)
     np.testing.assert_array_equal(lists.gallery_indices, indices)
     np.testing.assert_array_equal(lists.distances, distances)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_all_features_share_adds_no_candidates(monkeypatch, dtype):
+    """Such as an untrained network's features, of which all pairs have a cosine near one."""
+    random = np.random.default_rng(0)
+    query, gallery = ((random.normal(size=(size, 32)) + 1000).astype(dtype) for size in (20, 400))
+    ids = [(np.arange(len(side)) % 10 + 1, np.full(len(side), len(side))) for side in (query, gallery)]
+    numbers = []
+    for module in (nearest, distances):
+
+        def measured(*pairs, measure=module.squared_pair_distances):
+            numbers.append(len(pairs[2]))
+            return measure(*pairs)
+
+        monkeypatch.setattr(module, "squared_pair_distances", measured)
+    nearest_images(query, gallery, top=5)
+    evaluate(Embeddings(query, *ids[0]), Embeddings(gallery, *ids[1]))
+    assert 20 * 5 <= sum(numbers) < 20 * 20  # of 8,000 pairs each
 
 
 @pytest.mark.parametrize("columns", [slice(0, 256), slice(256, 512), slice(0, 512, 2)])
