@@ -95,7 +95,7 @@ def test_equals_a_dense_reference_with_any_weight_and_far_from_the_origin(weight
 @pytest.mark.parametrize("waiting", [2**24, 200])  # never too many candidates, or soon too many
 def test_equals_a_dense_reference_with_several_tiles_of_neighbours(monkeypatch, waiting):
     monkeypatch.setattr(neighbours, "_WAITING", waiting)
-    monkeypatch.setitem(neighbours._TILE, "cpu", 37)
+    monkeypatch.setitem(neighbours.TILE, "cpu", 37)
     monkeypatch.setattr(reranking, "_SHARED", 100)
     monkeypatch.setattr(reranking, "_GALLERY", 37)
     query, gallery = clustered(30, 270, 8)
@@ -134,7 +134,7 @@ def test_neighbours_that_differ_by_less_than_rounding_are_in_the_exact_order(see
     ).numpy()
     squared_nn = squared_nn.reshape(number, number)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(neighbours._TILE, "cpu", tile)
+        patch.setitem(neighbours.TILE, "cpu", tile)
         result = neighbours.nearest_neighbours(torch.from_numpy(images), min(count, number))
     for image in everyone:
         order = sorted(everyone, key=lambda j, i=image: (j != i, squared_nn[i, j], j))

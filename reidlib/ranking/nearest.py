@@ -32,7 +32,7 @@ from reidlib.ranking.distances import (
 from reidlib.threads import parallel_map
 
 _QUERIES = 8192  # queries that are compared with the gallery while it is read once
-_TILE = {"cpu": 1024, "cuda": 8192}  # images of a block; a tile is the product of two blocks
+TILE = {"cpu": 1024, "cuda": 8192}  # images of a block; a tile is the product of two blocks
 _MEASURED = 2**20  # candidates of a block of queries that are stored before they are measured
 _LONGEST = 1e18  # float32 has room for the squares of norms up to this
 
@@ -82,17 +82,14 @@ def nearest_images(
     pairs = excluded_pairs or (np.empty(0, np.int64), np.empty(0, np.int64))
     by_image = np.argsort(pairs[1], kind="stable")
     pairs = pairs[0][by_image], pairs[1][by_image]
-    size = _TILE.get(device.type, _TILE["cuda"])
-    parts, images = list(spans(len(query), _QUERIES)), list(spans(len(gallery), size))
+    size = TILE.get(device.type, TILE["cuda"])
+    blocks, images = list(spans(len(query), size)), list(spans(len(gallery), size))
+    parts = [blocks[part] for part in spans(len(blocks), max(1, _QUERIES // size))]
     bar = progress_bar(desc="searching", total=len(parts) * len(images), disable=not progress, leave=False)
     with torch.inference_mode(), full_float32(device), bar:
         for part in parts:
             for dtype in (torch.float32, torch.float64):
-                blocks = [
-                    slice(part.start + b.start, part.start + b.stop)
-                    for b in spans(part.stop - part.start, size)
-                ]
-                searches = [_BlockSearch(query, gallery, block, places, middle_d, dtype) for block in blocks]
+                searches = [_BlockSearch(query, gallery, block, places, middle_d, dtype) for block in part]
 
                 def compare(span: slice, searches=searches, dtype=dtype) -> float:
                     within = slice(*np.searchsorted(pairs[1], (span.start, span.stop)))
@@ -120,7 +117,7 @@ def nearest_images(
     return lists
 
 
-def _least_of_groups(tile_bo: Tensor, count: int) -> Tensor:
+def least_of_groups(tile_bo: Tensor, count: int) -> Tensor:
     """Return the least value (B, M) in each of up to ``4 * count`` groups of columns."""
     # A group takes every ``num_groups``-th column. Most groups contain no near image.
     width = tile_bo.shape[1]
@@ -130,6 +127,15 @@ def _least_of_groups(tile_bo: Tensor, count: int) -> Tensor:
         part_bm = tile_bo[:, start : start + num_groups]
         groups_bm[:, : part_bm.shape[1]].clamp_(max=part_bm)
     return groups_bm
+
+
+def product_rounding(last, norms, longest: float, length: int):
+    """Return how far a product may exceed that of the last image of a list: arrays, or tensors, of rows."""
+    # ``last`` is the halved squared distance; no image that may be nearer is longer than ``reach``. Twice the
+    # rounding that ``distances.count_within`` allows: of the bound and of the candidate.
+    reach = (2 * (norms + (2 * last.clip(min=0)) ** 0.5)).clip(max=longest)
+    roundings = 2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)
+    return roundings * ROUNDING * (norms + reach) ** 2 + TINY
 
 
 def _candidates(tile_bo: Tensor, groups_bm: Tensor, limits_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,9 +157,6 @@ class _BlockSearch:
         self.opposite_bd = -rows_from(middle_d, query, block).to(dtype)
         self.halves_b = (self.opposite_bd * self.opposite_bd).sum(1) / 2
         self.norms_b = (2 * self.halves_b).sqrt()
-        length = self.opposite_bd.shape[1]
-        # Twice the rounding that ``distances.count_within`` allows: of the bound and of the candidate.
-        self.rounding = (2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)) * ROUNDING
         self.longest = 0.0
         # Values are ½‖g‖² − q·g, the halved squared distance less ½‖q‖². These are the least of K groups of
         # images: their maximum bounds that of the last of a list.
@@ -167,7 +170,7 @@ class _BlockSearch:
         tile_bg = float32_products(self.opposite_bd, images_gd).add_(halves_g)
         tile_bg[pairs_within(excluded, self.block, span)] = math.inf
         places = self.least_bk.shape[1]
-        groups_bm = _least_of_groups(tile_bg, places)
+        groups_bm = least_of_groups(tile_bg, places)
         with self.lock:
             self.longest = max(self.longest, longest)
             self.least_bk = sorted_rows(torch.cat([self.least_bk, groups_bm], dim=1))[:, :places].clone()
@@ -180,9 +183,8 @@ class _BlockSearch:
 
     def _limits(self) -> Tensor:
         """Return the current bounds of a candidate's value, finite."""
-        last_b = self.least_bk[:, -1] + self.halves_b
-        reach_b = (2 * (self.norms_b + (2 * last_b).clamp(min=0).sqrt())).clamp(max=self.longest)
-        limits_b = self.least_bk[:, -1] + self.rounding * (self.norms_b + reach_b) ** 2 + TINY
+        last_b, length = self.least_bk[:, -1], self.opposite_bd.shape[1]
+        limits_b = last_b + product_rounding(last_b + self.halves_b, self.norms_b, self.longest, length)
         return limits_b.clamp(max=torch.finfo(limits_b.dtype).max)  # excluded images are infinitely far
 
     def measure(self) -> list[np.ndarray]:

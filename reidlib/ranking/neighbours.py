@@ -8,7 +8,6 @@ serves both blocks.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -19,10 +18,10 @@ import torch
 from torch import Tensor
 
 from reidlib.progress import progress_bar
-from reidlib.ranking.distances import ROUNDING, TINY, float32_products, spans, squared_pair_distances
+from reidlib.ranking.distances import float32_products, spans, squared_pair_distances
+from reidlib.ranking.nearest import TILE, least_of_groups, product_rounding
 from reidlib.threads import parallel_map
 
-_TILE = {"cpu": 1024, "cuda": 8192}  # images of a block; a tile is the product of two blocks
 _WAITING = 2**24  # largest number of stored candidates
 
 
@@ -81,7 +80,7 @@ class _Search:
     def __init__(self, images_nd: Tensor, count: int, on_tile: TileFunction | None):
         num_images, length = images_nd.shape
         self.images_nd, self.on_tile, self.count = images_nd, on_tile, count
-        self.blocks = list(spans(num_images, _TILE.get(images_nd.device.type, _TILE["cuda"])))
+        self.blocks = list(spans(num_images, TILE.get(images_nd.device.type, TILE["cuda"])))
         centre_d = images_nd.mean(0)
         self.right_nd = images_nd.new_ones(num_images, length + 2, dtype=torch.float32)
         for block in self.blocks:
@@ -90,8 +89,6 @@ class _Search:
             self.right_nd[block, -1] = centred_bd.mul_(centred_bd).sum(1) / 2
         self.norms_n = (2 * self.right_nd[:, -1]).sqrt().cpu().numpy()
         self.longest = self.norms_n.max()
-        # Twice the rounding that ``distances.count_within`` allows: of the bound and of the candidate.
-        self.rounding = (2 * math.sqrt(length) + 4 * (math.ceil(math.log2(length)) + 8)) * ROUNDING
         self.least_nk = np.full((num_images, count), np.inf, np.float32)  # of the candidates, ascending
         self.largest_n = np.full(num_images, -np.inf, np.float32)
         self.farthest_n = np.zeros(num_images, np.int64)
@@ -125,15 +122,11 @@ class _Search:
         block = self.blocks[number]
         last_b, norms_b = self.least_nk[block, -1], self.norms_n[block]
         if tile_bo is not None and tile_bo.shape[1] >= self.count and last_b.max() == np.inf:
-            # Before there are candidates: the least distance in each of several groups of images. Their
-            # K-th bounds that of the last neighbour. Most groups contain no near image.
-            num_groups = min(tile_bo.shape[1], 4 * self.count)
-            members = tile_bo.shape[1] // num_groups
-            groups_bmg = tile_bo[:, : members * num_groups].unflatten(1, (members, num_groups))
-            least_bg = groups_bmg.cpu().numpy().min(1)
-            last_b = np.minimum(last_b, np.partition(least_bg, self.count - 1, axis=1)[:, self.count - 1])
-        reach_b = np.minimum(self.longest, 2 * (norms_b + np.sqrt(2 * last_b.clip(min=0))))
-        return (last_b + self.rounding * (norms_b + reach_b) ** 2 + TINY).astype(np.float32)
+            # Before there are candidates, the K-th of the groups bounds the last neighbour.
+            least_bm = least_of_groups(tile_bo, self.count).cpu().numpy()
+            last_b = np.minimum(last_b, np.partition(least_bm, self.count - 1, axis=1)[:, self.count - 1])
+        rounding_b = product_rounding(last_b, norms_b, self.longest, self.images_nd.shape[1])
+        return (last_b + rounding_b).astype(np.float32)
 
     def _collect(self, number: int, row_p: np.ndarray, other_p: np.ndarray, half_p: np.ndarray) -> None:
         """Store candidates, ordered by row of the block, and update the block's least distances."""

@@ -52,7 +52,7 @@ def test_lists_equal_a_naive_search_bit_for_bit(
     pairs = random.integers(0, len(query), 9), random.integers(0, size, 9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "_QUERIES", blocks[0])
-        patch.setattr(nearest, "_TILE", {"cpu": blocks[1], "cuda": blocks[1]})
+        patch.setattr(nearest, "TILE", {"cpu": blocks[1], "cuda": blocks[1]})
         patch.setattr(nearest, "_MEASURED", blocks[2])
         lists = nearest_images(query, np.load(file, mmap_mode="r"), top=top, excluded_pairs=pairs)
     indices, distances = naive(query, gallery, top, pairs)

@@ -76,7 +76,7 @@ def table(out):
 @pytest.mark.parametrize("top", [1, 4, 30])
 def test_ranked_lists_equal_a_naive_loop_for_any_block_size(monkeypatch, top):
     monkeypatch.setattr("reidlib.ranking.nearest._QUERIES", 3)
-    monkeypatch.setattr("reidlib.ranking.nearest._TILE", {"cpu": 4, "cuda": 4})
+    monkeypatch.setattr("reidlib.ranking.nearest.TILE", {"cpu": 4, "cuda": 4})
     monkeypatch.setattr("reidlib.ranking.nearest._MEASURED", 5)
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (8, 21))
