@@ -15,7 +15,6 @@ from reidlib.data.names import doubt_key, name_key
 from reidlib.data.rules import JUNK
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
-from reidlib.progress import progress_bar as progress_bar
 from reidlib.ranking.metrics import Embeddings
 from reidlib.ranking.nearest import nearest_images
 from reidlib.search.features import FeatureSet, embed_own_images, is_feature_file, read_features, warnings_of
