@@ -31,9 +31,9 @@ from reidlib.ranking.metrics import Embeddings, check_pair, working_device
 from reidlib.ranking.neighbours import Neighbours, TileFunction, nearest_neighbours, partner_rows
 from reidlib.threads import parallel_map
 
-_QUERIES, _GALLERY = 128, 2048  # block of the result that is computed at once
+_QUERIES, _GALLERY = 256, 2048  # block of the result that is computed at once
 _PAIRS = 2**16  # pairs of images that a thread measures at once
-_SHARED = 2**15  # pairs of overlapping entries that are processed at once and fit a cache
+_SHARED = 2**16  # pairs of overlapping entries at once: with fewer, threads wait for each other's Python
 _UNKNOWN = 2.0**-30  # in place of an entry, which is at least 1/e
 
 
@@ -84,8 +84,7 @@ def k_reciprocal(
     blocks = list(spans(encoding.num_queries, _QUERIES))
 
     def rerank(block: slice) -> None:
-        distances_qg[block] *= torch.from_numpy(encoding._scales(block))[:, None]
-        encoding._add_jaccard(block, distances_qg[block])
+        encoding._rerank(block, distances_qg[block])
 
     with parallel_map(torch.device("cpu")) as each:
         results = each(rerank, blocks)
@@ -185,22 +184,18 @@ class KReciprocal:
         distances_qg = torch.empty(len(rows), self.num_gallery)
         device = self.images_nd.device
         with torch.inference_mode(), full_float32(device):
-            scale_q = torch.from_numpy(self._scales(rows)).to(device)
-            queries_qd = partner_rows(select_rows(self.images_nd, rows)) * scale_q[:, None]
+            queries_qd = partner_rows(select_rows(self.images_nd, rows))
             for span in spans(self.num_gallery, _GALLERY):
                 images = slice(self.num_queries + span.start, self.num_queries + span.stop)
                 distances_qg[:, span] = (queries_qd @ self.images_nd[images].T).cpu()
-        self._add_jaccard(rows, distances_qg)
+        self._rerank(rows, distances_qg)
         return distances_qg
 
-    def _scales(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Return the factors (Q,) of the queries' halved squared distances, float32."""
-        return (2 * self.weight / self.largest_q[rows]).astype(np.float32)
-
-    def _add_jaccard(self, rows: slice | np.ndarray, distances_qg: Tensor) -> None:
-        """Add (1 − λ) times the Jaccard distance 1 − S/(2 − S), where S is the overlap of two encodings."""
+    def _rerank(self, rows: slice | np.ndarray, distances_qg: Tensor) -> None:
+        """Scale halved squared distances; add (1 − λ)·(1 − S/(2 − S)), S the overlap of two encodings."""
         query_qn, gallery_ng = self.query_encodings[rows], self.gallery_encodings.T
         num_queries, num_gallery = distances_qg.shape
+        scale_q = torch.from_numpy((2 * self.weight / self.largest_q[rows]).astype(np.float32))
         # Each entry of a query is paired with all gallery entries of its column, for a few queries at a time.
         length_e = np.diff(gallery_ng.indptr)[query_qn.indices]
         before_q = np.concatenate([[0], length_e.cumsum(dtype=np.int64)])[query_qn.indptr]
@@ -212,11 +207,13 @@ class KReciprocal:
             row_e = np.repeat(np.arange(stop - start), np.diff(query_qn.indptr[start : stop + 1]))
             common_s = np.minimum(query_qn.data[entries].repeat(length), pairs_eg.data)
             cells_s = (row_e * num_gallery).repeat(length) + pairs_eg.indices
-            common_qg = torch.zeros(stop - start, num_gallery, dtype=torch.float64)
-            common_qg.view(-1).index_add_(0, torch.from_numpy(cells_s), torch.from_numpy(common_s).double())
-            # 1 − S/(2 − S) = 2 − 2/(2 − S). Only rounding leads below 0 or above 1.
-            part_qg = common_qg.neg_().add_(2).reciprocal_().neg_().add_(1)
-            distances_qg[start:stop].add_(part_qg, alpha=2 * (1 - self.weight)).clamp_(0, 1)
+            part_qg, factor = distances_qg[start:stop], 2 * (1 - self.weight)
+            # 1 − S/(2 − S) = 2 − 2/(2 − S).
+            rest_c = torch.full((part_qg.numel(),), 2, dtype=torch.float64)
+            rest_c.index_add_(0, torch.from_numpy(cells_s), torch.from_numpy(common_s).double(), alpha=-1)
+            jaccard_c = rest_c.reciprocal_().mul_(-factor).add_(factor).float()
+            # Only rounding leads below 0 or above 1.
+            part_qg.mul_(scale_q[start:stop, None]).add_(jaccard_c.view(part_qg.shape)).clamp_(0, 1)
             start = stop
 
 
