@@ -150,13 +150,6 @@ def augment(
     return normalised_bchw
 
 
-def resize(images_bchw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 images (B, 3, H, W) to a height and width, bilinearly with anti-aliasing."""
-    if tuple(images_bchw.shape[2:]) == size:
-        return images_bchw
-    return functional.resize(images_bchw, list(size), antialias=True)
-
-
 def normalise_images(images_bchw: Tensor) -> Tensor:
     """Normalise images by ImageNet's mean and standard deviation.
 

@@ -52,11 +52,9 @@ class Validation:
         self._images, self._split = images, split
         self._sides = one_query_per_camera(split, range(len(split)))
         per_epoch = recipe.steps_per_epoch(len(train), len(np.unique(train.person_ids)))
-        steps, size = recipe.num_steps(per_epoch), images.array_nhwc.shape[1:3]
+        steps = recipe.num_steps(per_epoch)
         epochs = math.ceil(steps / per_epoch)
-        # In images of full size: a growing input's first ones are smaller.
-        pixels = sum(math.prod(recipe.input_size_at(step, steps, size)) for step in range(steps))
-        training = _PASSES_PER_STEP * recipe.batch_size * pixels / math.prod(size)
+        training = _PASSES_PER_STEP * recipe.batch_size * steps
         count = min(max(int(_SHARE * training / len(split)), 1), epochs)
         self.epochs = frozenset(-(-epochs * number // count) for number in range(1, count + 1))
 

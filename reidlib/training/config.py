@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -73,15 +72,14 @@ class Recipe:
         images_per_identity: K of the P×K batches that triplets need; 0 for random batches only.
         learning_rate: Highest learning rate of the schedule.
         trunk_rate: Factor on the trunk's learning rate; pretrained layers need a lower rate than new ones.
-        schedule: "one-cycle", or "steps", which drops the rate at the milestones.
-        warm_up: Share of a one-cycle training in which the rate rises, because networks start untrained.
+        schedule: After the warm-up the rate falls along a cosine ("one-cycle") or evenly ("linear", for short
+            trainings: Li et al., "Budgeted Training", ICLR 2020, recalled); "steps" drops it at milestones.
+        warm_up: Share of the training in which the rate first rises, because networks start untrained.
         milestones, decay: Shares of the training after which "steps" multiplies the rate by ``decay``.
         momentum, nesterov, weight_decay: As in ``torch.optim.SGD``.
         augmentation: Random changes of the training images.
         epoch_of: Length of an epoch: as many batches as all "images" fill, or, as in Pyramid's released code,
             as hold ``images_per_identity`` images of all "identities". The last batch is complete.
-        growth_milestones, growth_scales: Progressive resizing (fast.ai and EfficientNetV2, recalled): until
-            each share of the training, the factor on both sides of the input; after the last, its full size.
     """
 
     epochs: int | None = None
@@ -90,7 +88,7 @@ class Recipe:
     images_per_identity: int = 0
     learning_rate: float = 0.1
     trunk_rate: float = 1.0
-    schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    schedule: Literal["one-cycle", "linear", "steps"] = "one-cycle"
     warm_up: float = 0.2
     milestones: tuple[float, ...] = ()
     decay: float = 0.1
@@ -99,8 +97,6 @@ class Recipe:
     weight_decay: float = 5e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     epoch_of: Literal["images", "identities"] = field(default="images", metadata=_LATER)
-    growth_milestones: tuple[float, ...] = field(default=(), metadata=_LATER)
-    growth_scales: tuple[float, ...] = field(default=(), metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
@@ -137,17 +133,6 @@ class Recipe:
         if self.nesterov and not self.momentum:
             mend = "use a momentum above 0, or set nesterov to False"
             raise InputError("Nesterov's method needs a momentum", "momentum=0", mend)
-        marks, scales = self.growth_milestones, self.growth_scales
-        if len(marks) != len(scales) or any(
-            not (values[0] > 0 and values[-1] < 1 and all(a < b for a, b in pairwise(values)))
-            for values in (marks, scales)
-            if values
-        ):
-            value = f"growth_milestones={marks}, growth_scales={scales}"
-            mend = "use [0.5] and [0.5] for half the sides in the first half, or [] and [] for one size"
-            raise InputError(
-                "a growing input has a scale up to each milestone, both rising in 0 to 1", value, mend
-            )
         if (self.schedule == "steps") != bool(self.milestones):
             value = f"schedule={self.schedule!r}, milestones={self.milestones}"
             raise InputError("schedule 'steps', and no other, has milestones", value, "give both or neither")
@@ -174,11 +159,6 @@ class Recipe:
         """Return the number of steps of the whole training."""
         return self.steps or (self.epochs or 0) * batches_per_epoch
 
-    def input_size_at(self, step: int, steps: int, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width of a step's images, of which ``size`` is the full one."""
-        stages = zip(self.growth_milestones, self.growth_scales, strict=True)
-        return scaled_size(size, next((scale for share, scale in stages if step / steps < share), 1))
-
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step; it depends only on the share of steps before it."""
         share = step / steps
@@ -187,12 +167,9 @@ class Recipe:
         if share < self.warm_up:
             return self.learning_rate * (0.05 + 0.95 * share / self.warm_up)
         cooling = (share - self.warm_up) / (1 - self.warm_up)
+        if self.schedule == "linear":
+            return self.learning_rate * (1 - cooling)
         return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * cooling))
-
-
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Return ``scale`` times a height and width in whole pixels, at least one."""
-    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
 class _Model:
@@ -391,12 +368,7 @@ class RunConfiguration:
         if not 1 <= min(self.input_size) <= max(self.input_size) <= _LARGEST_SIDE:
             rule = f"an input is 1 to {_LARGEST_SIDE:,} pixels high and wide"
             raise InputError(rule, f"input_size={self.input_size}", "use 256 and 128, or less")
-        for scale in (1, *(self.recipe.growth_scales if self.recipe else ())):
-            try:
-                self.model.check_input(scaled_size(self.input_size, scale))
-            except InputError as error:
-                where = "" if scale == 1 else f" (growth_scales: {scale:g})"
-                raise InputError(error.rule, f"{error.value}{where}", error.mend) from error
+        self.model.check_input(self.input_size)
         if (self.recipe is None) != bool(self.imported):
             value = f"recipe={self.recipe}, imported={self.imported!r}"
             raise InputError("a run has a recipe, or is imported", value, "give one of them")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlib import files
-from reidlib.data.augmentation import augment, resize
+from reidlib.data.augmentation import augment
 from reidlib.data.images import ImageStore, to_device
 from reidlib.data.samplers import PKSampler, Prefetcher, RandomBatchSampler, ResumableSampler
 from reidlib.errors import InputError
@@ -134,8 +134,6 @@ def train(
                 group["lr"] = group["factor"] * recipe.learning_rate_at(step, steps)
             sampler = "random" if balance is None else balance.sampler
             indices_b, images_bchw = feeds.next(sampler)
-            height, width = images_bchw.shape[2:]
-            images_bchw = resize(images_bchw, recipe.input_size_at(step, steps, (height, width)))
             inputs_bchw = augment(images_bchw, augmentation_generator, share=world, **augmentation)
             labels_b = to_device(labels_n[indices_b], device)
             with autocast:

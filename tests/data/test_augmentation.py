@@ -11,7 +11,6 @@ from reidlib.data.augmentation import (
     augment,
     draw_variations,
     normalise_images,
-    resize,
 )
 
 SIZE = (12, 6)
@@ -200,14 +199,3 @@ def test_a_gpu_varies_images_as_the_cpu_does():
     images = batch()
     on_gpu = augment(images.cuda(), generator(), **EVERYTHING)
     torch.testing.assert_close(on_gpu.cpu(), augment(images, generator(), **EVERYTHING), rtol=1e-5, atol=1e-4)
-
-
-def test_half_the_sides_are_the_means_of_neighbours_and_the_same_size_is_the_same_image():
-    images = batch(4, (16, 8))
-    assert resize(images, (16, 8)) is images
-    smooth = torch.arange(0, 128, 8, dtype=torch.uint8)[:, None].expand(4, 3, 16, 8)  # a ramp from row to row
-    halves = resize(smooth, (8, 4))
-    assert halves.dtype == torch.uint8
-    expected = smooth.float().unflatten(2, (8, 2)).mean(3)[..., :4]
-    torch.testing.assert_close(halves[:, :, 1:-1].float(), expected[:, :, 1:-1], rtol=0, atol=1)
-    assert torch.equal(resize(images, (8, 4)), resize(images.contiguous(), (8, 4)))

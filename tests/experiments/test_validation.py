@@ -1,7 +1,6 @@
 """Validation persons: who they are, that looking changes nothing, and what the history says."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,9 +29,8 @@ RECIPE = Recipe(
     images_per_identity=2,
     augmentation=Augmentation(pad=2, erase=0.5),
 )
-GROWING = replace(RECIPE, growth_milestones=(0.3,), growth_scales=(0.5,))
 SIZES = {
-    "jlml": ModelSize((32, 16), {"width": 0.125, "feature_size": 16}, GROWING),
+    "jlml": ModelSize((32, 16), {"width": 0.125, "feature_size": 16}, RECIPE),
     "pyramid": ModelSize((32, 16), {**PYRAMID, "dropout": 0.5}, RECIPE),
 }
 TRAINING_PERSONS, ONE_CAMERA = range(11, 21), 30
@@ -194,8 +192,6 @@ def test_looking_takes_a_small_share_of_the_images_and_always_sees_the_last_epoc
         assert len(chosen) == 1 or len(chosen) * len(held_out) <= 0.05 * 2 * 20 * number
         assert len(chosen) == max(1, int(0.05 * 2 * 20 * number / 12))
     assert epochs(steps=42) == {11}  # the last epoch is half an epoch
-    # A quarter of the pixels for half of the training.
-    assert len(epochs(epochs=40, growth_milestones=(0.5,), growth_scales=(0.5,))) == int(0.625 * 40 / 6)
 
 
 def test_a_held_out_training_is_another_run_and_others_keep_their_names(benchmark):

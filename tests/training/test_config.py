@@ -137,7 +137,6 @@ def test_hashes_of_known_configurations_are_unchanged(configuration, digest):
 LATER = [
     replace(QUICK_JLML, model=replace(QUICK_JLML.model, local_width=0.7)),
     replace(QUICK_JLML, recipe=replace(QUICK_JLML.recipe, augmentation=Augmentation(erasing="zhong"))),
-    replace(QUICK_JLML, recipe=replace(QUICK_JLML.recipe, growth_milestones=(0.5,), growth_scales=(0.5,))),
     replace(QUICK_JLML, resize="bicubic"),
     replace(QUICK_JLML, recipe=None, imported="0" * 64),
     replace(QUICK_JLML, validation_persons=30),
@@ -153,13 +152,6 @@ def test_a_later_field_is_part_of_the_hash_unless_it_is_at_its_default(configura
     content = configuration.to_json()
     assert configuration_hash(content) != configuration_hash(older.to_json())
     assert RunConfiguration.from_json(json.loads(json.dumps(content))) == configuration
-
-
-def test_the_network_takes_every_size_of_a_growing_input():
-    recipe = replace(QUICK_PYRAMID.recipe, growth_milestones=(0.5,), growth_scales=(0.5,))
-    replace(QUICK_PYRAMID, recipe=recipe)  # 192 and 96 rows
-    with pytest.raises(InputError, match=r"144: 9 rows for 6 stripes \(growth_scales: 0.75\); use"):
-        replace(QUICK_PYRAMID, recipe=replace(recipe, growth_scales=(0.75,)))
 
 
 def test_a_run_has_a_recipe_or_is_imported():

@@ -37,11 +37,7 @@ PYRAMID_RECIPE = Recipe(
     trunk_rate=0.5,
     augmentation=Augmentation(pad=2, erase=0.5),
 )
-# Half the sides in the first five of nine steps: the size changes within an epoch.
-GROWING = replace(PYRAMID_RECIPE, growth_milestones=(0.3, 0.55), growth_scales=(0.5, 0.75))
-BOTH = pytest.mark.parametrize(
-    "settings, recipe", [(SMALL, RECIPE), (PYRAMID, PYRAMID_RECIPE), (SMALL, GROWING)]
-)
+BOTH = pytest.mark.parametrize("settings, recipe", [(SMALL, RECIPE), (PYRAMID, PYRAMID_RECIPE)])
 
 
 def images(count=20, size=(32, 16)) -> ImageStore:
@@ -370,35 +366,13 @@ def test_schedules():
     assert max(rates) == rates[20] == 1.0
     assert rates[-1] < 0.001
     assert rates[20:] == sorted(rates[20:], reverse=True)
+    linear = replace(one_cycle, schedule="linear")
+    rates = [linear.learning_rate_at(step, 100) for step in range(100)]
+    assert rates[:21] == [one_cycle.learning_rate_at(step, 100) for step in range(21)]
+    assert np.diff(rates[20:]) == pytest.approx(-1 / 80)  # to zero after the last step
     steps = Recipe(steps=50, learning_rate=1.0, schedule="steps", milestones=(0.4, 0.8))
     rates = [steps.learning_rate_at(step, 50) for step in range(50)]
     assert [rates[0], rates[19], rates[20], rates[39], rates[40]] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-
-
-def test_a_growing_input_has_its_size_in_every_step(tmp_path):
-    sizes = []
-
-    class Seen(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, images_bchw):
-            sizes.append(tuple(images_bchw.shape[2:]))
-            return self.model(images_bchw)
-
-    train(
-        Seen(SMALL.build(4, 0)), lambda model, *rest: SMALL.objective(model.model, *rest), images(), LABELS,
-        replace(GROWING, images_per_identity=0, trunk_rate=1), folder=tmp_path, seed=0, execution=QUIET,
-    )  # fmt: skip
-    assert sizes == [(16, 8)] * 3 + [(24, 12)] * 2 + [(32, 16)] * 4
-
-
-def test_growth_by_shares_of_the_training():
-    recipe = Recipe(epochs=1, growth_milestones=(0.25, 0.5), growth_scales=(0.5, 0.8))
-    sizes = [recipe.input_size_at(step, 8, (20, 11)) for step in range(8)]
-    assert sizes == [(10, 6)] * 2 + [(16, 9)] * 2 + [(20, 11)] * 4
-    assert {Recipe(steps=8).input_size_at(step, 8, (20, 11)) for step in range(8)} == {(20, 11)}
 
 
 def test_an_epoch_of_identities_has_its_own_number_of_steps(tmp_path):
@@ -430,13 +404,6 @@ def test_a_length_in_steps_may_end_within_an_epoch(tmp_path):
         {"epochs": 1, "batch_size": 16, "images_per_identity": 16},  # one identity
         {"epochs": 1, "batch_size": 16, "images_per_identity": 5},
         {"epochs": 1, "trunk_rate": 0},
-        {"epochs": 1, "growth_milestones": (0.5,)},  # no scale
-        {"epochs": 1, "growth_scales": (0.5,)},
-        {"epochs": 1, "growth_milestones": (0.5, 0.2), "growth_scales": (0.5, 0.7)},
-        {"epochs": 1, "growth_milestones": (0.2, 0.5), "growth_scales": (0.7, 0.5)},
-        {"epochs": 1, "growth_milestones": (1,), "growth_scales": (0.5,)},  # never the full size
-        {"epochs": 1, "growth_milestones": (0.5,), "growth_scales": (1,)},
-        {"epochs": 1, "growth_milestones": (0.5,), "growth_scales": (0,)},
     ],
 )
 def test_contradictory_recipes_are_refused(arguments):
