@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import json
+import multiprocessing
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, cast
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
 
 from reidlib.errors import InputError
 from reidlib.files import exclusive_lock, load_matplotlib
@@ -40,6 +48,7 @@ class Source:
         trainings: Rows of ``EXPERIMENTS`` whose runs the notebook gathers.
         perturbations: For some of these rows, names of the perturbations that the notebook evaluates them
             under, or "all".
+        imports: The import statements of its execution, and those by which its cells import this package.
         content: Everything in the notebook that can change what it does, as JSON text.
     """
 
@@ -51,6 +60,7 @@ class Source:
     alone: bool
     trainings: tuple[str, ...]
     perturbations: Mapping[str, str | Sequence[str]]
+    imports: tuple[str, ...]
     content: str
 
 
@@ -124,10 +134,19 @@ def read_source(path: Path) -> Source:
         alone=bool(metadata.get("alone", False)),
         trainings=tuple(metadata.get("trainings", ())),
         perturbations=metadata.get("perturbed", {}),
+        imports=("import papermill", "import ipykernel.kernelapp", *_imports(notebook)),
         content=json.dumps(
             [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
         ),
     )
+
+
+def _imports(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    for cell in notebook.cells:
+        with contextlib.suppress(SyntaxError, ValueError):  # such as a line for the shell
+            for node in ast.parse(cell.source).body if cell.cell_type == "code" else ():
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("reidlib"):
+                    yield ast.unparse(node)
 
 
 def _title(notebook: nbformat.NotebookNode) -> str:
@@ -197,6 +216,8 @@ def result_digests(
 class _CurrentPython(AsyncKernelManager):
     """Starts the running interpreter as the kernel, whatever kernelspecs are installed."""
 
+    copy: _KernelCopy | None = None
+
     @property
     def kernel_spec(self) -> KernelSpec:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -204,6 +225,67 @@ class _CurrentPython(AsyncKernelManager):
         # database.
         quiet = ["--log-level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
         return KernelSpec(argv=command + quiet, display_name=self.kernel_name, language="python")
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        if self.copy is None:
+            return await super()._async_launch_kernel(kernel_cmd, **kw)
+        provisioner = cast("LocalProvisioner", self.provisioner)
+        provisioner.process, provisioner.pid = self.copy, self.copy.pid
+        provisioner.pgid = self.copy.pid
+        self.copy.launch(kernel_cmd[3:], kw["env"], Path.cwd())
+        self._reconcile_connection_info(provisioner.connection_info)
+
+
+class _KernelCopy:
+    """A copy of this process that becomes a kernel, used like ``subprocess.Popen``."""
+
+    # It has imported what the notebook needs. It is made before this process has an event loop and threads.
+    stdin = stdout = stderr = None
+
+    def __init__(self):
+        context = multiprocessing.get_context("fork")
+        arguments, self._arguments = context.Pipe(duplex=False)
+        self._process = context.Process(target=_become_kernel, args=(arguments, self._arguments))
+        self._process.start()
+        self.pid = cast("int", self._process.pid)
+
+    def launch(self, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+        """Start the kernel in a folder."""
+        self._arguments.send((arguments, environment, folder))
+
+    def poll(self) -> int | None:
+        """Return the exit status; None before the end."""
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        """Return the exit status at the end."""
+        self._process.join()
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the kernel."""
+        os.kill(self.pid, number)
+
+
+def _become_kernel(arguments: Connection, sender: Connection) -> None:
+    sender.close()
+    os.setsid()  # as for a kernel that is started
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        options, environment, folder = arguments.recv()
+    except EOFError:  # the process that would use it has ended
+        return
+    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
+    os.chdir(folder)
+    for name in ("tqdm.auto", "tqdm.autonotebook"):  # they choose a kind of bar when they are imported
+        sys.modules.pop(name, None)
+    from ipykernel.kernelapp import IPKernelApp
+
+    app = IPKernelApp.instance()
+    app.initialize(options)
+    import tqdm.auto  # noqa: F401
+
+    app.start()
 
 
 def remove_outputs(folder: Path) -> None:
@@ -216,6 +298,9 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
     """Execute a notebook to ``folder / PARTIAL``; ``Failure`` gives its exception in one line."""
     # papermill changes the working directory, so this runs in a separate process.
     load_matplotlib()  # the kernel then leaves out what this process cannot read
+    manager = _CurrentPython
+    if "ipykernel.kernelapp" in sys.modules:  # this is a copy of a process that has imported all
+        manager = type("_Copied", (_CurrentPython,), {"copy": _KernelCopy()})
     import papermill
     from papermill.iorw import LocalHandler, papermill_io
 
@@ -241,7 +326,7 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
                 log_output=False,
                 start_timeout=120,
                 store_widget_state=False,
-                kernel_manager_class=_CurrentPython,
+                kernel_manager_class=manager,
                 # A large figure on a busy machine takes longer than the default of four seconds.
                 iopub_timeout=60,
             )

@@ -7,13 +7,15 @@ import json
 import os
 import pickle
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +100,7 @@ class Pool:
     capacity: Callable[[], int]
     # Threads of the numerical libraries in each process, unless the environment sets them; None: all cores.
     threads: int | None = None
-    # Ends the running work, and returns when it has ended if that can be known.
+    # Ends the running work and all processes, and returns when they have ended if that can be known.
     stop: Callable[[], None] = lambda: None
 
 
@@ -143,8 +145,11 @@ def available_memory() -> int:
     return machine
 
 
-def local_pool(pieces: int, jobs: int | None, device: str, memory: Memory = Memory()) -> Pool:
+def local_pool(
+    pieces: int, jobs: int | None, device: str, memory: Memory = Memory(), imports: Sequence[str] = ()
+) -> Pool:
     """Return a pool of processes on this machine for ``jobs`` pieces at a time; None: as many as fit."""
+    # ``imports`` are import statements of the work, which are executed once for all pieces.
     at_a_time = min(pieces, jobs or min(_MAX_PROCESSES, memory.jobs))
     if at_a_time > 1 and jobs is None:  # a GPU computes one piece at a time
         from reidlib.training.device import Execution  # torch takes seconds to import
@@ -152,14 +157,17 @@ def local_pool(pieces: int, jobs: int | None, device: str, memory: Memory = Memo
         on_gpu = Execution(device=device).torch_device.type != "cpu"
         at_a_time = 1 if on_gpu else min(at_a_time, _cores())
     threads = max(1, _cores() // at_a_time) if at_a_time > 1 else None
-    executor, stopping = ThreadPoolExecutor(at_a_time), threading.Event()
+    executor, stopping, server = ThreadPoolExecutor(at_a_time), threading.Event(), _ForkServer(imports)
+    # On macOS, the copy of a process cannot use all libraries.
+    start_process = server.start if sys.platform == "linux" else _start_process
 
     def stop() -> None:
         stopping.set()
         executor.shutdown(cancel_futures=True)
+        server.stop()
 
     def start(call: bytes, environment: dict[str, str], log: Path) -> Future:
-        return executor.submit(run_in_process, call, environment, log, stopping.is_set)
+        return executor.submit(run_in_process, call, environment, log, stopping.is_set, start_process)
 
     return Pool(start, lambda: at_a_time, threads, stop)
 
@@ -169,8 +177,150 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _start_process(environment: dict[str, str], errors: BinaryIO) -> subprocess.Popen:
+    """Start a new interpreter for one piece of work."""
+    return _start_interpreter("main()", environment, subprocess.PIPE, subprocess.PIPE, errors)
+
+
+def _start_interpreter(
+    call: str, environment: dict[str, str], stdin: int, stdout: int, stderr: int | BinaryIO
+) -> subprocess.Popen:
+    # With the path of this process, the new one finds the same modules.
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main, serve; {call}"
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        # Ctrl-C on a terminal reaches the whole process group, but the command has to handle it.
+        start_new_session=True,
+    )
+
+
+class _ForkServer:
+    """A process that has imported what the work needs, which takes seconds, and is copied for each piece."""
+
+    # It starts with the first piece, and again if it was killed. It ends when its socket is closed, also by
+    # the end of this process.
+
+    def __init__(self, imports: Sequence[str]):
+        self._imports, self._lock = list(imports), threading.Lock()
+        self._server: subprocess.Popen | None = None
+        self._control = socket.socket()
+
+    def start(self, environment: dict[str, str], errors: BinaryIO) -> _Copy:
+        """Start a copy for one piece of work; the server's own environment is that of the first piece."""
+        with self._lock:
+            if self._server is None or self._server.poll() is not None:
+                self._control.close()
+                self._control, served = socket.socketpair()
+                with served:
+                    streams = served.fileno(), subprocess.DEVNULL, subprocess.DEVNULL
+                    self._server = _start_interpreter(f"serve({self._imports!r})", environment, *streams)
+            return _Copy(self._control, environment, errors)
+
+    def stop(self) -> None:
+        """End the server; its copies go on."""
+        self._control.close()
+        if self._server is not None:
+            self._server.wait()
+
+
+class _Copy(contextlib.ExitStack):
+    """A copy of a fork server, used like ``subprocess.Popen``."""
+
+    def __init__(self, control: socket.socket, environment: dict[str, str], errors: BinaryIO):
+        super().__init__()
+        self.returncode: int | None = None
+        self._process = 0
+        (calls, to_calls), (from_answers, answers), (self._states, states) = os.pipe(), os.pipe(), os.pipe()
+        self.callback(os.close, self._states)
+        self.stdin = os.fdopen(to_calls, "wb")
+        self.callback(self.terminate)
+        self.stdout = self.enter_context(os.fdopen(from_answers, "rb"))
+        try:
+            socket.send_fds(control, [b"."], [calls, answers, errors.fileno(), states])
+        finally:
+            for file in (calls, answers, states):
+                os.close(file)
+        content = json.dumps(environment).encode()
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.write(len(content).to_bytes(8) + content)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status, negative for a signal's number; TimeoutExpired if it takes longer."""
+        while self.returncode is None:  # the copy's number comes first, then its status
+            if not select.select([self._states], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a piece of work", timeout or 0)
+            state = os.read(self._states, 8)
+            if state and not self._process:
+                self._process = int.from_bytes(state)
+            else:  # nothing, if the process that waits for the copy was killed
+                self.returncode = int.from_bytes(state, signed=True) if state else 1
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Return the exit status; None before the end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ask the copy to end."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+
+    def kill(self) -> None:
+        """End the copy by force."""
+        if self.poll() is None and self._process:
+            os.kill(self._process, signal.SIGKILL)
+
+
+def serve(imports: Sequence[str]) -> None:
+    """In a fork server: execute the import statements, then copy this process until its socket is closed."""
+    # As a kernel has it: matplotlib reads this when it is imported.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for statement in imports:
+        with contextlib.suppress(Exception):  # the work that needs it fails, and says why
+            exec(statement, {})
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the copies' parents need not be waited for
+    with socket.socket(fileno=0) as control:
+        while files := socket.recv_fds(control, 1, 4)[1]:
+            if not os.fork():
+                _serve_one(control, *files)
+            for file in files:
+                os.close(file)
+    os._exit(0)
+
+
+def _serve_one(control: socket.socket, calls: int, answers: int, errors: int, states: int) -> None:
+    """In a copy of the fork server: copy it again for the work, tell the number and the exit status, end."""
+    control.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    process = os.fork()
+    if not process:
+        os.setsid()  # as for Popen
+        for number, file in enumerate((calls, answers, errors)):
+            os.dup2(file, number)
+            os.close(file)
+        os.close(states)
+        main(copied=True)
+    try:
+        os.write(states, process.to_bytes(8))
+        for file in (calls, answers, errors):
+            os.close(file)
+        os.write(states, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]).to_bytes(8, signed=True))
+    finally:
+        os._exit(0)
+
+
 def run_in_process(
-    call: bytes, environment: dict[str, str], log: Path, stopping: Callable[[], bool] = lambda: False
+    call: bytes,
+    environment: dict[str, str],
+    log: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    start_process: Callable[[dict[str, str], BinaryIO], subprocess.Popen | _Copy] = _start_process,
 ) -> str | None:
     """Do work in a new process; return None, an error in one line, or ``STOPPED`` after ``stopping()``."""
     # Each piece of work has its own process, also on a cluster's worker: papermill changes the working
@@ -179,20 +329,9 @@ def run_in_process(
     # `call` is an importable function with its arguments, pickled, so that a cluster's scheduler need not
     # import them. `environment` is added to that of this process. `log` gets what the process prints, and
     # stays only after a failure. Once `stopping()` is true, the process is ended, by force if necessary.
-
-    # With the path of this process, the new one finds the same modules.
-    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            # Ctrl-C on a terminal reaches the whole process group, but the command has to handle it.
-            start_new_session=True,
-        )
+        process = start_process({**os.environ, **environment}, errors)
     with process:
         assert process.stdin is not None
         try:
@@ -213,19 +352,19 @@ def run_in_process(
     return failure
 
 
-def _answer(process: subprocess.Popen) -> str | None:
+def _answer(process: subprocess.Popen | _Copy) -> str | None:
     """Return the answer of a process that has ended: None or an error."""
+    assert process.returncode is not None and process.stdout is not None
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         return f"its process was ended by {name}" + (" (no memory left?)" if name == "SIGKILL" else "")
-    assert process.stdout is not None
     try:
         return json.loads(process.stdout.read())
     except ValueError:
         return f"its process ended abruptly, with exit status {process.returncode}"
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen | _Copy) -> None:
     if process.poll() is None:
         process.terminate()
         try:
@@ -234,7 +373,7 @@ def _end(process: subprocess.Popen) -> None:
             process.kill()
 
 
-def main() -> None:
+def main(*, copied: bool = False) -> None:
     """In the new process: read the call from standard input, make it, and answer on standard output."""
     # Standard input stays open as long as the process that started this one lives, so its end is noticed
     # even if it was killed.
@@ -244,6 +383,9 @@ def main() -> None:
     os.dup2(2, 1)  # all output goes to the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
+    if copied:
+        os.environ.clear()
+        os.environ.update(json.loads(calls.read(int.from_bytes(calls.read(8)))))
     call = calls.read(int.from_bytes(calls.read(8)))
     threading.Thread(target=_end_with, args=(calls,), daemon=True).start()
     failure = None

@@ -263,7 +263,10 @@ def run_tasks(
             tasks = make_tasks()
         if not tasks and not notebooks:
             return {}
-        workers = cluster_pool or local_pool(len(tasks) + len(notebooks), jobs, device, memory)
+        imports = [f"import {task.function.__module__}" for task in tasks]
+        imports += [statement for job in notebooks for statement in job.source.imports]
+        imports = list(dict.fromkeys(imports))
+        workers = cluster_pool or local_pool(len(tasks) + len(notebooks), jobs, device, memory, imports)
         pool = replace(workers, capacity=lambda: min(jobs or sys.maxsize, workers.capacity()))
         try:
             session = Session(out, notebooks, tasks, pool, display)
@@ -273,6 +276,8 @@ def run_tasks(
             return session.run()
         except OSError as error:
             raise _unwritable(out, error, other) from error
+        finally:
+            workers.stop()
 
 
 @contextmanager
