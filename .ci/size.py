@@ -21,9 +21,10 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # They were 16,250, 113 and 4,050 until the papers' constants, model complexity and imported checkpoints came,
 # and then queues of trainings without notebooks, fields set by name, and the listing of generated files.
 # They were 17,560, 116 and 4,170 until reports became live, and until exact nearest neighbours at a library's
-# speed, validation curves and the notebook about performance came.
+# speed, validation curves and the notebook about performance came. The first was 18,230 until the work of a
+# report became copies of one process, which saves a third of a minute's imports for every ten pieces.
 LARGEST = {
-    "lines of code": 18_230,
+    "lines of code": 18_395,
     "files": 120,
     "lines of the core": 4_570,
     "entries in a folder below the top": 12,

@@ -21,7 +21,6 @@ from typing import Any, cast
 import nbformat
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_client.provisioning import LocalProvisioner
 
 from reidlib.errors import InputError
 from reidlib.files import exclusive_lock, load_matplotlib
@@ -229,7 +228,7 @@ class _CurrentPython(AsyncKernelManager):
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
         if self.copy is None:
             return await super()._async_launch_kernel(kernel_cmd, **kw)
-        provisioner = cast("LocalProvisioner", self.provisioner)
+        provisioner: Any = self.provisioner  # that of processes on this machine
         provisioner.process, provisioner.pid = self.copy, self.copy.pid
         provisioner.pgid = self.copy.pid
         self.copy.launch(kernel_cmd[3:], kw["env"], Path.cwd())

@@ -224,6 +224,7 @@ class _ForkServer:
         """End the server; its copies go on."""
         self._control.close()
         if self._server is not None:
+            self._server.kill()  # it may be importing
             self._server.wait()
 
 

@@ -831,6 +831,43 @@ def test_a_stopped_training_saves_a_checkpoint_before_it_ends(home):
     assert (home / "saved").is_file()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each piece of work imports for itself")
+def test_copies_of_one_process_share_its_imports_only(home):
+    """Each has its environment and its end; the process is replaced if it was killed, and ends at the end."""
+    pool = local_pool(2, 2, "cpu", imports=["import no_such_module", "import fake_tasks, this"])
+
+    def run(function, *arguments, **environment):
+        return pool.start(pickle.dumps((function, arguments)), environment, home / "log").result(60)
+
+    assert run(fake_tasks.note_process, "first", "this", COLOUR="\udcff red") is None
+    assert run(fake_tasks.note_process, "second", "this") is None
+    assert run(os._exit, 3) == "its process ended abruptly, with exit status 3"
+    assert run(os.abort) == "its process was ended by SIGABRT"
+    (first, *rest), second = (notes(home, name)[0].split() for name in ("first", "second"))
+    assert rest == ["True", "'\\udcff", "red'"] and second == [first, "True", "None"]
+    os.kill(int(first), signal.SIGKILL)
+    until(lambda: not alive(int(first)), "the end of the process that is copied")
+    assert run(fake_tasks.note_process, "third", "this") is None
+    third = int(notes(home, "third")[0].split()[0])
+    assert third != int(first) and alive(third)
+    pool.stop()
+    assert not alive(third)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are new processes")
+def test_a_kernel_begins_with_the_imports_of_its_notebook(tmp_path):
+    begins = "import os, sys\nassert {'reidlib.progress', 'papermill'} <= sys.modules.keys()"
+    bars = (
+        "from reidlib.progress import progress_bar\nimport tqdm.notebook\n"
+        "assert isinstance(progress_bar(), tqdm.notebook.tqdm)\n"  # chosen in the kernel
+        "assert os.getcwd() == os.path.dirname(os.path.dirname(out)) + '/notebooks'"
+    )
+    build(tmp_path / "notebooks", "10_imports", begins, bars, FINISH)
+    plan = Plan(select([], tmp_path / "notebooks"), "smoke", tmp_path / "out")
+    outcome = reproduce(plan, progress=False)
+    assert outcome.done == ("10_imports",), status(plan, "10_imports")["error"]
+
+
 def test_the_local_pool_has_a_process_for_each_core():
     code = (
         "import sys; from reidlib.reports.processes import local_pool\n"
