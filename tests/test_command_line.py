@@ -23,6 +23,7 @@ from reidlib.data import BENCHMARKS, load
 from reidlib.data.synthetic import render
 from reidlib.experiments.obtain import plan_training
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, ModelSize, configure, settable_fields
+from reidlib.reports import reproduce
 from reidlib.training.config import MODELS, Augmentation, Recipe, RunConfiguration
 from reidlib.training.runs import Run
 
@@ -274,6 +275,15 @@ def test_bad_arguments_get_one_line(arguments, words, capsys, monkeypatch, tmp_p
 def test_torchrun_does_not_train_all(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "starts its own processes; got torchrun" in refused(capsys, "train", "all", "--profile", "smoke")
+
+
+def test_train_all_says_what_failed_as_what_it_is(monkeypatch, capsys):
+    states = {"jlml-smoke-1": "done", "pyramid-smoke-2": "failed", "perturbed box_jitter": "failed"}
+    monkeypatch.setattr(reproduce, "run_tasks", lambda *_, **__: states)
+    assert main(["train", "all", "--profile", "smoke"]) == 1
+    trainings, failed, runs = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d+ trainings, 1 failed", trainings) and runs.startswith("runs: ")
+    assert failed == "perturbed box_jitter: failed"
 
 
 def test_a_missing_device_is_refused(market, tiny, capsys):

@@ -326,7 +326,8 @@ def _train_all(arguments: argparse.Namespace) -> int:
         memory=training_memory(setup),
     )
     failed = [name for name, state in states.items() if state == "failed"]
-    print(f"{trainings} trainings, {len(failed)} failed\nruns: {setup.runs}")
+    sets = [f"{name}: failed" for name in failed if name.startswith("perturbed ")]
+    print(f"{trainings} trainings, {len(failed) - len(sets)} failed", *sets, f"runs: {setup.runs}", sep="\n")
     return 1 if failed else 0
 
 
