@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -140,33 +141,37 @@ def evaluate_perturbations(
     for run in missing:
         try:
             networks[run] = TrainedNetwork.for_benchmark(benchmark, run, execution)
-            _ = networks[run].model  # raises InputError before rendering if the weights are missing
+            _fold_batch_norms(networks[run].model)  # raises InputError before rendering without weights
         except FAILURES as error:
             errors[run] = error
     if not networks:
         return errors
     size = rendered_size(benchmark)
     images = part(size)
-    usual_nhwc = _decode(benchmark, images)
+    paths = [benchmark.root / QUERY / name for name in images.name.tolist()]
+    blocks = decode_complete_blocks(paths, SHAPE, title="decoding", resize="bilinear", progress=False)
+    usual_nhwc = np.concatenate([np.stack(block) for block in blocks])
     usual_features: dict[Run, torch.Tensor] = {}
+    usual_inputs: dict[tuple, ImageStore] = {}
     # The default values of all factors are the same images.
     unique = {_file_name(p): p for run in networks for p in missing[run]}
     for name, perturbation in unique.items():
         changed_n, changed_nhwc = perturbed_images(
             perturbation, size, device=execution.rendering_device, progress=execution.progress
         )
+        inputs: dict[tuple, ImageStore] = {}
         for run, network in networks.items():
             if run in errors or name not in map(_file_name, missing[run]):
                 continue
             try:
                 if changed_n.all():
-                    features_nd = _embed(network, changed_nhwc)
+                    features_nd = _embed(network, changed_nhwc, inputs)
                 else:
                     if run not in usual_features:
-                        usual_features[run] = _embed(network, usual_nhwc)
+                        usual_features[run] = _embed(network, usual_nhwc, usual_inputs)
                     features_nd = usual_features[run].clone()
                     if changed_n.any():
-                        features_nd[torch.from_numpy(changed_n)] = _embed(network, changed_nhwc)
+                        features_nd[torch.from_numpy(changed_n)] = _embed(network, changed_nhwc, inputs)
                 scores = _header(run, perturbation, size) | {
                     "query_person_ids": images.person.tolist(),
                     "branches": _score_branches(network, features_nd, images),
@@ -177,18 +182,23 @@ def evaluate_perturbations(
     return errors
 
 
-def _decode(benchmark: Benchmark, images: BenchmarkOrders) -> np.ndarray:
-    paths = [benchmark.root / QUERY / name for name in images.name.tolist()]
-    blocks = decode_complete_blocks(paths, SHAPE, title="decoding", resize="bilinear", progress=False)
-    return np.concatenate([np.stack(block) for block in blocks])
+def _fold_batch_norms(model: torch.nn.Module) -> None:
+    """Make each batch norm a part of the convolution before it, in place: the same up to rounding."""
+    for parent in list(model.modules()):
+        for (name, layer), (norm_name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(layer, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                setattr(parent, name, torch.nn.utils.fuse_conv_bn_eval(layer, norm))
+                setattr(parent, norm_name, torch.nn.Identity())
 
 
-def _embed(network: TrainedNetwork, images_nhwc: np.ndarray) -> torch.Tensor:
-    size, resize = network.input_size, network.configuration.resize
-    inputs_nhwc = np.stack([np.array(resized(Image.fromarray(image), size, resize)) for image in images_nhwc])
-    images = ImageStore(inputs_nhwc, network.execution.torch_device)
+def _embed(network: TrainedNetwork, images_nhwc: np.ndarray, inputs: dict[tuple, ImageStore]) -> torch.Tensor:
+    """Embed images; ``inputs`` holds them at the sizes that other networks have needed."""
+    key = size, resize = network.input_size, network.configuration.resize
+    if key not in inputs:
+        resized_nhwc = [np.array(resized(Image.fromarray(image), size, resize)) for image in images_nhwc]
+        inputs[key] = ImageStore(np.stack(resized_nhwc), network.execution.torch_device)
     # In the precision of a training: all scores under perturbations are differences on the same machine.
-    return embed(network.model, images, autocast=network.execution.autocast())
+    return embed(network.model, inputs[key], autocast=network.execution.autocast())
 
 
 def _score_branches(

@@ -24,7 +24,7 @@ from reidlib.experiments.rows import EXPERIMENTS, PROFILES, Perturbation, all_pe
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.config import MODELS
 
-PROFILE, LARGEST_RATIO = "quick", 0.4
+PROFILE, LARGEST_RATIO = "quick", 0.3
 TEST_SIDE = BenchmarkSize(2, 130, 12, 12, 780, 1170, 110, 80, 0.0)  # with hardly any training image
 SMALL = {
     "PROFILE": "smoke",

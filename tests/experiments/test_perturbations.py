@@ -207,6 +207,23 @@ def test_scores_are_those_of_a_benchmark_of_the_changed_images(benchmark, run, t
         assert under["branches"][name] == expected
 
 
+@pytest.mark.parametrize("model", [JLML, PYRAMID], ids=["jlml", "pyramid"])
+def test_folded_batch_norms_change_features_by_rounding_only(benchmark, tmp_path, model):
+    network = TrainedNetwork(untrained_run(benchmark, tmp_path / "runs", model), QUIET).model
+    generator = torch.Generator().manual_seed(0)
+    norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for norm in norms:  # untrained, each is nearly the identity
+        for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+    images = torch.rand(4, 3, 32, 16, generator=generator)
+    with torch.no_grad():
+        features = network.embed(images)
+        perturbations._fold_batch_norms(network)
+        folded = network.embed(images)
+    assert norms and not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+    torch.testing.assert_close(folded, features, rtol=1e-4, atol=1e-4 * features.abs().max().item())
+
+
 def test_scores_are_found_without_weights_images_and_data(benchmark, run, tmp_path, monkeypatch):
     scores = {perturbation: evaluate_under(run, perturbation, benchmark) for perturbation in (DEFAULT, FAR)}
     (run.folder / "weights.pt").unlink()

@@ -52,13 +52,12 @@ class Surface:
 
     def columns(self, count: int) -> np.ndarray:
         """Return the fields as (N, 23) float64, in their order, with three columns for a colour."""
-        values = []
-        for item in fields(self):
+        table = np.empty((count, 23))
+        for item, part in zip(fields(self), np.split(table, (3, 6, *range(9, 23)), 1), strict=True):
             value = getattr(self, item.name)
             value = np.asarray(self.base if value is None else value, np.float64)
-            colour = item.name in ("base", "second", "end")
-            values.append(np.broadcast_to(value if colour else value[..., None], (count, 3 if colour else 1)))
-        return np.concatenate(values, 1)
+            part[:] = value if part.shape[1] == 3 else value[..., None]
+        return table
 
 
 @dataclass

@@ -10,7 +10,7 @@ import csv
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -54,8 +54,7 @@ class RandomStreams:
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """Draw (N,) float64 from [low, high)."""
-        stream = fold(self.seed, zlib.crc32(name.encode()))
-        bits = scramble(self.keys ^ stream) >> np.uint64(11)
+        bits = scramble(self.keys ^ _stream(self.seed, name)) >> np.uint64(11)
         return low + (high - low) * (bits.astype(np.float64) * 2.0**-53)
 
     def bell(self, name: str) -> np.ndarray:
@@ -81,6 +80,11 @@ class RandomStreams:
         # The odds of garments are unequal, as in a street: many people wear black, navy or white.
         colours = palettes()[palette]
         return colours[self.pick(name, colours[:, 3].tolist()), :3]
+
+
+@lru_cache(4096)  # half of the time in which a few scenes are composed
+def _stream(seed: int, name: str) -> np.ndarray:
+    return fold(seed, zlib.crc32(name.encode()))
 
 
 @cache
