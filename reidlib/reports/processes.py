@@ -31,8 +31,11 @@ _POLL_INTERVAL = 0.2
 _GRACE_PERIOD = 15.0
 # What `run_in_process` returns for work that it was told to stop.
 STOPPED = "stopped"
+_NOT_STARTED = "its process was not started: the one that it is a copy of was ended by force"
 # More processes would need more memory than a machine with that many cores usually has.
 _MAX_PROCESSES = 4
+# Fork servers that may be killed before a piece of work fails, which each of them would have started.
+_STARTS = 3
 # Characters of an error message, which may contain large data.
 _MAX_MESSAGE = 2000
 
@@ -167,7 +170,13 @@ def local_pool(
         server.stop()
 
     def start(call: bytes, environment: dict[str, str], log: Path) -> Future:
-        return executor.submit(run_in_process, call, environment, log, stopping.is_set, start_process)
+        return executor.submit(work, call, environment, log, stopping.is_set, start_process)
+
+    def work(*arguments) -> str | None:
+        for _ in range(_STARTS):
+            if (failure := run_in_process(*arguments)) != _NOT_STARTED:
+                break
+        return failure
 
     return Pool(start, lambda: at_a_time, threads, stop)
 
@@ -234,17 +243,16 @@ class _Copy(contextlib.ExitStack):
     def __init__(self, control: socket.socket, environment: dict[str, str], errors: BinaryIO):
         super().__init__()
         self.returncode: int | None = None
-        self._process = 0
+        self.pid = 0  # until the server has made it
         (calls, to_calls), (from_answers, answers), (self._states, states) = os.pipe(), os.pipe(), os.pipe()
         self.callback(os.close, self._states)
         self.stdin = os.fdopen(to_calls, "wb")
         self.callback(self.terminate)
         self.stdout = self.enter_context(os.fdopen(from_answers, "rb"))
-        try:
+        with contextlib.suppress(ConnectionError):  # the server has just been killed
             socket.send_fds(control, [b"."], [calls, answers, errors.fileno(), states])
-        finally:
-            for file in (calls, answers, states):
-                os.close(file)
+        for file in (calls, answers, states):
+            os.close(file)
         content = json.dumps(environment).encode()
         with contextlib.suppress(BrokenPipeError):
             self.stdin.write(len(content).to_bytes(8) + content)
@@ -255,8 +263,8 @@ class _Copy(contextlib.ExitStack):
             if not select.select([self._states], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("a piece of work", timeout or 0)
             state = os.read(self._states, 8)
-            if state and not self._process:
-                self._process = int.from_bytes(state)
+            if state and not self.pid:
+                self.pid = int.from_bytes(state)
             else:  # nothing, if the process that waits for the copy was killed
                 self.returncode = int.from_bytes(state, signed=True) if state else 1
         return self.returncode
@@ -271,11 +279,13 @@ class _Copy(contextlib.ExitStack):
         """Ask the copy to end."""
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
+        if self.poll() is None and not self.pid:
+            self.returncode = 1  # its server is importing; a copy that is made now reads no call, and ends
 
     def kill(self) -> None:
         """End the copy by force."""
-        if self.poll() is None and self._process:
-            os.kill(self._process, signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def serve(imports: Sequence[str]) -> None:
@@ -283,7 +293,7 @@ def serve(imports: Sequence[str]) -> None:
     # As a kernel has it: matplotlib reads this when it is imported.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for statement in imports:
-        with contextlib.suppress(Exception):  # the work that needs it fails, and says why
+        with contextlib.suppress(BaseException):  # the work that needs it fails, and says why
             exec(statement, {})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the copies' parents need not be waited for
     with socket.socket(fileno=0) as control:
@@ -356,6 +366,8 @@ def run_in_process(
 def _answer(process: subprocess.Popen | _Copy) -> str | None:
     """Return the answer of a process that has ended: None or an error."""
     assert process.returncode is not None and process.stdout is not None
+    if not process.pid:
+        return _NOT_STARTED
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         return f"its process was ended by {name}" + (" (no memory left?)" if name == "SIGKILL" else "")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -852,6 +853,32 @@ def test_copies_of_one_process_share_its_imports_only(home):
     assert third != int(first) and alive(third)
     pool.stop()
     assert not alive(third)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each piece of work imports for itself")
+def test_work_that_was_not_started_is_started_again(home, monkeypatch):
+    """The process that is copied may be killed while it imports, and Ctrl-C does not wait for its imports."""
+
+    def run(*imports):
+        pool = local_pool(1, 1, "cpu", imports=imports)
+        future = pool.start(pickle.dumps((fake_tasks.note_process, ("done", "this"))), {}, home / "log")
+        return pool, future
+
+    killed = home / "killed"
+    kills = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    pool, future = run("raise SystemExit", f"import os; os.mkdir({str(killed)!r}); {kills}")
+    assert future.result(60) is None and killed.is_dir() and len(notes(home, "done")) == 1
+    pool.stop()
+    pool, future = run(kills)
+    assert "not started" in future.result(60)
+    pool.stop()
+    monkeypatch.setattr("reidlib.reports.processes._GRACE_PERIOD", 500)
+    pool, future = run("import time; time.sleep(400)")
+    until(future.running, "the start")
+    start = time.monotonic()
+    pool.stop()
+    assert future.result() == STOPPED and time.monotonic() - start < 300
+    assert len(notes(home, "done")) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are new processes")
