@@ -274,13 +274,14 @@ def _become_kernel(arguments: Connection, sender: Connection) -> None:
         options, environment, folder = arguments.recv()
     except EOFError:  # the process that would use it has ended
         return
-    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
+    os.environ.update(environment)
     os.chdir(folder)
     for name in ("tqdm.auto", "tqdm.autonotebook"):  # they choose a kind of bar when they are imported
         sys.modules.pop(name, None)
     from ipykernel.kernelapp import IPKernelApp
 
-    app = IPKernelApp.instance()
+    # Its default was read from the environment when the class was imported. The kernel ends with this parent.
+    app = IPKernelApp.instance(parent_handle=os.getppid())
     app.initialize(options)
     import tqdm.auto  # noqa: F401
 

@@ -437,6 +437,19 @@ def test_a_stopped_command_leaves_no_kernel_and_no_complete_result(tmp_path, num
         )
 
 
+def test_a_kernel_ends_with_the_process_that_executes_its_notebook(tmp_path):
+    dies = (
+        "import os, pathlib, signal, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(3000)"
+    )
+    build(tmp_path / "notebooks", "10_dies", dies, FINISH)
+    plan = Plan(select([], tmp_path / "notebooks"), "smoke", tmp_path / "out")
+    assert reproduce(plan, progress=False).failed == ("10_dies",)
+    assert "SIGKILL" in status(plan, "10_dies")["error"]
+    kernel = int((tmp_path / "out" / "10_dies" / "pid").read_text())
+    until(lambda: not alive(kernel), "the kernel to end")
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
