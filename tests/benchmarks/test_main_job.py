@@ -21,7 +21,7 @@ import pytest
 from reidlib.experiments import EXPERIMENTS
 
 PROFILE = "quick"
-MINUTES, TRAINING_MINUTES, SECOND_RUN_SECONDS = 25, 2, 10
+MINUTES, TRAINING_MINUTES, SECOND_RUN_SECONDS = 20, 2, 10
 FIRST_PAGE_SECONDS, JLML_PAGE_SECONDS, PEAK_GIBIBYTES = 60, 180, 4
 JLML = "20_train_jlml"
 # JLML's at least (five seeds: 71.3 and 52.9 on 400 test persons), at most, Pyramid's above JLML's.
