@@ -1,5 +1,6 @@
 """What notebook 60 measures: roofs, steps, growth; and the tables that it shows."""
 
+import csv
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -138,3 +139,11 @@ def test_a_program_is_compared_with_this_suites(peers, tmp_path):
     assert 0 < row["mAP"] <= 100 and 0 < row["reidlib's mAP"] <= 100
     with pytest.raises(RuntimeError, match="no such module"):
         peers.compare(peer, "evaluation", python, tmp_path, tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", ["goals", "tried", "peers"])
+def test_every_line_of_a_table_has_its_columns(name):
+    """A comma outside quotes would shift what follows, or fail only in the notebook."""
+    path = Path(performance.__file__).with_name(f"{name}.csv")
+    header, *lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    assert lines and {len(line) for line in lines} == {len(header)}
