@@ -22,7 +22,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # and then queues of trainings without notebooks, fields set by name, and the listing of generated files.
 # They were 17,560, 116 and 4,170 until reports became live, and until exact nearest neighbours at a library's
 # speed, validation curves and the notebook about performance came. The first was 18,230 until the work of a
-# report became copies of one process, which saves a third of a minute's imports for every ten pieces.
+# report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports.
 LARGEST = {
     "lines of code": 18_395,
     "files": 120,

@@ -148,9 +148,9 @@ _SMOKE = {
         Recipe(epochs=2, batch_size=16, images_per_identity=4, learning_rate=0.08, trunk_rate=0.25),
     ),
 }
-# Two CPU cores: the smallest networks and inputs that show the papers' effects. Chosen on another rendered
-# benchmark (`reidlib render quick DIR --seed 1`). A classifier takes a lower rate than JLML's trunk, whose
-# batch norm makes it indifferent to the scale of its weights.
+# Two CPU cores: the smallest networks and inputs that show the papers' effects. JLML's input and recipe were
+# chosen on another rendered benchmark (`reidlib render quick DIR --seed 1`). Its classifiers take a lower
+# rate than its trunk, which batch norm makes indifferent to the scale of its weights.
 _QUICK = {
     "jlml": ModelSize(
         (112, 56),

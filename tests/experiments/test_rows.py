@@ -27,7 +27,7 @@ def configuration(row, profile="quick"):
     ("profile", "digest"), [("smoke", "ddc988ea7c58"), ("quick", "7b578b51c403"), ("full", "441e776ca012")]
 )
 def test_runs_of_the_first_24_rows_keep_their_identity(profile, digest):
-    """Another digest would train old runs again; JLML's in quick are new since its recipe of issue 17."""
+    """Another digest would train old runs again; JLML's in quick are new since its shorter recipe."""
     hashes = {name: configuration_hash(configuration(name, profile).to_json()) for name in EXPERIMENTS}
     lines = [f"{name} {hashes[name]}" for name in sorted(EXPERIMENTS.keys() - LATER_ROWS)]
     assert len(lines) == 24
