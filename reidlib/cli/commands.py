@@ -315,7 +315,9 @@ def _train_all(arguments: argparse.Namespace) -> int:
         missing = tasks(notebooks, setup)
         left = sum(task.kind in rows for task in missing)
         counts = f"{count_noun(len(rows), 'rows')}, {count_noun(setup.seeds, 'seeds')}, {setup.profile.name}"
-        logger.info(f"{counts}: {trainings - left} of {trainings} trainings are finished, {left} left")
+        text = f"{counts}: {trainings - left} of {trainings} trainings are finished, {left} left"
+        perturbed = len(missing) - left
+        logger.info(text + (f", then {count_noun(perturbed, 'perturbed factors')}" if perturbed else ""))
         return missing
 
     states = run_tasks(

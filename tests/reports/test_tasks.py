@@ -175,6 +175,15 @@ def test_all_rows_are_trained_without_notebooks(home, monkeypatch, capsys):
     assert state == {path: path.stat().st_mtime_ns for path in files.runs().rglob("*")}
 
 
+def test_perturbed_factors_are_counted_apart_from_trainings(home, tmp_path, monkeypatch, capsys):
+    chosen = tuple(path for path in NOTEBOOKS if path.stem == "36_box_misalignment")
+    monkeypatch.setattr("reidlib.reports.reproduce.select", lambda *_: chosen)
+    monkeypatch.setattr("reidlib.reports.reproduce.run_tasks", lambda make, *_, **__: make() and {})
+    assert main(["train", "all", "--profile", "smoke", "--device", "cpu", "--runs", f"{tmp_path}"]) == 0
+    counts = "5 rows, 1 seed, smoke: 0 of 5 trainings are finished, 5 left, then 3 perturbed factors\n"
+    assert capsys.readouterr().err == counts
+
+
 def test_what_trainings_need_is_measured(tmp_path):
     setup = Setup("quick", device="cpu", runs=tmp_path)
 
