@@ -21,6 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from reidlib.analysis.claims import CLAIMS
 from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS
 from reidlib.reports import pages
@@ -108,6 +109,8 @@ def test_every_notebook_leaves_its_result(path, report):
     assert result["profile"] == "smoke"
     circumstances = {"configuration", "seeds", "versions", "commit", "device", "duration"}
     assert {"scores", *circumstances} <= result.keys()
+    if path.stem == "90_claims" or path.stem in {claim.notebook for claim in CLAIMS if claim.contrasts}:
+        assert "(one seed)" in str(result["headline"])  # a verdict never stands without it in the index
     for figure in result["figures"]:
         size = (folder / figure["file"]).stat().st_size
         assert 1000 < size < 300_000

@@ -410,7 +410,7 @@ def result_fields(
         The arguments by name: outcomes, scores, configuration, seeds, device, data and runs.
     """
     return {
-        "headline": {verdict.claim.name: verdict.outcome for verdict in verdicts},
+        "headline": {each.claim.name: f"{each.outcome} ({scores.seed_count()})" for each in verdicts},
         "scores": table_records(ablations.report_table(ablation, scores)),
         "configuration": {"benchmark": benchmark.name, "rows": ablation.cells},
         "seeds": tuple(range(scores.runs.seeds)),
