@@ -56,10 +56,10 @@ class Protocol:
 class Benchmark:
     """Training, query and gallery images of one partition of a benchmark.
 
-    The splits satisfy the rules of ``reidlib.data.rules``. Queries without a match are counted
-    (``num_queries_without_match``); they are an error only if no query has a match. The fingerprint does not
-    cover ``boxes``, ``distractors`` and ``protocols``, because they change no training and no single-query
-    score.
+    The splits satisfy the rules of ``reidlib.data.rules``; if it is ``training_only``, query and gallery are
+    empty. Queries without a match are counted (``num_queries_without_match``); they are an error only if no
+    query has a match. The fingerprint does not cover ``boxes``, ``distractors`` and ``protocols``, because
+    they change no training and no single-query score.
 
     Attributes:
         name: The benchmark's name, such as "market1501".
@@ -101,7 +101,8 @@ class Benchmark:
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
         check_trial(self.name, self.trial, self.num_trials)
-        for violation in rule_violations(self.train, self.query, self.gallery, self.boxes):
+        splits = (self.train, self.query, self.gallery, self.boxes)
+        for violation in rule_violations(*splits, training_only=self.training_only):
             raise violation
 
     @property
@@ -111,6 +112,20 @@ class Benchmark:
             return "+".join(member.specification for member in self.members)
         changed = {**self.options, **({"trial": self.trial} if self.trial else {})}
         return ",".join((self.name, *(f"{key}={_format_option(value)}" for key, value in changed.items())))
+
+    @property
+    def training_only(self) -> bool:
+        """Whether there is no query and no gallery: the training images serve for pre-training."""
+        if self.members:
+            return all(member.training_only for member in self.members)
+        return bool(self.options.get("training_only"))
+
+    def check_scorable(self) -> None:
+        """Raise InputError if there are no test images, on which a run could be evaluated."""
+        if self.training_only:
+            rule = "a run is evaluated on query and gallery"
+            mend = "use it with --pretrain, or score training persons held out by validation=true"
+            raise InputError(rule, f"{self.specification}, without either", mend)
 
     @cached_property
     def num_queries_without_match(self) -> int:
@@ -171,8 +186,8 @@ def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
         for name, split in zip(names, own_splits, strict=True):
             renumbered = np.where(split.person_ids > 0, split.person_ids + persons, split.person_ids)
             splits[name].append(Split(split.paths, renumbered, split.camera_ids + cameras))
-        persons += max(int(split.person_ids.max()) for split in own_splits)
-        cameras += max(int(split.camera_ids.max()) for split in own_splits) + 1
+        persons += max(int(split.person_ids.max()) for split in own_splits if len(split))
+        cameras += max(int(split.camera_ids.max()) for split in own_splits if len(split)) + 1
     train, query, gallery = (concatenate(splits[name]) for name in names)
     name = "+".join(benchmark.name for benchmark in benchmarks)
     return Benchmark(name, benchmarks[0].root, train, query, gallery, members=tuple(benchmarks))

@@ -76,16 +76,17 @@ def _sightings(split: Split) -> Iterator[tuple[int, int]]:
 
 
 def rule_violations(
-    train: Split, query: Split, gallery: Split, boxes: Split | None = None
+    train: Split, query: Split, gallery: Split, boxes: Split | None = None, *, training_only: bool = False
 ) -> Iterator[InputError]:
     """Yield an error, not raised, for each rule of a benchmark that these splits violate."""
-    # The rules: no split is empty; files exist and none is listed twice in a split; persons of training and
-    # query have positive ids; no person is in both training and test; the test has at least two cameras; at
-    # least one query has a match from another camera. Boxes, if any, show queries' persons in the queries'
-    # cameras and leave no query without a box; they may be images of query and gallery.
+    # The rules: no split is empty, except query and gallery with ``training_only``; files exist and none is
+    # listed twice in a split; persons of training and query have positive ids; no person is in both training
+    # and test; the test has at least two cameras; at least one query has a match from another camera. Boxes,
+    # if any, show queries' persons in the queries' cameras and leave no query without a box; they may be
+    # images of query and gallery.
     splits = {"train": train, "query": query, "gallery": gallery}
     for title, split in splits.items():
-        if not len(split):
+        if not len(split) and (title == "train" or not training_only):
             yield InputError(NO_EMPTY_SPLIT, f"an empty {title} split", "check its folder or list")
     for title, split in (splits if boxes is None else {**splits, "boxes": boxes}).items():
         if missing := _missing_files(split.paths):

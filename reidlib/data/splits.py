@@ -15,7 +15,8 @@ from reidlib.errors import InputError
 class Split:
     """Image files with the person id and the camera id of each.
 
-    A split may be empty, but a benchmark's train, query and gallery may not.
+    A split may be empty, but a benchmark's train, query and gallery may
+    not, except for query and gallery if it is ``training_only``.
 
     Attributes:
         paths: N image files; stored as a tuple of ``Path``.

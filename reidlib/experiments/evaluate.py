@@ -68,7 +68,9 @@ def load_benchmark(
         if not data_root:
             rule = "a benchmark that a run was not trained on is read from a folder"
             raise InputError(rule, f"{benchmark} and no folder", "give the benchmark's folder")
-        return load_specified(benchmark, Path(data_root))
+        other = load_specified(benchmark, Path(data_root))
+        other.check_scorable()
+        return other
     if not (root and Path(root).exists()):
         raise InputError(
             "a run is evaluated on the folder it was trained on", f"no {root or 'folder'}", "give --data-root"
@@ -84,7 +86,9 @@ def load_benchmark(
         raise InputError(
             "--distractors is for runs on market1501", f"a run on {specification}", "omit the option"
         )
-    return load(name, Path(root), **options, **({"distractors": True} if distractors else {}))
+    own = load(name, Path(root), **options, **({"distractors": True} if distractors else {}))
+    own.check_scorable()
+    return own
 
 
 def evaluate_run(

@@ -152,6 +152,7 @@ def obtain(
             configuration, the training images fill no batch, or a training failed after ``since``.
         FloatingPointError: If a loss becomes infinite or NaN.
     """
+    links[-1].benchmark.check_scorable()
     execution = execution or Execution()
     folder = Path(runs).expanduser() if runs else files.runs()
     first = 0  # index of the first training whose run is needed
@@ -225,7 +226,7 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
     content = configuration.to_json()
     with distributed.raise_on_all_processes():
         run = find_or_train(content, train_on_all_processes, name=name, folder=folder, since=since)
-        if not is_scored(run, benchmark):
+        if not (benchmark.training_only or is_scored(run, benchmark)):
             evaluate_run(run, benchmark, execution=execution)
     distributed.broadcast_from_first(("found", str(run.folder)))
     return run
@@ -238,7 +239,7 @@ def _open_images(link: TrainingPlan, execution: Execution) -> tuple[ImageStore, 
     unreadable: list[UnreadableImage] = []
     stores: list[ImageStore | None] = []
     for split in (*link.divide(), benchmark.query, benchmark.gallery):
-        if split is None:
+        if not split:  # no validation, or no test images
             stores.append(None)
             continue
         device = execution.torch_device if len(stores) < 2 else "cpu"

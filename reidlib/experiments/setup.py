@@ -204,7 +204,9 @@ class Setup:
             assert size is not None  # see check_data_folder
             root = render(size, files.data() / f"synthetic-{size}", device=self.execution.rendering_device)
         name, options = self.specification
-        return load(name, root, **options)
+        benchmark = load(name, root, **options)
+        benchmark.check_scorable()
+        return benchmark
 
     @property
     def obtain_options(self) -> dict:

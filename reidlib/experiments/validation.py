@@ -13,8 +13,7 @@ from torch import nn
 
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import ImageStore
-from reidlib.data.readers.layout import seeded_order
-from reidlib.data.readers.own.division import one_query_per_camera, searchable_persons
+from reidlib.data.readers.persons import draw_persons, one_query_per_camera, searchable_persons
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun
 from reidlib.experiments.features import embed
@@ -40,8 +39,8 @@ def hold_out(benchmark: Benchmark, persons: int, seed: int) -> tuple[Split, Spli
         value += f", {len(candidates)} with two cameras" if len(candidates) < count else ""
         mend = f"use --validate {largest} or fewer" if largest > 1 else "train without validation persons"
         raise InputError(rule, value, mend)
-    order = seeded_order(f"validation persons, seed {seed}", len(candidates))
-    held_out = np.isin(train.person_ids, [candidates[number - 1] for number in order[:persons]])
+    drawn = draw_persons(f"validation persons, seed {seed}", candidates, persons)
+    held_out = np.isin(train.person_ids, drawn)
     return train.select(~held_out), train.select(held_out)
 
 

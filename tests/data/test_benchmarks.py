@@ -405,7 +405,7 @@ def test_a_specification_is_parsed():
         ("cuhk01,test_persons=many", "test_persons is a whole number"),
         ("cuhk01,trial=-1", "trial is a whole number"),
         ("cuhk03,box=detected", "did you mean boxes?"),
-        ("dukemtmc,boxes=detected", "protocol keywords of dukemtmc are: none"),
+        ("dukemtmc,boxes=detected", "protocol keywords of dukemtmc are: validation, training_only"),
         ("", "a benchmark is one of"),
     ],
 )

@@ -55,6 +55,7 @@ class Reading:
         left_out: What looks like an image and is not read; all of it is told like ``warnings``.
         expected_counts: Official counts of ``QUANTITIES``, by folder or split.
         mend: What the user should do if images are missing.
+        use: What a training folder alone serves for, as ``persons.training_use`` returns it.
         make_benchmark: Makes the benchmark of a trial. It is called only if there are no problems, and may
             raise another one.
         examine: Returns problems that only a check looks for, such as those of all trials. It may add splits
@@ -70,6 +71,7 @@ class Reading:
     left_out: LeftOut = field(default_factory=LeftOut)
     expected_counts: Counts = field(default_factory=dict)
     mend: str = "unpack or copy the archive again, completely"
+    use: Mapping[str, bool] = field(default_factory=dict)
     make_benchmark: Callable[[int], Benchmark] | None = None
     examine: Callable[[], Iterable[InputError | str]] = tuple
 
@@ -218,12 +220,15 @@ def missing_folders_error(root: Path, required: Sequence[str], layout: str) -> I
     # It is ``MisplacedFolder`` if the folder has nothing of the layout, and a folder nearby has all of it.
     require_folder(root)
     present = sorted(folder_names(root))
-    missing = [folder for folder in required if folder not in present]
-    if not missing:
+
+    def lacking(place: Path) -> list[str]:  # a required folder may be in another one, with / between
+        return [name for name in required if Path(name).name not in folder_names((place / name).parent)]
+
+    if not (missing := lacking(root)):
         return None
     rule = f"a folder in {layout}'s layout contains {', '.join(required)}"
     value = f"{root}, which lacks {', '.join(missing)} and contains {shorten(present, 10) or 'no folder'}"
-    if mend := misplaced_hint(root, lambda folder: set(required) <= folder_names(folder)):
+    if mend := misplaced_hint(root, lambda folder: not lacking(folder)):
         return (MisplacedFolder if len(missing) == len(required) else InputError)(rule, value, mend)
     # A required folder is no misspelling of another one, although …_train and …_test are similar.
     others = [name for name in present if name not in required]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import layout
 from reidlib.data.readers.layout import Counts, MisplacedFolder, Reading, official_counts, require_folder
 from reidlib.data.readers.listing import LeftOut, folder_names, list_images
+from reidlib.data.readers.persons import Splits, describe_splits, training_splits, training_use
 from reidlib.data.rules import (
     DISTRACTOR,
     NO_EMPTY_SPLIT,
@@ -37,7 +38,9 @@ _NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(?!\d)")
 APPROXIMATE_BOXES, APPROXIMATE_DISTRACTORS = 25_259, 500_000
 
 
-def market1501(root: Path, *, distractors: bool = False) -> Reading:
+def market1501(
+    root: Path, *, distractors: bool = False, validation: bool = False, training_only: bool = False
+) -> Reading:
     """Read Market-1501 (Zheng et al. 2015).
 
     Images are .jpg, .jpeg, .png or .bmp, sorted by name. A check names other pictures; other files (a
@@ -48,26 +51,29 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
         root: Folder with ``bounding_box_train``, ``query`` and ``bounding_box_test``.
         distractors: Whether to read the 500,000 further distractors, too, from ``distractors_500k/images``,
             ``distractors_500k`` or ``images``.
+        validation: Whether to divide the persons of ``bounding_box_train`` into training and validation, as
+            ``reidlib.data.readers.persons`` says. Of query and test no folder is needed or read.
+        training_only: Whether to read only ``bounding_box_train``, for pre-training.
 
     Returns:
         The reading.
 
     Raises:
-        InputError: If the folder does not exist.
+        InputError: If the folder does not exist, or options contradict each other.
     """
-    reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"))
+    use = training_use(validation, training_only, distractors=distractors)
+    reading = read_market_layout("market1501", root, "Market-1501", official_counts("market1501"), use)
 
     def make(trial: int) -> Benchmark:
         more = read_distractors(root) if distractors else None
-        boxes = read_boxes(root, reading.splits["query"])
-        return Benchmark(
-            "market1501", root, *market_splits(reading), trial=trial, boxes=boxes, distractors=more
-        )
+        boxes = read_boxes(root, reading.splits.get("query"))
+        splits = market_splits(reading)
+        return Benchmark("market1501", root, *splits, trial=trial, boxes=boxes, distractors=more, options=use)
 
     def examine() -> Iterator[InputError | str]:
         # The 751 training and 750 test identities together have all numbers from 1 to 1501.
         present = [split.person_ids for split in reading.splits.values()]
-        if present and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
+        if present and not use and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
             yield f"identities from 1 to 1501 without any image: {shorten(absent.tolist(), 20)}"
         boxes = None
         try:
@@ -90,10 +96,11 @@ def market1501(root: Path, *, distractors: bool = False) -> Reading:
     return reading
 
 
-def dukemtmc(root: Path) -> Reading:
+def dukemtmc(root: Path, *, validation: bool = False, training_only: bool = False) -> Reading:
     """Read DukeMTMC-reID (Zheng et al. 2017), which has Market-1501's layout, without junk and boxes."""
     # Names are ``0001_c2_f0046182.jpg``. The authors withdrew the set: see the README about responsible use.
-    return read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"))
+    use = training_use(validation, training_only)
+    return read_market_layout("dukemtmc", root, "DukeMTMC-reID", official_counts("dukemtmc"), use)
 
 
 def synthetic(root: Path) -> Reading:
@@ -124,31 +131,48 @@ def synthetic(root: Path) -> Reading:
     return reading
 
 
-def read_market_layout(title: str, folder: Path, layout_name: str, expected: Counts) -> Reading:
+def read_market_layout(
+    title: str,
+    folder: Path,
+    layout_name: str,
+    expected: Counts,
+    use: Mapping[str, bool] | None = None,
+    training_folders: Sequence[str] = MARKET_FOLDERS[:1],
+) -> Reading:
     """Read a folder in Market-1501's layout, with the expected counts of the benchmark ``title``."""
-    reading = layout.read_folders(folder, MARKET_FOLDERS, layout_name, _read_name, _name_error)
-    reading.title, reading.expected_counts = title, expected
-    reading.make_benchmark = lambda trial: Benchmark(title, folder, *market_splits(reading), trial=trial)
+    # ``use``, of ``training_use``, says that only the training folders are read.
+    folders = training_folders if use else MARKET_FOLDERS
+    reading = layout.read_folders(folder, folders, layout_name, _read_name, _name_error)
+    reading.title, reading.use = title, use or {}
+    reading.expected_counts = {name: counts for name, counts in expected.items() if name in folders}
+    reading.make_benchmark = lambda trial: Benchmark(
+        title, folder, *market_splits(reading), trial=trial, options=reading.use
+    )
     reading.examine = lambda: rule_problems(reading)
     return reading
 
 
-def market_splits(reading: Reading) -> tuple[Split, Split, Split]:
+def market_splits(reading: Reading) -> Splits:
     """Return train, query and gallery of a reading of this layout that has no problem."""
+    if reading.use:
+        train = [split for name, split in reading.splits.items() if name.endswith(MARKET_FOLDERS[0])]
+        return training_splits(concatenate(train), reading.use)
     train, query, gallery = (reading.splits[folder] for folder in MARKET_FOLDERS)
     return train, query, gallery
 
 
 def rule_problems(reading: Reading, boxes: Split | None = None) -> list[InputError]:
     """List the rules that the splits of this layout violate, and remark on queries without a match."""
-    if not set(MARKET_FOLDERS) <= reading.splits.keys():
+    if not (reading.splits if reading.use else {*MARKET_FOLDERS} <= reading.splits.keys()):
         return []
-    train, query, gallery = market_splits(reading)
+    _, query, gallery = splits = market_splits(reading)
+    if reading.use:
+        reading.remarks.append(describe_splits("", splits, reading.use))
     if unmatched := queries_without_match(query, gallery):
         named = shorten([path.name for path in unmatched])
         reading.remarks.append(f"{len(unmatched)} of {len(query)} queries have no match: {named}")
     # Reading the layout has reported an empty folder already.
-    violations = rule_violations(train, query, gallery, boxes)
+    violations = rule_violations(*splits, boxes, training_only="training_only" in reading.use)
     return [error for error in violations if error.rule != NO_EMPTY_SPLIT]
 
 

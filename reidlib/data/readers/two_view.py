@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers.layout import Reading, ReadName, non_default_options, official_counts, read_folders
 from reidlib.data.readers.listing import list_images
 from reidlib.data.readers.partitions import GRID_FILE, choose_partitions, training_persons
+from reidlib.data.readers.persons import training_splits
 from reidlib.data.rules import DISTRACTOR, queries_without_match
 from reidlib.data.splits import Split, concatenate
 from reidlib.errors import InputError, count_noun, shorten
@@ -40,7 +42,7 @@ _GRID_FORM = (
 _GRID_NAME = re.compile(r"(\d{4})_([1-8])_.*")
 
 
-def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Reading:
+def viper(root: Path, *, test_persons: int = 316, partitions: str = "", validation: bool = False) -> Reading:
     """Read VIPeR (Gray, Brennan, Tao 2007); protocol "single-shot".
 
     Queries are the test persons' images in ``cam_a`` (camera 1), gallery those in ``cam_b`` (camera 2).
@@ -52,6 +54,8 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
         root: Folder with ``cam_a`` and ``cam_b``.
         test_persons: Number of test persons in each trial: recalled of JLML, 316 of 632.
         partitions: File of other partitions, relative to ``root``; see ``reidlib.data.readers.partitions``.
+        validation: Whether to divide a trial's training persons into training and validation, as
+            ``reidlib.data.readers.persons`` says, and to read no test person.
 
     Returns:
         The reading. Its problems name folders one level too high or too low, names of another form, persons
@@ -63,10 +67,10 @@ def viper(root: Path, *, test_persons: int = 316, partitions: str = "") -> Readi
     reading = read_views(root, tuple(VIPER_CAMERAS), "VIPeR", _VIPER_FORM, _read_viper)
     if len(reading.splits) == 2:
         reading.problems += unpaired_errors(reading.splits.values(), "cam_a and in cam_b")
-    return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions)
+    return _partitioned(reading, viper, root, VIPER_PROTOCOLS, test_persons, partitions, validation)
 
 
-def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Reading:
+def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "", validation: bool = False) -> Reading:
     """Read CUHK01 (Li, Zhao, Wang 2012); protocols "single-shot" and "multi-shot".
 
     Queries are the test persons' images of camera 1, gallery those of camera 2. Single-shot takes a random
@@ -80,6 +84,8 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
         root: Folder with ``campus``.
         test_persons: Number of test persons in each trial; 486 or 100 of 971 on slides on JLML.
         partitions: File of other partitions, relative to ``root``; see ``reidlib.data.readers.partitions``.
+        validation: Whether to divide a trial's training persons into training and validation, as
+            ``reidlib.data.readers.persons`` says, and to read no test person.
 
     Returns:
         The reading. Its problems name folders one level too high or too low, names of another form, persons
@@ -98,7 +104,7 @@ def cuhk01(root: Path, *, test_persons: int = 486, partitions: str = "") -> Read
         value = f"{count_noun(len(names), 'images')} in {root}"
         mend = f"move them into a new folder {root / CUHK01_FOLDER}"
         reading.problems = [InputError(f"CUHK01's images are in a folder {CUHK01_FOLDER}", value, mend)]
-    return _partitioned(reading, cuhk01, root, CUHK01_PROTOCOLS, test_persons, partitions)
+    return _partitioned(reading, cuhk01, root, CUHK01_PROTOCOLS, test_persons, partitions, validation)
 
 
 def grid(root: Path) -> Reading:
@@ -196,7 +202,7 @@ def set_trials(
     in_query_n: np.ndarray,
     in_test: Callable[[int], np.ndarray],
     protocols: Mapping[str, Protocol],
-    **options: str | int,
+    **options: str | int | bool,
 ) -> None:
     """Let the reading divide these images into train, query and gallery in each trial."""
     # ``in_query_n``, boolean (N,): which images are from the query's view. ``in_test`` returns a boolean
@@ -207,9 +213,11 @@ def set_trials(
         return Benchmark(
             reading.title,
             root,
-            images.select(~in_test_n),
-            images.select(in_test_n & in_query_n),
-            images.select(in_test_n & ~in_query_n),
+            *(
+                training_splits(images.select(~in_test_n), reading.use)
+                if reading.use
+                else map(images.select, (~in_test_n, in_test_n & in_query_n, in_test_n & ~in_query_n))
+            ),
             num_trials=reading.num_trials,
             trial=trial,
             options=options,
@@ -235,6 +243,7 @@ def _partitioned(
     protocols: Mapping[str, Protocol],
     test_persons: int,
     partitions: str,
+    validation: bool,
 ) -> Reading:
     """Set the trials of a benchmark without an official partition; ``reader`` is its reader."""
     if reading.problems:
@@ -250,7 +259,10 @@ def _partitioned(
     def in_test(trial: int) -> np.ndarray:
         return np.isin(images.person_ids, test_sets.person_ids(trial, persons_k))
 
-    set_trials(reading, root, images, images.camera_ids == 1, in_test, protocols, **options)
+    if validation:  # queries are from both cameras, and the papers' from the first
+        reading.use = {"validation": True}
+        protocols = {title: replace(protocol, query_cameras=(1,)) for title, protocol in protocols.items()}
+    set_trials(reading, root, images, images.camera_ids == 1, in_test, protocols, **options, **reading.use)
     return reading
 
 

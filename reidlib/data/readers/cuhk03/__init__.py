@@ -8,18 +8,23 @@ scores.
 The splits come from ``cuhk03_new_protocol_config_labeled.mat`` (or ``_detected.mat``) in the folder or above
 it; or the images come from the ready-made folders ``labeled`` and ``detected`` of CUHK03-NP, without the
 archive.
+
+With ``validation`` and ``training_only`` (``reidlib.data.readers.persons``) only training images are read:
+those of the split, or those in the folders ``labelled`` (or ``labeled``) and ``detected``, each with
+Market-1501's ``bounding_box_train``. ``training_only`` reads such folders, whatever persons they have, with
+either split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from reidlib.data.benchmark import Benchmark, Protocol, check_trial
-from reidlib.data.readers.cuhk03.archive import ARCHIVE, KINDS, Extraction, extract
+from reidlib.data.readers.cuhk03.archive import ARCHIVE, KINDS, Extraction, TestSets, extract
 from reidlib.data.readers.layout import (
     Counts,
     MisplacedFolder,
@@ -34,11 +39,13 @@ from reidlib.data.readers.layout import (
 )
 from reidlib.data.readers.listing import folder_names
 from reidlib.data.readers.market import MARKET_FOLDERS, market_splits, read_market_layout
+from reidlib.data.readers.persons import Splits, describe_splits, training_splits, training_use
 from reidlib.data.rules import queries_without_match, rule_violations
-from reidlib.data.splits import Split
+from reidlib.data.splits import Split, concatenate
 from reidlib.errors import InputError, count_noun, shorten
 
 SPLITS = ("classic", "new")
+BOTH = "both"  # both kinds of boxes, as the value of the option
 NUM_TRIALS = 20  # all test sets of the archive; that JLML used all is recalled
 TEST_PERSONS = 100  # read in the archive
 SINGLE_SHOT = {  # ten draws are our choice
@@ -53,7 +60,14 @@ CONFIG_SOURCE = (
 _KEYS = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
 
 
-def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Reading:
+def cuhk03(
+    root: Path,
+    *,
+    split: str = "classic",
+    boxes: str = "labelled",
+    validation: bool = False,
+    training_only: bool = False,
+) -> Reading:
     """Read CUHK03 (Li et al. 2014).
 
     The archive's images are written to files when they are first read. Person ids count from 1 through the
@@ -64,92 +78,145 @@ def cuhk03(root: Path, *, split: str = "classic", boxes: str = "labelled") -> Re
         split: "classic": trial k, of 20, tests the 100 persons of the archive's test set k; ``protocols`` has
             the papers' single-shot scores. "new": one trial with 767 persons for training and 700 for
             testing, scored like Market-1501.
-        boxes: "labelled" by hand, or "detected".
+        boxes: "labelled" by hand, or "detected"; for ``training_only`` also "both", with the same persons.
+        validation: Whether to divide the training persons into training and validation.
+        training_only: Whether to read only training images, for pre-training.
 
     Returns:
         The reading.
 
     Raises:
-        InputError: If an option is unknown or the folder does not exist.
+        InputError: If an option is unknown, options contradict each other, or the folder does not exist.
     """
+    use = training_use(validation, training_only)
     check_option("the split of cuhk03", split, SPLITS)
-    check_option("cuhk03's boxes", boxes, tuple(KINDS))
+    if boxes == BOTH and not training_only:
+        rule = "boxes=both is for pre-training: query and gallery would have each image twice"
+        raise InputError(rule, "boxes=both", "add training_only=true, or choose labelled or detected")
+    check_option("cuhk03's boxes", boxes, (*KINDS, BOTH))
     require_folder(root)
-    options = non_default_options(cuhk03, split=split, boxes=boxes)
+    options = non_default_options(cuhk03, split=split, boxes=boxes) | use
     title = f"cuhk03 with split={split}"
-    if ready_made := _ready_made(root, split, boxes):
-        counts = dict(zip(MARKET_FOLDERS, _official_counts(boxes, "new").values(), strict=True))
-        reading = read_market_layout(title, ready_made, "CUHK03-NP", counts)
-        reading.num_trials = 1
-        reading.make_benchmark = lambda trial: Benchmark(
-            "cuhk03", root, *market_splits(reading), trial=trial, options=options
-        )
-        return reading
+    kinds = tuple(KINDS) if boxes == BOTH else (boxes,)
+    if ready_made := [folder for kind in kinds if (folder := _ready_made(root, split, kind, use))]:
+        return _read_ready_made(title, root, split, kinds, ready_made, options, use)
     classic = split == "classic"
-    reading = Reading(title, NUM_TRIALS if classic else 1, expected_counts=_official_counts(boxes))
+    reading = Reading(title, NUM_TRIALS if classic else 1, use=use)
     archive = reading.attempt(_find_archive, root, split, boxes)
-    lists = None if classic or archive is None else reading.attempt(_read_lists, root, boxes)
+    lists = {}
+    for kind in kinds:
+        counts = {_pair_name(name, kind, boxes): row for name, row in _official_counts(kind).items()}
+        reading.expected_counts = {**reading.expected_counts, **counts}
+        if not (classic or archive is None):
+            lists[kind] = reading.attempt(_read_lists, root, kind)
 
     @cache  # called only when a trial is known to exist, because this takes minutes
-    def images() -> Extraction:
+    def images(kind: str = kinds[0]) -> Extraction:
         assert archive is not None  # otherwise the reading has a problem
-        return extract(archive, boxes)
+        return extract(archive, kind)
+
+    def splits_of(trial: int) -> Splits:
+        all_splits = [
+            _classic_splits(images(kind), trial) if classic else _new_splits(images(kind), *lists[kind])
+            for kind in kinds
+        ]
+        return training_splits(concatenate([s[0] for s in all_splits]), use) if use else all_splits[0]
 
     def make_benchmark(trial: int) -> Benchmark:
         if classic:
             check_trial("cuhk03", trial, len(images().test_sets))
-            splits = _classic_splits(images(), trial)
-        else:
-            assert lists is not None  # otherwise the reading has a problem
-            splits = _new_splits(images(), *lists)
         return Benchmark(
             "cuhk03",
             root,
-            *splits,
+            *splits_of(trial),
             num_trials=len(images().test_sets) if classic else 1,
             trial=trial,
             options=options,
-            protocols=SINGLE_SHOT if classic else {},
+            protocols=SINGLE_SHOT if classic and not training_only else {},
             extracted=images().identity,
         )
 
     def examine() -> Iterator[InputError | str]:
         if archive is None:
             return
-        all_images = images().split
-        pairs_n = images().numbers[:, 0]
-        reading.splits = {boxes: all_images} | {
-            f"pair {pair}": all_images.select(pairs_n == pair)
-            for pair in range(1, len(images().persons_of_pairs) + 1)
-        }
+        reading.splits = {}
+        for kind in kinds:
+            all_images, pairs_n = images(kind).split, images(kind).numbers[:, 0]
+            reading.splits |= {kind: all_images} | {
+                _pair_name(f"pair {pair}", kind, boxes): all_images.select(pairs_n == pair)
+                for pair in range(1, len(images(kind).persons_of_pairs) + 1)
+            }
+            first, second = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
+            if persons := np.setxor1d(first, second).tolist():
+                views = f"{count_noun(len(persons), 'persons')} with images from only one view"
+                reading.remarks.append(f"{views}: {shorten(persons)}")
         if classic:
-            yield from _trial_problems(reading, images())
-        first, second = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
-        if persons := np.setxor1d(first, second).tolist():
-            reading.remarks.append(
-                f"{count_noun(len(persons), 'persons')} with images from only one view: {shorten(persons)}"
-            )
-        if lists is not None:
-            splits = _new_splits(images(), *lists)
-            reading.splits |= dict(zip(("train", "query", "gallery"), splits, strict=True))
-            reading.expected_counts = {**reading.expected_counts, **_official_counts(boxes, "new")}
-            yield from rule_violations(*splits)
+            yield from _trial_problems(reading, images().test_sets, splits_of)
+        if use and not reading.problems:
+            reading.remarks.append(describe_splits("", splits_of(0), use))
+        if all(lists.values()) and lists:
+            splits = splits_of(0)
+            yield from rule_violations(*splits, training_only=training_only)
+            if not use:
+                reading.splits |= dict(zip(("train", "query", "gallery"), splits, strict=True))
+                reading.expected_counts = {**reading.expected_counts, **_official_counts(boxes, "new")}
 
     reading.make_benchmark, reading.examine = make_benchmark, examine
     return reading
 
 
-def _trial_problems(reading: Reading, images: Extraction) -> Iterator[InputError | str]:
+def _read_ready_made(
+    title: str,
+    root: Path,
+    split: str,
+    kinds: Sequence[str],
+    folders: Sequence[Path],
+    options: dict[str, str | bool],
+    use: dict[str, bool],
+) -> Reading:
+    """Read the folders of CUHK03-NP of these kinds of boxes, or others with a training folder."""
+    counts = {}
+    if split == "new":
+        counts = dict(zip(MARKET_FOLDERS, _official_counts(kinds[0], "new").values(), strict=True))
+    if len(kinds) == 1:
+        reading = read_market_layout(title, folders[0], "CUHK03-NP", counts, use)
+    else:
+        names = {kind: f"{_folder_name(root, kind)}/{MARKET_FOLDERS[0]}" for kind in kinds}
+        if counts:
+            counts = {name: _official_counts(kind, "new")["train"] for kind, name in names.items()}
+        reading = read_market_layout(title, root, "CUHK03-NP", counts, use, tuple(names.values()))
+        persons = [split.person_ids for split in reading.splits.values()]
+        if len(persons) == len(names) and len(odd := np.setxor1d(*persons)):
+            value = f"{count_noun(len(odd), 'persons')} in only one of them: {shorten(odd.tolist())}"
+            mend = "unpack both completely, or choose boxes=labelled or boxes=detected"
+            reading.problems.append(
+                InputError("labelled and detected boxes show the same persons", value, mend)
+            )
+    reading.num_trials = 1
+    reading.make_benchmark = lambda trial: Benchmark(
+        "cuhk03", root, *market_splits(reading), trial=trial, options=options
+    )
+    return reading
+
+
+def _pair_name(name: str, kind: str, boxes: str) -> str:
+    """Return the name of a camera pair's images, or of all, in a report that may have both kinds of boxes."""
+    return name if boxes != BOTH or name == kind else f"{kind} {name}"
+
+
+def _trial_problems(
+    reading: Reading, test_sets: TestSets, splits_of: Callable[[int], Splits]
+) -> Iterator[InputError | str]:
     """Yield the problems of all test sets, and remark on queries without a match."""
-    sizes = [len(test_set) for test_set in images.test_sets]
+    sizes = [len(test_set) for test_set in test_sets]
     if sizes != [TEST_PERSONS] * NUM_TRIALS:
         yield (
             f"testsets has {NUM_TRIALS} sets of {TEST_PERSONS} persons; got {count_noun(len(sizes), 'sets')}"
             f" of {', '.join(map(str, sorted(set(sizes)))) or 'no'} persons; download or copy the file again"
         )
-    for trial in range(len(images.test_sets)):
-        splits = _classic_splits(images, trial)
-        for violation in rule_violations(*splits):
+    for trial in range(len(test_sets)):
+        splits = splits_of(trial)
+        for violation in rule_violations(*splits, training_only="training_only" in reading.use):
             yield f"trial {trial}: {violation}"
         if unmatched := queries_without_match(*splits[1:]):
             reading.remarks.append(
@@ -162,13 +229,21 @@ def _official_counts(boxes: str, split: str = "") -> Counts:
     return official_counts(f"cuhk03,boxes={boxes}" + (f",split={split}" if split else ""))
 
 
-def _ready_made(root: Path, split: str, boxes: str) -> Path | None:
+def _ready_made(root: Path, split: str, boxes: str, use: Mapping[str, bool]) -> Path | None:
     """Return CUHK03-NP's folder of these boxes, if the new split needs it because the archive is missing."""
-    folder = root / KINDS[boxes]
-    if split != "new" or not set(MARKET_FOLDERS) & folder_names(folder):
+    folder = root / _folder_name(root, boxes)
+    has_protocol = split == "new" or "training_only" in use
+    if not has_protocol or not set(MARKET_FOLDERS[: 1 if use else 3]) & folder_names(folder):
         return None
+    if split == "classic":
+        return None if (root / ARCHIVE).is_file() else folder
     from_archive = (root / ARCHIVE).is_file() and any(path.is_file() for path in _config_files(root, boxes))
     return None if from_archive else folder
+
+
+def _folder_name(root: Path, boxes: str) -> str:
+    """Return CUHK03-NP's name of the folder of these boxes, or the option's if it alone exists."""
+    return boxes if boxes in folder_names(root) else KINDS[boxes]
 
 
 def _is_ready_made(folder: Path) -> bool:

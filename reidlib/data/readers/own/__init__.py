@@ -15,6 +15,9 @@ split by a fixed rule in ten ways (``trial``), the same on every machine. Of the
 ``test_persons`` (0: half of them) are test persons; all other persons are for training. The first image by
 name of each test person and camera is a query, the others are in the gallery; if there is no other, the query
 is also in the gallery, for the queries of the other cameras. Junk and distractors are in the gallery.
+``validation`` and ``training_only``, of ``reidlib.data.readers.persons``, read only the folder ``train`` or
+the rows with that split. In a set without splits, validation divides each trial's training persons, and all
+persons are for training with ``training_only``.
 
 ``same_camera=True`` allows matches within a camera, for data with one camera or unknown ones. Each image of
 query and gallery then has its own camera, so only the image itself is ignored. Scores are much higher and
@@ -25,9 +28,10 @@ cameras (1 if unknown).
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +39,7 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.names import describe_spellings, known_names, name_key, printable
 from reidlib.data.readers.layout import Reading, non_default_options, path_hint, require_folder
 from reidlib.data.readers.listing import entry_names
-from reidlib.data.readers.own.division import (
-    NUM_TRIALS,
-    divide,
-    division_errors,
-    searchable_persons,
-    to_split,
-)
+from reidlib.data.readers.own.division import NUM_TRIALS, divide, division_errors, to_split
 from reidlib.data.readers.own.folders import (
     ListedImage,
     is_flat,
@@ -50,21 +48,39 @@ from reidlib.data.readers.own.folders import (
     list_person_folders,
 )
 from reidlib.data.readers.own.lists import find_csv, list_csv
+from reidlib.data.readers.persons import Splits, describe_splits, searchable_persons, training_use
 from reidlib.data.rules import DISTRACTOR, JUNK, queries_without_match, rule_violations
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun, shorten
 
 
-def folder(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Reading:
+def folder(
+    root: Path,
+    *,
+    same_camera: bool = False,
+    test_persons: int = 0,
+    validation: bool = False,
+    training_only: bool = False,
+) -> Reading:
     """Read own images in one folder for each person: ``PERSON/image`` or ``PERSON/CAMERA/image``."""
+    use = training_use(validation, training_only, test_persons=test_persons, same_camera=same_camera)
     require_folder(root)
-    return _read(folder, list_person_folders, root, root, same_camera=same_camera, test_persons=test_persons)
+    settings = {"same_camera": same_camera, "test_persons": test_persons}
+    return _read(folder, list_person_folders, root, root, settings, use)
 
 
-def csv(root: Path, *, same_camera: bool = False, test_persons: int = 0) -> Reading:
+def csv(
+    root: Path,
+    *,
+    same_camera: bool = False,
+    test_persons: int = 0,
+    validation: bool = False,
+    training_only: bool = False,
+) -> Reading:
     """Read own images of a CSV file: columns ``path``, ``person``, optionally ``camera`` and ``split``."""
-    file = find_csv(root)
-    return _read(csv, list_csv, root, file, same_camera=same_camera, test_persons=test_persons)
+    use = training_use(validation, training_only, test_persons=test_persons, same_camera=same_camera)
+    settings = {"same_camera": same_camera, "test_persons": test_persons}
+    return _read(csv, list_csv, root, find_csv(root), settings, use)
 
 
 class OwnImages(NamedTuple):
@@ -141,23 +157,23 @@ def _in_order(rows: Sequence[ListedImage]) -> list[ListedImage]:
 
 def _read(
     reader: Callable[..., Reading],
-    list_rows: Callable[[Reading, Path], list[ListedImage]],
+    list_rows: Callable[..., list[ListedImage]],
     root: Path,
     source: Path,
-    *,
-    same_camera: bool,
-    test_persons: int,
+    settings: dict[str, Any],
+    use: dict[str, bool],
 ) -> Reading:
     """Read the images that ``list_rows`` lists in ``source``; ``reader`` is the public reader of ``root``."""
     reading = Reading(reader.__name__)
+    list_rows = partial(list_rows, train_alone=True) if use else list_rows
     rows = _with_names(reading, _in_order(reading.attempt(list_rows, reading, source) or []))
     base = source if source.is_dir() else source.parent
-    settings = {"same_camera": same_camera, "test_persons": test_persons}
-    options = non_default_options(reader, **settings)
-    num_trials = 1 if any(row.split for row in rows) else NUM_TRIALS
+    same_camera = settings["same_camera"]
+    options = non_default_options(reader, **settings) | use
+    num_trials = 1 if "training_only" in use or any(row.split for row in rows) else NUM_TRIALS
 
     def make_benchmark(trial: int) -> Benchmark:
-        splits = divide(reading.title, base, rows, trial=trial, **settings)
+        splits = divide(reading.title, base, rows, use, trial=trial, **settings)
         for error in division_errors(reading.title, rows, splits, same_camera):
             raise error
         return Benchmark(reading.title, root, *splits, num_trials=num_trials, trial=trial, options=options)
@@ -172,13 +188,14 @@ def _read(
         # Problems of the list would be problems of its division, too; they are reported once.
         if reading.problems:
             return
-        splits = divide(reading.title, base, rows, trial=0, **settings)
+        splits = divide(reading.title, base, rows, use, trial=0, **settings)
         reading.splits = dict(zip(("train", "query", "gallery"), splits, strict=True))
-        reading.remarks += _describe_division(base, splits, num_trials, same_camera)
+        reading.remarks += _describe_division(base, splits, num_trials, same_camera, use)
         errors = list(division_errors(reading.title, rows, splits, same_camera))
         rules = {error.rule for error in errors}
         yield from errors
-        yield from (error for error in rule_violations(*splits) if error.rule not in rules)
+        violations = rule_violations(*splits, training_only="training_only" in use)
+        yield from (error for error in violations if error.rule not in rules)
 
     reading.make_benchmark, reading.examine = make_benchmark, examine
     return reading
@@ -231,18 +248,13 @@ def _describe_images(
 
 
 def _describe_division(
-    root: Path, splits: tuple[Split, Split, Split], num_trials: int, same_camera: bool
+    root: Path, splits: Splits, num_trials: int, same_camera: bool, use: Mapping[str, object]
 ) -> list[str]:
-    train, query, gallery = splits
-    persons = [len(np.unique(split.person_ids[split.person_ids > 0])) for split in splits]
+    _, query, gallery = splits
     rule = "as given in train, query and gallery"
     if num_trials == NUM_TRIALS:
         rule = f"by a fixed rule, trial 0 of {NUM_TRIALS}"
-    remarks = [
-        f"split {rule}: {count_noun(persons[0], 'persons')} in {count_noun(len(train), 'training images')},"
-        f" {persons[1]:,} in {count_noun(len(query), 'queries')},"
-        f" {persons[2]:,} in {count_noun(len(gallery), 'gallery images')}"
-    ]
+    remarks = [describe_splits(rule, splits, use)]
     if unmatched := queries_without_match(query, gallery):
         names = shorten([path.relative_to(root).as_posix() for path in unmatched])
         remarks.append(f"{len(unmatched):,} of {len(query):,} queries have no match: {names}")

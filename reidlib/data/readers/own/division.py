@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reidlib.data.names import name_key, special_person
-from reidlib.data.readers.layout import seeded_order
 from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage, has_person_siblings
+from reidlib.data.readers.persons import (
+    Splits,
+    draw_persons,
+    one_query_per_camera,
+    searchable_persons,
+    validation_rows,
+)
 from reidlib.data.rules import queries_with_match, shared_person_errors
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun, shorten
@@ -59,11 +64,20 @@ def to_split(root: Path, rows: Sequence[ListedImage], *, unknown_camera: int = 0
 
 
 def divide(
-    name: str, root: Path, rows: Sequence[ListedImage], *, trial: int, same_camera: bool, test_persons: int
-) -> tuple[Split, Split, Split]:
+    name: str,
+    root: Path,
+    rows: Sequence[ListedImage],
+    use: Mapping[str, object],
+    *,
+    trial: int,
+    same_camera: bool,
+    test_persons: int,
+) -> Splits:
     """Divide own images into train, query and gallery, as the package ``own`` describes it."""
-    # ``name`` is the reader's, for the mends. ``division_errors`` checks the result.
-    if not same_camera and (unknown := [row for row in rows if not row.camera]):
+    # ``name`` is the reader's, for the mends; ``use`` is that of ``training_use``. ``division_errors`` checks
+    # the result.
+    unknown = [row for row in rows if not row.camera]
+    if unknown and not same_camera and "training_only" not in use:
         value, examples, alternative = "no camera is known", "", ""
         if len(unknown) < len(rows):
             value = f"{count_noun(len(unknown), 'images')} without a camera"
@@ -86,8 +100,13 @@ def divide(
         train, query, gallery = (
             [i for i, row in enumerate(rows) if row.split == split] for split in SPLIT_NAMES
         )
+    elif "training_only" in use:
+        train, query, gallery = np.flatnonzero(images.person_ids > 0).tolist(), [], []
     else:
         train, query, gallery = _by_rule(name, images, trial, same_camera, test_persons)
+    if "validation" in use:
+        places = validation_rows(images.select(train), same_camera)
+        train, query, gallery = ([train[place] for place in each] for each in places)
     test = images
     if same_camera:
         # An image has the same camera as query and as gallery image, so that it does not match itself.
@@ -96,17 +115,8 @@ def divide(
     return images.select(train), test.select(query), test.select(gallery)
 
 
-def searchable_persons(images: Split, same_camera: bool) -> list[int]:
-    """Return the ascending ids of persons with images from two cameras, or with two images."""
-    sightings: dict[int, set] = defaultdict(set)
-    sources = images.paths if same_camera else images.camera_ids.tolist()
-    for person, source in zip(images.person_ids.tolist(), sources, strict=True):
-        sightings[person].add(source)
-    return sorted(person for person, seen_by in sightings.items() if person > 0 and len(seen_by) > 1)
-
-
 def division_errors(
-    name: str, rows: Sequence[ListedImage], splits: tuple[Split, Split, Split], same_camera: bool
+    name: str, rows: Sequence[ListedImage], splits: Splits, same_camera: bool
 ) -> Iterator[InputError]:
     """Yield violated rules of ``reidlib.data.rules``, with mends and names for own images."""
     train, query, gallery = splits
@@ -165,22 +175,10 @@ def _by_rule(
             else "add images of other persons",
         )
     label = f"own images {len(searchable)} persons, {count} for testing, trial {trial}"
-    test = {searchable[number - 1] for number in seeded_order(label, len(searchable))[:count]}
-    in_test = np.isin(images.person_ids, list(test))
+    in_test = np.isin(images.person_ids, draw_persons(label, searchable, count))
     query, gallery = one_query_per_camera(images, np.flatnonzero(in_test))
     gallery += np.flatnonzero(images.person_ids <= 0).tolist()
     return np.flatnonzero(~in_test & (images.person_ids > 0)).tolist(), query, sorted(gallery)
-
-
-def one_query_per_camera(images: Split, indices: Iterable[int]) -> tuple[list[int], list[int]]:
-    """Divide images into queries, the first one of each person and camera, and the gallery."""
-    sightings: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index in map(int, indices):
-        sightings[int(images.person_ids[index]), int(images.camera_ids[index])].append(index)
-    query = [first for first, *_ in sightings.values()]
-    # A camera's only image of a person is also in the gallery, for the queries from other cameras.
-    gallery = [index for first, *others in sightings.values() for index in others or [first]]
-    return sorted(query), sorted(gallery)
 
 
 def _same_camera(name: str) -> str:

@@ -56,20 +56,24 @@ def is_flat(folder: Path) -> bool:
     return bool(list_images(folder, OWN_ENDINGS)) and not _folders_with_images(folder)
 
 
-def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = True) -> list[ListedImage]:
+def list_person_folders(
+    reading: Reading, root: Path, *, allow_splits: bool = True, train_alone: bool = False
+) -> list[ListedImage]:
     """List images in a folder per person, and add what is wrong to the reading's problems and remarks."""
-    # With ``allow_splits``, the folders of persons may be in train, query and gallery.
+    # With ``allow_splits``, the folders of persons may be in train, query and gallery; with ``train_alone``,
+    # the last two are neither needed nor read.
     require_folder(root)
     names = folder_names(root)
-    if {*MARKET_FOLDERS} <= names:
+    splits = SPLIT_NAMES[:1] if train_alone else SPLIT_NAMES
+    if {*MARKET_FOLDERS[: len(splits)]} <= names:
         mend = f"read it with market1501 instead: `reidlib check market1501 {root}`"
         mend = mend if allow_splits else f"give one of its folders, such as {root / 'query'}"
         raise InputError(LAYOUT, f"{root} in Market-1501's layout", mend)
-    if set(SPLIT_NAMES) <= names:
+    if set(splits) <= names:
         if not allow_splits:
             mend = f"give one of them, such as {root / 'gallery'}"
             raise InputError(LAYOUT, f"{root}, which is split into {', '.join(SPLIT_NAMES)}", mend)
-        rows = [row for split in SPLIT_NAMES for row in _scan_persons(reading, root / split, f"{split}/")]
+        rows = [row for split in splits for row in _scan_persons(reading, root / split, f"{split}/")]
         others = [name for name in _folders_with_images(root) if name not in SPLIT_NAMES]
         if others or scan(root, OWN_ENDINGS, reading.left_out)[0]:
             reading.problems.append(
@@ -82,8 +86,8 @@ def list_person_folders(reading: Reading, root: Path, *, allow_splits: bool = Tr
         return _add_cameras_in_names(rows)
     if reserved := sorted(name for name in names if name.lower() in _RESERVED):
         raise InputError(
-            f"a set with splits has the three folders {', '.join(SPLIT_NAMES)}",
-            f"{root}, which lacks {', '.join(name for name in SPLIT_NAMES if name not in names)} and contains"
+            f"a set with splits has the {count_noun(len(splits), 'folders')} {', '.join(splits)}",
+            f"{root}, which lacks {', '.join(name for name in splits if name not in names)} and contains"
             f" {shorten(reserved)}",
             "rename and complete these folders, or rename the person with this name",
         )

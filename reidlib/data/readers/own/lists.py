@@ -35,20 +35,28 @@ def find_csv(root: Path) -> Path:
     return paths[0]
 
 
-def list_csv(reading: Reading, file: Path, *, labelled: bool = True) -> list[ListedImage]:
+def list_csv(
+    reading: Reading, file: Path, *, labelled: bool = True, train_alone: bool = False
+) -> list[ListedImage]:
     """List the images of a CSV, and add one problem for each kind of faulty row to the reading."""
     # The text is UTF-8. The columns ``path``, ``person``, ``camera`` and ``split`` have any order and case,
     # and are separated by commas, semicolons or tabs; other columns are ignored. Paths are relative to the
     # CSV's folder, with / or \, so that list and images can be moved together. With ``labelled=False`` only
-    # paths are required. An image may be listed twice only as query and as gallery.
+    # paths are required. An image may be listed twice only as query and as gallery. With ``train_alone``,
+    # files of query and gallery are not needed.
     line, names, records = _read_records(file)
     _check_columns(file, line, names, COLUMNS[: 2 if labelled else 1])
     rows, faulty = _rows(file, records, names, labelled)
-    rows, missing = _find_files(file, rows)
-    reading.problems += [*faulty, *missing]
-    if not (rows or faulty or missing):
+    if not (rows or faulty):
         value, mend = f"only column names in {file}", "write a line for each image"
         raise InputError("a CSV of own images lists images", value, mend)
+    if train_alone:
+        rows = [row for row in rows if row.split in ("", SPLIT_NAMES[0])]
+        if not (rows or faulty):
+            rule, mend = "a CSV of training images lists some", "give training images the split train"
+            raise InputError(rule, f"no row with split train in {file}", mend)
+    rows, missing = _find_files(file, rows)
+    reading.problems += [*faulty, *missing]
     if extra := [name for name in names if name and name not in COLUMNS]:
         reading.remarks.append(f"columns that are not read: {shorten([*map(printable, extra)])}")
     return rows
