@@ -25,7 +25,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports. They were
 # 18,395 and 120 until training folders alone served five readers for validation and for pre-training.
 LARGEST = {
-    "lines of code": 18_590,
+    "lines of code": 18_615,
     "files": 121,
     "lines of the core": 4_570,
     "entries in a folder below the top": 12,

@@ -178,7 +178,9 @@ def test_set_fields_give_a_run_of_their_own(market, tiny, capsys, tmp_path):
 def test_pretraining_and_training_have_the_same_set_fields(market, tiny, tmp_path):
     shutil.copytree(market, other := tmp_path / "other")
     write_image(other / "bounding_box_train" / "0002_c2s1_000001_00.jpg")
-    words = train(market, "--runs", tmp_path / "runs", "--device", "cpu", "--pretrain", f"market1501={other}")
+    shutil.rmtree(other / "query")
+    before = f"market1501,training_only=true={other}"
+    words = train(market, "--runs", tmp_path / "runs", "--device", "cpu", "--pretrain", before)
     assert main([*map(str, words), "--set", "model.parts=2"]) == 0
     assert len(runs := list((tmp_path / "runs").glob("*-model.parts=2-*/config.json"))) == 2
     assert all(json.loads(path.read_text())["model"]["parts"] == 2 for path in runs)

@@ -170,7 +170,7 @@ def small(words: list[str], sandbox: Sandbox) -> list[str]:
             word = str(sandbox.benchmark(name))
         elif word.endswith("=DIR"):
             other = word.removesuffix("=DIR")
-            word = f"{other}={sandbox.benchmark(other)}"
+            word = f"{other}={sandbox.benchmark(other.partition(',')[0])}"
         elif word == "features.parquet":
             word = str(sandbox.folder / word)
         out.append(word)

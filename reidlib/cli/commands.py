@@ -198,6 +198,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.
+    With the option training_only=true it needs only the training folder.
 
     For several GPUs start the command with torchrun, one process for each GPU. The
     processes train as one process with the same batch would, and write one run.
@@ -224,6 +225,7 @@ def train(arguments: argparse.Namespace) -> int:
       reidlib train pyramid --profile full --seed 1
       reidlib train jlml --profile paper --benchmark cuhk03,trial=3 --data-root DIR
       reidlib train jlml --profile paper --benchmark viper --data-root DIR --pretrain cuhk03=DIR
+      reidlib train jlml --profile paper --benchmark market1501,validation=true --data-root DIR
       reidlib train pyramid --benchmark folder --data-root DIR
       torchrun --nproc_per_node 4 -m reidlib train pyramid --profile full
 
@@ -488,8 +490,12 @@ def check(arguments: argparse.Namespace) -> int:
     the same on every machine; partitions=FILE uses others, in the format that
     reidlib/data/readers/partitions describes.
 
+    validation=true divides the training persons into training and validation, and
+    training_only=true serves for --pretrain; both need and read only training images.
+
     examples:
       reidlib check market1501 DIR
+      reidlib check market1501,validation=true DIR
       reidlib check cuhk03,boxes=detected,split=new DIR
       reidlib check cuhk01,test_persons=100,trial=3 DIR
       reidlib check csv images.csv

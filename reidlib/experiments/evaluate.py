@@ -116,9 +116,10 @@ def evaluate_run(
         The content of ``scores.json``; shares are between 0 and 1.
 
     Raises:
-        InputError: If the run was trained on other data or has no weights, images cannot be decoded, or the
-            scores cannot be written.
+        InputError: If the run was trained on other data or has no weights, the benchmark has no test images,
+            images cannot be decoded, or the scores cannot be written.
     """
+    benchmark.check_scorable()
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
     device = network.execution.torch_device
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))

@@ -17,6 +17,8 @@ from reidlib.data.check import check, count_deviations
 from reidlib.data.readers.persons import training_splits, validation_rows
 from reidlib.data.splits import Split
 from reidlib.errors import InputError
+from reidlib.ranking.metrics import Embeddings
+from reidlib.ranking.protocols import evaluate_protocol
 
 VALIDATION, TRAINING_ONLY = {"validation": True}, {"training_only": True}
 TRAIN = "bounding_box_train"
@@ -167,6 +169,8 @@ def test_a_folder_one_level_off_is_suggested(training_folder):
     assert f"give {training_folder}" in refusal("market1501", training_folder.parent, **TRAINING_ONLY)
     text = refusal("market1501", put(training_folder.parent / "other", ["1.jpg"]), **VALIDATION)
     assert f"lacks {TRAIN}" in text and "query" not in text
+    text = refusal("market1501", training_folder)
+    assert f"or read {TRAIN} alone, with validation=true or training_only=true" in text
 
 
 def test_a_training_folder_alone_is_no_test(training_folder, market):
@@ -274,8 +278,16 @@ def test_viper_and_cuhk01_hold_out_training_persons_of_each_trial(tmp_path):
             assert benchmark.protocols.keys() == whole.protocols.keys()
             assert {protocol.query_cameras for protocol in benchmark.protocols.values()} == {(1,)}
             draws.append(persons(benchmark.query))
+            images = [
+                Embeddings(np.eye(20)[split.person_ids % 20], split.person_ids, split.camera_ids)
+                for split in (benchmark.query, benchmark.gallery)
+            ]
+            for protocol in benchmark.protocols.values():
+                assert evaluate_protocol(*images, protocol).cmc[1] == 1
         assert draws[0] != draws[1]
         assert benchmark.specification == f"{name},test_persons=4,validation=true,trial=9"
+    report = check("viper", tmp_path / "viper", progress=False, test_persons=4, **VALIDATION)
+    assert "trial 0: split of the training persons" in report.text()
     text = refusal("viper", tmp_path / "viper", test_persons=9, **VALIDATION)
     assert "3 training persons, 3 of them seen by 2 cameras" in text
 
@@ -300,6 +312,8 @@ def test_both_kinds_of_boxes_are_one_set_of_the_same_persons(tmp_path):
     assert {path.parent.parent.name for path in one.train.paths} == {"detected"} and len(one.train) == 28
     report = check("cuhk03", root, progress=False, boxes="both", **TRAINING_ONLY)
     assert report.ok and "training only: 7 persons in 56 training images; 2 cameras" in report.remarks
+    assert "with training_only=true, or validation=true,split=new" in refusal("cuhk03", root)
+    assert "cuhk-03.mat" in refusal("cuhk03", root, split="new")
     # CUHK03-NP's folders are called labeled and detected.
     (root / "labelled").rename(root / "labeled")
     assert len(load("cuhk03", root, boxes="both", split="new", **TRAINING_ONLY).train) == 56

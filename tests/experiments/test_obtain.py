@@ -15,11 +15,14 @@ from reidlib.data.benchmark import combine
 from reidlib.data.decoding import decode
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
+from reidlib.experiments import Setup
 from reidlib.experiments import obtain as experiments
+from reidlib.experiments.evaluate import evaluate_run, load_benchmark
 from reidlib.experiments.rows import PROFILES, ModelSize
 from reidlib.training.checkpoint import save_tensors
 from reidlib.training.config import Augmentation, Recipe, RunConfiguration
 from reidlib.training.device import Execution
+from reidlib.training.runs import find
 
 QUIET = Execution(device="cpu", progress=False)
 
@@ -281,3 +284,25 @@ def test_partitions_of_a_long_path_are_trained(partitioned, tmp_path, folder):
         chain(load("cuhk01", partitioned, partitions=str(path), trial=trial))[0].name for trial in (0, 1)
     }
     assert len(names) == 2  # tasks are told apart by these names
+
+
+def test_a_training_folder_alone_pretrains_and_is_not_scored(benchmarks, tmp_path):
+    alone = load("market1501", benchmarks[1].root, training_only=True)
+    links = chain(benchmarks[0], alone)
+    assert links[0].name == "jlml-smoke-market1501,training_only=true-seed0"
+    run = obtain(links, runs=tmp_path)
+    assert run.scores["data"] == benchmarks[0].fingerprint
+    first = find(links[0].configuration.to_json(), tmp_path)
+    assert first is not None and not (first.folder / "scores.json").exists()
+    assert obtain(links, runs=tmp_path).folder == run.folder
+    mend = "use it with --pretrain"
+    for evaluate in (
+        lambda: obtain(chain(alone), runs=tmp_path / "none"),
+        lambda: evaluate_run(first, alone),
+        lambda: load_benchmark(first),
+        lambda: load_benchmark(run, alone.root, benchmark=alone.specification),
+        lambda: Setup("smoke", alone.specification, alone.root).data,
+    ):
+        with pytest.raises(InputError, match=mend):
+            evaluate()
+    assert not (tmp_path / "none").exists()

@@ -13,7 +13,13 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import layout
 from reidlib.data.readers.layout import Counts, MisplacedFolder, Reading, official_counts, require_folder
 from reidlib.data.readers.listing import LeftOut, folder_names, list_images
-from reidlib.data.readers.persons import Splits, describe_splits, training_splits, training_use
+from reidlib.data.readers.persons import (
+    TRAINING_ALONE,
+    Splits,
+    describe_splits,
+    training_splits,
+    training_use,
+)
 from reidlib.data.rules import (
     DISTRACTOR,
     NO_EMPTY_SPLIT,
@@ -144,6 +150,10 @@ def read_market_layout(
     folders = training_folders if use else MARKET_FOLDERS
     reading = layout.read_folders(folder, folders, layout_name, _read_name, _name_error)
     reading.title, reading.use = title, use or {}
+    if reading.problems and not use and folder_names(folder) & {*folders} == {folders[0]}:
+        first = reading.problems[0]
+        mend = f"{first.mend}; or read {folders[0]} alone, with {TRAINING_ALONE}"
+        reading.problems[0] = InputError(first.rule, first.value, mend)
     reading.expected_counts = {name: counts for name, counts in expected.items() if name in folders}
     reading.make_benchmark = lambda trial: Benchmark(
         title, folder, *market_splits(reading), trial=trial, options=reading.use

@@ -13,7 +13,7 @@ from reidlib.data.benchmark import Benchmark, Protocol
 from reidlib.data.readers.layout import Reading, ReadName, non_default_options, official_counts, read_folders
 from reidlib.data.readers.listing import list_images
 from reidlib.data.readers.partitions import GRID_FILE, choose_partitions, training_persons
-from reidlib.data.readers.persons import training_splits
+from reidlib.data.readers.persons import describe_splits, training_splits
 from reidlib.data.rules import DISTRACTOR, queries_without_match
 from reidlib.data.splits import Split, concatenate
 from reidlib.errors import InputError, count_noun, shorten
@@ -263,6 +263,15 @@ def _partitioned(
         reading.use = {"validation": True}
         protocols = {title: replace(protocol, query_cameras=(1,)) for title, protocol in protocols.items()}
     set_trials(reading, root, images, images.camera_ids == 1, in_test, protocols, **options, **reading.use)
+
+    def examine() -> Iterator[InputError]:
+        yield from trial_problems(reading)
+        if validation:
+            first = reading.benchmark(0)
+            splits = (first.train, first.query, first.gallery)
+            reading.remarks.append(f"trial 0: {describe_splits('', splits, reading.use)}")
+
+    reading.examine = examine
     return reading
 
 

@@ -105,8 +105,11 @@ def cuhk03(
     archive = reading.attempt(_find_archive, root, split, boxes)
     lists = {}
     for kind in kinds:
-        counts = {_pair_name(name, kind, boxes): row for name, row in _official_counts(kind).items()}
-        reading.expected_counts = {**reading.expected_counts, **counts}
+        counts = _official_counts(kind)  # a check of both kinds does not count camera pairs
+        reading.expected_counts = {
+            **reading.expected_counts,
+            **(counts if kind == boxes else {kind: counts[kind]}),
+        }
         if not (classic or archive is None):
             lists[kind] = reading.attempt(_read_lists, root, kind)
 
@@ -143,7 +146,7 @@ def cuhk03(
         for kind in kinds:
             all_images, pairs_n = images(kind).split, images(kind).numbers[:, 0]
             reading.splits |= {kind: all_images} | {
-                _pair_name(f"pair {pair}", kind, boxes): all_images.select(pairs_n == pair)
+                f"pair {pair}": all_images.select(pairs_n == pair)
                 for pair in range(1, len(images(kind).persons_of_pairs) + 1)
             }
             first, second = (all_images.person_ids[all_images.camera_ids == view] for view in (1, 2))
@@ -199,11 +202,6 @@ def _read_ready_made(
     return reading
 
 
-def _pair_name(name: str, kind: str, boxes: str) -> str:
-    """Return the name of a camera pair's images, or of all, in a report that may have both kinds of boxes."""
-    return name if boxes != BOTH or name == kind else f"{kind} {name}"
-
-
 def _trial_problems(
     reading: Reading, test_sets: TestSets, splits_of: Callable[[int], Splits]
 ) -> Iterator[InputError | str]:
@@ -231,7 +229,7 @@ def _official_counts(boxes: str, split: str = "") -> Counts:
 
 def _ready_made(root: Path, split: str, boxes: str, use: Mapping[str, bool]) -> Path | None:
     """Return CUHK03-NP's folder of these boxes, if the new split needs it because the archive is missing."""
-    folder = root / _folder_name(root, boxes)
+    folder = root / (_folder_name(root, boxes) if use else KINDS[boxes])
     has_protocol = split == "new" or "training_only" in use
     if not has_protocol or not set(MARKET_FOLDERS[: 1 if use else 3]) & folder_names(folder):
         return None
@@ -268,6 +266,8 @@ def _find_archive(root: Path, split: str, boxes: str) -> Path:
         mend = "read CUHK03-NP's folders, which only have the new protocol, with split=new"
         if split == "new":
             mend = f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
+    elif any(MARKET_FOLDERS[0] in folder_names(root / name) for name in (*KINDS, *KINDS.values())):
+        mend = f"read the folders' {MARKET_FOLDERS[0]} with training_only=true, or validation=true,split=new"
     elif near := misplaced_hint(root, is_readable):
         raise MisplacedFolder(rule, value, near)
     else:
