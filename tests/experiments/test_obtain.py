@@ -306,3 +306,16 @@ def test_a_training_folder_alone_pretrains_and_is_not_scored(benchmarks, tmp_pat
         with pytest.raises(InputError, match=mend):
             evaluate()
     assert not (tmp_path / "none").exists()
+
+
+def test_validation_persons_are_refused_in_pretraining(benchmarks, tmp_path):
+    root = benchmarks[1].root
+    for person in range(30, 36):
+        for camera in (1, 2):
+            write_image(
+                root / "bounding_box_train" / f"{person:04}_c{camera}s1_1_1.jpg", seed=person + camera
+            )
+    alone, validation = (load("market1501", root, **{use: True}) for use in ("training_only", "validation"))
+    with pytest.raises(InputError, match="pre-training uses no test or validation image"):
+        chain(validation, alone)
+    assert obtain(chain(validation), runs=tmp_path).scores["benchmark"] == "market1501,validation=true"

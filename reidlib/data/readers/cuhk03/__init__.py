@@ -174,7 +174,7 @@ def _read_ready_made(
     split: str,
     kinds: Sequence[str],
     folders: Sequence[Path],
-    options: dict[str, str | bool],
+    options: Mapping[str, str | int | bool],
     use: dict[str, bool],
 ) -> Reading:
     """Read the folders of CUHK03-NP of these kinds of boxes, or others with a training folder."""
@@ -188,8 +188,8 @@ def _read_ready_made(
         if counts:
             counts = {name: _official_counts(kind, "new")["train"] for kind, name in names.items()}
         reading = read_market_layout(title, root, "CUHK03-NP", counts, use, tuple(names.values()))
-        persons = [split.person_ids for split in reading.splits.values()]
-        if len(persons) == len(names) and len(odd := np.setxor1d(*persons)):
+        first, *others = (split.person_ids for split in reading.splits.values())
+        if others and len(odd := np.setxor1d(first, others[0])):
             value = f"{count_noun(len(odd), 'persons')} in only one of them: {shorten(odd.tolist())}"
             mend = "unpack both completely, or choose boxes=labelled or boxes=detected"
             reading.problems.append(
