@@ -22,8 +22,8 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # and then queues of trainings without notebooks, fields set by name, and the listing of generated files.
 # They were 17,560, 116 and 4,170 until reports became live, and until exact nearest neighbours at a library's
 # speed, validation curves and the notebook about performance came. The first was 18,230 until the work of a
-# report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports. They were
-# 18,395 and 120 until training folders alone served five readers for validation and for pre-training.
+# report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports. They
+# were 18,395 and 120 until training folders alone served five readers for validation and for pre-training.
 LARGEST = {
     "lines of code": 18_615,
     "files": 121,
