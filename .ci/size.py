@@ -23,10 +23,11 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # They were 17,560, 116 and 4,170 until reports became live, and until exact nearest neighbours at a library's
 # speed, validation curves and the notebook about performance came. The first was 18,230 until the work of a
 # report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports. They
-# were 18,395 and 120 until training folders alone served five readers for validation and for pre-training.
+# were 18,395 and 120 until photographs came: training folders that serve alone for validation and pre-training,
+# runs as evidence in git, scores of a run on other benchmarks, and a ledger that compares two benchmarks.
 LARGEST = {
-    "lines of code": 18_615,
-    "files": 121,
+    "lines of code": 19_600,
+    "files": 126,
     "lines of the core": 4_570,
     "entries in a folder below the top": 12,
 }

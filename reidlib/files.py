@@ -88,6 +88,11 @@ def runs() -> Path:
     return home() / "runs"
 
 
+def evidence() -> Path:
+    """Return the clone's folder of the small files of runs that are kept in git."""
+    return _PROJECT / "reports" / "evidence"
+
+
 def use_home(*, alone: bool = False) -> bool:
     """Share the home with other processes until this one ends; False if it is to be ``alone`` and is not."""
     # `reidlib clean` removes what processes share only while it is alone, and others then wait for it. The

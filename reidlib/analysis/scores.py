@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from reidlib.analysis.statistics import Interval, half_width, keep_together, paired
+from reidlib.analysis.statistics import Interval, half_width, keep_together, paired_sums
 from reidlib.errors import InputError, check_choice
+from reidlib.experiments.evidence import BY_PERSON, sums_by_person
 from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import Runs
 from reidlib.training.runs import Run
@@ -100,17 +101,6 @@ def _per_cent(scores: BranchScores, path: Sequence[str]) -> float:
         return math.nan
     share: Any = reduce(getitem, path, scores)
     return math.nan if share is None else 100 * share
-
-
-def _query_values(scores: BranchScores, measure: str) -> np.ndarray:
-    """Return the values (Q,) whose mean is a branch's score: shares, NaN for a query without a match."""
-    kind, name, *rank = _key_path(measure)
-    if name == "mean_average_precision":
-        return np.array(scores[kind]["average_precision"], dtype=float)
-    if name != "cmc":  # runs store only the means of the other measures
-        raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
-    first_q = np.array(scores[kind]["first_match_rank"])
-    return np.where(first_q == 0, np.nan, first_q <= int(rank[0]))
 
 
 class ExperimentScores:
@@ -217,24 +207,32 @@ class ExperimentScores:
             InputError: If the measure has no value for each query, or if rows have different numbers of
                 queries.
         """
+        if measure not in BY_PERSON:
+            _key_path(measure)
+            raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
         signs = [1] * len(plus) + [-1] * len(minus)
-        differences, persons_q = [], None
+        sums: list[np.ndarray] = []
+        first: np.ndarray | None = None  # persons and their numbers of queries
         for scores in zip(*(self.branch_scores(cell) for cell in (*plus, *minus)), strict=True):
             available = [branch for branch in scores if branch is not None]
             if len(available) < len(scores):
                 continue
-            values = [_query_values(branch, measure) for branch in available]
-            if len({len(value) for value in values}) > 1:
-                counts = ", ".join(str(len(value)) for value in values)
-                raise InputError(
-                    "rows are compared over the same queries", f"{counts} queries", "evaluate the runs again"
-                )
-            differences.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
-            person_ids = (branch.get("query_person_ids") for branch in available)
-            persons_q = persons_q or next(filter(None, person_ids), None)
-        if not differences:
+            values = []
+            for branch in available:
+                of_person = sums_by_person(branch)
+                queries = np.stack([of_person["persons"], of_person["queries"]])
+                first = queries if first is None else first
+                if not np.array_equal(queries, first):
+                    counts = f"{first[1].sum()} and {queries[1].sum()} queries with a match"
+                    rule = "rows are compared over the same queries"
+                    raise InputError(rule, counts, "evaluate the runs again")
+                values.append(of_person[measure])
+            sums.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
+        if first is None:
             return None
-        return paired(np.stack(differences), persons_q)._replace(requested=self.runs.seeds)
+        if not first.size:
+            raise InputError("a difference needs a query with a match", "none", "check the scores")
+        return paired_sums(np.stack(sums), first[1])._replace(requested=self.runs.seeds)
 
     def differences(self, cells: Mapping[str, Cell], baseline: str, measures: Sequence[str]) -> pd.DataFrame:
         """Return the difference of each row to a baseline row (see ``difference``).

@@ -103,10 +103,6 @@ def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> I
     Raises:
         InputError: If the shapes do not fit, or if no query has a match in every seed.
     """
-    # Queries are resampled (bootstrap). Seeds are too few for that: with three seeds, an interval of
-    # resampled means misses the true difference a quarter of the time instead of a twentieth. The seeds'
-    # share of the uncertainty follows Student's t instead, drawn anew for each resampled set of queries. The
-    # variation of single queries enters both shares, which makes the interval conservative.
     differences_sq = np.asarray(differences_sq, dtype=float)
     if differences_sq.ndim != 2 or not differences_sq.shape[0]:
         rule = "differences have the shape (seeds, queries)"
@@ -118,11 +114,26 @@ def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> I
     valid_q = np.isfinite(differences_sq).all(0)
     if not valid_q.any():
         raise InputError("a difference needs a query with a match", "none", "check the scores")
-    values_sq = differences_sq[:, valid_q]
     persons, person_q = np.unique(persons_q[valid_q], return_inverse=True)
-    seeds, count = len(values_sq), len(persons)
-    sums_sp = np.stack([np.bincount(person_q, row, count) for row in values_sq])
-    queries_p = np.bincount(person_q, minlength=count)
+    sums_sp = np.stack([np.bincount(person_q, row, len(persons)) for row in differences_sq[:, valid_q]])
+    return paired_sums(sums_sp, np.bincount(person_q, minlength=len(persons)))
+
+
+def paired_sums(sums_sp: np.ndarray, queries_p: np.ndarray) -> Interval:
+    """Estimate the mean of paired differences as ``paired`` does, from their sums over each person's queries.
+
+    Args:
+        sums_sp: Sum of the differences over the queries of each person, shape (S, P), in points.
+        queries_p: Number of queries of each person with a match, shape (P,); not all zero.
+
+    Returns:
+        The mean over seeds and queries with the ends of its interval, in points.
+    """
+    # Queries are resampled (bootstrap). Seeds are too few for that: with three seeds, an interval of
+    # resampled means misses the true difference a quarter of the time instead of a twentieth. The seeds'
+    # share of the uncertainty follows Student's t instead, drawn anew for each resampled set of queries. The
+    # variation of single queries enters both shares, which makes the interval conservative.
+    seeds, count = sums_sp.shape
     generator = np.random.default_rng(0)
     times_rp = generator.multinomial(count, np.full(count, 1 / count), size=_REPEATS)
     means_rs = (times_rp @ sums_sp.T) / (times_rp @ queries_p)[:, None]
@@ -131,4 +142,5 @@ def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> I
         errors_r = means_rs.std(1, ddof=1) / math.sqrt(seeds)
         means_r = means_r + generator.standard_t(seeds - 1, size=_REPEATS) * errors_r
     low, high = np.quantile(means_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values_sq.mean()), float(low), float(high), seeds, int(valid_q.sum()))
+    mean = float(sums_sp.sum() / (seeds * queries_p.sum()))
+    return Interval(mean, float(low), float(high), seeds, int(queries_p.sum()))

@@ -244,6 +244,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "little; use three or more",
     )
     reproduce.flag("--no-train", "use the runs that are present, and mark the others as missing")
+    reproduce.flag("--evidence", "make notebook 90 from reports/evidence alone: no training and no images")
     reproduce.folders("--folder", "a benchmark's folder for the papers' tables (notebook 42); repeatable")
     reproduce.number("--trials", "in the papers' tables, use the first N partitions (default: all)")
     reproduce.flag("--force", "run unchanged notebooks again")
@@ -289,6 +290,11 @@ def _parser(line: str) -> argparse.ArgumentParser:
     evaluate = command("evaluate", "score a trained run again", run, device)
     evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")
     evaluate.flag("--distractors", "also score with the additional distractors of Market-1501")
+
+    evidence = command("evidence", "list or add the small files of runs that are kept in git")
+    evidence.value("action", "add", "add runs; without it, list what there is", nargs="?")
+    evidence.value("source", "FOLDER", "a run, a folder of runs, or a folder of evidence", nargs="?")
+    evidence.value("--to", "DIR", "the folder of evidence (default: reports/evidence of the clone)")
 
     check = command("check", "compare a benchmark's folder with the official counts and rules")
     check.lists = (_benchmarks, _spellings)

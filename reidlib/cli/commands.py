@@ -470,6 +470,54 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
+def evidence(arguments: argparse.Namespace) -> int:
+    """List the evidence of a clone, or add runs to it: small files of runs that are kept in git.
+
+    Evidence is configuration, scores with their sums by person, device, seconds,
+    versions, commit and the last epoch of each run, without weights, images, names of
+    images and paths. From it `reidlib reproduce 90 --evidence` makes scores, intervals
+    and the ledger of claims, without training.
+
+    To pool seeds from several machines, train other seeds there, and add their folder
+    of runs, or their folder of evidence. Only runs with a row's own values of today are
+    added. A run of other data than its set is refused, and so is another result for a
+    row and a seed that the set has: devices round differently, and one result is kept.
+    Unfinished trainings are left out.
+
+    Exit status 1: some runs were refused, each with its reason.
+
+    examples:
+      reidlib evidence
+      reidlib evidence add reports/runs
+      reidlib evidence add ../another-clone/reports/evidence
+
+    files, in reports/evidence of the clone or --to DIR:
+      PROFILE-BENCHMARK/ROW.jsonl    a line for each run; lines are only added
+    """
+    from reidlib import files
+    from reidlib.experiments.evidence import add, describe
+
+    if (arguments.action, bool(arguments.source)) not in ((None, False), ("add", True)):
+        value = " ".join(filter(None, ("evidence", arguments.action, arguments.source)))
+        rule = "the command is `reidlib evidence` or `reidlib evidence add FOLDER`"
+        raise InputError(rule, value, "name the folder of runs after add")
+    if arguments.source is None:
+        lines = describe(arguments.to)
+        print("\n".join(lines) or f"no evidence in {arguments.to or files.evidence()}")
+        return 0
+    addition = add(arguments.source, arguments.to)
+    for name in addition.added:
+        print(f"added: {name}")
+    for line in addition.refused:
+        print(f"refused: {line}")
+    unfinished = f", {addition.unfinished} unfinished" if addition.unfinished else ""
+    print(
+        f"{count_noun(len(addition.added), 'runs')} added, {addition.present} there already, "
+        f"{len(addition.refused)} refused{unfinished}"
+    )
+    return 1 if addition.refused else 0
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Compare a benchmark's folder with the official counts and rules, and read every image.
 

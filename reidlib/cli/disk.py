@@ -52,8 +52,8 @@ _RENDERED = rf"(data/synthetic-[^/]+)/(?:factors\.csv|rendering\.json|{_SPLITS}/
 _BOXES = rf"(?:labelled|detected)(?:\.json|/[^/]+\.png|/{_WRITTEN})"
 _EXTRACTED = rf"(data/cuhk03-{_HEX}{{12}})/(?:{_BOXES}|{_WRITTEN})"
 _PARTIAL = rf"((?:[^/]+/)?\.[^/]+\.partial-[^/]+)/.+|((?:[^/]+/)?{_WRITTEN})"
-_SUMMARY = r"(README\.md|figures)(?:/[^/]+)?"
-_OTHERS = "(?:runs|cache|features|checked|data|explored)/"
+_SUMMARY = r"(README\.md|figures|evidence)(?:/[^/]+){0,2}"
+_OTHERS = "(?:runs|cache|features|checked|data|explored|evidence)/"
 _PAGE = r"\d\d_\w+/(?:progress\.txt|.+\.(?:html|ipynb|json|csv|jpg|png|log|partial))"
 _REPORT = rf"((?!{_OTHERS})[^/]+)/(?:index\.html|tasks/[^/]+\.(?:log|progress)|{_PAGE})"
 # `reidlib train all` leaves the logs of failed or interrupted trainings, in the folder of a profile's report.
@@ -71,7 +71,7 @@ KINDS = {
     "extracted": Kind("images of cuhk-03.mat", _NEXT_USE, _EXTRACTED),
     "explored": Kind("results of notebooks run by hand", "the notebook", r"(explored/\d\d_\w+)/.+"),
     "partial": Kind("what killed processes were writing", "nothing needs it", _PARTIAL, days=1),
-    "summary": Kind("the clone's summary of a report", f"{_REPRODUCE} --summary", _SUMMARY),
+    "summary": Kind("the clone's summary and evidence", "git, or what wrote it", _SUMMARY),
     "reports": Kind("reports", _REPRODUCE, _REPORT, "/status.json", days=30, shared=False),
     "foreign": Kind("not made by reidlib", "not by reidlib"),
 }

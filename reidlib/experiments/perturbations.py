@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from reidlib.experiments.evaluate import TABLE_RANKS, score_record, select_branc
 from reidlib.experiments.features import WEIGHTS_MEND, TrainedNetwork, embed
 from reidlib.experiments.obtain import FAILURES
 from reidlib.experiments.rows import Perturbation
-from reidlib.files import find_json, write_json
+from reidlib.files import write_json
 from reidlib.ranking.metrics import Embeddings
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
@@ -88,7 +87,7 @@ def stored_scores(run: Run, perturbation: Perturbation) -> dict | None:
     # if they belong to another part or training, or if the file is damaged.
     if run.configuration["benchmark"] != "synthetic":
         return None
-    scores = find_json(_path(run, perturbation)) or {}
+    scores = run.find(f"conditions/{_file_name(perturbation)}.json") or {}
     if scores.get("size") not in SIZES:
         return None
     return scores if scores | _header(run, perturbation, scores["size"]) == scores else None
@@ -176,7 +175,7 @@ def evaluate_perturbations(
                     "query_person_ids": images.person.tolist(),
                     "branches": _score_branches(network, features_nd, images),
                 }
-                write_json(_path(run, perturbation), scores)
+                write_json(run.folder / "conditions" / f"{name}.json", scores)
             except FAILURES as error:
                 errors[run] = error
     return errors
@@ -229,10 +228,6 @@ def rendered_size(benchmark: Benchmark) -> str:
             "train and evaluate on benchmark='synthetic'",
         )
     return rendering["size"]
-
-
-def _path(run: Run, perturbation: Perturbation) -> Path:
-    return run.folder / "conditions" / f"{_file_name(perturbation)}.json"
 
 
 def _file_name(perturbation: Perturbation) -> str:

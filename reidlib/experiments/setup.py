@@ -87,9 +87,9 @@ class Runs:
     def records(self) -> list[dict]:
         """Return the entry of each run (see ``record``) and of each missing run in ``result.json``."""
         available = [
-            record(name, seed, run)
+            record(name, run.configuration["seed"], run)
             for name, runs in self.runs.items()
-            for seed, run in enumerate(runs)
+            for run in runs
             if isinstance(run, Run)
         ]
         missing = [
@@ -101,7 +101,7 @@ class Runs:
 
 def record(experiment: str, seed: int, run: Run) -> dict:
     """Return a run's entry in ``result.json``: folder, device, seconds, commit, processes, precision."""
-    folder = str(run.folder.absolute())
+    folder = str(run.folder.absolute()) if run.folder.is_dir() else ""  # evidence has none
     entry = {"experiment": experiment, "seed": seed, "run": run.folder.name, "folder": folder}
     names = ("device", "seconds", "commit", "processes", "precision")
     return entry | {name: run.information.get(name) for name in names}

@@ -80,15 +80,43 @@ class Run:
             raise InputError("a run is evaluated after its training has finished", value, mend)
         return cls(folder)
 
+    def read(self, name: str) -> dict:
+        """Return the object in one of the run's JSON files.
+
+        Args:
+            name: The file's name within the run's folder.
+
+        Returns:
+            The object.
+
+        Raises:
+            InputError: If the file is missing or damaged.
+        """
+        return read_json(self.folder / name)
+
+    def find(self, name: str) -> dict | None:
+        """Return the object in one of the run's JSON files, or None.
+
+        Args:
+            name: The file's name within the run's folder.
+
+        Returns:
+            The object; None if the file is missing or damaged.
+        """
+        try:
+            return self.read(name)
+        except InputError:
+            return None
+
     @cached_property
     def configuration(self) -> dict:
         """Content of ``config.json``; see ``RunConfiguration.from_json``."""
-        return read_json(self.folder / "config.json")
+        return self.read("config.json")
 
     @cached_property
     def information(self) -> dict:
         """Versions, commit, device, precision, number of steps, duration in seconds, memory in MiB."""
-        return read_json(self.folder / _FINISHED)
+        return self.read(_FINISHED)
 
     @cached_property
     def history(self) -> list[dict]:

@@ -1,0 +1,323 @@
+"""Evidence: runs become lines of text and come back with the same scores; what does not fit is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from reidlib.analysis.scores import Cell, ExperimentScores
+from reidlib.cli import main
+from reidlib.errors import InputError
+from reidlib.experiments import evidence
+from reidlib.experiments.evidence import BY_PERSON, Evidence, EvidenceRun, sums_by_person
+from reidlib.experiments.rows import Perturbation, configure, get_profile
+from reidlib.experiments.setup import MissingRun, Runs
+from reidlib.training.runs import Run, configuration_hash
+
+BENCHMARK, DATA = "market1501,validation=true", "0123456789abcdef"
+QUERIES = 40
+PERSONS = np.arange(QUERIES) // 3  # the last of 14 persons has one query
+
+
+def branch(generator):
+    """Scores of a branch of two queries without a match, as ``evaluate_run`` writes them."""
+    first = generator.integers(1, 30, QUERIES)
+    first[[4, 39]] = 0
+    valid = first > 0
+    kinds = {}
+    for kind in ("step", "trapezoid"):
+        precisions = generator.random(QUERIES)
+        kinds[kind] = {
+            "cmc": {str(rank): float((first[valid] <= rank).mean()) for rank in range(1, 51)},
+            "mean_average_precision": float(precisions[valid].mean()),
+            "mean_inp": 0.25,
+            "num_queries": QUERIES,
+            "num_valid_queries": int(valid.sum()),
+            "average_precision": [p if v else None for p, v in zip(precisions.tolist(), valid, strict=True)],
+            "first_match_rank": first.tolist(),
+        }
+    return kinds
+
+
+def scores(seed, names=("full", "global", "local"), data=DATA):
+    generator = np.random.default_rng(seed)
+    branches = {name: branch(generator) for name in names}
+    return {"format": 2, "benchmark": BENCHMARK, "data": data, "query_person_ids": PERSONS.tolist()} | {
+        "branches": branches
+    }
+
+
+def write_run(folder, row="jlml", seed=0, data=DATA, draw=None, settings=None, benchmark=BENCHMARK):
+    """Write a finished run of a row without weights."""
+    identity = {"benchmark": benchmark, "data": data, "seed": seed}
+    content = configure(row, get_profile("quick"), settings, **identity)[0].to_json()
+    run = folder / f"{row}-{seed}-{configuration_hash(content)}"
+    (run / "conditions").mkdir(parents=True)
+    information = {"device": "cpu", "seconds": 9.5, "commit": "abc", "data_root": str(folder), "steps": 5}
+    values = scores(len(row) * 10 + seed if draw is None else draw, data=data)
+    for name, part in (
+        ("config", content),
+        ("run", information),
+        ("scores", values),
+        ("conditions/usual", {"condition": None, **scores(9, ("full",))}),
+    ):
+        (run / f"{name}.json").write_text(json.dumps(part))
+    (run / "history.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.0}\n')
+    return Run(run)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    written = {
+        (row, seed): write_run(tmp_path / "runs", row, seed) for row in ("jlml", "jlml-2") for seed in (0, 2)
+    }
+    return tmp_path / "runs", written
+
+
+def lines(folder):
+    return {path.name: path.read_text().splitlines() for path in folder.glob("*/*.jsonl")}
+
+
+def test_differences_from_evidence_are_those_of_the_runs(runs, tmp_path):
+    folder, written = runs
+    assert len(evidence.add(folder, tmp_path / "evidence").added) == 4
+    read = Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+    assert read.runs.keys() == written.keys() and read.data == DATA
+    gathered = read.gather(["jlml", "jlml-2"])
+    rows = {name: tuple(written[name, seed] for seed in (0, 2)) for name in ("jlml", "jlml-2")}
+    original, travelled = ExperimentScores(Runs(rows, 2)), ExperimentScores(gathered)
+    for measure in BY_PERSON:
+        for part in ("full", "local"):
+            pair = [Cell("jlml", part)], [Cell("jlml-2", part)]
+            expected, got = (each.difference(*pair, measure) for each in (original, travelled))
+            assert (got.seeds, got.queries) == (2, QUERIES - 2)
+            assert got[:3] == pytest.approx(expected[:3], abs=1e-4), measure
+    cells = {"a": Cell("jlml"), "b": Cell("jlml-2", "global")}
+    pd_testing(original.spreads(cells), travelled.spreads(cells))
+    assert [record["seed"] for record in gathered.records()] == [0, 2, 0, 2]
+    assert gathered.device == "cpu" and "4 runs" in gathered.summary()
+
+
+def pd_testing(left, right):
+    assert left.map(str).equals(right.map(str))
+
+
+def test_a_line_holds_small_files_and_no_path_of_the_machine(runs, tmp_path):
+    folder, written = runs
+    evidence.add(folder, tmp_path / "evidence")
+    text = (tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl").read_text()
+    assert str(tmp_path) not in text and '"average_precision"' not in text
+    run = Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs["jlml", 0]
+    assert run.history == [{"epoch": 2, "loss": 1.0}]
+    assert run.configuration == written["jlml", 0].configuration
+    assert run.information["seconds"] == 9.5 and "data_root" not in run.information
+    assert run.find("conditions/usual.json")["condition"] is None
+    assert run.find("steps.npz") is None and not run.has_weights
+    with pytest.raises(InputError, match=r"evidence holds.*distractors\.json"):
+        run.read("distractors.json")
+
+
+def test_adding_twice_adds_nothing_and_new_files_are_appended(runs, tmp_path):
+    folder, written = runs
+    target = tmp_path / "evidence"
+    evidence.add(folder, target)
+    before = lines(target)
+    again = evidence.add(folder, target)
+    assert (again.added, again.present, again.refused) == ([], 4, []) and lines(target) == before
+    (written["jlml", 0].folder / "conditions" / "blur-2.json").write_text(json.dumps(scores(3, ("full",))))
+    assert len(evidence.add(written["jlml", 0].folder, target).added) == 1
+    assert lines(target)["jlml.jsonl"][:2] == before["jlml.jsonl"]  # lines are only added
+    run = Evidence.read("quick", BENCHMARK, target).runs["jlml", 0]
+    assert run.find("conditions/blur-2.json") and run.find("conditions/usual.json")
+
+
+def test_seeds_of_two_machines_are_pooled(runs, tmp_path):
+    folder, _ = runs
+    write_run(tmp_path / "other", "jlml", 5)
+    first, second = tmp_path / "evidence", tmp_path / "there"
+    evidence.add(folder, first)
+    evidence.add(tmp_path / "other", second)
+    assert evidence.add(second, first).added and evidence.add(second, first).present == 1
+    gathered = Evidence.read("quick", BENCHMARK, first).gather(["jlml", "jlml-2"])
+    assert [run.configuration["seed"] for run in gathered.runs["jlml"]] == [0, 2, 5]
+    assert gathered.runs["jlml-2"][2] == MissingRun("no evidence", "jlml-2", 5)
+
+
+def test_what_does_not_fit_is_refused_by_name(runs, tmp_path):
+    folder, _ = runs
+    target = tmp_path / "evidence"
+    evidence.add(folder, target)
+    before = lines(target)
+    cases = {
+        "another result": (
+            write_run(tmp_path / "a", draw=77),
+            r"one result.*clash: mAP \(step\).* on cpu and mAP",
+        ),
+        "other data": (write_run(tmp_path / "b", seed=4, data="f" * 16), f"same images.*{'f' * 16}.*{DATA}"),
+        "own values": (
+            write_run(tmp_path / "c", settings={"recipe.epochs": "3"}),
+            "row's own training.*another configuration",
+        ),
+        "no scores": (write_run(tmp_path / "d", seed=6), "runs with scores.*none"),
+        "damaged": (write_run(tmp_path / "e", seed=7), "scores are complete.*KeyError"),
+    }
+    (cases["no scores"][0].folder / "scores.json").unlink()
+    content = cases["damaged"][0].scores
+    del content["branches"]["full"]["trapezoid"]
+    (cases["damaged"][0].folder / "scores.json").write_text(json.dumps(content))
+    for name, (run, words) in cases.items():
+        (line,) = evidence.add(run.folder, target).refused
+        assert run.folder.name in line and "\n" not in line, name
+        with pytest.raises(InputError, match=words):
+            raise InputError(line, "", "")
+    assert lines(target) == before
+    unfinished = write_run(tmp_path / "f", seed=8)
+    (unfinished.folder / "run.json").unlink()
+    assert evidence.add(tmp_path / "f", target).unfinished == 1
+    with pytest.raises(InputError, match="none in"):
+        evidence.add(tmp_path / "nothing", target)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-500], "jlml.jsonl, line 2: .*git checkout"),
+        (lambda text: text.rstrip("\n"), "line 2: ValueError: an unfinished line"),
+        (lambda text: text.replace('"format":1', '"format":7', 1), "format 1; got format 7 in .*line 1"),
+        (
+            lambda text: text.replace(DATA, "e" * 16, 1),
+            f"same images.*data {'e' * 16} in .*, line 1.*has {DATA}",
+        ),
+        (lambda text: text.replace('"1":0.', '"1":0.9', 1), "line 1: ValueError: .*R1 of branch"),
+        (
+            lambda text: text.replace('"queries":"<u2:', '"queries":"<u2:AAAA', 1),
+            "line 1: error|line 1: ValueError",
+        ),
+        (lambda text: text.replace('"seed":0', '"seed":3', 1), "line 1: ValueError: row jlml, seed 3"),
+        (lambda text: "[]\n" + text, "line 1: ValueError"),
+        (lambda text: "[" * 100_000 + "\n", "line 1: RecursionError"),
+        (lambda text: text.replace('"device"', '"machine"', 1), "line 1: KeyError: 'device'"),
+    ],
+)
+def test_damaged_evidence_is_refused_with_its_place(runs, tmp_path, change, words):
+    folder, _ = runs
+    evidence.add(folder, tmp_path / "evidence")
+    file = tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(InputError, match=words):
+        Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+
+
+def test_a_clash_within_the_files_and_other_versions_are_told(runs, tmp_path):
+    folder, _ = runs
+    evidence.add(folder, tmp_path / "evidence")
+    evidence.add(write_run(tmp_path / "other", draw=77).folder, tmp_path / "there")
+    file = tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl"
+    file.write_text(file.read_text() + (tmp_path / "there" / file.parent.name / file.name).read_text())
+    read = Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+    clash, version = read.notes
+    assert clash.startswith("two results for jlml, seed 0: mAP (step)") and clash.endswith(
+        "the first is used"
+    )
+    assert version == "trained with another version of the code: commit abc"
+    assert (
+        read.runs["jlml", 0].scores
+        == Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs["jlml", 0].scores
+    )
+
+
+def test_an_earlier_recipe_is_told_and_not_used(runs, tmp_path, monkeypatch):
+    folder, _ = runs
+    evidence.add(folder, tmp_path / "evidence")
+    monkeypatch.setattr(evidence, "_row_of", lambda configuration: ("", ""))
+    read = Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+    assert not read.runs and read.notes == (
+        "not used, because the row has another configuration today: "
+        "jlml-2, seed 0, jlml-2, seed 2, jlml, seed 0, jlml, seed 2",
+    )
+
+
+def test_scores_under_perturbations_come_from_evidence(tmp_path, monkeypatch):
+    from reidlib.experiments import perturbations
+
+    run = write_run(tmp_path / "runs", "pyramid", benchmark="synthetic")
+    factor = Perturbation("box_jitter", 0.24)
+    content = perturbations._header(run, factor, "smoke") | scores(4, ("full",)) | {"data": None}
+    content |= {"data": perturbations._header(run, factor, "smoke")["data"]}
+    (run.folder / "conditions" / "box_jitter-0.24.json").write_text(json.dumps(content))
+    shared = run.scores | {"benchmark": "synthetic"}
+    (run.folder / "scores.json").write_text(json.dumps(shared))
+    evidence.add(run.folder, tmp_path / "evidence")
+    travelled = Evidence.read("quick", "synthetic", tmp_path / "evidence").runs["pyramid", 0]
+    for each in (run, travelled):
+        found = ExperimentScores(Runs({"pyramid": (each,)}, 1)).branch_scores(
+            Cell("pyramid", perturbation=factor)
+        )
+        assert found[0]["step"]["cmc"]["1"] == content["branches"]["full"]["step"]["cmc"]["1"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays.arrays(np.int64, st.integers(0, 30), elements=st.integers(-(2**31), 2**31 - 1))
+    | arrays.arrays(np.float32, st.integers(0, 30), elements=st.floats(0, 1e4, width=32))
+)
+def test_arrays_survive_as_text(values):
+    text = evidence._pack(values)
+    assert text.isascii() and '"' not in text
+    np.testing.assert_array_equal(evidence._unpack(text), values)
+
+
+def test_sums_are_those_of_the_queries_with_a_match():
+    values = branch(np.random.default_rng(1)) | {"query_person_ids": PERSONS.tolist()}
+    sums = sums_by_person(values)
+    assert (
+        sums["queries"].sum() == QUERIES - 2 and len(sums["persons"]) == 13
+    )  # the last one's query has none
+    of_second = [query for query in range(QUERIES) if PERSONS[query] == 1 and query != 4]
+    ranks = np.array(values["step"]["first_match_rank"])[of_second]
+    assert sums["R5"][1] == (ranks <= 5).sum() and sums["queries"][1] == 2
+
+
+def test_the_command_lists_adds_and_refuses(runs, tmp_path, capsys):
+    folder, _ = runs
+    target = str(tmp_path / "evidence")
+    assert main(["evidence", "--to", target]) == 0
+    assert capsys.readouterr().out == f"no evidence in {target}\n"
+    assert main(["evidence", "add", str(folder), "--to", target]) == 0
+    assert capsys.readouterr().out.endswith("4 runs added, 0 there already, 0 refused\n")
+    clash = write_run(tmp_path / "other", draw=77)
+    assert main(["evidence", "add", str(clash.folder), "--to", target]) == 1
+    assert "refused: jlml-0" in capsys.readouterr().out
+    assert main(["evidence", "--to", target]) == 0
+    listed = capsys.readouterr().out
+    assert listed.startswith(f"quick-{BENCHMARK}: {BENCHMARK}; 2 rows, 4 runs, 0.0 MiB\n")
+    for words in (["show"], ["add"], ["delete", "x"]):
+        assert main(["evidence", *words]) == 2
+        assert "`reidlib evidence add FOLDER`" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(runs, tmp_path):
+    folder, _ = runs
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        evidence.add(folder, tmp_path / "file")
+
+
+def test_a_killed_writer_leaves_complete_lines(runs, tmp_path, monkeypatch):
+    folder, _ = runs
+    evidence.add(next(folder.iterdir()), tmp_path / "evidence")
+    before = lines(tmp_path / "evidence")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        evidence.add(folder, tmp_path / "evidence")
+    assert lines(tmp_path / "evidence") == before
+
+
+def test_a_copied_run_keeps_its_type():
+    run = EvidenceRun(Path("x"), {"config.json": {"seed": 1}})
+    assert run == EvidenceRun(Path("x"), {}) and hash(run) == hash(EvidenceRun(Path("x"), {}))
+    assert run.configuration == {"seed": 1}
