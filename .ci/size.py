@@ -23,8 +23,8 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # They were 17,560, 116 and 4,170 until reports became live, and until exact nearest neighbours at a library's
 # speed, validation curves and the notebook about performance came. The first was 18,230 until the work of a
 # report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports. They
-# were 18,395 and 120 until photographs came: training folders that serve alone for validation and pre-training,
-# runs as evidence in git, scores of a run on other benchmarks, and a ledger that compares two benchmarks.
+# were 18,395 and 120 until photographs came: training folders that serve alone, evidence of runs in git,
+# scores of a run on other benchmarks, and a ledger that compares two benchmarks.
 LARGEST = {
     "lines of code": 19_600,
     "files": 126,

@@ -118,6 +118,7 @@ WRITERS = {
     "data/readers/partitions/__init__.py": "test_functions",
     "data/synthetic/render.py": "render",
     "experiments/evaluate.py": "evaluate",
+    "experiments/evidence.py": "test_functions",
     "experiments/features.py": "embed",
     "experiments/imports.py": "train jlml, whose functions it calls",
     "experiments/perturbations.py": "test_functions",
@@ -162,11 +163,13 @@ def test_every_module_that_writes_is_listed():
     assert writing == WRITERS.keys()
 
 
-def test_functions_that_no_short_command_calls(inputs, disk):
+def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     """Partitions, a browser's picture, a report's index and figures: each leaves all or nothing."""
     import matplotlib.pyplot as plt
+    from rows_with_scores import write_run
 
     from reidlib.data.readers.partitions import Partitions, write_partitions
+    from reidlib.experiments import evidence
     from reidlib.reports.pages import write_index
     from reidlib.reports.result import Result
     from reidlib.visual.browser import pictures
@@ -174,7 +177,10 @@ def test_functions_that_no_short_command_calls(inputs, disk):
     (disk / "report").mkdir()
     (disk / "figures").mkdir()
     figure = plt.figure()
+    evidence.add(write_run(tmp_path / "runs").folder, disk / "evidence")
+    other = write_run(tmp_path / "runs", seed=1).folder
     writers = {
+        "evidence": lambda: evidence.add(other, disk / "evidence"),
         "partitions": lambda: write_partitions(disk / "p.json", Partitions("viper", 4, ((1, 2),))),
         "picture": lambda: pictures.SaveButtons._write(None, disk / "p.png", b"x" * 9000),
         "index": lambda: write_index(disk / "report"),
