@@ -199,6 +199,8 @@ def _format_option(value: str | int | bool) -> str:
 
 def check_trial(name: str, trial: int, num_trials: int) -> None:
     """Raise InputError if a benchmark does not have this trial."""
+    if not num_trials:
+        raise InputError(f"{name} has partitions", "none in its files", "download or copy them again")
     if not 0 <= trial < num_trials:
         trials = "trial 0 only" if num_trials == 1 else f"trials 0 to {num_trials - 1}"
         raise InputError(f"{name} has {trials}", f"trial {trial}", "choose one of these")

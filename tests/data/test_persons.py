@@ -153,6 +153,22 @@ def test_too_few_persons_or_cameras_are_refused(tmp_path, names, words):
     assert any(words in problem for problem in report.problems)
 
 
+def test_a_problem_is_not_told_twice_by_its_consequences(tmp_path):
+    (tmp_path / "set" / TRAIN).mkdir(parents=True)
+    for use in (VALIDATION, TRAINING_ONLY):
+        report = check("market1501", tmp_path / "set", progress=False, **use)
+        assert [problem for problem in report.problems if "than expected" not in problem] == [
+            refusal("market1501", tmp_path / "set", **use)
+        ]
+        assert not report.remarks
+    # Which persons the missing folders would show is no further problem.
+    put(tmp_path / "set" / TRAIN, market_names(range(1, 9)))
+    problems = check("market1501", tmp_path / "set", progress=False).problems
+    assert [problem for problem in problems if "than expected" not in problem] == [
+        refusal("market1501", tmp_path / "set")
+    ]
+
+
 def test_contradictory_options_are_refused(training_folder):
     for name in ("market1501", "dukemtmc", "cuhk03", "folder", "csv"):
         text = refusal(name, training_folder, **VALIDATION, **TRAINING_ONLY)
@@ -218,6 +234,12 @@ def test_own_images_with_splits_need_train_alone(tmp_path):
     assert "images in stray" in refusal("folder", root, **VALIDATION)
     report = check("folder", own_folder(tmp_path / "two", *own_names("train/")), progress=False, **VALIDATION)
     assert report.ok and "5 persons in 20 training images, 3 in 6 queries" in report.text()
+    # Of a training folder alone, a mend says how it is read, and of other folders without one it does not.
+    alone = "or read train alone, with validation=true or training_only=true"
+    assert alone in refusal("folder", tmp_path / "two")
+    other = own_folder(tmp_path / "other", "gallery/a/x/1.jpg", "val/a/x/1.jpg")
+    text = refusal("folder", other, **VALIDATION)
+    assert "has the folder train; got" in text and alone not in text
 
 
 def test_own_images_without_splits_keep_their_test_persons_unseen(tmp_path):
@@ -256,6 +278,9 @@ def test_a_list_of_training_images_needs_no_other_files(tmp_path):
     (root / "list.csv").write_text(f"{lines[0]}\n{lines[1].replace('train', 'query')}\n")
     assert "no row with split train" in refusal("csv", root, **VALIDATION)
     assert not check("csv", root, progress=False, **TRAINING_ONLY).ok
+    (root / "list.csv").write_text("\n".join(lines))
+    assert "got train alone in" in (text := refusal("csv", root)) and "with validation=true" in text
+    assert any("got train alone in" in problem for problem in check("csv", root, progress=False).problems)
 
 
 def test_viper_and_cuhk01_hold_out_training_persons_of_each_trial(tmp_path):
@@ -275,7 +300,8 @@ def test_viper_and_cuhk01_hold_out_training_persons_of_each_trial(tmp_path):
             assert benchmark.num_trials == 10 and benchmark.num_queries_without_match == 0
             # One query of each person and camera; the papers' protocols ask with those of camera 1.
             assert len(benchmark.query) == 6
-            assert benchmark.protocols.keys() == whole.protocols.keys()
+            # Of each person and camera one image is asked and one is found, so there is no second shot.
+            assert list(benchmark.protocols) == ["single-shot"] == list(whole.protocols)[:1]
             assert {protocol.query_cameras for protocol in benchmark.protocols.values()} == {(1,)}
             draws.append(persons(benchmark.query))
             images = [
@@ -312,14 +338,24 @@ def test_both_kinds_of_boxes_are_one_set_of_the_same_persons(tmp_path):
     assert {path.parent.parent.name for path in one.train.paths} == {"detected"} and len(one.train) == 28
     report = check("cuhk03", root, progress=False, boxes="both", **TRAINING_ONLY)
     assert report.ok and "training only: 7 persons in 56 training images; 2 cameras" in report.remarks
-    assert "with training_only=true, or validation=true,split=new" in refusal("cuhk03", root)
-    assert "cuhk-03.mat" in refusal("cuhk03", root, split="new")
+    for options in ({}, {"split": "new"}):
+        text = refusal("cuhk03", root, **options)
+        assert "cuhk-03.mat" in text
+        assert "alone, with validation=true or training_only=true and boxes=labelled or detected" in text
     # CUHK03-NP's folders are called labeled and detected.
     (root / "labelled").rename(root / "labeled")
     assert len(load("cuhk03", root, boxes="both", split="new", **TRAINING_ONLY).train) == 56
-    validation = load("cuhk03", root, split="new", **VALIDATION)
-    assert (len(persons(validation.query)), len(validation.query)) == (3, 6)
-    assert len(check("cuhk03", root, progress=False, split="new", **VALIDATION).problems) == 2
+    # Only the new protocol says how many training images there are: the folders may have other persons.
+    for options in ({}, {"split": "new"}):
+        validation = load("cuhk03", root, **options, **VALIDATION)
+        assert (len(persons(validation.query)), len(validation.query)) == (3, 6)
+        report = check("cuhk03", root, progress=False, **options, **VALIDATION)
+        assert len(report.problems) == 2 * len(options) and "4 persons in 16 training" in report.text()
+    # A folder under the other name that has no training images hides none.
+    (root / "labelled").mkdir()
+    assert load("cuhk03", root, **VALIDATION).fingerprint == validation.fingerprint
+    assert len(load("cuhk03", root, boxes="both", **TRAINING_ONLY).train) == 56
+    (root / "labelled").rmdir()
     for path in (root / "detected" / TRAIN).glob("0007*"):
         path.unlink()
     text = refusal("cuhk03", root, boxes="both", **TRAINING_ONLY)
@@ -328,6 +364,7 @@ def test_both_kinds_of_boxes_are_one_set_of_the_same_persons(tmp_path):
         path.unlink()
     (root / "detected" / TRAIN).rmdir()
     assert f"lacks detected/{TRAIN}" in refusal("cuhk03", root, boxes="both", **TRAINING_ONLY)
+    assert refusal("cuhk03", root, boxes="detected", **VALIDATION).endswith("boxes=labelled")
 
 
 def test_the_archive_serves_for_training_too(tmp_path):
@@ -347,3 +384,11 @@ def test_the_archive_serves_for_training_too(tmp_path):
             report = check("cuhk03", tmp_path, progress=False, **options, **more)
             problems = [p for p in report.problems if "than expected" not in p and "testsets has" not in p]
             assert not problems and "training images" in report.text()
+
+
+def test_an_archive_without_test_sets_is_refused_in_one_line(tmp_path):
+    write_archive(tmp_path / "cuhk-03.mat", test_sets=())
+    for options in ({}, VALIDATION, TRAINING_ONLY, {"boxes": "both", **TRAINING_ONLY}):
+        assert "cuhk03 has partitions; got none in its files" in refusal("cuhk03", tmp_path, **options)
+        problems = check("cuhk03", tmp_path, progress=False, **options).problems
+        assert problems[0].startswith("testsets has 20 sets of 100 persons; got 0 sets of no persons")

@@ -79,7 +79,7 @@ def market1501(
     def examine() -> Iterator[InputError | str]:
         # The 751 training and 750 test identities together have all numbers from 1 to 1501.
         present = [split.person_ids for split in reading.splits.values()]
-        if present and not use and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
+        if len(present) == 3 and len(absent := np.setdiff1d(np.arange(1, 1502), np.concatenate(present))):
             yield f"identities from 1 to 1501 without any image: {shorten(absent.tolist(), 20)}"
         boxes = None
         try:
@@ -152,7 +152,7 @@ def read_market_layout(
     reading.title, reading.use = title, use or {}
     if reading.problems and not use and folder_names(folder) & {*folders} == {folders[0]}:
         first = reading.problems[0]
-        mend = f"{first.mend}; or read {folders[0]} alone, with {TRAINING_ALONE}"
+        mend = f"{first.mend}; or read {folders[0]} alone, {TRAINING_ALONE}"
         reading.problems[0] = InputError(first.rule, first.value, mend)
     reading.expected_counts = {name: counts for name, counts in expected.items() if name in folders}
     reading.make_benchmark = lambda trial: Benchmark(
@@ -173,7 +173,7 @@ def market_splits(reading: Reading) -> Splits:
 
 def rule_problems(reading: Reading, boxes: Split | None = None) -> list[InputError]:
     """List the rules that the splits of this layout violate, and remark on queries without a match."""
-    if not (reading.splits if reading.use else {*MARKET_FOLDERS} <= reading.splits.keys()):
+    if not (any(reading.splits.values()) if reading.use else {*MARKET_FOLDERS} <= reading.splits.keys()):
         return []
     _, query, gallery = splits = market_splits(reading)
     if reading.use:

@@ -20,7 +20,7 @@ from reidlib.data.readers.layout import seeded_order
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun
 
-TRAINING_ALONE = "validation=true or training_only=true"
+TRAINING_ALONE = "with validation=true or training_only=true"
 Splits = tuple[Split, Split, Split]
 
 

@@ -259,9 +259,10 @@ def _partitioned(
     def in_test(trial: int) -> np.ndarray:
         return np.isin(images.person_ids, test_sets.person_ids(trial, persons_k))
 
-    if validation:  # queries are from both cameras, and the papers' from the first
+    if validation:  # queries are from both cameras, and the papers' from the first; each is one shot
         reading.use = {"validation": True}
-        protocols = {title: replace(protocol, query_cameras=(1,)) for title, protocol in protocols.items()}
+        single = {title: protocol for title, protocol in protocols.items() if protocol.shots == "single"}
+        protocols = {title: replace(protocol, query_cameras=(1,)) for title, protocol in single.items()}
     set_trials(reading, root, images, images.camera_ids == 1, in_test, protocols, **options, **reading.use)
 
     def examine() -> Iterator[InputError]:

@@ -10,9 +10,8 @@ it; or the images come from the ready-made folders ``labeled`` and ``detected`` 
 archive.
 
 With ``validation`` and ``training_only`` (``reidlib.data.readers.persons``) only training images are read:
-those of the split, or those in the folders ``labelled`` (or ``labeled``) and ``detected``, each with
-Market-1501's ``bounding_box_train``. ``training_only`` reads such folders, whatever persons they have, with
-either split.
+those of the split, or without the archive those in ``bounding_box_train`` of the folders ``labelled`` (or
+``labeled``) and ``detected``. These may show whatever persons; ``split="new"`` expects that protocol's.
 """
 
 from __future__ import annotations
@@ -39,7 +38,13 @@ from reidlib.data.readers.layout import (
 )
 from reidlib.data.readers.listing import folder_names
 from reidlib.data.readers.market import MARKET_FOLDERS, market_splits, read_market_layout
-from reidlib.data.readers.persons import Splits, describe_splits, training_splits, training_use
+from reidlib.data.readers.persons import (
+    TRAINING_ALONE,
+    Splits,
+    describe_splits,
+    training_splits,
+    training_use,
+)
 from reidlib.data.rules import queries_without_match, rule_violations
 from reidlib.data.splits import Split, concatenate
 from reidlib.errors import InputError, count_noun, shorten
@@ -102,7 +107,7 @@ def cuhk03(
         return _read_ready_made(title, root, split, kinds, ready_made, options, use)
     classic = split == "classic"
     reading = Reading(title, NUM_TRIALS if classic else 1, use=use)
-    archive = reading.attempt(_find_archive, root, split, boxes)
+    archive = reading.attempt(_find_archive, root, split, boxes, use)
     lists = {}
     for kind in kinds:
         counts = _official_counts(kind)  # a check of both kinds does not count camera pairs
@@ -119,6 +124,8 @@ def cuhk03(
         return extract(archive, kind)
 
     def splits_of(trial: int) -> Splits:
+        if classic:
+            check_trial("cuhk03", trial, len(images().test_sets))
         all_splits = [
             _classic_splits(images(kind), trial) if classic else _new_splits(images(kind), *lists[kind])
             for kind in kinds
@@ -126,8 +133,6 @@ def cuhk03(
         return training_splits(concatenate([s[0] for s in all_splits]), use) if use else all_splits[0]
 
     def make_benchmark(trial: int) -> Benchmark:
-        if classic:
-            check_trial("cuhk03", trial, len(images().test_sets))
         return Benchmark(
             "cuhk03",
             root,
@@ -155,8 +160,9 @@ def cuhk03(
                 reading.remarks.append(f"{views}: {shorten(persons)}")
         if classic:
             yield from _trial_problems(reading, images().test_sets, splits_of)
-        if use and not reading.problems:
-            reading.remarks.append(describe_splits("", splits_of(0), use))
+        if use and not reading.problems and (images().test_sets or not classic):
+            text = describe_splits("", splits_of(0), use)
+            reading.remarks.append(f"trial 0: {text}" if classic else text)
         if all(lists.values()) and lists:
             splits = splits_of(0)
             yield from rule_violations(*splits, training_only=training_only)
@@ -228,10 +234,9 @@ def _official_counts(boxes: str, split: str = "") -> Counts:
 
 
 def _ready_made(root: Path, split: str, boxes: str, use: Mapping[str, bool]) -> Path | None:
-    """Return CUHK03-NP's folder of these boxes, if the new split needs it because the archive is missing."""
+    """Return the folder of these boxes, if the split or the use needs it because the archive is missing."""
     folder = root / (_folder_name(root, boxes) if use else KINDS[boxes])
-    has_protocol = split == "new" or "training_only" in use
-    if not has_protocol or not set(MARKET_FOLDERS[: 1 if use else 3]) & folder_names(folder):
+    if not (use or split == "new") or not set(MARKET_FOLDERS[: 1 if use else 3]) & folder_names(folder):
         return None
     if split == "classic":
         return None if (root / ARCHIVE).is_file() else folder
@@ -240,15 +245,15 @@ def _ready_made(root: Path, split: str, boxes: str, use: Mapping[str, bool]) -> 
 
 
 def _folder_name(root: Path, boxes: str) -> str:
-    """Return CUHK03-NP's name of the folder of these boxes, or the option's if it alone exists."""
-    return boxes if boxes in folder_names(root) else KINDS[boxes]
+    """Return the option's name of the folder of these boxes if it has training images, or CUHK03-NP's."""
+    return boxes if MARKET_FOLDERS[0] in folder_names(root / boxes) else KINDS[boxes]
 
 
 def _is_ready_made(folder: Path) -> bool:
     return any(set(MARKET_FOLDERS) <= folder_names(folder / kind) for kind in KINDS.values())
 
 
-def _find_archive(root: Path, split: str, boxes: str) -> Path:
+def _find_archive(root: Path, split: str, boxes: str, use: Mapping[str, bool]) -> Path:
     """Return the archive in ``root``, or raise an error with the folder's content and a hint."""
     if (archive := root / ARCHIVE).is_file():
         return archive
@@ -262,12 +267,12 @@ def _find_archive(root: Path, split: str, boxes: str) -> Path:
     def is_readable(folder: Path) -> bool:
         return (folder / ARCHIVE).is_file() or (split == "new" and _is_ready_made(folder))
 
-    if _is_ready_made(root):
+    if _is_ready_made(root) and not use:
         mend = "read CUHK03-NP's folders, which only have the new protocol, with split=new"
         if split == "new":
             mend = f"unpack CUHK03-NP's folder {KINDS[boxes]} too"
-    elif any(MARKET_FOLDERS[0] in folder_names(root / name) for name in (*KINDS, *KINDS.values())):
-        mend = f"read the folders' {MARKET_FOLDERS[0]} with training_only=true, or validation=true,split=new"
+    elif present := [k for k in KINDS if MARKET_FOLDERS[0] in folder_names(root / _folder_name(root, k))]:
+        mend = f"read {MARKET_FOLDERS[0]} alone, {TRAINING_ALONE} and boxes={' or '.join(present)}"
     elif near := misplaced_hint(root, is_readable):
         raise MisplacedFolder(rule, value, near)
     else:

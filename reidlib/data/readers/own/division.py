@@ -12,6 +12,7 @@ import numpy as np
 from reidlib.data.names import name_key, special_person
 from reidlib.data.readers.own.folders import SPLIT_NAMES, ListedImage, has_person_siblings
 from reidlib.data.readers.persons import (
+    TRAINING_ALONE,
     Splits,
     draw_persons,
     one_query_per_camera,
@@ -100,6 +101,9 @@ def divide(
         train, query, gallery = (
             [i for i, row in enumerate(rows) if row.split == split] for split in SPLIT_NAMES
         )
+        if not (use or query or gallery):
+            rule, mend = f"a set with splits has {', '.join(SPLIT_NAMES)}", "give the others their split"
+            raise InputError(rule, f"train alone in {root}", f"{mend}, or read train alone, {TRAINING_ALONE}")
     elif "training_only" in use:
         train, query, gallery = np.flatnonzero(images.person_ids > 0).tolist(), [], []
     else:

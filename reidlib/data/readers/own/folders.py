@@ -10,6 +10,7 @@ from typing import NamedTuple
 from reidlib.data.readers.layout import Reading, misplaced_hint, require_folder, unpack_hint
 from reidlib.data.readers.listing import OWN_ENDINGS, folder_names, list_images, scan, walk_images
 from reidlib.data.readers.market import MARKET_FOLDERS
+from reidlib.data.readers.persons import TRAINING_ALONE
 from reidlib.errors import InputError, count_noun, shorten
 
 SPLIT_NAMES = ("train", "query", "gallery")
@@ -85,11 +86,12 @@ def list_person_folders(
             )
         return _add_cameras_in_names(rows)
     if reserved := sorted(name for name in names if name.lower() in _RESERVED):
+        absent = ", ".join(name for name in splits if name not in names)
+        mend = "rename and complete these folders, or rename the person with this name"
         raise InputError(
-            f"a set with splits has the {count_noun(len(splits), 'folders')} {', '.join(splits)}",
-            f"{root}, which lacks {', '.join(name for name in splits if name not in names)} and contains"
-            f" {shorten(reserved)}",
-            "rename and complete these folders, or rename the person with this name",
+            f"a set with splits has the {'folders' if len(splits) > 1 else 'folder'} {', '.join(splits)}",
+            f"{root}, which lacks {absent} and contains {shorten(reserved)}",
+            f"{mend}; or read train alone, {TRAINING_ALONE}" if reserved == [SPLIT_NAMES[0]] else mend,
         )
     folders = _folders_with_images(root)
     # A single folder of folders is no person, because one person alone makes no benchmark.
