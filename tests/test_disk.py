@@ -29,7 +29,12 @@ PARTIAL = "data/.synthetic-quick.partial-a1b2"
 RECORD, EXPLORED, REPORT = f"checked/{'4' * 16}", "explored/20_train_jlml", "quick"
 # All entries by kind, with their files.
 HOME = {
-    "runs": {RUN: ["config.json", "run.json", "weights.pt", "conditions/occlusion-0.4.json"]},
+    "runs": {
+        RUN: [
+            *("config.json", "run.json", "weights.pt", "conditions/occlusion-0.4.json"),
+            "across/viper,trial=3-0123456789abcdef.json",
+        ]
+    },
     "unfinished": {UNFINISHED: ["config.json", "checkpoint.pt", "history.jsonl", "failure.txt"]},
     "checkpoints": {CHECKPOINT: [""]},
     "images": {IMAGES: [".npy"]},
@@ -119,7 +124,7 @@ def test_disk_lists_kinds_and_entries(home, capsys):
     assert (status, messages) == (0, [])
     rows = {line.split()[0]: line for line in printed.splitlines()[2:]}
     assert rows.keys() == HOME.keys()
-    assert re.search(r"runs +1 +4 +0\.0 MiB +40 days +finished .*; `reidlib train`", rows["runs"])
+    assert re.search(r"runs +1 +5 +0\.0 MiB +40 days +finished .*; `reidlib train`", rows["runs"])
     assert "decoded images; whatever needs it next" in rows["images"]
     assert printed.splitlines()[1].endswith("  unchanged  what it is; what makes it again")
     status, printed, _ = run(capsys, "disk", "features", home / RUN)

@@ -89,6 +89,7 @@ PUBLIC = (
     "experiments.imports.Checkpoint",
     "experiments.imports.read_pyramid",
     "experiments.evaluate.evaluate_run",
+    "experiments.evaluate.evaluate_across",
     "experiments.evaluate.load_benchmark",
     "experiments.evaluate.compare_protocols",
     "analysis.ExperimentScores",

@@ -288,7 +288,15 @@ def _parser(line: str) -> argparse.ArgumentParser:
     imports.value("--as", "NETWORK", "the network: pyramid", dest="network", required=True)
 
     evaluate = command("evaluate", "score a trained run again", run, device)
-    evaluate.value("--data-root", "DIR", "the benchmark's folder, if it has moved")
+    evaluate.lists = (_benchmarks,)
+    evaluate.value(
+        "--benchmark", "NAME", "score it on another benchmark, NAME[,OPTION=VALUE…] of the list below"
+    )
+    evaluate.value("--data-root", "DIR", "that benchmark's folder, or the run's own if it has moved")
+    evaluate.value(
+        "--profile", "PROFILE", "the size of --benchmark synthetic: smoke, quick (default) or full",
+        default="quick",
+    )  # fmt: skip
     evaluate.flag("--distractors", "also score with the additional distractors of Market-1501")
 
     evidence = command("evidence", "list or add the small files of runs that are kept in git")

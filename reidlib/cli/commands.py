@@ -433,6 +433,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     RUN is the folder that `reidlib train` prints. The benchmark is read from the
     folder that the run was trained on, or from --data-root.
 
+    --benchmark scores the run on another benchmark, in --data-root, by all its
+    protocols. Without --data-root, synthetic is rendered in the size of --profile. Of
+    a benchmark with several partitions it is one, trial=N; notebook 43 takes means.
+    The scores are kept beside the run's own, and computed once.
+
+    A run is refused if persons that it was trained on are tested, or those of a run
+    that it started from: by their numbers if the same reader reads both, otherwise by
+    the content of image files. Another image of a person is not noticed by that. What
+    was not compared, because training images are not at hand, is said.
+
     --distractors adds the half million images of Market-1501's distractors_500k to
     the gallery. They are embedded a few hundred at a time, in about 1.1 GiB of memory,
     and their features need about 2 GB of disk for JLML.
@@ -441,24 +451,43 @@ def evaluate(arguments: argparse.Namespace) -> int:
       reidlib evaluate reports/runs/NAME
       reidlib evaluate reports/runs/NAME --data-root DIR
       reidlib evaluate reports/runs/NAME --distractors
+      reidlib evaluate reports/runs/NAME --benchmark viper,trial=3 --data-root DIR
 
     Scores that cannot be written to RUN are printed; the exit status is then 1.
 
     files:
       RUN/scores.json, RUN/rankings.npz         replaced
       RUN/distractors.json                      with --distractors
+      RUN/across/BENCHMARK-DATA.json            with --benchmark
       reports/features/NAME-distractors.npy     may be removed afterwards
     """
-    from reidlib.experiments.evaluate import evaluate_run, evaluate_with_distractors, load_benchmark
+    from reidlib.experiments import Setup
+    from reidlib.experiments.evaluate import (
+        evaluate_across,
+        evaluate_run,
+        evaluate_with_distractors,
+        is_own,
+        load_benchmark,
+    )
     from reidlib.training.device import Execution
     from reidlib.training.runs import Run
 
-    run = Run.open(arguments.run)
-    benchmark = load_benchmark(run, arguments.data_root or "", distractors=arguments.distractors)
+    run, name, root = Run.open(arguments.run), arguments.benchmark, arguments.data_root
+    if name and arguments.distractors:
+        value = f"--distractors with --benchmark {name}"
+        raise InputError("--distractors extends the run's own benchmark", value, "leave out one of the two")
+    other = Setup(arguments.profile, name, root, device=arguments.device).data if name else None
+    if other and is_own(run, other):
+        logger.info(f"note: {other.specification} is the run's own benchmark: these are its own scores")
+        root, other = other.root, None
+    benchmark = other or load_benchmark(run, root or "", distractors=arguments.distractors)
     logger.info(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
     execution, errors = Execution(device=arguments.device), []
     settings = {"execution": execution, "on_unwritable": errors.append}
-    print(_score_table(evaluate_run(run, benchmark, **settings)))
+    scores = (evaluate_across if other else evaluate_run)(run, benchmark, **settings)
+    print(_score_table(scores))
+    for remark in scores.get("not_compared", ()):
+        logger.warning(f"note: {remark}")
     if arguments.distractors:
         scores = evaluate_with_distractors(run, benchmark, **settings)
         print(f"with {scores['num_distractors']:,} further distractors: {_short_scores(scores)}")
@@ -717,7 +746,7 @@ def _runs_state(folder: Path) -> dict[str, str]:
 
     files = sorted(
         path
-        for pattern in ("*/*.json", "*/conditions/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
+        for pattern in ("*/*.json", "*/*/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
         for path in folder.glob(pattern)
     )
     state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]

@@ -17,6 +17,7 @@ from reidlib.data.readers import load, load_specified, parse
 from reidlib.data.splits import concatenate
 from reidlib.errors import InputError
 from reidlib.experiments.features import TrainedNetwork
+from reidlib.experiments.overlap import check_persons
 from reidlib.files import find_json, write_atomically, write_json
 from reidlib.ranking.distances import select_rows
 from reidlib.ranking.metrics import (
@@ -121,6 +122,64 @@ def evaluate_run(
     """
     benchmark.check_scorable()
     network = TrainedNetwork.for_benchmark(benchmark, run, execution)
+    scores, query, gallery = _compute_scores(network, benchmark)
+    query_indices = _select_queries(scores["branches"]["full"]["step"]["average_precision"])
+    lists = ranked_list(query_indices.tolist(), query, gallery, top=LISTED_IMAGES)
+    with _stored_unless_present(run.folder / "scores.json", scores, on_unwritable):
+        write_atomically(
+            run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists)
+        )
+        write_json(run.folder / "scores.json", scores)
+    return scores
+
+
+def evaluate_across(
+    run: Run,
+    benchmark: Benchmark,
+    *,
+    execution: Execution | None = None,
+    on_unwritable: Callable[[InputError], object] | None = None,
+) -> dict:
+    """Return the scores of each branch of a run on another benchmark than its own, stored beside its own.
+
+    They are computed once for each benchmark, its data and the run's weights. The run's own scores stay.
+
+    Args:
+        run: The run; the runs that it started from are in the folder beside it.
+        benchmark: A benchmark of persons that these runs were not trained on.
+        execution: Device of the evaluation, and whether progress is shown.
+        on_unwritable: As in ``evaluate_run``.
+
+    Returns:
+        The content of ``across/NAME-DATA.json`` in the run's folder: that of ``scores.json`` (see
+        ``evaluate_run``), with "network", which identifies the weights, the number of "training_persons" of
+        the benchmark, and "not_compared", a line for each training whose persons were not compared with those
+        of the test.
+
+    Raises:
+        InputError: If training persons are tested, or it cannot be known; if the benchmark has no test
+            images, the run no weights, images cannot be decoded, or the scores cannot be written.
+    """
+    benchmark.check_scorable()
+    not_compared = check_persons(run, benchmark)
+    name = f"{files.safe_name(benchmark.specification)}-{benchmark.fingerprint}.json"
+    file, network = run.folder / "across" / name, TrainedNetwork(run, execution or Execution())
+    stored = find_json(file) or {}
+    scores = stored
+    unchanged = not run.has_weights or stored.get("network") == network.key
+    if not (unchanged and _are_scores_of(stored, benchmark) and _are_complete(stored)):
+        scores, _, _ = _compute_scores(network, benchmark)
+        persons = len(np.unique(benchmark.train.person_ids))
+        scores |= {"network": network.key, "training_persons": persons}
+    scores = scores | {"not_compared": not_compared}
+    if scores != stored:
+        with _stored_unless_present(file, scores, on_unwritable):
+            write_json(file, scores)
+    return scores
+
+
+def _compute_scores(network: TrainedNetwork, benchmark: Benchmark) -> tuple[dict, Embeddings, Embeddings]:
+    """Return the scores of each branch of a network, and the features of query and gallery."""
     device = network.execution.torch_device
     query, gallery = map(network.embed, (benchmark.query, benchmark.gallery))
     boxes = _embed_boxes(network, benchmark, query, gallery)
@@ -136,8 +195,6 @@ def evaluate_run(
                 title: evaluate_protocol(branch_query, branch_gallery, protocol, ranks=TABLE_RANKS).to_dict()
                 for title, protocol in benchmark.protocols.items()
             }
-    query_indices = _select_queries(branches["full"]["step"]["average_precision"])
-    lists = ranked_list(query_indices.tolist(), query, gallery, top=LISTED_IMAGES)
     scores = {
         "format": FORMAT,
         "benchmark": benchmark.specification,
@@ -147,12 +204,7 @@ def evaluate_run(
         "query_person_ids": benchmark.query.person_ids.tolist(),
         "branches": branches,
     }
-    with _stored_unless_present(run.folder / "scores.json", scores, on_unwritable):
-        write_atomically(
-            run.folder / "rankings.npz", lambda partial: _save_lists(partial, query_indices, lists)
-        )
-        write_json(run.folder / "scores.json", scores)
-    return scores
+    return scores, query, gallery
 
 
 @contextlib.contextmanager
@@ -288,6 +340,12 @@ def score_record(
     return {definition: scores.to_dict() for definition, scores in scores_by_definition.items()}
 
 
+def is_own(run: Run, benchmark: Benchmark) -> bool:
+    """Return whether a benchmark is the one that the run was trained on."""
+    name = run.configuration["benchmark"].partition(",")[0]
+    return (benchmark.name, benchmark.fingerprint) == (name, run.configuration["data"])
+
+
 def is_scored(run: Run, benchmark: Benchmark) -> bool:
     """Return whether the run's scores are up to date, or the best available for a run without weights."""
     return is_current(run, benchmark) or (has_usable_scores(run) and not run.has_weights)
@@ -296,13 +354,17 @@ def is_scored(run: Run, benchmark: Benchmark) -> bool:
 def is_current(run: Run, benchmark: Benchmark) -> bool:
     """Return whether the stored scores are those that ``evaluate_run`` would compute for this benchmark."""
     scores = find_json(run.folder / "scores.json") or {}
+    return _are_scores_of(scores, benchmark) and has_usable_scores(run)
+
+
+def _are_scores_of(scores: dict, benchmark: Benchmark) -> bool:
+    """Return whether stored scores are of these data and protocols, in today's format."""
     return (
         scores.get("format") == FORMAT
         and scores.get("data") == benchmark.fingerprint
         # Multi-query scores may be stored from a machine that has boxes, although this one has none.
         and scores.get("protocols", {}) == _protocols_to_json(benchmark)
         and (benchmark.boxes is None or scores.get("num_boxes") == len(benchmark.boxes))
-        and has_usable_scores(run)
     )
 
 
@@ -315,17 +377,20 @@ def _protocols_to_json(benchmark: Benchmark) -> dict:
 def has_usable_scores(run: Run) -> bool:
     """Return whether the run has single-query scores, even in an old format or without multi-query scores."""
     scores = find_json(run.folder / "scores.json") or {}
+    return scores.get("data") == run.configuration["data"] and _are_complete(scores)
+
+
+def _are_complete(scores: dict) -> bool:
+    """Return whether scores have those of single queries for each branch, the full feature among them."""
     branches = scores.get("branches", {})
-    same_data = scores.get("data") == run.configuration["data"]
-    return (
-        same_data
-        and "full" in branches
-        and all(
+    try:
+        return "full" in branches and all(
             branch.get(kind, {}).keys() >= _SINGLE_QUERY_FIELDS
             for branch in branches.values()
             for kind in AVERAGE_PRECISIONS
         )
-    )
+    except (AttributeError, TypeError):  # another structure: a damaged file
+        return False
 
 
 _SINGLE_QUERY_FIELDS = {"cmc", "mean_average_precision", "mean_inp", "average_precision", "first_match_rank"}

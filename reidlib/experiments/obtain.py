@@ -19,9 +19,10 @@ from reidlib.data.benchmark import Benchmark
 from reidlib.data.decoding import UnreadableImage, UnreadableImagesError
 from reidlib.data.images import ImageStore, decode_blocks
 from reidlib.data.splits import Split, training_labels
-from reidlib.errors import InputError, shorten
+from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_run, is_scored
 from reidlib.experiments.features import check_run_data
+from reidlib.experiments.overlap import describe_overlap
 from reidlib.experiments.rows import Profile, configure
 from reidlib.experiments.validation import Validation, hold_out
 from reidlib.training import distributed
@@ -107,13 +108,11 @@ def plan_chain(
     # JLML was trained like this for small sets: on CUHK03 and Market-1501 together (``combine``), then on the
     # target, with new classifiers.
     _, validation = hold_out(benchmark, validation_persons, seed)
-    unseen = {*benchmark.query.paths, *benchmark.gallery.paths, *(validation.paths if validation else ())}
-    if leaked := sorted(path.name for data in before for path in unseen.intersection(data.train.paths)):
-        raise InputError(
-            "pre-training uses no test or validation image",
-            f"{len(leaked)} of {benchmark.specification}: {shorten(leaked)}",
-            "pre-train on another benchmark",
-        )
+    for data in before:
+        if overlap := describe_overlap(data, data.train, benchmark, *([validation] if validation else [])):
+            rule = "pre-training uses no test or validation person"
+            value = f"{overlap}, in the training images of {data.specification}"
+            raise InputError(rule, value, "pre-train on another benchmark")
     links: list[TrainingPlan] = []
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].configuration.to_json()) if links else ""
@@ -209,7 +208,8 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
             validate=validate,
         )
         # The default folder of `reidlib evaluate`; the fingerprint tells whether the data are the same.
-        return {**information, "data_root": str(benchmark.root.absolute())}
+        roots = [str(data.root.absolute()) for data in benchmark.members or (benchmark,)]
+        return {**information, "data_root": roots[0]} | ({"data_roots": roots} if benchmark.members else {})
 
     if distributed.world().rank > 0:
         # The first process sends a folder to train in, if the run is missing, and finally the run's folder.

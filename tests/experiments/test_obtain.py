@@ -145,7 +145,7 @@ def test_pretraining_on_test_images_is_refused(benchmarks):
     turned = replace(before, query=target.query, gallery=target.gallery, train=before.train)
     assert chain(turned, before)  # its training images may be trained on twice
     leaking = replace(before, train=target.gallery.select(target.gallery.person_ids > 0))
-    with pytest.raises(InputError, match="no test or validation image; got 4 of market1501"):
+    with pytest.raises(InputError, match="no test or validation person; got 2 persons of market1501: 1, 3"):
         chain(target, leaking)
 
 
@@ -316,6 +316,6 @@ def test_validation_persons_are_refused_in_pretraining(benchmarks, tmp_path):
                 root / "bounding_box_train" / f"{person:04}_c{camera}s1_1_1.jpg", seed=person + camera
             )
     alone, validation = (load("market1501", root, **{use: True}) for use in ("training_only", "validation"))
-    with pytest.raises(InputError, match="pre-training uses no test or validation image"):
+    with pytest.raises(InputError, match="pre-training uses no test or validation person"):
         chain(validation, alone)
     assert obtain(chain(validation), runs=tmp_path).scores["benchmark"] == "market1501,validation=true"

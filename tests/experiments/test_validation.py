@@ -222,5 +222,5 @@ def test_too_few_images_that_remain_are_refused_before_the_training(benchmark, t
 
 def test_pretraining_on_validation_persons_is_refused_and_no_others_are_held_out(benchmark):
     options = {"before": (benchmark,), "validation_persons": 4}
-    with pytest.raises(InputError, match="no test or validation image; got 12 of market1501"):
+    with pytest.raises(InputError, match="no test or validation person; got 4 persons of market1501"):
         experiments.plan_chain("jlml", PROFILES["smoke"], benchmark, **options)
