@@ -71,10 +71,13 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """
     from reidlib import files
     from reidlib.reports.cluster import dask_pool
+    from reidlib.reports.pages import check_rendered
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
 
     notebooks = select(arguments.numbers, files.notebooks())
+    if arguments.summary:  # refused before hours of training
+        check_rendered({"benchmark": arguments.benchmark})
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
     setup = _suite_setup(arguments)

@@ -229,9 +229,20 @@ def summary_markdown(out: Path) -> str:
     return text + "\n"  # which a template drops at its end
 
 
+def check_rendered(parameters: Mapping[str, object], notebook: str = "the report") -> None:
+    """Raise InputError if a notebook with these parameters may show images that were not rendered."""
+    benchmark = parameters.get("benchmark") or "synthetic"
+    if benchmark != "synthetic":
+        rule = "the summary kept in git is of a report on the embedded benchmark: others may show real people"
+        mend = "leave out --summary; in git keep numbers alone, such as those of `reidlib evidence`"
+        raise InputError(rule, f"{notebook} on {benchmark}", mend)
+
+
 def write_summary(out: Path, readme_folder: Path) -> Path:
     """Write a report's summary to ``readme_folder / "README.md"`` and its figures to ``figures`` there."""
     text = summary_markdown(out)
+    for row in _rows(out):
+        check_rendered(row["status"].get("parameters") or {}, row["name"])
     folder = readme_folder / "figures"
     figures = _summary_figures(_rows(out))
     for name, (_, figure) in figures.items():
@@ -246,11 +257,18 @@ def write_summary(out: Path, readme_folder: Path) -> Path:
 
 def _summary_figures(rows: list[dict]) -> dict[str, tuple[dict, dict]]:
     """Return the summary's figures by file name, each with its notebook's row; those of the claims first."""
+
+    def is_shown(row: dict, figure: dict) -> bool:
+        # With folders or a run of its own a notebook may show photographs: only its charts are taken.
+        given = row["status"].get("parameters") or {}
+        is_allowed = figure["path"].suffix == ".png" or not (given.get("folders") or given.get("run"))
+        return figure.get("summary") and is_allowed and figure["path"].stat().st_size < _LARGEST_FIGURE
+
     return {
         _url(f"{row['name']}-{figure['path'].name}".replace(" ", "-")): (row, figure)
         for row in sorted(rows, key=lambda row: not row["ledger"])
         for figure in row["figures"]
-        if figure.get("summary") and figure["path"].stat().st_size < _LARGEST_FIGURE
+        if is_shown(row, figure)
     }
 
 

@@ -6,7 +6,9 @@ import shutil
 
 import nbformat
 import pytest
+from miniature import write_image
 
+from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.reports.pages import read_heading, summary_markdown, write_summary
 
@@ -106,6 +108,72 @@ def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
     assert names == {"30_one-a-b.png", "90_ledger-l.png", "drawing.svg"}
     (out / "90_ledger" / "l.png").write_bytes(bytes(300_000))
     assert "l.png" not in summary_markdown(out)
+
+
+def change_parameters(out, name, **parameters):
+    path = out / name / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters": parameters}))
+
+
+def test_a_report_on_other_images_has_no_summary(out, tmp_path):
+    folder = tmp_path / "reports"
+    write_summary(out, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    change_parameters(out, "30_one", benchmark="market1501,validation=true", data_root="photographs")
+    with pytest.raises(InputError, match=r"may show real people; got 30_one on market1501,validation=true"):
+        write_summary(out, folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_a_real_report_on_a_folder_of_images_has_its_names_and_no_summary(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    for person in range(12):
+        for camera in "ab":
+            place = tmp_path / "own" / "train" / f"p{person}" / camera
+            place.mkdir(parents=True)
+            for image in range(4):
+                write_image(place / f"{image}.jpg", (64, 32), seed=100 * person + image)
+    command = [
+        "reproduce",
+        "20",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--data-root",
+        str(tmp_path / "own"),
+    ]
+    command += ["--benchmark", "folder,validation=true"]
+    assert main([*command, "--summary"]) == 2
+    assert "may show real people; got the report on folder,validation=true" in capsys.readouterr().err
+    assert not (tmp_path / "home" / "runs").exists()  # refused before the training
+    assert main(command) == 0
+    out = tmp_path / "home" / "smoke-folder,validation=true"
+    result = json.loads((out / "20_train_jlml" / "result.json").read_text())
+    # A score on validation persons is never called one of the benchmark.
+    assert [row["feature"].split(", ", 1)[1] for row in result["scores"][:3]] == [
+        "folder,validation=true"
+    ] * 3
+    assert any(figure["summary"] and figure["file"].endswith(".jpg") for figure in result["figures"])
+    with pytest.raises(InputError, match="may show real people"):
+        write_summary(out, tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize("given", [{"folders": {"viper": "photographs"}}, {"run": "run on photographs"}])
+def test_a_notebook_with_other_images_gives_its_charts_alone(out, tmp_path, given):
+    for name in ("photo.jpg", "chart.png"):
+        (out / "30_one" / name).write_bytes(b"picture")
+    path = out / "30_one" / "result.json"
+    figures = [
+        {"file": name, "caption": name, "alt": name, "summary": True} for name in ("photo.jpg", "chart.png")
+    ]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"figures": figures}))
+    for parameters, expected in (({}, {"photo.jpg", "chart.png"}), (given, {"chart.png"})):
+        change_parameters(out, "30_one", benchmark="synthetic", **parameters)
+        write_summary(out, tmp_path / "reports")
+        copied = {path.name for path in (tmp_path / "reports" / "figures").glob("30_one*")}
+        assert copied == {f"30_one-{name}" for name in expected}
 
 
 def test_a_figure_is_copied_completely_or_not_at_all(out, tmp_path, monkeypatch):
