@@ -134,10 +134,8 @@ def test_a_real_report_on_a_folder_of_images_has_its_names_and_no_summary(tmp_pa
             place.mkdir(parents=True)
             for image in range(4):
                 write_image(place / f"{image}.jpg", (64, 32), seed=100 * person + image)
-    command = (
-        "reproduce 20 --profile smoke --device cpu --benchmark folder,validation=true --data-root".split()
-    )
-    command.append(str(tmp_path / "own"))
+    data = ["--benchmark", "folder,validation=true", "--data-root", str(tmp_path / "own")]
+    command = ["reproduce", "20", "--profile", "smoke", "--device", "cpu", *data]
     assert main([*command, "--summary"]) == 2
     assert "may show real people; got the report on folder,validation=true" in capsys.readouterr().err
     assert not (tmp_path / "home" / "runs").exists()  # refused before the training
