@@ -164,10 +164,8 @@ def evaluate_across(
     not_compared = check_persons(run, benchmark)
     name = f"{files.safe_name(benchmark.specification)}-{benchmark.fingerprint}.json"
     file, network = run.folder / "across" / name, TrainedNetwork(run, execution or Execution())
-    stored = find_json(file) or {}
-    scores = stored
-    unchanged = not run.has_weights or stored.get("network") == network.key
-    if not (unchanged and _are_scores_of(stored, benchmark) and _are_complete(stored)):
+    scores = stored = find_json(file) or {}
+    if not (_are_complete(stored) and _are_scores_of(stored, benchmark) and _is_network_of(run, stored)):
         scores, _, _ = _compute_scores(network, benchmark)
         persons = len(np.unique(benchmark.train.person_ids))
         scores |= {"network": network.key, "training_persons": persons}
@@ -176,6 +174,24 @@ def evaluate_across(
         with _stored_unless_present(file, scores, on_unwritable):
             write_json(file, scores)
     return scores
+
+
+def find_across(run: Run, name: str) -> list[dict]:
+    """Return what ``evaluate_across`` has stored of a run and a benchmark, in the order of its partitions."""
+    requested, scores = parse(name), []
+    for path in (run.folder / "across").glob("*.json"):
+        content = find_json(path) or {}
+        with contextlib.suppress(InputError):
+            benchmark, options = parse(str(content.get("benchmark")))
+            trial = options.pop("trial", 0)
+            if (benchmark, options) == requested and _are_complete(content) and _is_network_of(run, content):
+                scores.append((trial, path.name, content))
+    return [content for *_, content in sorted(scores, key=lambda entry: entry[:2])]
+
+
+def _is_network_of(run: Run, scores: dict) -> bool:
+    """Return whether scores are those of the run's weights; without weights nothing contradicts them."""
+    return not run.has_weights or scores.get("network") == TrainedNetwork(run).key
 
 
 def _compute_scores(network: TrainedNetwork, benchmark: Benchmark) -> tuple[dict, Embeddings, Embeddings]:

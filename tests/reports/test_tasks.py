@@ -44,7 +44,9 @@ def names(tasks):
 def test_notebooks_that_train_say_so_in_their_metadata():
     for path in NOTEBOOKS:
         code = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
-        assert bool(SOURCES[path.stem].trainings) == bool(re.search(r"gather\(|obtain\(", code)), path.stem
+        assert bool(SOURCES[path.stem].trainings) == bool(
+            re.search(r"(gather|gather_across|obtain)\(", code)
+        ), path.stem
     for source in SOURCES.values():
         assert set(source.trainings) <= set(EXPERIMENTS)
 
@@ -62,6 +64,7 @@ def test_metadata_agree_with_ablations_and_claims():
             *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
         ),
         "42_benchmarks": benchmark_runs.own_rows(benchmark_tables.TABLES),
+        "43_across_benchmarks": benchmark_runs.OWN_ROWS,
         "90_claims": claims.required_experiments()[0],
     }
     for name, rows in ablation.items():

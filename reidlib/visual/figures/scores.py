@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -332,6 +334,43 @@ def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Fi
     handles = [markers[origin] for origin in looks if origin in markers]
     texts = [looks[origin][-1] for origin in looks if origin in markers]
     figure.legend(handles, texts, loc="outside upper center", ncols=min(2, len(texts)))
+    return figure
+
+
+def across_scores(rank1: pd.DataFrame, precision: pd.DataFrame) -> Figure:
+    """Draw R1 and mAP of networks by what they were trained on and what they are tested on.
+
+    Args:
+        rank1: R1 as ``analysis.benchmark_runs.AcrossScores.spreads`` returns it: a line for each network and
+            training, a column for each tested set.
+        precision: mAP in the same form.
+
+    Returns:
+        The figure: a table for each network, its cells coloured by R1.
+    """
+    networks = list(dict.fromkeys(rank1.index.get_level_values(0)))
+    size = (1.75 * rank1.shape[1] + 2.2, 0.95 * len(rank1) + 1.2 * len(networks) + 0.4)
+    heights = [max(1, len(rank1.loc[network])) for network in networks]
+    figure, grid = plt.subplots(len(networks), 1, squeeze=False, figsize=size, height_ratios=heights)
+    for axes, network in zip(grid.flat, networks, strict=True):
+        both = [frame.loc[network] for frame in (rank1, precision)]
+        values_rc = both[0].map(lambda cell: cell.mean if isinstance(cell, Spread) else np.nan)
+        for (y, x), cell in np.ndenumerate(both[0].to_numpy()):
+            if isinstance(cell, Spread):
+                other = both[1].iloc[y, x].mean
+                text, colour = f"R1 {cell.mean:.1f}\nmAP {other:.1f}", "white" if cell.mean > 60 else INK
+            else:
+                text, colour = cell, INK
+            axes.text(x, y, text, ha="center", va="center", fontsize=9, color=colour)
+        axes.imshow(values_rc.to_numpy(float), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        axes.set_xticks(
+            range(len(values_rc.columns)), [textwrap.fill(name, 20) for name in values_rc.columns]
+        )
+        axes.set_yticks(range(len(values_rc)), [textwrap.fill(name, 24) for name in values_rc.index])
+        axes.tick_params(labelsize=8)
+        axes.grid(visible=False)
+        title = _NETWORKS[network][2] if network in _NETWORKS else network
+        axes.set(title=title, xlabel="tested on", ylabel="trained on")
     return figure
 
 
