@@ -296,10 +296,11 @@ def add_data_root(
         data_root: Folder of that benchmark; empty or None for the embedded benchmark.
 
     Returns:
-        Name or specification of a benchmark -> folder. An entry of ``folders`` takes precedence.
+        Name or specification of a benchmark -> folder. An entry of ``folders`` takes precedence. A benchmark
+        with ``validation`` is not added: the tables would score runs on its test images.
     """
-    name = parse(benchmark)[0]
-    if not data_root or name not in {table.benchmark for table in TABLES}:
+    name, options = parse(benchmark)
+    if not data_root or "validation" in options or name not in {table.benchmark for table in TABLES}:
         return dict(folders)
     return {name: str(data_root), **folders}
 
@@ -348,7 +349,8 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
                 f"the papers' tables are about {', '.join(benchmarks)}", repr(name), "name one of them"
             )
         of_tables = [text for text in specifications() if parse(text)[0] == benchmark]
-        if options and (benchmark, options) not in map(parse, of_tables):
+        pretraining = name in _given_for_pretraining(folders)
+        if options and not pretraining and (benchmark, options) not in map(parse, of_tables):
             raise InputError(
                 "a folder is given for a benchmark, or for the exact options of one of its tables",
                 repr(name),
@@ -372,7 +374,7 @@ def folder_states(folders: Mapping[str, str | Path], trials: int = 0) -> dict[st
         boxes, protocols and deviations from the official counts; or the error, if it cannot be read.
     """
     states = {}
-    for specification in specifications():
+    for specification in (*specifications(), *_given_for_pretraining(folders)):
         if folder_of(specification, folders) is not None:
             try:
                 benchmarks = trials_of(specification, folders, trials)
@@ -404,6 +406,7 @@ def unreadable_benchmarks(folders: Mapping[str, str | Path]) -> dict[str, str]:
     reasons = {}
     for name in folders:
         candidates = [text for text in specifications() if parse(name) in (parse(text), (parse(text)[0], {}))]
+        candidates = candidates or [name]  # one that is given for pre-training
         errors = {}
         for specification in candidates:
             try:
@@ -418,10 +421,18 @@ def unreadable_benchmarks(folders: Mapping[str, str | Path]) -> dict[str, str]:
 
 def pretraining_benchmark(folders: Mapping[str, str | Path]) -> Benchmark | None:
     """Combine CUHK03 and Market-1501 into one benchmark; None if the folder of either is not given."""
-    roots = {name: folder for name in PRETRAINING_SETS if (folder := folder_of(name, folders))}
-    if len(roots) < len(PRETRAINING_SETS):
-        return None
-    return combine([load(name, root) for name, root in roots.items()])
+    alone = {parse(text)[0]: text for text in _given_for_pretraining(folders)}
+    texts = [name if folder_of(name, folders) else alone.get(name, "") for name in PRETRAINING_SETS]
+    return combine([load_trial(text, folders) for text in texts]) if all(texts) else None
+
+
+def _given_for_pretraining(folders: Mapping[str, str | Path]) -> list[str]:
+    """Return the specifications of folders whose training images alone are given, to pre-train on."""
+    return [
+        text
+        for text, folder in folders.items()
+        if folder and parse(text)[0] in PRETRAINING_SETS and parse(text)[1].get("training_only")
+    ]
 
 
 def pretraining_stages(specification: str, folders: Mapping[str, str | Path]) -> tuple[Benchmark, ...]:

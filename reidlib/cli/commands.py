@@ -150,7 +150,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         if "42_benchmarks" in [source.name for source in waiting]:
             from reidlib.analysis import benchmark_tables
 
-            table_folders = benchmark_tables.add_data_root(folders, setup.specification[0], setup.data_root)
+            table_folders = benchmark_tables.add_data_root(folders, setup.benchmark, setup.data_root)
             table_tasks = benchmark_tasks(table_folders, setup, trials=arguments.trials or 0)
         notebook_tasks = tasks(waiting, setup) if size or setup.data_root else []
         # A training on the report's own benchmark may be among those of the tables, too.

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,21 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     assert rows[0]["method"] == (
         "this suite: jlml, profile smoke, incomplete benchmark, pre-trained, 1 of 3 partitions"
     )
+    # Their training images alone serve, too: whole folders are preferred, and a table is about neither.
+    alone = {f"{name},training_only=true": folders[name] for name in ("cuhk03", "market1501")}
+    benchmark_tables.check_folders(alone | folders)
+    assert benchmark_tables.pretraining_benchmark(alone | folders).specification == "cuhk03+market1501"
+    shutil.rmtree(Path(folders["market1501"]) / "query")
+    assert not benchmark_tables.unreadable_benchmarks(alone)
+    assert benchmark_tables.folder_states(alone).keys() == alone.keys()
+    before = benchmark_tables.pretraining_benchmark(alone)
+    assert before.specification == "+".join(alone) and before.training_only
+    assert benchmark_tables.pretraining_stages("grid", alone)
+    shutil.rmtree(Path(folders["market1501"]) / "bounding_box_train")
+    with pytest.raises(InputError, match="lacks bounding_box_train"):
+        benchmark_tables.unreadable_benchmarks(alone)
+    with pytest.raises(InputError, match="pre-training: a folder in Market-1501's layout"):
+        benchmark_tables.pretraining_stages("grid", alone)
     # The large sets do not, and neither do the small ones without both folders.
     assert benchmark_tables.pretraining_stages("market1501", folders) == ()
     assert benchmark_tables.pretraining_stages("grid", {**folders, "cuhk03": ""}) == ()
@@ -263,6 +279,9 @@ def test_folders_are_checked(tmp_path):
         "grid": "a",
     }
     assert benchmark_tables.add_data_root({}, "synthetic", "b") == {}
+    # Who trains on validation persons wants no score on the test images, which the folder may have.
+    for name in ("market1501", "viper,test_persons=5", "cuhk03,split=new"):
+        assert benchmark_tables.add_data_root({}, f"{name},validation=true", "b") == {}
 
 
 def test_a_folder_is_found_however_its_options_are_ordered(folders):
