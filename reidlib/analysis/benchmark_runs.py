@@ -406,7 +406,9 @@ def gather_across(
             continue
         label = row if trained == _RENDERED else f"{row} on {trained}"
         runs[label] = (*runs.get(label, ()), run)
-        for tested in names if isinstance(run, Run) else ():
+        if isinstance(run, MissingRun):
+            continue
+        for tested in names:
             key = row, trained, tested
             try:
                 if own_scores := _scores_on(run, trained, tested, tests.get(tested), trials, setup):

@@ -245,7 +245,9 @@ def _parser(line: str) -> argparse.ArgumentParser:
     )
     reproduce.flag("--no-train", "use the runs that are present, and mark the others as missing")
     reproduce.flag("--evidence", "make notebook 90 from reports/evidence alone: no training and no images")
-    reproduce.folders("--folder", "a benchmark's folder for the papers' tables (notebook 42); repeatable")
+    reproduce.folders(
+        "--folder", "a benchmark's folder for notebooks 42 (the papers' tables) and 43; repeatable"
+    )
     reproduce.number("--trials", "in the papers' tables, use the first N partitions (default: all)")
     reproduce.flag("--force", "run unchanged notebooks again")
     reproduce.value("--out", "DIR", "the report's folder (default: reports/PROFILE[-BENCHMARK])")

@@ -61,6 +61,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
       reidlib reproduce --seeds 5 --scheduler tcp://HOST:8786
       reidlib reproduce --profile paper --benchmark market1501 --data-root DIR
       reidlib reproduce 42 --profile paper --folder cuhk03=DIR --folder grid=DIR
+      reidlib reproduce 43 --folder market1501=DIR --folder viper=DIR
 
     files, in reports/PROFILE or --out DIR:
       index.html             the overview, with links to the pages
@@ -97,11 +98,16 @@ def reproduce(arguments: argparse.Namespace) -> int:
     inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
     if folders:
         from reidlib.analysis.benchmark_tables import check_folders, folder_states, unreadable_benchmarks
+        from reidlib.data import load_specified
 
         check_folders(folders)
         # Reported now and not after days of training on the others.
-        for specification, reason in unreadable_benchmarks(folders).items():
-            logger.warning(f"note: without {specification}: {reason}")
+        if [path.stem for path in notebooks] != ["43_across_benchmarks"]:
+            for specification, reason in unreadable_benchmarks(folders).items():
+                logger.warning(f"note: without {specification}: {reason}")
+        elif "market1501" in folders:  # there its training folder alone is enough
+            across = load_specified("market1501,validation=true", folders["market1501"])
+            inputs["across"] = across.fingerprint
         inputs["folders"] = json.dumps(folder_states(folders, arguments.trials or 0))
     if arguments.no_train:
         inputs |= _runs_state(setup.runs or files.runs())

@@ -22,7 +22,7 @@ from reidlib.data.splits import Split, training_labels
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_run, is_scored
 from reidlib.experiments.features import check_run_data
-from reidlib.experiments.overlap import describe_overlap
+from reidlib.experiments.overlap import NUMBERS_MEND, describe_overlap
 from reidlib.experiments.rows import Profile, configure
 from reidlib.experiments.validation import Validation, hold_out
 from reidlib.training import distributed
@@ -112,7 +112,7 @@ def plan_chain(
         if overlap := describe_overlap(data, data.train, benchmark, *([validation] if validation else [])):
             rule = "pre-training uses no test or validation person"
             value = f"{overlap}, in the training images of {data.specification}"
-            raise InputError(rule, value, "pre-train on another benchmark")
+            raise InputError(rule, value, f"pre-train on another benchmark{NUMBERS_MEND}")
     links: list[TrainingPlan] = []
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].configuration.to_json()) if links else ""

@@ -23,6 +23,8 @@ from reidlib.training.runs import Run, find_by_hash
 # Readers that number the persons of whatever folder they are given: their numbers compare with no others.
 _OWN_IMAGES = ("folder", "csv")
 _RULE = "a run is scored on persons that it and the runs before it were not trained on"
+# A set of other persons may be in this benchmark's layout.
+NUMBERS_MEND = "; other persons that have the same numbers are read by the reader folder or csv"
 
 
 def describe_overlap(trained: Benchmark, train: Split, tested: Benchmark, *more: Split) -> str:
@@ -86,7 +88,7 @@ def check_persons(run: Run, tested: Benchmark) -> list[str]:
             train, _ = hold_out(trained, persons, link.configuration.get("seed", 0))
             if overlap := describe_overlap(trained, train, tested):
                 value = f"{overlap}, on which {name} was trained ({specification})"
-                mend = "test it on other persons, or a run that was trained without these"
+                mend = f"test it on other persons, or a run that was trained without these{NUMBERS_MEND}"
                 raise InputError(_RULE, value, mend)
         else:
             place = link.information.get("data_root") or "a folder that it does not name"

@@ -1,6 +1,8 @@
 """Trained on × tested on: means over partitions and seeds, stored scores without a folder, refused pairs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from miniature import write_image
@@ -10,6 +12,7 @@ from test_benchmark_runs import home  # noqa: F401 (a fixture: networks of a few
 from reidlib.analysis import benchmark_runs
 from reidlib.analysis.benchmark_runs import NO_SCORE, REFUSED, gather_across
 from reidlib.analysis.scores import Spread
+from reidlib.cli import main
 from reidlib.data import load_specified
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_across
@@ -94,6 +97,19 @@ def test_what_is_not_there_has_a_dash_and_a_command(folders, setup, tmp_path):
     assert gather_across(("jlml",), untrained, {VIPER: folders[VIPER]}).spreads().shape == (1, 1)
     with pytest.raises(InputError, match="did you mean viper"):
         gather_across(("jlml",), setup, {"vipr": "x"})
+
+
+def test_the_page_needs_no_run_and_a_training_folder_alone(folders, tmp_path, capsys):
+    for name in ("query", "bounding_box_test"):
+        shutil.rmtree(Path(folders["market1501"]) / name)
+    words = ["reproduce", "43", "--profile", "smoke", "--no-train", "--device", "cpu"]
+    assert main([*words, "--folder", f"market1501={folders['market1501']}"]) == 0
+    page = (tmp_path / "home" / "smoke" / "43_across_benchmarks" / "index.html").read_text()
+    assert "train it, or copy it there" in page
+    command = "reidlib train jlml --profile smoke --benchmark market1501,validation=true --data-root DIR"
+    assert command in page
+    assert main([*words, "--folder", f"market1501={tmp_path}"]) == 2
+    assert "bounding_box_train" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_tests_on_training_persons_are_refused_and_the_figure_says_so(folders, setup, styled_figures):

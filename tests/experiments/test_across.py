@@ -163,7 +163,7 @@ def test_a_leak_is_refused_in_one_line(viper, tmp_path, capsys):
     leaking = next(trial for trial in trials if trained & {*trial.query.person_ids.tolist()})
     message = refused(capsys, run, "--benchmark", leaking.specification, "--data-root", viper)
     assert "a run is scored on persons that it and the runs before it were not trained on; got " in message
-    assert f"of {leaking.specification}: " in message and message.endswith("trained without these")
+    assert f"of {leaking.specification}: " in message and message.endswith("by the reader folder or csv")
 
 
 def test_rendered_people_need_no_folder(run, monkeypatch, capsys, tmp_path):
