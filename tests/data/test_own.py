@@ -359,6 +359,29 @@ def test_market1501_is_read_by_its_own_reader(market):
     one_line(caught)
 
 
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        (["set/bounding_box_train/1.jpg"], "market1501 {}/set"),
+        (["set/cam_a/000_45.bmp", "set/cam_b/000_90.bmp"], "viper {}/set"),
+        (["set/campus/0001001.png"], "cuhk01 {}/set"),
+        (["set/labelled/bounding_box_train/1.jpg", "set/detected/query/1.jpg"], "cuhk03 {}/set"),
+        (["set/labeled/bounding_box_test/1.jpg"], "cuhk03 {}/set"),
+        (["set/mine/bounding_box_train/1.jpg", "set/other/1.jpg"], "market1501 {}/set/mine"),
+        (["set/first/cam_a/1.jpg", "set/other/1.jpg"], "viper {}/set/first"),
+    ],
+)
+def test_folders_of_public_benchmarks_are_no_persons(tmp_path, names, command):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / name)
+    for options in ({}, {"training_only": True}, {"validation": True}, {"same_camera": True}):
+        assert f"`reidlib check {command.format(tmp_path)}`" in refusal("folder", tmp_path / "set", **options)
+    with pytest.raises(InputError, match="give one of its folders, such as ") as caught:
+        list_own_images(tmp_path / "set")
+    one_line(caught)
+
+
 def test_the_check_lists_all_unreadable_files_at_once(own_folder):
     (own_folder / "anna/door/1.jpg").write_bytes(b"")
     (own_folder / "bob/yard/2.JPG").write_bytes((own_folder / "bob/yard/2.JPG").read_bytes()[:-20])

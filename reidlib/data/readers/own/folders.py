@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from reidlib.data.readers.cuhk03.archive import KINDS
 from reidlib.data.readers.layout import Reading, misplaced_hint, require_folder, unpack_hint
 from reidlib.data.readers.listing import OWN_ENDINGS, folder_names, list_images, scan, walk_images
 from reidlib.data.readers.market import MARKET_FOLDERS
 from reidlib.data.readers.persons import TRAINING_ALONE
+from reidlib.data.readers.two_view import CUHK01_FOLDER, VIPER_CAMERAS
 from reidlib.errors import InputError, count_noun, shorten
 
 SPLIT_NAMES = ("train", "query", "gallery")
@@ -21,6 +23,8 @@ _SORT = (
     "sort them into a folder per person; "
     "for images without person labels, use `reidlib search` or `reidlib embed`"
 )
+# Folders of public benchmarks, which would otherwise be read as persons or their cameras.
+_PUBLIC = {"market1501": MARKET_FOLDERS[::2], "viper": tuple(VIPER_CAMERAS), "cuhk01": (CUHK01_FOLDER,)}
 _ENDINGS = f"{', '.join(OWN_ENDINGS[:7])} and others"
 _CAMERA_IN_NAME = re.compile(r"_c(\d{1,18})(?!\d)", re.ASCII)
 
@@ -66,10 +70,7 @@ def list_person_folders(
     require_folder(root)
     names = folder_names(root)
     splits = SPLIT_NAMES[:1] if train_alone else SPLIT_NAMES
-    if {*MARKET_FOLDERS[: len(splits)]} <= names:
-        mend = f"read it with market1501 instead: `reidlib check market1501 {root}`"
-        mend = mend if allow_splits else f"give one of its folders, such as {root / 'query'}"
-        raise InputError(LAYOUT, f"{root} in Market-1501's layout", mend)
+    _refuse_benchmark(root, names, allow_splits)
     if set(splits) <= names:
         if not allow_splits:
             mend = f"give one of them, such as {root / 'gallery'}"
@@ -94,6 +95,8 @@ def list_person_folders(
             f"{mend}; or read train alone, {TRAINING_ALONE}" if reserved == [SPLIT_NAMES[0]] else mend,
         )
     folders = _folders_with_images(root)
+    for name in folders:
+        _refuse_benchmark(root / name, folder_names(root / name), allow_splits)
     # A single folder of folders is no person, because one person alone makes no benchmark.
     if (
         allow_splits
@@ -104,6 +107,18 @@ def list_person_folders(
         mend = f"this folder is one level too high: give {root / folders[0]}"
         raise InputError(LAYOUT, f"{root}, which contains only the folder {folders[0]}", mend)
     return _add_cameras_in_names(_scan_persons(reading, root, ""))
+
+
+def _refuse_benchmark(root: Path, names: set[str], allow_splits: bool) -> None:
+    """Raise InputError if the names of a folder's folders are those of a public benchmark."""
+    for reader, folders in _PUBLIC.items():
+        if present := [name for name in folders if name in names]:
+            place = root
+            if root.name in (*KINDS, *KINDS.values()):
+                reader, place = "cuhk03", root.parent
+            mend = f"read it with {reader} instead: `reidlib check {reader} {place}`"
+            mend = mend if allow_splits else f"give one of its folders, such as {root / present[0]}"
+            raise InputError(LAYOUT, f"{root} with the public benchmark's {' and '.join(present)}", mend)
 
 
 def _scan_persons(reading: Reading, folder: Path, prefix: str) -> list[ListedImage]:
