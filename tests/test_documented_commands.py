@@ -229,6 +229,14 @@ def test_command_runs(command, sandbox):
             with cluster(sandbox) as address:
                 words = [address if word == "tcp://HOST:8786" else word for word in words]
                 sandbox.run([*small(words, sandbox), "20", "--force"])
+        case ["reidlib", "reproduce", "90", "--evidence"]:
+            sandbox.run([*words, "--out", str(sandbox.folder / "evidence")])
+            assert (sandbox.folder / "evidence" / "90_claims" / "agreement.png").is_file()
+        case ["reidlib", "evidence"]:
+            assert "market1501,validation=true: Market-1501, 500 training" in sandbox.run(words)
+        case ["reidlib", "evidence", "add", "reports/runs"]:  # 1: some are not a row's own
+            words[-1:] = [str(sandbox.home / "runs"), "--to", str(sandbox.folder / "kept")]
+            assert " added, " in sandbox.run(words, statuses=(0, 1)).splitlines()[-1]
         case ["reidlib", "reproduce", *rest]:
             alone = any(word.isdecimal() and len(word) == 2 for word in rest) or not rest
             sandbox.run(small(words, sandbox) + ([] if alone else ["20"]))

@@ -244,7 +244,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "little; use three or more",
     )
     reproduce.flag("--no-train", "use the runs that are present, and mark the others as missing")
-    reproduce.flag("--evidence", "make notebook 90 from reports/evidence alone: no training and no images")
+    reproduce.flag("--evidence", "make notebook 90 from reports/evidence alone, without training and images")
     reproduce.folders(
         "--folder", "a benchmark's folder for notebooks 42 (the papers' tables) and 43; repeatable"
     )

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +54,12 @@ def reproduce(arguments: argparse.Namespace) -> int:
     The workers or the command may be killed at any time; the same command does the
     rest.
 
+    --evidence makes the ledger (notebook 90) from the evidence that a clone holds, see
+    `reidlib evidence --help`: no training, no images, half a minute.
+
     examples:
       reidlib reproduce                         all notebooks, the profile quick
+      reidlib reproduce 90 --evidence           the ledger from the evidence in git
       reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds
       reidlib reproduce --seeds 3 --summary     three trainings of each row
       reidlib reproduce --no-train              with the runs that are present
@@ -63,7 +68,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
       reidlib reproduce 42 --profile paper --folder cuhk03=DIR --folder grid=DIR
       reidlib reproduce 43 --folder market1501=DIR --folder viper=DIR
 
-    files, in reports/PROFILE or --out DIR:
+    files, in reports/PROFILE[-BENCHMARK] or --out DIR:
       index.html             the overview, with links to the pages
       NOTEBOOK/              index.html, the executed notebook.ipynb, result.json,
                              figures and status.json; process.log after a failure
@@ -71,6 +76,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     The trained runs are in reports/runs, or in --runs DIR.
     """
     from reidlib import files
+    from reidlib.experiments.evidence import state as evidence_state
     from reidlib.reports.cluster import dask_pool
     from reidlib.reports.pages import check_rendered
     from reidlib.reports.reproduce import Plan, Task, select
@@ -79,10 +85,13 @@ def reproduce(arguments: argparse.Namespace) -> int:
     notebooks = select(arguments.numbers, files.notebooks())
     if arguments.summary:  # refused before hours of training
         check_rendered({"benchmark": arguments.benchmark})
+    if arguments.evidence:
+        _check_evidence(arguments, notebooks)
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
     setup = _suite_setup(arguments)
-    if not setup.data_root and not (tables_alone and arguments.benchmark == "synthetic"):
+    tables_alone = tables_alone and arguments.benchmark == "synthetic"
+    if not (setup.data_root or tables_alone or arguments.evidence):
         setup.check_data_folder()
     if arguments.no_train and arguments.runs and not setup.runs.is_dir():
         raise InputError(
@@ -119,6 +128,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "seeds": arguments.seeds,
         "folders": folders or None,
         "trials": arguments.trials,
+        "evidence": True if arguments.evidence else None,
     }
     out = Path(arguments.out) if arguments.out else _report_folder(arguments)
 
@@ -138,12 +148,15 @@ def reproduce(arguments: argparse.Namespace) -> int:
         # A notebook's tasks come before it: it must not repeat a training that failed.
         neutral_parameters={"may_train": False},
         inputs=inputs,
+        inputs_by_parameter={"evidence": evidence_state()},
         memory=memory,
     )
 
     def prepare(waiting: tuple[Source, ...]) -> list[Task]:
         from reidlib.reports.tasks import benchmark_tasks, tasks
 
+        if arguments.evidence:
+            return []
         # Rendered here, because the progress of a rendering inside a notebook is not visible.
         size = setup.profile.rendered_size
         if size and not setup.data_root and not (files.data() / f"synthetic-{size}").exists():
@@ -363,7 +376,22 @@ def _report_folder(arguments: argparse.Namespace) -> Path:
     from reidlib import files
 
     real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
-    return files.home() / f"{arguments.profile}{real}"
+    evidence = "-evidence" if getattr(arguments, "evidence", False) else ""  # not an option of `train all`
+    return files.home() / f"{arguments.profile}{real}{evidence}"
+
+
+def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) -> None:
+    """Raise InputError if a notebook cannot be made from evidence, or an option contradicts it."""
+    from reidlib.reports.notebook import read_source
+
+    able = [path.stem.partition("_")[0] for path in notebooks if "evidence" in read_source(path).parameters]
+    if len(able) < len(notebooks):
+        names = shorten(path.stem for path in notebooks)
+        rule = "--evidence makes notebook 90, which needs neither weights nor images"
+        raise InputError(rule, names, "give `reidlib reproduce 90 --evidence`")
+    options = ("data_root", "runs", "seeds", "no_train", "scheduler")
+    if given := [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]:
+        raise InputError("--evidence takes all runs from reports/evidence", given[0], "leave it out")
 
 
 def _warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,9 +32,11 @@ from reidlib.training.runs import Run, configuration_hash
 FORMAT = 1
 # How the sets behind the README are called in tables, by the fingerprint of their data.
 TITLES = {
-    "3497ebe48a4b1ab3": "rendered people: 400 test persons of the embedded benchmark, quick",
-    "21263c5260ea0f20": "photographs: Market-1501, 500 training / 251 validation persons",
+    "3497ebe48a4b1ab3": "400 test persons of the embedded benchmark (rendered people)",
+    "21263c5260ea0f20": "Market-1501, 500 training / 251 validation persons",
 }
+# Short names of the benchmarks that reports compare.
+NAMES = {"synthetic": "rendered people", "market1501,validation=true": "photographs"}
 _RANKS, _KINDS = (1, 5, 10, 20), ("step", "trapezoid")
 # Measures whose sums are kept by person.
 BY_PERSON = (*(f"R{rank}" for rank in _RANKS), "mAP (step)", "mAP (trapezoid)")
@@ -130,10 +133,38 @@ class Evidence:
             notes.append(f"trained with another version of the code: commit {shorten(others)}")
         return cls(profile, benchmark, records[0].data, runs, tuple(notes))
 
+    @classmethod
+    def read_existing(cls, profile: str, benchmark: str, folder: str | Path | None = None) -> Evidence:
+        """Read the evidence of a profile and a benchmark; InputError if there is none."""
+        evidence = cls.read(profile, benchmark, folder)
+        if not evidence.runs:
+            raise InputError(
+                "the evidence of a profile and a benchmark holds runs",
+                f"none in {set_folder(profile, benchmark, folder)}",
+                "see `reidlib evidence` for what there is, or add runs with `reidlib evidence add FOLDER`",
+            )
+        return evidence
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows with runs, in the order of ``EXPERIMENTS``."""
+        return tuple(name for name in EXPERIMENTS if any(row == name for row, _ in self.runs))
+
+    def summary(self) -> list[str]:
+        """Say in lines of text what the evidence is and what a reader must know of it."""
+        runs = f"{count_noun(len(self.rows), 'rows')}, {count_noun(len(self.runs), 'runs')}"
+        notes = [f"{self.name}: {note}" for note in self.notes]
+        return [f"{self.name}, from `reports/evidence`: {self.title}; {runs}", *notes]
+
     @property
     def title(self) -> str:
-        """The set in words, such as "photographs: Market-1501, 500 training / 251 validation persons"."""
+        """The set in words, such as "Market-1501, 500 training / 251 validation persons"."""
         return TITLES.get(self.data, self.benchmark)
+
+    @property
+    def name(self) -> str:
+        """A short name of the benchmark, such as "photographs"."""
+        return short_name(self.benchmark)
 
     def gather(self, experiments: Iterable[str]) -> Runs:
         """Return runs of several rows, as ``Setup.gather`` does.
@@ -153,7 +184,12 @@ class Evidence:
             for name in names
         }
         missing = tuple(run for of_row in runs.values() for run in of_row if isinstance(run, MissingRun))
-        return Runs(runs, len(seeds), missing, self.profile)
+        return Runs(runs, len(seeds), missing, self.profile, benchmark=self.benchmark)
+
+
+def short_name(benchmark: str) -> str:
+    """Return a short name of a benchmark for columns, such as "photographs"."""
+    return NAMES.get(benchmark, benchmark)
 
 
 def set_folder(profile: str, benchmark: str, folder: str | Path | None = None) -> Path:
@@ -473,6 +509,34 @@ def _append(profile: str, row: str, contents: dict[str, dict], folder: str | Pat
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         files.write_text(path, text + json.dumps(line, separators=(",", ":")) + "\n")
     return True
+
+
+def references(profile: str, benchmark: str, folder: str | Path | None = None) -> list[Evidence]:
+    """Read the evidence that a result on a benchmark stands beside.
+
+    Args:
+        profile: Name of the profile.
+        benchmark: Name and options of the result's benchmark.
+        folder: The folder of all sets; by default ``reports/evidence`` of the clone.
+
+    Returns:
+        The evidence on the other benchmarks of ``NAMES``, without those that have none.
+
+    Raises:
+        InputError: If evidence is damaged.
+    """
+    others = (Evidence.read(profile, name, folder) for name in NAMES if name != benchmark)
+    return [each for each in others if each.runs]
+
+
+def state(folder: str | Path | None = None) -> str:
+    """Return a fingerprint of all evidence in a folder, by default ``reports/evidence`` of the clone."""
+    root = Path(folder).expanduser() if folder else files.evidence()
+    digest = hashlib.sha256()
+    for path in sorted(root.glob("*/*.jsonl")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def describe(folder: str | Path | None = None) -> list[str]:

@@ -52,6 +52,7 @@ class Runs:
         missing: Runs and scores that are not available.
         profile: Name of the profile.
         query_person_ids: Identities of the Q query images, for stored scores of an old format without them.
+        benchmark: Name and options of the benchmark; empty if not known.
     """
 
     runs: Mapping[str, tuple[Run | MissingRun, ...]]
@@ -59,6 +60,7 @@ class Runs:
     missing: tuple[MissingRun, ...] = ()
     profile: str = ""
     query_person_ids: tuple[int, ...] | None = None
+    benchmark: str = ""
 
     @property
     def counts(self) -> list[int]:
@@ -306,7 +308,7 @@ class Setup:
         for run, error in errors.items():  # the runs' other scores remain valid
             missing.append(MissingRun(f"perturbations: {first_line(error)}", *requests[run]))
         persons = tuple(self.data.query.person_ids.tolist())
-        return Runs(runs, self.seeds, tuple(missing), self.profile.name, persons)
+        return Runs(runs, self.seeds, tuple(missing), self.profile.name, persons, self.data.specification)
 
 
 def first_line(error: BaseException) -> str:

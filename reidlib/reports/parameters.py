@@ -22,6 +22,7 @@ SHARED = {
     "run": Path,
     "seeds": range(1, 2**31),
     "may_train": bool,
+    "evidence": bool,
     "device": str,
     "runs": Path,
     "out": Path,

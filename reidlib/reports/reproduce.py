@@ -42,6 +42,7 @@ class Plan:
         parameters: The user's parameters by name; a notebook gets those that it declares. A ``Path`` is made
             absolute.
         inputs: Fingerprints of other data that the notebooks read, such as a benchmark's files.
+        inputs_by_parameter: Fingerprints of data that only notebooks with a parameter of this name read.
         command: The command line, which the report shows.
         neutral_parameters: More parameters of the notebooks, which do not change their results.
         memory: Returns what each piece of work needs of this machine's memory; called only if there is work.
@@ -57,6 +58,7 @@ class Plan:
     force: bool = False
     parameters: dict = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    inputs_by_parameter: dict[str, str] = field(default_factory=dict)
     command: str = ""
     neutral_parameters: dict = field(default_factory=dict)
     memory: Callable[[], Memory] = Memory
@@ -182,9 +184,7 @@ def reproduce(
     out = plan.out.expanduser().absolute()
     sources = {path.stem: notebook.read_source(path) for path in plan.notebooks}
     _check_parameters(plan, sources.values())
-    digests = notebook.result_digests(
-        plan.inputs, sources, lambda source: _injected(plan, source, Path(), plan.parameters)
-    )
+    digests = notebook.result_digests(plan.inputs, sources, lambda source: _inputs_of(plan, source))
     current = {name for name in sources if _unchanged(out / name, digests[name])}
     waiting = tuple(name for name in sources if plan.force or name not in current)
     display = Display(enabled=progress)
@@ -312,6 +312,12 @@ def _check_parameters(plan: Plan, sources: Iterable[Source]) -> None:
     known = sorted(declared - {"out"})
     for name in plan.parameters:
         check_choice(f"a parameter of these notebooks is one of {', '.join(known)}", name, known)
+
+
+def _inputs_of(plan: Plan, source: Source) -> dict:
+    """Return what changes a notebook's result, but for its text and the environment."""
+    own = {name: value for name, value in plan.inputs_by_parameter.items() if name in source.parameters}
+    return _injected(plan, source, Path(), plan.parameters) | ({"inputs": own} if own else {})
 
 
 def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:

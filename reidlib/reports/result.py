@@ -151,6 +151,7 @@ class Result:
         data: str = "",
         runs: list[dict] | None = None,
         ledger: list[dict] | None = None,
+        photographs: dict | None = None,
     ) -> None:
         """Write ``result.json``, from which the report's index and summary are made.
 
@@ -163,6 +164,7 @@ class Result:
             data: The fingerprint of the benchmark.
             runs: The trainings behind the scores, as ``Runs.records`` returns them.
             ledger: Rows of the ledger of claims.
+            photographs: Scores on photographs, with which a summary opens: "about" and "rows".
         """
         if is_dataclass(configuration) and not isinstance(configuration, type):
             configuration = asdict(configuration)
@@ -177,6 +179,7 @@ class Result:
             "data": data,
             "runs": runs or [],
             "ledger": ledger or [],
+            "photographs": photographs or {},
             "versions": files.versions(),
             "commit": files.commit(),
             "device": device,

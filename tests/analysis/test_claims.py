@@ -1,6 +1,7 @@
 """The claims' tests, and verdicts that follow from intervals alone."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from scored_runs import scores, write_scored_runs
 from reidlib.analysis import ablations, claims
 from reidlib.analysis.benchmark_tables import methods_table, published
 from reidlib.analysis.claims import CLAIMS, FAILS, HOLDS, NO_EXPERIMENT, UNDECIDED, Claim, Contrast, decide
-from reidlib.analysis.scores import Cell, table_records
+from reidlib.analysis.scores import Cell, ExperimentScores, table_records
 from reidlib.experiments import EXPERIMENTS
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
@@ -152,7 +153,7 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
     }
     everywhere = write_scored_runs(tmp_path, everything)
     verdicts = [decide(entry, everywhere) for entry in CLAIMS]
-    rows = table_records(claims.ledger(verdicts))
+    rows = table_records(claims.ledger({"one": verdicts}))
     assert [row["claim"] for row in rows] == [f"{entry.paper}: {entry.statement}" for entry in CLAIMS]
     by_name = {verdict.claim.name: verdict.outcome for verdict in verdicts}
     assert by_name["complementary branches"] == HOLDS
@@ -164,6 +165,30 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
     assert len(intervals) == sum(len(entry.contrasts) for entry in CLAIMS)
     assert ends == sorted(ends)
     assert ends[-1] < len(intervals)
+
+
+def test_a_ledger_of_two_benchmarks_has_columns_of_each(tmp_path):
+    names, _ = claims.required_experiments()
+    rendered = write_scored_runs(tmp_path / "a", {name: [{"full": 0.6, "local": 0.4}] for name in names})
+    photographs = write_scored_runs(tmp_path / "b", {name: [{"full": 0.5, "local": 0.3}] for name in names})
+    photographs = ExperimentScores(replace(photographs.runs, benchmark="market1501,validation=true"))
+    sets = {
+        name: [decide(entry, scores) for entry in CLAIMS]
+        for name, scores in (("rendered", rendered), ("photographs", photographs))
+    }
+    rows = {row["claim"]: row for row in table_records(claims.ledger(sets))}
+    assert list(next(iter(rows.values()))) == [
+        "claim", "decided by", "measured (points of mAP, 95 %), rendered", "verdict, rendered",
+        "measured (points of mAP, 95 %), photographs", "verdict, photographs", "notebook",
+    ]  # fmt: skip
+    boxes = next(row for claim, row in rows.items() if "exact bounding boxes" in claim)
+    assert boxes["verdict, photographs"].startswith("– no experiment: boxes can be made worse")
+    assert "missing" in boxes["measured (points of mAP, 95 %), rendered"]
+    metric = next(row for claim, row in rows.items() if "generic L2 metric" in claim)
+    assert (metric["verdict, photographs"], metric["verdict, rendered"][:16]) == (
+        "– no experiment",
+        "– no experiment:",
+    )
 
 
 def test_required_experiments():

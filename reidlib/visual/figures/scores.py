@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from reidlib.analysis.claims.agreement import Difference
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval, format_difference
 from reidlib.experiments.evaluate import ProtocolRank1
@@ -155,6 +156,60 @@ def difference_plot(
         label = "published by the paper"
         handles.append(Line2D([], [], color=INK, marker="D", mfc="white", ls="", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def agreement_plot(differences: Sequence[Difference], first: str, second: str) -> Figure:
+    """Draw differences on one benchmark over those on another, each with both intervals.
+
+    Blue discs are JLML's rows, orange squares Pyramid's; a number beside each is its line in the list on the
+    right. Differences on the dashed diagonal are equal on both benchmarks.
+
+    Args:
+        differences: The differences, in points (``analysis.claims.agreement``).
+        first: Name of the first benchmark.
+        second: Name of the second one.
+
+    Returns:
+        The figure.
+    """
+    lines = [f"{number}  {pair.label}" for number, pair in enumerate(differences, 1)]
+    width = 5.6 + 0.068 * max(map(len, lines), default=0)
+    figure, axes = plt.subplots(figsize=(width, max(5.4, 0.6 + 0.24 * len(lines))))
+    values = [end for pair in differences for i in pair[2:] for end in (i.low, i.high)]
+    low, high = min([-1.0, *values]), max([1.0, *values])
+    limits = 1.25 * low, 1.25 * high
+    axes.axhline(0, color=INK, linewidth=1)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.plot(limits, limits, color=GREY, linestyle="--", linewidth=1)
+    colours = {title: (marker, colour) for marker, colour, title in _NETWORKS.values()}
+    for number, pair in enumerate(differences, 1):
+        marker, colour = colours[pair.paper]
+        x, y = pair.first, pair.second
+        axes.plot([x.low, x.high], [y.mean, y.mean], color=colour, linewidth=1, alpha=0.6)
+        axes.plot([x.mean, x.mean], [y.low, y.high], color=colour, linewidth=1, alpha=0.6)
+        axes.plot(x.mean, y.mean, marker, color=colour, ms=7)
+        axes.annotate(str(number), (x.mean, y.mean), (5, 5), textcoords="offset points", fontsize=9)
+    for axis, name in (("x", first), ("y", second)):
+        getattr(axes, f"set_{axis}scale")("symlog", linthresh=5, linscale=1.5)
+        ticks = [tick for tick in _LOGARITHMIC_TICKS if limits[0] <= tick <= limits[1]]
+        getattr(axes, f"set_{axis}ticks")(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+        getattr(axes, f"set_{axis}lim")(*limits)
+        getattr(axes, f"set_{axis}label")(f"difference on {name},\nin points of mAP")
+    axes.minorticks_off()
+    axes.set_box_aspect(1)
+    shown = {pair.paper for pair in differences}
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ls="", label=title)
+        for title, (marker, colour) in colours.items()
+        if title in shown
+    ]
+    handles.append(Line2D([], [], color=GREY, ls="--", label="equal on both"))
+    axes.legend(handles=handles, loc="upper left", fontsize=9)
+    axes.annotate(
+        "\n".join(lines), (1.04, 1), xycoords="axes fraction", va="top", fontsize=9, annotation_clip=False,
+        linespacing=1.5,
+    )  # fmt: skip
     return figure
 
 

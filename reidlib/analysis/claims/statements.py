@@ -1,25 +1,4 @@
-"""The claims of the two papers, the test that decides each claim, and the verdict.
-
-How a verdict is reached:
-
-1. A claim has one or more contrasts. A contrast is a difference in mAP between rows of scores, in points. A
-   row is an experiment, a branch of its feature, and possibly a perturbation of the test images. The claim
-   predicts that every contrast is above zero.
-2. A contrast is measured on runs with the same seeds, query by query. ``statistics.paired`` computes its
-   mean and its 95 % interval. With two or more seeds the interval covers seeds and queries. With one seed it
-   covers queries only: the verdict is then about these trainings. If a network starts from ImageNet weights,
-   as Pyramid does in the profile "paper", no trunk's rate is raised, and the contrasts with a raised and with
-   the same rate are equal.
-3. ``decide`` derives the verdict from the intervals alone:
-
-   - "does not hold" if the upper end of at least one interval is below ``SMALLEST_GAIN`` (with one seed:
-     below zero),
-   - otherwise "undecided here" if a run is missing or an interval includes zero,
-   - otherwise "holds": all intervals are above zero.
-
-A claim that nothing here can decide gets the verdict "no experiment", with the reason. All others are
-undecided in the profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The
-papers' printed numbers do not influence it.
+"""The claims of the two papers, and the test that decides each claim.
 
 For every claim that can be decided here, some results were known when its test was written;
 ``Claim.known_results`` names them. Only seeds beyond those are new evidence.
@@ -27,27 +6,16 @@ For every claim that can be decided here, some results were known when its test 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-import pandas as pd
-
 from reidlib.analysis import ablations
 from reidlib.analysis.benchmark_tables import TABLES
 from reidlib.analysis.misalignment import default_value
-from reidlib.analysis.scores import MISSING, Cell, ExperimentScores, table_records
-from reidlib.analysis.statistics import Interval
-from reidlib.data.benchmark import Benchmark
-from reidlib.experiments.rows import EXPERIMENTS, PERTURBATIONS, Perturbation
-
-# Smallest gain that counts, in points of mAP. A claim does not hold if the upper end of an interval is below
-# it, even if the interval is above zero.
-SMALLEST_GAIN = 0.5
-
-HOLDS, FAILS, UNDECIDED, NO_EXPERIMENT = "holds", "does not hold", "undecided here", "no experiment"
-SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NO_EXPERIMENT: "–"}
+from reidlib.analysis.scores import Cell
+from reidlib.experiments.rows import PERTURBATIONS, Perturbation
 
 
 class Contrast(NamedTuple):
@@ -92,6 +60,11 @@ class Claim:
     def measure(self) -> str:
         """mAP by the rule of the paper's tables: recalled of JLML, read in Pyramid's released code."""
         return "mAP (trapezoid)" if self.paper == "JLML" else "mAP (step)"
+
+    @property
+    def needs_rendering(self) -> bool:
+        """Whether the test needs images that are rendered again with a perturbation."""
+        return any(cell.perturbation is not None for cell in self.cells)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -149,7 +122,8 @@ def _state_of_the_art() -> Iterator[Claim]:
             f"State of the art on {name} ({tables[0].title.rpartition('(')[2]}.",
             "42_benchmarks",
             "rank-1 above that of every method of the table, trained and scored by one protocol",
-            impossible="the compared methods are not built here and no real benchmark was scored; " + printed,
+            impossible="the compared methods are not built here, and no row is trained and scored on it; "
+            + printed,
         )
 
 
@@ -298,186 +272,3 @@ CLAIMS = (
     ),
     *_state_of_the_art(),
 )
-
-
-def claim_table() -> pd.DataFrame:
-    """Return the claims and their tests as a table."""
-    columns = ["paper", "claim", "decided by", "known before the test was written"]
-    lines = [
-        (claim.paper, claim.statement, claim.test, claim.known_results or NO_EXPERIMENT) for claim in CLAIMS
-    ]
-    return pd.DataFrame(lines, columns=columns)
-
-
-class Verdict(NamedTuple):
-    """A claim with its outcome.
-
-    Attributes:
-        claim: The claim.
-        outcome: The outcome: ``HOLDS``, ``FAILS``, ``UNDECIDED`` or ``NO_EXPERIMENT``.
-        reason: Why, in a few words.
-        intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
-    """
-
-    claim: Claim
-    outcome: str
-    reason: str
-    intervals: Mapping[str, Interval | None]
-
-
-def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
-    """Decide a claim by its own test (see the module's docstring for the rule).
-
-    Args:
-        claim: The claim.
-        scores: Scores of the experiments that the claim's contrasts need; runs may be missing.
-
-    Returns:
-        The outcome, its reason, and the interval of each contrast.
-    """
-    if not claim.contrasts:
-        return Verdict(claim, NO_EXPERIMENT, claim.impossible, {})
-    intervals = {c.label: scores.difference(c.plus, c.minus, claim.measure) for c in claim.contrasts}
-    too_small: dict[str, list[str]] = {}  # labels by the limit that the interval is below
-    for label, i in intervals.items():
-        limit, name = (0.0, "zero") if i and i.seeds == 1 else (SMALLEST_GAIN, "the smallest gain")
-        if i and i.high < limit:
-            too_small.setdefault(name, []).append(label)
-    missing = [label for label, i in intervals.items() if i is None]
-    unclear = [label for label, i in intervals.items() if i and not i.excludes_zero]
-    seeds = min((i.seeds for i in intervals.values() if i), default=0)
-    basis = {0: "", 1: " (one seed: valid for these trainings only)"}.get(seeds, f" ({seeds} seeds)")
-    if scores.runs.profile == "smoke":
-        return Verdict(claim, UNDECIDED, "a smoke run only checks that everything runs", intervals)
-    if too_small:
-        reasons = (f"below {name}: {'; '.join(labels)}" for name, labels in too_small.items())
-        return Verdict(claim, FAILS, f"{'; '.join(reasons)}{basis}", intervals)
-    if missing:
-        return Verdict(claim, UNDECIDED, f"runs are missing for: {'; '.join(missing)}", intervals)
-    if unclear:
-        reason = f"the interval includes zero: {'; '.join(unclear)}{basis}"
-        return Verdict(claim, UNDECIDED, reason, intervals)
-    return Verdict(claim, HOLDS, f"every interval is above zero{basis}", intervals)
-
-
-def claims_of_notebook(notebook: str) -> tuple[Claim, ...]:
-    """Return the claims whose experiment a notebook shows.
-
-    Args:
-        notebook: The notebook's name, such as "30_ablation_losses".
-
-    Returns:
-        Its claims, in the order of ``CLAIMS``.
-    """
-    return tuple(claim for claim in CLAIMS if claim.notebook == notebook)
-
-
-def verdict_sentence(verdict: Verdict) -> str:
-    """Write a verdict as a line of Markdown.
-
-    Args:
-        verdict: The verdict of ``decide``.
-
-    Returns:
-        The claim's statement, its test, the measured differences in points, and the outcome with its reason.
-    """
-    differences = _differences_text(verdict, " points")
-    return (
-        f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {f'{differences}. ' if differences else ''}"
-        f"**{SIGNS[verdict.outcome]} {verdict.outcome}**: {verdict.reason}."
-    )
-
-
-def _differences_text(verdict: Verdict, unit: str = "") -> str:
-    return "; ".join(
-        f"{label}: {MISSING if interval is None else f'{interval}{unit}'}"
-        for label, interval in verdict.intervals.items()
-    )
-
-
-def result_fields(
-    ablation: ablations.Ablation, scores: ExperimentScores, benchmark: Benchmark, verdicts: Iterable[Verdict]
-) -> dict:
-    """Return what ``Result.finish`` writes of an ablation, as keyword arguments.
-
-    Args:
-        ablation: The ablation, such as ``ablations.LOSSES``.
-        scores: Scores of the ablation's experiments.
-        benchmark: The benchmark of the runs.
-        verdicts: Verdicts on the ablation's claims.
-
-    Returns:
-        The arguments by name: outcomes, scores, configuration, seeds, device, data and runs.
-    """
-    return {
-        "headline": {each.claim.name: f"{each.outcome} ({scores.seed_count()})" for each in verdicts},
-        "scores": table_records(ablations.report_table(ablation, scores)),
-        "configuration": {"benchmark": benchmark.name, "rows": ablation.cells},
-        "seeds": tuple(range(scores.runs.seeds)),
-        "device": scores.runs.device,
-        "data": benchmark.fingerprint,
-        "runs": scores.runs.records(),
-    }
-
-
-def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], list[int]]:
-    """Return the intervals of all contrasts for a forest plot (``visual.figures.scores.difference_plot``).
-
-    Args:
-        verdicts: The verdicts of ``decide``.
-
-    Returns:
-        Label -> interval of each contrast in points of mAP, and after how many lines each claim but the last
-        one ends.
-    """
-    intervals: dict[str, Interval | None] = {}
-    ends = []
-    for verdict in verdicts:
-        title = f"{SIGNS[verdict.outcome]} {verdict.claim.name}"
-        intervals |= {f"{title}: {label}": interval for label, interval in verdict.intervals.items()}
-        if verdict.intervals:
-            ends.append(len(intervals))
-    return intervals, ends[:-1]
-
-
-def ledger(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """Return the verdicts as a table.
-
-    Args:
-        verdicts: The verdicts of ``decide``.
-
-    Returns:
-        A line for each claim: the claim, its test, the differences in points of mAP with their 95 %
-        intervals, the verdict, and the notebook's number.
-    """
-    return pd.DataFrame(
-        {
-            "claim": f"{verdict.claim.paper}: {verdict.claim.statement}",
-            "decided by": verdict.claim.test,
-            "measured (points of mAP, 95 %)": _differences_text(verdict) or "–",
-            "verdict": f"{SIGNS[verdict.outcome]} {verdict.outcome}: {verdict.reason}",
-            "notebook": verdict.claim.notebook.partition("_")[0] or "–",
-        }
-        for verdict in verdicts
-    )
-
-
-def required_experiments(
-    claims: Iterable[Claim] = CLAIMS,
-) -> tuple[tuple[str, ...], dict[str, tuple[Perturbation, ...]]]:
-    """Return what must be trained and evaluated to decide claims.
-
-    Args:
-        claims: The claims; all by default.
-
-    Returns:
-        The names of the experiments in the order of ``EXPERIMENTS``, and for some of them the perturbations
-        under which they are evaluated.
-    """
-    cells = [cell for claim in claims for cell in claim.cells]
-    names = [name for name in EXPERIMENTS if name in {cell.experiment for cell in cells}]
-    pairs = dict.fromkeys(
-        (cell.experiment, cell.perturbation) for cell in cells if cell.perturbation is not None
-    )
-    perturbations = {name: tuple(value for other, value in pairs if other == name) for name, _ in pairs}
-    return tuple(names), perturbations

@@ -1,0 +1,96 @@
+"""A fresh clone makes both columns of the ledger from the evidence in git, and finds the report's numbers."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reidlib.analysis import ExperimentScores, claims, table_records
+from reidlib.cli import main
+from reidlib.experiments.evidence import NAMES, Evidence
+from reidlib.reports.pages import _cell, _markdown
+
+ROOT = Path(__file__).parents[2]
+SUMMARY = ROOT / "reports" / "README.md"
+LARGEST = 12 * 2**20
+
+
+def rows_of(records):
+    """Lines of a table as the summary prints them."""
+    return [" | ".join(_markdown(_cell(value)) for value in record.values()) for record in records]
+
+
+def test_the_summary_holds_the_numbers_of_the_evidence():
+    kept = {name: Evidence.read("quick", benchmark) for benchmark, name in NAMES.items()}
+    names, _ = claims.required_experiments()
+    sets = {name: ExperimentScores(each.gather([*names, *each.rows])) for name, each in kept.items()}
+    verdicts = {
+        name: [claims.decide(claim, scores) for claim in claims.CLAIMS] for name, scores in sets.items()
+    }
+    text = SUMMARY.read_text(encoding="utf-8")
+    lines = rows_of(table_records(claims.ledger(verdicts)))
+    assert len(lines) == len(claims.CLAIMS)
+    assert [line for line in lines if f"| {line} |" not in text] == []
+    opening = claims.photographs(kept["photographs"], names)
+    assert text.index(_markdown("## Scores on photographs")) < text.index("## The ledger of claims")
+    assert opening["about"] in text
+    assert [line for line in rows_of(opening["rows"]) if f"| {line} |" not in text] == []
+
+
+def test_a_fresh_clone_makes_the_ledger_without_training_and_images(tmp_path):
+    clone = tmp_path / "clone"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    environment = {name: value for name, value in os.environ.items() if name != "REIDLIB_HOME"}
+    environment |= {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "reidlib", "reproduce", "90", "--evidence"]
+    subprocess.run(command, cwd=clone, env=environment, check=True, capture_output=True)
+    folder = clone / "reports" / "quick-evidence" / "90_claims"
+    result = json.loads((folder / "result.json").read_text())
+    text = SUMMARY.read_text(encoding="utf-8")
+    assert [line for line in rows_of(result["ledger"]) if f"| {line} |" not in text] == []
+    assert result["photographs"]["about"] in text
+    assert {figure["file"] for figure in result["figures"]} == {
+        "ledger.png", "ledger-photographs.png", "agreement.png",
+    }  # fmt: skip
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"Spearman's rank correlation is <strong>", page)
+    made = {path.name for path in (clone / "reports").iterdir()}
+    assert made == {"README.md", "figures", "evidence", "quick-evidence"}  # no runs, no images
+
+
+def test_evidence_in_git_is_small_and_without_paths():
+    files = sorted((ROOT / "reports" / "evidence").glob("*/*"))
+    assert sum(path.stat().st_size for path in files) < LARGEST
+    for path in files:
+        if path.name != ".lock":
+            text = path.read_text(encoding="utf-8")
+            assert path.suffix == ".jsonl" and not re.search(r'"/|data_root|file:', text), path.name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["20", "--evidence"], "makes notebook 90.*20_train_jlml.*reproduce 90 --evidence"),
+        (["--evidence"], "makes notebook 90"),
+        (["90", "--evidence", "--seeds", "3"], "takes all runs from reports/evidence; got --seeds"),
+        (["90", "--evidence", "--no-train"], "got --no-train"),
+    ],
+)
+def test_evidence_and_other_options(words, message, capsys):
+    assert main(["reproduce", *words]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_profile_without_evidence_is_refused(tmp_path, capsys):
+    assert main(["reproduce", "90", "--evidence", "--profile", "full", "--out", str(tmp_path)]) == 1
+    assert "quick" not in str(tmp_path)
+    assert "holds runs" in (tmp_path / "90_claims" / "status.json").read_text()
