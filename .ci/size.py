@@ -26,7 +26,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # were 18,395 and 120 until photographs came: training folders that serve alone, evidence of runs in git,
 # scores of a run on other benchmarks, and a ledger that compares two benchmarks.
 LARGEST = {
-    "lines of code": 19_600,
+    "lines of code": 19_800,
     "files": 126,
     "lines of the core": 4_570,
     "entries in a folder below the top": 12,
