@@ -40,6 +40,8 @@ NAMES = {"synthetic": "rendered people", "market1501,validation=true": "photogra
 _RANKS, _KINDS = (1, 5, 10, 20), ("step", "trapezoid")
 # Measures whose sums are kept by person.
 BY_PERSON = (*(f"R{rank}" for rank in _RANKS), "mAP (step)", "mAP (trapezoid)")
+# Scores under perturbations, and on other benchmarks.
+_FOLDERS = ("conditions", "across")
 _BY_QUERY = ("average_precision", "first_match_rank")
 _GIT_MEND = "restore it with `git checkout`, or copy it again"
 
@@ -469,8 +471,9 @@ def _contents(run: Run) -> dict[str, dict]:
         contents["scores.json"] = _without_queries(scores)
         if (run.folder / "history.jsonl").is_file() and run.history:
             contents["history.jsonl"] = run.history[-1]
-        for path in sorted((run.folder / "conditions").glob("*.json")):
-            contents[f"conditions/{path.name}"] = _without_queries(run.read(f"conditions/{path.name}"))
+        for path in sorted(path for name in _FOLDERS for path in run.folder.glob(f"{name}/*.json")):
+            name = f"{path.parent.name}/{path.name}"
+            contents[name] = _without_queries(run.read(name))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

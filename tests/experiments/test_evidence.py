@@ -78,10 +78,12 @@ def test_adding_twice_adds_nothing_and_new_files_are_appended(runs, tmp_path):
     again = evidence.add(folder, target)
     assert (again.added, again.present, again.refused) == ([], 4, []) and lines(target) == before
     (written["jlml", 0].folder / "conditions" / "blur-2.json").write_text(json.dumps(scores(3, ("full",))))
+    (written["jlml", 0].folder / "across").mkdir()
+    (written["jlml", 0].folder / "across" / "viper-0.json").write_text(json.dumps(scores(5)))
     assert len(evidence.add(written["jlml", 0].folder, target).added) == 1
     assert lines(target)["jlml.jsonl"][:2] == before["jlml.jsonl"]  # lines are only added
     run = Evidence.read("quick", BENCHMARK, target).runs["jlml", 0]
-    assert run.find("conditions/blur-2.json") and run.find("conditions/usual.json")
+    assert all(map(run.find, ("conditions/blur-2.json", "conditions/usual.json", "across/viper-0.json")))
 
 
 def test_seeds_of_two_machines_are_pooled(runs, tmp_path):
