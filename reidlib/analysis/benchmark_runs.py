@@ -294,7 +294,8 @@ class AcrossScores:
     """Scores of rows by what they were trained on and what they are tested on.
 
     Attributes:
-        titles: Specification of a benchmark -> its name in a table, with numbers of persons and the protocol.
+        titles: Specification of a benchmark -> what a table calls it as a test: set, persons and protocol.
+        trainings: Specification of a benchmark -> what a table calls it as a training: set and persons.
         values: (Row, trained on, tested on) -> R1 by the first protocol of the tested benchmark and mAP
             (step), in per cent: for each seed, the means over the partitions.
         refused: (Row, trained on, tested on) -> why there is no score.
@@ -302,6 +303,7 @@ class AcrossScores:
     """
 
     titles: Mapping[str, str]
+    trainings: Mapping[str, str]
     values: Mapping[tuple[str, str, str], Sequence[tuple[float, float]]]
     refused: Mapping[tuple[str, str, str], str]
     runs: Runs
@@ -324,7 +326,7 @@ class AcrossScores:
             return REFUSED if key in self.refused else NO_SCORE
 
         lines = {
-            (row, self.titles[trained]): {
+            (row, self.trainings[trained]): {
                 title: cell((row, trained, tested)) for tested, title in self.titles.items()
             }
             for row, trained in dict.fromkeys(key[:2] for key in keys)
@@ -415,14 +417,17 @@ def gather_across(
                     scores.setdefault(key, []).append(own_scores)
             except FAILURES as error:
                 refused[key] = first_line(error)
-    titles = {
-        name: _across_title(name, setups.get(name), [scores[key] for key in scores if key[2] == name])
+    named = {
+        name: _across_titles(name, setups.get(name), [scores[key] for key in scores if key[2] == name])
         for name in names
         if name in setups or any(name in key[1:] for key in (*scores, *refused))
     }
     values = {key: [_means(of_seed) for of_seed in seeds] for key, seeds in scores.items()}
     missing = tuple(run for seeds in runs.values() for run in seeds if isinstance(run, MissingRun))
-    return AcrossScores(titles, values, refused, Runs(runs, setup.seeds, missing, setup.profile.name))
+    titles, trainings = ({name: pair[side] for name, pair in named.items()} for side in (0, 1))
+    return AcrossScores(
+        titles, trainings, values, refused, Runs(runs, setup.seeds, missing, setup.profile.name)
+    )
 
 
 def _run_on(row: str, trained: str, seed: int, own: Setup | None, setup: Setup) -> Run | MissingRun | None:
@@ -459,21 +464,23 @@ def _means(partitions: Sequence[dict]) -> tuple[float, float]:
     )
 
 
-def _across_title(name: str, own: Setup | None, seeds: Sequence[Sequence[Sequence[dict]]]) -> str:
-    """Return a set's name with its numbers of training and tested persons and the protocol of its R1."""
+def _across_titles(
+    name: str, own: Setup | None, seeds: Sequence[Sequence[Sequence[dict]]]
+) -> tuple[str, str]:
+    """Return a set's name as a test, with its persons and the protocol of its R1, and as a training."""
     benchmark, options = parse(name)
     title = GUIDES[benchmark].title if benchmark in GUIDES else benchmark
     title = "rendered people" if name == _RENDERED else title
     title = ", ".join([title, *(f"{key}={value}" for key, value in options.items() if key != "validation")])
     every = [scores for runs in seeds for partitions in runs for scores in partitions]
-    training = {scores["training_persons"] for scores in every if "training_persons" in scores}
+    counts = {scores["training_persons"] for scores in every if "training_persons" in scores}
     tested = {len(set(scores["query_person_ids"])) for scores in every if scores.get("query_person_ids")}
     if own is not None:
-        training, tested = ({len(np.unique(split.person_ids))} for split in (own.data.train, own.data.query))
-    kind = "validation" if options.get("validation") else "test"
-    numbers = [
-        f"{min(persons)} {word}" for persons, word in ((training, "training"), (tested, kind)) if persons
-    ]
+        counts, tested = ({len(np.unique(split.person_ids))} for split in (own.data.train, own.data.query))
+    training, test = (f"{min(numbers)} " if numbers else "" for numbers in (counts, tested))
     protocols = next((scores.get("protocols") for scores in every), own.data.protocols if own else {})
     protocol = f", {next(iter(protocols))}" if protocols else ""
-    return f"{title}, {' / '.join(numbers) or kind} persons{protocol}"
+    if options.get("validation"):  # never called by the set's name alone
+        title += f", {training}training / {test}validation persons"
+        return title + protocol, title
+    return f"{title}, {test}test persons{protocol}", f"{title}, {training}training persons"

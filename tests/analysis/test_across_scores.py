@@ -51,7 +51,9 @@ def test_cells_are_means_over_partitions_and_own_scores(folders, setup):
     assert across.refused == {} and across.runs.missing == ()
     assert set(across.titles) == {VALIDATION, VIPER, CUHK01}
     assert across.titles[VALIDATION] == "Market-1501, 5 training / 3 validation persons"
-    assert across.titles[VIPER] == "VIPeR, test_persons=2, 2 training / 2 test persons, single-shot"
+    assert across.trainings[VALIDATION] == across.titles[VALIDATION]
+    assert across.titles[VIPER] == "VIPeR, test_persons=2, 2 test persons, single-shot"
+    assert across.trainings[VIPER] == "VIPeR, test_persons=2, 2 training persons"
     (run,) = across.runs.runs[f"jlml on {VALIDATION}"]
     full = run.scores["branches"]["full"]["step"]
     own = (100 * full["cmc"]["1"], 100 * full["mean_average_precision"])
@@ -121,7 +123,7 @@ def test_tests_on_training_persons_are_refused_and_the_figure_says_so(folders, s
     key = "jlml", VIPER, leaking
     assert "not trained on" in across.refused[key] and key not in across.values
     rank1 = across.spreads()
-    assert rank1.loc[("jlml", across.titles[VIPER]), across.titles[leaking]] == REFUSED
+    assert rank1.loc[("jlml", across.trainings[VIPER]), across.titles[leaking]] == REFUSED
     figure = across_scores(rank1, across.spreads(1))
     figure.canvas.draw()
     assert [axes.get_title() for axes in figure.axes] == ["JLML", "Pyramid"]
