@@ -227,7 +227,8 @@ class ExperimentScores:
                     rule = "rows are compared over the same queries"
                     raise InputError(rule, counts, "evaluate the runs again")
                 values.append(of_person[measure])
-            sums.append(100 * sum(sign * value for sign, value in zip(signs, values, strict=True)))
+            total = sum(sign * value for sign, value in zip(signs, values, strict=True))
+            sums.append(100 * np.asarray(total))
         if first is None:
             return None
         if not first.size:

@@ -262,7 +262,7 @@ def _summary_figures(rows: list[dict]) -> dict[str, tuple[dict, dict]]:
         # With folders or a run of its own a notebook may show photographs: only its charts are taken.
         given = row["status"].get("parameters") or {}
         is_allowed = figure["path"].suffix == ".png" or not (given.get("folders") or given.get("run"))
-        return figure.get("summary") and is_allowed and figure["path"].stat().st_size < _LARGEST_FIGURE
+        return is_allowed and figure.get("summary", False) and figure["path"].stat().st_size < _LARGEST_FIGURE
 
     return {
         _url(f"{row['name']}-{figure['path'].name}".replace(" ", "-")): (row, figure)
