@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlib import files
 from reidlib.data.benchmark import Benchmark, combine
 from reidlib.data.readers import load_specified
 from reidlib.data.readers.market import RENDERING_FILE
 from reidlib.data.splits import Split
 from reidlib.errors import InputError, count_noun, shorten
 from reidlib.experiments.validation import hold_out
-from reidlib.files import find_json
 from reidlib.training.runs import Run, find_by_hash
 
 # Readers that number the persons of whatever folder they are given: their numbers compare with no others.
@@ -48,7 +48,9 @@ def describe_overlap(trained: Benchmark, train: Split, tested: Benchmark, *more:
 def _have_same_numbers(one: Benchmark, other: Benchmark) -> bool:
     """Return whether a number is the same person in both benchmarks."""
     if one.name == "synthetic" == other.name:  # a rendered person depends on number and seed alone
-        seeds = [(find_json(root / RENDERING_FILE) or {}).get("seed") for root in (one.root, other.root)]
+        seeds = [
+            (files.find_json(root / RENDERING_FILE) or {}).get("seed") for root in (one.root, other.root)
+        ]
         return seeds[0] == seeds[1]
     return one.name == other.name and one.name not in _OWN_IMAGES
 
@@ -123,7 +125,8 @@ def _names(specification: str) -> list[str]:
 
 def _load_trained(run: Run, tested: Benchmark) -> Benchmark | None:
     """Return the benchmark that a run was trained on; None if its images are nowhere at hand."""
-    # A folder may have moved, so that of the test is tried as well; the fingerprint tells whether it is it.
+    # A folder may have moved, so that of the test is tried as well, and the rendered ones of this machine.
+    # The fingerprint tells which one it is.
     information, parts = run.information, run.configuration["benchmark"].split("+")
     roots = information.get("data_roots") or [information.get("data_root", "")]
     roots = [*roots, *[""] * (len(parts) - len(roots))]  # older runs on several benchmarks name one folder
@@ -131,7 +134,8 @@ def _load_trained(run: Run, tested: Benchmark) -> Benchmark | None:
         tested.root if name == tested.name else root
         for name, root in zip(_names(run.configuration["benchmark"]), roots, strict=True)
     ]
-    for places in (roots, moved):
+    rendered = [[path] for path in sorted(files.data().glob("synthetic-*"))] if parts == ["synthetic"] else []
+    for places in (roots, moved, *rendered):
         with suppress(InputError, OSError):
             members = [load_specified(part, root) for part, root in zip(parts, places, strict=True)]
             benchmark = members[0] if len(members) == 1 else combine(members)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniature import write_image
+from miniature import MINIATURE, write_image
 from small_miniatures import write_viper
 from untrained_runs import JLML, untrained_run
 
@@ -209,6 +209,17 @@ def test_a_benchmark_whose_training_images_are_gone(folder, tmp_path):
     next((tested.root / TRAIN).glob("*.jpg")).unlink()
     message = refusal(run, load_specified(VALIDATION, tested.root))
     assert "whose images are not in" in message and "put the images back there" in message
+
+
+def test_rendered_people_are_found_in_the_home_of_this_machine(market, tmp_path):
+    counts = {name: {"images": len(list((market / name).glob("[-0]*.jpg")))} for name in MINIATURE}
+    (market / "rendering.json").write_text(json.dumps({"seed": 0, "counts": counts}))
+    run = trained("synthetic", market, tmp_path / "runs", data_root="/another/machine")
+    tested = load_specified("viper,test_persons=2", write_viper(tmp_path / "viper"))
+    assert len(check_persons(run, tested)) == 1
+    (tmp_path / "home" / "data").mkdir(parents=True)
+    market.rename(tmp_path / "home" / "data" / "synthetic-smoke")
+    assert check_persons(run, tested) == []
 
 
 def test_what_an_imported_checkpoint_has_seen_is_not_known(folder, tmp_path):
