@@ -158,7 +158,7 @@ def result_fields(
     return {
         "headline": {each.claim.name: f"{each.outcome} ({scores.seed_count()})" for each in verdicts},
         "scores": table_records(ablations.report_table(ablation, scores)),
-        "configuration": {"benchmark": benchmark.name, "rows": ablation.cells},
+        "configuration": {"benchmark": benchmark.specification, "rows": ablation.cells},
         "seeds": tuple(range(scores.runs.seeds)),
         "device": scores.runs.device,
         "data": benchmark.fingerprint,
