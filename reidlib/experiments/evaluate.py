@@ -61,7 +61,8 @@ def load_benchmark(
 
     Raises:
         InputError: If the folder is missing or not named for another benchmark, the run was trained on
-            several benchmarks together, or distractors are requested of another benchmark than Market-1501.
+            several benchmarks together or on persons that the other benchmark tests, or distractors are
+            requested of another benchmark than Market-1501.
     """
     root = data_root or run.information.get("data_root", "")
     specification = run.configuration["benchmark"]
@@ -71,6 +72,8 @@ def load_benchmark(
             raise InputError(rule, f"{benchmark} and no folder", "give the benchmark's folder")
         other = load_specified(benchmark, Path(data_root))
         other.check_scorable()
+        if not is_own(run, other):
+            check_persons(run, other)
         return other
     if not (root and Path(root).exists()):
         raise InputError(

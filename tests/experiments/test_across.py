@@ -10,7 +10,7 @@ from reidlib.cli import main
 from reidlib.data import load, load_specified
 from reidlib.errors import InputError
 from reidlib.experiments import evaluate as evaluation
-from reidlib.experiments.evaluate import evaluate_across, evaluate_run
+from reidlib.experiments.evaluate import evaluate_across, evaluate_run, load_benchmark
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.checkpoint import save_tensors
 
@@ -163,6 +163,8 @@ def test_a_leak_is_refused_in_one_line(viper, tmp_path, capsys):
     leaking = next(trial for trial in trials if trained & {*trial.query.person_ids.tolist()})
     message = refused(capsys, run, "--benchmark", leaking.specification, "--data-root", viper)
     assert "a run is scored on persons that it and the runs before it were not trained on; got " in message
+    with pytest.raises(InputError, match="were not trained on"):  # for the ranking browser
+        load_benchmark(run, viper, benchmark=leaking.specification)
     assert f"of {leaking.specification}: " in message and message.endswith("by the reader folder or csv")
 
 
