@@ -43,6 +43,7 @@ BY_PERSON = (*(f"R{rank}" for rank in _RANKS), "mAP (step)", "mAP (trapezoid)")
 # Scores under perturbations, and on other benchmarks.
 _FOLDERS = ("conditions", "across")
 _BY_QUERY = ("average_precision", "first_match_rank")
+_CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
 _GIT_MEND = "restore it with `git checkout`, or copy it again"
 
 
@@ -110,7 +111,7 @@ class Evidence:
             InputError: If a file is damaged, has another format or is of other data; the message names it.
         """
         get_profile(profile)
-        records = [*_records(set_folder(profile, benchmark, folder))]
+        records = [*_records(set_folder(profile, benchmark, folder), (profile, benchmark))]
         if not records:
             return cls(profile, benchmark)
         runs: dict[tuple[str, int], EvidenceRun] = {}
@@ -118,7 +119,7 @@ class Evidence:
         outdated: list[str] = []
         for record in records:
             key = record.row, record.seed
-            if record.row_today != record.row:
+            if record.today[1] != record.row:
                 outdated.append(f"{record.row}, seed {record.seed}")
             elif key not in runs:
                 runs[key] = record.run
@@ -213,17 +214,25 @@ class _Record:
         return str(self.run.configuration["data"])
 
     @cached_property
-    def row_today(self) -> str:
-        """The row whose configuration the run has in today's code; empty if none has it."""
-        return _row_of(self.run.configuration)[1]
+    def today(self) -> tuple[str, str]:
+        """Profile and row whose configuration the run has in today's code; empty if none has it."""
+        return _row_of(self.run.configuration)
 
 
-def _records(folder: Path) -> Iterator[_Record]:
+def _records(folder: Path, expected: tuple[str, str] | None = None) -> Iterator[_Record]:
     """Yield the lines of a set's files, in order; InputError for a line that cannot be used."""
+    # ``expected``: profile and benchmark of the set. A profile cannot be told from an earlier recipe.
     data = ""
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(folder.glob("[!.]*.jsonl")):  # macOS copies hidden files beside them
         for number, record in _records_of(path):
             data = data or record.data
+            actual = record.today[0], str(record.run.configuration["benchmark"])
+            if expected and (actual[0] not in ("", expected[0]) or actual[1] != expected[1]):
+                raise InputError(
+                    f"evidence in {folder.name} is of the profile {expected[0]} and of {expected[1]}",
+                    f"{' on '.join(filter(None, actual))} in {path}, line {number}",
+                    "move the file out, and add its folder with `reidlib evidence add FOLDER`",
+                )
             if record.data != data:
                 raise InputError(
                     "the evidence of a set is of the same images and persons",
@@ -245,6 +254,12 @@ def _records_of(path: Path) -> Iterator[tuple[int, _Record]]:
 
 def _parse(line: str, place: str, row: str) -> _Record:
     try:
+        if line.startswith(_CONFLICT):
+            raise InputError(
+                "evidence is merged by keeping the lines of both sides",
+                f"an unfinished merge in {place}",
+                f"remove the lines that begin with {', '.join(_CONFLICT)}",
+            )
         content = json.loads(line)
         if not isinstance(content, dict) or not line.endswith("\n"):
             raise ValueError("an unfinished line")
@@ -260,7 +275,11 @@ def _parse(line: str, place: str, row: str) -> _Record:
         if (content["row"], content["seed"]) != (row, seed):
             raise ValueError(f"row {content['row']}, seed {content['seed']}, of {name}")
         _check_sums(run)
-        _ = run.information["device"], run.information["seconds"], run.configuration["data"]
+        _ = run.information["device"], run.information["seconds"], run.configuration["benchmark"]
+        if "full" not in contents["scores.json"]["branches"]:
+            raise ValueError("no scores of the whole feature")
+        if contents["scores.json"]["data"] != run.configuration["data"]:
+            raise ValueError("scores on other data than the run's")
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
@@ -275,12 +294,12 @@ def _check_sums(run: EvidenceRun) -> None:
         for branch, values in scores.get("branches", {}).items():
             sums = sums_by_person(values)
             queries = sums["queries"].sum()
-            means = {"R1": values["step"]["cmc"]["1"]}
+            means = {f"R{rank}": values["step"]["cmc"][str(rank)] for rank in _RANKS}
             means |= {
                 f"mAP ({kind})": values[kind]["mean_average_precision"] for kind in ("step", "trapezoid")
             }
             for measure, mean in means.items():
-                if abs(sums[measure].sum() / queries - mean) > 1e-6:
+                if not abs(sums[measure].sum() / queries - mean) <= 1e-6:  # NaN is none
                     raise ValueError(f"{name}: the {measure} of branch {branch} is not that of its persons")
 
 
@@ -344,8 +363,8 @@ def _without_queries(scores: dict) -> dict:
     return {key: value for key, value in scores.items() if key != "query_person_ids"} | {"branches": branches}
 
 
-def _drop(value: dict) -> dict:
-    return {k: _drop(v) if isinstance(v, dict) else v for k, v in value.items() if k not in _BY_QUERY}
+def _drop(value: dict, names: tuple[str, ...] = _BY_QUERY) -> dict:
+    return {k: _drop(v, names) if isinstance(v, dict) else v for k, v in value.items() if k not in names}
 
 
 @cache
@@ -366,22 +385,25 @@ def _rows(benchmark: str, data: str, seed: int) -> dict[str, tuple[str, str]]:
 def _row_of(configuration: Mapping) -> tuple[str, str]:
     """Return profile and row of a configuration, two empty texts if it is not that of a row."""
     identity = (str(configuration.get(name)) for name in ("benchmark", "data"))
-    seed = configuration.get("seed")
-    if not isinstance(seed, int):
+    try:
+        rows = _rows(*identity, configuration["seed"])
+    except (InputError, KeyError, TypeError):  # no row has such a seed
         return "", ""
-    return _rows(*identity, seed).get(configuration_hash(dict(configuration)), ("", ""))
+    return rows.get(configuration_hash(dict(configuration)), ("", ""))
 
 
-def _difference(first: Run, second: Run) -> str:
-    """Say how two results of one configuration differ; empty if they are equal."""
-    scores = first.scores or {}, second.scores or {}
-    if scores[0] == scores[1]:
-        return ""
-    texts = []
-    for run, of_run in zip((first, second), scores, strict=True):
-        share = of_run["branches"]["full"]["step"]["mean_average_precision"]
-        texts.append(f"mAP (step) {100 * share:.3f} on {run.information['device']}")
-    return " and ".join(texts)
+def _difference(first: EvidenceRun, second: EvidenceRun) -> str:
+    """Say how two results of one configuration differ; empty if those that both have are equal."""
+    for name in [name for name in first.contents if name in second.contents]:
+        both = [(run, run.contents[name].get("branches", {})) for run in (first, second)]
+        # Sums follow from the same queries as the means; their compressed text depends on zlib's version.
+        if _drop(both[0][1], ("by_person",)) != _drop(both[1][1], ("by_person",)):
+            texts = []
+            for run, branches in both:
+                share = next(iter(reversed(branches.values())))["step"]["mean_average_precision"]
+                texts.append(f"mAP (step) {100 * share:.3f} on {run.information['device']}")
+            return f"{'' if name == 'scores.json' else f'{name}, '}{' and '.join(texts)}"
+    return ""
 
 
 @dataclass
@@ -462,6 +484,9 @@ def _add_if_valid(name: str, read: Callable[[], dict], folder: str | Path | None
 def _contents(run: Run) -> dict[str, dict]:
     """Return what evidence keeps of a run; InputError if the run is not finished or not scored."""
     run = Run.open(run.folder.absolute())
+    if "partitions=" in (benchmark := str(run.configuration.get("benchmark"))):
+        rule = "evidence holds no paths, so it is of the suite's own partitions"
+        raise InputError(rule, benchmark, "leave the option partitions out")
     scores = run.scores
     if scores is None or scores.get("data") != run.configuration["data"]:
         raise InputError("evidence is of runs with scores", "none", "score it with `reidlib evaluate`")
@@ -490,7 +515,7 @@ def _append(profile: str, row: str, contents: dict[str, dict], folder: str | Pat
     with files.exclusive_lock(
         path.with_name(".lock"), make_error=lambda error: files.write_error(path, error)
     ):
-        first = next(_records(path.parent), None)
+        first = next(_records(path.parent, (profile, configuration["benchmark"])), None)
         if first and first.data != configuration["data"]:
             raise _Refusal(
                 "the evidence of a set is of the same images and persons",
@@ -559,8 +584,12 @@ def describe(folder: str | Path | None = None) -> list[str]:
         records = [*_records(path)]
         if not records:
             continue
-        profile = next((name for name in PROFILES if path.name.startswith(f"{name}-")), "")
-        evidence = Evidence.read(profile, str(records[0].run.configuration["benchmark"]), root)
+        benchmark = str(records[0].run.configuration["benchmark"])
+        profile = next((name for name in PROFILES if set_folder(name, benchmark, root) == path), None)
+        if profile is None:
+            rule = "a set's folder is named PROFILE-BENCHMARK, as `reidlib evidence add` does"
+            raise InputError(rule, f"{path}, of {benchmark}", "add it to a folder of sets, or move it out")
+        evidence = Evidence.read(profile, benchmark, root)
         rows = list(dict.fromkeys(row for row, _ in evidence.runs))
         size = sum(file.stat().st_size for file in path.glob("*.jsonl")) / 2**20
         lines.append(

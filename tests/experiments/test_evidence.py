@@ -1,6 +1,10 @@
 """Evidence: runs become lines of text and come back with the same scores; what does not fit is refused."""
 
 import json
+import re
+import shutil
+import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rows_with_scores import BENCHMARK, DATA, PERSONS, QUERIES, branch, scores, write_run
 
+from reidlib import files
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.cli import main
 from reidlib.errors import InputError
@@ -140,7 +145,7 @@ def test_what_does_not_fit_is_refused_by_name(runs, tmp_path):
         (lambda text: text.rstrip("\n"), "line 2: ValueError: an unfinished line"),
         (lambda text: text.replace('"format":1', '"format":7', 1), "format 1; got format 7 in .*line 1"),
         (
-            lambda text: text.replace(DATA, "e" * 16, 1),
+            lambda text: text.replace(DATA, "e" * 16, 2),
             f"same images.*data {'e' * 16} in .*, line 1.*has {DATA}",
         ),
         (lambda text: text.replace('"1":0.', '"1":0.9', 1), "line 1: ValueError: .*R1 of branch"),
@@ -152,6 +157,17 @@ def test_what_does_not_fit_is_refused_by_name(runs, tmp_path):
         (lambda text: "[]\n" + text, "line 1: ValueError"),
         (lambda text: "[" * 100_000 + "\n", "line 1: RecursionError"),
         (lambda text: text.replace('"device"', '"machine"', 1), "line 1: KeyError: 'device'"),
+        (
+            lambda text: re.sub(r'("1":)[0-9.]+', r"\1NaN", text, count=1),
+            "line 1: ValueError: .*R1 of branch",
+        ),
+        (lambda text: re.sub(r'("20":)[0-9.]+', r"\g<1>0.1", text, count=1), "the R20 of branch"),
+        (lambda text: text.replace('"scores.json"', '"other.json"', 1), "line 1: KeyError: 'scores.json'"),
+        (
+            lambda text: f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n",
+            "unfinished merge in .*line 1; remove the lines that begin with <<<<<<<",
+        ),
+        (lambda text: text.replace(DATA, "e" * 16, 1), "line 1: ValueError: scores on other data"),
     ],
 )
 def test_damaged_evidence_is_refused_with_its_place(runs, tmp_path, change, words):
@@ -161,6 +177,75 @@ def test_damaged_evidence_is_refused_with_its_place(runs, tmp_path, change, word
     file.write_text(change(file.read_text()))
     with pytest.raises(InputError, match=words):
         Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+
+
+@pytest.mark.parametrize(
+    ("profile", "benchmark"), [("full", BENCHMARK), ("quick", "synthetic"), ("quick", "other name")]
+)
+def test_lines_in_the_folder_of_another_set_are_refused(runs, tmp_path, capsys, profile, benchmark):
+    target = tmp_path / "evidence"
+    evidence.add(runs[0], target)
+    before = lines(target)
+    folder = evidence.set_folder(profile, benchmark, target)
+    (target / f"quick-{BENCHMARK}").rename(folder)
+    if benchmark != "other name":
+        with pytest.raises(
+            InputError, match=rf"{profile} and of {benchmark}; got quick on {BENCHMARK} in .*line 1; move"
+        ):
+            Evidence.read(profile, benchmark, target)
+    assert main(["evidence", "--to", str(target)]) == 2
+    assert folder.name in capsys.readouterr().err
+    added = evidence.add(folder, tmp_path / "another")  # what the lines say counts
+    assert len(added.added) == 4 and lines(tmp_path / "another") == before
+
+
+def test_lines_come_back_from_windows_and_from_a_disk_of_macos(runs, tmp_path):
+    evidence.add(runs[0], tmp_path / "evidence")
+    file = tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    file.with_name("._jlml.jsonl").write_bytes(b"\xff\xfe")
+    assert len(Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs) == 4
+    assert evidence.add(runs[0], tmp_path / "evidence").present == 4
+
+
+def test_a_result_is_the_same_with_another_version_of_zlib(runs, tmp_path, monkeypatch):
+    evidence.add(runs[0], tmp_path / "evidence")
+    before, compress = lines(tmp_path / "evidence"), zlib.compress
+    monkeypatch.setattr(evidence.zlib, "compress", lambda data, level: compress(data, 0))
+    again = evidence.add(runs[0], tmp_path / "evidence")
+    assert (again.present, again.refused) == (4, []) and lines(tmp_path / "evidence") == before
+
+
+def test_other_scores_in_a_side_file_are_a_clash(runs, tmp_path):
+    folder, written = runs
+    evidence.add(folder, tmp_path / "evidence")
+    usual = written["jlml", 0].folder / "conditions" / "usual.json"
+    usual.write_text(json.dumps({"condition": None, **scores(3, ("full",))}))
+    (line,) = evidence.add(usual.parents[1], tmp_path / "evidence").refused
+    assert "a clash: conditions/usual.json, mAP (step)" in line
+
+
+def test_a_path_of_partitions_is_not_kept(tmp_path):
+    run = write_run(tmp_path / "runs", benchmark="viper,partitions=/home/someone/ten.json")
+    (line,) = evidence.add(run.folder, tmp_path / "evidence").refused
+    assert "holds no paths" in line and not lines(tmp_path / "evidence")
+
+
+def test_two_clones_that_added_seeds_merge_without_a_conflict(tmp_path):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "core.autocrlf=true")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-b", "one")
+    shutil.copy(files.project() / ".gitattributes", tmp_path)
+    kept = tmp_path / "reports" / "evidence"
+    for seed, branch_name in enumerate(("one", "two", "one")):
+        git("checkout", *(["-B", branch_name] if seed < 2 else [branch_name]))
+        evidence.add(write_run(tmp_path / f"of-{seed}" / "runs", seed=seed).folder, kept)
+        git("add", ".gitattributes", "reports")
+        git("commit", "-m", f"seed {seed}")
+    git("merge", "two")
+    assert {seed for _, seed in Evidence.read("quick", BENCHMARK, kept).runs} == {0, 1, 2}
 
 
 def test_a_clash_within_the_files_and_other_versions_are_told(runs, tmp_path):
