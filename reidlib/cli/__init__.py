@@ -296,9 +296,8 @@ def _parser(line: str) -> argparse.ArgumentParser:
     )
     evaluate.value("--data-root", "DIR", "that benchmark's folder, or the run's own if it has moved")
     evaluate.value(
-        "--profile", "PROFILE", "the size of --benchmark synthetic: smoke, quick (default) or full",
-        default="quick",
-    )  # fmt: skip
+        "--profile", "PROFILE", "the size to render --benchmark synthetic in: smoke, quick (default) or full"
+    )
     evaluate.flag("--distractors", "also score with the additional distractors of Market-1501")
 
     evidence = command("evidence", "list or add the small files of runs that are kept in git")

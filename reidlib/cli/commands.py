@@ -513,7 +513,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if name and arguments.distractors:
         value = f"--distractors with --benchmark {name}"
         raise InputError("--distractors extends the run's own benchmark", value, "leave out one of the two")
-    other = Setup(arguments.profile, name, root, device=arguments.device).data if name else None
+    if arguments.profile and (root or name != "synthetic"):
+        value = f"--profile {arguments.profile}, --benchmark {name}, --data-root {root}"
+        raise InputError("--profile is for --benchmark synthetic without a folder", value, "leave it out")
+    other = Setup(arguments.profile or "quick", name, root, device=arguments.device).data if name else None
     if other and is_own(run, other):
         logger.info(f"note: {other.specification} is the run's own benchmark: these are its own scores")
         root, other = other.root, None

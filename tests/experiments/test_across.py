@@ -141,7 +141,9 @@ def test_bad_input_gets_one_line_and_changes_nothing(run, viper, market, tmp_pat
     assert "did you mean viper?" in words("--benchmark", "vipr", *root)
     assert "give --data-root" in words("--benchmark", "viper")
     assert "nowhere" in words("--benchmark", "viper", "--data-root", "nowhere")
-    assert "a profile is one of" in words("--benchmark", VIPER, *root, "--profile", "fast")
+    assert "a profile is one of" in words("--benchmark", "synthetic", "--profile", "fast")
+    for more in ((), ("--benchmark", VIPER, *root), ("--benchmark", "synthetic", *root)):
+        assert "--profile is for --benchmark synthetic" in words("--profile", "smoke", *more)
     assert "leave out one" in words("--benchmark", VIPER, *root, "--distractors")
     alone = words("--benchmark", "market1501,training_only=true", "--data-root", market)
     assert "evaluated on query and gallery" in alone
