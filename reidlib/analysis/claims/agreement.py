@@ -99,12 +99,12 @@ def agreement(first: ExperimentScores, second: ExperimentScores) -> list[Differe
         The differences in mAP, by the rule of the rows' table, in the order of the tables; each pair of a row
         and a baseline once. A difference that one of the benchmarks has no runs for is left out.
     """
-    return [
-        Difference(label, paper, *intervals)
-        for label, paper, cell, baseline, measure in _contrasts()
-        if (intervals := [_difference(scores, cell, baseline, measure) for scores in (first, second)])
-        and None not in intervals
-    ]
+    differences = []
+    for label, paper, cell, baseline, measure in _contrasts():
+        here, there = (_difference(scores, cell, baseline, measure) for scores in (first, second))
+        if here is not None and there is not None:
+            differences.append(Difference(label, paper, here, there))
+    return differences
 
 
 def _contrasts() -> Iterator[tuple[str, str, Cell, Cell, str]]:
@@ -142,7 +142,7 @@ def rate_agreement(differences: Iterable[Difference]) -> Agreement:
         return Agreement(None, None, None, *counts)
 
     def correlation(x: np.ndarray, y: np.ndarray) -> float:
-        return float(spearmanr(x, y).statistic)
+        return float(spearmanr(x, y)[0])
 
     interval = bootstrap(
         tuple(means.T),
