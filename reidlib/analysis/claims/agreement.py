@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -142,7 +142,7 @@ def rate_agreement(differences: Iterable[Difference]) -> Agreement:
         return Agreement(None, None, None, *counts)
 
     def correlation(x: np.ndarray, y: np.ndarray) -> float:
-        return float(spearmanr(x, y)[0])
+        return cast("float", spearmanr(x, y)[0])
 
     interval = bootstrap(
         tuple(means.T),
