@@ -52,6 +52,30 @@ def test_rank_correlation_and_signs():
     assert "on 5 of them both intervals exclude zero, and 4 of these have the same sign" in sentence
 
 
+def test_small_differences_are_rated_by_themselves():
+    large = [(20, 15), (-30, -12), (12, 9), (-15, -11)]
+    small = [(1, -1.1), (2, -2.1), (3, -3.1), (-1, 1.3), (-2, 2.2)]  # the opposite of each other
+    rated = claims.rate_agreement(pairs(large + small))
+    assert rated.correlation > 0.5 and rated.small == claims.rate_agreement(pairs(small))
+    assert rated.small.correlation == pytest.approx(-1)
+    assert (rated.small.clear, rated.small.same_sign) == (5, 0)
+    sentence = rated.sentence("rendered people", "photographs")
+    assert "of the 5 below 5 points on rendered people it is **−1.00 [−1.00, −1.00]**; on 5" in sentence
+    assert "the true uncertainty is larger" in sentence and "one seed" not in sentence
+    assert "below" not in rated.small.sentence("a", "b")
+
+
+def test_intervals_of_one_seed_are_told():
+    differences = pairs([(1, 2), (3, 4)])
+    differences[0] = differences[0]._replace(second=Interval(2, 1.5, 2.5, 1, 60, 3))
+    assert "(1 have one seed on one of the two" in claims.rate_agreement(differences).sentence("a", "b")
+
+
+def test_resampled_rows_that_are_equal_have_no_order():
+    rated = claims.rate_agreement(pairs([(1, 1), (1, 1), (1, 1), (1, 1), (2, 2)]))
+    assert rated.correlation == pytest.approx(1) and 0 <= rated.low <= rated.high <= 1.0001
+
+
 def test_few_differences_have_no_correlation():
     few = claims.rate_agreement(pairs([(1, 2), (3, -4)]))
     assert few.correlation is None and few.sentence("a", "b").endswith("Too few for a rank correlation.")

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rows_with_scores import write_run
 
+from reidlib import files
 from reidlib.analysis import ExperimentScores, claims, table_records
 from reidlib.cli import main
+from reidlib.experiments import evidence
 from reidlib.experiments.evidence import NAMES, Evidence
 from reidlib.reports.pages import _cell, _markdown
 
@@ -65,6 +68,29 @@ def test_a_fresh_clone_makes_the_ledger_without_training_and_images(tmp_path):
     assert re.search(r"Spearman's rank correlation is <strong>", page)
     made = {path.name for path in (clone / "reports").iterdir()}
     assert made == {"README.md", "figures", "evidence", "quick-evidence"}  # no runs, no images
+
+
+def test_a_report_on_a_third_benchmark_stands_beside_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "evidence", lambda: tmp_path / "evidence")
+    for number, benchmark in enumerate(("market1501", *NAMES)):
+        for row in ("jlml", "jlml-2", "jlml-6"):
+            run = write_run(tmp_path / f"runs-{number}", row, benchmark=benchmark, data=str(number) * 16)
+            assert evidence.add(run.folder).added
+    cells = json.loads((ROOT / "notebooks" / "90_claims.ipynb").read_text(encoding="utf-8"))["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    given = {"benchmark": "market1501", "evidence": True, "out": str(tmp_path / "out")}
+    namespace = {}
+    exec(codes[0], namespace)  # the parameters
+    for code in ("", *codes[1:]):
+        exec(code, namespace := namespace | given)
+        given = {}
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert len(result["figures"]) == 5
+    assert {"verdict, market1501", "verdict, rendered people", "verdict, photographs"} <= set(
+        result["ledger"][0]
+    )
+    # Its own scores are of its test images, so that the validation persons' stand at the beginning.
+    assert "--benchmark market1501,validation=true " in result["photographs"]["about"]
 
 
 def test_evidence_in_git_is_small_and_without_paths():

@@ -29,6 +29,8 @@ _ABLATIONS = {
 }
 # Fewer differences than this have no rank correlation worth a number.
 _FEWEST = 5
+# Differences below this, in points, are small. Larger ones are seldom in doubt, and they set the order.
+_SMALL = 5
 _MEASURES = ("R1", "mAP (step)")
 _PRINTED = ("R1", "R5", "mAP (step)", "mAP (trapezoid)")
 
@@ -54,11 +56,13 @@ class Agreement(NamedTuple):
 
     Attributes:
         correlation: Spearman's rank correlation of the differences; None for fewer than five or equal ones.
-        low: Lower end of its 95 % interval, over other sets of rows; None without a correlation.
+        low: Lower end of its 95 % interval, over other sets of independent rows; None without a correlation.
         high: Upper end of that interval.
         clear: Number of differences whose intervals exclude zero on both benchmarks.
         same_sign: Number of those with the same sign on both.
         count: Number of differences.
+        one_seed: Number of those with one seed on a benchmark, whose interval there covers queries only.
+        small: The same of the differences below five points on the first benchmark, if there are larger ones.
     """
 
     correlation: float | None
@@ -67,24 +71,40 @@ class Agreement(NamedTuple):
     clear: int
     same_sign: int
     count: int
+    one_seed: int = 0
+    small: Agreement | None = None
 
     def sentence(self, first: str, second: str) -> str:
         """Say in Markdown how far differences on the benchmark ``first`` foretell those on ``second``."""
         if not self.count:
             return f"No difference is measured on both {first} and {second} yet."
         text = f"{count_noun(self.count, 'differences')} to a baseline are measured on {first} and {second}"
-        text += (
-            f"; on {self.clear} of them both intervals exclude zero, and {self.same_sign} of these have the "
-            "same sign"
-        )
+        text += f"; {self._signs()}"
+        if self.one_seed:
+            text += (
+                f" ({self.one_seed} have one seed on one of the two, where an interval covers queries only)"
+            )
         if self.correlation is None:
             reason = "Too few" if self.count < _FEWEST else "Too many are equal"
             return f"{text}. {reason} for a rank correlation."
-        interval = f"[{self.low:.2f}, {self.high:.2f}]".replace("-", "−")
-        rank = f"{self.correlation:.2f}".replace("-", "−")
+        text += (
+            f". Spearman's rank correlation is **{self._rank()}** (95 %, rows resampled as if they were "
+            "independent; they share baselines, so the true uncertainty is larger)."
+        )
+        if self.small and self.small.correlation is not None:
+            text += (
+                f" Large differences may carry it: of the {self.small.count} below {_SMALL} points on "
+                f"{first} it is **{self.small._rank()}**; {self.small._signs()}."
+            )
+        return text
+
+    def _rank(self) -> str:
+        return f"{self.correlation:.2f} [{self.low:.2f}, {self.high:.2f}]".replace("-", "−")
+
+    def _signs(self) -> str:
         return (
-            f"{text}. Spearman's rank correlation is **{rank} {interval}** (95 %, rows resampled; rows share "
-            "baselines, so it is narrower than that of independent rows)."
+            f"on {self.clear} of them both intervals exclude zero, and {self.same_sign} of these have the "
+            "same sign"
         )
 
 
@@ -136,13 +156,17 @@ def rate_agreement(differences: Iterable[Difference]) -> Agreement:
     differences = list(differences)
     clear = [pair for pair in differences if pair.first.excludes_zero and pair.second.excludes_zero]
     same = sum((pair.first.mean > 0) == (pair.second.mean > 0) for pair in clear)
-    counts = len(clear), same, len(differences)
+    one_seed = sum(1 in (pair.first.seeds, pair.second.seeds) for pair in differences)
+    below = [pair for pair in differences if abs(pair.first.mean) < _SMALL]
+    small = rate_agreement(below) if len(below) < len(differences) else None
+    counts = len(clear), same, len(differences), one_seed, small
     means = np.array([[pair.first.mean, pair.second.mean] for pair in differences]).reshape(-1, 2)
     if len(differences) < _FEWEST or not np.ptp(means, axis=0).all():
         return Agreement(None, None, None, *counts)
 
     def correlation(x: np.ndarray, y: np.ndarray) -> float:
-        return cast("float", spearmanr(x, y)[0])
+        # Resampled rows may all be equal: they have no order.
+        return cast("float", spearmanr(x, y)[0]) if np.ptp(x) and np.ptp(y) else 0.0
 
     interval = bootstrap(
         tuple(means.T),
@@ -220,16 +244,18 @@ def photographs(evidence: Evidence, names: Iterable[str]) -> dict:
     """Return the scores of evidence as ``Result.finish`` keeps them for the beginning of a report.
 
     Args:
-        evidence: Evidence on a benchmark of photographs.
+        evidence: Evidence on validation persons of a benchmark of photographs.
         names: Names of the rows.
 
     Returns:
         "about", in words what was measured and by which command, and "rows", a line for each row with runs.
     """
     scores = ExperimentScores(evidence.gather(names))
-    lines = []
+    lines, start = [], "without pretrained weights"
     for name in names:
         runs = [run for run in scores.runs.runs[name] if isinstance(run, Run)]
+        if any(run.configuration["model"]["weights"] for run in runs):
+            start = "with its pretrained weights"
         if runs:
             cells = [Cell(name, branch) for branch in ("full", "global", "local")]
             lines += [
@@ -244,7 +270,7 @@ def photographs(evidence: Evidence, names: Iterable[str]) -> dict:
         f"Set: {evidence.title}. The validation persons are a third of the training persons, drawn by a "
         "hash: this is not the benchmark's own test, on which nothing here was scored. Protocol: an image of "
         "each person and camera is a query, the others are the gallery; images of the query's person from "
-        f"its camera are ignored. Networks and recipes of the profile {profile}, without pretrained weights. "
+        f"its camera are ignored. Networks and recipes of the profile {profile}, {start}. "
         "In brackets the 95 % interval, over queries and seeds (with one seed, over queries only). Command, "
         f"for each ROW and seed N: `{command}`; from the evidence in git: `reidlib reproduce 90 --evidence`."
     )
