@@ -85,8 +85,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     notebooks = select(arguments.numbers, files.notebooks())
     if arguments.summary:  # refused before hours of training
         check_rendered({"benchmark": arguments.benchmark})
-    if arguments.evidence:
-        _check_evidence(arguments, notebooks)
+    _check_evidence(arguments, notebooks)
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
     setup = _suite_setup(arguments)
@@ -381,10 +380,15 @@ def _report_folder(arguments: argparse.Namespace) -> Path:
 
 
 def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) -> None:
-    """Raise InputError if a notebook cannot be made from evidence, or an option contradicts it."""
+    """Raise InputError if evidence is damaged, does not serve all notebooks, or contradicts an option."""
+    from reidlib.experiments.evidence import Evidence, references
     from reidlib.reports.notebook import read_source
 
     able = [path.stem.partition("_")[0] for path in notebooks if "evidence" in read_source(path).parameters]
+    if able:  # told now and not in notebook 90, after hours of training
+        references(arguments.profile, arguments.benchmark)
+    if not arguments.evidence:
+        return
     if len(able) < len(notebooks):
         names = shorten(path.stem for path in notebooks)
         rule = "--evidence makes notebook 90, which needs neither weights nor images"
@@ -392,6 +396,7 @@ def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) ->
     options = ("data_root", "runs", "seeds", "no_train", "scheduler")
     if given := [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]:
         raise InputError("--evidence takes all runs from reports/evidence", given[0], "leave it out")
+    Evidence.read_existing(arguments.profile, arguments.benchmark)
 
 
 def _warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None:

@@ -116,7 +116,17 @@ def test_evidence_and_other_options(words, message, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_profile_without_evidence_is_refused(tmp_path, capsys):
-    assert main(["reproduce", "90", "--evidence", "--profile", "full", "--out", str(tmp_path)]) == 1
-    assert "quick" not in str(tmp_path)
-    assert "holds runs" in (tmp_path / "90_claims" / "status.json").read_text()
+def test_a_profile_without_evidence_is_refused_before_work(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["reproduce", "90", "--evidence", "--profile", "full", "--out", str(out)]) == 2
+    assert "holds runs; got none in" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize("words", [["90", "--evidence"], []])
+def test_damaged_evidence_is_told_before_work(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setattr(files, "evidence", lambda: tmp_path)
+    file = evidence.set_folder("quick", "market1501,validation=true") / "jlml.jsonl"
+    file.parent.mkdir()
+    file.write_text("{")
+    assert main(["reproduce", *words, "--out", str(tmp_path / "out")]) == 2
+    assert "jlml.jsonl, line 1" in capsys.readouterr().err and not (tmp_path / "out").exists()
