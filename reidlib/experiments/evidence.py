@@ -469,11 +469,14 @@ def _add_if_valid(name: str, read: Callable[[], dict], folder: str | Path | None
         if not row:
             rule = "evidence is of a row's own training, with the values that the row has today"
             raise InputError(rule, "another configuration", "train the row again")
+        line = {"format": FORMAT, "row": row, "seed": contents["config.json"]["seed"], "files": contents}
+        text = json.dumps(line, separators=(",", ":")) + "\n"
+        _parse(text, name, row)  # a line that nobody could read again would spoil its set
     except InputError as error:
         addition.refused.append(f"{name}: {error}")
         return
     try:
-        if _append(profile, row, contents, folder):
+        if _append(profile, row, contents, text, folder):
             addition.added.append(name)
         else:
             addition.present += 1
@@ -507,7 +510,7 @@ def _contents(run: Run) -> dict[str, dict]:
     return json.loads(json.dumps(contents))
 
 
-def _append(profile: str, row: str, contents: dict[str, dict], folder: str | Path | None) -> bool:
+def _append(profile: str, row: str, contents: dict[str, dict], line: str, folder: str | Path | None) -> bool:
     """Append a run to its row's file unless it is there; InputError if it does not fit to what is there."""
     configuration = contents["config.json"]
     path = set_folder(profile, configuration["benchmark"], folder) / f"{row}.jsonl"
@@ -533,9 +536,8 @@ def _append(profile: str, row: str, contents: dict[str, dict], folder: str | Pat
                 )
             if contents.keys() <= record.run.contents.keys():
                 return False
-        line = {"format": FORMAT, "row": row, "seed": configuration["seed"], "files": contents}
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        files.write_text(path, text + json.dumps(line, separators=(",", ":")) + "\n")
+        files.write_text(path, text + line)
     return True
 
 

@@ -225,6 +225,23 @@ def test_other_scores_in_a_side_file_are_a_clash(runs, tmp_path):
     assert "a clash: conditions/usual.json, mAP (step)" in line
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", {}),
+        ("run.json", {"device": "cpu"}),
+        ("history.jsonl", [1]),
+        ("conditions/usual.json", {"branches": {"full": {}}}),
+    ],
+)
+def test_a_run_whose_line_nobody_could_read_is_refused(runs, tmp_path, name, content):
+    folder, written = runs
+    (written["jlml", 0].folder / name).write_text(json.dumps(content))
+    addition = evidence.add(folder, tmp_path / "evidence")
+    assert len(addition.added) == 3 and written["jlml", 0].folder.name in addition.refused[0]
+    assert len(Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs) == 3
+
+
 def test_a_path_of_partitions_is_not_kept(tmp_path):
     run = write_run(tmp_path / "runs", benchmark="viper,partitions=/home/someone/ten.json")
     (line,) = evidence.add(run.folder, tmp_path / "evidence").refused
