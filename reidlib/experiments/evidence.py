@@ -43,6 +43,7 @@ BY_PERSON = (*(f"R{rank}" for rank in _RANKS), "mAP (step)", "mAP (trapezoid)")
 # Scores under perturbations, and on other benchmarks.
 _FOLDERS = ("conditions", "across")
 _BY_QUERY = ("average_precision", "first_match_rank")
+_WITH_PATHS = ("data_root", "data_roots", "not_compared")
 _CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
 _GIT_MEND = "restore it with `git checkout`, or copy it again"
 
@@ -493,8 +494,7 @@ def _contents(run: Run) -> dict[str, dict]:
     scores = run.scores
     if scores is None or scores.get("data") != run.configuration["data"]:
         raise InputError("evidence is of runs with scores", "none", "score it with `reidlib evaluate`")
-    information = {key: value for key, value in run.information.items() if key != "data_root"}  # a path here
-    contents = {"config.json": run.configuration, "run.json": information}
+    contents = {"config.json": run.configuration, "run.json": run.information}
     try:
         contents["scores.json"] = _without_queries(scores)
         if (run.folder / "history.jsonl").is_file() and run.history:
@@ -507,7 +507,7 @@ def _contents(run: Run) -> dict[str, dict]:
             raise
         value = f"{type(error).__name__}: {error}"
         raise InputError("a run's scores are complete", value, "score it with `reidlib evaluate`") from error
-    return json.loads(json.dumps(contents))
+    return json.loads(json.dumps(_drop(contents, _WITH_PATHS)))
 
 
 def _append(profile: str, row: str, contents: dict[str, dict], line: str, folder: str | Path | None) -> bool:

@@ -62,6 +62,13 @@ def pd_testing(left, right):
 
 def test_a_line_holds_small_files_and_no_path_of_the_machine(runs, tmp_path):
     folder, written = runs
+    of_first = written["jlml", 0]
+    (of_first.folder / "across").mkdir()
+    remark = f"the training images are not in {tmp_path}"
+    content = json.dumps(scores(5) | {"not_compared": [remark]})
+    (of_first.folder / "across" / "viper-0.json").write_text(content)
+    content = json.dumps(of_first.information | {"data_roots": [str(tmp_path)]})
+    (of_first.folder / "run.json").write_text(content)
     evidence.add(folder, tmp_path / "evidence")
     text = (tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl").read_text()
     assert str(tmp_path) not in text and '"average_precision"' not in text
