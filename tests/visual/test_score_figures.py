@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from reidlib.analysis.claims.agreement import Difference
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval
 from reidlib.experiments.evaluate import ProtocolRank1
@@ -145,3 +146,17 @@ def test_rank1_axis_begins_at_zero_or_below_the_smallest_value(smallest, left):
         scores.protocol_scores(studies(smallest, 95.0)), scores.published_rank1(tables)
     ):  # fmt: skip
         assert figure.axes[0].get_xlim() == (left, 100)
+
+
+def test_agreement_is_drawn_in_its_place_with_both_intervals():
+    values = [("JLML", Interval(4, 3, 5, 3, 60), Interval(-20, -25, -15, 3, 60)),
+              ("Pyramid", Interval(1, -1, 3, 3, 60), Interval(2, 1, 3, 3, 60))]  # fmt: skip
+    differences = [Difference(f"row {n}", *value) for n, value in enumerate(values)]
+    axes = scores.agreement_plot(differences, "rendered people", "photographs").axes[0]
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    for _, x, y in values:
+        assert ([x.low, x.high], [y.mean, y.mean]) in lines and ([x.mean] * 2, [y.low, y.high]) in lines
+    assert {"1", "2", "1  row 0\n2  row 1"} <= set(texts(axes))
+    (low, high), vertical = axes.get_xlim(), axes.get_ylim()
+    assert low < -25 and high > 5 and vertical == (low, high)
+    assert axes.get_xlabel().startswith("difference on rendered people")

@@ -205,7 +205,7 @@ def agreement_plot(differences: Sequence[Difference], first: str, second: str) -
         if title in shown
     ]
     handles.append(Line2D([], [], color=GREY, ls="--", label="equal on both"))
-    axes.legend(handles=handles, loc="upper left", fontsize=9)
+    axes.legend(handles=handles, loc="lower right", fontsize=9)
     axes.annotate(
         "\n".join(lines), (1.04, 1), xycoords="axes fraction", va="top", fontsize=9, annotation_clip=False,
         linespacing=1.5,
