@@ -393,7 +393,7 @@ def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) ->
         names = shorten(path.stem for path in notebooks)
         rule = "--evidence makes notebook 90, which needs neither weights nor images"
         raise InputError(rule, names, "give `reidlib reproduce 90 --evidence`")
-    options = ("data_root", "runs", "seeds", "no_train", "scheduler")
+    options = ("data_root", "runs", "seeds", "no_train", "scheduler", "summary")
     if given := [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]:
         raise InputError("--evidence takes all runs from reports/evidence", given[0], "leave it out")
     Evidence.read_existing(arguments.profile, arguments.benchmark)

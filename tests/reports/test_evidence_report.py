@@ -109,6 +109,7 @@ def test_evidence_in_git_is_small_and_without_paths():
         (["--evidence"], "makes notebook 90"),
         (["90", "--evidence", "--seeds", "3"], "takes all runs from reports/evidence; got --seeds"),
         (["90", "--evidence", "--no-train"], "got --no-train"),
+        (["90", "--evidence", "--summary"], "got --summary"),
     ],
 )
 def test_evidence_and_other_options(words, message, capsys):
