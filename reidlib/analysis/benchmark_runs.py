@@ -341,7 +341,7 @@ class AcrossScores:
             [one if isinstance(one, str) else f"{one} / {other}" for one, other in zip(*rows, strict=True)]
             for rows in zip(*both, strict=True)
         ]
-        columns = [f"tested on {title}" for title in self.titles.values()]
+        columns = [f"R1 / mAP on {title}" for title in self.titles.values()]
         names = pd.DataFrame([*index], columns=["network", "trained on"])
         return names.join(pd.DataFrame(texts, columns=columns))
 

@@ -221,7 +221,10 @@ class _ForkServer:
     def start(self, environment: dict[str, str], errors: BinaryIO) -> _Copy:
         """Start a copy for one piece of work; the server's own environment is that of the first piece."""
         with self._lock:
-            if self._server is None or self._server.poll() is not None:
+            # A killed server's socket ends a moment before the server has an exit status. It never sends.
+            if self._server is None or select.select([self._control], [], [], 0)[0]:
+                if self._server is not None:
+                    self._server.wait()
                 self._control.close()
                 self._control, served = socket.socketpair()
                 with served:
@@ -235,6 +238,7 @@ class _ForkServer:
         if self._server is not None:
             self._server.kill()  # it may be importing
             self._server.wait()
+            self._server = None
 
 
 class _Copy(contextlib.ExitStack):
