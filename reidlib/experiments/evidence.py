@@ -27,6 +27,7 @@ from reidlib import files
 from reidlib.errors import InputError, count_noun, shorten
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure, get_profile
 from reidlib.experiments.setup import MissingRun, Runs
+from reidlib.files import write_text
 from reidlib.training.runs import Run, configuration_hash
 
 FORMAT = 1
@@ -537,7 +538,7 @@ def _append(profile: str, row: str, contents: dict[str, dict], line: str, folder
             if contents.keys() <= record.run.contents.keys():
                 return False
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        files.write_text(path, text + line)
+        write_text(path, text + line)
     return True
 
 
