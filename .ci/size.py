@@ -24,10 +24,11 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # speed, validation curves and the notebook about performance came. The first was 18,230 until the work of a
 # report became copies of one process: a training no longer spends 2.5 s, and a notebook 5 s, on imports. They
 # were 18,395 and 120 until photographs came: training folders that serve alone, evidence of runs in git,
-# scores of a run on other benchmarks, and a ledger that compares two benchmarks.
+# scores of a run on other benchmarks, and a ledger that compares two benchmarks. Files were 126 until modules
+# of 500 to 800 lines that held several things were divided.
 LARGEST = {
-    "lines of code": 19_800,
-    "files": 126,
+    "lines of code": 19_900,
+    "files": 132,
     "lines of the core": 4_570,
     "entries in a folder below the top": 12,
 }

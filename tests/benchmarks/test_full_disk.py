@@ -118,7 +118,7 @@ WRITERS = {
     "data/readers/partitions/__init__.py": "test_functions",
     "data/synthetic/render.py": "render",
     "experiments/evaluate.py": "evaluate",
-    "experiments/evidence.py": "test_functions",
+    "experiments/evidence/adding.py": "test_functions",
     "experiments/features.py": "embed",
     "experiments/imports.py": "train jlml, whose functions it calls",
     "experiments/perturbations.py": "test_functions",

@@ -19,7 +19,8 @@ from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.experiments import evidence
-from reidlib.experiments.evidence import BY_PERSON, Evidence, EvidenceRun, sums_by_person
+from reidlib.experiments.evidence import BY_PERSON, Evidence, EvidenceRun, sums, sums_by_person
+from reidlib.experiments.evidence import lines as evidence_lines
 from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import MissingRun, Runs
 
@@ -218,7 +219,7 @@ def test_lines_come_back_from_windows_and_from_a_disk_of_macos(runs, tmp_path):
 def test_a_result_is_the_same_with_another_version_of_zlib(runs, tmp_path, monkeypatch):
     evidence.add(runs[0], tmp_path / "evidence")
     before, compress = lines(tmp_path / "evidence"), zlib.compress
-    monkeypatch.setattr(evidence.zlib, "compress", lambda data, level: compress(data, 0))
+    monkeypatch.setattr(sums.zlib, "compress", lambda data, level: compress(data, 0))
     again = evidence.add(runs[0], tmp_path / "evidence")
     assert (again.present, again.refused) == (4, []) and lines(tmp_path / "evidence") == before
 
@@ -293,7 +294,7 @@ def test_a_clash_within_the_files_and_other_versions_are_told(runs, tmp_path):
 def test_an_earlier_recipe_is_told_and_not_used(runs, tmp_path, monkeypatch):
     folder, _ = runs
     evidence.add(folder, tmp_path / "evidence")
-    monkeypatch.setattr(evidence, "_row_of", lambda configuration: ("", ""))
+    monkeypatch.setattr(evidence_lines, "row_of", lambda configuration: ("", ""))
     read = Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
     assert not read.runs and read.notes == (
         "not used, because the row has another configuration today: "
@@ -326,9 +327,9 @@ def test_scores_under_perturbations_come_from_evidence(tmp_path, monkeypatch):
     | arrays.arrays(np.float32, st.integers(0, 30), elements=st.floats(0, 1e4, width=32))
 )
 def test_arrays_survive_as_text(values):
-    text = evidence._pack(values)
+    text = sums.pack(values)
     assert text.isascii() and '"' not in text
-    np.testing.assert_array_equal(evidence._unpack(text), values)
+    np.testing.assert_array_equal(sums.unpack(text), values)
 
 
 def test_sums_are_those_of_the_queries_with_a_match():

@@ -1,0 +1,189 @@
+"""A line of evidence: what is kept of a run, and what is checked of a line before it is used."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import product
+from pathlib import Path
+
+from reidlib.errors import InputError
+from reidlib.experiments.evidence.sums import KINDS, RANKS, leave_out, sums_by_person, without_queries
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure
+from reidlib.training.runs import Run, configuration_hash
+
+FORMAT = 1
+# Scores under perturbations, and on other benchmarks.
+_FOLDERS = ("conditions", "across")
+_WITH_PATHS = ("data_root", "data_roots", "not_compared")
+_CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
+_GIT_MEND = "restore it with `git checkout`, or copy it again"
+
+
+@dataclass(frozen=True)
+class EvidenceRun(Run):
+    """A run without a folder: its small files are in a line of a file of evidence.
+
+    Attributes:
+        contents: Name of each file -> the object in it; ``history.jsonl`` -> its last line.
+    """
+
+    contents: Mapping[str, dict] = field(default_factory=dict, hash=False, compare=False, repr=False)
+
+    def read(self, name: str) -> dict:
+        """Return the object in a file; see ``Run.read``."""
+        if name not in self.contents:
+            mend = "use a run with all its files"
+            raise InputError(
+                "this needs a file that evidence holds", f"no {name} of {self.folder.name}", mend
+            )
+        return self.contents[name]
+
+    @property
+    def history(self) -> list[dict]:
+        """The last line of the history."""
+        return [self.read("history.jsonl")]
+
+    @property
+    def scores(self) -> dict | None:
+        """Scores with ``by_person`` in each branch instead of values by query; see ``sums_by_person``."""
+        return self.find("scores.json")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file of evidence, whose format, data and sums have been checked."""
+
+    row: str
+    seed: int
+    run: EvidenceRun
+
+    @property
+    def data(self) -> str:
+        return str(self.run.configuration["data"])
+
+    @cached_property
+    def today(self) -> tuple[str, str]:
+        """Profile and row whose configuration the run has in today's code; empty if none has it."""
+        return row_of(self.run.configuration)
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, Line]]:
+    if path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except (OSError, ValueError) as error:
+            raise InputError("evidence is readable text", f"{path}: {error}", _GIT_MEND) from error
+        for number, line in enumerate(lines, 1):
+            yield number, parse_line(line, f"{path}, line {number}", path.stem)
+
+
+def parse_line(line: str, place: str, row: str) -> Line:
+    try:
+        if line.startswith(_CONFLICT):
+            raise InputError(
+                "evidence is merged by keeping the lines of both sides",
+                f"an unfinished merge in {place}",
+                f"remove the lines that begin with {', '.join(_CONFLICT)}",
+            )
+        content = json.loads(line)
+        if not isinstance(content, dict) or not line.endswith("\n"):
+            raise ValueError("an unfinished line")
+        if content.get("format") != FORMAT:
+            raise InputError(
+                f"evidence has format {FORMAT}",
+                f"format {content.get('format')} in {place}",
+                "use the version of the code that wrote it, or add the runs again",
+            )
+        contents, seed = content["files"], content["files"]["config.json"]["seed"]
+        name = f"{row}-seed{seed}-{configuration_hash(contents['config.json'])}"
+        run = EvidenceRun(Path(name), contents)
+        if (content["row"], content["seed"]) != (row, seed):
+            raise ValueError(f"row {content['row']}, seed {content['seed']}, of {name}")
+        _check_sums(run)
+        _ = run.information["device"], run.information["seconds"], run.configuration["benchmark"]
+        if "full" not in contents["scores.json"]["branches"]:
+            raise ValueError("no scores of the whole feature")
+        if contents["scores.json"]["data"] != run.configuration["data"]:
+            raise ValueError("scores on other data than the run's")
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
+        value = f"{place}: {type(error).__name__}: {error}"
+        raise InputError("a line of evidence is a complete run", value, _GIT_MEND) from error
+    return Line(row, seed, run)
+
+
+def _check_sums(run: EvidenceRun) -> None:
+    """Raise ValueError if sums by person do not give the means beside them."""
+    for name, scores in run.contents.items():
+        for branch, values in scores.get("branches", {}).items():
+            sums = sums_by_person(values)
+            queries = sums["queries"].sum()
+            means = {f"R{rank}": values["step"]["cmc"][str(rank)] for rank in RANKS}
+            means |= {f"mAP ({kind})": values[kind]["mean_average_precision"] for kind in KINDS}
+            for measure, mean in means.items():
+                if not abs(sums[measure].sum() / queries - mean) <= 1e-6:  # NaN is none
+                    raise ValueError(f"{name}: the {measure} of branch {branch} is not that of its persons")
+
+
+def contents_of(run: Run) -> dict[str, dict]:
+    """Return what evidence keeps of a run; InputError if the run is not finished or not scored."""
+    run = Run.open(run.folder.absolute())
+    if "partitions=" in (benchmark := str(run.configuration.get("benchmark"))):
+        rule = "evidence holds no paths, so it is of the suite's own partitions"
+        raise InputError(rule, benchmark, "leave the option partitions out")
+    scores = run.scores
+    if scores is None or scores.get("data") != run.configuration["data"]:
+        raise InputError("evidence is of runs with scores", "none", "score it with `reidlib evaluate`")
+    contents = {"config.json": run.configuration, "run.json": run.information}
+    try:
+        contents["scores.json"] = without_queries(scores)
+        if (run.folder / "history.jsonl").is_file() and run.history:
+            contents["history.jsonl"] = run.history[-1]
+        for path in sorted(path for name in _FOLDERS for path in run.folder.glob(f"{name}/*.json")):
+            name = f"{path.parent.name}/{path.name}"
+            contents[name] = without_queries(run.read(name))
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        value = f"{type(error).__name__}: {error}"
+        raise InputError("a run's scores are complete", value, "score it with `reidlib evaluate`") from error
+    return json.loads(json.dumps(leave_out(contents, _WITH_PATHS)))
+
+
+@cache
+def _rows(benchmark: str, data: str, seed: int) -> dict[str, tuple[str, str]]:
+    """Return profile and row of every configuration of today's code, by the configuration's hash."""
+    rows = {}
+    for profile, name in product(PROFILES.values(), EXPERIMENTS):
+        configuration, _ = configure(name, profile, benchmark=benchmark, data=data, seed=seed)
+        rows[configuration_hash(configuration.to_json())] = profile.name, name
+    return rows
+
+
+def row_of(configuration: Mapping) -> tuple[str, str]:
+    """Return profile and row of a configuration, two empty texts if it is not that of a row."""
+    identity = (str(configuration.get(name)) for name in ("benchmark", "data"))
+    try:
+        rows = _rows(*identity, configuration["seed"])
+    except (InputError, KeyError, TypeError):  # no row has such a seed
+        return "", ""
+    return rows.get(configuration_hash(dict(configuration)), ("", ""))
+
+
+def difference_text(first: EvidenceRun, second: EvidenceRun) -> str:
+    """Say how two results of one configuration differ; empty if those that both have are equal."""
+    for name in [name for name in first.contents if name in second.contents]:
+        both = [(run, run.contents[name].get("branches", {})) for run in (first, second)]
+        # Sums follow from the same queries as the means; their compressed text depends on zlib's version.
+        if leave_out(both[0][1], ("by_person",)) != leave_out(both[1][1], ("by_person",)):
+            texts = []
+            for run, branches in both:
+                share = next(iter(reversed(branches.values())))["step"]["mean_average_precision"]
+                texts.append(f"mAP (step) {100 * share:.3f} on {run.information['device']}")
+            return f"{'' if name == 'scores.json' else f'{name}, '}{' and '.join(texts)}"
+    return ""

@@ -1,0 +1,230 @@
+"""The evidence of a profile and a benchmark, read from its files, and what a clone holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reidlib import files
+from reidlib.errors import InputError, count_noun, shorten
+from reidlib.experiments.evidence.lines import EvidenceRun, Line, difference_text, lines_of
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, get_profile
+from reidlib.experiments.setup import MissingRun, Runs
+
+# How the sets behind the README are called in tables, by the fingerprint of their data.
+TITLES = {
+    "3497ebe48a4b1ab3": "400 test persons of the embedded benchmark (rendered people)",
+    "21263c5260ea0f20": "Market-1501, 500 training / 251 validation persons",
+}
+# Short names of the benchmarks that reports compare.
+NAMES = {"synthetic": "rendered people", "market1501,validation=true": "photographs"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The evidence of a profile and a benchmark.
+
+    Attributes:
+        profile: Name of the profile.
+        benchmark: Name and options of the benchmark.
+        data: Fingerprint of its images' names and persons; empty without any evidence.
+        runs: (Row, seed) -> the run.
+        notes: What a reader must know: runs that are not used, and results that differ.
+    """
+
+    profile: str
+    benchmark: str
+    data: str = ""
+    runs: Mapping[tuple[str, int], EvidenceRun] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, profile: str, benchmark: str, folder: str | Path | None = None) -> Evidence:
+        """Read the evidence of a profile and a benchmark.
+
+        Args:
+            profile: Name of the profile.
+            benchmark: Name and options of the benchmark.
+            folder: The folder of all sets; by default ``reports/evidence`` of the clone.
+
+        Returns:
+            The evidence, with no runs if there is none.
+
+        Raises:
+            InputError: If a file is damaged, has another format or is of other data; the message names it.
+        """
+        get_profile(profile)
+        records = [*lines_of_set(set_folder(profile, benchmark, folder), (profile, benchmark))]
+        if not records:
+            return cls(profile, benchmark)
+        runs: dict[tuple[str, int], EvidenceRun] = {}
+        notes: list[str] = []
+        outdated: list[str] = []
+        for record in records:
+            key = record.row, record.seed
+            if record.today[1] != record.row:
+                outdated.append(f"{record.row}, seed {record.seed}")
+            elif key not in runs:
+                runs[key] = record.run
+            elif difference := difference_text(runs[key], record.run):
+                notes.append(
+                    f"two results for {record.row}, seed {record.seed}: {difference}; the first is used"
+                )
+            else:  # the same result with more files
+                runs[key] = EvidenceRun(runs[key].folder, {**record.run.contents, **runs[key].contents})
+        if outdated:
+            notes.append(f"not used, because the row has another configuration today: {shorten(outdated)}")
+        commits = dict.fromkeys(str(run.information.get("commit")) for run in runs.values())
+        if others := [commit for commit in commits if commit != files.commit()]:
+            notes.append(f"trained with another version of the code: commit {shorten(others)}")
+        return cls(profile, benchmark, records[0].data, runs, tuple(notes))
+
+    @classmethod
+    def read_existing(cls, profile: str, benchmark: str, folder: str | Path | None = None) -> Evidence:
+        """Read the evidence of a profile and a benchmark; InputError if there is none."""
+        evidence = cls.read(profile, benchmark, folder)
+        if not evidence.runs:
+            raise InputError(
+                "the evidence of a profile and a benchmark holds runs",
+                f"none in {set_folder(profile, benchmark, folder)}",
+                "see `reidlib evidence` for what there is, or add runs with `reidlib evidence add FOLDER`",
+            )
+        return evidence
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows with runs, in the order of ``EXPERIMENTS``."""
+        return tuple(name for name in EXPERIMENTS if any(row == name for row, _ in self.runs))
+
+    def summary(self) -> list[str]:
+        """Say in lines of text what the evidence is and what a reader must know of it."""
+        runs = f"{count_noun(len(self.rows), 'rows')}, {count_noun(len(self.runs), 'runs')}"
+        notes = [f"{self.name}: {note}" for note in self.notes]
+        return [f"{self.name}, from `reports/evidence`: {self.title}; {runs}", *notes]
+
+    @property
+    def title(self) -> str:
+        """The set in words, such as "Market-1501, 500 training / 251 validation persons"."""
+        return TITLES.get(self.data, self.benchmark)
+
+    @property
+    def name(self) -> str:
+        """A short name of the benchmark, such as "photographs"."""
+        return short_name(self.benchmark)
+
+    def gather(self, experiments: Iterable[str]) -> Runs:
+        """Return runs of several rows, as ``Setup.gather`` does.
+
+        Args:
+            experiments: Names of rows of ``EXPERIMENTS``.
+
+        Returns:
+            The runs of all seeds that any of the rows has, ascending; a seed that a row lacks is missing.
+        """
+        names = tuple(dict.fromkeys(experiments))
+        seeds = sorted({seed for name, seed in self.runs if name in names}) or [0]
+        runs = {
+            name: tuple(
+                self.runs.get((name, seed)) or MissingRun("no evidence", name, seed) for seed in seeds
+            )
+            for name in names
+        }
+        missing = tuple(run for of_row in runs.values() for run in of_row if isinstance(run, MissingRun))
+        return Runs(runs, len(seeds), missing, self.profile, benchmark=self.benchmark)
+
+
+def short_name(benchmark: str) -> str:
+    """Return a short name of a benchmark for columns, such as "photographs"."""
+    return NAMES.get(benchmark, benchmark)
+
+
+def set_folder(profile: str, benchmark: str, folder: str | Path | None = None) -> Path:
+    """Return the folder of a set within a folder of evidence."""
+    name = files.safe_name(f"{profile}-{benchmark}")
+    return (Path(folder).expanduser() if folder else files.evidence()) / name
+
+
+def lines_of_set(folder: Path, expected: tuple[str, str] | None = None) -> Iterator[Line]:
+    """Yield the lines of a set's files, in order; InputError for a line that cannot be used."""
+    # ``expected``: profile and benchmark of the set. A profile cannot be told from an earlier recipe.
+    data = ""
+    for path in sorted(folder.glob("[!.]*.jsonl")):  # macOS copies hidden files beside them
+        for number, record in lines_of(path):
+            data = data or record.data
+            actual = record.today[0], str(record.run.configuration["benchmark"])
+            if expected and (actual[0] not in ("", expected[0]) or actual[1] != expected[1]):
+                raise InputError(
+                    f"evidence in {folder.name} is of the profile {expected[0]} and of {expected[1]}",
+                    f"{' on '.join(filter(None, actual))} in {path}, line {number}",
+                    "move the file out, and add its folder with `reidlib evidence add FOLDER`",
+                )
+            if record.data != data:
+                raise InputError(
+                    "the evidence of a set is of the same images and persons",
+                    f"data {record.data} in {path}, line {number}, where the set has {data}",
+                    "remove the line; evidence of other data is a set of its own, in another folder",
+                )
+            yield record
+
+
+def references(profile: str, benchmark: str, folder: str | Path | None = None) -> list[Evidence]:
+    """Read the evidence that a result on a benchmark stands beside.
+
+    Args:
+        profile: Name of the profile.
+        benchmark: Name and options of the result's benchmark.
+        folder: The folder of all sets; by default ``reports/evidence`` of the clone.
+
+    Returns:
+        The evidence on the other benchmarks of ``NAMES``, without those that have none.
+
+    Raises:
+        InputError: If evidence is damaged.
+    """
+    others = (Evidence.read(profile, name, folder) for name in NAMES if name != benchmark)
+    return [each for each in others if each.runs]
+
+
+def state(folder: str | Path | None = None) -> str:
+    """Return a fingerprint of all evidence in a folder, by default ``reports/evidence`` of the clone."""
+    root = Path(folder).expanduser() if folder else files.evidence()
+    digest = hashlib.sha256()
+    for path in sorted(root.glob("*/*.jsonl")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def describe(folder: str | Path | None = None) -> list[str]:
+    """Return a line for each set of a folder of evidence: its rows, runs and seeds, and its size.
+
+    Args:
+        folder: The folder of all sets; by default ``reports/evidence`` of the clone.
+
+    Returns:
+        The lines, those of notes after their set's.
+
+    Raises:
+        InputError: If evidence is damaged.
+    """
+    root, lines = Path(folder).expanduser() if folder else files.evidence(), []
+    for path in sorted(path for path in root.glob("*") if path.is_dir()):
+        records = [*lines_of_set(path)]
+        if not records:
+            continue
+        benchmark = str(records[0].run.configuration["benchmark"])
+        profile = next((name for name in PROFILES if set_folder(name, benchmark, root) == path), None)
+        if profile is None:
+            rule = "a set's folder is named PROFILE-BENCHMARK, as `reidlib evidence add` does"
+            raise InputError(rule, f"{path}, of {benchmark}", "add it to a folder of sets, or move it out")
+        evidence = Evidence.read(profile, benchmark, root)
+        rows = list(dict.fromkeys(row for row, _ in evidence.runs))
+        size = sum(file.stat().st_size for file in path.glob("*.jsonl")) / 2**20
+        lines.append(
+            f"{path.name}: {evidence.title}; {count_noun(len(rows), 'rows')}, "
+            f"{count_noun(len(evidence.runs), 'runs')}, {size:.1f} MiB"
+        )
+        lines += [f"  {note}" for note in evidence.notes]
+    return lines
