@@ -1,0 +1,317 @@
+"""The whole suite: all notebooks (``reidlib reproduce``) or all their trainings (``reidlib train all``)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reidlib.errors import InputError, count_noun, shorten
+
+if TYPE_CHECKING:
+    from reidlib.experiments import Setup
+    from reidlib.reports.notebook import Source
+    from reidlib.reports.processes import Memory
+
+logger = logging.getLogger("reidlib")
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Run the notebooks and write a report of their pages, scores and figures.
+
+    A notebook runs as soon as its missing trainings are done, each once, in the
+    order of the notebooks. Trainings and notebooks run several at a time: on a CPU
+    one for each core, at most four; on a GPU one; or --jobs N. With the profile
+    quick each needs about 1.1 GiB of memory. Open index.html at once: it shows each
+    page when it is finished, and what is coming.
+
+    Only what has changed runs again, so the same command also continues a report
+    that was interrupted by Ctrl-C or killed: finished work is kept, and a training
+    continues from its checkpoint.
+
+    A run is found by the configuration in its folder's name, wherever it was
+    trained. To use runs from another machine, copy their folders into reports/runs
+    and add --no-train. Tables, figures and the claims need only the small files;
+    results that need the weights say so if the weights are missing.
+
+    To use several machines, install the extra "cluster"
+    (pip install -e '.[cluster]') and start a Dask scheduler and its workers. The
+    workers must see the same files as this command:
+
+      dask scheduler
+      dask worker tcp://HOST:8786 --nworkers 8 --nthreads 1
+
+    The workers or the command may be killed at any time; the same command does the
+    rest.
+
+    --evidence makes the ledger (notebook 90) from the evidence that a clone holds, see
+    `reidlib evidence --help`: no training, no images, half a minute.
+
+    examples:
+      reidlib reproduce                         all notebooks, the profile quick
+      reidlib reproduce 90 --evidence           the ledger from the evidence in git
+      reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds
+      reidlib reproduce --seeds 3 --summary     three trainings of each row
+      reidlib reproduce --no-train              with the runs that are present
+      reidlib reproduce --seeds 5 --scheduler tcp://HOST:8786
+      reidlib reproduce --profile paper --benchmark market1501 --data-root DIR
+      reidlib reproduce 42 --profile paper --folder cuhk03=DIR --folder grid=DIR
+      reidlib reproduce 43 --folder market1501=DIR --folder viper=DIR
+
+    files, in reports/PROFILE[-BENCHMARK] or --out DIR:
+      index.html             the overview, with links to the pages
+      NOTEBOOK/              index.html, the executed notebook.ipynb, result.json,
+                             figures and status.json; process.log after a failure
+      tasks/TASK.log         what a failed training printed
+    The trained runs are in reports/runs, or in --runs DIR.
+    """
+    from reidlib import files
+    from reidlib.experiments.evidence import state as evidence_state
+    from reidlib.reports.cluster import dask_pool
+    from reidlib.reports.pages import check_rendered
+    from reidlib.reports.reproduce import Plan, Task, select
+    from reidlib.reports.reproduce import reproduce as run_notebooks
+
+    notebooks = select(arguments.numbers, files.notebooks())
+    if arguments.summary:  # refused before hours of training
+        check_rendered({"benchmark": arguments.benchmark})
+    _check_evidence(arguments, notebooks)
+    # The papers' tables need no other benchmark than their own.
+    tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
+    setup = _suite_setup(arguments)
+    tables_alone = tables_alone and arguments.benchmark == "synthetic"
+    if not (setup.data_root or tables_alone or arguments.evidence):
+        setup.check_data_folder()
+    if arguments.no_train and arguments.runs and not setup.runs.is_dir():
+        raise InputError(
+            "--no-train uses the runs of a folder", f"no folder {arguments.runs}", "give an existing one"
+        )
+    # This needs torch, which takes seconds to import. Workers on other machines have other devices.
+    if arguments.device != "auto" and arguments.scheduler is None:
+        from reidlib.training.device import Execution
+
+        _ = Execution(device=arguments.device).torch_device
+    folders = _folders(arguments.folder)
+    # What the notebooks read besides their parameters.
+    inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
+    if folders:
+        from reidlib.analysis.benchmark_tables import check_folders, folder_states, unreadable_benchmarks
+        from reidlib.data import load_specified
+
+        check_folders(folders)
+        # Reported now and not after days of training on the others.
+        if [path.stem for path in notebooks] != ["43_across_benchmarks"]:
+            for specification, reason in unreadable_benchmarks(folders).items():
+                logger.warning(f"note: without {specification}: {reason}")
+        elif "market1501" in folders:  # there its training folder alone is enough
+            across = load_specified("market1501,validation=true", folders["market1501"])
+            inputs["across"] = across.fingerprint
+        inputs["folders"] = json.dumps(folder_states(folders, arguments.trials or 0))
+    if arguments.no_train:
+        inputs |= _runs_state(setup.runs or files.runs())
+    parameters = {
+        "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
+        "data_root": str(setup.data_root) if setup.data_root else None,
+        "runs": str(setup.runs) if arguments.runs else None,
+        "device": arguments.device if arguments.device != "auto" else None,
+        "seeds": arguments.seeds,
+        "folders": folders or None,
+        "trials": arguments.trials,
+        "evidence": True if arguments.evidence else None,
+    }
+    out = Path(arguments.out) if arguments.out else _report_folder(arguments)
+
+    def memory() -> Memory:
+        from reidlib.reports.tasks import training_memory
+
+        return training_memory(setup)
+
+    plan = Plan(
+        notebooks=notebooks,
+        profile=arguments.profile,
+        out=out.resolve(),
+        jobs=arguments.jobs,
+        force=arguments.force,
+        parameters={name: value for name, value in parameters.items() if value is not None},
+        command=arguments.line,
+        # A notebook's tasks come before it: it must not repeat a training that failed.
+        neutral_parameters={"may_train": False},
+        inputs=inputs,
+        inputs_by_parameter={"evidence": evidence_state()},
+        memory=memory,
+    )
+
+    def prepare(waiting: tuple[Source, ...]) -> list[Task]:
+        from reidlib.reports.tasks import benchmark_tasks, tasks
+
+        if arguments.evidence:
+            return []
+        # Rendered here, because the progress of a rendering inside a notebook is not visible.
+        size = setup.profile.rendered_size
+        if size and not setup.data_root and not (files.data() / f"synthetic-{size}").exists():
+            # The workers of a scheduler have other devices than this machine.
+            local_setup = setup if arguments.scheduler is None else replace(setup, device="auto")
+            _ = local_setup.data
+        if arguments.no_train:
+            return []
+        table_tasks: list[Task] = []
+        if "42_benchmarks" in [source.name for source in waiting]:
+            from reidlib.analysis import benchmark_tables
+
+            table_folders = benchmark_tables.add_data_root(folders, setup.benchmark, setup.data_root)
+            table_tasks = benchmark_tasks(table_folders, setup, trials=arguments.trials or 0)
+        notebook_tasks = tasks(waiting, setup) if size or setup.data_root else []
+        # A training on the report's own benchmark may be among those of the tables, too.
+        names = {task.name for task in notebook_tasks}
+        return [task for task in table_tasks if task.name not in names] + notebook_tasks
+
+    cluster = None
+    if arguments.scheduler is not None:
+        data = [Path(folder) for folder in (parameters["data_root"], *folders.values()) if folder]
+        cluster = dask_pool(
+            arguments.scheduler,
+            out=plan.out,
+            shared=(files.home(), setup.runs or files.runs()),
+            files=(*plan.notebooks, *data),
+        )
+    outcome = run_notebooks(plan, prepare=prepare, cluster=cluster)
+    if arguments.summary:
+        from reidlib.reports.pages import write_summary
+
+        write_summary(plan.out, files.project() / "reports")
+    return 1 if outcome.failed or outcome.failed_tasks else 0
+
+
+def train_all(arguments: argparse.Namespace) -> int:
+    """Train every row that a notebook shows, with each seed."""
+    from reidlib import files
+    from reidlib.experiments.rows import EXPERIMENTS
+    from reidlib.reports.notebook import read_source
+    from reidlib.reports.processes import Task
+    from reidlib.reports.reproduce import run_tasks, select
+    from reidlib.reports.tasks import tasks, training_memory
+
+    # With set fields no notebook would find the runs, and rows would become equal that differ in these.
+    refused = ("seed", "set", "validate", "pretrain", "compile")
+    if given := [f"--{name}" for name in refused if getattr(arguments, name)]:
+        rule = "`train all` trains the rows as notebooks compare them, with the seeds 0 to N - 1 of --seeds"
+        raise InputError(rule, ", ".join(given), "leave that out, or name one row in place of all")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        mend = "give the command without torchrun, or name one row in place of all"
+        raise InputError("`train all` starts its own processes", "torchrun", mend)
+    setup = _suite_setup(arguments)
+    if not setup.data_root:
+        setup.check_data_folder()
+    notebooks = [read_source(path) for path in select((), files.notebooks())]
+    rows = [name for name in EXPERIMENTS if any(name in notebook.trainings for notebook in notebooks)]
+    trainings = len(rows) * setup.seeds
+
+    def make_tasks() -> list[Task]:
+        warn_of_deviations([], setup)
+        missing = tasks(notebooks, setup)
+        left = sum(task.kind in rows for task in missing)
+        counts = f"{count_noun(len(rows), 'rows')}, {count_noun(setup.seeds, 'seeds')}, {setup.profile.name}"
+        text = f"{counts}: {trainings - left} of {trainings} trainings are finished, {left} left"
+        perturbed = len(missing) - left
+        logger.info(text + (f", then {count_noun(perturbed, 'perturbed factors')}" if perturbed else ""))
+        return missing
+
+    states = run_tasks(
+        make_tasks,
+        _report_folder(arguments),
+        jobs=arguments.jobs,
+        device=arguments.device,
+        memory=training_memory(setup),
+    )
+    failed = [name for name, state in states.items() if state == "failed"]
+    sets = [f"{name}: failed" for name in failed if name.startswith("perturbed ")]
+    print(f"{trainings} trainings, {len(failed) - len(sets)} failed", *sets, f"runs: {setup.runs}", sep="\n")
+    return 1 if failed else 0
+
+
+def _suite_setup(arguments: argparse.Namespace) -> Setup:
+    """Return the setup of all trainings, with folders that other processes find."""
+    from reidlib.experiments import Setup
+
+    return Setup(
+        arguments.profile,
+        arguments.benchmark,
+        Path(arguments.data_root).expanduser().resolve() if arguments.data_root else None,
+        seeds=arguments.seeds or 1,
+        device=arguments.device,
+        runs=Path(arguments.runs).expanduser().resolve() if arguments.runs else None,
+        progress=False,
+    )
+
+
+def _report_folder(arguments: argparse.Namespace) -> Path:
+    from reidlib import files
+
+    real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
+    evidence = "-evidence" if getattr(arguments, "evidence", False) else ""  # not an option of `train all`
+    return files.home() / f"{arguments.profile}{real}{evidence}"
+
+
+def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) -> None:
+    """Raise InputError if evidence is damaged, does not serve all notebooks, or contradicts an option."""
+    from reidlib.experiments.evidence import Evidence, references
+    from reidlib.reports.notebook import read_source
+
+    able = [path.stem.partition("_")[0] for path in notebooks if "evidence" in read_source(path).parameters]
+    if able:  # told now and not in notebook 90, after hours of training
+        references(arguments.profile, arguments.benchmark)
+    if not arguments.evidence:
+        return
+    if len(able) < len(notebooks):
+        names = shorten(path.stem for path in notebooks)
+        rule = "--evidence makes notebook 90, which needs neither weights nor images"
+        raise InputError(rule, names, "give `reidlib reproduce 90 --evidence`")
+    options = ("data_root", "runs", "seeds", "no_train", "scheduler", "summary")
+    if given := [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]:
+        raise InputError("--evidence takes all runs from reports/evidence", given[0], "leave it out")
+    Evidence.read_existing(arguments.profile, arguments.benchmark)
+
+
+def warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None:
+    """Warn of images that are left out, and that scores on an incomplete benchmark cannot be compared."""
+    from reidlib.data.check import deviations_and_warnings
+    from reidlib.data.readers import parse
+
+    folders = pretraining if setup.data_root is None else [*pretraining, (setup.benchmark, setup.data_root)]
+    for specification, root in folders:
+        name, options = parse(specification)
+        deviations, warnings = deviations_and_warnings(name, root, **options)
+        for warning in warnings:
+            logger.warning(f"note: {warning}")
+        if deviations and root == setup.data_root and name != "synthetic":
+            logger.warning(
+                f"note: this is not the whole of {name}, so that its scores cannot be compared: "
+                f"{shorten(deviations, 2)} (reidlib check {setup.benchmark} {setup.data_root})"
+            )
+
+
+def _folders(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the benchmarks' absolute folders by name; InputError if a name is repeated."""
+    folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in pairs}
+    if len(folders) < len(pairs):
+        names = ", ".join(name for name, _ in pairs)
+        raise InputError("a benchmark's folder is given once", names, "give one folder for each benchmark")
+    return folders
+
+
+def _runs_state(folder: Path) -> dict[str, str]:
+    """Return a fingerprint of the runs and scores in a folder."""
+    import hashlib
+
+    files = sorted(
+        path
+        for pattern in ("*/*.json", "*/*/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
+        for path in folder.glob(pattern)
+    )
+    state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return {"runs": hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape")).hexdigest()}
