@@ -265,6 +265,8 @@ def photographs(evidence: Evidence, names: Iterable[str]) -> dict:
                 for cell in (cells if name == "jlml" else cells[:1])
             ]
     profile, benchmark = evidence.profile, evidence.benchmark
+    commits = dict.fromkeys(str(run.information.get("commit")) for run in evidence.runs.values())
+    trained = scores.runs.summary().partition("\n")[0].removesuffix(".")
     command = f"reidlib train ROW --profile {profile} --benchmark {benchmark} --data-root DIR --seed N"
     about = (
         f"Set: {evidence.title}. The validation persons are a third of the training persons, drawn by a "
@@ -272,6 +274,7 @@ def photographs(evidence: Evidence, names: Iterable[str]) -> dict:
         "each person and camera is a query, the others are the gallery; images of the query's person from "
         f"its camera are ignored. Networks and recipes of the profile {profile}, {start}. "
         "In brackets the 95 % interval, over queries and seeds (with one seed, over queries only). Command, "
-        f"for each ROW and seed N: `{command}`; from the evidence in git: `reidlib reproduce 90 --evidence`."
+        f"for each ROW and seed N: `{command}`; from the evidence in git: `reidlib reproduce 90 --evidence`. "
+        f"{trained}; commit {', '.join(commits)}."
     )
     return {"about": about, "rows": lines}
