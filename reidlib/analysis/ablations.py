@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from reidlib.analysis.benchmark_tables import lines_of, published_row
-from reidlib.analysis.scores import Cell, ExperimentScores, trace, triplet_in_use
+from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import format_difference
+from reidlib.analysis.traces import trace, triplet_in_use
 from reidlib.errors import check_choice
 from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.training.config import JLMLConfiguration, Recipe, RunConfiguration
@@ -118,6 +119,8 @@ LOSSES = _ablation("losses", "training and feature", "UniLoss, full", "loss")
 SHARED_FEATURES = _ablation("shared features", "low-level layers", "without shared features", "shared")
 FEATURE_SELECTION = _ablation("feature selection", "selective feature learning", "without", "sfl")
 PART_COUNTS = _ablation("part counts", "parts", "4 parts", "parts")
+# Those whose numbers JLML prints.
+PRINTED = (LOSSES, SHARED_FEATURES, FEATURE_SELECTION, PART_COUNTS)
 DYNAMIC_TRAINING = _ablation("dynamic training", "training", "plain sum")
 PYRAMID_LEVELS = _ablation("pyramid levels", "parts", "6 stripes, all levels")
 PYRAMID_LEVELS_SAME_RATE = _ablation("pyramid levels, same rate", "parts", "6 stripes, all levels")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from reidlib.analysis.statistics import Interval, half_width, keep_together, paired_sums
+from reidlib.analysis.statistics import Interval, Pairs, half_width, keep_together
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.evidence import BY_PERSON, sums_by_person
 from reidlib.experiments.rows import Perturbation
@@ -189,8 +189,8 @@ class ExperimentScores:
             index=list(cells),
         )
 
-    def difference(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Interval | None:
-        """Estimate the sum of rows ``plus`` minus the sum of rows ``minus``, paired by seed and query.
+    def pairs(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Pairs | None:
+        """Return the differences of rows ``plus`` minus rows ``minus``, paired by seed and query.
 
         One row on each side gives an ordinary difference, two rows each a difference of differences.
 
@@ -200,40 +200,89 @@ class ExperimentScores:
             measure: A measure with a value for each query: rank-k or mAP, single query.
 
         Returns:
-            The mean difference with its interval, in points (see ``statistics.paired``); None if no seed is
-            available in all rows.
+            The differences of the seeds that are available in all rows, in points; None without such a seed.
 
         Raises:
             InputError: If the measure has no value for each query, or if rows have different numbers of
                 queries.
         """
+        aligned = self._sums((*plus, *minus), measure)
+        if aligned is None:
+            return None
+        sums_rsp, queries_p, seeds = aligned
+        total_sp = sums_rsp[: len(plus)].sum(0) - sums_rsp[len(plus) :].sum(0)
+        return Pairs(100 * total_sp, queries_p, seeds)
+
+    def kept_pairs(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Pairs | None:
+        """Return differences of the shares of its usual score that each of two networks keeps.
+
+        A share is a ratio of two means. Its deviations by seed and person are those of its linearisation at
+        the overall ratio (the delta method), so that intervals are computed as of any difference.
+
+        Args:
+            plus: Rows of the first network: its score when perturbed, its usual score.
+            minus: The same of the second network.
+            measure: As in ``pairs``.
+
+        Returns:
+            As ``pairs`` does, in points of a share: 100 is all of the usual score.
+
+        Raises:
+            InputError: As ``pairs`` does, and if a usual score is zero.
+        """
+        aligned = self._sums((*plus, *minus), measure)
+        if aligned is None:
+            return None
+        sums_rsp, queries_p, seeds = aligned
+        means_r = sums_rsp.sum((1, 2)) / (len(seeds) * queries_p.sum())
+        if not means_r[1::2].all():
+            mend = "compare points in place of shares"
+            raise InputError("a share is of a score above zero", f"{measure} 0", mend)
+        shares = means_r[::2] / means_r[1::2]
+        kept = [
+            queries_p * share + (sums_rsp[2 * n] - share * sums_rsp[2 * n + 1]) / means_r[2 * n + 1]
+            for n, share in enumerate(shares)
+        ]
+        return Pairs(100 * (kept[0] - kept[1]), queries_p, seeds)
+
+    def _sums(
+        self, cells: Sequence[Cell], measure: str
+    ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]] | None:
+        """Return sums by row, seed and person, the persons' queries, and the seeds that all rows have."""
         if measure not in BY_PERSON:
             _key_path(measure)
             raise InputError("a paired difference needs a value for each query", measure, "choose R1 or mAP")
-        signs = [1] * len(plus) + [-1] * len(minus)
-        sums: list[np.ndarray] = []
+        sums: dict[int, list[np.ndarray]] = {}
         first: np.ndarray | None = None  # persons and their numbers of queries
-        for scores in zip(*(self.branch_scores(cell) for cell in (*plus, *minus)), strict=True):
+        numbers = self.runs.seed_numbers or range(self.runs.seeds)
+        for seed, scores in zip(numbers, zip(*map(self.branch_scores, cells), strict=True), strict=True):
             available = [branch for branch in scores if branch is not None]
             if len(available) < len(scores):
                 continue
-            values = []
-            for branch in available:
-                of_person = sums_by_person(branch)
+            sums[seed] = []
+            for of_person in map(sums_by_person, available):
                 queries = np.stack([of_person["persons"], of_person["queries"]])
                 first = queries if first is None else first
                 if not np.array_equal(queries, first):
                     counts = f"{first[1].sum()} and {queries[1].sum()} queries with a match"
                     rule = "rows are compared over the same queries"
                     raise InputError(rule, counts, "evaluate the runs again")
-                values.append(of_person[measure])
-            total = sum(sign * value for sign, value in zip(signs, values, strict=True))
-            sums.append(100 * np.asarray(total))
+                sums[seed].append(of_person[measure])
         if first is None:
             return None
         if not first.size:
             raise InputError("a difference needs a query with a match", "none", "check the scores")
-        return paired_sums(np.stack(sums), first[1])._replace(requested=self.runs.seeds)
+        return np.stack([*sums.values()], axis=1), first[1], tuple(sums)
+
+    def difference(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Interval | None:
+        """Estimate the mean of ``pairs``, from the same arguments.
+
+        Returns:
+            The mean difference with its interval, in points (see ``statistics.paired``); None if no seed is
+            available in all rows.
+        """
+        pairs = self.pairs(plus, minus, measure)
+        return None if pairs is None else pairs.interval()._replace(requested=self.runs.seeds)
 
     def differences(self, cells: Mapping[str, Cell], baseline: str, measures: Sequence[str]) -> pd.DataFrame:
         """Return the difference of each row to a baseline row (see ``difference``).
@@ -387,56 +436,3 @@ def _has_words(cell: object) -> bool:
     return (
         isinstance(cell, str) and cell not in (MISSING, "baseline") and bool(re.search(r"[^\W\d]{3}", cell))
     )
-
-
-def batch_table(groups: Mapping[str, Sequence[object]], *, heading: str = "row") -> pd.DataFrame:
-    """Return how Pyramid trainings used balanced batches and the triplet loss, and with which weight.
-
-    Args:
-        groups: Label -> runs of a row, one per seed; anything but a ``Run`` counts as missing.
-        heading: Name of the column of labels.
-
-    Returns:
-        A table with the columns heading, "steps" and, in per cent: "balanced batches" and "triplet loss in
-        use" of all steps, "its mean weight" and "weight exactly 1" of the steps that use it, and "ratio above
-        1" of the balanced steps: the triplet loss's focal weight exceeds the identity loss's. A training
-        without such steps has a dash.
-    """
-    columns = [
-        "balanced batches",
-        "triplet loss in use",
-        "its mean weight",
-        "weight exactly 1",
-        "ratio above 1",
-    ]
-    lines = []
-    for label, seed_runs in groups.items():
-        runs = [run for run in seed_runs if isinstance(run, Run)]
-        shares = pd.DataFrame([_batch_shares(trace(run)) for run in runs], columns=columns)
-        steps = f"{runs[0].information['steps']:,}" if runs else None
-        spreads = {name: Spread.of(values.tolist()) for name, values in shares.items()}
-        lines.append({heading: label, "steps": steps} | spreads)
-    return pd.DataFrame(lines, dtype=object)
-
-
-def _batch_shares(steps: Mapping[str, np.ndarray]) -> list[float]:
-    """Return the columns of ``batch_table`` for one trace; NaN where there is no step to count."""
-    balanced, in_use = steps["balanced_batches"] > 0, triplet_in_use(steps) > 0
-    weights = steps["weight_triplet"][in_use] if in_use.any() else np.zeros(0)
-    above = np.zeros(0)
-    if "focal_triplet" in steps:
-        above = (steps["focal_triplet"] > steps["focal_identity"])[balanced]
-    shares = (balanced, in_use, weights, weights == 1, above)
-    return [100 * float(share.mean()) if len(share) else math.nan for share in shares]
-
-
-def trace(run: Run) -> dict[str, np.ndarray]:
-    """Return a Pyramid training's measurements at each step, with ``step`` from 1 (see ``Run.steps``)."""
-    return {"step": np.arange(1, len(run.steps["identity"]) + 1), **run.steps}
-
-
-def triplet_in_use(steps: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return 1 for each step of a ``trace`` with a triplet loss whose weight is above 0, else 0."""
-    if "triplet" not in steps:
-        return np.zeros(len(steps["step"]))
-    return (np.nan_to_num(steps["weight_triplet"]) > 0).astype(float)

@@ -1,20 +1,29 @@
-"""Confidence intervals of score differences, over training seeds and over queries."""
+"""Differences of scores over training seeds and persons: intervals and tests.
+
+Seeds and persons are crossed: each training is tested on the same persons. The difference that seed s shows
+on person p is modelled as mu + a_s + b_p + e_sp, with independent effects of the seed, of the person and of
+both together (a two-way random model; Searle, Casella, McCulloch, *Variance Components*, 1992). ``paired``
+estimates mu and the variance of its estimate from the mean squares of that model; its degrees of freedom
+follow Satterthwaite (1946). A person counts by its queries, so that the mean is that over all queries.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 from scipy.stats import t as student
 
 from reidlib.errors import InputError
 
 LEVEL = 0.95
-# Number of bootstrap samples: the ends of an interval then repeat to about a fiftieth of its width.
-_REPEATS = 4000
+# Fewest seeds with which a test by signs can fall below 5 %: all of 2^6 signs, of which two are as extreme.
+FEWEST_SIGNS = 6
 
 NO_BREAK_SPACE = "\u00a0"
 # Texts of at most this length, such as "box scale error", have one line in a table.
@@ -22,16 +31,19 @@ _SHORT = 20
 
 
 class Interval(NamedTuple):
-    """A mean difference with its 95 % confidence interval; all values in points (per cent).
+    """A mean difference with its confidence interval; all values in points (per cent).
 
     Attributes:
         mean: Mean difference over seeds and queries, in points.
-        low: Lower end of the interval, in points.
+        low: Lower end of the interval, in points; minus infinity if a single value says nothing of its error.
         high: Upper end of the interval, in points.
         seeds: Number of seeds that entered the difference.
         queries: Number of queries with a match in every seed.
         requested: Number of seeds that were requested; more than ``seeds`` if runs are missing. None if not
             known.
+        error: Standard error of the mean, in points; NaN if nothing varies that could tell it.
+        freedom: Degrees of freedom of ``error``; NaN without it.
+        persons: Number of persons with such queries.
     """
 
     mean: float
@@ -40,16 +52,27 @@ class Interval(NamedTuple):
     seeds: int
     queries: int
     requested: int | None = None
+    error: float = math.nan
+    freedom: float = math.nan
+    persons: int = 0
 
     @property
     def excludes_zero(self) -> bool:
         """Whether zero is outside the interval."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def below_zero_p(self) -> float:
+        """One-sided p-value of "the true difference is at least zero"; 1 without a standard error."""
+        if math.isnan(self.error):
+            return 1.0
+        if not self.error:
+            return float(self.mean >= 0)
+        return float(stdtr(self.freedom, self.mean / self.error))
+
     def __str__(self) -> str:
-        text = (
-            f"{format_difference(self.mean)} [{format_difference(self.low)}, {format_difference(self.high)}]"
-        )
+        ends = f"[{format_difference(self.low)}, {format_difference(self.high)}]"
+        text = f"{format_difference(self.mean)} {ends if math.isfinite(self.low) else '[no interval]'}"
         complete = self.requested in (None, self.seeds)
         return text if complete else f"{text} ({self.seeds} of {self.requested} seeds)"
 
@@ -83,19 +106,61 @@ def half_width(values: Sequence[float]) -> float | None:
     return quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
-def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> Interval:
-    """Estimate the mean of paired differences with a 95 % interval over seeds and queries.
+class Pairs(NamedTuple):
+    """Paired differences of a contrast: what intervals, tests and subsets of seeds are computed from.
 
-    With one seed the interval covers other queries for these two networks, not other trainings. With two or
-    more seeds it is conservative: in simulations it contains the true difference in 96 to 100 of 100 cases,
-    and it is wide with two or three seeds. The same arguments always give the same interval.
+    Attributes:
+        sums_sp: Sums of the differences over the queries of each person, shape (S, P), in points.
+        queries_p: Number of queries of each person with a match, shape (P,).
+        seeds: The S seeds.
+    """
+
+    sums_sp: np.ndarray
+    queries_p: np.ndarray
+    seeds: tuple[int, ...]
+
+    def of(self, seeds: Collection[int]) -> Pairs:
+        """Return the differences of those seeds that are among ``seeds``."""
+        kept = [index for index, seed in enumerate(self.seeds) if seed in seeds]
+        return Pairs(self.sums_sp[kept], self.queries_p, tuple(self.seeds[index] for index in kept))
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Return the mean difference with its interval; see ``paired_sums``."""
+        return paired_sums(self.sums_sp, self.queries_p, level)
+
+    @property
+    def seed_means(self) -> np.ndarray:
+        """Mean over all queries for each seed, shape (S,), in points."""
+        return self.sums_sp.sum(1) / self.queries_p.sum()
+
+
+class Components(NamedTuple):
+    """Variances of the crossed model, in squared points.
+
+    Attributes:
+        seeds: Variance of a seed's effect, which is common to all persons.
+        persons: Variance of a person's effect, which is common to all seeds.
+        rest: Variance of what is left for one person and one seed.
+    """
+
+    seeds: float
+    persons: float
+    rest: float
+
+
+def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None, level: float = LEVEL) -> Interval:
+    """Estimate the mean of paired differences with an interval over seeds and persons.
+
+    With one seed the interval covers other persons for these two networks, not other trainings. With more,
+    it contains the true difference in about 95 of 100 cases (tests/analysis/test_coverage.py).
 
     Args:
         differences_sq: Differences between two rows of scores, shape (S, Q), in points. In each of the S
             seeds both rows were trained with the same seed. NaN marks a query without a match.
-        persons_q: Person id of each query, shape (Q,). All queries of a person are resampled together,
-            because their scores depend on the same gallery images. Resampling them one by one would make the
-            interval too narrow. None resamples each query by itself.
+        persons_q: Person id of each query, shape (Q,). The queries of a person are one observation, because
+            their scores depend on the same gallery images; as many independent ones they would make the
+            interval too narrow. None takes each query for a person.
+        level: Share of cases in which the interval is to contain the true difference.
 
     Returns:
         The mean over seeds and queries with the ends of its interval, in points.
@@ -116,31 +181,99 @@ def paired(differences_sq: np.ndarray, persons_q: np.ndarray | None = None) -> I
         raise InputError("a difference needs a query with a match", "none", "check the scores")
     persons, person_q = np.unique(persons_q[valid_q], return_inverse=True)
     sums_sp = np.stack([np.bincount(person_q, row, len(persons)) for row in differences_sq[:, valid_q]])
-    return paired_sums(sums_sp, np.bincount(person_q, minlength=len(persons)))
+    return paired_sums(sums_sp, np.bincount(person_q, minlength=len(persons)), level)
 
 
-def paired_sums(sums_sp: np.ndarray, queries_p: np.ndarray) -> Interval:
+def paired_sums(sums_sp: np.ndarray, queries_p: np.ndarray, level: float = LEVEL) -> Interval:
     """Estimate the mean of paired differences as ``paired`` does, from their sums over each person's queries.
 
     Args:
         sums_sp: Sum of the differences over the queries of each person, shape (S, P), in points.
         queries_p: Number of queries of each person with a match, shape (P,); not all zero.
+        level: Share of cases in which the interval is to contain the true difference.
 
     Returns:
         The mean over seeds and queries with the ends of its interval, in points.
     """
-    # Queries are resampled (bootstrap). Seeds are too few for that: with three seeds, an interval of
-    # resampled means misses the true difference a quarter of the time instead of a twentieth. The seeds'
-    # share of the uncertainty follows Student's t instead, drawn anew for each resampled set of queries. The
-    # variation of single queries enters both shares, which makes the interval conservative.
-    seeds, count = sums_sp.shape
-    generator = np.random.default_rng(0)
-    times_rp = generator.multinomial(count, np.full(count, 1 / count), size=_REPEATS)
-    means_rs = (times_rp @ sums_sp.T) / (times_rp @ queries_p)[:, None]
-    means_r = means_rs.mean(1)
-    if seeds > 1:
-        errors_r = means_rs.std(1, ddof=1) / math.sqrt(seeds)
-        means_r = means_r + generator.standard_t(seeds - 1, size=_REPEATS) * errors_r
-    low, high = np.quantile(means_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    seeds, persons = sums_sp.shape
     mean = float(sums_sp.sum() / (seeds * queries_p.sum()))
-    return Interval(mean, float(low), float(high), seeds, int(queries_p.sum()))
+    of_seeds, of_persons, rest = _mean_squares(sums_sp, queries_p)
+    if persons == 1:
+        variance, freedom = of_seeds, seeds - 1.0
+    elif seeds == 1:
+        variance, freedom = of_persons, persons - 1.0
+    else:
+        # The seeds' share is at least zero, also where its estimate is not: the interval is then that over
+        # persons, with fewer degrees of freedom.
+        variance = of_persons + max(of_seeds - rest, 0.0)
+        parts = ((of_seeds, seeds - 1), (of_persons, persons - 1), (rest, (seeds - 1) * (persons - 1)))
+        freedom = satterthwaite(variance, parts)
+    queries = int(queries_p.sum())
+    if not freedom:  # one person and one seed
+        return Interval(mean, -math.inf, math.inf, seeds, queries, persons=persons)
+    error = math.sqrt(variance / (seeds * persons))
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error if error else 0.0
+    return Interval(
+        mean, mean - half, mean + half, seeds, queries, error=error, freedom=freedom, persons=persons
+    )
+
+
+def _mean_squares(sums_sp: np.ndarray, queries_p: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean squares of seeds, of persons and of the rest; zero where there is only one."""
+    seeds, persons = sums_sp.shape
+    total = queries_p.sum()
+    # The mean is a ratio of sums. Its deviations, scaled so that those of a person with an average number of
+    # queries are unchanged, behave as the deviations of a plain mean do.
+    deviations_sp = (sums_sp - sums_sp.sum() / (seeds * total) * queries_p) * (persons / total)
+    of_seed_s, of_person_p = deviations_sp.mean(1), deviations_sp.mean(0)
+    rest_sp = deviations_sp - of_seed_s[:, None] - of_person_p
+    degrees = seeds - 1, persons - 1, (seeds - 1) * (persons - 1)
+    squares = persons * (of_seed_s**2).sum(), seeds * (of_person_p**2).sum(), (rest_sp**2).sum()
+    first, second, third = (float(s) / d if d else 0.0 for s, d in zip(squares, degrees, strict=True))
+    return first, second, third
+
+
+def satterthwaite(variance: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Return the degrees of freedom of a sum of mean squares, each with its own; at least the fewest."""
+    spread = sum(square**2 / degrees for square, degrees in parts)
+    fewest = float(min(degrees for _, degrees in parts))
+    return max(variance**2 / spread, fewest) if spread else fewest
+
+
+def variance_components(sums_sp: np.ndarray, queries_p: np.ndarray) -> Components | None:
+    """Estimate the variances of the crossed model from the arguments of ``paired_sums``.
+
+    Returns:
+        The estimates, none below zero; None with fewer than two seeds or persons, which cannot be told apart.
+    """
+    seeds, persons = sums_sp.shape
+    if seeds < 2 or persons < 2:
+        return None
+    of_seeds, of_persons, rest = _mean_squares(sums_sp, queries_p)
+    return Components(max(of_seeds - rest, 0.0) / persons, max(of_persons - rest, 0.0) / seeds, rest)
+
+
+def sign_flip(sums_sp: np.ndarray, queries_p: np.ndarray) -> float | None:
+    """Test by signs whether the seeds' mean differences are symmetric about zero.
+
+    It assumes no distribution, and speaks about other trainings on these persons.
+
+    Args:
+        sums_sp: As in ``paired_sums``.
+        queries_p: As in ``paired_sums``.
+
+    Returns:
+        The two-sided p-value: the share of all 2^S signs of the seeds' means with a sum at least as far from
+        zero. None below six seeds: two of at most 32 signs are as extreme as any result, more than 5 %. Above
+        sixteen seeds, of 65,536 signs that always are the same.
+    """
+    means_s = sums_sp.sum(1) / queries_p.sum()
+    if len(means_s) < FEWEST_SIGNS:
+        return None
+    if len(means_s) <= 16:
+        signs_rs = np.array([*product((1.0, -1.0), repeat=len(means_s))])
+    else:
+        signs_rs = np.random.default_rng(0).choice((1.0, -1.0), (2**16, len(means_s)))
+        signs_rs[0] = 1.0  # the observed signs are among them
+    observed = abs(means_s.sum())
+    return float((np.abs(signs_rs @ means_s) >= observed * (1 - 1e-12)).mean())

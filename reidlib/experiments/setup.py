@@ -47,12 +47,13 @@ class Runs:
     """The runs of several experiments.
 
     Attributes:
-        runs: The runs of each experiment, one for each seed from 0 to ``seeds - 1``.
+        runs: The runs of each experiment, one for each of the same seeds.
         seeds: Number of seeds.
         missing: Runs and scores that are not available.
         profile: Name of the profile.
         query_person_ids: Identities of the Q query images, for stored scores of an old format without them.
         benchmark: Name and options of the benchmark; empty if not known.
+        seed_numbers: The seeds, ascending; empty for those from 0 to ``seeds - 1``.
     """
 
     runs: Mapping[str, tuple[Run | MissingRun, ...]]
@@ -61,6 +62,7 @@ class Runs:
     profile: str = ""
     query_person_ids: tuple[int, ...] | None = None
     benchmark: str = ""
+    seed_numbers: tuple[int, ...] = ()
 
     @property
     def counts(self) -> list[int]:

@@ -12,12 +12,10 @@ from reidlib.analysis.scores import (
     SINGLE_QUERY,
     Cell,
     ExperimentScores,
-    batch_table,
     style_table,
     table_records,
-    trace,
-    triplet_in_use,
 )
+from reidlib.analysis.traces import batch_table, trace, triplet_in_use
 from reidlib.errors import InputError
 from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run
@@ -137,9 +135,43 @@ def test_a_difference_is_paired_query_by_query():
     assert table.at["more", "R1"].mean == pytest.approx(100 / 3)  # one of the three queries with a match
     assert table.at["more", "R1"].queries == 3
     assert table.at["more", "mAP (step)"].mean == pytest.approx(10)
-    # Persons 1 and 2 are drawn: person 1 alone gives +20, person 2 alone −10.
-    assert table.at["more", "mAP (step)"].low == pytest.approx(-10)
-    assert table.at["more", "mAP (step)"].high == pytest.approx(20)
+    # Two persons, with the sums +40 of two queries and −10 of one: their deviations from 10 a query are ±20,
+    # with a variance of 800. The standard error of the sum is √(2 · 800), of the mean a third of it.
+    interval = table.at["more", "mAP (step)"]
+    assert interval.high - 10 == pytest.approx(12.7062 * 40 / 3, rel=1e-5)
+    assert interval.low == pytest.approx(20 - interval.high)
+
+
+def test_the_share_of_a_score_that_two_networks_keep():
+    """50 → 25 keeps half, 80 → 60 three quarters; deviations are those of the ratios' linearisation."""
+    rows = {
+        "a": (0.2, 0.2, 0.2, 0.4),
+        "b": (0.4, 0.5, 0.5, 0.6),
+        "c": (0.6, 0.6, 0.6, 0.6),
+        "d": (0.8, 0.8, 0.8, 0.8),
+    }
+    branches = {name: scored(0, 0, first=(1, 1, 1, 1), precision=values) for name, values in rows.items()}
+    scores, cells = of({name: [branch | {"persons": [1, 2, 2, 3]}] * 3 for name, branch in branches.items()})
+    pairs = scores.kept_pairs([cells["a"], cells["b"]], [cells["c"], cells["d"]], "mAP (step)")
+    interval = pairs.interval()
+    assert interval.mean == pytest.approx(100 * (0.5 - 0.75))
+    # Person by person: (worse − ½ · usual) / ½, per cent: 0, two of −10, +20; the other network's are zero.
+    deviations = np.array([0, -20, 20])
+    assert interval.error == pytest.approx(math.sqrt((deviations**2).sum() / 2 * 3) / 4)
+    assert pairs.seeds == (0, 1, 2)
+
+
+def test_a_share_of_nothing_is_refused():
+    nothing = [scored(0, 0, precision=(0.0, 0.0, 0.0, 0.0))]
+    scores, cells = of({"a": nothing})
+    with pytest.raises(InputError, match="a share is of a score above zero"):
+        scores.kept_pairs([cells["a"]] * 2, [cells["a"]] * 2, "mAP (step)")
+
+
+def test_seeds_that_a_row_lacks_are_left_out_by_number():
+    scores, cells = of({"a": [scored(0.5, 0.4)] * 4, "b": [None, scored(0.5, 0.4), None, scored(0.5, 0.4)]})
+    assert scores.pairs([cells["a"]], [cells["b"]], "R1").seeds == (1, 3)
+    assert scores.difference([cells["a"]], [cells["b"]], "R1").requested == 4
 
 
 def test_a_difference_of_differences_needs_all_four_rows():

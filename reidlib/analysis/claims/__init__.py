@@ -1,7 +1,7 @@
 """The papers' claims, their verdicts, and whether two benchmarks agree.
 
-``statements`` claims and their tests · ``verdicts`` a claim's verdict, the ledger and its figure ·
-``agreement`` differences and scores on two benchmarks side by side
+``statements`` claims and their tests · ``rule`` which outcome follows from intervals · ``verdicts`` a claim's
+verdict, the ledger and its figure · ``agreement`` differences and scores on two benchmarks side by side
 """
 
 from reidlib.analysis.claims.agreement import (
@@ -13,15 +13,20 @@ from reidlib.analysis.claims.agreement import (
     score_text,
     scores_beside,
 )
-from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
-from reidlib.analysis.claims.verdicts import (
+from reidlib.analysis.claims.rule import (
     FAILS,
     HOLDS,
+    NO_DIFFERENCE,
     NO_EXPERIMENT,
     SIGNS,
-    SMALLEST_GAIN,
+    SMALLEST_DIFFERENCE,
     UNDECIDED,
+    outcome_of,
+)
+from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
+from reidlib.analysis.claims.verdicts import (
     Verdict,
+    claim_pairs,
     claim_table,
     claims_of_notebook,
     decide,
@@ -36,9 +41,10 @@ __all__ = [
     "CLAIMS",
     "FAILS",
     "HOLDS",
+    "NO_DIFFERENCE",
     "NO_EXPERIMENT",
     "SIGNS",
-    "SMALLEST_GAIN",
+    "SMALLEST_DIFFERENCE",
     "UNDECIDED",
     "Agreement",
     "Claim",
@@ -46,11 +52,13 @@ __all__ = [
     "Verdict",
     "agreement",
     "agreement_table",
+    "claim_pairs",
     "claim_table",
     "claims_of_notebook",
     "decide",
     "forest",
     "ledger",
+    "outcome_of",
     "photographs",
     "rate_agreement",
     "required_experiments",

@@ -1,19 +1,16 @@
 """Verdicts on the papers' claims, and how one is reached.
 
-1. A claim has one or more contrasts. A contrast is a difference in mAP between rows of scores, in points. A
-   row is an experiment, a branch of its feature, and possibly a perturbation of the test images. The claim
-   predicts that every contrast is above zero.
+1. A claim has one or more contrasts. A contrast is a difference in mAP between rows of scores, in points, or
+   between the shares of their mAP that two networks keep. A row is an experiment, a branch of its feature,
+   and possibly a perturbation of the test images. The claim predicts that every contrast is above zero.
 2. A contrast is measured on runs with the same seeds, query by query. ``statistics.paired`` computes its
-   mean and its 95 % interval. With two or more seeds the interval covers seeds and queries. With one seed it
-   covers queries only: the verdict is then about these trainings. If a network starts from ImageNet weights,
+   mean and its 95 % interval. With two or more seeds the interval covers seeds and persons. With one seed it
+   covers persons only: the verdict is then about these trainings. If a network starts from ImageNet weights,
    as Pyramid does in the profile "paper", no trunk's rate is raised, and the contrasts with a raised and with
    the same rate are equal.
-3. ``decide`` derives the verdict from the intervals alone:
-
-   - "does not hold" if the upper end of at least one interval is below ``SMALLEST_GAIN`` (with one seed:
-     below zero),
-   - otherwise "undecided here" if a run is missing or an interval includes zero,
-   - otherwise "holds": all intervals are above zero.
+3. ``rule.outcome_of`` derives the verdict from the intervals alone. Where it leaves a claim undecided, the
+   reason says what power this number of seeds had: for the difference that the paper prints, and for one
+   point.
 
 A claim that nothing here can decide gets the verdict "no experiment", with the reason. All others are
 undecided in the profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The
@@ -22,24 +19,28 @@ papers' printed numbers do not influence it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.claims.statements import CLAIMS, Claim
+from reidlib.analysis.claims.rule import (
+    FAILS,
+    HOLDS,
+    NO_DIFFERENCE,
+    NO_EXPERIMENT,
+    SIGNS,
+    SMALLEST_DIFFERENCE,
+    UNDECIDED,
+    outcome_of,
+)
+from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
+from reidlib.analysis.power import power
 from reidlib.analysis.scores import MISSING, ExperimentScores, table_records
-from reidlib.analysis.statistics import Interval
+from reidlib.analysis.statistics import LEVEL, Interval, Pairs, format_difference, variance_components
 from reidlib.data.benchmark import Benchmark
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation
-
-# Smallest gain that counts, in points of mAP. A claim does not hold if the upper end of an interval is below
-# it, even if the interval is above zero.
-SMALLEST_GAIN = 0.5
-
-HOLDS, FAILS, UNDECIDED, NO_EXPERIMENT = "holds", "does not hold", "undecided here", "no experiment"
-SIGNS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", NO_EXPERIMENT: "–"}
 
 _RENDERED_ALONE = "boxes can be made worse by known amounts only where images are rendered"
 
@@ -58,7 +59,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         claim: The claim.
-        outcome: The outcome: ``HOLDS``, ``FAILS``, ``UNDECIDED`` or ``NO_EXPERIMENT``.
+        outcome: ``HOLDS``, ``FAILS``, ``NO_DIFFERENCE``, ``UNDECIDED`` or ``NO_EXPERIMENT``.
         reason: Why, in a few words.
         intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
     """
@@ -69,41 +70,99 @@ class Verdict(NamedTuple):
     intervals: Mapping[str, Interval | None]
 
 
-def decide(claim: Claim, scores: ExperimentScores) -> Verdict:
-    """Decide a claim by its own test (see the module's docstring for the rule).
+def claim_pairs(claim: Claim, scores: ExperimentScores) -> dict[str, Pairs | None]:
+    """Return the paired differences behind a claim's contrasts.
 
     Args:
         claim: The claim.
         scores: Scores of the experiments that the claim's contrasts need; runs may be missing.
 
     Returns:
+        Label of each contrast -> its differences by seed and person, None without a seed that all of its
+        rows have. Empty if nothing can decide the claim, or not on this benchmark.
+    """
+    if needs_other_images(claim, scores):
+        return {}
+    return {contrast.label: contrast_pairs(contrast, scores, claim.measure) for contrast in claim.contrasts}
+
+
+def contrast_pairs(contrast: Contrast, scores: ExperimentScores, measure: str) -> Pairs | None:
+    """Return a contrast's differences by seed and person; None without a seed that all of its rows have."""
+    estimate = scores.kept_pairs if contrast.relative else scores.pairs
+    return estimate(contrast.plus, contrast.minus, measure)
+
+
+def needs_other_images(claim: Claim, scores: ExperimentScores) -> bool:
+    """Return whether a claim's test needs images rendered anew, and these scores are of others."""
+    return scores.runs.benchmark.partition(",")[0] not in ("", "synthetic") and claim.needs_rendering
+
+
+def decide(
+    claim: Claim, scores: ExperimentScores, *, seeds: Collection[int] | None = None, level: float = LEVEL
+) -> Verdict:
+    """Decide a claim by its own test (see ``rule`` for how).
+
+    Args:
+        claim: The claim.
+        scores: Scores of the experiments that the claim's contrasts need; runs may be missing.
+        seeds: Seeds to use; None for all that a contrast's rows have.
+        level: Level of the intervals.
+
+    Returns:
         The outcome, its reason, and the interval of each contrast.
     """
     if not claim.contrasts:
         return Verdict(claim, NO_EXPERIMENT, claim.impossible, {})
-    if scores.runs.benchmark.partition(",")[0] not in ("", "synthetic") and claim.needs_rendering:
+    if needs_other_images(claim, scores):
         return Verdict(claim, NO_EXPERIMENT, _RENDERED_ALONE, {})
-    intervals = {c.label: scores.difference(c.plus, c.minus, claim.measure) for c in claim.contrasts}
-    too_small: dict[str, list[str]] = {}  # labels by the limit that the interval is below
-    for label, i in intervals.items():
-        limit, name = (0.0, "zero") if i and i.seeds == 1 else (SMALLEST_GAIN, "the smallest gain")
-        if i and i.high < limit:
-            too_small.setdefault(name, []).append(label)
-    missing = [label for label, i in intervals.items() if i is None]
-    unclear = [label for label, i in intervals.items() if i and not i.excludes_zero]
-    seeds = min((i.seeds for i in intervals.values() if i), default=0)
-    basis = {0: "", 1: " (one seed: valid for these trainings only)"}.get(seeds, f" ({seeds} seeds)")
+    pairs = claim_pairs(claim, scores)
+    if seeds is not None:
+        chosen = {label: each and each.of(seeds) for label, each in pairs.items()}
+        pairs = {label: each if each and each.seeds else None for label, each in chosen.items()}
+    requested = scores.runs.seeds if seeds is None else len(seeds)
+    intervals = {
+        label: None if each is None else each.interval(level)._replace(requested=requested)
+        for label, each in pairs.items()
+    }
     if scores.runs.profile == "smoke":
         return Verdict(claim, UNDECIDED, "a smoke run only checks that everything runs", intervals)
-    if too_small:
-        reasons = (f"below {name}: {'; '.join(labels)}" for name, labels in too_small.items())
-        return Verdict(claim, FAILS, f"{'; '.join(reasons)}{basis}", intervals)
-    if missing:
-        return Verdict(claim, UNDECIDED, f"runs are missing for: {'; '.join(missing)}", intervals)
-    if unclear:
-        reason = f"the interval includes zero: {'; '.join(unclear)}{basis}"
-        return Verdict(claim, UNDECIDED, reason, intervals)
-    return Verdict(claim, HOLDS, f"every interval is above zero{basis}", intervals)
+    outcome, labels = outcome_of(intervals, level)
+    fewest = min((interval.seeds for interval in intervals.values() if interval), default=0)
+    basis = {0: "", 1: " (one seed: valid for these trainings only)"}.get(fewest, f" ({fewest} seeds)")
+    named = "; ".join(labels)
+    if outcome == FAILS:
+        return Verdict(claim, outcome, f"below zero: {named}{basis}", intervals)
+    if outcome == HOLDS:
+        return Verdict(claim, outcome, f"every interval is above zero{basis}", intervals)
+    if outcome == NO_DIFFERENCE:
+        reason = f"within {SMALLEST_DIFFERENCE} points of zero: {named}{basis}"
+        return Verdict(claim, outcome, reason, intervals)
+    if None in intervals.values():
+        return Verdict(claim, outcome, f"runs are missing for: {named}", intervals)
+    reason = f"the interval includes zero: {named}{basis}"
+    open_pairs = {contrast: pairs[contrast.label] for contrast in claim.contrasts if contrast.label in labels}
+    return Verdict(claim, outcome, reason + _power_text(open_pairs, level), intervals)
+
+
+def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
+    """Say which power the seeds had to show contrasts above zero: for the paper's effect and for a point."""
+    printed = {contrast: contrast.printed or 0.0 for contrast in pairs}
+    effects = {"one point": dict.fromkeys(pairs, 1.0)}
+    if min(printed.values()) > 0:
+        values = ", ".join(format_difference(value) for value in printed.values())
+        effects = {f"the paper's {values}": printed} | effects
+    texts = []
+    for name, of_contrast in effects.items():
+        misses = 0.0
+        for contrast, each in pairs.items():
+            components = each and variance_components(each.sums_sp, each.queries_p)
+            if not each or not components:
+                return ""
+            seeds, persons = each.sums_sp.shape
+            misses += 1 - power(components, of_contrast[contrast], seeds, persons, level)
+        bound = "at least " if len(pairs) > 1 else ""  # misses need not happen together
+        texts.append(f"{bound}{100 * max(1 - misses, 0):.0f} % for {name}")
+    return f"; power {', '.join(texts)}"
 
 
 def claims_of_notebook(notebook: str) -> tuple[Claim, ...]:

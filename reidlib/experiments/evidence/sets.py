@@ -132,7 +132,9 @@ class Evidence:
             for name in names
         }
         missing = tuple(run for of_row in runs.values() for run in of_row if isinstance(run, MissingRun))
-        return Runs(runs, len(seeds), missing, self.profile, benchmark=self.benchmark)
+        return Runs(
+            runs, len(seeds), missing, self.profile, benchmark=self.benchmark, seed_numbers=tuple(seeds)
+        )
 
 
 def short_name(benchmark: str) -> str:

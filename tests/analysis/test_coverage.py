@@ -1,0 +1,65 @@
+"""How often the intervals contain the truth, and how often a claim fails by chance: seeded simulations."""
+
+import math
+
+import numpy as np
+import pytest
+
+from reidlib.analysis.power import power
+from reidlib.analysis.statistics import Components, paired_sums
+
+TRIALS = 1200
+# Three standard errors of a share near 95 % in so many trials.
+MARGIN = 3 * math.sqrt(0.95 * 0.05 / TRIALS)
+
+
+def differences(generator, components, queries_p, seeds, *, skewed):
+    """Draw sums of differences with a true mean of zero, shape (S, P)."""
+    persons = len(queries_p)
+    seed_s1 = generator.normal(0, math.sqrt(components.seeds), (seeds, 1))
+    if skewed:  # few persons on whom much changes, as average precisions do
+        person_p = (generator.exponential(1, persons) - 1) * math.sqrt(components.persons)
+        rest_sp = generator.standard_t(5, (seeds, persons)) * math.sqrt(components.rest * 3 / 5)
+    else:
+        person_p = generator.normal(0, math.sqrt(components.persons), persons)
+        rest_sp = generator.normal(0, math.sqrt(components.rest), (seeds, persons))
+    return (seed_s1 + person_p + rest_sp) * queries_p
+
+
+def with_seed_share(share, seeds, queries_p, rest):
+    """Return components of which the seeds have this share of the mean's variance."""
+    weights = float((queries_p**2).mean() / queries_p.mean() ** 2)
+    others = weights * (1 + rest / seeds) / len(queries_p)
+    return Components(share / (1 - share) * others * seeds, 1.0, rest)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("persons", [130, 400])
+@pytest.mark.parametrize("share", [0, 0.1, 0.25, 0.5])
+def test_an_interval_contains_the_true_difference_in_93_to_98_of_100_cases(seeds, persons, share):
+    """For differences that persons share among seeds, and for those that each training makes anew."""
+    generator = np.random.default_rng([seeds, persons, int(100 * share)])
+    for rest, skewed in ((1.0, False), (1.0, True), (6.0, False), (6.0, True)):
+        queries_p = generator.integers(1, 13, persons)
+        components = with_seed_share(share, seeds, queries_p, rest)
+        inside = 0
+        for _ in range(TRIALS):
+            sums_sp = differences(generator, components, queries_p, seeds, skewed=skewed)
+            interval = paired_sums(sums_sp, queries_p)
+            inside += interval.low <= 0 <= interval.high
+        assert 0.93 - MARGIN <= inside / TRIALS <= 0.98 + MARGIN, (rest, skewed)
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_the_power_is_the_share_of_intervals_above_zero(seeds):
+    generator = np.random.default_rng(seeds)
+    components, persons, effect = Components(1.0, 120.0, 200.0), 200, 2.5
+    queries_p = np.ones(persons)
+    above = 0
+    for _ in range(TRIALS):
+        sums_sp = differences(generator, components, queries_p, seeds, skewed=False) + effect
+        above += paired_sums(sums_sp, queries_p).low > 0
+    expected = power(components, effect, seeds, persons)
+    # Degrees of freedom are estimated in each trial: with three seeds that takes a few points off.
+    assert abs(above / TRIALS - expected) < 3 * math.sqrt(0.25 / TRIALS) + 0.03
+    assert 0.2 < expected < 0.99
