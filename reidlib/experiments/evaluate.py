@@ -106,7 +106,7 @@ def evaluate_run(
 
     ``scores.json`` holds for each branch the scores by both definitions of average precision, with
     ``multi_query`` if the benchmark has boxes (see ``multi_query_scores``), and with ``protocols`` (by title)
-    if it has further protocols. It also holds the queries' identities, because confidence intervals resample
+    if it has further protocols. It also holds the queries' identities, because confidence intervals take
     whole persons. ``rankings.npz`` holds ranked lists by the full feature.
 
     Args:
