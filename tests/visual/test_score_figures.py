@@ -70,6 +70,21 @@ def test_a_panel_of_only_missing_rows_can_be_drawn():
     check_no_text_is_clipped(scores.difference_plot({"R1": {"lost": None}}))
 
 
+def test_a_mean_without_an_interval_is_a_mark_alone():
+    """One person and one seed say nothing of an error; the other rows keep their scale."""
+    alone = Interval(9, -math.inf, math.inf, 1, 2, persons=1)
+    figure = scores.difference_plot({"mAP": {"alone": alone, "up": UP}})
+    check_no_text_is_clipped(figure)
+    axes = figure.axes[0]
+    marks = [line for line in axes.lines if line.get_marker() != "None"]
+    assert [(line.get_xdata()[0], line.get_markerfacecolor()) for line in marks][0] == (9, "white")
+    assert 9 < axes.get_xlim()[1] < 12
+    assert "+9.0 [no interval]" in texts(axes)
+    pair = Difference("row", "JLML", alone, UP)
+    axes = scores.agreement_plot([pair], "rendered people", "photographs").axes[0]
+    assert 9 < axes.get_xlim()[1] < 12
+
+
 def test_scores_over_a_setting():
     line = [(2, Spread(60.0, 1.0, 3, 3)), (4, Spread(math.nan, None, 0, 3)), (8, Spread(70.0, 2.0, 3, 3))]
     published = [(2, Spread(50.0)), (4, Spread(55.0))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -176,7 +177,8 @@ def agreement_plot(differences: Sequence[Difference], first: str, second: str) -
     lines = [f"{number}  {pair.label}" for number, pair in enumerate(differences, 1)]
     width = 5.6 + 0.068 * max(map(len, lines), default=0)
     figure, axes = plt.subplots(figsize=(width, max(5.4, 0.6 + 0.24 * len(lines))))
-    values = [end for pair in differences for i in pair[2:] for end in (i.low, i.high)]
+    values = [end for pair in differences for i in pair[2:] for end in (i.low, i.mean, i.high)]
+    values = [*filter(math.isfinite, values)]
     low, high = min([-1.0, *values]), max([1.0, *values])
     limits = 1.25 * low, 1.25 * high
     axes.axhline(0, color=INK, linewidth=1)
@@ -230,7 +232,8 @@ def _draw_intervals(
         if interval is not None:
             look = _BOTH if not interval.excludes_zero else _ABOVE if interval.mean > 0 else _BELOW
             colour, marker, face, _ = look
-            axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=2, zorder=3)
+            if math.isfinite(interval.low):  # one person and one seed have a mean alone
+                axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=2, zorder=3)
             axes.plot(interval.mean, y, marker, color=colour, mfc=face, zorder=4)
         # The numbers form a column to the right of the axes.
         axes.annotate(
@@ -248,8 +251,11 @@ def _draw_intervals(
 
 def _limits(intervals: Mapping[str, Interval | None], printed: Mapping[str, float]) -> tuple[float, float]:
     """Return the smallest and the largest value of a panel, zero included."""
-    values = [end for i in intervals.values() if i for end in (i.low, i.high)] + list(printed.values())
-    return min([0.0, *values]), max([0.0, *values])
+    values = [end for i in intervals.values() if i for end in (i.low, i.mean, i.high)] + list(
+        printed.values()
+    )
+    finite = [0.0, *filter(math.isfinite, values)]
+    return min(finite), max(finite)
 
 
 def score_curves(
