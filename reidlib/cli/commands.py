@@ -279,6 +279,9 @@ def evidence(arguments: argparse.Namespace) -> int:
     row and a seed that the set has: devices round differently, and one result is kept.
     Unfinished trainings are left out.
 
+    Each new line has a digest of every claim's test that compares its row. Where a test
+    is changed or written later, the ledger says of how many seeds the runs are older.
+
     Exit status 1: some runs were refused, each with its reason.
 
     examples:
@@ -290,6 +293,7 @@ def evidence(arguments: argparse.Namespace) -> int:
       PROFILE-BENCHMARK/ROW.jsonl    a line for each run; lines are only added
     """
     from reidlib import files
+    from reidlib.analysis.claims import digests_by_row
     from reidlib.experiments.evidence import add, describe
 
     if (arguments.action, bool(arguments.source)) not in ((None, False), ("add", True)):
@@ -300,7 +304,7 @@ def evidence(arguments: argparse.Namespace) -> int:
         lines = describe(arguments.to)
         print("\n".join(lines) or f"no evidence in {arguments.to or files.evidence()}")
         return 0
-    addition = add(arguments.source, arguments.to)
+    addition = add(arguments.source, arguments.to, digests_by_row())
     for name in addition.added:
         print(f"added: {name}")
     for line in addition.refused:

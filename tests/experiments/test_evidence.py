@@ -1,6 +1,8 @@
 """Evidence: runs become lines of text and come back with the same scores; what does not fit is refused."""
 
+import base64
 import json
+import lzma
 import re
 import shutil
 import subprocess
@@ -24,6 +26,8 @@ from reidlib.experiments.evidence import lines as evidence_lines
 from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import MissingRun, Runs
 
+DIGEST = "0123456789ab"
+
 
 @pytest.fixture
 def runs(tmp_path):
@@ -35,6 +39,16 @@ def runs(tmp_path):
 
 def lines(folder):
     return {path.name: path.read_text().splitlines() for path in folder.glob("*/*.jsonl")}
+
+
+def first_format(text):
+    """The same lines as those of format 1: all files as they are."""
+    contents = [json.loads(line) for line in text.splitlines()]
+    for content in contents:
+        packed = content.pop("packed")
+        content |= {"format": 1}
+        content["files"] |= json.loads(lzma.decompress(base64.b85decode(packed)))
+    return "".join(f"{json.dumps(content, separators=(',', ':'))}\n" for content in contents)
 
 
 def test_differences_from_evidence_are_those_of_the_runs(runs, tmp_path):
@@ -151,14 +165,14 @@ def test_what_does_not_fit_is_refused_by_name(runs, tmp_path):
     [
         (lambda text: text[:-500], "jlml.jsonl, line 2: .*git checkout"),
         (lambda text: text.rstrip("\n"), "line 2: ValueError: an unfinished line"),
-        (lambda text: text.replace('"format":1', '"format":7', 1), "format 1; got format 7 in .*line 1"),
+        (lambda text: text.replace('"format":1', '"format":7', 1), "format 1 or 2; got format 7 in .*line 1"),
         (
             lambda text: text.replace(DATA, "e" * 16, 2),
             f"same images.*data {'e' * 16} in .*, line 1.*has {DATA}",
         ),
         (lambda text: text.replace('"1":0.', '"1":0.9', 1), "line 1: ValueError: .*R1 of branch"),
         (
-            lambda text: text.replace('"queries":"<u2:', '"queries":"<u2:AAAA', 1),
+            lambda text: text.replace('"queries":"<u2.', '"queries":"<u2.aaaa', 1),
             "line 1: error|line 1: ValueError",
         ),
         (lambda text: text.replace('"seed":0', '"seed":3', 1), "line 1: ValueError: row jlml, seed 3"),
@@ -182,9 +196,95 @@ def test_damaged_evidence_is_refused_with_its_place(runs, tmp_path, change, word
     folder, _ = runs
     evidence.add(folder, tmp_path / "evidence")
     file = tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl"
+    file.write_text(change(first_format(file.read_text())))
+    with pytest.raises(InputError, match=words):
+        Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-500] + text[-3:], "line 2: .*git checkout"),
+        (lambda text: text[:-500] + text[-400:], "line 2: (LZMAError|ValueError)"),
+        (lambda text: text.replace('"packed":"', '"packed":" ', 1), "line 1: ValueError: bad base85"),
+        (
+            lambda text: re.sub('"packed":"[^"]*"', '"packed":""', text, count=1),
+            "line 1: (LZMAError|ValueErr)",
+        ),
+        (lambda text: text.replace('"packed"', '"other"', 1), "line 1: KeyError: 'packed'"),
+        (lambda text: text.replace(DIGEST, "12345", 1), "line 1: ValueError: .*digest of 12 hexadecimal"),
+        (lambda text: text.replace(DIGEST, DIGEST.upper(), 1), "line 1: ValueError: .*digest of 12 hex"),
+        (lambda text: text.replace(f'"{DIGEST}"', "5", 1), "line 1: TypeError"),
+        (lambda text: text.replace(f'{{"a":"{DIGEST}"}}', "[]", 1), "line 1: AttributeError"),
+    ],
+)
+def test_damaged_packed_files_and_digests_are_refused(runs, tmp_path, change, words):
+    evidence.add(runs[0], tmp_path / "evidence", {"jlml": {"a": DIGEST}})
+    file = tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl"
     file.write_text(change(file.read_text()))
     with pytest.raises(InputError, match=words):
         Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
+
+
+def test_lines_of_the_first_format_remain_valid_beside_new_ones(runs, tmp_path):
+    folder, written = runs
+    evidence.add(folder, tmp_path / "evidence")
+    before = Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs
+    file = tmp_path / "evidence" / f"quick-{BENCHMARK}" / "jlml.jsonl"
+    old = first_format(file.read_text())
+    # Arrays of format 1: compressed one by one.
+    old = re.sub(r'"(<..)\.([0-9a-f]*)"', lambda match: f'"{packed_at_first(match[0][1:-1])}"', old)
+    file.write_text(old)
+    assert ":eN" in old
+    evidence.add(write_run(tmp_path / "more", seed=7).folder, tmp_path / "evidence", {"jlml": {"a": DIGEST}})
+    assert file.read_text().startswith(old)
+    read = Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs
+    assert {seed: read["jlml", seed].tests for seed in (0, 2, 7)} == {0: None, 2: None, 7: {"a": DIGEST}}
+    for key in written:
+        for name, part in before[key].scores["branches"].items():
+            for measure, values in sums_by_person(part).items():
+                again = sums_by_person(read[key].scores["branches"][name])[measure]
+                np.testing.assert_array_equal(values, again)
+    # Another clone's lines keep their digests, or that they have none, whatever the tests are today.
+    evidence.add(tmp_path / "evidence", tmp_path / "there", {"jlml": {"a": "f" * 12}})
+    there = Evidence.read("quick", BENCHMARK, tmp_path / "there").runs
+    assert {key: run.tests for key, run in there.items()} == {key: run.tests for key, run in read.items()}
+
+
+def packed_at_first(text):
+    values = sums.unpack(text).astype(text[:3])
+    return f"{text[:3]}:{base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()}"
+
+
+def test_the_digest_of_a_run_is_that_of_its_first_line(runs, tmp_path):
+    folder, written = runs
+    target, more = tmp_path / "evidence", written["jlml", 0].folder / "conditions" / "blur-2.json"
+    evidence.add(folder, target, {"jlml": {"a": DIGEST}})
+    more.write_text(json.dumps(scores(3, ("full",))))
+    assert evidence.add(folder, target, {"jlml": {"a": "f" * 12}}).added  # new scores of the same training
+    run = Evidence.read("quick", BENCHMARK, target).runs["jlml", 0]
+    assert run.tests == {"a": DIGEST} and run.find("conditions/blur-2.json")
+    assert Evidence.read("quick", BENCHMARK, target).runs["jlml-2", 0].tests == {}  # no claim compares it
+
+
+def test_packed_lines_are_two_fifths_smaller(tmp_path):
+    """The first lines in git, written again: 28 rows and ten seeds stay below the bound on evidence."""
+    source = files.project() / "reports" / "evidence" / "quick-synthetic" / "pyramid.jsonl"
+    first = source.read_text(encoding="utf-8").splitlines(keepends=True)[0]
+    line = evidence_lines.parse_line(first, "", "pyramid")
+    contents = json.loads(
+        re.sub(
+            r'"<..:[^"]*"',
+            lambda match: f'"{sums.pack(sums.unpack(match[0][1:-1]))}"',
+            json.dumps(dict(line.run.contents)),
+        )
+    )
+    again = evidence_lines.format_line("pyramid", contents, None)
+    assert len(again) < 0.62 * len(first)
+    run = evidence_lines.parse_line(again, "", "pyramid").run
+    for name in ("scores.json", "conditions/usual.json"):
+        old, new = (each.read(name)["branches"]["full"] for each in (line.run, run))
+        assert all(np.array_equal(a, sums_by_person(new)[key]) for key, a in sums_by_person(old).items())
 
 
 @pytest.mark.parametrize(
@@ -216,10 +316,10 @@ def test_lines_come_back_from_windows_and_from_a_disk_of_macos(runs, tmp_path):
     assert evidence.add(runs[0], tmp_path / "evidence").present == 4
 
 
-def test_a_result_is_the_same_with_another_version_of_zlib(runs, tmp_path, monkeypatch):
+def test_a_result_is_the_same_with_another_version_of_the_compression(runs, tmp_path, monkeypatch):
     evidence.add(runs[0], tmp_path / "evidence")
-    before, compress = lines(tmp_path / "evidence"), zlib.compress
-    monkeypatch.setattr(sums.zlib, "compress", lambda data, level: compress(data, 0))
+    before, compress = lines(tmp_path / "evidence"), lzma.compress
+    monkeypatch.setattr(evidence_lines.lzma, "compress", lambda data: compress(data, preset=0))
     again = evidence.add(runs[0], tmp_path / "evidence")
     assert (again.present, again.refused) == (4, []) and lines(tmp_path / "evidence") == before
 

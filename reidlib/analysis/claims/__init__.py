@@ -1,7 +1,8 @@
 """The papers' claims, their verdicts, and whether two benchmarks agree.
 
 ``statements`` claims and their tests · ``rule`` which outcome follows from intervals · ``verdicts`` a claim's
-verdict, the ledger and its figure · ``agreement`` differences and scores on two benchmarks side by side
+verdict, the ledger and its figure · ``digests`` which runs are older than the test that judges them ·
+``agreement`` differences and scores on two benchmarks side by side
 """
 
 from reidlib.analysis.claims.agreement import (
@@ -13,6 +14,7 @@ from reidlib.analysis.claims.agreement import (
     score_text,
     scores_beside,
 )
+from reidlib.analysis.claims.digests import digest, digests_by_row, older_seeds, older_than_tests
 from reidlib.analysis.claims.rule import (
     FAILS,
     HOLDS,
@@ -56,8 +58,12 @@ __all__ = [
     "claim_table",
     "claims_of_notebook",
     "decide",
+    "digest",
+    "digests_by_row",
     "forest",
     "ledger",
+    "older_seeds",
+    "older_than_tests",
     "outcome_of",
     "photographs",
     "rate_agreement",

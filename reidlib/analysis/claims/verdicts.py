@@ -245,16 +245,20 @@ def forest(verdicts: Iterable[Verdict]) -> tuple[dict[str, Interval | None], lis
     return intervals, ends[:-1]
 
 
-def ledger(sets: Mapping[str, Iterable[Verdict]]) -> pd.DataFrame:
+def ledger(
+    sets: Mapping[str, Iterable[Verdict]], older: Mapping[str, Mapping[str, str]] | None = None
+) -> pd.DataFrame:
     """Return the verdicts as a table.
 
     Args:
         sets: Name of a benchmark -> the verdicts of ``decide`` on it, of the same claims in the same order.
+        older: What ``digests.older_than_tests`` returns; None for a table without it.
 
     Returns:
         A line for each claim: the claim, its test, for each benchmark the differences in points of mAP with
-        their 95 % intervals and the verdict, and the notebook's number. With several benchmarks, the columns
-        of each have its name; a claim without any experiment has its reason once.
+        their 95 % intervals and the verdict, of how many seeds the runs are older than the test, and the
+        notebook's number. With several benchmarks, the columns of each have its name; a claim without any
+        experiment has its reason once.
     """
     lines = []
     for verdicts in zip(*sets.values(), strict=True):
@@ -266,6 +270,13 @@ def ledger(sets: Mapping[str, Iterable[Verdict]]) -> pd.DataFrame:
             repeated = not claim.contrasts and verdict is not verdicts[0]
             text = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
             line[f"verdict{of}"] = text if repeated else f"{text}: {verdict.reason}"
+        if older:
+            texts = [
+                "–" if verdict.outcome == NO_EXPERIMENT else older.get(name, {}).get(claim.name, "–")
+                for name, verdict in zip(sets, verdicts, strict=True)
+            ]
+            names = f" ({'; '.join(sets)})" if len(sets) > 1 else ""
+            line[f"seeds older than the test{names}"] = "; ".join(texts if set(texts) != {"–"} else ["–"])
         lines.append(line | {"notebook": claim.notebook.partition("_")[0] or "–"})
     return pd.DataFrame(lines)
 

@@ -4,6 +4,7 @@
 ``quick-market1501,validation=true``, and in it a file for each row, ROW.jsonl. A line is a run:
 configuration, scores, device, seconds, versions and commit, and the last line of the history. Values by query
 are summed by person, which is all that an interval needs (``analysis.statistics``). Lines are only added.
+Each has the digests that the tests of its row's claims had when it was made (``analysis.claims.digests``).
 
 A line is not taken on trust: its format, data and configuration are compared with the set's and with the
 row's today, and its sums with its means.

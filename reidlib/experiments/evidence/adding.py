@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.experiments.evidence.lines import (
-    FORMAT,
     EvidenceRun,
     contents_of,
     difference_text,
+    format_line,
     lines_of,
     parse_line,
     row_of,
@@ -21,6 +21,9 @@ from reidlib.experiments.evidence.sets import lines_of_set, set_folder
 from reidlib.experiments.rows import EXPERIMENTS
 from reidlib.files import write_text
 from reidlib.training.runs import Run
+
+# Row -> digests of the tests of claims that compare it, by the claim's name; None: not known.
+_Tests = Mapping[str, Mapping[str, str]] | None
 
 
 @dataclass
@@ -40,12 +43,15 @@ class Addition:
     refused: list[str] = field(default_factory=list)
 
 
-def add(source: str | Path, folder: str | Path | None = None) -> Addition:
+def add(source: str | Path, folder: str | Path | None = None, tests: _Tests = None) -> Addition:
     """Add runs to the evidence.
 
     Args:
         source: A run's folder, a folder of runs, or a folder of evidence, such as another clone's.
         folder: The folder of all sets; by default ``reports/evidence`` of the clone.
+        tests: Row -> digests of the tests of claims that compare it, by the claim's name
+            (``analysis.claims.digests_by_row``); kept in each new line of a run. A line of other evidence
+            keeps those that it has. None keeps none.
 
     Returns:
         What was added. A run is refused if it has no scores, is not a row's own training with its values of
@@ -73,10 +79,11 @@ def add(source: str | Path, folder: str | Path | None = None) -> Addition:
         except InputError as error:
             addition.refused.append(f"{name}: {error}")
         else:
-            _add(name, contents, folder, addition)
+            _add(name, contents, tests, folder, addition)
     for parent in dict.fromkeys(path.parent for path in lines):
         for line in lines_of_set(parent):
-            _add(line.run.folder.name, dict(line.run.contents), folder, addition)
+            own = None if line.run.tests is None else {line.row: line.run.tests}
+            _add(line.run.folder.name, dict(line.run.contents), own, folder, addition)
     return addition
 
 
@@ -84,10 +91,12 @@ class _Refusal(InputError):
     """A run does not belong to the evidence that is there."""
 
 
-def _add(name: str, contents: dict[str, dict], folder: str | Path | None, addition: Addition) -> None:
+def _add(
+    name: str, contents: dict[str, dict], tests: _Tests, folder: str | Path | None, addition: Addition
+) -> None:
     """Add a run, or note why it is refused; InputError if evidence is damaged or cannot be written."""
     try:
-        profile, row, text = _written(name, contents)
+        profile, row, text = _written(name, contents, tests)
         added = _append(profile, row, contents, text, folder)
     except _Refusal as refusal:
         addition.refused.append(f"{name}: {refusal}")
@@ -96,15 +105,14 @@ def _add(name: str, contents: dict[str, dict], folder: str | Path | None, additi
         addition.present += not added
 
 
-def _written(name: str, contents: dict[str, dict]) -> tuple[str, str, str]:
+def _written(name: str, contents: dict[str, dict], tests: _Tests) -> tuple[str, str, str]:
     """Return profile and row of a run and its line."""
     profile, row = row_of(contents["config.json"])
     if not row:
         rule = "evidence is of a row's own training, with the values that the row has today"
         raise _Refusal(rule, "another configuration", "train the row again")
-    line = {"format": FORMAT, "row": row, "seed": contents["config.json"]["seed"], "files": contents}
-    text = json.dumps(line, separators=(",", ":")) + "\n"
     try:
+        text = format_line(row, contents, None if tests is None else tests.get(row, {}))
         parse_line(text, name, row)  # a line that nobody could read again would spoil its set
     except InputError as error:
         raise _Refusal(error.rule, error.value, error.mend) from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import lzma
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +18,10 @@ from reidlib.experiments.evidence.sums import KINDS, RANKS, leave_out, sums_by_p
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure
 from reidlib.training.runs import Run, configuration_hash
 
-FORMAT = 1
+# Lines of format 1, the first ones, have all files as they are, and no digests of tests.
+FORMAT = 2
+# Files of a line that anybody can read. The others, nearly all of its size, are packed.
+_PLAIN = ("config.json", "run.json", "history.jsonl")
 # Scores under perturbations, and on other benchmarks.
 _FOLDERS = ("conditions", "across")
 _WITH_PATHS = ("data_root", "data_roots", "not_compared")
@@ -29,9 +35,12 @@ class EvidenceRun(Run):
 
     Attributes:
         contents: Name of each file -> the object in it; ``history.jsonl`` -> its last line.
+        tests: Claim -> the digest that its test had when the line was made; None in a line from before
+            digests were kept.
     """
 
     contents: Mapping[str, dict] = field(default_factory=dict, hash=False, compare=False, repr=False)
+    tests: Mapping[str, str] | None = field(default=None, hash=False, compare=False, repr=False)
 
     def read(self, name: str) -> dict:
         """Return the object in a file; see ``Run.read``."""
@@ -81,7 +90,22 @@ def lines_of(path: Path) -> Iterator[tuple[int, Line]]:
             yield number, parse_line(line, f"{path}, line {number}", path.stem)
 
 
+def format_line(row: str, contents: Mapping[str, dict], tests: Mapping[str, str] | None) -> str:
+    """Return the line of a run, with the end of the line."""
+    plain = {name: contents[name] for name in _PLAIN if name in contents}
+    others = {name: content for name, content in contents.items() if name not in _PLAIN}
+    packed = base64.b85encode(lzma.compress(_json(others).encode())).decode()
+    line = {"format": FORMAT, "row": row, "seed": plain["config.json"]["seed"]}
+    line |= {} if tests is None else {"tests": tests}
+    return _json(line | {"files": plain, "packed": packed}) + "\n"
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
 def parse_line(line: str, place: str, row: str) -> Line:
+    """Check a line; InputError with its place if it is not a complete run."""
     try:
         if line.startswith(_CONFLICT):
             raise InputError(
@@ -92,15 +116,23 @@ def parse_line(line: str, place: str, row: str) -> Line:
         content = json.loads(line)
         if not isinstance(content, dict) or not line.endswith("\n"):
             raise ValueError("an unfinished line")
-        if content.get("format") != FORMAT:
+        if content.get("format") not in (1, FORMAT):
             raise InputError(
-                f"evidence has format {FORMAT}",
+                f"evidence has format 1 or {FORMAT}",
                 f"format {content.get('format')} in {place}",
                 "use the version of the code that wrote it, or add the runs again",
             )
-        contents, seed = content["files"], content["files"]["config.json"]["seed"]
+        contents, seed, tests = (
+            content["files"],
+            content["files"]["config.json"]["seed"],
+            content.get("tests"),
+        )
+        if content["format"] == FORMAT:
+            contents |= json.loads(lzma.decompress(base64.b85decode(content["packed"])))
+        if tests is not None and not all(re.fullmatch("[0-9a-f]{12}", digest) for digest in tests.values()):
+            raise ValueError(f"tests {tests}, where each claim has a digest of 12 hexadecimal digits")
         name = f"{row}-seed{seed}-{configuration_hash(contents['config.json'])}"
-        run = EvidenceRun(Path(name), contents)
+        run = EvidenceRun(Path(name), contents, tests)
         if (content["row"], content["seed"]) != (row, seed):
             raise ValueError(f"row {content['row']}, seed {content['seed']}, of {name}")
         _check_sums(run)
@@ -111,7 +143,15 @@ def parse_line(line: str, place: str, row: str) -> Line:
             raise ValueError("scores on other data than the run's")
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         value = f"{place}: {type(error).__name__}: {error}"
         raise InputError("a line of evidence is a complete run", value, _GIT_MEND) from error
     return Line(row, seed, run)

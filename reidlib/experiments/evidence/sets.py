@@ -73,7 +73,8 @@ class Evidence:
                     f"two results for {record.row}, seed {record.seed}: {difference}; the first is used"
                 )
             else:  # the same result with more files
-                runs[key] = EvidenceRun(runs[key].folder, {**record.run.contents, **runs[key].contents})
+                first = runs[key]  # its tests are those that stood when the training was added
+                runs[key] = EvidenceRun(first.folder, {**record.run.contents, **first.contents}, first.tests)
         if outdated:
             notes.append(f"not used, because the row has another configuration today: {shorten(outdated)}")
         commits = dict.fromkeys(str(run.information.get("commit")) for run in runs.values())
