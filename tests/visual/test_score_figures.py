@@ -76,8 +76,8 @@ def test_a_mean_without_an_interval_is_a_mark_alone():
     figure = scores.difference_plot({"mAP": {"alone": alone, "up": UP}})
     check_no_text_is_clipped(figure)
     axes = figure.axes[0]
-    marks = [line for line in axes.lines if line.get_marker() != "None"]
-    assert [(line.get_xdata()[0], line.get_markerfacecolor()) for line in marks][0] == (9, "white")
+    first = next(line for line in axes.lines if line.get_marker() != "None")
+    assert (first.get_xdata()[0], first.get_markerfacecolor()) == (9, "white")
     assert 9 < axes.get_xlim()[1] < 12
     assert "+9.0 [no interval]" in texts(axes)
     pair = Difference("row", "JLML", alone, UP)
