@@ -454,7 +454,9 @@ def test_module_and_command_are_the_same():
     assert all(name in outputs[0] for name in ("reproduce", "train", "evaluate", "check", "render"))
 
 
-COMMANDS = ("reproduce", "train", "import", "evaluate", "check", "embed", "search", "render", "disk", "clean")
+COMMANDS = (
+    "reproduce", "train", "plan", "import", "evaluate", "check", "embed", "search", "render", "disk", "clean",
+)  # fmt: skip
 
 
 def help_text(capsys, *command: str) -> str:

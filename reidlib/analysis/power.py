@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from scipy.special import stdtrit
 from scipy.stats import nct
@@ -56,14 +57,17 @@ def seeds_wanted(
         The number of seeds, at least two; None if a thousand seeds do not suffice, because persons are too
         few.
     """
+    return fewest(lambda seeds: power(components, effect, seeds, persons, level), share)
+
+
+def fewest(power_of: Callable[[int], float], share: float, most: int = _MOST_SEEDS) -> int | None:
+    """Return the smallest number, from two, whose power reaches a share; None if ``most`` does not."""
     low, high = 1, 2
-    while power(components, effect, high, persons, level) < share:
-        if high >= _MOST_SEEDS:
+    while power_of(high) < share:
+        if high >= most:
             return None
-        low, high = high, min(2 * high, _MOST_SEEDS)
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (
-            (low, middle) if power(components, effect, middle, persons, level) >= share else (middle, high)
-        )
+        low, high = (low, middle) if power_of(middle) >= share else (middle, high)
     return high

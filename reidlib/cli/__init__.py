@@ -102,6 +102,20 @@ def _share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"a share such as 0.001 is needed, not {text!r}") from None
 
 
+def _points(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (points := float(text)) < math.inf:
+            return points
+    raise argparse.ArgumentTypeError(f"an effect is a number of points above zero, such as 1, not {text!r}")
+
+
+def _power(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (share := float(text)) < 1:
+            return share
+    raise argparse.ArgumentTypeError(f"a power is a share between 0 and 1, such as 0.8, not {text!r}")
+
+
 def _setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -245,6 +259,10 @@ def _parser(line: str) -> argparse.ArgumentParser:
     )
     reproduce.flag("--no-train", "use the runs that are present, and mark the others as missing")
     reproduce.flag("--evidence", "make notebook 90 from reports/evidence alone, without training and images")
+    reproduce.flag(
+        "--until-decided",
+        "make notebook 90 with 3, 5 or 10 trainings of each row, as many as its claims need",
+    )
     reproduce.folders(
         "--folder", "a benchmark's folder for notebooks 42 (the papers' tables) and 43; repeatable"
     )
@@ -283,6 +301,19 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
     )
     train.flag("--compile", "use torch.compile: slower start, faster steps")
+
+    plan = command("plan", "say how many seeds each claim needs, and how long they take", data)
+    plan.value("claims", "CLAIM", "claims by name (default: all)", nargs="*")
+    plan.value(
+        "--effect", "POINTS", "a true difference in points of mAP (default 1)", type=_points, default=1.0
+    )
+    plan.value(
+        "--power",
+        "SHARE",
+        "how often such a difference is to be shown (default 0.8)",
+        type=_power,
+        default=0.8,
+    )
 
     imports = command("import", "make a run of a checkpoint that other code wrote", data)
     imports.lists = (_benchmarks,)

@@ -11,7 +11,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.cli.suite import reproduce as reproduce  # a command, too
+from reidlib.cli.plan import plan as plan  # a command, too
+from reidlib.cli.suite import reproduce as reproduce
 from reidlib.cli.suite import train_all, warn_of_deviations
 from reidlib.errors import InputError, check_choice, count_noun
 

@@ -23,6 +23,7 @@ SHARED = {
     "seeds": range(1, 2**31),
     "may_train": bool,
     "evidence": bool,
+    "until_decided": bool,
     "device": str,
     "runs": Path,
     "out": Path,

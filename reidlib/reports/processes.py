@@ -154,11 +154,8 @@ def local_pool(
     """Return a pool of processes on this machine for ``jobs`` pieces at a time; None: as many as fit."""
     # ``imports`` are import statements of the work, which are executed once for all pieces.
     at_a_time = min(pieces, jobs or min(_MAX_PROCESSES, memory.jobs))
-    if at_a_time > 1 and jobs is None:  # a GPU computes one piece at a time
-        from reidlib.training.device import Execution  # torch takes seconds to import
-
-        on_gpu = Execution(device=device).torch_device.type != "cpu"
-        at_a_time = 1 if on_gpu else min(at_a_time, _cores())
+    if at_a_time > 1 and jobs is None:
+        at_a_time = min(at_a_time, usual_jobs(device, memory))
     threads = max(1, _cores() // at_a_time) if at_a_time > 1 else None
     executor, stopping, server = ThreadPoolExecutor(at_a_time), threading.Event(), _ForkServer(imports)
     # On macOS, the copy of a process cannot use all libraries.
@@ -179,6 +176,14 @@ def local_pool(
         return failure
 
     return Pool(start, lambda: at_a_time, threads, stop)
+
+
+def usual_jobs(device: str, memory: Memory) -> int:
+    """Return how many pieces of work run at a time if no number is given; a GPU computes one."""
+    from reidlib.training.device import Execution  # torch takes seconds to import
+
+    on_gpu = Execution(device=device).torch_device.type != "cpu"
+    return 1 if on_gpu else min(_MAX_PROCESSES, memory.jobs, _cores())
 
 
 def _cores() -> int:

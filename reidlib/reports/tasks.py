@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,20 +63,24 @@ def training_memory(setup: Setup) -> Memory:
     return Memory(needed, source, available)
 
 
-def tasks(notebooks: Iterable[Source], setup: Setup) -> list[Task]:
+def tasks(
+    notebooks: Iterable[Source], setup: Setup, wanted: Mapping[str, Collection[int]] | None = None
+) -> list[Task]:
     """Return tasks for the missing trainings of these notebooks, and then for perturbed test images."""
-    # Trainings of the first seed come before those of the next. A task for each perturbed factor renders its
-    # images once for all runs, after their trainings.
+    # ``wanted`` has the seeds by row; by default those of the setup, of every row. Trainings of the first
+    # seed come before those of the next. A task for each perturbed factor renders its images once for all
+    # runs, after their trainings.
     notebooks = tuple(notebooks)
     since = time.time()
     training_tasks: list[Task] = []
     seconds = measured(setup, "seconds")
     names: dict[tuple[str, int], str] = {}
     requests: dict[str, dict[tuple[str, int], list[Perturbation]]] = {}
-    for seed in range(setup.seeds):
+    seeds = {*range(setup.seeds)} if wanted is None else {seed for row in wanted.values() for seed in row}
+    for seed in sorted(seeds):
         for name in EXPERIMENTS:
             waiting = tuple(notebook.name for notebook in notebooks if name in notebook.trainings)
-            if not waiting:
+            if not waiting or (wanted is not None and seed not in wanted.get(name, ())):
                 continue
             training = plan_training(name, setup.profile, setup.data, seed=seed)
             names[name, seed] = training.name

@@ -25,6 +25,7 @@ from reidlib.analysis.claims.rule import (
     UNDECIDED,
     outcome_of,
 )
+from reidlib.analysis.claims.sequential import decide_sequentially, gather_until_decided, looks_text
 from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
 from reidlib.analysis.claims.verdicts import (
     Verdict,
@@ -58,10 +59,13 @@ __all__ = [
     "claim_table",
     "claims_of_notebook",
     "decide",
+    "decide_sequentially",
     "digest",
     "digests_by_row",
     "forest",
+    "gather_until_decided",
     "ledger",
+    "looks_text",
     "older_seeds",
     "older_than_tests",
     "outcome_of",

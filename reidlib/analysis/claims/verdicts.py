@@ -62,12 +62,14 @@ class Verdict(NamedTuple):
         outcome: ``HOLDS``, ``FAILS``, ``NO_DIFFERENCE``, ``UNDECIDED`` or ``NO_EXPERIMENT``.
         reason: Why, in a few words.
         intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
+        look: Of several looks (``sequential``), the one that this is of; empty for a verdict from all seeds.
     """
 
     claim: Claim
     outcome: str
     reason: str
     intervals: Mapping[str, Interval | None]
+    look: str = ""
 
 
 def claim_pairs(claim: Claim, scores: ExperimentScores) -> dict[str, Pairs | None]:
@@ -260,13 +262,16 @@ def ledger(
         notebook's number. With several benchmarks, the columns of each have its name; a claim without any
         experiment has its reason once.
     """
+    sets = {name: [*verdicts] for name, verdicts in sets.items()}
+    looks = any(verdict.look for verdicts in sets.values() for verdict in verdicts)
+    level = "intervals of the look" if looks else "95 %"
     lines = []
     for verdicts in zip(*sets.values(), strict=True):
         claim = verdicts[0].claim
         line = {"claim": f"{claim.paper}: {claim.statement}", "decided by": claim.test}
         for name, verdict in zip(sets, verdicts, strict=True):
             of = f", {name}" if len(sets) > 1 else ""
-            line[f"measured (points of mAP, 95 %){of}"] = _differences_text(verdict) or "–"
+            line[f"measured (points of mAP, {level}){of}"] = _differences_text(verdict) or "–"
             repeated = not claim.contrasts and verdict is not verdicts[0]
             text = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
             line[f"verdict{of}"] = text if repeated else f"{text}: {verdict.reason}"

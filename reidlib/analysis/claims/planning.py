@@ -1,0 +1,114 @@
+"""How many seeds a claim needs, from how much the seeds and persons of its finished runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from reidlib.analysis.claims.statements import Claim
+from reidlib.analysis.claims.verdicts import Verdict, claim_pairs, decide
+from reidlib.analysis.power import fewest, power
+from reidlib.analysis.scores import ExperimentScores
+from reidlib.analysis.statistics import Components, variance_components
+
+_ENDLESS_SEEDS = 10**6  # whose own share of the uncertainty has vanished
+_MOST_PERSONS = 10**6
+
+
+class Need(NamedTuple):
+    """What it takes to show an effect.
+
+    Attributes:
+        effect: The true difference, in points; of several differences the smallest.
+        seeds: The fewest seeds that show it; None if a thousand do not.
+        persons: Number of persons.
+        persons_wanted: Where no number of seeds shows it, because persons are too few: the number of persons
+            above which there is one. None otherwise.
+    """
+
+    effect: float
+    seeds: int | None
+    persons: int
+    persons_wanted: int | None = None
+
+
+class ClaimPlan(NamedTuple):
+    """A claim with the seeds that it needs.
+
+    Attributes:
+        claim: The claim.
+        verdict: Its verdict by all finished runs.
+        present: Row -> its seeds with all scores that the claim needs.
+        paper: What the paper's printed differences take; None if not all are known and above zero.
+        given: What the given effect takes.
+        problem: Why the runs do not tell what is needed; empty if they do.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    present: Mapping[str, frozenset[int]]
+    paper: Need | None = None
+    given: Need | None = None
+    problem: str = ""
+
+    def missing(self, seeds: int) -> dict[str, int]:
+        """Return how many of the first ``seeds`` seeds each row lacks."""
+        return {row: len({*range(seeds)} - there) for row, there in self.present.items()}
+
+
+def plan_claim(claim: Claim, scores: ExperimentScores, effect: float, share: float = 0.8) -> ClaimPlan:
+    """Plan the seeds of a claim.
+
+    A claim of several differences is shown if all are above zero. It takes the fewest seeds with which they
+    miss in at most ``1 - share`` of cases together, whether or not they miss at the same time.
+
+    Args:
+        claim: The claim.
+        scores: Scores of its rows; runs may be missing.
+        effect: The true difference of each contrast, in points; above zero.
+        share: The power that is wanted, between 0 and 1.
+
+    Returns:
+        The plan, or why there is none.
+    """
+    verdict = decide(claim, scores)
+    present = {
+        cell.experiment: frozenset[int].intersection(
+            *(
+                frozenset(seed for seed, branch in enumerate(scores.branch_scores(other)) if branch)
+                for other in claim.cells
+                if other.experiment == cell.experiment
+            )
+        )
+        for cell in claim.cells
+    }
+    plan = ClaimPlan(claim, verdict, present)
+    pairs = claim_pairs(claim, scores)
+    if not pairs:
+        return plan._replace(problem=verdict.reason)
+    if missing := [label for label, each in pairs.items() if each is None]:
+        return plan._replace(problem=f"no seed has all rows of: {'; '.join(missing)}")
+    shapes = [each.sums_sp.shape for each in pairs.values() if each]
+    seeds, persons = min(seeds for seeds, _ in shapes), min(persons for _, persons in shapes)
+    components = [variance_components(each.sums_sp, each.queries_p) for each in pairs.values() if each]
+    known = [each for each in components if each]
+    if len(known) < len(components):
+        few = "one seed: how much trainings differ" if seeds < 2 else "one person: how much persons differ"
+        return plan._replace(problem=f"{few} is not known; two tell")
+    printed = [contrast.printed or 0.0 for contrast in claim.contrasts]
+    return plan._replace(
+        paper=_need(known, printed, persons, share) if min(printed) > 0 else None,
+        given=_need(known, [effect] * len(known), persons, share),
+    )
+
+
+def _need(components: list[Components], effects: list[float], persons: int, share: float) -> Need:
+    def joint(seeds: int, persons: int) -> float:
+        pairs = zip(components, effects, strict=True)
+        return 1 - sum(1 - power(each, effect, seeds, persons) for each, effect in pairs)
+
+    seeds = fewest(lambda number: joint(number, persons), share)
+    wanted = None
+    if seeds is None and joint(_ENDLESS_SEEDS, persons) < share:
+        wanted = fewest(lambda number: joint(_ENDLESS_SEEDS, number), share, _MOST_PERSONS)
+    return Need(min(effects), seeds, persons, wanted)

@@ -1,0 +1,232 @@
+"""Verdicts after a few looks at a growing number of seeds, and the trainings that the next look needs.
+
+``LOOKS`` are at 3, 5 and 10 seeds. Who looks several times and stops when a result is clear errs more often
+than the level of one look says, so the error of 5 % is divided: 1, 1.5 and 2.5 %, intervals of 99, 98.5 and
+97.5 %. The three together then err in at most 5 of 100 cases (Bonferroni), whatever they have in common. They
+have much in common, the persons and the first seeds; boundaries of group-sequential trials would use that,
+but need to know how much. Most of the error is for the last look, which has the most power, and least for the
+first, where a wrong verdict would end the trainings that could correct it.
+
+A look is made when every row of a claim has all of its seeds: 0 to 2, 0 to 4, 0 to 9. A claim's verdict is
+that of the first look that decides it. Later seeds, trained for another claim that shares its rows, do not
+change it: they would be further looks, with an error of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from reidlib.analysis.claims.rule import UNDECIDED
+from reidlib.analysis.claims.statements import CLAIMS, Claim
+from reidlib.analysis.claims.verdicts import Verdict, decide, needs_other_images, required_experiments
+from reidlib.analysis.scores import ExperimentScores
+from reidlib.errors import InputError
+from reidlib.experiments.evidence.finished import FAILED, Finished, obtain_missing
+from reidlib.experiments.setup import Runs, Setup
+from reidlib.training.runs import Run
+
+
+class Look(NamedTuple):
+    """A look at the first seeds of a claim's rows, with its share of the error."""
+
+    seeds: int
+    error: float
+
+    @property
+    def level(self) -> float:
+        """The level of the look's intervals."""
+        return 1 - self.error
+
+    @property
+    def name(self) -> str:
+        """The look's number, such as "look 1 of 3"."""
+        return f"look {[look.seeds for look in LOOKS].index(self.seeds) + 1} of {len(LOOKS)}"
+
+
+LOOKS = (Look(3, 0.01), Look(5, 0.015), Look(10, 0.025))
+
+
+def looks_text() -> str:
+    """Say in a sentence what the looks are."""
+    seeds = ", ".join(str(look.seeds) for look in LOOKS)
+    levels = ", ".join(f"{100 * look.level:g}" for look in LOOKS)
+    return (
+        f"Looks at {seeds} seeds, with intervals of {levels} %, so that all together err in at most "
+        f"{100 * sum(look.error for look in LOOKS):g} of 100 cases. A claim's verdict is that of the first "
+        "look that decides it."
+    )
+
+
+def decide_sequentially(claim: Claim, scores: ExperimentScores) -> Verdict:
+    """Decide a claim by the first look that decides it.
+
+    Args:
+        claim: The claim.
+        scores: Scores of the experiments that the claim's contrasts need; runs may be missing.
+
+    Returns:
+        The verdict of the first look that is not undecided, or of the last look that can be made; its reason
+        says which look that was, and what the next one waits for.
+    """
+    verdict, _ = _last_look(claim, scores)
+    reasons = filter(None, (verdict.reason, waits_for(claim, scores)))
+    return verdict._replace(reason="; ".join(reasons))
+
+
+def missing_seeds(scores: ExperimentScores, claims: Iterable[Claim] = CLAIMS) -> dict[str, tuple[int, ...]]:
+    """Return what the next look of each undecided claim lacks, which may be the first.
+
+    Args:
+        scores: Scores of the experiments that the claims' contrasts need.
+        claims: The claims; all by default.
+
+    Returns:
+        Row -> the seeds, ascending, of which a run or its scores under a perturbation are missing.
+    """
+    missing: dict[str, set[int]] = {}
+    for claim in claims:
+        for row, seeds in _last_look(claim, scores)[1].items():
+            missing.setdefault(row, set()).update(seeds)
+    return {row: tuple(sorted(missing[row])) for row in scores.runs.runs if row in missing}
+
+
+def gather_until_decided(
+    setup: Setup,
+    *,
+    evidence_alone: bool = False,
+    train: Callable[[Mapping[str, tuple[int, ...]]], object] | None = None,
+) -> tuple[Runs, Finished]:
+    """Return the runs of the claims' rows, trained until every claim is decided or has had its last look.
+
+    Args:
+        setup: Profile, benchmark and folder of runs. Runs of the evidence in git count as finished.
+        evidence_alone: Whether only the evidence is used, and nothing is trained; all its rows are returned.
+        train: Trains rows with seeds, where it can. By default they are trained here, one after another, if
+            ``setup.may_train``.
+
+    Returns:
+        The runs, and where they are from.
+
+    Raises:
+        InputError: If the profile is "smoke", whose scores decide nothing; if the setup has several seeds; if
+            evidence is damaged; or if a training is needed and the benchmark cannot be read.
+    """
+    if setup.profile.name == "smoke":
+        rule = "looks are at runs that can decide a claim"
+        raise InputError(rule, "the profile smoke, whose scores have no meaning", "use the profile quick")
+    if setup.seeds != 1:
+        rule = "until a claim is decided, looks choose the number of seeds"
+        raise InputError(rule, f"seeds {setup.seeds}", "leave seeds at 1")
+    rows, perturbations = required_experiments()
+    finished: list[Finished] = []
+
+    def read(seeds: int) -> Runs:
+        finished.append(Finished.read(setup, evidence_alone=evidence_alone))
+        others = [row for row, _ in finished[-1].kept] if evidence_alone else []
+        return finished[-1].gather([*rows, *others], seeds, perturbations)
+
+    def train_here(missing: Mapping[str, tuple[int, ...]]) -> None:
+        _ = setup.data  # an error of the arguments, not of a training
+        obtain_missing(setup, missing, perturbations)
+
+    may_train = setup.may_train and not evidence_alone
+    runs = until_decided(read, (train or train_here) if may_train else lambda missing: None)
+    return runs, finished[-1]
+
+
+def until_decided(
+    read: Callable[[int], Runs],
+    train: Callable[[Mapping[str, tuple[int, ...]]], object],
+    claims: Iterable[Claim] = CLAIMS,
+) -> Runs:
+    """Train until every claim is decided, has had its last look, or waits for a run that cannot be had.
+
+    Args:
+        read: Returns the claims' runs of the first seeds, so many as its argument says.
+        train: Trains rows with seeds, where it can; called once for what the next looks lack.
+        claims: The claims; all by default.
+
+    Returns:
+        The runs of all seeds that there are. Of those that a look waits for, only failed ones are missing:
+        the verdicts name the others.
+    """
+    claims, tried = tuple(claims), set()
+    while True:
+        runs = read(LOOKS[-1].seeds)
+        waiting = missing_seeds(ExperimentScores(runs), claims)
+        untried = {
+            row: rest
+            for row, seeds in waiting.items()
+            if (rest := tuple(seed for seed in seeds if (row, seed) not in tried))
+        }
+        if not untried:
+            break
+        train(untried)
+        tried |= {(row, seed) for row, seeds in untried.items() for seed in seeds}
+    there = (seed for of_row in runs.runs.values() for seed, run in enumerate(of_row) if isinstance(run, Run))
+    number = 1 + max(there, default=0)
+    failed = tuple(
+        each
+        for each in runs.missing
+        if each.seed in waiting.get(each.experiment, ()) and each.reason.startswith(FAILED)
+    )
+    rows = {row: of_row[:number] for row, of_row in runs.runs.items()}
+    return replace(runs, runs=rows, seeds=number, missing=failed)
+
+
+def waits_for(claim: Claim, scores: ExperimentScores) -> str:
+    """Say which runs the next look of an undecided claim waits for; empty if there is no next look."""
+    _, lacking = _last_look(claim, scores)
+    look = next((look for look in LOOKS if lacking and _lacking(claim, scores, look.seeds)), None)
+    return f"{look.name} waits for {_awaited_text(scores, lacking)}" if look else ""
+
+
+def _last_look(claim: Claim, scores: ExperimentScores) -> tuple[Verdict, dict[str, set[int]]]:
+    """Return the verdict of the deciding or last possible look, and what the next look lacks, by row."""
+    if not claim.contrasts or needs_other_images(claim, scores) or scores.runs.profile == "smoke":
+        return decide(claim, scores), {}
+    earlier: Verdict | None = None
+    for look in LOOKS:
+        lacking = _lacking(claim, scores, look.seeds)
+        if lacking and earlier is not None:
+            return earlier, lacking
+        basis = f"{look.name}, {100 * look.level:g} %"
+        verdict = decide(claim, scores, seeds=range(look.seeds), level=look.level)
+        if lacking:
+            return verdict._replace(outcome=UNDECIDED, reason="", look=basis), lacking
+        earlier = verdict._replace(reason=f"{verdict.reason}, at {basis}", look=basis)
+        if verdict.outcome != UNDECIDED:
+            break
+    assert earlier is not None
+    return earlier, {}
+
+
+def _lacking(claim: Claim, scores: ExperimentScores, seeds: int) -> dict[str, set[int]]:
+    """Return the first seeds that a claim's rows have no scores of, by row."""
+    lacking: dict[str, set[int]] = {}
+    for cell in dict.fromkeys(claim.cells):
+        branches = scores.branch_scores(cell)
+        if absent := {seed for seed in range(seeds) if seed >= len(branches) or branches[seed] is None}:
+            lacking.setdefault(cell.experiment, set()).update(absent)
+    return lacking
+
+
+def _awaited_text(scores: ExperimentScores, lacking: Mapping[str, set[int]]) -> str:
+    """Say which runs a look waits for, and why they are not there where that is known."""
+    failures = {
+        (each.experiment, each.seed): each.reason
+        for each in scores.runs.missing
+        if each.reason.startswith(FAILED)
+    }
+    rows: dict[tuple[tuple[int, ...], str], list[str]] = {}
+    for row, seeds in lacking.items():
+        known = (failures.get((row, seed), "") for seed in sorted(seeds))
+        why = "; ".join(dict.fromkeys(filter(None, known)))
+        rows.setdefault((tuple(sorted(seeds)), why), []).append(row)
+    return "; ".join(
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} of {', '.join(names)}"
+        + (f" ({why})" if why else "")
+        for (seeds, why), names in rows.items()
+    )
