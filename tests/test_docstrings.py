@@ -116,6 +116,8 @@ PUBLIC = (
     "analysis.benchmark_runs.rank1_scores",
     "analysis.claims.Claim",
     "analysis.claims.decide",
+    "analysis.claims.decide_sequentially",
+    "analysis.claims.gather_until_decided",
     "analysis.claims.Verdict",
     "analysis.claims.claims_of_notebook",
     "analysis.claims.result_fields",
@@ -346,7 +348,8 @@ def test_other_docstrings_are_one_line_or_in_google_form():
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                if (path.stem, node.name) == ("suite", "reproduce"):  # the help text of a command, too
+                # The help texts of commands, too.
+                if (path.stem, node.name) in (("suite", "reproduce"), ("plan", "plan")):
                     continue
                 docstring = ast.get_docstring(node) or ""
                 if "\n" in docstring and not re.search(f"^({SECTIONS}):$", docstring, re.MULTILINE):

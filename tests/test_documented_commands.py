@@ -232,6 +232,12 @@ def test_command_runs(command, sandbox):
         case ["reidlib", "reproduce", "90", "--evidence"]:
             sandbox.run([*words, "--out", str(sandbox.folder / "evidence")])
             assert (sandbox.folder / "evidence" / "90_claims" / "agreement.png").is_file()
+        case ["reidlib", "reproduce", "--until-decided"]:  # in quick, as in smoke nothing is decided
+            out = sandbox.folder / "looks"
+            printed = sandbox.run([*words, "--evidence", "--out", str(out)])
+            assert "(look 1 of 3, 99 %)" in printed and (out / "90_claims" / "result.json").is_file()
+        case ["reidlib", "plan", *_]:
+            assert "together, shared rows once" in sandbox.run(words)
         case ["reidlib", "evidence"]:
             assert "market1501,validation=true: Market-1501, 500 training" in sandbox.run(words)
         case ["reidlib", "evidence", "add", "reports/runs"]:  # 1: some are not a row's own
