@@ -275,7 +275,12 @@ class ExperimentScores:
         return np.stack([*sums.values()], axis=1), first[1], tuple(sums)
 
     def difference(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Interval | None:
-        """Estimate the mean of ``pairs``, from the same arguments.
+        """Estimate the mean of ``pairs``.
+
+        Args:
+            plus: Rows that are added.
+            minus: Rows that are subtracted.
+            measure: A measure with a value for each query: rank-k or mAP, single query.
 
         Returns:
             The mean difference with its interval, in points (see ``statistics.paired``); None if no seed is

@@ -130,10 +130,8 @@ def _under_errors(factor: str, other: Cell, name: str) -> tuple[Contrast, Contra
 
 
 def _alignment() -> tuple[Contrast, ...]:
-    """Return relaxed alignment's contrasts: to stripes by points and share, to the whole body by share.
-
-    A network with half of the mAP has half as much to lose: points say nothing of the whole body.
-    """
+    """Return relaxed alignment's contrasts: to stripes by points and share, to the whole body by share."""
+    # A network with half of the mAP has half as much to lose: points say nothing of the whole body.
     factors = ("box_jitter", "box_scale_error")
     stripes = [
         _under_errors(factor, cell, "stripes")
