@@ -240,6 +240,12 @@ def test_command_runs(command, sandbox):
             assert "together, shared rows once" in sandbox.run(words)
         case ["reidlib", "evidence"]:
             assert "market1501,validation=true: Market-1501, 500 training" in sandbox.run(words)
+        case ["reidlib", "tables", *_]:
+            own = "--runs" in words
+            words = [str(sandbox.home / "runs") if word == "reports/runs" else word for word in words[3:]]
+            words += ["--profile", "smoke"] if own else []
+            printed = sandbox.run(["reidlib", "tables", str(sandbox.folder / "tables"), *words])
+            assert "ledger.tex" in printed and "differences-rendered-people.csv" in printed
         case ["reidlib", "evidence", "add", "reports/runs"]:  # 1: some are not a row's own
             words[-1:] = [str(sandbox.home / "runs"), "--to", str(sandbox.folder / "kept")]
             assert " added, " in sandbox.run(words, statuses=(0, 1)).splitlines()[-1]

@@ -336,6 +336,17 @@ def _parser(line: str) -> argparse.ArgumentParser:
     evidence.value("source", "FOLDER", "a run, a folder of runs, or a folder of evidence", nargs="?")
     evidence.value("--to", "DIR", "the folder of evidence (default: reports/evidence of the clone)")
 
+    tables = command("tables", "write the ledger and tables as CSV and LaTeX")
+    tables.set_defaults(line=line)
+    tables.value("folder", "DIR", "the folder of the tables")
+    tables.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
+    tables.value(
+        "--benchmark",
+        "NAME",
+        "this benchmark alone, NAME[,OPTION=VALUE…] (default: rendered people and photographs)",
+    )
+    tables.value("--runs", "DIR", "a folder of runs, or of evidence, in place of reports/evidence")
+
     check = command("check", "compare a benchmark's folder with the official counts and rules")
     check.lists = (_benchmarks, _spellings)
     check.value("name", "NAME", "a benchmark, NAME[,OPTION=VALUE…]")

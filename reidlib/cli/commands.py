@@ -318,6 +318,50 @@ def evidence(arguments: argparse.Namespace) -> int:
     return 1 if addition.refused else 0
 
 
+def tables(arguments: argparse.Namespace) -> int:
+    """Write the ledger, scores and differences as CSV and LaTeX, to compute with and to cite.
+
+    The numbers are those of the evidence that a clone keeps: on rendered people and on
+    photographs, or on --benchmark alone. With --runs they are those of a folder of runs,
+    of which only a row's own trainings with scores are taken.
+
+    A CSV has one value a cell, in full precision. A LaTeX file has a longtable with the
+    text of a report; its caption names the set, the protocol, the profile, the seeds and
+    the commits of the trainings, and its first line has the command. It needs the
+    packages array, booktabs and longtable.
+
+    examples:
+      reidlib tables DIR
+      reidlib tables DIR --runs reports/runs
+      reidlib tables DIR --benchmark synthetic
+
+    files, in DIR, each as .csv and .tex:
+      ledger                 a claim's test with its digest, outcome and reason
+      scores-SET             R1, R5, R10, R20 and mAP of each row and feature
+      differences-SET        the differences that decide the claims
+      agreement              differences on both sets beside each other
+    """
+    import tempfile
+
+    from reidlib.experiments.evidence import NAMES, Evidence, add
+    from reidlib.reports.tables import write_tables
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = temporary if arguments.runs else None
+        if arguments.runs:  # as evidence, so that the same is checked, and data are not mixed
+            for line in add(arguments.runs, folder).refused:
+                logger.warning(f"note: not used: {line}")
+        names = [arguments.benchmark] if arguments.benchmark else NAMES
+        kept = [Evidence.read(arguments.profile, name, folder) for name in names]
+        kept = [each for each in kept if each.runs]
+        if not kept:
+            where = f"{arguments.profile} on {' or '.join(names)} in {arguments.runs or 'reports/evidence'}"
+            mend = "see `reidlib evidence` for what there is, or train rows and give their folder with --runs"
+            raise InputError("tables are of the runs of a profile and a benchmark", f"none of {where}", mend)
+        print(*write_tables(arguments.folder, kept, arguments.line), sep="\n")
+    return 0
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Compare a benchmark's folder with the official counts and rules, and read every image.
 

@@ -110,6 +110,7 @@ def run(words: list[str]) -> tuple[int, str, str]:
 # The modules that write files, and what shows them on a full disk.
 WRITERS = {
     "analysis/complexity/__init__.py": "nothing that stays: a trace in the temporary folder",
+    "cli/commands.py": "nothing that stays: evidence in the temporary folder",
     "cli/disk.py": "nothing that stays: a probe without a name",
     "data/check.py": "extraction",
     "data/decoding.py": "train jlml",
@@ -129,6 +130,7 @@ WRITERS = {
     "reports/reproduce.py": "test_a_report",
     "reports/result.py": "test_functions, test_a_report",
     "reports/scheduler.py": "test_a_report",
+    "reports/tables.py": "test_functions",
     "search/features.py": "embed, embed parquet",
     "search/report.py": "search",
     "training/checkpoint.py": "train jlml",
@@ -166,24 +168,27 @@ def test_every_module_that_writes_is_listed():
 def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     """Partitions, a browser's picture, a report's index and figures: each leaves all or nothing."""
     import matplotlib.pyplot as plt
-    from rows_with_scores import write_run
+    from rows_with_scores import BENCHMARK, write_run
 
     from reidlib.data.readers.partitions import Partitions, write_partitions
     from reidlib.experiments import evidence
     from reidlib.reports.pages import write_index
     from reidlib.reports.result import Result
+    from reidlib.reports.tables import write_tables
     from reidlib.visual.browser import pictures
 
     (disk / "report").mkdir()
     (disk / "figures").mkdir()
     figure = plt.figure()
     evidence.add(write_run(tmp_path / "runs").folder, disk / "evidence")
+    kept = evidence.Evidence.read("quick", BENCHMARK, disk / "evidence")
     other = write_run(tmp_path / "runs", seed=1).folder
     writers = {
         "evidence": lambda: evidence.add(other, disk / "evidence"),
         "partitions": lambda: write_partitions(disk / "p.json", Partitions("viper", 4, ((1, 2),))),
         "picture": lambda: pictures.SaveButtons._write(None, disk / "p.png", b"x" * 9000),
         "index": lambda: write_index(disk / "report"),
+        "tables": lambda: write_tables(disk / "tables", [kept], "a command"),
         "figure": lambda: Result("20_train_jlml", out=disk / "figures", profile="smoke").figure(
             figure, "name", caption="a caption", alt="a figure"
         ),
