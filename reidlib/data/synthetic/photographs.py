@@ -17,7 +17,7 @@ from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint_background
 from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest_hit, prepare
-from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise
+from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise, square_root
 from reidlib.data.synthetic.scenes import Scenes
 
 SAMPLES = 2  # rays along each side of a pixel; outlines and thin bars need more than one
@@ -137,7 +137,7 @@ def _shade(table, row, column, tau, volume, ambience, shaded) -> list[torch.Tens
     v = p * pv + q * qv + t * rv
     centre = (s0 + s1 * w).clamp(0, 1) * length
     normal_w, normal_v = w - centre, v * thin
-    size = (normal_w * normal_w + u * u + normal_v * normal_v).sqrt().clamp(min=1e-6)
+    size = square_root(normal_w * normal_w + u * u + normal_v * normal_v).clamp(min=1e-6)
     facing = (normal_w * light_w + u * light_u + normal_v * light_v) / size
     upward = (normal_w * up_w + u * up_u + normal_v * up_v) / size
 
@@ -289,7 +289,7 @@ def _ground_shadow(scenes: Scenes, shape: tuple[int, int], device) -> torch.Tens
         from_x, from_z = across.index_select(0, index) - x0, depth.index_select(0, index) - z0
         part = ((from_x * (span_x / square)) + (from_z * (span_z / square))).clamp(0, 1)
         away_x, away_z = from_x - part * span_x, from_z - part * span_z
-        away = (away_x * away_x + away_z * away_z).sqrt()
+        away = square_root(away_x * away_x + away_z * away_z)
         dark = (1.6 - away * (1.1 / reach)).clamp(0, 1) * darkness
         shadow.index_copy_(0, index, torch.maximum(shadow.index_select(0, index), dark))
     wall = _column(-scenes.behind, device)

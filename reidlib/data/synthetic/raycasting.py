@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from reidlib.data.synthetic.bodies import Capsules
-from reidlib.data.synthetic.repeatable import cross, dot, unit_vectors
+from reidlib.data.synthetic.repeatable import cross, dot, square_root, unit_vectors
 
 TILE = 8
 FAR = 1.0e4
@@ -220,10 +220,10 @@ def _intersect(table, row, column, lane_row, lane_column) -> torch.Tensor:
     beyond = p - slope
     inside_b = rb - beyond * beyond - q_square
     inside_side = h0 + p * (h1 + p * h2) - h3 * q_square
-    t_side = b0 + b1 * p - inside_side.clamp(min=0).sqrt()
+    t_side = b0 + b1 * p - square_root(inside_side.clamp(min=0))
     part = c0 + c1 * p + c2 * t_side
     on_side = (inside_side > 0) & (part > 0) & (part < 1)
-    t_a = torch.where(inside_a > 0, -(inside_a.clamp(min=0).sqrt()), FAR)
-    t_b = torch.where(inside_b > 0, drift - inside_b.clamp(min=0).sqrt(), FAR)
+    t_a = torch.where(inside_a > 0, -square_root(inside_a.clamp(min=0)), FAR)
+    t_b = torch.where(inside_b > 0, drift - square_root(inside_b.clamp(min=0)), FAR)
     t = torch.minimum(torch.minimum(t_a, t_b), torch.where(on_side, t_side, FAR))
     return torch.where(t < FAR, t * pace + affine(t0, tc, tr), FAR)
