@@ -34,7 +34,7 @@ from reidlib.data.synthetic.factors import (
 from reidlib.data.synthetic.photographs import Studio, cast_rays, cloth, photograph
 from reidlib.data.synthetic.raycasting import Views, axes
 from reidlib.data.synthetic.render import fingerprint, preview, render, render_in_memory
-from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine
+from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine, square_root
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 
@@ -324,6 +324,37 @@ def test_the_training_split_of_quick_is_that_of_the_first_version():
     scenes = compose(train[::24], factors, 0)
     pictures = photograph(scenes, Studio.build(factors, 0, "cpu"), synthetic.SHAPE).numpy()
     assert hashlib.sha256(pictures.tobytes()).hexdigest()[:16] == "813f42b61e610f77"
+
+
+def test_images_do_not_depend_on_how_a_processor_rounds_square_roots():
+    """Images in which MKL's square roots of another processor changed pixels, by up to 8 levels."""
+    program = (
+        "import hashlib\n"
+        "from reidlib.data.synthetic.factors import Factors, plan\n"
+        "from reidlib.data.synthetic.photographs import Studio, photograph\n"
+        "from reidlib.data.synthetic.render import SHAPE, SIZES\n"
+        "from reidlib.data.synthetic.scenes import compose\n"
+        "scenes = compose(plan(SIZES['quick'], 6, 0)[[118, 156, 574, 716]], Factors(), 0)\n"
+        "pictures = photograph(scenes, Studio.build(Factors(), 0, 'cpu'), SHAPE)\n"
+        "print(hashlib.sha256(pictures.numpy().tobytes()).hexdigest()[:16])\n"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **kernels},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for kernels in ({}, {"MKL_CBWR": "COMPATIBLE"})
+    }
+    assert digests == {"de17d35249752634"}
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_square_roots_are_rounded_correctly(kind):
+    values = (np.random.default_rng(0).random(1_000_000) * 4).astype(kind)
+    assert np.array_equal(square_root(torch.from_numpy(values)).numpy(), np.sqrt(values))
 
 
 def test_quick_tests_on_400_other_persons():

@@ -21,7 +21,7 @@ from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.experiments import evidence
-from reidlib.experiments.evidence import BY_PERSON, Evidence, EvidenceRun, sums, sums_by_person
+from reidlib.experiments.evidence import BY_PERSON, Evidence, EvidenceRun, sets, sums, sums_by_person
 from reidlib.experiments.evidence import lines as evidence_lines
 from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import MissingRun, Runs
@@ -158,6 +158,25 @@ def test_what_does_not_fit_is_refused_by_name(runs, tmp_path):
     assert evidence.add(tmp_path / "f", target).unfinished == 1
     with pytest.raises(InputError, match="none in"):
         evidence.add(tmp_path / "nothing", target)
+
+
+def test_one_rendering_by_two_processors_is_one_set(runs, tmp_path, monkeypatch):
+    """Seeds are pooled and the reader is told; a row and a seed still have one result."""
+    folder, _ = runs
+    target, other = tmp_path / "evidence", "e" * 16
+    monkeypatch.setattr(sets, "_SAME_IMAGES", ({DATA, other},))
+    monkeypatch.setitem(sets.TITLES, DATA, "the title")
+    evidence.add(folder, target)
+    assert evidence.add(write_run(tmp_path / "more", seed=1, data=other).folder, target).added
+    (refusal,) = evidence.add(write_run(tmp_path / "same", draw=77, data=other).folder, target).refused
+    assert "a row and a seed have one result" in refusal
+    read = Evidence.read("quick", BENCHMARK, target)
+    assert [seed for row, seed in sorted(read.runs) if row == "jlml"] == [0, 1, 2]
+    assert read.title == "the title"
+    assert any("differ by a few levels" in note for note in read.notes)
+    monkeypatch.setattr(sets, "_SAME_IMAGES", ())
+    with pytest.raises(InputError, match="same images and persons"):
+        Evidence.read("quick", BENCHMARK, target)
 
 
 @pytest.mark.parametrize(

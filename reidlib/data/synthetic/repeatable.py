@@ -119,7 +119,7 @@ def cosine(angle: np.ndarray | float) -> np.ndarray:
 
 def square_root(values: torch.Tensor) -> torch.Tensor:
     """Compute square roots elementwise, correctly rounded."""
-    # torch takes the CPU's from MKL, whose last bit differs between processors; NumPy and CUDA round correctly.
+    # On a CPU torch takes them from MKL, whose last bit depends on the processor. NumPy and CUDA are exact.
     if values.device.type != "cpu":
         return values.sqrt()
     return torch.from_numpy(np.sqrt(values.numpy()))

@@ -17,7 +17,7 @@ from reidlib.experiments.evidence.lines import (
     parse_line,
     row_of,
 )
-from reidlib.experiments.evidence.sets import lines_of_set, set_folder
+from reidlib.experiments.evidence.sets import lines_of_set, same_images, set_folder
 from reidlib.experiments.rows import EXPERIMENTS
 from reidlib.files import write_text
 from reidlib.training.runs import Run
@@ -128,14 +128,14 @@ def _append(profile: str, row: str, contents: dict[str, dict], line: str, folder
         path.with_name(".lock"), make_error=lambda error: files.write_error(path, error)
     ):
         first = next(lines_of_set(path.parent, (profile, configuration["benchmark"])), None)
-        if first and first.data != configuration["data"]:
+        if first and not same_images(first.data, configuration["data"]):
             raise _Refusal(
                 "the evidence of a set is of the same images and persons",
                 f"data {configuration['data']}, where {path.parent} has {first.data}",
                 "compare the benchmark's folder with `reidlib check`, or use another folder of evidence",
             )
         for _, record in lines_of(path):
-            if record.run.configuration != configuration:
+            if record.run.configuration | {"data": configuration["data"]} != configuration:
                 continue  # another seed, or an earlier recipe
             if difference := difference_text(record.run, run):
                 raise _Refusal(

@@ -10,7 +10,7 @@ from pathlib import Path
 from reidlib import files
 from reidlib.errors import InputError, count_noun
 from reidlib.experiments.evidence.lines import row_of
-from reidlib.experiments.evidence.sets import Evidence
+from reidlib.experiments.evidence.sets import Evidence, same_images
 from reidlib.experiments.rows import Perturbation, configure, get_profile
 from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
 from reidlib.training.runs import Run, configuration_hash, find_failure
@@ -63,7 +63,7 @@ class Finished:
         own = {} if evidence_alone else _own_runs(setup)
         data = setup.data.fingerprint if not evidence_alone and images_at_hand(setup) else evidence.data
         data = data or next((run.configuration["data"] for run in own.values()), "")
-        kept, notes = (evidence.runs, evidence.notes) if evidence.data == data else ({}, ())
+        kept, notes = (evidence.runs, evidence.notes) if same_images(evidence.data, data) else ({}, ())
         if evidence.runs and not kept:
             notes = (f"the evidence is not used: it is of other images (data {evidence.data}, here {data})",)
         if others := [key for key, run in own.items() if run.configuration["data"] != data]:
