@@ -152,6 +152,7 @@ class Result:
         runs: list[dict] | None = None,
         ledger: list[dict] | None = None,
         photographs: dict | None = None,
+        lesson: dict | None = None,
     ) -> None:
         """Write ``result.json``, from which the report's index and summary are made.
 
@@ -164,7 +165,9 @@ class Result:
             data: The fingerprint of the benchmark.
             runs: The trainings behind the scores, as ``Runs.records`` returns them.
             ledger: Rows of the ledger of claims.
-            photographs: Scores on photographs, with which a summary opens: "about" and "rows".
+            photographs: Scores on photographs, which a summary shows before the report: "about" and "rows".
+            lesson: What a summary opens with: "title", "text" in Markdown, and "figure", the file of one of
+                the notebook's figures.
         """
         if is_dataclass(configuration) and not isinstance(configuration, type):
             configuration = asdict(configuration)
@@ -180,6 +183,7 @@ class Result:
             "runs": runs or [],
             "ledger": ledger or [],
             "photographs": photographs or {},
+            "lesson": lesson or {},
             "versions": files.versions(),
             "commit": files.commit(),
             "device": device,

@@ -91,6 +91,36 @@ def test_the_ledger_is_above_all_tables(out):
     assert "&lt;b&gt;R1&lt;/b&gt;: 80.0" in text
 
 
+def test_the_lesson_and_its_figure_open_the_summary_before_photographs(out, tmp_path):
+    path = out / "90_ledger" / "result.json"
+    result = json.loads(path.read_text())
+    (out / "90_ledger" / "seeds.png").write_bytes(b"picture")
+    caption = {"caption": "Caption of seeds.png", "alt": "bars", "summary": True}
+    result["figures"].append({"file": "seeds.png", **caption})
+    photographs = {"about": "Set: photographs.", "rows": [{"row": "jlml", "R1": "63.1"}]}
+    lesson = {"title": "One run misleads in 40 % of cases", "text": "- **Rendered people**: 40 %."}
+    for fields, order in (
+        ({}, ["- Command", "## The ledger", "l.png", "seeds.png", "a-b.png"]),
+        ({"photographs": photographs}, ["## Scores on photographs", "## The report", "- Command"]),
+        ({"lesson": lesson}, ["## One run", "- **Ren", "## The report", "- Command", "seeds.png"]),
+        (
+            {"lesson": lesson | {"figure": "seeds.png"}, "photographs": photographs},
+            ["## One run misleads in 40 % of cases", "- **Rendered people**: 40 %.", "![bars](figures/90",
+             "Caption of seeds.png ([notebook 90]", "## Scores on photographs", "Set: photographs.",
+             "| 63.1 |", "## The report on rendered people", "- Command", "## The ledger", "l.png",
+             "a-b.png", "## 30 ·"],
+        ),
+    ):  # fmt: skip
+        path.write_text(json.dumps(result | fields))
+        text = write_summary(out, tmp_path / "reports").read_text()
+        assert (tmp_path / "reports" / "figures" / "90_ledger-seeds.png").is_file()
+        places = [text.index(words) for words in order]
+        assert places == sorted(places), (fields, text)
+        assert text.count("](figures/90_ledger-seeds.png)") == 1
+        assert text.count("## The report on rendered people") == bool(fields)
+        assert "\n\n\n" not in text
+
+
 def test_a_failed_notebook_shows_its_error_and_none_of_its_scores(out):
     text = summary_markdown(out)
     assert "✗ failed" in text and "ValueError: &lt;b&gt;" in text

@@ -2,7 +2,8 @@
 
 ``statements`` claims and their tests · ``rule`` which outcome follows from intervals · ``verdicts`` a claim's
 verdict, the ledger and its figure · ``digests`` which runs are older than the test that judges them ·
-``agreement`` differences and scores on two benchmarks side by side
+``seed_subsets`` verdicts from fewer seeds · ``agreement`` differences and scores on two benchmarks side by
+side
 """
 
 from reidlib.analysis.claims.agreement import (
@@ -25,6 +26,7 @@ from reidlib.analysis.claims.rule import (
     UNDECIDED,
     outcome_of,
 )
+from reidlib.analysis.claims.seed_subsets import compare_with_all, seed_lesson, verdicts_by_seeds
 from reidlib.analysis.claims.sequential import decide_sequentially, gather_until_decided, looks_text
 from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
 from reidlib.analysis.claims.verdicts import (
@@ -58,6 +60,7 @@ __all__ = [
     "claim_pairs",
     "claim_table",
     "claims_of_notebook",
+    "compare_with_all",
     "decide",
     "decide_sequentially",
     "digest",
@@ -75,5 +78,7 @@ __all__ = [
     "result_fields",
     "score_text",
     "scores_beside",
+    "seed_lesson",
     "verdict_sentence",
+    "verdicts_by_seeds",
 ]

@@ -1,0 +1,147 @@
+"""The figure of verdicts by seeds: what any one seed, any three and all seeds say of each claim."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from reidlib.analysis.claims import FAILS, HOLDS, NO_DIFFERENCE, NO_EXPERIMENT, SIGNS, UNDECIDED, Claim
+from reidlib.analysis.statistics import NO_BREAK_SPACE, format_difference
+from reidlib.errors import count_noun
+from reidlib.visual import BLUE, GREY, INK, RED
+
+# Face, pattern and colour of the text of each outcome, from "holds" to "does not hold". Without colours they
+# are dark, white, light and hatched.
+_LOOKS = {
+    HOLDS: (BLUE, "", "white"),
+    NO_DIFFERENCE: ("white", "", INK),
+    UNDECIDED: ("#D9D9D9", "", INK),
+    FAILS: (RED, "////", INK),
+}
+_NUMBERS = {1: "any one seed", 3: "any three seeds"}
+_WHOLE = "all seeds"
+_HEIGHT = 0.86  # of a bar
+_GROUP = len(_NUMBERS) + 1  # bars of a claim
+_STEP = _GROUP + 0.7  # from the first bar of a claim to that of the next
+_MARGIN = -88  # where the names of claims end, in points from the bars
+_NARROWEST = 0.09  # share of a bar's width that holds a sign and a number
+
+
+def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Figure:
+    """Draw for each claim how its verdict depends on the number of seeds, with a panel for each benchmark.
+
+    Of a claim's three bars, the first is divided by the verdicts from each single seed, the second by those
+    from each three seeds; the third is the verdict from all. Beside the first stands for how many single
+    seeds the bare signs of the differences say that the claim holds, and for how many not.
+
+    Args:
+        frame: What ``analysis.claims.verdicts_by_seeds`` returns, with a choice of seeds for some claim.
+            Benchmarks without any choice are left out.
+        claims: The claims of the frame; their statements and the papers' differences stand beside the bars.
+        title: The finding, above the figure.
+
+    Returns:
+        The figure.
+    """
+    frame = frame[frame.groupby("benchmark")["size"].transform("max") > 1]
+    names, benchmarks = list(frame["claim"].unique()), list(frame["benchmark"].unique())
+    notes = {claim.name: _note(claim) for claim in claims}
+    size = 3.7 + 3.6 * len(benchmarks), 0.19 * _STEP * len(names) + 1.5
+    figure, grid = plt.subplots(1, len(benchmarks), figsize=size, squeeze=False, sharey=True)
+    for axes, benchmark in zip(grid[0], benchmarks, strict=True):
+        for place, claim in enumerate(names):
+            lines = frame[(frame["benchmark"] == benchmark) & (frame["claim"] == claim)]
+            if len(lines):
+                _draw_claim(axes, place * _STEP, lines)
+            if place:
+                axes.axhline(place * _STEP - (_STEP - _GROUP + 1) / 2, color="#CCCCCC", linewidth=0.8)
+        axes.set(title=benchmark, xlabel="share of the choices of seeds (%)", xlim=(0, 1))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
+        axes.grid(visible=False)
+        axes.annotate(
+            "sign alone,\nany one seed", (1.03, -0.75), xycoords=("axes fraction", "data"), va="bottom",
+            fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+    axes = grid[0][0]
+    places = [place * _STEP + bar for place in range(len(names)) for bar in range(_GROUP)]
+    axes.set_yticks(places, [*_NUMBERS.values(), _WHOLE] * len(names), fontsize=8)
+    axes.set_ylim(places[-1] + 0.7, -0.7)
+    for place, name in enumerate(names):
+        _name_claim(axes, place * _STEP, name, notes[name])
+    handles = [
+        Patch(facecolor=face, hatch=hatch, edgecolor=INK, linewidth=0.6, label=f"{SIGNS[word]} {word}")
+        for word, (face, hatch, _) in _LOOKS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(textwrap.fill(title, round(9 * size[0])), fontsize=12, fontweight="bold")
+    return figure
+
+
+def _draw_claim(axes: Axes, top: float, lines: pd.DataFrame) -> None:
+    """Draw the bars of a claim on a benchmark, the first of them at ``top``."""
+    (whole,) = lines[lines["whole"]].itertuples()
+    if not whole.size:
+        text = whole.outcome if whole.outcome == NO_EXPERIMENT else "no seed in all rows"
+        axes.text(0.02, top + 1, text, va="center", fontsize=8, color=INK)
+        return
+    for bar, size in enumerate(_NUMBERS):
+        outcomes = lines[(lines["size"] == size) & ~lines["whole"]]["outcome"]
+        if len(outcomes):
+            _draw_bar(axes, top + bar, outcomes)
+        else:
+            text = f"no choice: {count_noun(whole.size, 'seeds')} in all"
+            axes.text(0.02, top + bar, text, va="center", fontsize=7.5, color=GREY)
+    seeds = f" with {count_noun(whole.size, 'seeds')}"
+    _draw_bar(axes, top + _GROUP - 1, lines[lines["whole"]]["outcome"], seeds)
+    gains = lines[lines["size"] == 1]["sign"] == HOLDS
+    if len(gains):
+        counts = (HOLDS, int(gains.sum())), (FAILS, int((~gains).sum()))
+        axes.annotate(
+            "  ".join(f"{SIGNS[word]} {count}" for word, count in counts if count), (1.03, top),
+            xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _draw_bar(axes: Axes, y: float, outcomes: pd.Series, seeds: str = "") -> None:
+    """Draw a bar, divided by the outcomes; ``seeds`` is written on that of all seeds."""
+    left = 0.0
+    for word, (face, hatch, ink) in _LOOKS.items():
+        count = int((outcomes == word).sum())
+        share = count / len(outcomes)
+        if not count:
+            continue
+        edge = INK if word == NO_DIFFERENCE else "white"
+        axes.barh(y, share, _HEIGHT, left, color=face, hatch=hatch, edgecolor=edge, linewidth=0.6)
+        if share > _NARROWEST:
+            text = f"{SIGNS[word]} {word.removesuffix(' here') + seeds if seeds else count}"
+            axes.text(
+                left + share / 2, y, text, ha="center", va="center", fontsize=8, color=ink,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1} if hatch else None,
+            )  # fmt: skip
+        left += share
+
+
+def _name_claim(axes: Axes, top: float, name: str, note: str) -> None:
+    """Write a claim's name and note left of the labels of its bars."""
+    for text, rise, look in (
+        (name, 0.0, {"fontsize": 9, "fontweight": "bold", "va": "center"}),
+        (note, 0.5, {"fontsize": 7.5, "linespacing": 1.15, "va": "top"}),
+    ):
+        axes.annotate(
+            text, (0, top + rise), (_MARGIN, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", annotation_clip=False, **look,
+        )  # fmt: skip
+
+
+def _note(claim: Claim) -> str:
+    """Return a claim's statement and the differences that the paper prints for it, over several lines."""
+    printed = [contrast.printed for contrast in claim.contrasts if contrast.printed is not None]
+    ends = dict.fromkeys(format_difference(end) for end in (min(printed), max(printed))) if printed else ()
+    paper = f"The paper: {' to '.join(ends)}.".replace(" ", NO_BREAK_SPACE) if ends else ""
+    return textwrap.fill(f"{claim.statement} {paper}", 44)
