@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scored_runs import write_scored_runs
 
@@ -124,14 +125,17 @@ def test_the_frame_has_a_line_for_each_choice(tmp_path):
         "one": [1, 1, 1, 1, 3, 3, 3, 3, 4],
         "two": [1, 1, 1, 3],
     }
-    assert frame[frame["whole"]]["seeds"].tolist() == [(0, 1, 2, 3), (0, 1, 3)]
-    assert frame[frame["size"] == 1]["sign"].tolist() == [HOLDS, HOLDS, FAILS, HOLDS, HOLDS, HOLDS, HOLDS]
-    assert frame[frame["size"] > 1]["sign"].isna().all()
+    lines = frame.to_dict("records")
+    assert [line["seeds"] for line in lines if line["whole"]] == [(0, 1, 2, 3), (0, 1, 3)]
+    signs = [line["sign"] for line in lines if line["size"] == 1]
+    assert signs == [HOLDS, HOLDS, FAILS, HOLDS, HOLDS, HOLDS, HOLDS]
+    assert all(pd.isna(line["sign"]) for line in lines if line["size"] > 1)
 
 
 def test_a_claim_without_a_common_seed_has_one_line(tmp_path):
     frame = frame_of(tmp_path, [0.6, 0.6], [0.5, None], [None, 0.5], claims=(CLAIMS[1], claim("far", WORSE)))
-    assert frame["size"].tolist() == [0, 0] and frame["whole"].all()
+    assert frame["size"].tolist() == [0, 0]
+    assert frame["whole"].tolist() == [True, True]
     assert frame["outcome"].tolist() == [UNDECIDED, UNDECIDED]
     assert compare_with_all(frame).empty and seed_lesson(frame) == {}
 
@@ -139,8 +143,8 @@ def test_a_claim_without_a_common_seed_has_one_line(tmp_path):
 def test_what_needs_rendering_has_no_experiment_on_photographs(tmp_path):
     scores = write_scored_runs(tmp_path, {"jlml": [{"full": 0.6}], "jlml-2": [{"full": 0.5}]})
     scores.runs = replace(scores.runs, benchmark="market1501,validation=true")
-    (line,) = verdicts_by_seeds({"photographs": scores}, (claim("far", WORSE),)).itertuples()
-    assert (line.size, line.outcome) == (0, NO_EXPERIMENT)
+    (line,) = verdicts_by_seeds({"photographs": scores}, (claim("far", WORSE),)).to_dict("records")
+    assert (line["size"], line["outcome"]) == (0, NO_EXPERIMENT)
 
 
 def test_a_smoke_run_decides_nothing_from_any_seed(tmp_path):

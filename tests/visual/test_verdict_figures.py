@@ -42,23 +42,24 @@ CLAIMS = [
         "A claim in a sentence that is long enough for more than one line beside its bars.",
         "",
         "",
-        tuple(Contrast(f"{n}", (Cell("jlml"),), (Cell("jlml-2"),), value) for n, value in enumerate(printed)),
+        tuple(
+            Contrast(f"{n}", (Cell("jlml"),), (Cell("jlml-2"),), printed=value)
+            for n, value in enumerate(printed)
+        ),
     )
     for name, printed in {"ten seeds": (1.1, None, 5.1), "three seeds": (13.3,), "no runs": (None,)}.items()
 ]
-FRAME = pd.DataFrame(
-    [
-        *lines("rendered people", "ten seeds", [HOLDS] * 4 + [UNDECIDED] * 3 + [FAILS] * 2 + [NO_DIFFERENCE],
-               [HOLDS] * 30 + [UNDECIDED] * 89 + [FAILS], (10, NO_DIFFERENCE), [HOLDS] * 7 + [FAILS] * 3),
-        *lines("rendered people", "three seeds", [FAILS] * 3, [], (3, UNDECIDED), [FAILS] * 3),
-        *lines("rendered people", "no runs", [], [], (0, UNDECIDED)),
-        *lines("photographs", "ten seeds", [HOLDS] * 3, [], (3, HOLDS)),
-        *lines("photographs", "three seeds", [], [], (1, HOLDS)),
-        *lines("photographs", "no runs", [], [], (0, NO_EXPERIMENT)),
-        *lines("one seed alone", "ten seeds", [], [], (1, HOLDS)),
-    ],
-    columns=COLUMNS,
-)  # fmt: skip
+LINES = [
+    *lines("rendered people", "ten seeds", [HOLDS] * 4 + [UNDECIDED] * 3 + [FAILS] * 2 + [NO_DIFFERENCE],
+           [HOLDS] * 30 + [UNDECIDED] * 89 + [FAILS], (10, NO_DIFFERENCE), [HOLDS] * 7 + [FAILS] * 3),
+    *lines("rendered people", "three seeds", [FAILS] * 3, [], (3, UNDECIDED), [FAILS] * 3),
+    *lines("rendered people", "no runs", [], [], (0, UNDECIDED)),
+    *lines("photographs", "ten seeds", [HOLDS] * 3, [], (3, HOLDS)),
+    *lines("photographs", "three seeds", [], [], (1, HOLDS)),
+    *lines("photographs", "no runs", [], [], (0, NO_EXPERIMENT)),
+    *lines("one seed alone", "ten seeds", [], [], (1, HOLDS)),
+]  # fmt: skip
+FRAME = pd.DataFrame(LINES, columns=COLUMNS)
 TITLE = "A single training of each network gives another verdict than all in 37 % of cases"
 
 
@@ -106,15 +107,18 @@ def test_claims_are_named_with_their_statement_and_the_papers_differences():
     assert {"ten seeds", "three seeds", "no runs"} <= set(shown)
     notes = [text for text in shown if text.startswith(statement)]
     assert notes == [f"{statement} The paper: +1.1 to +5.1.", f"{statement} The paper: +13.3.", statement]
-    assert figure._suptitle.get_text() == TITLE
+    assert figure.get_suptitle() == TITLE
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         f"{SIGNS[word]} {word}" for word in (HOLDS, NO_DIFFERENCE, UNDECIDED, FAILS)
     ]
 
 
 def test_no_text_is_clipped_or_lies_on_another():
-    for frame in (FRAME, FRAME[FRAME["benchmark"] == "rendered people"]):
-        figure = verdict_bars(frame, CLAIMS, TITLE)
+    for lines_shown in (
+        LINES,
+        [line for line in LINES if line[0] == "rendered people"],
+    ):  # both benchmarks, rendered people
+        figure = verdict_bars(pd.DataFrame(lines_shown, columns=COLUMNS), CLAIMS, TITLE)
         figure.canvas.draw()
         for axes in figure.axes:
             boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]

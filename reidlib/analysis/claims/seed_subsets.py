@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
@@ -90,6 +92,14 @@ def verdicts_by_seeds(
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
+def lines_by_claim(frame: pd.DataFrame) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the lines of ``verdicts_by_seeds`` by benchmark and claim."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in frame.to_dict("records"):
+        groups.setdefault((line["benchmark"], line["claim"]), []).append(line)
+    return groups
+
+
 def compare_with_all(frame: pd.DataFrame) -> pd.DataFrame:
     """Return for each claim how often fewer seeds give another verdict than all seeds.
 
@@ -107,20 +117,24 @@ def compare_with_all(frame: pd.DataFrame) -> pd.DataFrame:
         - "sign": those whose signs contradict the verdict of all; NaN where that is undecided.
     """
     lines = []
-    for (benchmark, claim), group in frame.groupby(["benchmark", "claim"], sort=False):
-        (whole,) = group[group["whole"]].itertuples()
-        if whole.size < 2:
+    for (benchmark, claim), group in lines_by_claim(frame).items():
+        (whole,) = (line for line in group if line["whole"])
+        if whole["size"] < 2:
             continue
-        one, three = (group[(group["size"] == size) & ~group["whole"]] for size in SIZES)
-        other, gain = one["outcome"] != whole.outcome, one["sign"] == HOLDS
-        is_open, all_open = one["outcome"] == UNDECIDED, whole.outcome == UNDECIDED
-        line = {"benchmark": benchmark, "claim": claim, "seeds": whole.size, "outcome": whole.outcome}
-        line |= {"one": other.mean(), "more": (other & all_open).mean(), "less": (other & is_open).mean()}
-        line["contrary"] = (other & ~is_open & (not all_open)).mean()
-        line["three"] = (three["outcome"] != whole.outcome).mean()
-        line["gain"] = gain.mean()
-        line["sign"] = math.nan if all_open else (gain != (whole.outcome == HOLDS)).mean()
-        lines.append(line)
+        smaller = [line for line in group if not line["whole"]]
+        three = [line["outcome"] != whole["outcome"] for line in smaller if line["size"] == 3]
+        one = [line for line in smaller if line["size"] == 1]
+        other = [line["outcome"] for line in one if line["outcome"] != whole["outcome"]]
+        gains = [line["sign"] == HOLDS for line in one]
+        less, contrary = other.count(UNDECIDED), len(other) - other.count(UNDECIDED)
+        more, contrary = (contrary, 0) if whole["outcome"] == UNDECIDED else (0, contrary)
+        wrong = [gain != (whole["outcome"] == HOLDS) for gain in gains]
+        lines.append(
+            {"benchmark": benchmark, "claim": claim, "seeds": whole["size"], "outcome": whole["outcome"]}
+            | {"one": len(other) / len(one), "more": more / len(one), "less": less / len(one)}
+            | {"contrary": contrary / len(one), "three": fmean(three) if three else math.nan}
+            | {"gain": fmean(gains), "sign": math.nan if whole["outcome"] == UNDECIDED else fmean(wrong)}
+        )
     columns = ["benchmark", "claim", "seeds", "outcome", "one", "more", "less", "contrary", "three"]
     return pd.DataFrame(lines, columns=[*columns, "gain", "sign"])
 
@@ -135,47 +149,54 @@ def seed_lesson(frame: pd.DataFrame) -> dict[str, str]:
         "title", the finding over all benchmarks in a line, and "text" in Markdown, with a point for each
         benchmark. Empty if no claim has two seeds.
     """
-    shares = compare_with_all(frame)
-    if shares.empty:
+    lines = compare_with_all(frame).to_dict("records")
+    if not lines:
         return {}
-    title = (
-        f"A single training of each network gives another verdict than all in {_mean(shares['one'])} of cases"
-    )
-    points = [_lesson(str(name), group) for name, group in shares.groupby("benchmark", sort=False)]
-    return {"title": title, "text": f"{_INTRODUCTION}\n\n{bullet_list(points)}"}
+    share = _mean(line["one"] for line in lines)
+    points = [
+        _lesson(name, [line for line in lines if line["benchmark"] == name])
+        for name in dict.fromkeys(line["benchmark"] for line in lines)
+    ]
+    return {
+        "title": f"A single training of each network gives another verdict than all in {share} of cases",
+        "text": f"{_INTRODUCTION}\n\n{bullet_list(points)}",
+    }
 
 
-def _lesson(benchmark: str, shares: pd.DataFrame) -> str:
-    fewest, most = shares["seeds"].min(), shares["seeds"].max()
+def _lesson(benchmark: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    fewest, most = (end(line["seeds"] for line in lines) for end in (min, max))
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    shares = {name: [line[name] for line in lines] for name in ("one", "more", "less", "contrary")}
     kinds = {
         "more": "it decides what all seeds leave open",
         "less": "it leaves open what they decide",
         "contrary": "it decides otherwise",
     }
-    parts = [f"in {_mean(shares[kind])} {words}" for kind, words in kinds.items() if shares[kind].any()]
+    parts = [f"in {_mean(shares[kind])} {words}" for kind, words in kinds.items() if any(shares[kind])]
     text = (
-        f"**{benchmark[0].upper()}{benchmark[1:]}** ({count_noun(len(shares), 'claims')}, {seeds}). One "
-        "seed, with an interval over test persons, gives another verdict than all seeds in "
+        f"**{benchmark[0].upper()}{benchmark[1:]}** ({count_noun(len(lines), 'claims')}, {seeds}). One seed, "
+        "with an interval over test persons, gives another verdict than all seeds in "
         f"**{_mean(shares['one'])}** of cases{': ' if parts else ''}{', '.join(parts)}. "
     )
-    chosen = shares[shares["three"].notna()]
-    if chosen.empty:
+    three, signs = (
+        [line[name] for line in lines if not math.isnan(line[name])] for name in ("three", "sign")
+    )
+    if not three:
         text += "No claim has more than three seeds yet, so nothing can be said of three. "
     else:
-        some = len(chosen) < len(shares)
-        of = f" ({count_noun(len(chosen), 'claims')} with more than three seeds)" if some else ""
-        text += f"Three seeds give another one in **{_mean(chosen['three'])}**{of}. "
-    depends = shares["claim"][shares["gain"].between(0, 1, inclusive="neither")]
+        some = len(three) < len(lines)
+        of = f" ({count_noun(len(three), 'claims')} with more than three seeds)" if some else ""
+        text += f"Three seeds give another one in **{_mean(three)}**{of}. "
+    depends = [line["claim"] for line in lines if 0 < line["gain"] < 1]
     text += (
         "Without an interval, as a paper with one run prints it, the sign of the differences depends on the "
-        f"seed for **{len(depends)} of {count_noun(len(shares), 'claims')}**"
+        f"seed for **{len(depends)} of {count_noun(len(lines), 'claims')}**"
     )
-    text += f" ({', '.join(depends)})" if len(depends) else ""
-    if shares["sign"].notna().any():
-        text += f"; where all seeds decide, it contradicts them in {_mean(shares['sign'])} of cases"
+    text += f" ({', '.join(depends)})" if depends else ""
+    if signs:
+        text += f"; where all seeds decide, it contradicts them in {_mean(signs)} of cases"
     return f"{text}."
 
 
-def _mean(shares: pd.Series) -> str:
-    return f"{100 * shares.mean():.0f} %"
+def _mean(shares: Iterable[float]) -> str:
+    return f"{100 * fmean(shares):.0f} %"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from reidlib.analysis.claims import FAILS, HOLDS, NO_DIFFERENCE, NO_EXPERIMENT, SIGNS, UNDECIDED, Claim
+from reidlib.analysis.claims.seed_subsets import lines_by_claim
 from reidlib.analysis.statistics import NO_BREAK_SPACE, format_difference
 from reidlib.errors import count_noun
 from reidlib.visual import BLUE, GREY, INK, RED
@@ -49,16 +51,18 @@ def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Fi
     Returns:
         The figure.
     """
-    frame = frame[frame.groupby("benchmark")["size"].transform("max") > 1]
-    names, benchmarks = list(frame["claim"].unique()), list(frame["benchmark"].unique())
+    groups = lines_by_claim(frame)
+    benchmarks = dict.fromkeys(
+        benchmark for (benchmark, _), lines in groups.items() if any(line["size"] > 1 for line in lines)
+    )
+    names = list(dict.fromkeys(name for benchmark, name in groups if benchmark in benchmarks))
     notes = {claim.name: _note(claim) for claim in claims}
     size = 3.7 + 3.6 * len(benchmarks), 0.19 * _STEP * len(names) + 1.5
     figure, grid = plt.subplots(1, len(benchmarks), figsize=size, squeeze=False, sharey=True)
     for axes, benchmark in zip(grid[0], benchmarks, strict=True):
-        for place, claim in enumerate(names):
-            lines = frame[(frame["benchmark"] == benchmark) & (frame["claim"] == claim)]
-            if len(lines):
-                _draw_claim(axes, place * _STEP, lines)
+        for place, name in enumerate(names):
+            if (benchmark, name) in groups:
+                _draw_claim(axes, place * _STEP, groups[benchmark, name])
             if place:
                 axes.axhline(place * _STEP - (_STEP - _GROUP + 1) / 2, color="#CCCCCC", linewidth=0.8)
         axes.set(title=benchmark, xlabel="share of the choices of seeds (%)", xlim=(0, 1))
@@ -83,39 +87,37 @@ def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Fi
     return figure
 
 
-def _draw_claim(axes: Axes, top: float, lines: pd.DataFrame) -> None:
+def _draw_claim(axes: Axes, top: float, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draw the bars of a claim on a benchmark, the first of them at ``top``."""
-    (whole,) = lines[lines["whole"]].itertuples()
-    if not whole.size:
-        text = whole.outcome if whole.outcome == NO_EXPERIMENT else "no seed in all rows"
+    (whole,) = (line for line in lines if line["whole"])
+    if not whole["size"]:
+        text = NO_EXPERIMENT if whole["outcome"] == NO_EXPERIMENT else "no seed in all rows"
         axes.text(0.02, top + 1, text, va="center", fontsize=8, color=INK)
         return
+    seeds = count_noun(whole["size"], "seeds")
     for bar, size in enumerate(_NUMBERS):
-        outcomes = lines[(lines["size"] == size) & ~lines["whole"]]["outcome"]
-        if len(outcomes):
+        outcomes = [line["outcome"] for line in lines if line["size"] == size and not line["whole"]]
+        if outcomes:
             _draw_bar(axes, top + bar, outcomes)
         else:
-            text = f"no choice: {count_noun(whole.size, 'seeds')} in all"
+            text = f"no choice: {seeds} in all"
             axes.text(0.02, top + bar, text, va="center", fontsize=7.5, color=GREY)
-    seeds = f" with {count_noun(whole.size, 'seeds')}"
-    _draw_bar(axes, top + _GROUP - 1, lines[lines["whole"]]["outcome"], seeds)
-    gains = lines[lines["size"] == 1]["sign"] == HOLDS
-    if len(gains):
-        counts = (HOLDS, int(gains.sum())), (FAILS, int((~gains).sum()))
-        axes.annotate(
-            "  ".join(f"{SIGNS[word]} {count}" for word, count in counts if count), (1.03, top),
-            xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
-        )  # fmt: skip
+    _draw_bar(axes, top + _GROUP - 1, [whole["outcome"]], f" with {seeds}")
+    signs = [line["sign"] for line in lines if line["size"] == 1]
+    counts = {word: signs.count(word) for word in (HOLDS, FAILS)}
+    axes.annotate(
+        "  ".join(f"{SIGNS[word]} {count}" for word, count in counts.items() if count), (1.03, top),
+        xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
+    )  # fmt: skip
 
 
-def _draw_bar(axes: Axes, y: float, outcomes: pd.Series, seeds: str = "") -> None:
+def _draw_bar(axes: Axes, y: float, outcomes: Sequence[str], seeds: str = "") -> None:
     """Draw a bar, divided by the outcomes; ``seeds`` is written on that of all seeds."""
     left = 0.0
     for word, (face, hatch, ink) in _LOOKS.items():
-        count = int((outcomes == word).sum())
-        share = count / len(outcomes)
-        if not count:
+        if not (count := outcomes.count(word)):
             continue
+        share = count / len(outcomes)
         edge = INK if word == NO_DIFFERENCE else "white"
         axes.barh(y, share, _HEIGHT, left, color=face, hatch=hatch, edgecolor=edge, linewidth=0.6)
         if share > _NARROWEST:
@@ -129,14 +131,12 @@ def _draw_bar(axes: Axes, y: float, outcomes: pd.Series, seeds: str = "") -> Non
 
 def _name_claim(axes: Axes, top: float, name: str, note: str) -> None:
     """Write a claim's name and note left of the labels of its bars."""
-    for text, rise, look in (
-        (name, 0.0, {"fontsize": 9, "fontweight": "bold", "va": "center"}),
-        (note, 0.5, {"fontsize": 7.5, "linespacing": 1.15, "va": "top"}),
-    ):
-        axes.annotate(
-            text, (0, top + rise), (_MARGIN, 0), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", annotation_clip=False, **look,
-        )  # fmt: skip
+    place: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right",
+        "annotation_clip": False,
+    }  # fmt: skip
+    axes.annotate(name, (0, top), (_MARGIN, 0), va="center", fontsize=9, fontweight="bold", **place)
+    axes.annotate(note, (0, top + 0.5), (_MARGIN, 0), va="top", fontsize=7.5, linespacing=1.15, **place)
 
 
 def _note(claim: Claim) -> str:
