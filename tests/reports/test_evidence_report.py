@@ -40,6 +40,9 @@ def test_the_summary_holds_the_numbers_of_the_evidence():
     lines = rows_of(table_records(claims.ledger(verdicts, claims.older_than_tests(sets))))
     assert len(lines) == len(claims.CLAIMS)
     assert [line for line in lines if f"| {line} |" not in text] == []
+    lesson = claims.seed_lesson(claims.verdicts_by_seeds(sets))
+    assert f"## {lesson['title']}\n\n{lesson['text']}\n\n![" in text
+    assert text.index(lesson["title"]) < text.index("## Scores on photographs")
     opening = claims.photographs(kept["photographs"], names)
     assert text.index(_markdown("## Scores on photographs")) < text.index("## The ledger of claims")
     assert opening["about"] in text
@@ -63,7 +66,7 @@ def test_a_fresh_clone_makes_the_ledger_without_training_and_images(tmp_path):
     assert [line for line in rows_of(result["ledger"]) if f"| {line} |" not in text] == []
     assert result["photographs"]["about"] in text
     assert {figure["file"] for figure in result["figures"]} == {
-        "ledger.png", "ledger-photographs.png", "agreement.png",
+        "ledger.png", "ledger-photographs.png", "agreement.png", "seeds.png",
     }  # fmt: skip
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert re.search(r"Spearman's rank correlation is <strong>", page)

@@ -60,7 +60,7 @@ LINES = [
     *lines("one seed alone", "ten seeds", [], [], (1, HOLDS)),
 ]  # fmt: skip
 FRAME = pd.DataFrame(LINES, columns=COLUMNS)
-TITLE = "A single training of each network gives another verdict than all in 37 % of cases"
+TITLE = "One training of each network gives another verdict than all trainings in 37 % of cases"
 
 
 def bars(axes, y):
@@ -106,7 +106,11 @@ def test_claims_are_named_with_their_statement_and_the_papers_differences():
     statement = CLAIMS[0].statement
     assert {"ten seeds", "three seeds", "no runs"} <= set(shown)
     notes = [text for text in shown if text.startswith(statement)]
-    assert notes == [f"{statement} The paper: +1.1 to +5.1.", f"{statement} The paper: +13.3.", statement]
+    assert notes == [
+        f"{statement} The paper: +1.1 to +5.1 points.",
+        f"{statement} The paper: +13.3 points.",
+        statement,
+    ]
     assert figure.get_suptitle() == TITLE
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         f"{SIGNS[word]} {word}" for word in (HOLDS, NO_DIFFERENCE, UNDECIDED, FAILS)

@@ -158,7 +158,7 @@ def seed_lesson(frame: pd.DataFrame) -> dict[str, str]:
         for name in dict.fromkeys(line["benchmark"] for line in lines)
     ]
     return {
-        "title": f"A single training of each network gives another verdict than all in {share} of cases",
+        "title": f"One training of each network gives another verdict than all trainings in {share} of cases",
         "text": f"{_INTRODUCTION}\n\n{bullet_list(points)}",
     }
 
@@ -172,11 +172,16 @@ def _lesson(benchmark: str, lines: Sequence[Mapping[str, Any]]) -> str:
         "less": "it leaves open what they decide",
         "contrary": "it decides otherwise",
     }
-    parts = [f"in {_mean(shares[kind])} {words}" for kind, words in kinds.items() if any(shares[kind])]
+    parts = {words: _mean(shares[kind]) for kind, words in kinds.items() if any(shares[kind])}
+    why = (
+        ", ".join(f"in {share} {words}" for words, share in parts.items())
+        if len(parts) > 1
+        else "".join(parts)
+    )
     text = (
         f"**{benchmark[0].upper()}{benchmark[1:]}** ({count_noun(len(lines), 'claims')}, {seeds}). One seed, "
-        "with an interval over test persons, gives another verdict than all seeds in "
-        f"**{_mean(shares['one'])}** of cases{': ' if parts else ''}{', '.join(parts)}. "
+        "with an interval over persons, gives another verdict than all seeds in "
+        f"**{_mean(shares['one'])}** of cases{': ' if why else ''}{why}. "
     )
     three, signs = (
         [line[name] for line in lines if not math.isnan(line[name])] for name in ("three", "sign")

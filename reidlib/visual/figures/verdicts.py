@@ -143,5 +143,5 @@ def _note(claim: Claim) -> str:
     """Return a claim's statement and the differences that the paper prints for it, over several lines."""
     printed = [contrast.printed for contrast in claim.contrasts if contrast.printed is not None]
     ends = dict.fromkeys(format_difference(end) for end in (min(printed), max(printed))) if printed else ()
-    paper = f"The paper: {' to '.join(ends)}.".replace(" ", NO_BREAK_SPACE) if ends else ""
+    paper = f"The paper: {' to '.join(ends)} points.".replace(" ", NO_BREAK_SPACE) if ends else ""
     return textwrap.fill(f"{claim.statement} {paper}", 44)
