@@ -25,8 +25,9 @@ from reidlib.errors import count_noun
 SIZES = (1, 3)
 _INTRODUCTION = (
     "Every training starts from a random seed. Here one rule decides each claim from any one seed, from any "
-    "three and from all seeds that its rows share. A case is a claim and one such choice of seeds; all "
-    "claims have the same weight."
+    "three and from all seeds that its rows share (the ledger takes all that a difference has). A case is a "
+    "claim and one such choice of seeds; all claims have the same weight. All seeds are few, too: with more, "
+    "a verdict may change."
 )
 _COLUMNS = ["benchmark", "paper", "claim", "size", "seeds", "whole", "outcome", "sign"]
 
