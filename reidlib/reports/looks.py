@@ -10,6 +10,7 @@ from reidlib.analysis import ExperimentScores
 from reidlib.analysis.claims import CLAIMS, SIGNS
 from reidlib.analysis.claims.sequential import decide_sequentially, gather_until_decided, waits_for
 from reidlib.errors import count_noun
+from reidlib.experiments.evidence.finished import Finished
 from reidlib.experiments.setup import Setup
 from reidlib.reports.notebook import read_source
 from reidlib.reports.processes import Memory
@@ -45,14 +46,24 @@ def train_until_decided(
     """
     source = read_source(notebook)
     failed: list[str] = []
+    notes: dict[str, None] = {}
+
+    def tell(finished: Finished) -> None:
+        for note in finished.notes:
+            if note not in notes:
+                logger.warning(f"note: {note}")
+        notes.update(dict.fromkeys(finished.notes))
+
+    def prepare_and_tell() -> None:
+        if not setup.data_root:
+            setup.check_data_folder()
+        prepare()
+        tell(Finished.read(setup))  # before hours of training that evidence of other images does not spare
 
     def train(missing: Mapping[str, tuple[int, ...]]) -> None:
         seeds = {seed for of_row in missing.values() for seed in of_row}
         text = f"the next look is at {max(seeds) + 1} seeds of {count_noun(len(missing), 'rows')}"
         logger.info(f"{text}, of which {count_noun(sum(map(len, missing.values())), 'runs')} are missing")
-        if not setup.data_root:
-            setup.check_data_folder()
-        prepare()
         pool = cluster()
         states = run_tasks(
             lambda: tasks([source], setup, missing),
@@ -64,9 +75,10 @@ def train_until_decided(
         )
         failed.extend(name for name, state in states.items() if state == "failed")
 
-    runs, finished = gather_until_decided(setup, evidence_alone=evidence_alone, train=train)
-    for note in finished.notes:
-        logger.warning(f"note: {note}")
+    runs, finished = gather_until_decided(
+        setup, evidence_alone=evidence_alone, train=train, prepare=prepare_and_tell
+    )
+    tell(finished)
     scores = ExperimentScores(runs)
     print(finished.sources(runs))
     for claim in CLAIMS:

@@ -191,6 +191,20 @@ def test_an_interrupted_command_continues(tmp_path):
     assert here.seeds("jlml") == [*range(10)]
 
 
+def test_runs_are_read_again_when_the_images_are_at_hand(tmp_path):
+    """Runs that turn out to be of other images do not count."""
+    here, elsewhere = machine(tmp_path / "1", CLEAR), machine(tmp_path / "2", [0.6])
+    elsewhere.train({"jlml": (0,), "jlml-2": (0,)})
+    at_hand = []
+    until_decided(
+        lambda seeds: (here if at_hand else elsewhere).read(seeds),
+        here.train,
+        [claim()],
+        prepare=lambda: at_hand.append("images"),
+    )
+    assert here.seeds("jlml") == [0, 1, 2] and at_hand == ["images"]
+
+
 def test_scores_under_a_perturbation_are_waited_for(tmp_path):
     (entry,) = [each for each in CLAIMS if each.name == "relaxed alignment"]
     rows = ("pyramid", "pyramid-stripes", "pyramid-stripes-same-rate", "pyramid-global")

@@ -126,7 +126,10 @@ def test_evidence_of_other_images_does_not_count(trained, capsys, caplog):
         evidence.add(write_run(trained.setup.runs.parent / "made", row, benchmark="market1501").folder)
     caplog.set_level("INFO", "reidlib")
     train(trained)
-    assert (ROWS[0], 0) in trained[0] and "it is of other images" in caplog.text
+    assert (ROWS[0], 0) in trained[0]
+    first, second = (record.getMessage() for record in caplog.records[:2])
+    assert "it is of other images" in first and "the next look is at 3 seeds of 15 rows" in second  # in time
+    assert caplog.text.count("it is of other images") == 1
 
 
 def test_a_cluster_is_connected_anew_for_each_look(trained):
@@ -235,7 +238,8 @@ def test_small_trainings_until_two_looks(home, monkeypatch, capsys):
     monkeypatch.setattr(sequential, "required_experiments", lambda: required_experiments([claim]))
     for module in (sequential, looks):
         monkeypatch.setattr(module, "CLAIMS", (claim,))
-    monkeypatch.setattr(sequential.until_decided, "__defaults__", ((claim,),))
+    defaults = ((claim,), *sequential.until_decided.__defaults__[1:])
+    monkeypatch.setattr(sequential.until_decided, "__defaults__", defaults)
     done = []
 
     def run_tasks(make_tasks, out, **keywords):

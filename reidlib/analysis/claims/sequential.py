@@ -97,6 +97,7 @@ def gather_until_decided(
     *,
     evidence_alone: bool = False,
     train: Callable[[Mapping[str, tuple[int, ...]]], object] | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> tuple[Runs, Finished]:
     """Return the runs of the claims' rows, trained until every claim is decided or has had its last look.
 
@@ -105,6 +106,7 @@ def gather_until_decided(
         evidence_alone: Whether only the evidence is used, and nothing is trained; all its rows are returned.
         train: Trains rows with seeds, where it can. By default they are trained here, one after another, if
             ``setup.may_train``.
+        prepare: Gets the images, before the first training; by default ``setup.data`` does.
 
     Returns:
         The runs, and where they are from.
@@ -128,11 +130,12 @@ def gather_until_decided(
         return finished[-1].gather([*rows, *others], seeds, perturbations)
 
     def train_here(missing: Mapping[str, tuple[int, ...]]) -> None:
-        _ = setup.data  # an error of the arguments, not of a training
         obtain_missing(setup, missing, perturbations)
 
-    may_train = setup.may_train and not evidence_alone
-    runs = until_decided(read, (train or train_here) if may_train else lambda missing: None)
+    if setup.may_train and not evidence_alone:
+        runs = until_decided(read, train or train_here, prepare=prepare or (lambda: setup.data))
+    else:
+        runs = until_decided(read, lambda missing: None)
     return runs, finished[-1]
 
 
@@ -140,6 +143,7 @@ def until_decided(
     read: Callable[[int], Runs],
     train: Callable[[Mapping[str, tuple[int, ...]]], object],
     claims: Iterable[Claim] = CLAIMS,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Runs:
     """Train until every claim is decided, has had its last look, or waits for a run that cannot be had.
 
@@ -147,12 +151,14 @@ def until_decided(
         read: Returns the claims' runs of the first seeds, so many as its argument says.
         train: Trains rows with seeds, where it can; called once for what the next looks lack.
         claims: The claims; all by default.
+        prepare: Called once, before the first training, after which runs are read again: only when images are
+            at hand is it known which runs are of them.
 
     Returns:
         The runs of all seeds that there are. Of those that a look waits for, only failed ones are missing:
         the verdicts name the others.
     """
-    claims, tried = tuple(claims), set()
+    claims, tried, prepared = tuple(claims), set(), False
     while True:
         runs = read(LOOKS[-1].seeds)
         waiting = missing_seeds(ExperimentScores(runs), claims)
@@ -163,6 +169,10 @@ def until_decided(
         }
         if not untried:
             break
+        if not prepared:
+            prepare()
+            prepared = True
+            continue
         train(untried)
         tried |= {(row, seed) for row, seeds in untried.items() for seed in seeds}
     there = (seed for of_row in runs.runs.values() for seed, run in enumerate(of_row) if isinstance(run, Run))
