@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
+from reidlib.analysis.claims import CLAIMS as ALL_CLAIMS
 from reidlib.analysis.claims import (
     FAILS,
     HOLDS,
@@ -16,6 +17,8 @@ from reidlib.analysis.claims import (
     Contrast,
 )
 from reidlib.analysis.scores import Cell
+from reidlib.reports.pages import _LARGEST_FIGURE
+from reidlib.reports.result import Result
 from reidlib.visual import BLUE, RED
 from reidlib.visual.figures.verdicts import _LOOKS, verdict_bars
 
@@ -91,7 +94,7 @@ def test_bars_are_divided_by_the_outcomes_of_the_choices():
 def test_numbers_of_choices_and_of_signs_are_written_beside_the_bars():
     rendered, photographs = verdict_bars(FRAME, CLAIMS, TITLE).axes
     shown = texts(rendered)
-    assert {"✓ 4", "= 1", "? 3", "✗ 2", "✓ 30", "? 89", f"= {NO_DIFFERENCE} with 10 seeds"} <= set(shown)
+    assert {"✓ 4", "= 1", "? 3", "✗ 2", "✓ 30", "? 89", "= no difference with 10 seeds"} <= set(shown)
     assert "✗ 1" not in shown  # of 120, too narrow
     assert {"✓ 7  ✗ 3", "✗ 3"} <= set(shown)
     assert "? undecided with 3 seeds" in shown
@@ -140,3 +143,20 @@ def test_outcomes_differ_without_colours():
     for one, (brightness, hatch) in enumerate(looks):
         for other_brightness, other_hatch in looks[:one]:
             assert hatch != other_hatch or abs(brightness - other_brightness) > 0.1
+
+
+def test_the_largest_figure_is_small_enough_for_the_summary(tmp_path):
+    """With ten seeds and every outcome in every bar; a larger file would silently not be shown."""
+    words = [HOLDS, NO_DIFFERENCE, UNDECIDED, FAILS]
+    decidable = [claim for claim in ALL_CLAIMS if claim.contrasts]
+    many = [
+        line
+        for benchmark in ("rendered people", "photographs")
+        for claim in decidable
+        for line in lines(
+            benchmark, claim.name, [*words, *words, HOLDS, FAILS], words * 30, (10, FAILS), [HOLDS, FAILS] * 5
+        )
+    ]
+    figure = verdict_bars(pd.DataFrame(many, columns=COLUMNS), decidable, TITLE)
+    Result("large", out=tmp_path, profile="quick").figure(figure, "seeds", caption="c", alt="a")
+    assert (tmp_path / "seeds.png").stat().st_size < _LARGEST_FIGURE

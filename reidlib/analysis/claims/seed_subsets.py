@@ -20,14 +20,14 @@ from reidlib.analysis.claims.statements import CLAIMS, Claim
 from reidlib.analysis.claims.verdicts import claim_pairs
 from reidlib.analysis.scores import ExperimentScores, bullet_list
 from reidlib.analysis.statistics import Pairs
-from reidlib.errors import count_noun
+from reidlib.errors import count_noun, shorten
 
 SIZES = (1, 3)
 _INTRODUCTION = (
-    "Every training starts from a random seed. Here one rule decides each claim from any one seed, from any "
-    "three and from all seeds that its rows share (the ledger takes all that a difference has). A case is a "
-    "claim and one such choice of seeds; all claims have the same weight. All seeds are few, too: with more, "
-    "a verdict may change."
+    "Every training starts from a random seed. Here one rule, with intervals of 95 %, decides each claim "
+    "from any one seed, from any three and from all seeds that its rows share (the ledger takes all that a "
+    "difference has). A case is a claim and one such choice of seeds; all claims have the same weight. All "
+    "seeds are few, too: with more, a verdict may change."
 )
 _COLUMNS = ["benchmark", "paper", "claim", "size", "seeds", "whole", "outcome", "sign"]
 
@@ -198,7 +198,7 @@ def _lesson(benchmark: str, lines: Sequence[Mapping[str, Any]]) -> str:
         "Without an interval, as a paper with one run prints it, the sign of the differences depends on the "
         f"seed for **{len(depends)} of {count_noun(len(lines), 'claims')}**"
     )
-    text += f" ({', '.join(depends)})" if depends else ""
+    text += f" ({shorten(depends)})" if depends else ""
     if signs:
         text += f"; where all seeds decide, it contradicts them in {_mean(signs)} of cases"
     return f"{text}."

@@ -26,6 +26,7 @@ _LOOKS = {
     UNDECIDED: ("#D9D9D9", "", INK),
     FAILS: (RED, "////", INK),
 }
+_BRIEF = {NO_DIFFERENCE: "no difference", UNDECIDED: "undecided"}  # on a bar, beside the legend
 _NUMBERS = {1: "any one seed", 3: "any three seeds"}
 _WHOLE = "all seeds"
 _HEIGHT = 0.86  # of a bar
@@ -57,7 +58,7 @@ def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Fi
     )
     names = list(dict.fromkeys(name for benchmark, name in groups if benchmark in benchmarks))
     notes = {claim.name: _note(claim) for claim in claims}
-    size = 3.7 + 3.6 * len(benchmarks), 0.19 * _STEP * len(names) + 1.5
+    size = 3.6 + 3.3 * len(benchmarks), 0.18 * _STEP * len(names) + 1.5
     figure, grid = plt.subplots(1, len(benchmarks), figsize=size, squeeze=False, sharey=True)
     for axes, benchmark in zip(grid[0], benchmarks, strict=True):
         for place, name in enumerate(names):
@@ -121,10 +122,10 @@ def _draw_bar(axes: Axes, y: float, outcomes: Sequence[str], seeds: str = "") ->
         edge = INK if word == NO_DIFFERENCE else "white"
         axes.barh(y, share, _HEIGHT, left, color=face, hatch=hatch, edgecolor=edge, linewidth=0.6)
         if share > _NARROWEST:
-            text = f"{SIGNS[word]} {word.removesuffix(' here') + seeds if seeds else count}"
+            text = f"{SIGNS[word]} {_BRIEF.get(word, word) + seeds if seeds else count}"
             axes.text(
                 left + share / 2, y, text, ha="center", va="center", fontsize=8, color=ink,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1} if hatch else None,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5} if hatch else None,
             )  # fmt: skip
         left += share
 
