@@ -99,7 +99,7 @@ PUBLIC = (
     "analysis.Cell",
     "analysis.style_table",
     "analysis.scores.Spread",
-    "analysis.traces.batch_table",
+    "analysis.ablations.traces.batch_table",
     "analysis.statistics.Interval",
     "analysis.statistics.paired",
     "analysis.ablations.Ablation",

@@ -4,7 +4,7 @@ Nothing here loads torch but ``analysis.benchmark_runs``, which trains, and ``an
 measures a network; both are imported by their own names.
 """
 
-from reidlib.analysis import ablations, benchmark_tables, claims, misalignment, traces
+from reidlib.analysis import ablations, benchmark_tables, claims, misalignment
 from reidlib.analysis.scores import Cell, ExperimentScores, bullet_list, style_table, table_records
 
 __all__ = [
@@ -17,5 +17,4 @@ __all__ = [
     "misalignment",
     "style_table",
     "table_records",
-    "traces",
 ]

@@ -212,7 +212,7 @@ def test_a_printed_row_has_to_be_in_its_table():
 
 
 def test_every_line_of_the_file_is_a_row_of_a_table():
-    lines = benchmark_tables.lines_of("ablations")
+    lines = benchmark_tables.lines_of("ablations/ablations")
     assert list(lines) == ["ablation", "row", "experiment", "branch", "printed", "about"]
     assert len(lines) == sum(len(ablation.rows) for ablation in ALL)
     assert all(len(ablation.rows) for ablation in ALL)

@@ -23,7 +23,7 @@ from reidlib.analysis.claims import (
     decide,
     outcome_of,
 )
-from reidlib.analysis.power import power
+from reidlib.analysis.claims.power import power
 from reidlib.analysis.scores import Cell, ExperimentScores, table_records
 from reidlib.analysis.statistics import Interval, paired, variance_components
 from reidlib.experiments import EXPERIMENTS

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from reidlib.analysis.power import power
+from reidlib.analysis.claims.power import power
 from reidlib.analysis.statistics import Components, paired_sums
 
 TRIALS = 1200

@@ -6,7 +6,7 @@ from scored_runs import write_scored_runs
 
 from reidlib.analysis.claims import Claim, Contrast, decide
 from reidlib.analysis.claims.planning import plan_claim
-from reidlib.analysis.power import fewest, power, seeds_wanted
+from reidlib.analysis.claims.power import fewest, power, seeds_wanted
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import Components, variance_components
 from reidlib.experiments.setup import Runs

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reidlib.analysis.ablations.traces import batch_table, trace, triplet_in_use
 from reidlib.analysis.scores import (
     SINGLE_QUERY,
     Cell,
@@ -15,7 +16,6 @@ from reidlib.analysis.scores import (
     style_table,
     table_records,
 )
-from reidlib.analysis.traces import batch_table, trace, triplet_in_use
 from reidlib.errors import InputError
 from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from reidlib.analysis.power import power, seeds_wanted
+from reidlib.analysis.claims.power import power, seeds_wanted
 from reidlib.analysis.statistics import (
     Components,
     Interval,

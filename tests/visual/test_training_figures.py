@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reidlib.analysis.traces import triplet_in_use
+from reidlib.analysis.ablations.traces import triplet_in_use
 from reidlib.visual.figures import training
 
 pytestmark = pytest.mark.usefixtures("styled_figures")

@@ -1,6 +1,7 @@
 """The papers' claims, their verdicts, and whether two benchmarks agree.
 
-``statements`` claims and their tests · ``rule`` which outcome follows from intervals · ``verdicts`` a claim's
+``statements`` claims and their tests · ``rule`` which outcome follows from intervals · ``power`` how often an
+interval would be above zero · ``planning`` the seeds that a claim needs · ``verdicts`` a claim's
 verdict, the ledger and its figure · ``digests`` which runs are older than the test that judges them ·
 ``seed_subsets`` verdicts from fewer seeds · ``agreement`` differences and scores on two benchmarks side by
 side

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from reidlib.analysis.claims.power import fewest, power
 from reidlib.analysis.claims.statements import Claim
 from reidlib.analysis.claims.verdicts import Verdict, claim_pairs, decide
-from reidlib.analysis.power import fewest, power
 from reidlib.analysis.scores import ExperimentScores
 from reidlib.analysis.statistics import Components, variance_components
 

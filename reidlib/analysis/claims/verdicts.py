@@ -25,6 +25,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
+from reidlib.analysis.claims.power import power
 from reidlib.analysis.claims.rule import (
     FAILS,
     HOLDS,
@@ -36,7 +37,6 @@ from reidlib.analysis.claims.rule import (
     outcome_of,
 )
 from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
-from reidlib.analysis.power import power
 from reidlib.analysis.scores import MISSING, ExperimentScores, table_records
 from reidlib.analysis.statistics import LEVEL, Interval, Pairs, format_difference, variance_components
 from reidlib.data.benchmark import Benchmark

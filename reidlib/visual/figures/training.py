@@ -93,9 +93,9 @@ def balancing_steps(steps: Mapping[str, np.ndarray], in_use: np.ndarray, thresho
     """Draw losses, ratio of the focal weights, loss weights and samplers over the steps of one training.
 
     Args:
-        steps: What each of the S steps measured, arrays of shape (S,), from ``analysis.traces.trace``.
+        steps: What each of the S steps measured, arrays of shape (S,), from ``ablations.traces.trace``.
         in_use: Shape (S,), 1 for each step that used the triplet loss, from
-            ``analysis.traces.triplet_in_use``.
+            ``ablations.traces.triplet_in_use``.
         threshold: Threshold δ of the ratio, below which the triplet loss is switched off.
 
     Returns:
@@ -146,7 +146,7 @@ def balancing_modes(traces: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndar
     """Draw several trainings side by side: the identity loss above, batches and losses in use below.
 
     Args:
-        traces: Name to the results of ``analysis.traces.trace`` and ``analysis.traces.triplet_in_use``.
+        traces: Name to the results of ``ablations.traces.trace`` and ``ablations.traces.triplet_in_use``.
 
     Returns:
         The figure, with a column per training and at most four in a row; all share both scales.

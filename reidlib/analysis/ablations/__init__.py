@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
+from reidlib.analysis.ablations.traces import trace, triplet_in_use
 from reidlib.analysis.benchmark_tables import lines_of, published_row
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import format_difference
-from reidlib.analysis.traces import trace, triplet_in_use
 from reidlib.errors import check_choice
 from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.training.config import JLMLConfiguration, Recipe, RunConfiguration
@@ -109,7 +109,7 @@ class Ablation:
 
 def _ablation(name: str, heading: str, baseline: str, table: str = "") -> Ablation:
     """Read an ablation's rows from ``ablations.csv``."""
-    lines = lines_of("ablations")
+    lines = lines_of("ablations/ablations")
     rows = lines[lines["ablation"] == name].set_index("row")
     # We recall that JLML prints mAP by Market-1501's official rule (trapezoid).
     return Ablation(heading, rows, baseline, "trapezoid" if table else "step", table)
