@@ -343,8 +343,8 @@ def tables(arguments: argparse.Namespace) -> int:
     """
     import tempfile
 
+    from reidlib.analysis.tables import write_tables
     from reidlib.experiments.evidence import NAMES, Evidence, add
-    from reidlib.reports.tables import write_tables
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = temporary if arguments.runs else None

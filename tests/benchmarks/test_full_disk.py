@@ -130,7 +130,7 @@ WRITERS = {
     "reports/reproduce.py": "test_a_report",
     "reports/result.py": "test_functions, test_a_report",
     "reports/scheduler.py": "test_a_report",
-    "reports/tables.py": "test_functions",
+    "analysis/tables.py": "test_functions",
     "search/features.py": "embed, embed parquet",
     "search/report.py": "search",
     "training/checkpoint.py": "train jlml",
@@ -170,11 +170,11 @@ def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     import matplotlib.pyplot as plt
     from rows_with_scores import BENCHMARK, write_run
 
+    from reidlib.analysis.tables import write_tables
     from reidlib.data.readers.partitions import Partitions, write_partitions
     from reidlib.experiments import evidence
     from reidlib.reports.pages import write_index
     from reidlib.reports.result import Result
-    from reidlib.reports.tables import write_tables
     from reidlib.visual.browser import pictures
 
     (disk / "report").mkdir()

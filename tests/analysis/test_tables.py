@@ -10,11 +10,11 @@ from rows_with_scores import BENCHMARK, write_run
 
 from reidlib import files
 from reidlib.analysis import Cell, ExperimentScores, claims
+from reidlib.analysis.tables import latex_text, write_tables
 from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.experiments import evidence
 from reidlib.experiments.evidence import BY_PERSON, NAMES, Evidence
-from reidlib.reports.tables import latex_text, write_tables
 
 ENDS = ["mean", "low end of 95 %", "high end of 95 %"]
 # The only other letters than ASCII's that the standard fonts have by their names here.
