@@ -26,8 +26,8 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # were 18,395 and 120 until photographs came: training folders that serve alone, evidence of runs in git,
 # scores of a run on other benchmarks, and a ledger that compares two benchmarks. Files were 126 until modules
 # of 500 to 800 lines that held several things were divided. They were 19,900 and 132 until the ledger got
-# power: what seeds and minutes a claim needs, looks until it is decided, verdicts from fewer seeds, digests of
-# tests, and tables to cite.
+# power: what seeds and minutes a claim needs, looks until it is decided, verdicts from fewer seeds, digests
+# of tests, and tables to cite.
 LARGEST = {
     "lines of code": 21_300,
     "files": 143,
