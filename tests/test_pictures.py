@@ -100,8 +100,9 @@ def test_git_holds_no_picture_but_the_figures_of_the_report(tracked):
 
 def test_figures_are_those_of_notebooks_on_the_rendered_benchmark(tracked):
     # ``write_summary`` refuses a report on other images; see tests/reports/test_summary.py.
-    summary = tracked["reports/README.md"].decode()
-    assert "- Benchmark: synthetic\n" in summary
+    summaries = [tracked[f"reports/{name}.md"].decode() for name in ("README", "notebooks")]
+    assert all("- Benchmark: synthetic\n" in summary for summary in summaries)
+    summary = "\n".join(summaries)
     stems = {Path(name).stem for name in tracked if name.startswith("notebooks/")}
     for name in (name for name in tracked if name.startswith(FIGURES)):
         figure = name.removeprefix(FIGURES)

@@ -269,7 +269,10 @@ def _parser(line: str) -> argparse.ArgumentParser:
     reproduce.number("--trials", "in the papers' tables, use the first N partitions (default: all)")
     reproduce.flag("--force", "run unchanged notebooks again")
     reproduce.value("--out", "DIR", "the report's folder (default: reports/PROFILE[-BENCHMARK])")
-    reproduce.flag("--summary", "also write reports/README.md and its figures from this report")
+    reproduce.flag(
+        "--summary",
+        "also write reports/notebooks.md (with --evidence reports/README.md) and figures from this report",
+    )
 
     train = command("train", "train a model and evaluate it", data, device, seed)
     train.lists = (_models, _fields, _benchmarks)

@@ -68,6 +68,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     examples:
       reidlib reproduce                         all notebooks, the profile quick
       reidlib reproduce 90 --evidence           the ledger from the evidence in git
+      reidlib reproduce 90 --evidence --summary the same, written to reports/README.md
       reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds
       reidlib reproduce --seeds 3 --summary     three trainings of each row
       reidlib reproduce --until-decided         the ledger, with 3, 5 or 10 seeds
@@ -86,7 +87,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """
     from reidlib import files
     from reidlib.experiments.evidence import state as evidence_state
-    from reidlib.reports.pages import check_rendered
+    from reidlib.reports.pages import CLAIMS_RULE, check_rendered
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
 
@@ -94,6 +95,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
     _check_until_decided(arguments, notebooks)
     if arguments.summary:  # refused before hours of training
         check_rendered({"benchmark": arguments.benchmark})
+        if [path.stem for path in notebooks] == ["90_claims"] and not arguments.evidence:
+            raise InputError(*CLAIMS_RULE)
     _check_evidence(arguments, notebooks)
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
@@ -322,7 +325,7 @@ def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) ->
         names = shorten(path.stem for path in notebooks)
         rule = "--evidence makes notebook 90, which needs neither weights nor images"
         raise InputError(rule, names, "give `reidlib reproduce 90 --evidence`")
-    options = ("data_root", "runs", "seeds", "no_train", "scheduler", "summary")
+    options = ("data_root", "runs", "seeds", "no_train", "scheduler")
     if given := [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]:
         raise InputError("--evidence takes all runs from reports/evidence", given[0], "leave it out")
     Evidence.read_existing(arguments.profile, arguments.benchmark)

@@ -84,6 +84,23 @@ def _markdown(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", line).replace("<", "&lt;").replace(">", "&gt;")
 
 
+_CLAIMS = (
+    "The claims",
+    "This page is made from the [evidence](evidence) in git, which any clone can repeat in half a minute. "
+    "What the other notebooks found stands in [their summary](notebooks.md).",
+)
+_NOTEBOOKS = (
+    "The notebooks",
+    "What the notebooks found in the last whole report. The claims and their verdicts stand in [the other "
+    "summary](README.md), which is made from evidence.",
+)
+# Rule, value and mend of the refusal to summarise claims on other runs than those in git.
+CLAIMS_RULE = (
+    "the summary of the claims is made from evidence, so that every clone finds its numbers",
+    "notebook 90 alone, on runs of this machine",
+    "add the runs with `reidlib evidence add FOLDER`, then give `reidlib reproduce 90 --evidence --summary`",
+)
+
 # Only the HTML pages escape all text automatically.
 _TEMPLATES = Environment(loader=PackageLoader("reidlib.reports"), autoescape=select_autoescape(["html"]))
 _TEMPLATES.filters |= {"cell": _cell, "clock": clock, "columns": _columns, "markdown": _markdown}
@@ -209,14 +226,27 @@ def _facts(rows: list[dict]) -> dict[str, str]:
 
 def summary_markdown(out: Path) -> str:
     """Return the summary of a report: how it was made, the claims, the marked figures and all tables."""
+    return _summary(out)[1]
+
+
+def _summary(out: Path) -> tuple[str, str, list[dict]]:
+    """Return the name of a summary's file, its text, and what it shows of each notebook."""
     rows = _rows(out)
     if not rows:
         raise InputError("a summary is made from a report", f"none in {out}", "run `reidlib reproduce` first")
+    claims = all((row["status"].get("parameters") or {}).get("evidence") for row in rows)
+    if not claims:
+        rows = [row for row in rows if not row["ledger"]]
+        if not rows:
+            raise InputError(*CLAIMS_RULE)
     commands: dict[str, list[str]] = {}
     for row in rows:
         commands.setdefault(str(row["status"].get("command") or ""), []).append(row["number"])
     runs = [run for row in rows for run in row["runs"]]
+    name, (title, about) = ("README.md", _CLAIMS) if claims else ("notebooks.md", _NOTEBOOKS)
     text = _TEMPLATES.get_template("summary.md").render(
+        title=title,
+        about=about,
         rows=rows,
         facts=_facts(rows),
         seeds=max(len(row["result"].get("seeds") or []) for row in rows),
@@ -226,7 +256,7 @@ def summary_markdown(out: Path) -> str:
         ledger=[line for row in rows for line in row["ledger"]],
         figures=_summary_figures(rows),
     )
-    return text + "\n"  # which a template drops at its end
+    return name, text + "\n", rows  # a template drops the last line's end
 
 
 def check_rendered(parameters: Mapping[str, object], notebook: str = "the report") -> None:
@@ -238,21 +268,25 @@ def check_rendered(parameters: Mapping[str, object], notebook: str = "the report
         raise InputError(rule, f"{notebook} on {benchmark}", mend)
 
 
-def write_summary(out: Path, readme_folder: Path) -> Path:
-    """Write a report's summary to ``readme_folder / "README.md"`` and its figures to ``figures`` there."""
-    text = summary_markdown(out)
-    for row in _rows(out):
+def write_summary(out: Path, folder: Path) -> Path:
+    """Write a report's summary to a folder and its figures to ``figures`` there; return the summary's path.
+
+    A report from evidence is written to ``README.md``: its claims. Any other is written to ``notebooks.md``,
+    without a ledger of claims.
+    """
+    name, text, rows = _summary(out)
+    for row in rows:
         check_rendered(row["status"].get("parameters") or {}, row["name"])
-    folder = readme_folder / "figures"
-    figures = _summary_figures(_rows(out))
-    for name, (_, figure) in figures.items():
-        write_atomically(folder / name, partial(shutil.copyfile, figure["path"]))
-    for stale in folder.iterdir():
-        # Only figures of an earlier summary, NUMBER_name-figure.png, are removed.
-        if stale.name not in figures and re.fullmatch(r"\d+_[\w%.-]+\.(png|jpg)", stale.name):
+    figures = _summary_figures(rows)
+    for file, (_, figure) in figures.items():
+        write_atomically(folder / "figures" / file, partial(shutil.copyfile, figure["path"]))
+    names = {row["name"] for row in rows}
+    for stale in (folder / "figures").glob("*"):
+        # Figures of these notebooks, NUMBER_name-figure.png, that an earlier summary showed.
+        if stale.name not in figures and stale.name.partition("-")[0] in names:
             stale.unlink()
-    write_text(readme_folder / "README.md", text)
-    return readme_folder / "README.md"
+    write_text(folder / name, text)
+    return folder / name
 
 
 def _summary_figures(rows: list[dict]) -> dict[str, tuple[dict, dict]]:

@@ -99,7 +99,7 @@ class Result:
             caption: The text below the figure in the report.
             alt: The text for readers who cannot see the figure.
             lead: Whether the report's index shows the figure.
-            summary: Whether ``reports/README.md`` shows the figure.
+            summary: Whether the summary in ``reports`` shows the figure.
 
         Returns:
             The picture of the file, with ``alt``.

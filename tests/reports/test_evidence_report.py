@@ -71,7 +71,13 @@ def test_a_fresh_clone_makes_the_ledger_without_training_and_images(tmp_path):
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert re.search(r"Spearman's rank correlation is <strong>", page)
     made = {path.name for path in (clone / "reports").iterdir()}
-    assert made == {"README.md", "figures", "evidence", "quick-evidence"}  # no runs, no images
+    assert made == {
+        "README.md",
+        "notebooks.md",
+        "figures",
+        "evidence",
+        "quick-evidence",
+    }  # no runs, no images
 
 
 def test_a_report_on_a_third_benchmark_stands_beside_both(tmp_path, monkeypatch):
@@ -115,7 +121,10 @@ def test_evidence_in_git_is_small_and_without_paths():
         (["--evidence"], "makes notebook 90"),
         (["90", "--evidence", "--seeds", "3"], "takes all runs from reports/evidence; got --seeds"),
         (["90", "--evidence", "--no-train"], "got --no-train"),
-        (["90", "--evidence", "--summary"], "got --summary"),
+        (
+            ["90", "--evidence", "--summary", "--benchmark", "market1501,validation=true"],
+            "may show real people",
+        ),
     ],
 )
 def test_evidence_and_other_options(words, message, capsys):

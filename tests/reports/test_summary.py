@@ -1,7 +1,8 @@
-"""The summary that is kept in git: how it was made, the ledger, the marked figures, all tables."""
+"""The summaries that are kept in git: the claims from evidence, and what a whole report's notebooks found."""
 
 import errno
 import json
+import re
 import shutil
 
 import nbformat
@@ -67,31 +68,83 @@ def out(tmp_path):
     return folder
 
 
+def change_parameters(out, name, **parameters):
+    path = out / name / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters": parameters}))
+
+
+@pytest.fixture
+def of_evidence(out):
+    """The report that notebook 90 alone makes from evidence."""
+    for name in ("30_one", "95_lost"):
+        shutil.rmtree(out / name)
+    change_parameters(out, "90_ledger", evidence=True)
+    return out
+
+
 def test_the_summary_begins_with_how_the_report_was_made(out):
     head = summary_markdown(out).partition("## ")[0]
-    assert head.startswith("# Results: the `quick` report, 2 seeds")
-    assert "- Command: `reidlib reproduce --seeds 2` (notebooks 30, 95)\n" in head
-    assert "- Command: `reidlib reproduce 90` (notebooks 90)\n" in head
+    assert head.startswith("# The notebooks: profile `quick`, 2 seeds\n\nWhat the notebooks found")
+    assert "- Command: `reidlib reproduce --seeds 2`\n" in head
     assert "no number here is a score on a real" in head
     assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc (+: with changes)" in head  # once
     assert "**Missing**: jlml, seed 1" in head
     assert "two cores" not in head  # the device is that of the trainings
 
 
-def test_the_ledger_is_above_all_tables(out):
+def test_several_commands_are_named_with_their_notebooks(out):
+    path = out / "95_lost" / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": "reidlib reproduce 95"}))
     text = summary_markdown(out)
-    places = [
-        text.index(words) for words in ("## The ledger of claims", "It helps.", "l.png", "## 30 · About")
-    ]
-    assert places == sorted(places)
-    assert text.count("It helps.") == 1
+    assert "- Command: `reidlib reproduce --seeds 2` (notebooks 30)\n" in text
+    assert "- Command: `reidlib reproduce 95` (notebooks 95)\n" in text
+
+
+def test_claims_stand_in_the_summary_from_evidence_alone(out, tmp_path):
+    folder = tmp_path / "reports"
+    whole = write_summary(out, folder)
+    assert whole.name == "notebooks.md"
+    assert "It helps." not in whole.read_text() and "90_ledger" not in whole.read_text()
+    shutil.rmtree(out / "30_one")
+    shutil.rmtree(out / "95_lost")
+    with pytest.raises(InputError, match=r"made from evidence.*reidlib evidence add FOLDER"):
+        write_summary(out, folder)
+    change_parameters(out, "90_ledger", evidence=True)
+    claims = write_summary(out, folder)
+    assert claims.name == "README.md" and "It helps." in claims.read_text()
+    assert {path.name for path in folder.iterdir()} == {"README.md", "notebooks.md", "figures"}
+    # Each leaves the figures of the other in place.
+    assert {path.name for path in (folder / "figures").iterdir()} == {"30_one-a-b.png", "90_ledger-l.png"}
+    for text in (whole.read_text(), claims.read_text()):
+        links = set(re.findall(r"\]\((\w+\.md)\)", text))
+        assert links and all((folder / link).is_file() for link in links)
+
+
+def test_a_summary_of_the_claims_on_other_runs_is_refused_before_work(tmp_path, capsys):
+    assert main(["reproduce", "90", "--summary", "--out", str(tmp_path / "out")]) == 2
+    assert "got notebook 90 alone, on runs of this machine" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tables_of_a_report(out):
+    text = summary_markdown(out)
+    assert text.index("a-b.png") < text.index("## 30 · About")
     assert "| with \\| bar | 80.0 ± 1.0 |  |" in text
     assert "| without | missing | 83.2 |" in text
     assert "Does it \\*work\\*? ([notebook 30](../notebooks/30_one.ipynb))" in text
     assert "&lt;b&gt;R1&lt;/b&gt;: 80.0" in text
 
 
-def test_the_lesson_and_its_figure_open_the_summary_before_photographs(out, tmp_path):
+def test_the_ledger_is_above_all_tables(of_evidence):
+    text = summary_markdown(of_evidence)
+    places = [
+        text.index(words) for words in ("## The ledger of claims", "It helps.", "l.png", "## 90 · About")
+    ]
+    assert places == sorted(places)
+
+
+def test_the_lesson_and_its_figure_open_the_summary_before_photographs(of_evidence, tmp_path):
+    out = of_evidence
     path = out / "90_ledger" / "result.json"
     result = json.loads(path.read_text())
     (out / "90_ledger" / "seeds.png").write_bytes(b"picture")
@@ -100,15 +153,14 @@ def test_the_lesson_and_its_figure_open_the_summary_before_photographs(out, tmp_
     photographs = {"about": "Set: photographs.", "rows": [{"row": "jlml", "R1": "63.1"}]}
     lesson = {"title": "One run misleads in 40 % of cases", "text": "- **Rendered people**: 40 %."}
     for fields, order in (
-        ({}, ["- Command", "## The ledger", "l.png", "seeds.png", "a-b.png"]),
-        ({"photographs": photographs}, ["## Scores on photographs", "## The report", "- Command"]),
-        ({"lesson": lesson}, ["## One run", "- **Ren", "## The report", "- Command", "seeds.png"]),
+        ({}, ["- Command", "## The ledger", "l.png", "seeds.png"]),
+        ({"photographs": photographs}, ["## Scores on photographs", "## How this page", "- Command"]),
+        ({"lesson": lesson}, ["## One run", "- **Ren", "## How this page", "- Command", "seeds.png"]),
         (
             {"lesson": lesson | {"figure": "seeds.png"}, "photographs": photographs},
             ["## One run misleads in 40 % of cases", "- **Rendered people**: 40 %.", "![bars](figures/90",
              "Caption of seeds.png ([notebook 90]", "## Scores on photographs", "Set: photographs.",
-             "| 63.1 |", "## The report on rendered people", "- Command", "## The ledger", "l.png",
-             "a-b.png", "## 30 ·"],
+             "| 63.1 |", "## How this page was made", "- Command", "## The ledger", "l.png", "## 90 ·"],
         ),
     ):  # fmt: skip
         path.write_text(json.dumps(result | fields))
@@ -117,7 +169,7 @@ def test_the_lesson_and_its_figure_open_the_summary_before_photographs(out, tmp_
         places = [text.index(words) for words in order]
         assert places == sorted(places), (fields, text)
         assert text.count("](figures/90_ledger-seeds.png)") == 1
-        assert text.count("## The report on rendered people") == bool(fields)
+        assert text.count("## How this page was made") == bool(fields)
         assert "\n\n\n" not in text
 
 
@@ -130,25 +182,20 @@ def test_a_failed_notebook_shows_its_error_and_none_of_its_scores(out):
 def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
     folder = tmp_path / "reports"
     (folder / "figures").mkdir(parents=True)
-    (folder / "figures" / "20_old-scores.png").write_bytes(b"")
+    (folder / "figures" / "30_one-scores.png").write_bytes(b"")
     (folder / "figures" / "drawing.svg").write_bytes(b"")
     assert write_summary(out, folder).read_text() == summary_markdown(out)
     names = {path.name for path in (folder / "figures").iterdir()}
     # The figure of an earlier summary is gone, another file stays.
-    assert names == {"30_one-a-b.png", "90_ledger-l.png", "drawing.svg"}
-    (out / "90_ledger" / "l.png").write_bytes(bytes(300_000))
-    assert "l.png" not in summary_markdown(out)
-
-
-def change_parameters(out, name, **parameters):
-    path = out / name / "status.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters": parameters}))
+    assert names == {"30_one-a-b.png", "drawing.svg"}
+    (out / "30_one" / "a b.png").write_bytes(bytes(300_000))
+    assert "a-b.png" not in summary_markdown(out)
 
 
 def test_a_report_on_other_images_has_no_summary(out, tmp_path):
     folder = tmp_path / "reports"
     write_summary(out, folder)
-    assert "The pictures show rendered people only: `--summary`" in (folder / "README.md").read_text()
+    assert "The pictures show rendered people only: `--summary`" in (folder / "notebooks.md").read_text()
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     change_parameters(out, "30_one", benchmark="market1501,validation=true", data_root="photographs")
     with pytest.raises(InputError, match=r"may show real people; got 30_one on market1501,validation=true"):
