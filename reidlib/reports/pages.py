@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -252,11 +252,25 @@ def _summary(out: Path) -> tuple[str, str, list[dict]]:
         seeds=max(len(row["result"].get("seeds") or []) for row in rows),
         commands=commands,
         runs=list({run["run"]: run for run in runs if "run" in run}.values()),
-        missing=sorted({f"{run['experiment']}, seed {run['seed']}" for run in runs if "missing" in run}),
+        missing=_missing_text(run for run in runs if "missing" in run),
         ledger=[line for row in rows for line in row["ledger"]],
         figures=_summary_figures(rows),
     )
     return name, text + "\n", rows  # a template drops the last line's end
+
+
+def _missing_text(runs: Iterable[dict]) -> str:
+    """Return which seeds of which rows are missing, rows with the same seeds together."""
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        seeds.setdefault(run["experiment"], set()).add(run["seed"])
+    rows: dict[tuple[int, ...], list[str]] = {}
+    for row, numbers in sorted(seeds.items()):
+        rows.setdefault(tuple(sorted(numbers)), []).append(row)
+    return "; ".join(
+        f"{', '.join(names)}: {'seed' if len(numbers) == 1 else 'seeds'} {', '.join(map(str, numbers))}"
+        for numbers, names in sorted(rows.items())
+    )
 
 
 def check_rendered(parameters: Mapping[str, object], notebook: str = "the report") -> None:

@@ -84,12 +84,21 @@ def of_evidence(out):
 
 def test_the_summary_begins_with_how_the_report_was_made(out):
     head = summary_markdown(out).partition("## ")[0]
-    assert head.startswith("# The notebooks: profile `quick`, 2 seeds\n\nWhat the notebooks found")
+    assert head.startswith("# The notebooks: profile `quick`, up to 2 seeds\n\nWhat the notebooks found")
     assert "- Command: `reidlib reproduce --seeds 2`\n" in head
     assert "no number here is a score on a real" in head
     assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc (+: with changes)" in head  # once
-    assert "**Missing**: jlml, seed 1" in head
+    assert "**Missing**: jlml: seed 1\n" in head
     assert "two cores" not in head  # the device is that of the trainings
+
+
+def test_missing_seeds_are_named_once_for_rows_with_the_same(out):
+    path = out / "30_one" / "result.json"
+    result = json.loads(path.read_text())
+    lost = [("jlml", 4), ("a", 4), ("jlml", 3), ("a", 3), ("b", 4), ("b", 4)]
+    result["runs"] = [LOST | {"experiment": row, "seed": seed} for row, seed in lost]
+    path.write_text(json.dumps(result))
+    assert "- **Missing**: a, jlml: seeds 3, 4; b: seed 4\n" in summary_markdown(out)
 
 
 def test_several_commands_are_named_with_their_notebooks(out):
