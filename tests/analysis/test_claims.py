@@ -23,7 +23,7 @@ from reidlib.analysis.claims import (
     decide,
     outcome_of,
 )
-from reidlib.analysis.claims.power import power
+from reidlib.analysis.claims.power import power, seeds_wanted
 from reidlib.analysis.scores import Cell, ExperimentScores, table_records
 from reidlib.analysis.statistics import Interval, paired, variance_components
 from reidlib.experiments import EXPERIMENTS
@@ -183,11 +183,13 @@ def test_the_power_of_an_undecided_claim_is_named(tmp_path):
     components = variance_components(pairs.sums_sp, pairs.queries_p)
     share = [100 * power(components, effect, *pairs.sums_sp.shape) for effect in (2.4, 1)]
     reason = decide(claim(ABOVE._replace(printed=2.4)), scores).reason
+    wanted = [seeds_wanted(components, effect, pairs.sums_sp.shape[1]) for effect in (2.4, 1)]
     assert reason.endswith(
-        f"(3 seeds); power {share[0]:.0f} % for the paper's +2.4, {share[1]:.0f} % for one point"
+        f"(3 seeds); power {share[0]:.0f} % for the paper's +2.4 ({wanted[0]} seeds have 80 %), "
+        f"{share[1]:.0f} % for one point ({wanted[1]} seeds have 80 %)"
     )
     both = decide(claim(ABOVE, ALSO), scores).reason
-    assert re.search(r"power at least \d+ % for one point$", both)
+    assert re.search(r"power at least \d+ % for one point \(\d+ seeds have 80 %\)$", both)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.claims.power import power
+from reidlib.analysis.claims.power import fewest, power
 from reidlib.analysis.claims.rule import (
     FAILS,
     HOLDS,
@@ -41,6 +41,9 @@ from reidlib.analysis.scores import MISSING, ExperimentScores, table_records
 from reidlib.analysis.statistics import LEVEL, Interval, Pairs, format_difference, variance_components
 from reidlib.data.benchmark import Benchmark
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation
+
+# The power that is usually asked for.
+_ENOUGH_POWER = 0.8
 
 _RENDERED_ALONE = "boxes can be made worse by known amounts only where images are rendered"
 
@@ -147,23 +150,38 @@ def decide(
 
 
 def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
-    """Say which power the seeds had to show contrasts above zero: for the paper's effect and for a point."""
+    """Say which power the seeds had to show contrasts above zero, and how many seeds have enough.
+
+    For the paper's effects, if it prints all, and for one point.
+    """
     printed = {contrast: contrast.printed or 0.0 for contrast in pairs}
     effects = {"one point": dict.fromkeys(pairs, 1.0)}
     if min(printed.values()) > 0:
         values = ", ".join(format_difference(value) for value in printed.values())
         effects = {f"the paper's {values}": printed} | effects
+    known = {}
+    for contrast, each in pairs.items():
+        components = each and variance_components(each.sums_sp, each.queries_p)
+        if not each or not components:
+            return ""
+        known[contrast] = components, each.sums_sp.shape
+    seeds = min(shape[0] for _, shape in known.values())
     texts = []
     for name, of_contrast in effects.items():
-        misses = 0.0
-        for contrast, each in pairs.items():
-            components = each and variance_components(each.sums_sp, each.queries_p)
-            if not each or not components:
-                return ""
-            seeds, persons = each.sums_sp.shape
-            misses += 1 - power(components, of_contrast[contrast], seeds, persons, level)
-        bound = "at least " if len(pairs) > 1 else ""  # misses need not happen together
-        texts.append(f"{bound}{100 * max(1 - misses, 0):.0f} % for {name}")
+
+        def joint(number: int, of_contrast: Mapping[Contrast, float] = of_contrast) -> float:
+            # Several contrasts need not be missed together: a lower bound.
+            return 1 - sum(
+                1 - power(components, of_contrast[contrast], number, persons, level)
+                for contrast, (components, (_, persons)) in known.items()
+            )
+
+        bound = "at least " if len(known) > 1 else ""
+        wanted = fewest(joint, _ENOUGH_POWER)
+        enough = "no number of seeds has" if wanted is None else f"{wanted} seeds have"
+        texts.append(
+            f"{bound}{100 * max(joint(seeds), 0):.0f} % for {name} ({enough} {100 * _ENOUGH_POWER:.0f} %)"
+        )
     return f"; power {', '.join(texts)}"
 
 
