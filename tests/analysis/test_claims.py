@@ -207,6 +207,19 @@ def test_the_papers_effects_are_those_that_it_prints(name, printed):
     assert [contrast.printed for contrast in entry.contrasts] == printed
 
 
+def test_the_seeds_signs_stand_beside_the_interval(tmp_path):
+    few = decide(claim(ABOVE), scores_of(tmp_path / "a", [0.6] * 5, [0.5] * 5))
+    assert few.signs == {"a − b": None}
+    assert ". A test of the seeds' signs alone cannot speak below 6 seeds. **✓" in claims.verdict_sentence(
+        few
+    )
+    six = decide(claim(ABOVE, ALSO), scores_of(tmp_path / "b", [0.6] * 6, [0.5] * 6, [0.7] * 5 + [0.5]))
+    assert six.signs["a − b"] == 2 / 64
+    assert "The seeds' signs alone: a − b: p 0.031; a − c: p 0.219. **" in claims.verdict_sentence(six)
+    one = claims.verdict_sentence(decide(claim(ABOVE), scores_of(tmp_path / "c", [0.6], [0.5])))
+    assert "signs" not in one
+
+
 def test_chosen_seeds_alone_are_used(tmp_path):
     scores = scores_of(tmp_path, [0.6, 0.5, 0.6], [0.5, 0.6, 0.5])
     assert decide(claim(ABOVE), scores, seeds=(0,)).outcome == HOLDS

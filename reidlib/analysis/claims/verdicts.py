@@ -20,6 +20,7 @@ papers' printed numbers do not influence it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -38,7 +39,15 @@ from reidlib.analysis.claims.rule import (
 )
 from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
 from reidlib.analysis.scores import MISSING, ExperimentScores, table_records
-from reidlib.analysis.statistics import LEVEL, Interval, Pairs, format_difference, variance_components
+from reidlib.analysis.statistics import (
+    FEWEST_SIGNS,
+    LEVEL,
+    Interval,
+    Pairs,
+    format_difference,
+    sign_flip,
+    variance_components,
+)
 from reidlib.data.benchmark import Benchmark
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation
 
@@ -66,6 +75,8 @@ class Verdict(NamedTuple):
         reason: Why, in a few words.
         intervals: Label of each contrast -> its interval, in points of mAP; None if a run is missing.
         look: Of several looks (``sequential``), the one that this is of; empty for a verdict from all seeds.
+        signs: Label of each contrast -> the p-value of ``statistics.sign_flip``, which stands beside the
+            interval and decides nothing; None below six seeds.
     """
 
     claim: Claim
@@ -73,6 +84,7 @@ class Verdict(NamedTuple):
     reason: str
     intervals: Mapping[str, Interval | None]
     look: str = ""
+    signs: Mapping[str, float | None] = MappingProxyType({})
 
 
 def claim_pairs(claim: Claim, scores: ExperimentScores) -> dict[str, Pairs | None]:
@@ -129,24 +141,28 @@ def decide(
         label: None if each is None else each.interval(level)._replace(requested=requested)
         for label, each in pairs.items()
     }
-    if scores.runs.profile == "smoke":
-        return Verdict(claim, UNDECIDED, "a smoke run only checks that everything runs", intervals)
+    signs = {label: each and sign_flip(each.sums_sp, each.queries_p) for label, each in pairs.items()}
     outcome, labels = outcome_of(intervals, level)
-    fewest = min((interval.seeds for interval in intervals.values() if interval), default=0)
-    basis = {0: "", 1: " (one seed: valid for these trainings only)"}.get(fewest, f" ({fewest} seeds)")
+    fewest_seeds = min((interval.seeds for interval in intervals.values() if interval), default=0)
+    one = " (one seed: valid for these trainings only)"
+    basis = {0: "", 1: one}.get(fewest_seeds, f" ({fewest_seeds} seeds)")
     named = "; ".join(labels)
-    if outcome == FAILS:
-        return Verdict(claim, outcome, f"below zero: {named}{basis}", intervals)
-    if outcome == HOLDS:
-        return Verdict(claim, outcome, f"every interval is above zero{basis}", intervals)
-    if outcome == NO_DIFFERENCE:
+    if scores.runs.profile == "smoke":
+        outcome, reason = UNDECIDED, "a smoke run only checks that everything runs"
+    elif outcome == FAILS:
+        reason = f"below zero: {named}{basis}"
+    elif outcome == HOLDS:
+        reason = f"every interval is above zero{basis}"
+    elif outcome == NO_DIFFERENCE:
         reason = f"within {SMALLEST_DIFFERENCE} points of zero: {named}{basis}"
-        return Verdict(claim, outcome, reason, intervals)
-    if None in intervals.values():
-        return Verdict(claim, outcome, f"runs are missing for: {named}", intervals)
-    reason = f"the interval includes zero: {named}{basis}"
-    open_pairs = {contrast: pairs[contrast.label] for contrast in claim.contrasts if contrast.label in labels}
-    return Verdict(claim, outcome, reason + _power_text(open_pairs, level), intervals)
+    elif None in intervals.values():
+        reason = f"runs are missing for: {named}"
+    else:
+        unclear = {
+            contrast: pairs[contrast.label] for contrast in claim.contrasts if contrast.label in labels
+        }
+        reason = f"the interval includes zero: {named}{basis}{_power_text(unclear, level)}"
+    return Verdict(claim, outcome, reason, intervals, signs=signs)
 
 
 def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
@@ -204,13 +220,23 @@ def verdict_sentence(verdict: Verdict) -> str:
         verdict: The verdict of ``decide``.
 
     Returns:
-        The claim's statement, its test, the measured differences in points, and the outcome with its reason.
+        The claim's statement, its test, the measured differences in points, what the seeds' signs alone say,
+        and the outcome with its reason.
     """
     differences = _differences_text(verdict, " points")
+    if any(interval and interval.seeds > 1 for interval in verdict.intervals.values()):
+        differences += f". {_signs_text(verdict.signs)}"
     return (
         f"*{verdict.claim.statement}* Test: {verdict.claim.test}. {f'{differences}. ' if differences else ''}"
         f"**{SIGNS[verdict.outcome]} {verdict.outcome}**: {verdict.reason}."
     )
+
+
+def _signs_text(signs: Mapping[str, float | None]) -> str:
+    values = [f"{label}: p {value:.3f}" for label, value in signs.items() if value is not None]
+    if not values:
+        return f"A test of the seeds' signs alone cannot speak below {FEWEST_SIGNS} seeds"
+    return f"The seeds' signs alone: {'; '.join(values)}"
 
 
 def _differences_text(verdict: Verdict, unit: str = "") -> str:
