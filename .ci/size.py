@@ -29,7 +29,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # power: what seeds and minutes a claim needs, looks until it is decided, verdicts from fewer seeds, digests
 # of tests, and tables to cite.
 LARGEST = {
-    "lines of code": 21_330,
+    "lines of code": 21_400,
     "files": 143,
     "lines of the core": 4_570,
     "entries in a folder below the top": 12,

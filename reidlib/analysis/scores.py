@@ -183,7 +183,7 @@ class ExperimentScores:
         values = self.tidy(cells, measures).groupby(["row", "measure"])["value"].agg(list).to_dict()
         return pd.DataFrame(
             {
-                name: [Spread.of(values.get((label, name), []), self.runs.seeds) for label in cells]
+                name: [Spread.of(values.get((label, name), []), self.runs.requested) for label in cells]
                 for name in measures
             },
             index=list(cells),
@@ -287,7 +287,7 @@ class ExperimentScores:
             available in all rows.
         """
         pairs = self.pairs(plus, minus, measure)
-        return None if pairs is None else pairs.interval()._replace(requested=self.runs.seeds)
+        return None if pairs is None else pairs.interval()._replace(requested=self.runs.requested)
 
     def differences(self, cells: Mapping[str, Cell], baseline: str, measures: Sequence[str]) -> pd.DataFrame:
         """Return the difference of each row to a baseline row (see ``difference``).

@@ -65,6 +65,11 @@ class Runs:
     seed_numbers: tuple[int, ...] = ()
 
     @property
+    def requested(self) -> int | None:
+        """Number of seeds that were asked for; None of gathered evidence, which holds what there is."""
+        return None if self.seed_numbers else self.seeds
+
+    @property
     def counts(self) -> list[int]:
         """The number of available runs of each experiment."""
         return [sum(isinstance(run, Run) for run in runs) for runs in self.runs.values()]

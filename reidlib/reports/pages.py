@@ -247,6 +247,7 @@ def _summary(out: Path) -> tuple[str, str, list[dict]]:
     text = _TEMPLATES.get_template("summary.md").render(
         title=title,
         about=about,
+        claims=claims,
         rows=rows,
         facts=_facts(rows),
         seeds=max(len(row["result"].get("seeds") or []) for row in rows),

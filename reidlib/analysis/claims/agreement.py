@@ -228,15 +228,15 @@ def score_text(scores: ExperimentScores, cell: Cell, measure: str, *, note: bool
         scores: Scores on a benchmark.
         cell: The row.
         measure: A measure with a value for each query.
-        note: Whether to note that seeds are missing.
+        note: Whether to note that the row has fewer seeds than others.
 
     Returns:
         The text, as in "62.6 [58.9, 66.2]"; None if no run is available.
     """
     if cell.experiment not in scores.runs.runs or (value := scores.difference([cell], [], measure)) is None:
         return None
-    missing = note and value.seeds != scores.runs.seeds
-    seeds = f" ({value.seeds} of {scores.runs.seeds} seeds)" if missing else ""
+    of_all = f" of {scores.runs.requested}" if scores.runs.requested else ""
+    seeds = f" ({value.seeds}{of_all} seeds)" if note and value.seeds != scores.runs.seeds else ""
     return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]{seeds}"
 
 

@@ -136,7 +136,7 @@ def decide(
     if seeds is not None:
         chosen = {label: each and each.of(seeds) for label, each in pairs.items()}
         pairs = {label: each if each and each.seeds else None for label, each in chosen.items()}
-    requested = scores.runs.seeds if seeds is None else len(seeds)
+    requested = scores.runs.requested if seeds is None else len(seeds)
     intervals = {
         label: None if each is None else each.interval(level)._replace(requested=requested)
         for label, each in pairs.items()

@@ -130,7 +130,7 @@ class Evidence:
             experiments: Names of rows of ``EXPERIMENTS``.
 
         Returns:
-            The runs of all seeds that any of the rows has, ascending; a seed that a row lacks is missing.
+            The runs of all seeds that any of the rows has, ascending. Rows without any run are missing.
         """
         names = tuple(dict.fromkeys(experiments))
         seeds = sorted({seed for name, seed in self.runs if name in names}) or [0]
@@ -140,7 +140,12 @@ class Evidence:
             )
             for name in names
         }
-        missing = tuple(run for of_row in runs.values() for run in of_row if isinstance(run, MissingRun))
+        missing = tuple(
+            run
+            for of_row in runs.values()
+            for run in of_row
+            if isinstance(run, MissingRun) and not any(isinstance(other, EvidenceRun) for other in of_row)
+        )
         return Runs(
             runs, len(seeds), missing, self.profile, benchmark=self.benchmark, seed_numbers=tuple(seeds)
         )
