@@ -284,10 +284,19 @@ def check_rendered(parameters: Mapping[str, object], notebook: str = "the report
 
 
 def write_summary(out: Path, folder: Path) -> Path:
-    """Write a report's summary to a folder and its figures to ``figures`` there; return the summary's path.
+    """Write a report's summary and its figures.
 
-    A report from evidence is written to ``README.md``: its claims. Any other is written to ``notebooks.md``,
-    without a ledger of claims.
+    Args:
+        out: The report's folder.
+        folder: The folder of summaries, with ``figures`` in it.
+
+    Returns:
+        The summary's path: ``README.md`` with the claims of a report from evidence, ``notebooks.md`` of any
+        other report, without claims.
+
+    Raises:
+        InputError: If there is no report, if it shows other than rendered images, or if its only notebook is
+            that of the claims, made from other runs than the evidence.
     """
     name, text, rows = _summary(out)
     for row in rows:

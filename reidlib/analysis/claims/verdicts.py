@@ -166,10 +166,7 @@ def decide(
 
 
 def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
-    """Say which power the seeds had to show contrasts above zero, and how many seeds have enough.
-
-    For the paper's effects, if it prints all, and for one point.
-    """
+    """Say which power the seeds had and how many have enough, for the paper's effects and for one point."""
     printed = {contrast: contrast.printed or 0.0 for contrast in pairs}
     effects = {"one point": dict.fromkeys(pairs, 1.0)}
     if min(printed.values()) > 0:
