@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from reidlib.analysis.statistics import Interval, Pairs, half_width, keep_together
+from reidlib.analysis.statistics import Interval, Pairs, half_width, keep_together, kept_shares
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.evidence import BY_PERSON, sums_by_person
 from reidlib.experiments.rows import Perturbation
@@ -216,8 +216,7 @@ class ExperimentScores:
     def kept_pairs(self, plus: Sequence[Cell], minus: Sequence[Cell], measure: str) -> Pairs | None:
         """Return differences of the shares of its usual score that each of two networks keeps.
 
-        A share is a ratio of two means. Its deviations by seed and person are those of its linearisation at
-        the overall ratio (the delta method), so that intervals are computed as of any difference.
+        See ``statistics.kept_shares``.
 
         Args:
             plus: Rows of the first network: its score when perturbed, its usual score.
@@ -233,17 +232,7 @@ class ExperimentScores:
         aligned = self._sums((*plus, *minus), measure)
         if aligned is None:
             return None
-        sums_rsp, queries_p, seeds = aligned
-        means_r = sums_rsp.sum((1, 2)) / (len(seeds) * queries_p.sum())
-        if not means_r[1::2].all():
-            mend = "compare points in place of shares"
-            raise InputError("a share is of a score above zero", f"{measure} 0", mend)
-        shares = means_r[::2] / means_r[1::2]
-        kept = [
-            queries_p * share + (sums_rsp[2 * n] - share * sums_rsp[2 * n + 1]) / means_r[2 * n + 1]
-            for n, share in enumerate(shares)
-        ]
-        return Pairs(100 * (kept[0] - kept[1]), queries_p, seeds)
+        return kept_shares(*aligned)
 
     def _sums(
         self, cells: Sequence[Cell], measure: str

@@ -113,16 +113,22 @@ class Pairs(NamedTuple):
         sums_sp: Sums of the differences over the queries of each person, shape (S, P), in points.
         queries_p: Number of queries of each person with a match, shape (P,).
         seeds: The S seeds.
+        rows_rsp: Of a difference of shares the sums that it is computed from, shape (4, S, P): see
+            ``kept_shares``. None of a plain difference.
     """
 
     sums_sp: np.ndarray
     queries_p: np.ndarray
     seeds: tuple[int, ...]
+    rows_rsp: np.ndarray | None = None
 
     def of(self, seeds: Collection[int]) -> Pairs:
-        """Return the differences of those seeds that are among ``seeds``."""
+        """Return the differences of those seeds that are among ``seeds``, from these seeds alone."""
         kept = [index for index, seed in enumerate(self.seeds) if seed in seeds]
-        return Pairs(self.sums_sp[kept], self.queries_p, tuple(self.seeds[index] for index in kept))
+        numbers = tuple(self.seeds[index] for index in kept)
+        if self.rows_rsp is not None and kept:
+            return kept_shares(self.rows_rsp[:, kept], self.queries_p, numbers)
+        return Pairs(self.sums_sp[kept], self.queries_p, numbers)
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Return the mean difference with its interval; see ``paired_sums``."""
@@ -132,6 +138,36 @@ class Pairs(NamedTuple):
     def seed_means(self) -> np.ndarray:
         """Mean over all queries for each seed, shape (S,), in points."""
         return self.sums_sp.sum(1) / self.queries_p.sum()
+
+
+def kept_shares(rows_rsp: np.ndarray, queries_p: np.ndarray, seeds: tuple[int, ...]) -> Pairs:
+    """Return differences of the shares of its usual score that each of two networks keeps.
+
+    A share is a ratio of two means. Its deviations by seed and person are those of its linearisation at the
+    ratio over these seeds (the delta method), so that intervals are computed as of any difference.
+
+    Args:
+        rows_rsp: Sums over each person's queries, shape (4, S, P): of the first network perturbed and usual,
+            of the second perturbed and usual.
+        queries_p: Number of queries of each person with a match, shape (P,).
+        seeds: The S seeds.
+
+    Returns:
+        The differences in points of a share: 100 is all of the usual score.
+
+    Raises:
+        InputError: If a usual score is zero.
+    """
+    means_r = rows_rsp.sum((1, 2)) / (len(seeds) * queries_p.sum())
+    if not means_r[1::2].all():
+        rule = "a share is of a score above zero"
+        raise InputError(rule, "a score of 0", "compare points in place of shares")
+    kept = [
+        queries_p * (means_r[n] / means_r[n + 1])
+        + (rows_rsp[n] - means_r[n] / means_r[n + 1] * rows_rsp[n + 1]) / means_r[n + 1]
+        for n in (0, 2)
+    ]
+    return Pairs(100 * (kept[0] - kept[1]), queries_p, seeds, rows_rsp)
 
 
 class Components(NamedTuple):

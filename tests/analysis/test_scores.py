@@ -161,6 +161,24 @@ def test_the_share_of_a_score_that_two_networks_keep():
     assert pairs.seeds == (0, 1, 2)
 
 
+def test_shares_of_some_seeds_do_not_know_the_other_seeds():
+    """Not even the ratio at which they are linearised: a look has only its own seeds."""
+    generator = np.random.default_rng(0)
+    rows = {
+        name: [scored(0, 0, precision=(*generator.uniform(0.2, 0.9, 3), None)) for _ in range(4)]
+        for name in "abcd"
+    }
+    scores, cells = of(rows)
+    first, cells_of_first = of({name: row[:2] for name, row in rows.items()})
+    pairs, alone = (
+        each.kept_pairs([of_each["a"], of_each["b"]], [of_each["c"], of_each["d"]], "mAP (step)")
+        for each, of_each in ((scores, cells), (first, cells_of_first))
+    )
+    assert pairs.of(range(2)).interval() == pytest.approx(alone.interval())
+    assert pairs.of([]).seeds == ()
+    assert np.abs(pairs.sums_sp[:2] - alone.sums_sp).max() > 0.1  # of all four seeds they are others
+
+
 def test_a_share_of_nothing_is_refused():
     nothing = [scored(0, 0, precision=(0.0, 0.0, 0.0, 0.0))]
     scores, cells = of({"a": nothing})
