@@ -127,6 +127,14 @@ def test_a_negligible_difference_beside_a_clear_one_makes_no_difference(tmp_path
     assert verdict.reason.startswith("within 0.5 points of zero: a − c (one seed")
 
 
+def test_holms_correction_is_named_where_it_keeps_a_claim_from_failing(tmp_path):
+    verdict = decide(
+        claim(ABOVE, ALSO), scores_of(tmp_path, [0.5, 0.53, 0.48], [0.573, 0.573, 0.573], [0.4, 0.4, 0.4])
+    )
+    assert verdict.outcome == UNDECIDED and verdict.intervals["a − b"].high < 0
+    assert verdict.reason.startswith("below zero, but not by Holm's correction: a − b (3 seeds); power")
+
+
 def test_one_contrast_below_zero_is_enough(tmp_path):
     verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path, [0.5], [0.6], [None]))
     assert verdict.outcome == FAILS

@@ -161,8 +161,19 @@ def decide(
         unclear = {
             contrast: pairs[contrast.label] for contrast in claim.contrasts if contrast.label in labels
         }
-        reason = f"the interval includes zero: {named}{basis}{_power_text(unclear, level)}"
+        reason = f"{_unclear_text(labels, intervals)}{basis}{_power_text(unclear, level)}"
     return Verdict(claim, outcome, reason, intervals, signs=signs)
+
+
+def _unclear_text(labels: Iterable[str], intervals: Mapping[str, Interval | None]) -> str:
+    """Say why contrasts leave a claim open: one of several may be below zero, but not by Holm's correction."""
+    kinds: dict[str, list[str]] = {}
+    for label in labels:
+        interval = intervals[label]
+        below = interval is not None and interval.high < 0
+        text = "below zero, but not by Holm's correction" if below else "the interval includes zero"
+        kinds.setdefault(text, []).append(label)
+    return "; ".join(f"{text}: {'; '.join(named)}" for text, named in kinds.items())
 
 
 def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
