@@ -1,6 +1,7 @@
 """Verdicts after several looks: which look counts, what the next one waits for, how often all of them err."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,6 +150,16 @@ def test_nothing_is_looked_at_before_three_seeds(tmp_path):
     verdict = decide_sequentially(claim(), here.scores(2))  # no placeholder for the third seed either
     assert (verdict.outcome, verdict.reason) == (UNDECIDED, "look 1 of 3 waits for seed 2 of jlml, jlml-2")
     assert next(iter(verdict.intervals.values())).seeds == 2  # what can be said is
+
+
+def test_a_seed_is_known_by_its_number_where_evidence_has_a_gap(tmp_path):
+    here = machine(tmp_path, CLEAR + [0.6])
+    here.train({"jlml": range(4), "jlml-2": range(4)})
+    runs = here.read(4)
+    gap = {row: (*of_row[:1], *of_row[2:]) for row, of_row in runs.runs.items()}
+    there = ExperimentScores(replace(runs, runs=gap, seeds=3, seed_numbers=(0, 2, 3)))
+    assert decide_sequentially(claim(), there).outcome == UNDECIDED
+    assert waits_for(claim(), there) == "look 1 of 3 waits for seed 1 of jlml, jlml-2"
 
 
 def test_rows_of_decided_claims_are_not_trained_further(tmp_path):

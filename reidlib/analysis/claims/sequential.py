@@ -217,9 +217,10 @@ def _last_look(claim: Claim, scores: ExperimentScores) -> tuple[Verdict, dict[st
 def _lacking(claim: Claim, scores: ExperimentScores, seeds: int) -> dict[str, set[int]]:
     """Return the first seeds that a claim's rows have no scores of, by row."""
     lacking: dict[str, set[int]] = {}
+    numbers = scores.runs.seed_numbers or range(scores.runs.seeds)
     for cell in dict.fromkeys(claim.cells):
-        branches = scores.branch_scores(cell)
-        if absent := {seed for seed in range(seeds) if seed >= len(branches) or branches[seed] is None}:
+        there = {seed for seed, branch in zip(numbers, scores.branch_scores(cell), strict=True) if branch}
+        if absent := {*range(seeds)} - there:
             lacking.setdefault(cell.experiment, set()).update(absent)
     return lacking
 
