@@ -73,8 +73,10 @@ def plan(arguments: argparse.Namespace) -> int:
     if not (finished.own or finished.kept):
         rule = "a plan is made from finished runs, at least two of each row"
         value = f"none of {setup.profile.name} on {setup.benchmark}, in {setup.runs} and in the evidence"
-        raise InputError(rule, value, "train them with `reidlib train all --seeds 2`")
-    chosen = [claims[name] for name in arguments.claims or claims]
+        options = f" --profile {setup.profile.name}" if setup.profile.name != "quick" else ""
+        options += f" --benchmark {setup.benchmark} --data-root DIR" if setup.benchmark != "synthetic" else ""
+        raise InputError(rule, value, f"train them with `reidlib train all --seeds 2{options}`")
+    chosen = [claims[name] for name in dict.fromkeys(arguments.claims or claims)]
     rows, perturbations = required_experiments(chosen)
     number = 1 + max((seed for row in rows for seed in finished.seeds(row)), default=0)
     gathered = finished.gather(rows, number, perturbations)
