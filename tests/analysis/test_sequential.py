@@ -153,7 +153,7 @@ def test_nothing_is_looked_at_before_three_seeds(tmp_path):
 
 
 def test_a_seed_is_known_by_its_number_where_evidence_has_a_gap(tmp_path):
-    here = machine(tmp_path, CLEAR + [0.6])
+    here = machine(tmp_path, [*CLEAR, 0.6])
     here.train({"jlml": range(4), "jlml-2": range(4)})
     runs = here.read(4)
     gap = {row: (*of_row[:1], *of_row[2:]) for row, of_row in runs.runs.items()}
