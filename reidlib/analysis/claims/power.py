@@ -10,7 +10,7 @@ from scipy.stats import nct
 
 from reidlib.analysis.statistics import LEVEL, Components, satterthwaite
 
-_MOST_SEEDS = 1000  # nobody plans with more
+MOST_SEEDS = 1000  # nobody plans with more
 
 
 def power(components: Components, effect: float, seeds: int, persons: int, level: float = LEVEL) -> float:
@@ -60,7 +60,7 @@ def seeds_wanted(
     return fewest(lambda seeds: power(components, effect, seeds, persons, level), share)
 
 
-def fewest(power_of: Callable[[int], float], share: float, most: int = _MOST_SEEDS) -> int | None:
+def fewest(power_of: Callable[[int], float], share: float, most: int = MOST_SEEDS) -> int | None:
     """Return the smallest number, from two, whose power reaches a share; None if ``most`` does not."""
     low, high = 1, 2
     while power_of(high) < share:

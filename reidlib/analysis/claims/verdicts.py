@@ -26,7 +26,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.claims.power import fewest, power
+from reidlib.analysis.claims.power import MOST_SEEDS, fewest, power
 from reidlib.analysis.claims.rule import (
     FAILS,
     HOLDS,
@@ -166,7 +166,7 @@ def decide(
 
 
 def _unclear_text(labels: Iterable[str], intervals: Mapping[str, Interval | None]) -> str:
-    """Say why contrasts leave a claim open: one of several may be below zero, but not by Holm's correction."""
+    """Say why contrasts leave a claim open; one of several may be below zero without Holm's correction."""
     kinds: dict[str, list[str]] = {}
     for label in labels:
         interval = intervals[label]
@@ -202,7 +202,7 @@ def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
 
         bound = "at least " if len(known) > 1 else ""
         wanted = fewest(joint, _ENOUGH_POWER)
-        enough = "no number of seeds has" if wanted is None else f"{wanted} seeds have"
+        enough = f"{wanted} seeds have" if wanted else f"not even {MOST_SEEDS:,} seeds have"
         texts.append(
             f"{bound}{100 * max(joint(seeds), 0):.0f} % for {name} ({enough} {100 * _ENOUGH_POWER:.0f} %)"
         )
