@@ -9,8 +9,10 @@ from reidlib.analysis.claims.power import power
 from reidlib.analysis.statistics import Components, paired_sums
 
 TRIALS = 1200
-# Three standard errors of a share near 95 % in so many trials.
-MARGIN = 3 * math.sqrt(0.95 * 0.05 / TRIALS)
+# Three standard errors of each bound's share in so many trials.
+LOW, HIGH = (
+    bound + sign * 3 * math.sqrt(bound * (1 - bound) / TRIALS) for bound, sign in ((0.93, -1), (0.98, 1))
+)
 
 
 def differences(generator, components, queries_p, seeds, *, skewed):
@@ -47,7 +49,7 @@ def test_an_interval_contains_the_true_difference_in_93_to_98_of_100_cases(seeds
             sums_sp = differences(generator, components, queries_p, seeds, skewed=skewed)
             interval = paired_sums(sums_sp, queries_p)
             inside += interval.low <= 0 <= interval.high
-        assert 0.93 - MARGIN <= inside / TRIALS <= 0.98 + MARGIN, (rest, skewed)
+        assert LOW <= inside / TRIALS <= HIGH, (rest, skewed)
 
 
 @pytest.mark.parametrize("seeds", [3, 10])

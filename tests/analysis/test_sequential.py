@@ -225,7 +225,7 @@ def test_scores_under_a_perturbation_are_waited_for(tmp_path):
     assert missing_seeds(there, [entry]) == dict.fromkeys(rows, (0, 1, 2))
     for cell in entry.cells:
         there._scores[cell] = [scores({"full": 0.5}, spread=0.01)["branches"]["full"]] * 3
-    assert missing_seeds(there, [entry]).keys() <= {*rows}
+    assert missing_seeds(there, [entry]) == {}  # no difference at all decides it
     assert decide_sequentially(entry, there).look == "look 1 of 3, 99.5 %"
 
 
