@@ -68,8 +68,10 @@ def write_tables(folder: str | Path, kept: Sequence[Evidence], command: str) -> 
         The files.
 
     Raises:
-        InputError: If ``folder`` is a file, or cannot be written.
+        InputError: If ``folder`` is empty or a file, or cannot be written.
     """
+    if not str(folder):
+        raise InputError("tables are written to a folder", "an empty name", "name a folder, such as tables")
     folder, paths = Path(folder).expanduser(), []
     if folder.exists() and not folder.is_dir():
         raise InputError("tables are written to a folder", f"the file {folder}", "name a folder")
@@ -141,7 +143,7 @@ def _ledger(
             "digest of the test": claims.digest(claim) if claim.contrasts else None,
             **_of_set(each),
             **{"outcome": verdict.outcome, "reason": verdict.reason},
-            "seeds older than the test": older.get(each.name, {}).get(claim.name)
+            "seeds added before the test": older.get(each.name, {}).get(claim.name)
             if verdict.intervals
             else None,
             "notebook": claim.notebook or None,

@@ -37,6 +37,9 @@ def plan(arguments: argparse.Namespace) -> int:
     under perturbations. Rows that this machine has not trained take their duration from
     the evidence, another machine's; the table says so.
 
+    `reidlib reproduce --until-decided` looks several times, with wider intervals, and
+    may take more seeds than a plan says.
+
     More seeds do not make up for few persons: where no number of seeds suffices, the
     list below the table says how many persons would. It also names claims that have no
     experiment. CLAIM is a name of the table.

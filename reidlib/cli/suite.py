@@ -95,6 +95,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
     _check_until_decided(arguments, notebooks)
     if arguments.summary:  # refused before hours of training
         check_rendered({"benchmark": arguments.benchmark})
+        if arguments.until_decided:
+            rule = "the summary in git has the ledger of all seeds of the evidence"
+            raise InputError(rule, "--until-decided", "leave --summary out")
         if [path.stem for path in notebooks] == ["90_claims"] and not arguments.evidence:
             raise InputError(*CLAIMS_RULE)
     _check_evidence(arguments, notebooks)

@@ -125,6 +125,7 @@ def test_a_negligible_difference_beside_a_clear_one_makes_no_difference(tmp_path
     verdict = decide(claim(ABOVE, ALSO), scores_of(tmp_path, [0.6], [0.5], [0.6]))
     assert verdict.outcome == NO_DIFFERENCE
     assert verdict.reason.startswith("within 0.5 points of zero: a − c (one seed")
+    assert verdict.reason.endswith("); above zero: a − b")
 
 
 def test_holms_correction_is_named_where_it_keeps_a_claim_from_failing(tmp_path):

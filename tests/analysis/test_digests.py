@@ -109,10 +109,10 @@ def test_the_ledger_tells_of_older_runs(kept, tmp_path, monkeypatch):
     assert older == {"photographs": {"parts": "2 of 4 (1 no digest, 1 test changed)"}}
     verdicts = {name: [claims.decide(CLAIM, each)] for name, each in sets.items()}
     (line,) = claims.ledger(verdicts, older).to_dict("records")
-    column = "seeds older than the test (photographs; rendered people)"
+    column = "seeds added before the test (photographs; rendered people)"
     assert line[column] == "2 of 4 (1 no digest, 1 test changed); –"
     (line,) = claims.ledger({"photographs": verdicts["photographs"]}, older).to_dict("records")
-    assert line["seeds older than the test"] == "2 of 4 (1 no digest, 1 test changed)"
+    assert line["seeds added before the test"] == "2 of 4 (1 no digest, 1 test changed)"
     assert not any("older" in column for column in claims.ledger(verdicts))
 
 

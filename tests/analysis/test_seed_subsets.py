@@ -162,7 +162,7 @@ def test_shares_of_choices_with_another_verdict(tmp_path):
     assert two["outcome"] == HOLDS and (two["seeds"], two["one"], two["gain"], two["sign"]) == (3, 0, 1, 0)
     assert math.isnan(two["three"])
     lesson = seed_lesson(frame)
-    assert lesson["title"].endswith("another verdict than all trainings in 50 % of cases")
+    assert lesson["title"].endswith("than all trainings in 50 % (rendered people) of cases")
     (point,) = [line for line in lesson["text"].splitlines() if line.startswith("- ")]
     assert "(2 claims, 3 to 4 seeds)" in point
     assert "than all seeds in **50 %** of cases: it decides what all seeds leave open." in point

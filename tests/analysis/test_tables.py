@@ -70,9 +70,9 @@ def test_the_ledger_has_each_claim_on_each_set(written, sets):
     for line in table.to_dict("records"):
         claim = next(claim for claim in claims.CLAIMS if claim.name == line["claim"])
         if line["outcome"] == claims.NO_EXPERIMENT:
-            assert pd.isna(line["seeds older than the test"])
+            assert pd.isna(line["seeds added before the test"])
         else:
-            assert line["seeds older than the test"] == older[line["benchmark"]][claim.name]
+            assert line["seeds added before the test"] == older[line["benchmark"]][claim.name]
             assert line["digest of the test"] == claims.digest(claim)
     assert set(table["set"]) == {
         "400 test persons of the embedded benchmark (rendered people)",

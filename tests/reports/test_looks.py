@@ -158,7 +158,7 @@ def test_images_are_needed_only_for_trainings(home, monkeypatch):
         (["--seeds", "3"], "chooses the number of seeds; got --seeds 3; leave one of the two out"),
         (["20"], "makes notebook 90, the ledger; got 20_train_jlml; leave the numbers out"),
         (["90", "30"], "makes notebook 90"),
-        (["--evidence", "--summary"], "takes all runs from reports/evidence; got --summary"),
+        (["--evidence", "--summary"], "ledger of all seeds.*got --until-decided; leave --summary out"),
         (["--evidence", "--scheduler", "tcp://x:1"], "got --scheduler"),
         (["--evidence", "--profile", "full"], "holds runs; got none in"),
         (["--folder", "grid=x"], "grid"),
@@ -169,9 +169,7 @@ def test_what_contradicts_is_refused_before_work(home, capsys, words, message):
     assert re.search(message, capsys.readouterr().err) and not (home / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["--no-train"], ["--evidence"], ["--summary"], ["--scheduler", "tcp://h:1"]]
-)
+@pytest.mark.parametrize("words", [[], ["--no-train"], ["--evidence"], ["--scheduler", "tcp://h:1"]])
 def test_the_ledger_is_made_after_the_trainings(home, monkeypatch, capsys, words):
     """What the notebook gets, and the exit status if a training failed."""
     given = {}
@@ -187,7 +185,6 @@ def test_the_ledger_is_made_after_the_trainings(home, monkeypatch, capsys, words
     monkeypatch.setattr(looks, "train_until_decided", train)
     monkeypatch.setattr(reproduce, "reproduce", run)
     monkeypatch.setattr("reidlib.reports.cluster.dask_pool", lambda address, **more: object())
-    monkeypatch.setattr("reidlib.reports.pages.write_summary", lambda *paths: given.update(summary=paths))
     for row in ("jlml", "jlml-2") if "--evidence" in words else ():
         evidence.add(write_run(home / "made", row, benchmark="synthetic").folder)
     assert main(["reproduce", "--until-decided", *words]) == 1
@@ -198,7 +195,6 @@ def test_the_ledger_is_made_after_the_trainings(home, monkeypatch, capsys, words
     assert given["setup"].may_train == ("--no-train" not in words)
     assert given["evidence_alone"] == ("--evidence" in words) == bool(plan.parameters.get("evidence"))
     assert ("runs" in plan.inputs) == ("--evidence" not in words)
-    assert ("summary" in given) == ("--summary" in words)
     different = given["cluster"] is not given["second"]
     assert different if "--scheduler" in words else given["cluster"] is given["second"] is None
 

@@ -87,7 +87,7 @@ def test_the_summary_begins_with_how_the_report_was_made(out):
     assert head.startswith("# The notebooks: profile `quick`, up to 2 seeds\n\nWhat the notebooks found")
     assert "- Command: `reidlib reproduce --seeds 2`\n" in head
     assert "no number here is a score on a real" in head
-    assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc (+: with changes)" in head  # once
+    assert "Trainings: 1, 1:30 of training together, on a GPU; commit abc\n" in head  # once
     assert "**Missing**: jlml: seed 1\n" in head
     assert "two cores" not in head  # the device is that of the trainings
 

@@ -153,13 +153,13 @@ def seed_lesson(frame: pd.DataFrame) -> dict[str, str]:
     lines = compare_with_all(frame).to_dict("records")
     if not lines:
         return {}
-    share = _mean(line["one"] for line in lines)
-    points = [
-        _lesson(name, [line for line in lines if line["benchmark"] == name])
-        for name in dict.fromkeys(line["benchmark"] for line in lines)
-    ]
+    benchmarks: dict[str, list] = {}
+    for line in lines:
+        benchmarks.setdefault(line["benchmark"], []).append(line)
+    shares = [f"{_mean(line['one'] for line in group)} ({name})" for name, group in benchmarks.items()]
+    points = [_lesson(name, group) for name, group in benchmarks.items()]
     return {
-        "title": f"One training of each network gives another verdict than all trainings in {share} of cases",
+        "title": f"One training gives another verdict than all trainings in {' and '.join(shares)} of cases",
         "text": f"{_INTRODUCTION}\n\n{bullet_list(points)}",
     }
 

@@ -154,7 +154,10 @@ def decide(
     elif outcome == HOLDS:
         reason = f"every interval is above zero{basis}"
     elif outcome == NO_DIFFERENCE:
-        reason = f"within {SMALLEST_DIFFERENCE} points of zero: {named}{basis}"
+        above = "; ".join(label for label in intervals if label not in labels)
+        reason = (
+            f"within {SMALLEST_DIFFERENCE} points of zero: {named}{basis}{above and f'; above zero: {above}'}"
+        )
     elif None in intervals.values():
         reason = f"runs are missing for: {named}"
     else:
@@ -333,7 +336,7 @@ def ledger(
                 for name, verdict in zip(sets, verdicts, strict=True)
             ]
             names = f" ({'; '.join(sets)})" if len(sets) > 1 else ""
-            line[f"seeds older than the test{names}"] = "; ".join(texts if set(texts) != {"–"} else ["–"])
+            line[f"seeds added before the test{names}"] = "; ".join(texts if set(texts) != {"–"} else ["–"])
         lines.append(line | {"notebook": claim.notebook.partition("_")[0] or "–"})
     return pd.DataFrame(lines)
 

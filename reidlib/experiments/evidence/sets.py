@@ -83,6 +83,12 @@ class Evidence:
         commits = dict.fromkeys(str(run.information.get("commit")) for run in runs.values())
         if others := [commit for commit in commits if commit != files.commit()]:
             notes.append(f"trained with another version of the code: commit {shorten(others)}")
+        precisions: dict[str, set[int]] = {}
+        for (_, seed), run in runs.items():
+            precisions.setdefault(str(run.information.get("precision", "unknown precision")), set()).add(seed)
+        if len(precisions) > 1:
+            texts = (f"{name}: seeds {', '.join(map(str, sorted(of)))}" for name, of in precisions.items())
+            notes.append(f"trained with several precisions: {'; '.join(texts)}")
         if len({run.configuration["data"] for run in runs.values()}) > 1:
             notes.append(
                 "the images of some runs differ by a few levels, because processors rounded differently"

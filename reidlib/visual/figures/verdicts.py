@@ -70,8 +70,8 @@ def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Fi
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
         axes.grid(visible=False)
         axes.annotate(
-            "sign alone,\nany one seed", (1.03, -0.75), xycoords=("axes fraction", "data"), va="bottom",
-            fontsize=8, annotation_clip=False,
+            "sign of the\ndifferences,\none seed", (1.03, -0.75), xycoords=("axes fraction", "data"),
+            va="bottom", fontsize=8, annotation_clip=False,
         )  # fmt: skip
     axes = grid[0][0]
     places = [place * _STEP + bar for place in range(len(names)) for bar in range(_GROUP)]
@@ -106,8 +106,9 @@ def _draw_claim(axes: Axes, top: float, lines: Sequence[Mapping[str, Any]]) -> N
     _draw_bar(axes, top + _GROUP - 1, [whole["outcome"]], f" with {seeds}")
     signs = [line["sign"] for line in lines if line["size"] == 1]
     counts = {word: signs.count(word) for word in (HOLDS, FAILS)}
+    text = "  ".join(f"{mark} {count}" for mark, count in zip("+−", counts.values(), strict=True) if count)
     axes.annotate(
-        "  ".join(f"{SIGNS[word]} {count}" for word, count in counts.items() if count), (1.03, top),
+        text, (1.03, top),
         xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
     )  # fmt: skip
 
