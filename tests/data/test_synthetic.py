@@ -32,9 +32,9 @@ from reidlib.data.synthetic.factors import (
     plan,
 )
 from reidlib.data.synthetic.photographs import Studio, cast_rays, cloth, photograph
-from reidlib.data.synthetic.raycasting import Views, axes
+from reidlib.data.synthetic.raycasting import Views, axes, square_root
 from reidlib.data.synthetic.render import fingerprint, preview, render, render_in_memory
-from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine, square_root
+from reidlib.data.synthetic.repeatable import RandomStreams, cosine, fold, palettes, sine
 from reidlib.data.synthetic.scenes import compose
 from reidlib.errors import InputError
 

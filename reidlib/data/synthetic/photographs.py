@@ -16,8 +16,8 @@ import torch
 from reidlib.data.synthetic.bodies import Capsules
 from reidlib.data.synthetic.factors import Factors
 from reidlib.data.synthetic.places import COLUMNS, HORIZON, ROWS, paint_background
-from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest_hit, prepare
-from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise, square_root
+from reidlib.data.synthetic.raycasting import FAR, Geometry, Views, axes, nearest_hit, prepare, square_root
+from reidlib.data.synthetic.repeatable import RandomStreams, dot, smooth_noise
 from reidlib.data.synthetic.scenes import Scenes
 
 SAMPLES = 2  # rays along each side of a pixel; outlines and thin bars need more than one

@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -115,14 +114,6 @@ def sine(angle: np.ndarray | float) -> np.ndarray:
 def cosine(angle: np.ndarray | float) -> np.ndarray:
     """Compute the cosine of an angle in radians, as exactly as ``sine``."""
     return sine(np.asarray(angle, np.float64) + 1.5707963267948966)
-
-
-def square_root(values: torch.Tensor) -> torch.Tensor:
-    """Compute square roots elementwise, correctly rounded."""
-    # On a CPU torch takes them from MKL, whose last bit depends on the processor. NumPy and CUDA are exact.
-    if values.device.type != "cpu":
-        return values.sqrt()
-    return torch.from_numpy(np.sqrt(values.numpy()))
 
 
 def dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
