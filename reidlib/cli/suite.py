@@ -68,7 +68,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     examples:
       reidlib reproduce                         all notebooks, the profile quick
       reidlib reproduce 90 --evidence           the ledger from the evidence in git
-      reidlib reproduce 90 --evidence --summary the same, written to reports/README.md
+      reidlib reproduce 90 --evidence --summary   to reports/README.md
       reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds
       reidlib reproduce --seeds 3 --summary     three trainings of each row
       reidlib reproduce --until-decided         the ledger, with 3, 5 or 10 seeds
