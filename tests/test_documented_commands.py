@@ -235,7 +235,7 @@ def test_command_runs(command, sandbox):
         case ["reidlib", "reproduce", "--until-decided"]:  # in quick, as in smoke nothing is decided
             out = sandbox.folder / "looks"
             printed = sandbox.run([*words, "--evidence", "--out", str(out)])
-            assert "(look 1 of 3, 99.5 %)" in printed and (out / "90_claims" / "result.json").is_file()
+            assert "(look 1 of 3, 99.75 %)" in printed and (out / "90_claims" / "result.json").is_file()
         case ["reidlib", "plan", *_]:
             assert "together, shared rows once" in sandbox.run(words)
         case ["reidlib", "evidence"]:

@@ -54,8 +54,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
     `reidlib evidence --help`: no training, no images, half a minute.
 
     --until-decided makes the ledger with as many seeds as its claims need. It looks at
-    3, at 5 and at 10 seeds, with intervals of 99.5, 99 and 98 %, so that all three
-    together err in at most about 5 of 100 cases. It trains the rows of claims that are still
+    3, at 5 and at 10 seeds, with intervals of 99.75, 99.25 and 98 %, so that all three
+    together err in at most 5 of 100 cases. It trains the rows of claims that are still
     undecided, then looks again; a claim's verdict is that of the first look that
     decides it. Runs of the evidence in git count as finished: with ten seeds of all
     rows there, nothing is trained. Where this machine has a run of the same row and

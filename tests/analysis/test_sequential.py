@@ -82,20 +82,20 @@ def machine(folder, a, b=(0.5,) * 10, **more):
 def test_the_error_of_the_looks_is_at_most_five_per_cent():
     assert sum(look.error for look in LOOKS) <= 0.05
     assert [look.seeds for look in LOOKS] == [3, 5, 10]
-    assert "3, 5, 10 seeds, with intervals of 99.5, 99, 98 %" in looks_text()
-    assert "in at most about 5 of 100 cases" in looks_text()
+    assert "3, 5, 10 seeds, with intervals of 99.75, 99.25, 98 %" in looks_text()
+    assert "in at most 5 of 100 cases" in looks_text()
 
 
 def test_a_clear_claim_needs_three_seeds(tmp_path):
     here = machine(tmp_path, CLEAR)
     until_decided(here.read, here.train, [claim()])
     verdict = decide_sequentially(claim(), here.scores())
-    assert verdict.outcome == HOLDS and verdict.look == "look 1 of 3, 99.5 %"
-    assert verdict.reason.endswith("at look 1 of 3, 99.5 %")
+    assert verdict.outcome == HOLDS and verdict.look == "look 1 of 3, 99.75 %"
+    assert verdict.reason.endswith("at look 1 of 3, 99.75 %")
     assert here.seeds("jlml") == here.seeds("jlml-2") == [0, 1, 2]
     (interval,) = verdict.intervals.values()
     assert interval.seeds == interval.requested == 3
-    (wider,) = decide(claim(), here.scores(), level=0.995).intervals.values()
+    (wider,) = decide(claim(), here.scores(), level=0.9975).intervals.values()
     assert (interval.low, interval.high) == (wider.low, wider.high)
 
 
@@ -135,7 +135,7 @@ def test_seeds_between_two_looks_are_not_looked_at(tmp_path):
     here = machine(tmp_path, (UNCLEAR * 4)[:10])
     here.train({"jlml": range(9), "jlml-2": range(9)})
     verdict = decide_sequentially(claim(), here.scores())
-    assert verdict.look == "look 2 of 3, 99 %" and verdict.outcome == UNDECIDED
+    assert verdict.look == "look 2 of 3, 99.25 %" and verdict.outcome == UNDECIDED
     assert verdict.reason.endswith("; look 3 of 3 waits for seed 9 of jlml, jlml-2")
     assert next(iter(verdict.intervals.values())).seeds == 5
     assert missing_seeds(here.scores(), [claim()]) == {"jlml": (9,), "jlml-2": (9,)}
@@ -226,7 +226,7 @@ def test_scores_under_a_perturbation_are_waited_for(tmp_path):
     for cell in entry.cells:
         there._scores[cell] = [scores({"full": 0.5}, spread=0.01)["branches"]["full"]] * 3
     assert missing_seeds(there, [entry]) == {}  # no difference at all decides it
-    assert decide_sequentially(entry, there).look == "look 1 of 3, 99.5 %"
+    assert decide_sequentially(entry, there).look == "look 1 of 3, 99.75 %"
 
 
 def test_claims_that_nothing_decides_want_no_training(tmp_path):
@@ -246,7 +246,7 @@ def test_the_ledger_says_of_which_look_its_intervals_are(tmp_path):
     here = machine(tmp_path, CLEAR)
     here.train({"jlml": range(3), "jlml-2": range(3)})
     (row,) = table_records(ledger({"one": [decide_sequentially(claim(), here.scores())]}))
-    assert "99.5 %" in row["verdict"] and "measured (points of mAP, intervals of the look)" in row
+    assert "99.75 %" in row["verdict"] and "measured (points of mAP, intervals of the look)" in row
     (row,) = table_records(ledger({"one": [decide(claim(), here.scores())]}))
     assert "measured (points of mAP, 95 %)" in row
 
@@ -289,6 +289,25 @@ def test_all_looks_together_err_in_at_most_five_of_a_hundred_cases(truth, seed_s
     # Three standard errors of a share of 0.05 are allowed for.
     wrong = sum(outcome in (HOLDS, FAILS) for outcome in outcomes) / repeats
     assert wrong <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize("seed_share", [0.0, 1.0, 3.0, 10.0, 40.0])
+def test_one_difference_errs_at_any_look_in_less_than_five_of_a_hundred_cases(seed_share):
+    """For whatever the seeds make of a difference: without an allowance for chance, so with more cases.
+
+    ``seed_share`` is the variance of a seed's effect against that of the mean over persons of one seed. The
+    largest error is at 10, where Satterthwaite's interval from three seeds is a little too narrow; with the
+    0.5, 1 and 2 % of an earlier division this test fails there.
+    """
+    repeats, persons = 8000, 130
+    generator = np.random.default_rng(round(seed_share))
+    wrong = 0
+    for _ in range(repeats):
+        sums_sp = generator.normal(0, 0.5, persons) + generator.normal(0, 1, (10, persons))
+        sums_sp += generator.normal(0, math.sqrt(seed_share / persons), (10, 1))
+        looks = (paired_sums(sums_sp[: look.seeds], np.ones(persons), look.level) for look in LOOKS)
+        wrong += any(interval.excludes_zero for interval in looks)
+    assert wrong / repeats <= 0.05
 
 
 def test_looking_three_times_at_the_level_of_one_would_err_more_often():
