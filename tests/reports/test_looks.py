@@ -103,8 +103,8 @@ def test_where_a_training_fails_the_others_go_on(trained, capsys):
     assert ("pyramid-off", 9) in everything
     text = capsys.readouterr().out
     assert (
-        "? two losses: undecided here (look 1 of 3, 99.75 %); look 1 of 3 waits for seed 1 of pyramid-identity"
-        in text
+        "? two losses: undecided here (look 1 of 3, 99.75 %); "
+        "look 1 of 3 waits for seed 1 of pyramid-identity" in text
     )
 
 
