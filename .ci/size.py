@@ -28,11 +28,12 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # of 500 to 800 lines that held several things were divided. They were 19,900 and 132 until the ledger got
 # power: what seeds and minutes a claim needs, looks until it is decided, verdicts from fewer seeds, digests
 # of tests, and tables to cite. They were 21,400 and 143 until the upper half of the papers' tables came: four
-# learnt metrics and two hand-crafted descriptors, and fine-tuning on photographs.
+# learnt metrics and two hand-crafted descriptors, and fine-tuning on photographs: the third was 4,570 before
+# a trunk that stays at first, and trainings on some of the persons.
 LARGEST = {
     "lines of code": 23_600,
     "files": 160,
-    "lines of the core": 4_570,
+    "lines of the core": 4_600,
     "entries in a folder below the top": 12,
 }
 _NOT_CODE = {

@@ -37,6 +37,9 @@ profiles (--profile):
   smoke    does it run? seconds
   quick    the default: small networks on the embedded benchmark; two CPU cores
   full     full widths and inputs, on an embedded benchmark of Market-1501's size; one GPU
+  photographs
+           full widths and small inputs for photographs, and a recipe for fine-tuning after --pretrain, on a
+           real benchmark's folder; two CPU cores
   paper    the papers' recipes as far as known, on a real benchmark's folder
 
 examples:
@@ -230,7 +233,8 @@ def _parser(line: str) -> argparse.ArgumentParser:
     )
     run = _option("run", metavar="RUN", help="a trained run's folder")
     data = _Parser(add_help=False)
-    data.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
+    profiles = "smoke, quick (default), full, photographs or paper"
+    data.add_argument("--profile", default="quick", help=profiles)
     data.value(
         "--benchmark",
         "NAME",
@@ -342,7 +346,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
     tables = command("tables", "write the ledger and tables as CSV and LaTeX")
     tables.set_defaults(line=line)
     tables.value("folder", "DIR", "the folder of the tables")
-    tables.add_argument("--profile", default="quick", help="smoke, quick (default), full or paper")
+    tables.add_argument("--profile", default="quick", help=profiles)
     tables.value(
         "--benchmark",
         "NAME",

@@ -123,7 +123,7 @@ class Setup:
     Nothing is read, rendered or trained before a method or property needs it.
 
     Args:
-        profile: The profile or its name: "smoke", "quick", "full" or "paper". The attribute is the profile.
+        profile: The profile or its name, a key of ``rows.PROFILES``. The attribute is the profile.
         benchmark: Name and options of the benchmark, as in "cuhk03,boxes=detected".
         data_root: The benchmark's folder. Only the embedded benchmark ("synthetic") needs none: it is
             rendered if needed.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from reidlib.reports.notebook import Source
 
 # GiB of a training's process. The first two were measured on a CPU; the others are estimates.
-_USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "paper": 12.0}
+_USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "photographs": 3.0, "paper": 12.0}
 
 
 def measured(setup: Setup, quantity: str) -> dict[str, float]:

@@ -80,6 +80,9 @@ class Recipe:
         augmentation: Random changes of the training images.
         epoch_of: Length of an epoch: as many batches as all "images" fill, or, as in Pyramid's released code,
             as hold ``images_per_identity`` images of all "identities". The last batch is complete.
+        frozen: Share of the training at whose beginning the trunk's weights stay, so that new classifiers
+            learn before they change layers that other persons have taught; our choice. Batch norm's
+            statistics follow the images all the time.
     """
 
     epochs: int | None = None
@@ -97,6 +100,7 @@ class Recipe:
     weight_decay: float = 5e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     epoch_of: Literal["images", "identities"] = field(default="images", metadata=_LATER)
+    frozen: float = field(default=0.0, metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
@@ -126,7 +130,9 @@ class Recipe:
         if max(self.learning_rate, self.trunk_rate) > 1e6:
             value = f"learning_rate={self.learning_rate}, trunk_rate={self.trunk_rate}"
             raise InputError("rates are at most a million", value, "use a lower rate, such as 0.1")
-        shares = {name: getattr(self, name) for name in ("warm_up", "decay", "momentum", "weight_decay")}
+        shares = {
+            name: getattr(self, name) for name in ("warm_up", "decay", "momentum", "weight_decay", "frozen")
+        }
         for name, share in (*shares.items(), *(("milestones", share) for share in self.milestones)):
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is from 0 to 1", share, "use a value in 0 to 1")

@@ -97,7 +97,7 @@ def train(
     # For dropout, which takes no generator; every process drops other units.
     torch.manual_seed(seed + 2 + 1_000_003 * world.rank)
     optimiser = torch.optim.SGD(
-        _parameter_groups(model, recipe.trunk_rate),
+        _parameter_groups(model, recipe),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
@@ -132,6 +132,8 @@ def train(
         while step < steps:
             for group in optimiser.param_groups:
                 group["lr"] = group["factor"] * recipe.learning_rate_at(step, steps)
+            if step < recipe.frozen * steps:
+                optimiser.param_groups[-1]["lr"] = 0.0
             sampler = "random" if balance is None else balance.sampler
             indices_b, images_bchw = feeds.next(sampler)
             inputs_bchw = augment(images_bchw, augmentation_generator, share=world, **augmentation)
@@ -297,14 +299,14 @@ def _samplers(recipe: Recipe, labels_n: Tensor, seed: int) -> dict[str, Resumabl
     return samplers
 
 
-def _parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict]:
-    """Return parameters with the factor on their learning rate; a single group if all rates are equal."""
-    if trunk_rate == 1:
+def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
+    """Return parameters with the factor on their rate, the trunk's last; one group if all rates are equal."""
+    if recipe.trunk_rate == 1 and not recipe.frozen:
         return [{"params": list(model.parameters()), "factor": 1.0}]
     trunk = model.trunk_parameters()  # pyright: ignore[reportCallIssue]
     trunk_ids = set(map(id, trunk))
     new = [parameter for parameter in model.parameters() if id(parameter) not in trunk_ids]
-    return [{"params": new, "factor": 1.0}, {"params": trunk, "factor": trunk_rate}]
+    return [{"params": new, "factor": 1.0}, {"params": trunk, "factor": recipe.trunk_rate}]
 
 
 def _describe_validation(row: dict) -> str:

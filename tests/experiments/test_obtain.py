@@ -108,6 +108,21 @@ def test_classifiers_are_new_even_if_they_would_fit(benchmarks, tmp_path):
     assert obtain(links).weights()["classifiers.0.bias"].abs().max() < 1
 
 
+def test_a_profile_may_fine_tune_by_another_recipe(benchmarks, monkeypatch):
+    target, before = benchmarks
+    changes = {"steps": 2, "trunk_rate": 0.5, "frozen": 0.5}
+    tuned = replace(PROFILES["smoke"], fine_tuning={"jlml": changes})
+    monkeypatch.setitem(PROFILES, "smoke", tuned)
+    first, last = chain(target, before)
+    (alone,) = chain(target)
+    assert first.recipe == alone.recipe == tuned.sizes["jlml"].recipe
+    assert last.recipe == replace(alone.recipe, **changes)
+    settings = {"recipe.steps": "3"}  # what a user sets holds for both
+    set_by_user = experiments.plan_chain("jlml", tuned, target, before=[before], settings=settings)
+    assert [(link.recipe.steps, link.recipe.frozen) for link in set_by_user] == [(3, 0.0), (3, 0.5)]
+    assert obtain(set_by_user).information["steps"] == 3
+
+
 def test_a_finished_run_needs_no_earlier_run(benchmarks, tmp_path):
     target, before = benchmarks
     links = chain(target, before)

@@ -183,3 +183,15 @@ def test_youreids_one_rate_is_the_other_rows_trunk_rate(profile):
     assert (one_rate.learning_rate, one_rate.trunk_rate) == (0.02, 1)
     assert usual.learning_rate * usual.trunk_rate == pytest.approx(0.02)
     assert usual.learning_rate == pytest.approx(4 * 0.02)
+
+
+@pytest.mark.parametrize("model", ["jlml", "pyramid"])
+def test_photographs_are_fine_tuned_gently(model):
+    """The trunk that has learnt changes later and less; the new classifiers keep their rate."""
+    profile = PROFILES["photographs"]
+    first, tuned = (profile.size_of(model, fine_tuned=fine).recipe for fine in (False, True))
+    assert (first.frozen, tuned.frozen) == (0, 0.1)
+    assert tuned.trunk_rate < first.trunk_rate
+    assert tuned.learning_rate == first.learning_rate
+    assert profile.sizes[model].overrides.get("width", 1) == 1
+    assert profile.sizes[model].overrides.get("weights") is None

@@ -294,7 +294,7 @@ def test_names_are_looked_up_once():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("quik",), "a profile is one of smoke, quick, full, paper; got 'quik'; did you mean quick"),
+        (("quik",), "smoke, quick, full, photographs, paper; got 'quik'; did you mean quick"),
         (("smoke", "market1051"), "did you mean market1501"),
         (("smoke", "market1501,boxes=detected"), "the protocol keywords of market1501 are"),
     ],

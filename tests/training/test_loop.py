@@ -75,6 +75,18 @@ def same_weights(first, second) -> bool:
     return all(torch.equal(tensor, state[name]) for name, tensor in first.state_dict().items())
 
 
+@pytest.mark.parametrize("trunk_rate", [1.0, 0.5])
+def test_a_frozen_trunk_stays_and_the_rest_learns(trunk_rate, tmp_path):
+    recipe = replace(PYRAMID_RECIPE, frozen=1.0, trunk_rate=trunk_rate)
+    model, _ = run(tmp_path / "frozen", settings=PYRAMID, recipe=recipe)
+    start = dict(PYRAMID.build(4, 0).named_parameters())
+    trunk = {id(parameter) for parameter in model.trunk_parameters()}
+    stayed = [id(value) in trunk for name, value in model.named_parameters() if value.equal(start[name])]
+    assert all(stayed) and len(stayed) == len(trunk)
+    half, _ = run(tmp_path / "half", settings=PYRAMID, recipe=replace(recipe, frozen=0.5))
+    assert not any(value.equal(start[name]) for name, value in half.named_parameters() if value.ndim > 1)
+
+
 def test_one_batch_can_be_overfitted(tmp_path):
     recipe = Recipe(epochs=60, batch_size=20, learning_rate=0.1, augmentation=Augmentation(flip=0, pad=0))
     run(tmp_path, recipe=recipe)
