@@ -156,6 +156,7 @@ PUBLIC = (
     "analysis.misalignment.score_drop_table",
     "analysis.misalignment.score_drops",
     "descriptors.stripe_histograms",
+    "descriptors.lomo",
     "visual.browser.RankingBrowser",
     "visual.browser.collection.embed_benchmark",
     "visual.browser.views.Options",

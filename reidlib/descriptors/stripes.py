@@ -1,4 +1,4 @@
-"""Hand-crafted image descriptors, which need no training."""
+"""Colour histograms of horizontal stripes."""
 
 from __future__ import annotations
 
