@@ -157,6 +157,8 @@ PUBLIC = (
     "analysis.misalignment.score_drops",
     "descriptors.stripe_histograms",
     "descriptors.lomo",
+    "descriptors.gog",
+    "descriptors.normalise_gog",
     "visual.browser.RankingBrowser",
     "visual.browser.collection.embed_benchmark",
     "visual.browser.views.Options",

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-IMAGES, THREADS = {"lomo": 1000}, "2"
-RATES, MEBIBYTES = {"lomo": 100}, 300
-SMALL = {"IMAGES": {"lomo": 6}, "RATES": {"lomo": 0}}
+IMAGES, THREADS = {"lomo": 1000, "gog": 200}, "2"
+RATES, MEBIBYTES = {"lomo": 100, "gog": 20}, 300
+SMALL = {"IMAGES": {"lomo": 6, "gog": 4}, "RATES": {"lomo": 0, "gog": 0}}
 PROGRAM = """
 import json, sys, time
 from pathlib import Path

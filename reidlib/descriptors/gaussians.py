@@ -1,0 +1,236 @@
+"""GOG: Gaussians of the Gaussians of patches (Matsukawa et al. 2016)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reidlib.descriptors import colours
+from reidlib.descriptors.blocks import check_images, describe
+from reidlib.errors import InputError, shown
+
+SIZE = (128, 48)
+COLOUR_SPACES = {"RGB": 3, "Lab": 3, "HSV": 3, "nRnG": 2}  # with the number of channels that are used
+STEP, RADIUS = 2, 2  # patches of 5×5 pixels
+STRIPS, ORIENTATIONS = 7, 4
+RIDGE, LEAST_TRACE = 0.001, 0.01
+_ROOT = 1.4142  # as in the authors' code
+
+
+def gog(
+    images: np.ndarray | Tensor,
+    *,
+    spaces: Sequence[str] = tuple(COLOUR_SPACES),
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Compute GOG descriptors: seven strips of the body as Gaussians of the Gaussians of their patches.
+
+    A pixel has its height, its gradient in four orientations and its colour. A 5×5 patch every 2 pixels is a
+    Gaussian of these, a strip (a quarter of the height, half overlapping the next) one of its patches, which
+    weigh more in the middle. A Gaussian of mean μ and covariance S is the matrix |S|^(−1/(d+1)) ·
+    [[S + μμᵀ, μ], [μᵀ, 1]], and its vector the upper half of that matrix's logarithm.
+
+    Distances and XQDA want ``normalise_gog`` first.
+
+    Args:
+        images: RGB images (N, H, W, 3), uint8: an array, a memory map or a tensor. Images of another size
+            than 128×48 are resized to it (cubic), as in the authors' released code, which is reported to
+            ``logging.getLogger("reidlib")``.
+        spaces: Colour spaces, some of "RGB", "Lab", "HSV", "nRnG" (red and green as shares of the sum). The
+            default is the fusion of all four.
+        device: Where to compute; None means the images' device. Memory beyond images and features: a few
+            dozen MiB for each thread, two GiB on a GPU.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Features (N, D), float32: 7,567 numbers for each colour space of three channels and 4,921 for nRnG, in
+        the order of ``spaces``; D is 27,622 for all four. An image's descriptor does not depend on others.
+
+    Raises:
+        InputError: If the images are no such array, or a colour space is unknown or named twice.
+
+    Source: Matsukawa, Okabe, Suzuki and Sato, "Hierarchical Gaussian descriptor for person
+    re-identification", CVPR 2016; details read in the authors' released code (1.01).
+    """
+    check_images(images, "GOG")
+    lengths = space_lengths(spaces)
+    return describe(
+        images,
+        lambda block_bchw: _describe(block_bchw, tuple(lengths)),
+        name="GOG",
+        length=sum(lengths.values()),
+        size=SIZE,
+        image_bytes=8 * 44 * SIZE[0] * SIZE[1],
+        device=device,
+        progress=progress,
+    )
+
+
+def normalise_gog(
+    features: np.ndarray, training: np.ndarray, *, spaces: Sequence[str] = tuple(COLOUR_SPACES)
+) -> np.ndarray:
+    """Centre GOG features on the training images' mean and scale each colour space's part to unit length.
+
+    Args:
+        features: GOG features (N, D) of ``spaces``.
+        training: Those of the training images (M, D), or their mean (D,).
+        spaces: The colour spaces of both, in order.
+
+    Returns:
+        Features (N, D), float32. A part that equals the mean is zero.
+
+    Raises:
+        InputError: If the features have another length than those of the colour spaces, or are not finite.
+    """
+    lengths = space_lengths(spaces)
+    total = sum(lengths.values())
+    for name, given in (("features", features), ("training features", training)):
+        if given.ndim not in (1, 2) or given.shape[-1] != total or not len(given):
+            rule = f"GOG {name} of {', '.join(lengths)} have {total:,} numbers an image"
+            raise InputError(rule, f"shape {given.shape}", "name their colour spaces with spaces=")
+        if not np.isfinite(given).all():
+            raise InputError(f"GOG {name} are finite", "NaN or infinity", "compute them with descriptors.gog")
+    mean = training if training.ndim == 1 else training.mean(0, dtype=np.float64)
+    centred = (features - mean).astype(np.float32)
+    for end, length in zip(np.cumsum([*lengths.values()]), lengths.values(), strict=True):
+        part = centred[..., end - length : end]
+        norms = np.linalg.norm(part, axis=-1, keepdims=True)
+        part /= np.where(norms == 0, 1, norms)
+    return centred
+
+
+def space_lengths(spaces: Sequence[str]) -> dict[str, int]:
+    """Return colour spaces with the length of their parts; an unknown or repeated one is refused."""
+    names = [spaces] if isinstance(spaces, str) else list(spaces)
+    if not names or len({*names}) < len(names) or not {*names} <= COLOUR_SPACES.keys():
+        rule = f"spaces are some of {', '.join(COLOUR_SPACES)}, each once"
+        raise InputError(rule, shown(spaces), "name some of these")
+    sizes = {name: _vector_length(1 + ORIENTATIONS + COLOUR_SPACES[name]) for name in names}
+    return {name: STRIPS * _vector_length(size) for name, size in sizes.items()}
+
+
+def _vector_length(dimension: int) -> int:
+    """Return the length of the vector of a Gaussian."""
+    return (dimension + 1) * (dimension + 2) // 2
+
+
+def _describe(images_bchw: Tensor, spaces: Sequence[str]) -> Tensor:
+    """Return the descriptors of images of the right size."""
+    count, _, height, _ = images_bchw.shape
+    places = torch.arange(1, height + 1, dtype=torch.float64, device=images_bchw.device) / height
+    place_b1hw = places[:, None].expand(count, 1, height, images_bchw.shape[3])
+    shared_bchw = torch.cat((place_b1hw, _gradients(images_bchw)), 1)
+    parts = []
+    for space in spaces:
+        pixels_bchw = torch.cat((shared_bchw, _colours(images_bchw, space)), 1)
+        strips_bsm = _strip_vectors(_patch_vectors(pixels_bchw))
+        parts.append(strips_bsm.transpose(1, 2).flatten(1))  # strips vary fastest
+    return torch.cat(parts, 1)
+
+
+def _colours(images_bchw: Tensor, space: str) -> Tensor:
+    """Return the channels of a colour space, each about from 0 to 1."""
+    levels_bchw = images_bchw.to(torch.float64)
+    if space == "RGB":
+        return levels_bchw / 255
+    if space == "Lab":
+        lightness, red, yellow = colours.lab(images_bchw).unbind(1)
+        return torch.stack((lightness, red + 50, yellow + 50), 1) / 100
+    if space == "HSV":
+        return colours.hsv(images_bchw)
+    return levels_bchw[:, :2] / levels_bchw.sum(1, keepdim=True).clamp_(min=1)
+
+
+def _gradients(images_bchw: Tensor) -> Tensor:
+    """Return gradient magnitudes (B, 4, H, W), each shared by the two nearest of four orientations."""
+    luma_bhw = (colours.luma(images_bchw) - 16) / 235
+    padded = torch.nn.functional.pad(luma_bhw, (1, 1, 1, 1))
+    across, up = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], padded[:, :-2, 1:-1] - padded[:, 2:, 1:-1]
+    turns = (torch.atan2(across, up) / math.pi + 1) / 2 * ORIENTATIONS
+    lower = turns.floor()
+    share, magnitude = turns - lower, (across**2 + up**2).sqrt()
+    lower = lower.to(torch.int64) % ORIENTATIONS
+    gradients = magnitude.new_zeros(len(magnitude), ORIENTATIONS, *magnitude.shape[1:])
+    gradients.scatter_(1, lower[:, None], ((1 - share) * magnitude)[:, None])
+    return gradients.scatter_(1, (lower[:, None] + 1) % ORIENTATIONS, (share * magnitude)[:, None])
+
+
+def _patch_vectors(pixels_bchw: Tensor) -> Tensor:
+    """Return the vectors (B, H/2, W/2, M) of 5×5 patches' Gaussians; a patch ends at the image's border."""
+    channels = pixels_bchw.shape[1]
+    rows, columns = torch.triu_indices(channels, channels, device=pixels_bchw.device)
+    ones_b1hw = torch.ones_like(pixels_bchw[:, :1])
+    products = pixels_bchw[:, rows] * pixels_bchw[:, columns]
+    sums = _patch_sums(torch.cat((ones_b1hw, pixels_bchw, products), 1)).permute(0, 2, 3, 1)
+    counts, means = sums[..., :1], sums[..., 1 : channels + 1] / sums[..., :1]
+    outer = means[..., rows] * means[..., columns]
+    covariances = (sums[..., channels + 1 :] - counts * outer) / (counts - 1)
+    return _gaussian_vectors(means, covariances, outer, LEAST_TRACE)
+
+
+def _patch_sums(maps_bchw: Tensor) -> Tensor:
+    """Return the sums of the patches around every second pixel of every second row."""
+    for axis in (2, 3):
+        length = maps_bchw.shape[axis]
+        margin = (RADIUS, RADIUS) if axis == 3 else (0, 0, RADIUS, RADIUS)
+        padded = torch.nn.functional.pad(maps_bchw, margin)
+        sums = torch.zeros_like(padded.narrow(axis, 0, -(-length // STEP)))
+        for shift in range(2 * RADIUS + 1):
+            shifted = padded.narrow(axis, shift, length)
+            sums += shifted[:, :, ::STEP] if axis == 2 else shifted[..., ::STEP]
+        maps_bchw = sums
+    return maps_bchw
+
+
+def _strip_vectors(patches_bhwm: Tensor) -> Tensor:
+    """Return the vectors (B, 7, M) of the Gaussians of strips of patches."""
+    height, width, length = patches_bhwm.shape[1:]
+    places = torch.arange(1, width + 1, dtype=torch.float64, device=patches_bhwm.device)
+    weights = (-((places - width / 2) ** 2) / (2 * (width / 4) ** 2)).exp()
+    weights = weights.repeat(height // 8)[:, None]
+    # Moments of eighths of the height, of which a strip has two; the first entry of a patch is a one.
+    patches_bepm = patches_bhwm.reshape(len(patches_bhwm), 8, -1, length)
+    ones = torch.ones_like(patches_bepm[..., :1])
+    patches_bepm = torch.cat((ones, patches_bepm), -1)
+    moments = patches_bepm.mT @ (weights * patches_bepm)
+    moments = moments[:, :-1] + moments[:, 1:]
+    moments = moments / moments[..., :1, :1]
+    rows, columns = torch.triu_indices(length, length, device=patches_bhwm.device)
+    means = moments[..., 0, 1:]
+    outer = means[..., rows] * means[..., columns]
+    return _gaussian_vectors(means, moments[..., 1 + rows, 1 + columns] - outer, outer, 0.0)
+
+
+def _gaussian_vectors(means: Tensor, covariances: Tensor, outer: Tensor, least_trace: float) -> Tensor:
+    """Return the upper halves of the logarithms of Gaussians' matrices, row by row."""
+    # ``covariances`` (S) and ``outer`` (μμᵀ) are upper halves, too; the ridge is a share of a trace.
+    size = means.shape[-1] + 1
+    rows, columns = torch.triu_indices(size - 1, size - 1, device=means.device)
+    diagonal = rows == columns
+    ridges = RIDGE * (covariances * diagonal).sum(-1, keepdim=True).clamp_(min=least_trace)
+    entries = torch.cat((covariances + outer + ridges * diagonal, means, torch.ones_like(ridges)), -1)
+    places = torch.empty(size, size, dtype=torch.int64, device=means.device)
+    count = len(rows)
+    places[rows, columns] = places[columns, rows] = torch.arange(count, device=means.device)
+    places[-1] = places[:, -1] = torch.arange(count, count + size, device=means.device)
+    values, vectors = _eigh(entries[..., places])
+    # The matrix without its factor has S's determinant, so its logarithms sum to log |S|.
+    logs = values.log()
+    logs = logs - logs.mean(-1, keepdim=True)
+    logarithms = (vectors * logs[..., None, :]) @ vectors.mT
+    rows, columns = torch.triu_indices(size, size, device=means.device)
+    return logarithms[..., rows, columns] * torch.where(rows == columns, 1.0, _ROOT)
+
+
+def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors; numpy's are a tenth faster for small matrices on a CPU."""
+    if matrices.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(matrices)
+        return values, vectors
+    values, vectors = np.linalg.eigh(matrices.numpy())
+    return torch.from_numpy(values), torch.from_numpy(vectors)
