@@ -10,6 +10,7 @@ training     losses, dynamic balancing, the training loop, checkpoints; runs, fo
 ranking      ranked lists and scores from features, the same on every device
 reranking    k-reciprocal re-ranking
 descriptors  hand-crafted image descriptors, without training
+metric_learning  KISSME, XQDA, NFST and CRAFT: metrics learnt from features
 experiments  all trainings as rows of a table; finding or training their runs; features, scores, perturbations
 analysis     confidence intervals, ablations, the ledger of claims, the papers' tables; imports no torch
 visual       figures, attention maps of parts, the browser of ranked lists (also ``reidlib.browser``)
@@ -18,8 +19,9 @@ reports      the numbered notebooks as a report, executed several at a time
 cli          the command ``reidlib``
 
 All of them use ``errors`` (how bad input is refused), ``values`` (the types of input), ``files`` (where
-generated files are kept and how they are written), ``threads`` (work in parallel) and ``progress`` (progress
-bars). Messages that are not progress go to ``logging.getLogger("reidlib")``.
+generated files are kept and how they are written), ``threads`` (work in parallel), ``progress`` (progress
+bars) and ``memory`` (how much is free). Messages that are not progress go to
+``logging.getLogger("reidlib")``.
 """
 
 from types import ModuleType

@@ -22,7 +22,8 @@ from reidlib.experiments.evaluate import is_scored
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain, plan_training, run_name
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
-from reidlib.reports.processes import Memory, Task, available_memory
+from reidlib.memory import available_memory
+from reidlib.reports.processes import Memory, Task
 from reidlib.training.runs import Run, find
 
 if TYPE_CHECKING:

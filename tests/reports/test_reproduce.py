@@ -27,9 +27,10 @@ from filelock import FileLock
 
 from reidlib.cli import main
 from reidlib.errors import InputError
+from reidlib.memory import available_memory
 from reidlib.reports import notebook, pages
 from reidlib.reports.pages import clock
-from reidlib.reports.processes import STOPPED, Memory, Pool, available_memory, local_pool, run_in_process
+from reidlib.reports.processes import STOPPED, Memory, Pool, local_pool, run_in_process
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, run_tasks, select
 from reidlib.reports.scheduler import Display, Job, Session
 from reidlib.training.device import Execution
