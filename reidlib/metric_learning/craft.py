@@ -80,7 +80,6 @@ class CRAFT(Metric):
 
     Attributes:
         correlation: Weights (V, V) of the copies for each camera; column j is that of the j-th camera.
-        signs: See ``Metric``; all +1.
     """
 
     kernel: Literal["bhattacharyya", "linear"] = "bhattacharyya"

@@ -57,7 +57,6 @@ class KISSME(Metric):
 
     Attributes:
         ridge: What was added to the diagonals of both covariances.
-        signs: See ``Metric``; all +1 if ``semidefinite``.
     """
 
     components: int | None = None

@@ -55,7 +55,6 @@ class NullSpace(Metric):
 
     Attributes:
         dimensions: Dimensions of the null space (R); 1 if it is empty.
-        signs: See ``Metric``; all +1.
     """
 
     kernel: Literal["linear", "rbf", "chi-square"] = "rbf"

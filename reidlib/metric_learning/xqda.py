@@ -41,7 +41,6 @@ class XQDA(Metric):
     Attributes:
         spectrum: The values of the directions (R,), descending.
         ridge_used: The ridge and what was added beyond it because the covariance had no inverse.
-        signs: See ``Metric``.
     """
 
     ridge: float = 0.001
