@@ -156,11 +156,9 @@ PUBLIC = (
     "analysis.misalignment.score_drop_table",
     "analysis.misalignment.score_drops",
     "descriptors.stripe_histograms",
-<<<<<<< HEAD
     "descriptors.lomo",
     "descriptors.gog",
     "descriptors.normalise_gog",
-=======
     "metric_learning.KISSME",
     "metric_learning.KISSME.fit",
     "metric_learning.KISSME.fit_pairs",
@@ -175,7 +173,6 @@ PUBLIC = (
     "metric_learning.Metric.project",
     "metric_learning.Metric.distances",
     "metric_learning.Metric.embeddings",
->>>>>>> 1910e14 (Learnt metrics: KISSME, XQDA, NFST and CRAFT, equal to their authors' code in Octave)
     "visual.browser.RankingBrowser",
     "visual.browser.collection.embed_benchmark",
     "visual.browser.views.Options",
