@@ -11,7 +11,7 @@ from scipy import linalg, sparse
 from reidlib.errors import InputError
 from reidlib.metric_learning.coordinates import ROUNDING
 
-_CONDITION = linalg.get_lapack_funcs("pocon", dtype=np.float64)
+(_CONDITION,) = linalg.get_lapack_funcs(("pocon",), dtype=np.float64)
 _RIDGE = 1e-6  # of the mean variance, for a covariance that has no inverse
 
 
