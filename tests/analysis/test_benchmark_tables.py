@@ -113,11 +113,14 @@ def test_what_is_built_of_each_method_is_looked_up(monkeypatch):
     assert built["Pyramid (not on the slide)"].startswith("Pyramid (models.Pyramid)")
     assert built["DGD"] == "L2 (ranking.evaluate); not DGD"
     assert {built[name] for name in ("SCS", "DCNN+", "X-Corr")} == {"not built here"}
+    assert built["XQDA"] == "LOMO (descriptors.lomo), XQDA (metric_learning.XQDA)"
+    assert built["GOG"] == "GOG (descriptors.gog), XQDA (metric_learning.XQDA)"
+    assert built["NFST"] == "LOMO (descriptors.lomo), NSFT (metric_learning.NullSpace); not KCCA"
     # A metric or feature that is added appears by itself.
-    monkeypatch.setattr("reidlib.ranking.__all__", ["evaluate", "NullSpace"])
+    monkeypatch.setattr("reidlib.metric_learning.__all__", ["KCCA", "NullSpace"])
     built = dict(methods_table()[["method", "built here"]].to_numpy())
     assert built["XQDA"] == "LOMO (descriptors.lomo); not XQDA"
-    assert built["NFST"] == "LOMO (descriptors.lomo), NSFT (ranking.NullSpace); not KCCA"
+    assert "KCCA (metric_learning.KCCA)" in built["NFST"]
 
 
 def test_every_method_of_the_slides_has_what_is_known_of_it():
