@@ -132,6 +132,10 @@ class Sandbox:
                 (root / camera).mkdir(parents=True)
                 for person in range(632):
                     write_image(root / camera / f"{person:03}_0.bmp", seed=person)
+        elif name == "cuhk01":
+            (root / "campus").mkdir(parents=True)
+            for person, image in itertools.product(range(1, 972), range(1, 5)):
+                write_image(root / "campus" / f"{person:04}{image:03}.png", seed=person)
         elif name == "cuhk03":
             root.mkdir()
             write_archive(root / "cuhk-03.mat")
@@ -254,6 +258,10 @@ def test_command_runs(command, sandbox):
             sandbox.run(small(words, sandbox) + ([] if alone else ["20"]))
         case ["reidlib", "check", *_]:  # 1: the folder deviates from the official counts
             assert "differs" in sandbox.run(small(words, sandbox), statuses=(1,))
+        case ["reidlib", "train", "all", *_] if "--folder" in words:
+            printed = sandbox.run([*small(words, sandbox), "--trials", "1"])
+            assert "12 trainings, 0 failed" in printed.splitlines()
+            assert any((sandbox.home / "runs").glob("pyramid-smoke-viper-seed0-pretrained-*/scores.json"))
         case ["reidlib", "train", "all", *_]:
             printed = sandbox.run(small(words, sandbox)).splitlines()
             assert printed[-2:] == [

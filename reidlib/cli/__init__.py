@@ -126,6 +126,11 @@ def _setting(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
+def _trials(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("=")
+    return name, _whole_number("a number of partitions, [NAME=]N, is a whole number from 1", 1)(number)
+
+
 def _named_folder(text: str) -> tuple[str, str]:
     from reidlib.data.readers import parse
 
@@ -306,6 +311,17 @@ def _parser(line: str) -> argparse.ArgumentParser:
     )
     train.folders(
         "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
+    )
+    train.folders(
+        "--folder", "with all: a benchmark's folder, for the rows of the papers' tables; repeatable"
+    )
+    train.value(
+        "--trials",
+        "[NAME=]N",
+        "with --folder: the first N partitions of this or of every benchmark (default: all); repeatable",
+        type=_trials,
+        action="append",
+        default=[],
     )
     train.flag("--compile", "use torch.compile: slower start, faster steps")
 

@@ -35,6 +35,11 @@ def train(arguments: argparse.Namespace) -> int:
     Trainings run in processes of their own; Ctrl-C or a kill loses at most an epoch
     of each. After a full disk is freed, the same command goes on.
 
+    MODEL all with --folder trains instead what notebook 42 shows in the papers' tables:
+    JLML and Pyramid on every partition of these benchmarks, or of each on the first N
+    (--trials). Folders of CUHK03 and Market-1501 with training_only=true are what
+    trainings on CUHK01, GRID and VIPeR start from.
+
     --set changes a field of the configuration for one row; none stands for no value,
     as in --set recipe.steps=500 --set recipe.epochs=none, and a list is JSON, as in
     --set input_size=[256,128]. The run's folder names the fields that differ from
@@ -71,6 +76,7 @@ def train(arguments: argparse.Namespace) -> int:
     examples:
       reidlib train jlml
       reidlib train all --seeds 3 --jobs 2
+      reidlib train all --profile photographs --folder viper=DIR --trials 3
       reidlib train jlml --set recipe.epochs=40 --set model.parts=6
       reidlib train pyramid --validate 30
       reidlib train pyramid --profile full --seed 1
@@ -99,8 +105,9 @@ def train(arguments: argparse.Namespace) -> int:
     check_choice(f"a model is one of {', '.join(models)}", arguments.model, models)
     if arguments.model == "all":
         return train_all(arguments)
-    if arguments.seeds or arguments.jobs:
-        rule, value = "--seeds and --jobs are for all rows, `reidlib train all`", arguments.model
+    if arguments.seeds or arguments.jobs or arguments.folder or arguments.trials:
+        rule = "--seeds, --jobs, --folder and --trials are for all rows, `reidlib train all`"
+        value = arguments.model
         raise InputError(rule, value, "train a row's seeds one after another, with --seed")
     settings = dict(arguments.set)
     if len(settings) < len(arguments.set):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.errors import InputError, count_noun, shorten
+from reidlib.errors import InputError, check_choice, count_noun, shorten
 
 if TYPE_CHECKING:
     from reidlib.experiments import Setup
@@ -244,6 +244,11 @@ def train_all(arguments: argparse.Namespace) -> int:
         mend = "give the command without torchrun, or name one row in place of all"
         raise InputError("`train all` starts its own processes", "torchrun", mend)
     setup = _suite_setup(arguments)
+    if arguments.folder:
+        return _train_tables(arguments, setup)
+    if arguments.trials:
+        rule, value = "--trials chooses partitions of the papers' tables", "no --folder"
+        raise InputError(rule, value, "give the benchmarks' folders with --folder")
     if not setup.data_root:
         setup.check_data_folder()
     notebooks = [read_source(path) for path in select((), files.notebooks())]
@@ -271,6 +276,48 @@ def train_all(arguments: argparse.Namespace) -> int:
     sets = [f"{name}: failed" for name in failed if name.startswith("perturbed ")]
     print(f"{trainings} trainings, {len(failed) - len(sets)} failed", *sets, f"runs: {setup.runs}", sep="\n")
     return 1 if failed else 0
+
+
+def _train_tables(arguments: argparse.Namespace, setup: Setup) -> int:
+    """Train the rows of the papers' tables on every partition of the given folders."""
+    from reidlib.analysis import benchmark_tables
+    from reidlib.reports.processes import Task
+    from reidlib.reports.reproduce import run_tasks
+    from reidlib.reports.tasks import benchmark_tasks, training_memory
+
+    if setup.benchmark != "synthetic" or setup.data_root:
+        rule = "the papers' tables are trained on the folders of --folder"
+        raise InputError(rule, f"--benchmark {setup.benchmark}", "leave --benchmark and --data-root out")
+    folders = _folders(arguments.folder)
+    benchmark_tables.check_folders(folders)
+    tables = benchmark_tables.specifications()
+    trials = dict.fromkeys(tables, dict(arguments.trials).get("", 0))
+    for name, number in arguments.trials:
+        if name:
+            check_choice(f"--trials names a benchmark of a table: {', '.join(tables)}", name, tables)
+            trials[name] = number
+    refused = benchmark_tables.unreadable_benchmarks(folders)
+    remaining: list[Task] = []
+
+    def make_tasks() -> list[Task]:
+        remaining.extend(benchmark_tasks(folders, setup, trials=trials, refused=refused))
+        for specification, reason in refused.items():
+            logger.warning(f"note: without {specification}: {reason}")
+        logger.info(
+            f"the papers' tables, {setup.profile.name}: {count_noun(len(remaining), 'trainings')} left"
+        )
+        return remaining
+
+    states = run_tasks(
+        make_tasks,
+        _report_folder(arguments),
+        jobs=arguments.jobs,
+        device=arguments.device,
+        memory=training_memory(setup),
+    )
+    failed = [name for name, state in states.items() if state == "failed"]
+    print(f"{len(remaining)} trainings, {len(failed)} failed", f"runs: {setup.runs}", sep="\n")
+    return 1 if failed or refused else 0
 
 
 def _suite_setup(arguments: argparse.Namespace) -> Setup:

@@ -58,6 +58,13 @@ class TrainingPlan(NamedTuple):
         return hold_out(self.benchmark, self.configuration.validation_persons, self.configuration.seed)
 
     @property
+    def num_steps(self) -> int:
+        """Number of steps of the whole training."""
+        train, _ = self.divide()
+        per_epoch = self.recipe.steps_per_epoch(len(train), len(set(train.person_ids.tolist())))
+        return self.recipe.num_steps(per_epoch)
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe, which every training has."""
         assert self.configuration.recipe is not None
@@ -129,6 +136,7 @@ def obtain(
     execution: Execution | None = None,
     may_train: bool = True,
     since: float | None = None,
+    scorable: bool = True,
 ) -> Run:
     """Return the run of a chain's last training with its scores; train and evaluate what is missing.
 
@@ -142,6 +150,7 @@ def obtain(
         execution: Device, precision and progress.
         may_train: Whether a missing run is trained.
         since: Seconds since 1970; a training that failed later is not tried again.
+        scorable: Whether the last training's benchmark must have test images; False for pre-training.
 
     Returns:
         The finished and evaluated run.
@@ -151,7 +160,8 @@ def obtain(
             configuration, the training images fill no batch, or a training failed after ``since``.
         FloatingPointError: If a loss becomes infinite or NaN.
     """
-    links[-1].benchmark.check_scorable()
+    if scorable:
+        links[-1].benchmark.check_scorable()
     execution = execution or Execution()
     folder = Path(runs).expanduser() if runs else files.runs()
     first = 0  # index of the first training whose run is needed

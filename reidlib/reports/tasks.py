@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,8 +119,15 @@ def tasks(
     return [*training_tasks, *perturbation_tasks]
 
 
-def benchmark_tasks(folders: Mapping[str, str | Path], setup: Setup, *, trials: int = 0) -> list[Task]:
+def benchmark_tasks(
+    folders: Mapping[str, str | Path],
+    setup: Setup,
+    *,
+    trials: int | Mapping[str, int] = 0,
+    refused: dict[str, str] | None = None,
+) -> list[Task]:
     """Return tasks for the missing trainings of 42_benchmarks, given its parameters."""
+    # ``trials``: for all benchmarks, or by specification. ``refused`` gets why a benchmark has no task.
     # Not at the top of the module: a training's process need not wait for pandas and scipy.stats.
     from reidlib.analysis import benchmark_runs, benchmark_tables
 
@@ -129,26 +136,59 @@ def benchmark_tasks(folders: Mapping[str, str | Path], setup: Setup, *, trials: 
     since = time.time()  # if a training fails that many others start from, only one of them tries it
     pretraining_tasks: dict[str, Task] = {}
     training_tasks = []
+    by_step: dict[str, float | None] = {}
     for specification in benchmark_tables.specifications():
         if benchmark_tables.folder_of(specification, folders) is None:
             continue
+        count = trials if isinstance(trials, int) else trials.get(specification, 0)
         try:
-            chains = benchmark_runs.training_chains(specification, folders, setup, trials=trials)
+            chains = benchmark_runs.training_chains(specification, folders, setup, trials=count)
             for links in chains.values():
                 links[-1].check_set()  # before the links that it starts from are trained
-        except FAILURES:
+        except FAILURES as error:
+            if refused is not None:
+                refused[specification] = str(error)
             continue
         for (row, trial, seed), (*earlier, last) in chains.items():
             if _is_complete(last, setup.runs):
                 continue
-            for training in earlier:
-                if not _is_complete(training, setup.runs):
-                    arguments = (setup, row, seed, folders, since)
-                    task = Task(training.name, train_pretraining, arguments, ("42_benchmarks",), row)
-                    pretraining_tasks[training.name] = task
+            if row not in by_step:
+                by_step[row] = _seconds_per_step(setup, row)
+
+            def task(
+                training: TrainingPlan,
+                function: Callable,
+                arguments: tuple,
+                row: str = row,
+                after: tuple[str, ...] = (),
+            ) -> Task:
+                # Trainings of a row on sets of other sizes are of other kinds: time goes by steps.
+                steps, speed = training.num_steps, by_step[row]
+                seconds = steps * speed if speed else None
+                kind, weight = f"{row}, {steps} steps", steps / 1000
+                notebooks = ("42_benchmarks",)
+                return Task(training.name, function, arguments, notebooks, kind, seconds, after, weight)
+
+            before = [training for training in earlier if not _is_complete(training, setup.runs)]
+            for training in before:
+                arguments = (setup, row, seed, folders, since)
+                pretraining_tasks[training.name] = task(training, train_pretraining, arguments)
             arguments = (setup, row, specification, trial, seed, folders, since)
-            training_tasks.append(Task(last.name, train_chain, arguments, ("42_benchmarks",), row))
+            names = tuple(training.name for training in before)
+            training_tasks.append(task(last, train_chain, arguments, after=names))
     return [*pretraining_tasks.values(), *training_tasks]
+
+
+def _seconds_per_step(setup: Setup, row: str) -> float | None:
+    """Return the longest mean duration of a step in the finished runs of a row, on any benchmark."""
+    cuda = setup.execution.torch_device.type == "cuda"
+    speeds = []
+    for file in setup.runs.glob(f"{escape(row)}-{setup.profile.name}-*/run.json"):
+        information = files.find_json(file) or {}
+        seconds, steps = (information.get(name) for name in ("seconds", "steps"))
+        if seconds and steps and str(information.get("device")).startswith("cpu") != cuda:
+            speeds.append(seconds / steps)
+    return max(speeds, default=None)
 
 
 def _find(training: TrainingPlan, runs: Path | None) -> Run | None:
@@ -160,7 +200,7 @@ def _find(training: TrainingPlan, runs: Path | None) -> Run | None:
 
 def _is_complete(training: TrainingPlan, runs: Path | None) -> bool:
     run = _find(training, runs)
-    return run is not None and is_scored(run, training.benchmark)
+    return run is not None and (training.benchmark.training_only or is_scored(run, training.benchmark))
 
 
 def run_training(setup: Setup, name: str, seed: int) -> None:
@@ -209,4 +249,4 @@ def train_pretraining(
     benchmark = benchmark_tables.pretraining_benchmark(folders)
     assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
     links = plan_chain(row, setup.profile, benchmark, seed=seed)
-    obtain(links, runs=setup.runs, execution=setup.execution, since=since)
+    obtain(links, runs=setup.runs, execution=setup.execution, since=since, scorable=False)

@@ -444,3 +444,69 @@ def test_the_benchmark_for_comparing_protocols():
     assert at_hand("paper", {"grid": "g"}, "cuhk03", "c") == ("cuhk03", "c")
     assert at_hand("paper", {"grid": "g", "dukemtmc": "d"}) == ("dukemtmc", "d")
     assert at_hand("paper", {"grid": "g"}) is None
+
+
+def test_all_rows_of_the_tables_are_one_queue(folders, monkeypatch, capsys):
+    """What is left, the order, and the duration by steps; a benchmark without a task has a reason."""
+    captured = []
+    monkeypatch.setattr(
+        "reidlib.reports.reproduce.run_tasks", lambda make, *_, **__: captured.append(make()) or {}
+    )
+    command = ["train", "all", "--profile", "smoke", "--device", "cpu"]
+    given = [word for name in folders for word in ("--folder", f"{name}={folders[name]}")]
+    limits = ["--trials", "1", "--trials", "grid=2"]
+    assert main([*command, *given, *limits]) == 1
+    printed, messages = capsys.readouterr()
+    assert "note: without cuhk03,split=new" in messages
+    (tasks,) = captured
+    assert f"the papers' tables, smoke: {len(tasks)} trainings left" in messages
+    assert printed.startswith(f"{len(tasks)} trainings, 0 failed\n")
+    by_name = {task.name: task for task in tasks}
+    first, second = (by_name[f"jlml-smoke-grid{trial}-seed0-pretrained"] for trial in ("", ",trial=1"))
+    assert "jlml-smoke-grid,trial=2-seed0-pretrained" not in by_name
+    assert first.after == second.after == ("jlml-smoke-cuhk03+market1501-seed0",)
+    assert tasks[0].name == first.after[0]
+    assert {task.seconds for task in tasks} == {None}
+    # One finished training tells the durations of the others of its row, by their steps.
+    by_name["jlml-smoke-market1501-seed0"].function(*by_name["jlml-smoke-market1501-seed0"].arguments)
+    assert main([*command, *given, *limits]) == 1
+    left = {task.name: task for task in captured[-1]}
+    assert by_name.keys() - left.keys() == {"jlml-smoke-market1501-seed0"}
+    assert left[first.name].seconds > 0
+    assert left["pyramid-smoke-market1501-seed0"].seconds is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["jlml", "--folder", "grid=DIR"], "are for all rows, `reidlib train all`; got jlml"),
+        (["all", "--trials", "3"], "got no --folder"),
+        (["all", "--folder", "grid=GRID", "--trials", "gird=3"], "did you mean grid"),
+        (["all", "--folder", "grid=GRID", "--benchmark", "viper"], "leave --benchmark"),
+        (["all", "--folder", "grid=GRID", "--trials", "grid=0"], "[NAME=]N, is a whole number from 1"),
+        (["all", "--folder", "grid=nowhere"], "the folder of grid exists"),
+    ],
+)
+def test_a_queue_that_cannot_be_is_refused_in_one_line(words, message, folders, capsys):
+    words = [word.replace("GRID", folders["grid"]) for word in words]
+    try:
+        status = main(["train", *words, "--profile", "smoke", "--device", "cpu"])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_training_folders_alone_are_pretrained_on_once(folders):
+    """The training that others start from has no test images: it ends without scores, and is not repeated."""
+    alone = {f"{name},training_only=true": folders[name] for name in ("cuhk03", "market1501")}
+    given = {"grid": folders["grid"], **alone}
+    setup = Setup("smoke", device="cpu", progress=False)
+    first, *others = benchmark_tasks(given, setup, trials=1)
+    assert first.name == "jlml-smoke-cuhk03,training_only=true+market1501,training_only=true-seed0"
+    first.function(*first.arguments)
+    left = benchmark_tasks(given, setup, trials=1)
+    assert [task.name for task in left] == [task.name for task in others]
+    (fine_tuned,) = (task for task in left if task.name.startswith("jlml-smoke-grid"))
+    assert fine_tuned.after == () and fine_tuned.seconds > 0
