@@ -291,7 +291,7 @@ def _train_tables(arguments: argparse.Namespace, setup: Setup) -> int:
     folders = _folders(arguments.folder)
     benchmark_tables.check_folders(folders)
     tables = benchmark_tables.specifications()
-    trials = dict.fromkeys(tables, dict(arguments.trials).get("", 0))
+    trials: dict[str, int] = dict.fromkeys(tables, dict(arguments.trials).get("", 0))
     for name, number in arguments.trials:
         if name:
             check_choice(f"--trials names a benchmark of a table: {', '.join(tables)}", name, tables)
