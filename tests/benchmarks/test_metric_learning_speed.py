@@ -38,10 +38,10 @@ LEARN = """
         features[4 * person : 4 * person + 4] += generator.random(length, np.float32)
     features *= np.sqrt(3) / np.linalg.norm(features, axis=1, keepdims=True)  # as long as LOMO
     metric = eval(sys.argv[1])
-    begin = time.perf_counter()
+    begin, worked = time.perf_counter(), time.process_time()
     metric.fit(features, ids, cameras)
-    seconds = time.perf_counter() - begin
-    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+    seconds, worked = time.perf_counter() - begin, time.process_time() - worked
+    print(json.dumps([seconds, worked, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
 """
 
 
@@ -58,10 +58,13 @@ LEARN = """
 )
 def test_learning_from_lomo(metric):
     command = [sys.executable, "-c", textwrap.dedent(LEARN), metric, str(PERSONS), str(LENGTH)]
-    seconds, gibibytes = json.loads(
+    seconds, worked, gibibytes = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout
     )
-    print(f"\n{metric}, {4 * PERSONS:,} images of {LENGTH:,} numbers: {seconds:.1f} s, {gibibytes:.2f} GiB")
+    print(
+        f"\n{metric}, {4 * PERSONS:,} images of {LENGTH:,} numbers: {seconds:.1f} s "
+        f"({worked:.1f} s of all cores), {gibibytes:.2f} GiB"
+    )
     assert seconds < SECONDS and gibibytes < GIBIBYTES
 
 
