@@ -291,7 +291,8 @@ def _train_tables(arguments: argparse.Namespace, setup: Setup) -> int:
     folders = _folders(arguments.folder)
     benchmark_tables.check_folders(folders)
     tables = benchmark_tables.specifications()
-    trials: dict[str, int] = dict.fromkeys(tables, dict(arguments.trials).get("", 0))
+    of_all = next((number for name, number in reversed(arguments.trials) if not name), 0)
+    trials = {name: int(of_all) for name in tables}
     for name, number in arguments.trials:
         if name:
             check_choice(f"--trials names a benchmark of a table: {', '.join(tables)}", name, tables)
