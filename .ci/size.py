@@ -32,7 +32,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # a trunk that stays at first, and trainings on some of the persons.
 LARGEST = {
     "lines of code": 23_600,
-    "files": 160,
+    "files": 164,
     "lines of the core": 4_600,
     "entries in a folder below the top": 12,
 }

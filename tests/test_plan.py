@@ -80,7 +80,7 @@ def test_minutes_are_of_what_is_missing_at_this_machines_durations(tmp_path, mon
     [
         (
             ["generic metric"],
-            "claim that has an experiment; got 'generic metric': the learnt metrics are not",
+            "claim that has an experiment; got 'generic metric': evidence has no scores by",
         ),
         (["four part"], "got 'four part'; did you mean four parts"),
         (["--effect", "0"], "a number of points above zero.*not '0'"),

@@ -63,6 +63,7 @@ def test_metadata_agree_with_ablations_and_claims():
             *ablations.PYRAMID_LEVELS.experiments,
             *ablations.PYRAMID_LEVELS_SAME_RATE.experiments,
         ),
+        "40_metric_learning": ("jlml", "pyramid"),
         "42_benchmarks": benchmark_runs.own_rows(benchmark_tables.TABLES),
         "43_across_benchmarks": benchmark_runs.OWN_ROWS,
         "90_claims": claims.required_experiments()[0],

@@ -1,0 +1,220 @@
+"""Whether L2 suffices: learnt metrics on hand-crafted descriptors and networks' features, against L2.
+
+Loads torch, so it is imported by its own name.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reidlib.analysis.claims.rule import HOLDS, SIGNS, outcome_of
+from reidlib.analysis.statistics import Interval, format_difference, format_percent, paired
+from reidlib.experiments import metric_study
+from reidlib.experiments.features import TrainedNetwork
+from reidlib.experiments.metric_study import L2, Features, MetricScores
+from reidlib.experiments.setup import Runs, Setup
+from reidlib.training.runs import Run
+
+# The metrics that the paper's claim names, and the feature that it is about.
+CLAIMED, FEATURE = ("KISSME", "XQDA", "CRAFT"), "jlml"
+_TITLES = {"lomo": "LOMO", "gog": "GOG", "jlml": "JLML", "pyramid": "Pyramid"}
+_SETTINGS = {
+    L2: ("nothing", "the squared distance"),
+    "KISSME": (f"pairs of images, after PCA to {metric_study.COMPONENTS} components", "one matrix"),
+    "XQDA": ("pairs across two halves of each person's images", "a subspace, and a matrix in it"),
+    "NFST": (
+        "persons; kernel exp(−d²/2μ²)",
+        "a space in which all training images of a person coincide",
+    ),
+    "CRAFT": (
+        "neighbours, and cameras; kernel √xᵀ√y if no number is negative, else xᵀy; after PCA to "
+        f"{metric_study.COMPONENTS} components",
+        "a projection for each camera",
+    ),
+}
+
+
+class ShownMetric(NamedTuple):
+    """A learnt metric as the figure shows it, and a sentence about it."""
+
+    feature: str
+    part: str
+    weights: np.ndarray
+    signs: np.ndarray
+    shares: Mapping[str, Mapping[str, float]]
+
+    @property
+    def sentence(self) -> str:
+        """Say which part gains and which loses most."""
+        change = {name: self.shares["XQDA"][name] - self.shares[L2][name] for name in self.shares[L2]}
+        gains, loses = max(change, key=change.__getitem__), min(change, key=change.__getitem__)
+        negative = int((self.signs < 0).sum())
+        word = "direction" if len(self.signs) == 1 else "directions"
+        return (
+            f"XQDA on {self.feature} compares in {len(self.signs):,} {word}, of which {negative} subtract. "
+            f"It gives most to {self.part} {gains} ({_points(change[gains])} points of the mean squared "
+            f"distance) and takes most from {self.part} {loses} ({_points(change[loses])})."
+        )
+
+
+class Study(NamedTuple):
+    """Scores of metrics on features.
+
+    Attributes:
+        scores: Feature -> metric -> its scores, one for each seed; descriptors have one.
+        persons: Person of each query, shape (Q,).
+        requested: Number of seeds of a network.
+        shown: What the figure shows; None without XQDA on a feature with parts.
+    """
+
+    scores: Mapping[str, Mapping[str, Sequence[MetricScores]]]
+    persons: np.ndarray
+    requested: int
+    shown: ShownMetric | None
+
+    @classmethod
+    def of(cls, setup: Setup, runs: Runs, features: Sequence[str], metrics: Sequence[str]) -> Study:
+        """Compute descriptors and networks' features, learn metrics and score them.
+
+        Features of one kind are in memory at a time.
+
+        Args:
+            setup: Profile and benchmark.
+            runs: Runs of the networks among ``features``; those that are missing, or lack weights, are left
+                out.
+            features: Descriptors, and rows of ``EXPERIMENTS``.
+            metrics: Names of ``metric_study.METRICS``.
+
+        Returns:
+            The study.
+        """
+        data, scores, shown = setup.data, {}, None
+        for feature in dict.fromkeys(features):
+            scores[feature] = {}
+            for kind in _kinds(setup, runs, feature):
+                for metric, result in metric_study.score_metrics(kind, dict.fromkeys(metrics)):
+                    if metric == "XQDA" and shown is None and kind.parts:
+                        shown = _shown(feature, kind, result)
+                    # A metric on LOMO with a kernel holds all training features.
+                    scores[feature].setdefault(metric, []).append(result._replace(metric=None))
+        return cls(scores, data.query.person_ids, runs.seeds, shown)
+
+    def difference(self, feature: str, metric: str) -> Interval | None:
+        """Return a metric's mAP less that of L2, in points; None if a network has no runs."""
+        if not (both := [self.scores[feature].get(name) for name in (metric, L2)])[0] or not both[1]:
+            return None
+        precisions = [np.stack([each.scores.average_precision for each in of]) for of in both if of]
+        interval = paired(100 * (precisions[0] - precisions[1]), self.persons)
+        requested = self.requested if feature not in metric_study.DESCRIPTORS else None
+        return interval._replace(requested=requested)
+
+    def differences(self) -> dict[str, Interval | None]:
+        """Return the differences to L2, by feature and metric."""
+        return {
+            f"{_title(feature)}, {metric}": self.difference(feature, metric)
+            for feature, of in self.scores.items()
+            for metric in of
+            if metric != L2
+        }
+
+    def table(self) -> pd.DataFrame:
+        """Return a line for each feature and metric."""
+        lines = []
+        for feature, of in self.scores.items():
+            if not of:
+                lines.append({"feature": _title(feature), "metric": "no run with weights"})
+            for metric, results in of.items():
+                first = results[0]
+                lines.append(
+                    {
+                        "feature": _title(feature),
+                        "metric": metric,
+                        "R1": format_percent(statistics.fmean(each.scores.cmc[1] for each in results)),
+                        "mAP (step)": format_percent(
+                            statistics.fmean(each.scores.mean_average_precision for each in results)
+                        ),
+                        "mAP − L2": "baseline" if metric == L2 else self.difference(feature, metric),
+                        **self._changes(of, metric),
+                        "directions": f"{first.directions:,}",
+                        "seconds to learn": f"{statistics.median(each.seconds for each in results):.1f}",
+                    }
+                )
+        return pd.DataFrame(lines).fillna("")
+
+    def _changes(self, of: Mapping[str, Sequence[MetricScores]], metric: str) -> dict[str, str]:
+        if metric == L2:
+            return {"better": "", "worse": ""}
+        gains_q = np.mean(
+            [
+                after.scores.average_precision - before.scores.average_precision
+                for after, before in zip(of[metric], of[L2], strict=True)
+            ],
+            axis=0,
+        )
+        return {"better": f"{(gains_q > 0).sum():,}", "worse": f"{(gains_q < 0).sum():,}"}
+
+    def verdict(self) -> str:
+        """Apply the ledger's rule to the paper's claim, on these images."""
+        of = self.scores.get(FEATURE, {})
+        if missing := [name for name in (L2, *CLAIMED) if name not in of]:
+            return f"**Not decided:** no scores of {', '.join(missing)} on {_title(FEATURE)}."
+        intervals = {}
+        for metric in CLAIMED:
+            gain = self.difference(FEATURE, metric)
+            assert gain is not None
+            intervals[f"L2 − {metric}"] = gain._replace(mean=-gain.mean, low=-gain.high, high=-gain.low)
+        outcome, deciding = outcome_of(intervals)
+        numbers = "; ".join(f"{label} {interval}" for label, interval in intervals.items())
+        which = "" if outcome == HOLDS or len(deciding) == len(intervals) else f" ({', '.join(deciding)})"
+        word = "seed" if self.requested == 1 else "seeds"
+        return f"**{SIGNS[outcome]} {outcome}**{which}, {self.requested} {word}: {numbers} points of mAP."
+
+    def headline(self) -> dict[str, str]:
+        """Return the largest gain of each feature."""
+        best = {}
+        for feature, of in self.scores.items():
+            if gains := {name: self.difference(feature, name) for name in of if name != L2}:
+                name = max(gains, key=lambda each: getattr(gains[each], "mean", -np.inf))
+                best[f"{_title(feature)}: best learnt metric"] = f"{name} {gains[name]}"
+        return best
+
+
+def description_table(metrics: Sequence[str]) -> list[dict[str, str]]:
+    """Return what each metric learns from, and what it learns."""
+    return [
+        {"metric": name, "learns from": _SETTINGS[name][0], "is": _SETTINGS[name][1]}
+        for name in (L2, *dict.fromkeys(metrics))
+    ]
+
+
+def _kinds(setup: Setup, runs: Runs, feature: str):
+    """Yield the features of a descriptor, or of each run of a row."""
+    if feature in metric_study.DESCRIPTORS:
+        yield metric_study.describe(setup.data, feature, setup.execution)
+        return
+    for run in runs.runs[feature]:
+        if isinstance(run, Run) and run.has_weights:
+            yield metric_study.embed(setup.data, TrainedNetwork(run, setup.execution))
+
+
+def _shown(feature: str, kind: Features, result: MetricScores) -> ShownMetric:
+    assert result.metric is not None and result.metric.weights is not None
+    shares = {
+        L2: metric_study.shares_of_distance(kind, None),
+        "XQDA": metric_study.shares_of_distance(kind, result.metric),
+    }
+    part = "row of windows" if feature == "lomo" else "part"
+    return ShownMetric(_title(feature), part, result.metric.weights, result.metric.signs, shares)
+
+
+def _title(feature: str) -> str:
+    return _TITLES.get(feature, feature)
+
+
+def _points(share: float) -> str:
+    return format_difference(100 * share)

@@ -1,0 +1,68 @@
+"""Tables and the verdict of learnt metrics against L2, from scores written by hand."""
+
+import numpy as np
+import pytest
+
+from reidlib.analysis.claims.learnt_metrics import Study, description_table
+from reidlib.experiments.metric_study import METRICS, MetricScores
+from reidlib.ranking.metrics import Scores
+
+PERSONS = np.repeat(np.arange(1, 41), 2)
+
+
+def scores(mean, seed=0, length=12):
+    """Average precisions around a mean, the same for every mean but for it."""
+    noise = 0.02 * np.random.default_rng(seed).normal(size=len(PERSONS))
+    precisions = np.clip(mean + noise, 0, 1)
+    result = Scores(
+        cmc={1: mean}, mean_average_precision=float(precisions.mean()), mean_inp=0.1,
+        num_queries=len(PERSONS), num_valid_queries=len(PERSONS),
+        average_precision=precisions, first_match_rank=np.ones(len(PERSONS), int),
+    )  # fmt: skip
+    return MetricScores(result, 1.5, length, None)
+
+
+def study(**jlml):
+    of = {name: [scores(mean, 1), scores(mean, 2)] for name, mean in jlml.items()}
+    lomo = {"L2": [scores(0.02)], "XQDA": [scores(0.4)]}
+    return Study({"lomo": lomo, "jlml": of}, PERSONS, 2, None)
+
+
+def test_a_line_for_each_feature_and_metric():
+    table = study(L2=0.5, XQDA=0.6).table()
+    assert table[["feature", "metric"]].values.tolist() == [
+        ["LOMO", "L2"],
+        ["LOMO", "XQDA"],
+        ["JLML", "L2"],
+        ["JLML", "XQDA"],
+    ]
+    last = table.iloc[-1]
+    assert (last["R1"], last["better"], last["worse"], last["directions"]) == ("60.0", "80", "0", "12")
+    assert last["mAP − L2"].mean == pytest.approx(10) and last["mAP − L2"].seeds == 2
+    assert table.iloc[0]["mAP − L2"] == "baseline"
+    assert table.iloc[1]["mAP − L2"].seeds == 1
+
+
+def test_l2_suffices_if_it_is_above_every_metric_of_the_claim():
+    assert "✓ holds" in study(L2=0.5, KISSME=0.45, XQDA=0.4, CRAFT=0.3, NFST=0.9).verdict()
+
+
+def test_one_metric_above_l2_is_enough_against_it():
+    verdict = study(L2=0.5, KISSME=0.45, XQDA=0.6, CRAFT=0.3).verdict()
+    assert "✗ does not hold** (L2 − XQDA), 2 seeds" in verdict and "L2 − XQDA −10.0" in verdict
+
+
+def test_without_a_metric_nothing_is_decided():
+    assert study(L2=0.5, XQDA=0.6).verdict() == "**Not decided:** no scores of KISSME, CRAFT on JLML."
+    assert "no scores of L2" in study().verdict()
+
+
+def test_a_network_without_runs_has_a_line_and_no_difference():
+    empty = study()
+    assert empty.table().iloc[-1]["metric"] == "no run with weights"
+    assert empty.difference("jlml", "XQDA") is None
+    assert list(empty.headline()) == ["LOMO: best learnt metric"]
+
+
+def test_every_metric_is_described():
+    assert [row["metric"] for row in description_table([*METRICS, "XQDA"])] == ["L2", *METRICS]
