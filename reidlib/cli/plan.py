@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def plan(arguments: argparse.Namespace) -> int:
     git (reports/evidence). With two or three seeds that is a rough estimate; plan
     again after the first trainings.
 
-    Minutes are of the trainings that neither has, at the longest measured duration of
+    Minutes are of the trainings that neither has, at the median measured duration of
     each row, several at a time as `reidlib reproduce` runs them, without scoring again
     under perturbations. Rows that this machine has not trained take their duration from
     the evidence, another machine's; the table says so.
@@ -99,10 +100,12 @@ def _durations(setup: Setup, finished: Finished, rows: Iterable[str]) -> tuple[d
     from reidlib.reports.processes import usual_jobs
     from reidlib.reports.tasks import measured, training_memory
 
-    own, kept, devices = measured(setup, "seconds"), {}, {}
+    own, durations, devices = measured(setup, "seconds"), {}, {}
     for (row, _), run in finished.kept.items():
-        kept[row] = max(run.information["seconds"], kept.get(row, 0.0))
+        durations.setdefault(row, []).append(run.information["seconds"])
         devices[row] = str(run.information["device"])
+    # Beside other work a training takes many times as long: the median, not the longest, tells the next one.
+    kept = {row: statistics.median(of_row) for row, of_row in durations.items()}
     jobs = usual_jobs(setup.device, training_memory(setup))
     foreign = [row for row in rows if row not in own and row in kept]
     text = f"minutes of the missing trainings, {jobs} at a time"

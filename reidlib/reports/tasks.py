@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from glob import escape
@@ -34,9 +35,12 @@ _USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "photographs": 3.0, "p
 
 
 def measured(setup: Setup, quantity: str) -> dict[str, float]:
-    """Return the largest "seconds", "memory" or "gpu_memory" of the finished runs of each row, by row."""
+    """Return each row's median "seconds", or largest "memory" or "gpu_memory", of its finished runs.
+
+    A training beside other work takes many times as long, so the longest tells nothing of the next one.
+    """
     device = setup.execution.torch_device.type
-    largest: dict[str, float] = {}
+    numbers: dict[str, list[float]] = {}
     for name in EXPERIMENTS:
         beginning = run_name(name, setup.profile, setup.benchmark)
         for file in setup.runs.glob(f"{escape(beginning)}*/run.json"):
@@ -46,8 +50,9 @@ def measured(setup: Setup, quantity: str) -> dict[str, float]:
             # A name that goes on is of a run with set fields, or pretrained.
             own = re.fullmatch(r"\d+-[0-9a-f]{12}", file.parent.name.removeprefix(beginning))
             if own and isinstance(number, int | float) and on_cpu == (device != "cuda"):
-                largest[name] = max(number, largest.get(name, 0))
-    return largest
+                numbers.setdefault(name, []).append(number)
+    choose = statistics.median if quantity == "seconds" else max
+    return {name: choose(of_row) for name, of_row in numbers.items()}
 
 
 def training_memory(setup: Setup) -> Memory:

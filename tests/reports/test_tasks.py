@@ -203,6 +203,7 @@ def test_what_trainings_need_is_measured(tmp_path):
     assert need() == (1126, "estimated for quick")
     write("jlml-quick-synthetic-seed0", seconds=40.5, memory=2000)
     write("jlml-quick-synthetic-seed11", seconds=50.5, memory=1500)
+    write("jlml-quick-synthetic-seed12", seconds=999, memory=1500)  # beside other work
     write("jlml-2-quick-synthetic-seed0", seconds=60)
     write("jlml-quick-synthetic-seed0-model.parts=6", seconds=99, memory=9999)
     write("jlml-full-synthetic-seed0", seconds=99, memory=9999)
