@@ -71,10 +71,21 @@ class Interval(NamedTuple):
         return float(stdtr(self.freedom, self.mean / self.error))
 
     def __str__(self) -> str:
-        ends = f"[{format_difference(self.low)}, {format_difference(self.high)}]"
+        ends = f"[{self._end(self.low)}, {self._end(self.high)}]"
         text = f"{format_difference(self.mean)} {ends if math.isfinite(self.low) else '[no interval]'}"
         complete = self.requested in (None, self.seeds)
         return text if complete else f"{text} ({self.seeds} of {self.requested} seeds)"
+
+    def _end(self, points: float) -> str:
+        """Format an end: one that excludes zero must not be read as zero."""
+        text = format_difference(points)
+        return _more_decimals(points) if text == "0.0" and self.excludes_zero else text
+
+
+def _more_decimals(points: float) -> str:
+    """Format a small difference with as many decimals as show that it is not zero, at most four."""
+    digits = next((n for n in (2, 3) if round(points, n)), 4)
+    return f"{points:+.{digits}f}".replace("-", "−")
 
 
 def keep_together(text: str) -> str:

@@ -23,6 +23,13 @@ from reidlib.analysis.statistics import (
 from reidlib.errors import InputError
 
 
+def test_an_end_that_excludes_zero_does_not_read_zero():
+    assert str(Interval(-0.7, -1.4, -0.04, 6, 9)) == "−0.7 [−1.4, −0.04]"
+    assert str(Interval(0.2, 0.0004, 0.4, 6, 9)) == "+0.2 [+0.0004, +0.4]"
+    assert str(Interval(0.2, -0.04, 0.4, 6, 9)) == "+0.2 [0.0, +0.4]"
+    assert str(Interval(0.0, 0.0, 0.0, 6, 9)) == "0.0 [0.0, 0.0]"
+
+
 def test_half_width_follows_students_t():
     # Three values 1, 2, 3: deviation 1, t with two degrees of freedom 4.3027.
     assert half_width([1, 2, 3]) == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
