@@ -214,7 +214,10 @@ def _read_tuple(name: str, value: object, kinds: tuple) -> tuple:
     endless = kinds[-1] is Ellipsis
     if not isinstance(entries, list | tuple) or not (endless or len(entries) == len(kinds)):
         rule = "a sequence of whole numbers" if kinds[0] is int else "a sequence of numbers"
-        mend = f"write [1, 6], on papermill's command line -y '{name}: [1, 6]'"
+        example = "[1, 6]"
+        if isinstance(kinds[0], tuple):
+            rule, example = f"a list of some of {', '.join(kinds[0])}", f"[{kinds[0][0]}]"
+        mend = f"write {example}, on papermill's command line -y '{name}: {example}'"
         _refuse(name, rule if endless else f"{rule}, {len(kinds)} of them", value, mend)
     kinds = kinds[:1] * len(entries) if endless else kinds
     pairs = enumerate(zip(entries, kinds, strict=True))

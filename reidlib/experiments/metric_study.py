@@ -15,6 +15,7 @@ from reidlib.data.splits import Split
 from reidlib.descriptors import gog, lomo, normalise_gog
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.features import TrainedNetwork
+from reidlib.experiments.rows import EXPERIMENTS
 from reidlib.metric_learning import CRAFT, KISSME, XQDA, Metric, NullSpace
 from reidlib.ranking.metrics import Embeddings, Scores, evaluate, unit_rows
 from reidlib.training.device import Execution
@@ -38,6 +39,7 @@ METRICS: Mapping[str, Callable[[np.ndarray, int], Metric]] = {
     ),
 }
 DESCRIPTORS = ("lomo", "gog")
+FEATURES = (*DESCRIPTORS, *EXPERIMENTS)  # a network's by its row's name
 
 
 class Features(NamedTuple):

@@ -13,6 +13,7 @@ from strategies import VALUES
 
 from reidlib import experiments
 from reidlib.errors import InputError
+from reidlib.experiments import metric_study
 from reidlib.reports import Result
 from reidlib.reports.parameters import SHARED, assigned_names, check_parameters
 from reidlib.values import read_value
@@ -46,7 +47,10 @@ def check(path, *cells):
         node.value for node in ast.parse(source).body
         if isinstance(node, ast.Assign) and "from_parameters" in ast.unparse(node.value)
     ]  # fmt: skip
-    environment = {"Result": Recorder, "experiments": experiments, "globals": lambda: variables}
+    environment = {
+        "Result": Recorder, "experiments": experiments, "metric_study": metric_study,
+        "globals": lambda: variables,
+    }  # fmt: skip
     types = eval(compile(ast.Expression(call), "call", "eval"), environment)
     return variables, SHARED | types
 
