@@ -216,7 +216,7 @@ def _read_tuple(name: str, value: object, kinds: tuple) -> tuple:
         rule = "a sequence of whole numbers" if kinds[0] is int else "a sequence of numbers"
         example = "[1, 6]"
         if isinstance(kinds[0], tuple):
-            rule, example = f"a list of some of {', '.join(kinds[0])}", f"[{kinds[0][0]}]"
+            rule, example = f"a list of some of {', '.join(kinds[0])}", f'["{kinds[0][0]}"]'
         mend = f"write {example}, on papermill's command line -y '{name}: {example}'"
         _refuse(name, rule if endless else f"{rule}, {len(kinds)} of them", value, mend)
     kinds = kinds[:1] * len(entries) if endless else kinds
