@@ -182,7 +182,7 @@ def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, f
         metric: A metric with linear weights, or None for L2.
 
     Returns:
-        Part -> share; of all parts' columns together 1.
+        Part -> share of the whole; parts that are not all of the feature make less than 1 together.
 
     Raises:
         InputError: If the metric has no weights, as with a kernel.
@@ -199,6 +199,5 @@ def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, f
         projected_gr -= projected_gr.mean(0)
         covariances_dr = np.asarray(gallery_gd.T @ projected_gr.astype(gallery_gd.dtype), np.float64)
         columns_d = (covariances_dr * weights_dr).sum(1) / len(gallery_gd)
-    sums = {part: float(columns_d[columns].sum()) for part, columns in features.parts.items()}
-    total = sum(sums.values())
-    return {part: value / total for part, value in sums.items()}
+    total = columns_d.sum()
+    return {part: float(columns_d[columns].sum() / total) for part, columns in features.parts.items()}

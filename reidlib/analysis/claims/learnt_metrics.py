@@ -25,8 +25,11 @@ CLAIMED, FEATURE = ("KISSME", "XQDA", "CRAFT"), "jlml"
 _TITLES = {"lomo": "LOMO", "gog": "GOG", "jlml": "JLML", "pyramid": "Pyramid"}
 _SETTINGS = {
     L2: ("nothing", "the squared distance"),
-    "KISSME": (f"pairs of images, after PCA to {metric_study.COMPONENTS} components", "one matrix"),
-    "XQDA": ("pairs across two halves of each person's images", "a subspace, and a matrix in it"),
+    "KISSME": (f"pairs across cameras, after PCA to {metric_study.COMPONENTS} components", "one matrix"),
+    "XQDA": (
+        "pairs across cameras; of more than two, across two halves of each person's images",
+        "a subspace, and a matrix in it",
+    ),
     "NFST": (
         "persons; kernel exp(−d²/2μ²)",
         "a space in which all training images of a person coincide",
@@ -102,6 +105,8 @@ class Study(NamedTuple):
                         shown = _shown(feature, kind, result)
                     # A metric on LOMO with a kernel holds all training features.
                     scores[feature].setdefault(metric, []).append(result._replace(metric=None))
+                    del result
+                del kind  # before the next one is computed
         return cls(scores, data.query.person_ids, runs.seeds, shown)
 
     def difference(self, feature: str, metric: str) -> Interval | None:
@@ -171,8 +176,9 @@ class Study(NamedTuple):
         outcome, deciding = outcome_of(intervals)
         numbers = "; ".join(f"{label} {interval}" for label, interval in intervals.items())
         which = "" if outcome == HOLDS or len(deciding) == len(intervals) else f" ({', '.join(deciding)})"
-        word = "seed" if self.requested == 1 else "seeds"
-        return f"**{SIGNS[outcome]} {outcome}**{which}, {self.requested} {word}: {numbers} points of mAP."
+        seeds = min(interval.seeds for interval in intervals.values())
+        word = "seed" if seeds == 1 else "seeds"
+        return f"**{SIGNS[outcome]} {outcome}**{which}, {seeds} {word}: {numbers} points of mAP."
 
     def headline(self) -> dict[str, str]:
         """Return the largest gain of each feature."""
@@ -208,7 +214,7 @@ def _shown(feature: str, kind: Features, result: MetricScores) -> ShownMetric:
         L2: metric_study.shares_of_distance(kind, None),
         "XQDA": metric_study.shares_of_distance(kind, result.metric),
     }
-    part = "row of windows" if feature == "lomo" else "part"
+    part = "colours of row" if feature == "lomo" else "part"
     return ShownMetric(_title(feature), part, result.metric.weights, result.metric.signs, shares)
 
 
