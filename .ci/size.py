@@ -29,7 +29,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # power: what seeds and minutes a claim needs, looks until it is decided, verdicts from fewer seeds, digests
 # of tests, and tables to cite. They were 21,400 and 143 until the upper half of the papers' tables came: four
 # learnt metrics and two hand-crafted descriptors, and fine-tuning on photographs: the third was 4,570 before
-# a trunk that stays at first, and trainings on some of the persons.
+# a trunk that stays at first.
 LARGEST = {
     "lines of code": 23_600,
     "files": 164,

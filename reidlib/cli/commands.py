@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from reidlib.cli.plan import plan as plan  # a command, too
 from reidlib.cli.suite import reproduce as reproduce
-from reidlib.cli.suite import train_all, warn_of_deviations
+from reidlib.cli.suite import warn_of_deviations
+from reidlib.cli.trainings import train_all
 from reidlib.errors import InputError, check_choice, count_noun
 
 if TYPE_CHECKING:

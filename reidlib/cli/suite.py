@@ -1,17 +1,16 @@
-"""The whole suite: all notebooks (``reidlib reproduce``) or all their trainings (``reidlib train all``)."""
+"""All notebooks (``reidlib reproduce``)."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.errors import InputError, check_choice, count_noun, shorten
+from reidlib.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from reidlib.experiments import Setup
@@ -103,7 +102,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     _check_evidence(arguments, notebooks)
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
-    setup = _suite_setup(arguments)
+    setup = suite_setup(arguments)
     tables_alone = tables_alone and arguments.benchmark == "synthetic"
     if not (setup.data_root or tables_alone or arguments.evidence or arguments.until_decided):
         setup.check_data_folder()  # looks ask for images when a training does
@@ -116,11 +115,11 @@ def reproduce(arguments: argparse.Namespace) -> int:
         from reidlib.training.device import Execution
 
         _ = Execution(device=arguments.device).torch_device
-    folders = _folders(arguments.folder)
+    folders = folders_by_name(arguments.folder)
     # What the notebooks read besides their parameters.
     inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
     if folders:
-        from reidlib.analysis.benchmark_tables import check_folders, folder_states, unreadable_benchmarks
+        from reidlib.analysis.benchmark_tables import folder_states, unreadable_benchmarks
         from reidlib.data import load_specified
 
         check_folders(folders)
@@ -132,7 +131,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
             across = load_specified("market1501,validation=true", folders["market1501"])
             inputs["across"] = across.fingerprint
         inputs["folders"] = json.dumps(folder_states(folders, arguments.trials or 0))
-    out = (Path(arguments.out) if arguments.out else _report_folder(arguments)).resolve()
+    out = (Path(arguments.out) if arguments.out else report_folder(arguments)).resolve()
 
     def render() -> None:
         # Rendered here, because the progress of a rendering inside a notebook is not visible.
@@ -226,102 +225,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     return 1 if outcome.failed or outcome.failed_tasks or failed else 0
 
 
-def train_all(arguments: argparse.Namespace) -> int:
-    """Train every row that a notebook shows, with each seed."""
-    from reidlib import files
-    from reidlib.experiments.rows import EXPERIMENTS
-    from reidlib.reports.notebook import read_source
-    from reidlib.reports.processes import Task
-    from reidlib.reports.reproduce import run_tasks, select
-    from reidlib.reports.tasks import tasks, training_memory
-
-    # With set fields no notebook would find the runs, and rows would become equal that differ in these.
-    refused = ("seed", "set", "validate", "pretrain", "compile")
-    if given := [f"--{name}" for name in refused if getattr(arguments, name)]:
-        rule = "`train all` trains the rows as notebooks compare them, with the seeds 0 to N - 1 of --seeds"
-        raise InputError(rule, ", ".join(given), "leave that out, or name one row in place of all")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        mend = "give the command without torchrun, or name one row in place of all"
-        raise InputError("`train all` starts its own processes", "torchrun", mend)
-    setup = _suite_setup(arguments)
-    if arguments.folder:
-        return _train_tables(arguments, setup)
-    if arguments.trials:
-        rule, value = "--trials chooses partitions of the papers' tables", "no --folder"
-        raise InputError(rule, value, "give the benchmarks' folders with --folder")
-    if not setup.data_root:
-        setup.check_data_folder()
-    notebooks = [read_source(path) for path in select((), files.notebooks())]
-    rows = [name for name in EXPERIMENTS if any(name in notebook.trainings for notebook in notebooks)]
-    trainings = len(rows) * setup.seeds
-
-    def make_tasks() -> list[Task]:
-        warn_of_deviations([], setup)
-        missing = tasks(notebooks, setup)
-        left = sum(task.kind in rows for task in missing)
-        counts = f"{count_noun(len(rows), 'rows')}, {count_noun(setup.seeds, 'seeds')}, {setup.profile.name}"
-        text = f"{counts}: {trainings - left} of {trainings} trainings are finished, {left} left"
-        perturbed = len(missing) - left
-        logger.info(text + (f", then {count_noun(perturbed, 'perturbed factors')}" if perturbed else ""))
-        return missing
-
-    states = run_tasks(
-        make_tasks,
-        _report_folder(arguments),
-        jobs=arguments.jobs,
-        device=arguments.device,
-        memory=training_memory(setup),
-    )
-    failed = [name for name, state in states.items() if state == "failed"]
-    sets = [f"{name}: failed" for name in failed if name.startswith("perturbed ")]
-    print(f"{trainings} trainings, {len(failed) - len(sets)} failed", *sets, f"runs: {setup.runs}", sep="\n")
-    return 1 if failed else 0
-
-
-def _train_tables(arguments: argparse.Namespace, setup: Setup) -> int:
-    """Train the rows of the papers' tables on every partition of the given folders."""
-    from reidlib.analysis import benchmark_tables
-    from reidlib.reports.processes import Task
-    from reidlib.reports.reproduce import run_tasks
-    from reidlib.reports.tasks import benchmark_tasks, training_memory
-
-    if setup.benchmark != "synthetic" or setup.data_root:
-        rule = "the papers' tables are trained on the folders of --folder"
-        raise InputError(rule, f"--benchmark {setup.benchmark}", "leave --benchmark and --data-root out")
-    folders = _folders(arguments.folder)
-    benchmark_tables.check_folders(folders)
-    tables = benchmark_tables.specifications()
-    of_all = next((number for name, number in reversed(arguments.trials) if not name), 0)
-    trials = {name: int(of_all) for name in tables}
-    for name, number in arguments.trials:
-        if name:
-            check_choice(f"--trials names a benchmark of a table: {', '.join(tables)}", name, tables)
-            trials[name] = number
-    refused = benchmark_tables.unreadable_benchmarks(folders)
-    remaining: list[Task] = []
-
-    def make_tasks() -> list[Task]:
-        remaining.extend(benchmark_tasks(folders, setup, trials=trials, refused=refused))
-        for specification, reason in refused.items():
-            logger.warning(f"note: without {specification}: {reason}")
-        logger.info(
-            f"the papers' tables, {setup.profile.name}: {count_noun(len(remaining), 'trainings')} left"
-        )
-        return remaining
-
-    states = run_tasks(
-        make_tasks,
-        _report_folder(arguments),
-        jobs=arguments.jobs,
-        device=arguments.device,
-        memory=training_memory(setup),
-    )
-    failed = [name for name, state in states.items() if state == "failed"]
-    print(f"{len(remaining)} trainings, {len(failed)} failed", f"runs: {setup.runs}", sep="\n")
-    return 1 if failed or refused else 0
-
-
-def _suite_setup(arguments: argparse.Namespace) -> Setup:
+def suite_setup(arguments: argparse.Namespace) -> Setup:
     """Return the setup of all trainings, with folders that other processes find."""
     from reidlib.experiments import Setup
 
@@ -336,7 +240,8 @@ def _suite_setup(arguments: argparse.Namespace) -> Setup:
     )
 
 
-def _report_folder(arguments: argparse.Namespace) -> Path:
+def report_folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the report that a command's profile and benchmark have."""
     from reidlib import files
 
     real = "" if arguments.benchmark == "synthetic" else "-" + files.safe_name(arguments.benchmark)
@@ -400,7 +305,7 @@ def warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None
             )
 
 
-def _folders(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def folders_by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Return the benchmarks' absolute folders by name; InputError if a name is repeated."""
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in pairs}
     if len(folders) < len(pairs):

@@ -185,7 +185,7 @@ def benchmark_tasks(
 
 
 def _seconds_per_step(setup: Setup, row: str) -> float | None:
-    """Return the longest mean duration of a step in the finished runs of a row, on any benchmark."""
+    """Return the median of the mean durations of a step in a row's finished runs, on any benchmark."""
     cuda = setup.execution.torch_device.type == "cuda"
     speeds = []
     for file in setup.runs.glob(f"{escape(row)}-{setup.profile.name}-*/run.json"):
@@ -193,7 +193,7 @@ def _seconds_per_step(setup: Setup, row: str) -> float | None:
         seconds, steps = (information.get(name) for name in ("seconds", "steps"))
         if seconds and steps and str(information.get("device")).startswith("cpu") != cuda:
             speeds.append(seconds / steps)
-    return max(speeds, default=None)
+    return statistics.median(speeds) if speeds else None
 
 
 def _find(training: TrainingPlan, runs: Path | None) -> Run | None:
