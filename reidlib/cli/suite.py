@@ -119,7 +119,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     # What the notebooks read besides their parameters.
     inputs = {"data": setup.data.fingerprint} if setup.data_root else {}
     if folders:
-        from reidlib.analysis.benchmark_tables import folder_states, unreadable_benchmarks
+        from reidlib.analysis.benchmark_tables import check_folders, folder_states, unreadable_benchmarks
         from reidlib.data import load_specified
 
         check_folders(folders)

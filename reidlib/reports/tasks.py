@@ -35,10 +35,7 @@ _USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "photographs": 3.0, "p
 
 
 def measured(setup: Setup, quantity: str) -> dict[str, float]:
-    """Return each row's median "seconds", or largest "memory" or "gpu_memory", of its finished runs.
-
-    A training beside other work takes many times as long, so the longest tells nothing of the next one.
-    """
+    """Return each row's median "seconds", or largest "memory" or "gpu_memory", of its finished runs."""
     device = setup.execution.torch_device.type
     numbers: dict[str, list[float]] = {}
     for name in EXPERIMENTS:
@@ -51,6 +48,7 @@ def measured(setup: Setup, quantity: str) -> dict[str, float]:
             own = re.fullmatch(r"\d+-[0-9a-f]{12}", file.parent.name.removeprefix(beginning))
             if own and isinstance(number, int | float) and on_cpu == (device != "cuda"):
                 numbers.setdefault(name, []).append(number)
+    # Beside other work a training takes many times as long: the longest tells nothing of the next one.
     choose = statistics.median if quantity == "seconds" else max
     return {name: choose(of_row) for name, of_row in numbers.items()}
 
