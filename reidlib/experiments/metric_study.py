@@ -143,7 +143,9 @@ def embed(benchmark: Benchmark, network: TrainedNetwork) -> Features:
     return Features(training, query, gallery, parts, time.perf_counter() - begin)
 
 
-def score_metrics(features: Features, metrics: Iterable[str] = METRICS) -> Iterator[tuple[str, MetricScores]]:
+def score_metrics(
+    features: Features, metrics: Iterable[str] = METRICS
+) -> Iterator[tuple[str, MetricScores | InputError]]:
     """Learn metrics on training features and score them on test features, one after another.
 
     Args:
@@ -151,10 +153,11 @@ def score_metrics(features: Features, metrics: Iterable[str] = METRICS) -> Itera
         metrics: Names of ``METRICS``.
 
     Yields:
-        "L2", then each metric, with its scores.
+        "L2", then each metric, with its scores, or with the error that says why it has none: it cannot be
+        learnt from these features, or cannot compare these images. The others go on.
 
     Raises:
-        InputError: If a metric has another name, or cannot be learnt from these features.
+        InputError: If a metric has another name.
     """
     training = features.training
     length = training.features.shape[1]
@@ -162,13 +165,19 @@ def score_metrics(features: Features, metrics: Iterable[str] = METRICS) -> Itera
     most = min(len(training) - 1, length)
     for name in metrics:
         check_choice("metrics are named as in METRICS", name, METRICS)
-        begin = time.perf_counter()
-        metric = METRICS[name](np.asarray(training.features), most).fit(
-            training.features, training.person_ids, training.camera_ids
-        )
-        seconds = time.perf_counter() - begin
-        sides = metric.embeddings(features.query, features.gallery)
-        yield name, MetricScores(evaluate(*sides), seconds, len(metric.signs), metric)
+        try:
+            yield name, _score(METRICS[name](np.asarray(training.features), most), features)
+        except InputError as error:
+            yield name, error
+
+
+def _score(metric: Metric, features: Features) -> MetricScores:
+    """Learn a metric and score it."""
+    training, begin = features.training, time.perf_counter()
+    metric.fit(training.features, training.person_ids, training.camera_ids)
+    seconds = time.perf_counter() - begin
+    sides = metric.embeddings(features.query, features.gallery)
+    return MetricScores(evaluate(*sides), seconds, len(metric.signs), metric)
 
 
 def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, float]:
@@ -190,7 +199,9 @@ def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, f
     gallery_gd = np.asarray(features.gallery.features)
     middle_d = gallery_gd.mean(0, dtype=np.float64)
     if metric is None:
-        columns_d = gallery_gd.var(0, dtype=np.float64)
+        # Some columns at a time: float64 copies are large.
+        blocks = np.array_split(gallery_gd, -(-gallery_gd.shape[1] // 2048), axis=1)
+        columns_d = np.concatenate([block.var(0, dtype=np.float64) for block in blocks])
     else:
         if (weights_dr := metric.weights) is None:
             rule = "shares of a distance are those of a linear metric"

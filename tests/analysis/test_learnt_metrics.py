@@ -61,7 +61,14 @@ def test_a_network_without_runs_has_a_line_and_no_difference():
     empty = study()
     assert empty.table().iloc[-1]["metric"] == "no run with weights"
     assert empty.difference("jlml", "XQDA") is None
-    assert list(empty.headline()) == ["LOMO: best learnt metric"]
+    assert list(empty.headline()) == ["LOMO: largest of 1 metrics"]
+
+
+def test_a_metric_without_scores_has_its_reason_and_the_others_stand():
+    refused = study(L2=0.5, XQDA=0.6)._replace(refused={("jlml", "NFST"): "images are from two cameras"})
+    lines = refused.table().set_index("metric")
+    assert lines.loc["NFST: images are from two cameras", "feature"] == "JLML"
+    assert lines["R1"].tolist().count("60.0") == 1
 
 
 def test_every_metric_is_described():

@@ -77,6 +77,11 @@ def test_shares_are_those_of_all_pairs(features):
 def test_what_is_refused(features):
     with pytest.raises(InputError, match="metrics are named"):
         dict(score_metrics(features, ["XQDB"]))
+    one_camera = Embeddings(
+        features.training.features, features.training.person_ids, np.ones(len(features.training), int)
+    )
+    results = dict(score_metrics(features._replace(training=one_camera), ["XQDA"]))
+    assert results["L2"].scores.num_queries and "at least two cameras" in str(results["XQDA"])
     kernel = dict(score_metrics(features, ["NFST"]))["NFST"].metric
     with pytest.raises(InputError, match="NullSpace without weights"):
         shares_of_distance(features, kernel)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 
 from reidlib.analysis.claims.rule import HOLDS, SIGNS, outcome_of
 from reidlib.analysis.statistics import Interval, format_difference, format_percent, paired
+from reidlib.errors import InputError
 from reidlib.experiments import metric_study
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.experiments.metric_study import L2, Features, MetricScores
@@ -52,6 +54,11 @@ class ShownMetric(NamedTuple):
     shares: Mapping[str, Mapping[str, float]]
 
     @property
+    def axis(self) -> str:
+        """Name the parts for the figure; only LOMO's follow each other from the top."""
+        return f"{self.part}, from the top" if self.feature == _TITLES["lomo"] else self.part
+
+    @property
     def sentence(self) -> str:
         """Say which part gains and which loses most."""
         change = {name: self.shares["XQDA"][name] - self.shares[L2][name] for name in self.shares[L2]}
@@ -73,12 +80,14 @@ class Study(NamedTuple):
         persons: Person of each query, shape (Q,).
         requested: Number of seeds of a network.
         shown: What the figure shows; None without XQDA on a feature with parts.
+        refused: Feature and metric -> why it has no scores.
     """
 
     scores: Mapping[str, Mapping[str, Sequence[MetricScores]]]
     persons: np.ndarray
     requested: int
     shown: ShownMetric | None
+    refused: Mapping[tuple[str, str], str] = MappingProxyType({})
 
     @classmethod
     def of(cls, setup: Setup, runs: Runs, features: Sequence[str], metrics: Sequence[str]) -> Study:
@@ -96,18 +105,24 @@ class Study(NamedTuple):
         Returns:
             The study.
         """
-        data, scores, shown = setup.data, {}, None
+        data, scores, shown, refused = setup.data, {}, None, {}
         for feature in dict.fromkeys(features):
             scores[feature] = {}
             for kind in _kinds(setup, runs, feature):
                 for metric, result in metric_study.score_metrics(kind, dict.fromkeys(metrics)):
-                    if metric == "XQDA" and shown is None and kind.parts:
+                    if isinstance(result, InputError):
+                        refused[feature, metric] = str(result)
+                        continue
+                    if metric == "XQDA" and shown is None and len(kind.parts) > 1:
                         shown = _shown(feature, kind, result)
                     # A metric on LOMO with a kernel holds all training features.
                     scores[feature].setdefault(metric, []).append(result._replace(metric=None))
                     del result
                 del kind  # before the next one is computed
-        return cls(scores, data.query.person_ids, runs.seeds, shown)
+            for metric in metrics:
+                if (feature, metric) in refused:  # of another seed it may have scores
+                    scores[feature].pop(metric, None)
+        return cls(scores, data.query.person_ids, runs.seeds, shown, refused)
 
     def difference(self, feature: str, metric: str) -> Interval | None:
         """Return a metric's mAP less that of L2, in points; None if a network has no runs."""
@@ -133,6 +148,11 @@ class Study(NamedTuple):
         for feature, of in self.scores.items():
             if not of:
                 lines.append({"feature": _title(feature), "metric": "no run with weights"})
+            lines += [
+                {"feature": _title(feature), "metric": f"{metric}: {why}"}
+                for (of_feature, metric), why in self.refused.items()
+                if of_feature == feature
+            ]
             for metric, results in of.items():
                 first = results[0]
                 lines.append(
@@ -186,7 +206,7 @@ class Study(NamedTuple):
         for feature, of in self.scores.items():
             if gains := {name: self.difference(feature, name) for name in of if name != L2}:
                 name = max(gains, key=lambda each: getattr(gains[each], "mean", -np.inf))
-                best[f"{_title(feature)}: best learnt metric"] = f"{name} {gains[name]}"
+                best[f"{_title(feature)}: largest of {len(gains)} metrics"] = f"{name} {gains[name]}"
         return best
 
 

@@ -25,10 +25,10 @@ def learnt_metric(
         weights_dr: Weights of its linear projection, shape (D, R).
         signs_r: Sign of each direction, shape (R,).
         shares: Name of a metric -> part of the feature, from the top -> share of the mean squared distance.
-        part: What a part is, for the axis, such as "row of windows".
+        part: What a part is, for the axis, such as "row, from the top".
 
     Returns:
-        The figure: directions on the left, in the order of their size; parts on the right, from the top.
+        The figure: directions on the left, in the order of their size; parts on the right, downwards.
     """
     names = list(next(iter(shares.values())))
     height = min(max(3.0, 0.2 * len(names) + 1.0), 5.8)
@@ -40,7 +40,7 @@ def learnt_metric(
         chosen = np.asarray(signs_r)[order] == sign
         if chosen.any():
             left.plot(
-                ranks[chosen], sizes_r[order][chosen], marker, color=colour, markersize=3.5, label=label
+                ranks[chosen], sizes_r[order][chosen], marker, color=colour, markersize=4.5, label=label
             )
     left.set(
         yscale="log", xlabel="direction", ylabel="size (squared length of its weights)", title="Spectrum"
@@ -50,7 +50,7 @@ def learnt_metric(
     _draw_shares(right, shares, names)
     right.set(
         xlabel="share of the mean squared distance (%)",
-        ylabel=f"{part}, from the top",
+        ylabel=part,
         title="What a distance is made of",
     )
     right.set_ylim(len(names) - 0.5, -0.5)
