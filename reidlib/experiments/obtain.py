@@ -80,11 +80,13 @@ def plan_training(
     start: str = "",
     settings: Mapping[str, str] | None = None,
     validation_persons: int = 0,
+    pretraining: bool = False,
 ) -> TrainingPlan:
     """Return the training of an experiment; ``settings`` are texts, the others as in ``RunConfiguration``."""
+    # ``pretraining``: whether other trainings start from it, for which a profile may have another recipe.
     identity = {"benchmark": benchmark.specification, "data": benchmark.fingerprint}
     identity |= {"seed": seed, "start": start, "validation_persons": validation_persons}
-    configuration, changed = configure(experiment, profile, settings, **identity)
+    configuration, changed = configure(experiment, profile, settings, pretraining=pretraining, **identity)
     name = f"{run_name(experiment, profile, benchmark.specification)}{seed}"
     if start:
         name += "-pretrained"
@@ -125,6 +127,8 @@ def plan_chain(
         start = configuration_hash(links[-1].configuration.to_json()) if links else ""
         persons = validation_persons if data is benchmark else 0
         options = {"seed": seed, "start": start, "settings": settings, "validation_persons": persons}
+        # Combined sets are for pre-training, also where it is planned alone.
+        options["pretraining"] = data is not benchmark or bool(data.members)
         links.append(plan_training(experiment, profile, data, **options))
     return tuple(links)
 
