@@ -24,15 +24,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in small:
         if item.get_closest_marker("full"):
             items.remove(item)
-    config.stash[_SMALL] = len({item.path for item in small})
-
-
-_SMALL = pytest.StashKey[int]()
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    if files := config.stash.get(_SMALL, 0):
-        terminalreporter.write_line(f"{files} benchmarks in their small form, which measures nothing")
+    # From reports, not from collected tests, which another process may hold (pytest -n 2).
+    nodes = (report.nodeid.partition("::")[0] for report in terminalreporter.stats.get("passed", ()))
+    paths = {config.rootpath / node for node in nodes}
+    if small := {path for path in paths if path.parent == FOLDER and not in_full(path, config)}:
+        terminalreporter.write_line(f"{len(small)} benchmarks in their small form, which measures nothing")
 
 
 @pytest.fixture(autouse=True, scope="module")
