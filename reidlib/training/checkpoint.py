@@ -49,7 +49,7 @@ def save_checkpoint(path: Path, state: TrainingState, step: int, balance: Balanc
     if distributed.world().rank > 0:
         return
     content = {
-        "recipe": repr(state.recipe),
+        "recipe": state.recipe.to_json(),
         **{name: getattr(state, name).state_dict() for name in _STATEFUL},
         "generator": state.generator.get_state(),
         "random": random_states,  # of every process
@@ -82,7 +82,7 @@ def restore_checkpoint(
     mend = "remove this file to train the run from its beginning"
     content = load_tensors(path, mend)
     try:
-        if content["recipe"] != repr(state.recipe):
+        if content["recipe"] != state.recipe.to_json():
             raise ValueError("written with another recipe")
         for name in _STATEFUL:
             getattr(state, name).load_state_dict(content[name])

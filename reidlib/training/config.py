@@ -161,6 +161,10 @@ class Recipe:
             return math.ceil(num_identities * self.images_per_identity / self.batch_size)
         return max(1, num_images // self.batch_size)
 
+    def to_json(self) -> dict:
+        """Return the recipe as in ``config.json``, but with tuples: without later fields at their defaults."""
+        return _content(self)
+
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return the number of steps of the whole training."""
         return self.steps or (self.epochs or 0) * batches_per_epoch

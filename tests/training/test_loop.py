@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +128,18 @@ def test_resume_equals_an_uninterrupted_training_bit_for_bit(tmp_path, killed_at
     assert history(tmp_path / "whole") == history(halves)
     assert same_steps(tmp_path / "whole", halves)
     assert information["steps"] == 9
+
+
+def test_a_checkpoint_outlives_fields_that_come_later(tmp_path):
+    """It holds no later field at its default, so that one written before the field resumes; others do not."""
+    with pytest.raises(SystemError):
+        run(tmp_path, objective=StopAt(4))
+    kept = torch.load(tmp_path / "checkpoint.pt")["recipe"]
+    later = {each.name for each in fields(Recipe) if each.metadata.get("later")}
+    assert later and not later & kept.keys()
+    with pytest.raises(InputError, match="written with another recipe"):
+        run(tmp_path, recipe=replace(RECIPE, frozen=0.5))
+    run(tmp_path)
 
 
 class InterruptAt(StopAt):
