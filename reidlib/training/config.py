@@ -162,7 +162,7 @@ class Recipe:
         return max(1, num_images // self.batch_size)
 
     def to_json(self) -> dict:
-        """Return the recipe as in ``config.json``, but with tuples: without later fields at their defaults."""
+        """Return the recipe as in ``config.json``: without later fields at their defaults."""
         return _content(self)
 
     def num_steps(self, batches_per_epoch: int) -> int:
