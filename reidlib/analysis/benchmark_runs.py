@@ -35,6 +35,7 @@ from reidlib.training.runs import Run
 # Pyramid, by that row's source. The released code's balancing is the only one that is public; "pyramid" is
 # trained by our reading of the paper's.
 OWN_ROWS = ("jlml", "pyramid")
+OWN_PARTITIONS = ("cuhk01", "viper")  # no partitions are official: this suite's, or a file's
 BESIDE = {"paper": "pyramid-official", "YouReID": "pyramid-youreid"}
 
 
@@ -63,6 +64,7 @@ class OwnRuns:
         pretrained: Whether the runs start from ``benchmark_tables.pretraining_benchmark``.
         read_error: Why there are no runs at all, if the folder cannot be read; otherwise empty.
         deviations: How the folder deviates from the official benchmark; empty if it does not.
+        partitions: The file of partitions that was given; empty for those of this suite, or official ones.
     """
 
     specification: str
@@ -72,6 +74,7 @@ class OwnRuns:
     pretrained: bool = False
     read_error: str = ""
     deviations: tuple[str, ...] = ()
+    partitions: str = ""
 
     @property
     def deviation_summary(self) -> str:
@@ -85,6 +88,8 @@ class OwnRuns:
             parts.append("incomplete benchmark")
         if self.pretrained:
             parts.append("pre-trained")
+        if self.num_trials > 1 and parse(self.specification)[0] in OWN_PARTITIONS:
+            parts.append(f"partitions of {Path(self.partitions).stem or 'this suite'}")
         trials = sum(name == row for name, _ in self.runs)
         if 0 < trials < self.num_trials:
             parts.append(f"{trials} of {self.num_trials} partitions")
@@ -182,6 +187,7 @@ def gather_own_runs(
         runs,
         pretrained=len(first_chain) > 1,
         deviations=tuple(deviations),
+        partitions=str(first_chain[-1].benchmark.options.get("partitions", "")),
     )
 
 

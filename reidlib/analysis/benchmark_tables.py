@@ -19,12 +19,14 @@ from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark, combine
-from reidlib.data.readers import GUIDES, parse
+from reidlib.data.readers import GUIDES, defaults, parse
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.rows import get_profile
 
@@ -263,12 +265,28 @@ def folder_of(specification: str, folders: Mapping[str, str | Path]) -> Path | N
         folders: Name or specification of a benchmark -> folder; an empty folder counts as not given.
 
     Returns:
-        The absolute folder that is given for the whole specification, or else for the benchmark's name. None
-        if there is neither.
+        The absolute folder that is given for the whole specification, rather with ``partitions=FILE`` than
+        without, or else for the benchmark's name. None if there is none of them.
     """
-    matches = [folder for name, folder in folders.items() if parse(name) == parse(specification)]
-    folder = next(filter(None, matches), None) or folders.get(parse(specification)[0])
-    return Path(folder).expanduser().absolute() if folder else None
+    given = given_as(specification, folders)
+    return given and given[1]
+
+
+def given_as(specification: str, folders: Mapping[str, str | Path]) -> tuple[str, Path] | None:
+    """Return the specification under which a benchmark's folder is given, perhaps with partitions, and it."""
+    wanted, names = parse(specification), [name for name, folder in folders.items() if folder]
+    fitting = [(name, name) for name in names if wanted in (_without_partitions(name), parse(name))]
+    fitting.sort(key=lambda pair: "partitions" not in parse(pair[0])[1])
+    fitting += [(specification, name) for name in names if name == wanted[0]]
+    if not fitting:
+        return None
+    given, name = fitting[0]
+    return given, Path(folders[name]).expanduser().absolute()
+
+
+def _without_partitions(specification: str) -> tuple[str, dict[str, Any]]:
+    name, options = parse(specification)
+    return name, {key: value for key, value in options.items() if key != "partitions"}
 
 
 def folders_of(benchmark: str, folders: Mapping[str, str | Path]) -> list[str]:
@@ -350,13 +368,16 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
             )
         of_tables = [text for text in specifications() if parse(text)[0] == benchmark]
         pretraining = name in _given_for_pretraining(folders)
-        if options and not pretraining and (benchmark, options) not in map(parse, of_tables):
+        exact = _without_partitions(name) in map(parse, of_tables)
+        if options and not pretraining and not exact:
             raise InputError(
-                "a folder is given for a benchmark, or for the exact options of one of its tables",
+                "a folder is given for a benchmark, or for the exact options of one of its tables, "
+                "with partitions=FILE or without",
                 repr(name),
                 f"write {' or '.join(dict.fromkeys([benchmark, *of_tables]))}",
             )
-        if equal := [other for other in [*folders][:position] if parse(other) == (benchmark, options)]:
+        earlier = [*folders][:position]
+        if equal := [other for other in earlier if _without_partitions(other) == _without_partitions(name)]:
             raise InputError("a benchmark's folder is given once", f"{equal[0]} and {name}", "leave one out")
         if folder and not Path(folder).expanduser().is_dir():
             raise InputError(f"the folder of {name} exists", folder, "check the path")
@@ -405,7 +426,8 @@ def unreadable_benchmarks(folders: Mapping[str, str | Path]) -> dict[str, str]:
     """
     reasons = {}
     for name in folders:
-        candidates = [text for text in specifications() if parse(name) in (parse(text), (parse(text)[0], {}))]
+        exact = _without_partitions(name)
+        candidates = [text for text in specifications() if exact == parse(text) or name == parse(text)[0]]
         candidates = candidates or [name]  # one that is given for pre-training
         errors = {}
         for specification in candidates:
@@ -446,16 +468,29 @@ def pretraining_stages(specification: str, folders: Mapping[str, str | Path]) ->
     return () if combined is None else (combined,)
 
 
-def _required_folder(specification: str, folders: Mapping[str, str | Path]) -> Path:
-    folder = folder_of(specification, folders)
-    assert folder is not None, f"no folder is given for {specification}"
-    return folder
+def _required(specification: str, folders: Mapping[str, str | Path]) -> tuple[str, Path, dict[str, Any]]:
+    """Return name, folder and options of a benchmark that is given."""
+    given = given_as(specification, folders)
+    assert given is not None, f"no folder is given for {specification}"
+    name, options = parse(given[0])
+    return name, given[1], options
 
 
 def load_trial(specification: str, folders: Mapping[str, str | Path], trial: int = 0) -> Benchmark:
     """Load a partition of a benchmark from its folder; raises InputError like ``load``."""
-    name, options = parse(specification)
-    return load(name, _required_folder(specification, folders), trial=trial, **options)
+    name, folder, options = _required(specification, folders)
+    benchmark = load(name, folder, trial=trial, **options)
+    if "partitions" in options:
+        persons = len(np.unique(benchmark.query.person_ids))
+        expected = options.get("test_persons", defaults(name)["test_persons"])
+        if persons != expected and not folder_deviations(specification, folders):
+            others = [text for text in specifications() if parse(text)[0] == name and text != specification]
+            raise InputError(
+                f"partitions for the table {specification} test {expected} persons",
+                f"{options['partitions']} with {persons}",
+                f"give a file for this table{''.join(f', or this one for {text}' for text in others)}",
+            )
+    return benchmark
 
 
 def trials_of(specification: str, folders: Mapping[str, str | Path], trials: int) -> list[Benchmark]:
@@ -469,8 +504,8 @@ def folder_deviations(specification: str, folders: Mapping[str, str | Path]) -> 
     """Describe how a benchmark's folder deviates from the official counts; empty if it does not."""
     from reidlib.data.check import count_deviations  # imports torch, to read images
 
-    name, options = parse(specification)
-    return count_deviations(name, _required_folder(specification, folders), **options)
+    name, folder, options = _required(specification, folders)
+    return count_deviations(name, folder, **options)
 
 
 def overview(folders: Mapping[str, str | Path]) -> pd.DataFrame:

@@ -281,8 +281,8 @@ _FINE_TUNING = {
     "jlml": {"epochs": 40, "trunk_rate": 3.0, "frozen": 0.1},
     "pyramid": {"epochs": 40, "trunk_rate": 0.1, "frozen": 0.1},
 }
-# "quick" takes minutes: two passes over Market-1501's and CUHK03's training images are 1,712 steps, half of what
-# its trainings on Market-1501 alone have. Fine-tuning is shorter, too.
+# "quick" takes minutes: two passes over Market-1501's and CUHK03's training images are 1,712 steps, half of
+# what its trainings on Market-1501 alone have. Fine-tuning is shorter, too.
 _QUICK_PRETRAINING = {model: {"epochs": 2} for model in _QUICK}
 _QUICK_FINE_TUNING = {model: changes | {"epochs": 12} for model, changes in _FINE_TUNING.items()}
 PROFILES = {

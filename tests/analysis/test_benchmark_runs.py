@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cuhk03_miniature import write_archive
 from miniature import write_image
-from small_miniatures import write_cuhk01, write_grid, write_grid_mat
+from small_miniatures import write_cuhk01, write_grid, write_grid_mat, write_viper
 
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.benchmark_tables import TABLES, notes
@@ -17,6 +17,7 @@ from reidlib.analysis.scores import table_records
 from reidlib.cli import _named_folder, main
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.readers import GUIDES
+from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, ModelSize
 from reidlib.experiments.setup import Setup
@@ -163,6 +164,48 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     # The large sets do not, and neither do the small ones without both folders.
     assert benchmark_tables.pretraining_stages("market1501", folders) == ()
     assert benchmark_tables.pretraining_stages("grid", {**folders, "cuhk03": ""}) == ()
+
+
+def test_published_partitions_are_given_with_the_folder(tmp_path, monkeypatch):
+    """The table of their size is filled with them, and its row says so; others of the set are not."""
+    root, file = write_cuhk01(tmp_path / "CUHK01"), tmp_path / "ten.json"
+    write_partitions(file, Partitions("cuhk01", 4, ((1, 4), (2, 3), (1, 2))))
+    given = {f"cuhk01,partitions={file}": str(root)}
+    benchmark_tables.check_folders(given)
+    assert not benchmark_tables.unreadable_benchmarks(given)
+    assert benchmark_tables.folder_of("cuhk01", given) == root
+    assert benchmark_tables.folder_of("cuhk01,test_persons=100", given) is None
+    assert gather_runs("cuhk01,test_persons=100", given) is None
+    assert benchmark_tables.given_as("cuhk01", {"cuhk01": "other"} | given) == (*given, root)
+    tasks = benchmark_tasks(given, Setup("smoke", device="cpu"), trials=2)
+    assert len(tasks) == 4 and all(",partitions=" in task.name for task in tasks)
+    own_runs = gather_runs("cuhk01", given, trials=2)
+    assert [row["method"] for row in own_rows(TABLES[0], own_runs)] == [
+        f"this suite: {row}, profile smoke, incomplete benchmark, partitions of ten, 2 of 3 partitions"
+        for row in ("jlml", "pyramid")
+    ]
+    assert own_rows(TABLES[0], own_runs)[0]["R1"] not in ("missing", "–")
+    ours = replace(own_runs, partitions="")
+    assert "partitions of this suite" in ours.title("jlml")
+    for both in ({"cuhk01": str(root)} | given, given | {"cuhk01": str(root)}):
+        with pytest.raises(InputError, match="is given once"):
+            benchmark_tables.check_folders(both)
+    # In a whole set, they are of the table's size.
+    monkeypatch.setattr(benchmark_tables, "folder_deviations", lambda *_: [])
+    refused = r"cuhk01 test 486 persons; got .*ten\.json with 2; .*test_persons=100"
+    with pytest.raises(InputError, match=refused):
+        benchmark_tables.unreadable_benchmarks(given)
+
+
+def test_partitions_of_absent_persons_are_refused_in_one_line(tmp_path, capsys):
+    root, file = write_viper(tmp_path / "VIPeR"), tmp_path / "ten.json"
+    file.write_text('{"benchmark": "viper", "persons": 4, "test": [[1, 2], [3, 874]]}')
+    command = ["--profile", "smoke", "--folder", f"viper,partitions={file}={root}"]
+    for words in (["train", "all", "--device", "cpu"], ["reproduce", "42"]):
+        assert main([*words, *command]) == 2
+        error = capsys.readouterr().err
+        assert "among the 4 sorted person ids, counted from 1; got 874, in" in error
+        assert error.count("\n") == 1
 
 
 def test_market_has_its_own_measures(folders):

@@ -119,7 +119,7 @@ def _parse_cached(specification: str) -> tuple[str, tuple[tuple[str, str | int |
 
 def _check_keywords(name: str, options: Iterable[str]) -> None:
     """Raise InputError if a benchmark's reader does not take one of the keywords."""
-    keywords = [key for key in _defaults(name) if key != "trial"]
+    keywords = [key for key in defaults(name) if key != "trial"]
     if unknown := sorted(set(options) - set(keywords)):
         raise InputError(
             f"the protocol keywords of {name} are: {', '.join(keywords) or 'none'}",
@@ -130,13 +130,13 @@ def _check_keywords(name: str, options: Iterable[str]) -> None:
 
 def _read_option(name: str, key: str, value: Any) -> Any:
     """Return an option's value as the type of its default; readers check the texts."""
-    default = _defaults(name)[key]
+    default = defaults(name)[key]
     if isinstance(default, str):
         return value
     return read_value(key, value, bool if isinstance(default, bool) else range(2**31))
 
 
-def _defaults(name: str) -> dict[str, str | int | bool]:
+def defaults(name: str) -> dict[str, str | int | bool]:
     """Return the keywords of a benchmark, including ``trial``, with their defaults."""
     check_choice(f"a benchmark is one of: {', '.join(sorted(BENCHMARKS))}", name, BENCHMARKS)
     parameters = inspect.signature(BENCHMARKS[name]).parameters
