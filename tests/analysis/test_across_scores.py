@@ -29,7 +29,7 @@ def folders(market, tmp_path, monkeypatch):
         for camera in (1, 2):
             name = f"{person:04}_c{camera}s1_000001_00.jpg"
             write_image(market / "bounding_box_train" / name, seed=person + 10 * camera)
-    monkeypatch.setattr(benchmark_runs, "ACROSS", (VALIDATION, VIPER, CUHK01))
+    monkeypatch.setattr(benchmark_runs.across, "ACROSS", (VALIDATION, VIPER, CUHK01))
     roots = {"market1501": market, VIPER: write_viper(tmp_path / "v"), CUHK01: write_cuhk01(tmp_path / "c")}
     return {name: str(root) for name, root in roots.items()}
 

@@ -20,7 +20,7 @@ from reidlib.data.readers import GUIDES
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
 from reidlib.experiments.rows import PROFILES, ModelSize
-from reidlib.experiments.setup import Setup
+from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.reports.tasks import benchmark_tasks
 from reidlib.training.config import Augmentation, Recipe
 from reidlib.training.runs import Run, configuration_hash
@@ -256,7 +256,7 @@ def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
 def test_one_missing_partition_is_counted(folders):
     own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
     first = own_runs.runs["jlml", 0]
-    missing_run = benchmark_runs.MissingRun("lost")
+    missing_run = MissingRun("lost")
     own_runs = benchmark_runs.OwnRuns("grid", "smoke", 2, {("jlml", 0): first, ("jlml", 1): [missing_run]})
     assert own_rows(GRID, own_runs)[-1]["R1"].endswith("(1 of 2 trials)")
 

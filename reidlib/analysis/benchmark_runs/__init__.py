@@ -1,0 +1,37 @@
+"""This suite's rows in the papers' tables of whole benchmarks, and on sets that they were not trained on.
+
+``own`` runs of the tables' benchmarks, as rows below the printed ones (notebook 42) · ``across`` scores of rows
+by what they were trained on and tested on (notebook 43)
+"""
+
+from reidlib.analysis.benchmark_runs.across import ACROSS, NO_SCORE, REFUSED, AcrossScores, gather_across
+from reidlib.analysis.benchmark_runs.own import (
+    BESIDE,
+    OWN_ROWS,
+    OwnRuns,
+    gather_own_runs,
+    own_rows,
+    rank1_scores,
+    rows_with_own_runs,
+    sections,
+    spreads_by_row,
+    training_chains,
+)
+
+__all__ = [
+    "ACROSS",
+    "BESIDE",
+    "NO_SCORE",
+    "OWN_ROWS",
+    "REFUSED",
+    "AcrossScores",
+    "OwnRuns",
+    "gather_across",
+    "gather_own_runs",
+    "own_rows",
+    "rank1_scores",
+    "rows_with_own_runs",
+    "sections",
+    "spreads_by_row",
+    "training_chains",
+]
