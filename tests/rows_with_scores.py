@@ -40,10 +40,12 @@ def scores(seed, names=("full", "global", "local"), data=DATA):
     }
 
 
-def write_run(folder, row="jlml", seed=0, data=DATA, draw=None, settings=None, benchmark=BENCHMARK):
+def write_run(
+    folder, row="jlml", seed=0, data=DATA, draw=None, settings=None, benchmark=BENCHMARK, start="", **stage
+):
     """Write a finished run of a row without weights."""
-    identity = {"benchmark": benchmark, "data": data, "seed": seed}
-    content = configure(row, get_profile("quick"), settings, **identity)[0].to_json()
+    identity = {"benchmark": benchmark, "data": data, "seed": seed, "start": start}
+    content = configure(row, get_profile("quick"), settings, **stage, **identity)[0].to_json()
     run = folder / f"{row}-{seed}-{configuration_hash(content)}"
     (run / "conditions").mkdir(parents=True)
     information = {"device": "cpu", "seconds": 9.5, "commit": "abc", "data_root": str(folder), "steps": 5}

@@ -25,6 +25,7 @@ from reidlib.experiments.evidence import BY_PERSON, Evidence, EvidenceRun, sets,
 from reidlib.experiments.evidence import lines as evidence_lines
 from reidlib.experiments.rows import Perturbation
 from reidlib.experiments.setup import MissingRun, Runs
+from reidlib.training.runs import configuration_hash
 
 DIGEST = "0123456789ab"
 
@@ -369,10 +370,56 @@ def test_a_run_whose_line_nobody_could_read_is_refused(runs, tmp_path, name, con
     assert len(Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs) == 3
 
 
-def test_a_path_of_partitions_is_not_kept(tmp_path):
-    run = write_run(tmp_path / "runs", benchmark="viper,partitions=/home/someone/ten.json")
-    (line,) = evidence.add(run.folder, tmp_path / "evidence").refused
-    assert "holds no paths" in line and not lines(tmp_path / "evidence")
+def test_of_a_file_of_partitions_the_name_is_kept(tmp_path):
+    """Partitions are evidence of one set, each with its own data; no path of this machine is in it."""
+    for trial, data in enumerate(("a" * 16, "b" * 16)):
+        benchmark = f"viper,partitions={tmp_path}/ten.json" + (f",trial={trial}" if trial else "")
+        write_run(tmp_path / "runs", benchmark=benchmark, data=data, draw=trial)
+    target = tmp_path / "evidence"
+    addition = evidence.add(tmp_path / "runs", target)
+    assert (len(addition.added), addition.refused) == (2, [])
+    assert evidence.add(tmp_path / "runs", target).present == 2
+    (file,) = target.glob("*/*.jsonl")
+    assert file.parent.name == "quick-viper,partitions=ten.json" and str(tmp_path) not in file.read_text()
+    first, second = Evidence.read_all("quick", target)
+    assert (first.benchmark, first.data) == ("viper,partitions=ten.json", "a" * 16)
+    assert (second.benchmark, second.data) == ("viper,partitions=ten.json,trial=1", "b" * 16)
+    assert Evidence.read("quick", second.benchmark, target).runs.keys() == {("jlml", 0)}
+    (line,) = [line for line in evidence.describe(target) if not line.startswith(" ")]
+    assert ", 2 partitions, 2 runs, " in line
+
+
+def test_evidence_keeps_what_a_run_started_from(tmp_path):
+    sets = "cuhk03,training_only=true+market1501,training_only=true"
+    first = write_run(tmp_path / "runs", benchmark=sets, data="c" * 16, pretraining=True)
+    digest = configuration_hash(first.configuration)
+    tuned = write_run(tmp_path / "runs", benchmark="viper", start=digest)
+    write_run(tmp_path / "runs", benchmark="viper", draw=7)  # from random weights: another set
+    target = tmp_path / "evidence"
+    addition = evidence.add(tmp_path / "runs", target)
+    assert (len(addition.added), addition.refused) == (2, [])
+    alone, pretrained = Evidence.read_all("quick", target)
+    assert (alone.pretraining, pretrained.pretraining) == ("", sets)
+    start = pretrained.runs["jlml", 0].start
+    assert start["config.json"] == first.configuration and "data_root" not in start["run.json"]
+    assert Evidence.read("quick", "viper", target).runs["jlml", 0].start == {}
+    assert (target / "quick-viper-pretrained" / "jlml.jsonl").is_file()
+    # A line without its start, or with another one, is damaged; a run whose start is gone is refused.
+    content = json.loads((target / "quick-viper-pretrained" / "jlml.jsonl").read_text())
+    packed = json.loads(lzma.decompress(base64.b85decode(content["packed"])))
+    packed["start.json"]["config.json"]["seed"] = 1
+    content["packed"] = base64.b85encode(lzma.compress(json.dumps(packed).encode())).decode()
+    (target / "quick-viper-pretrained" / "jlml.jsonl").write_text(json.dumps(content) + "\n")
+    with pytest.raises(InputError, match=f"started from the run {digest}, which is not kept"):
+        Evidence.read_all("quick", target)
+    shutil.rmtree(first.folder)
+    (line,) = evidence.add(tuned.folder, tmp_path / "other").refused
+    assert f"no finished run …-{digest}" in line
+    # Pre-trained by another recipe than the row's, it is no row's run.
+    other = write_run(tmp_path / "runs", benchmark=sets, data="c" * 16)  # as a training of its own
+    tuned = write_run(tmp_path / "runs", benchmark="viper", start=configuration_hash(other.configuration))
+    (line,) = evidence.add(tuned.folder, tmp_path / "other").refused
+    assert "a row's own training" in line
 
 
 def test_two_clones_that_added_seeds_merge_without_a_conflict(tmp_path):
@@ -413,7 +460,7 @@ def test_a_clash_within_the_files_and_other_versions_are_told(runs, tmp_path):
 def test_an_earlier_recipe_is_told_and_not_used(runs, tmp_path, monkeypatch):
     folder, _ = runs
     evidence.add(folder, tmp_path / "evidence")
-    monkeypatch.setattr(evidence_lines, "row_of", lambda configuration: ("", ""))
+    monkeypatch.setattr(evidence_lines, "row_of", lambda *_: ("", ""))
     read = Evidence.read("quick", BENCHMARK, tmp_path / "evidence")
     assert not read.runs and read.notes == (
         "not used, because the row has another configuration today: "

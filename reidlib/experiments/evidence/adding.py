@@ -9,6 +9,7 @@ from pathlib import Path
 from reidlib import files
 from reidlib.errors import InputError
 from reidlib.experiments.evidence.lines import (
+    START,
     EvidenceRun,
     contents_of,
     difference_text,
@@ -20,7 +21,7 @@ from reidlib.experiments.evidence.lines import (
 from reidlib.experiments.evidence.sets import lines_of_set, same_images, set_folder
 from reidlib.experiments.rows import EXPERIMENTS
 from reidlib.files import write_text
-from reidlib.training.runs import Run
+from reidlib.training.runs import Run, configuration_hash
 
 # Row -> digests of the tests of claims that compare it, by the claim's name; None: not known.
 _Tests = Mapping[str, Mapping[str, str]] | None
@@ -54,8 +55,9 @@ def add(source: str | Path, folder: str | Path | None = None, tests: _Tests = No
             keeps those that it has. None keeps none.
 
     Returns:
-        What was added. A run is refused if it has no scores, is not a row's own training with its values of
-        today, is of other data than its set, or has another result than the set has for its row and seed.
+        What was added. A run from which others in ``source`` started is kept with these. A run is refused if
+        it has no scores, is not a row's own training with its values of today, is of other data than its set,
+        or has another result than the set has for its row and seed.
 
     Raises:
         InputError: If there is no run in ``source``, evidence is damaged, or it cannot be written.
@@ -69,13 +71,19 @@ def add(source: str | Path, folder: str | Path | None = None, tests: _Tests = No
         rule = "evidence is added from a run, a folder of runs or a folder of evidence"
         raise InputError(rule, f"none in {source}", "name a folder such as reports/runs")
     addition = Addition()
+    others = (files.find_json(path) or {} for path in paths)
+    starts = {content.get("start") for content in others}
     for path in paths:
         name = path.parent.name
         if not configurations and not (path.parent / "run.json").is_file():
             addition.unfinished += 1
             continue
         try:
-            contents = contents_of(Run(path.parent))
+            run = Run(path.parent)
+            is_start = configuration_hash(run.configuration) in starts
+            if is_start and (run.scores is None or not row_of(run.configuration)[1]):
+                continue  # pre-training, which is kept with the runs that started from it
+            contents = contents_of(run)
         except InputError as error:
             addition.refused.append(f"{name}: {error}")
         else:
@@ -107,7 +115,7 @@ def _add(
 
 def _written(name: str, contents: dict[str, dict], tests: _Tests) -> tuple[str, str, str]:
     """Return profile and row of a run and its line."""
-    profile, row = row_of(contents["config.json"])
+    profile, row = row_of(contents["config.json"], contents.get(START))
     if not row:
         rule = "evidence is of a row's own training, with the values that the row has today"
         raise _Refusal(rule, "another configuration", "train the row again")
@@ -121,13 +129,15 @@ def _written(name: str, contents: dict[str, dict], tests: _Tests) -> tuple[str, 
 
 def _append(profile: str, row: str, contents: dict[str, dict], line: str, folder: str | Path | None) -> bool:
     """Append a run to its row's file unless it is there; InputError if it does not fit to what is there."""
-    configuration = contents["config.json"]
-    path = set_folder(profile, configuration["benchmark"], folder) / f"{row}.jsonl"
+    configuration, benchmark = contents["config.json"], contents["config.json"]["benchmark"]
     run = EvidenceRun(Path(row), contents)
+    pretrained = bool(run.start)
+    path = set_folder(profile, benchmark, folder, pretrained=pretrained) / f"{row}.jsonl"
     with files.exclusive_lock(
         path.with_name(".lock"), make_error=lambda error: files.write_error(path, error)
     ):
-        first = next(lines_of_set(path.parent, (profile, configuration["benchmark"])), None)
+        records = lines_of_set(path.parent, (profile, benchmark, pretrained))
+        first = next((record for record in records if record.benchmark == benchmark), None)
         if first and not same_images(first.data, configuration["data"]):
             raise _Refusal(
                 "the evidence of a set is of the same images and persons",

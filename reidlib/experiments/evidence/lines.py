@@ -16,15 +16,18 @@ from pathlib import Path
 from reidlib.errors import InputError
 from reidlib.experiments.evidence.sums import KINDS, RANKS, leave_out, sums_by_person, without_queries
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure
-from reidlib.training.runs import Run, configuration_hash
+from reidlib.training.runs import Run, configuration_hash, find_by_hash
 
 # Lines of format 1, the first ones, have all files as they are, and no digests of tests.
 FORMAT = 2
 # Files of a line that anybody can read. The others, nearly all of its size, are packed.
 _PLAIN = ("config.json", "run.json", "history.jsonl")
+# Not a file of a run: config.json and run.json of the run that it started from, and that one's start.
+START = "start.json"
 # Scores under perturbations, and on other benchmarks.
 _FOLDERS = ("conditions", "across")
 _WITH_PATHS = ("data_root", "data_roots", "not_compared")
+_PARTITIONS_FOLDER = re.compile(r"(,partitions=)[^,\"]*[/\\]")
 _CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
 _GIT_MEND = "restore it with `git checkout`, or copy it again"
 
@@ -57,6 +60,11 @@ class EvidenceRun(Run):
         return [self.read("history.jsonl")]
 
     @property
+    def start(self) -> dict:
+        """Configuration and information of the run that it started from, by file; empty if from none."""
+        return self.find(START) or {}
+
+    @property
     def scores(self) -> dict | None:
         """Scores with ``by_person`` in each branch instead of values by query; see ``sums_by_person``."""
         return self.find("scores.json")
@@ -74,10 +82,19 @@ class Line:
     def data(self) -> str:
         return str(self.run.configuration["data"])
 
+    @property
+    def benchmark(self) -> str:
+        return str(self.run.configuration["benchmark"])
+
+    @property
+    def pretraining(self) -> str:
+        """The sets that the run was trained on before; empty if it was trained on its own set alone."""
+        return pretraining_of(self.run.configuration, self.run.start)
+
     @cached_property
     def today(self) -> tuple[str, str]:
         """Profile and row whose configuration the run has in today's code; empty if none has it."""
-        return row_of(self.run.configuration)
+        return row_of(self.run.configuration, self.run.start)
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, Line]]:
@@ -135,6 +152,7 @@ def parse_line(line: str, place: str, row: str) -> Line:
         run = EvidenceRun(Path(name), contents, tests)
         if (content["row"], content["seed"]) != (row, seed):
             raise ValueError(f"row {content['row']}, seed {content['seed']}, of {name}")
+        _check_start(run.configuration, run.start)
         _check_sums(run)
         _ = run.information["device"], run.information["seconds"], run.configuration["benchmark"]
         if "full" not in contents["scores.json"]["branches"]:
@@ -157,6 +175,16 @@ def parse_line(line: str, place: str, row: str) -> Line:
     return Line(row, seed, run)
 
 
+def _check_start(configuration: Mapping, start: Mapping) -> None:
+    """Raise ValueError unless the run that a run started from is the one that its configuration names."""
+    if digest := configuration.get("start", ""):
+        if not start or configuration_hash(start["config.json"]) != digest:
+            raise ValueError(f"it started from the run {digest}, which is not kept with it")
+        _check_start(start["config.json"], start.get(START, {}))
+    elif start:
+        raise ValueError("a run is kept that it started from, which its configuration does not name")
+
+
 def _check_sums(run: EvidenceRun) -> None:
     """Raise ValueError if sums by person do not give the means beside them."""
     for name, scores in run.contents.items():
@@ -173,13 +201,12 @@ def _check_sums(run: EvidenceRun) -> None:
 def contents_of(run: Run) -> dict[str, dict]:
     """Return what evidence keeps of a run; InputError if the run is not finished or not scored."""
     run = Run.open(run.folder.absolute())
-    if "partitions=" in (benchmark := str(run.configuration.get("benchmark"))):
-        rule = "evidence holds no paths, so it is of the suite's own partitions"
-        raise InputError(rule, benchmark, "leave the option partitions out")
     scores = run.scores
     if scores is None or scores.get("data") != run.configuration["data"]:
         raise InputError("evidence is of runs with scores", "none", "score it with `reidlib evaluate`")
     contents = {"config.json": run.configuration, "run.json": run.information}
+    if run.configuration.get("start"):
+        contents[START] = _start_of(run)
     try:
         contents["scores.json"] = without_queries(scores)
         if (run.folder / "history.jsonl").is_file() and run.history:
@@ -192,27 +219,62 @@ def contents_of(run: Run) -> dict[str, dict]:
             raise
         value = f"{type(error).__name__}: {error}"
         raise InputError("a run's scores are complete", value, "score it with `reidlib evaluate`") from error
-    return json.loads(json.dumps(leave_out(contents, _WITH_PATHS)))
+    # Of a file of partitions, the name is kept, and no path. What is in the file, ``data`` covers.
+    return json.loads(_PARTITIONS_FOLDER.sub(r"\1", json.dumps(leave_out(contents, _WITH_PATHS))))
+
+
+def _start_of(run: Run) -> dict:
+    """Return what is kept of the run that a run started from, which is in the same folder of runs."""
+    start = find_by_hash(str(run.configuration["start"]), run.folder.parent)
+    if start is None or "partitions=" in str(start.configuration["benchmark"]):
+        rule = "evidence of a run that started from another keeps that one's configuration, without a path"
+        missing = f"no finished run …-{run.configuration['start']} in {run.folder.parent}"
+        value = missing if start is None else str(start.configuration["benchmark"])
+        raise InputError(rule, value, "copy that run's folder there, or pre-train without partitions=FILE")
+    kept = {"config.json": start.configuration, "run.json": start.information}
+    return kept | ({START: _start_of(start)} if start.configuration.get("start") else {})
 
 
 @cache
-def _rows(benchmark: str, data: str, seed: int) -> dict[str, tuple[str, str]]:
+def _rows(
+    benchmark: str, data: str, seed: int, start: str = "", pretraining: bool = False
+) -> dict[str, tuple[str, str]]:
     """Return profile and row of every configuration of today's code, by the configuration's hash."""
+    identity = {"benchmark": benchmark, "data": data, "seed": seed, "start": start}
     rows = {}
     for profile, name in product(PROFILES.values(), EXPERIMENTS):
-        configuration, _ = configure(name, profile, benchmark=benchmark, data=data, seed=seed)
+        configuration, _ = configure(name, profile, pretraining=pretraining, **identity)
         rows[configuration_hash(configuration.to_json())] = profile.name, name
     return rows
 
 
-def row_of(configuration: Mapping) -> tuple[str, str]:
+def row_of(
+    configuration: Mapping, start: Mapping | None = None, *, pretraining: bool = False
+) -> tuple[str, str]:
     """Return profile and row of a configuration, two empty texts if it is not that of a row."""
+    # ``start`` is what evidence keeps of the run that it started from, which must be the same row's.
+    none = "", ""
     identity = (str(configuration.get(name)) for name in ("benchmark", "data"))
+    digest = str(configuration.get("start", ""))
+    if digest and not start:
+        return none
     try:
-        rows = _rows(*identity, configuration["seed"])
+        rows = _rows(*identity, configuration["seed"], digest, pretraining)
     except (InputError, KeyError, TypeError):  # no row has such a seed
-        return "", ""
-    return rows.get(configuration_hash(dict(configuration)), ("", ""))
+        return none
+    row = rows.get(configuration_hash(dict(configuration)), none)
+    if start and row_of(start["config.json"], start.get(START), pretraining=True) != row:
+        return none
+    return row
+
+
+def pretraining_of(configuration: Mapping, start: Mapping) -> str:
+    """Return the specifications of the sets that a run was trained on before, the first one first."""
+    if not configuration.get("start"):
+        return ""
+    config = start["config.json"]
+    before = pretraining_of(config, start.get(START, {}))
+    return f"{before}, then {config['benchmark']}" if before else str(config["benchmark"])
 
 
 def difference_text(first: EvidenceRun, second: EvidenceRun) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from reidlib import files
@@ -31,10 +33,11 @@ class Evidence:
 
     Attributes:
         profile: Name of the profile.
-        benchmark: Name and options of the benchmark.
+        benchmark: Name and options of the benchmark; of a file of partitions only the file's name.
         data: Fingerprint of its images' names and persons; empty without any evidence.
         runs: (Row, seed) -> the run.
         notes: What a reader must know: runs that are not used, and results that differ.
+        pretraining: The sets that the runs were trained on before; empty if on ``benchmark`` alone.
     """
 
     profile: str
@@ -42,6 +45,7 @@ class Evidence:
     data: str = ""
     runs: Mapping[tuple[str, int], EvidenceRun] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pretraining: str = ""
 
     @classmethod
     def read(cls, profile: str, benchmark: str, folder: str | Path | None = None) -> Evidence:
@@ -59,7 +63,40 @@ class Evidence:
             InputError: If a file is damaged, has another format or is of other data; the message names it.
         """
         get_profile(profile)
-        records = [*lines_of_set(set_folder(profile, benchmark, folder), (profile, benchmark))]
+        expected = (profile, benchmark, False)
+        records = lines_of_set(set_folder(profile, benchmark, folder), expected)
+        return cls._of(profile, benchmark, [each for each in records if each.benchmark == benchmark])
+
+    @classmethod
+    def read_all(cls, profile: str, folder: str | Path | None = None) -> list[Evidence]:
+        """Read all evidence of a profile.
+
+        Args:
+            profile: Name of the profile.
+            folder: The folder of all sets; by default ``reports/evidence`` of the clone.
+
+        Returns:
+            The evidence of each benchmark, partition and pre-training, ordered by these.
+
+        Raises:
+            InputError: If a file is damaged, has another format or is of other data; the message names it.
+        """
+        get_profile(profile)
+        root = Path(folder).expanduser() if folder else files.evidence()
+        paths = sorted(path for path in root.glob(f"{profile}-*") if path.is_dir())
+        return [each for path in paths for each in cls.of_set(profile, path)]
+
+    @classmethod
+    def of_set(cls, profile: str, path: Path) -> list[Evidence]:
+        """Return the evidence in a set's folder, by partition and pre-training."""
+        first = next(lines_of_set(path), None)
+        expected = first and (profile, first.benchmark, bool(first.pretraining))
+        records = sorted(lines_of_set(path, expected), key=_set_of)
+        return [cls._of(profile, key[0], [*lines]) for key, lines in groupby(records, key=_set_of)]
+
+    @classmethod
+    def _of(cls, profile: str, benchmark: str, records: Sequence[Line]) -> Evidence:
+        """Return the evidence in lines of one set."""
         if not records:
             return cls(profile, benchmark)
         runs: dict[tuple[str, int], EvidenceRun] = {}
@@ -93,7 +130,7 @@ class Evidence:
             notes.append(
                 "the images of some runs differ by a few levels, because processors rounded differently"
             )
-        return cls(profile, benchmark, records[0].data, runs, tuple(notes))
+        return cls(profile, benchmark, records[0].data, runs, tuple(notes), records[0].pretraining)
 
     @classmethod
     def read_existing(cls, profile: str, benchmark: str, folder: str | Path | None = None) -> Evidence:
@@ -167,30 +204,46 @@ def short_name(benchmark: str) -> str:
     return NAMES.get(benchmark, benchmark)
 
 
-def set_folder(profile: str, benchmark: str, folder: str | Path | None = None) -> Path:
-    """Return the folder of a set within a folder of evidence."""
-    name = files.safe_name(f"{profile}-{benchmark}")
+def without_trial(benchmark: str) -> str:
+    """Return a benchmark's name and options without the number of a partition."""
+    return re.sub(r",trial=\d+", "", benchmark)
+
+
+def _set_of(line: Line) -> tuple[str, str]:
+    return line.benchmark, line.pretraining
+
+
+def set_folder(
+    profile: str, benchmark: str, folder: str | Path | None = None, *, pretrained: bool = False
+) -> Path:
+    """Return the folder of a set, of all its partitions, within a folder of evidence."""
+    name = files.safe_name(f"{profile}-{without_trial(benchmark)}{'-pretrained' if pretrained else ''}")
     return (Path(folder).expanduser() if folder else files.evidence()) / name
 
 
-def lines_of_set(folder: Path, expected: tuple[str, str] | None = None) -> Iterator[Line]:
+def lines_of_set(folder: Path, expected: tuple[str, str, bool] | None = None) -> Iterator[Line]:
     """Yield the lines of a set's files, in order; InputError for a line that cannot be used."""
-    # ``expected``: profile and benchmark of the set. A profile cannot be told from an earlier recipe.
-    data = ""
+    # ``expected``: profile and benchmark of the set, and whether its runs are pre-trained. A profile cannot
+    # be told from an earlier recipe.
+    data: dict[str, str] = {}  # by partition
     for path in sorted(folder.glob("[!.]*.jsonl")):  # macOS copies hidden files beside them
         for number, record in lines_of(path):
-            data = data or record.data
-            actual = record.today[0], str(record.run.configuration["benchmark"])
-            if expected and (actual[0] not in ("", expected[0]) or actual[1] != expected[1]):
+            first = data.setdefault(record.benchmark, record.data)
+            actual = record.today[0], record.benchmark
+            if expected and (
+                actual[0] not in ("", expected[0])
+                or without_trial(actual[1]) != without_trial(expected[1])
+                or bool(record.pretraining) != expected[2]
+            ):
                 raise InputError(
                     f"evidence in {folder.name} is of the profile {expected[0]} and of {expected[1]}",
                     f"{' on '.join(filter(None, actual))} in {path}, line {number}",
                     "move the file out, and add its folder with `reidlib evidence add FOLDER`",
                 )
-            if not same_images(record.data, data):
+            if not same_images(record.data, first):
                 raise InputError(
                     "the evidence of a set is of the same images and persons",
-                    f"data {record.data} in {path}, line {number}, where the set has {data}",
+                    f"data {record.data} in {path}, line {number}, where the set has {first}",
                     "remove the line; evidence of other data is a set of its own, in another folder",
                 )
             yield record
@@ -238,20 +291,23 @@ def describe(folder: str | Path | None = None) -> list[str]:
     """
     root, lines = Path(folder).expanduser() if folder else files.evidence(), []
     for path in sorted(path for path in root.glob("*") if path.is_dir()):
-        records = [*lines_of_set(path)]
-        if not records:
+        record = next(lines_of_set(path), None)
+        if record is None:
             continue
-        benchmark = str(records[0].run.configuration["benchmark"])
-        profile = next((name for name in PROFILES if set_folder(name, benchmark, root) == path), None)
+        first, pretrained = record.benchmark, bool(record.pretraining)
+        folders = {name: set_folder(name, first, root, pretrained=pretrained) for name in PROFILES}
+        profile = next((name for name, folder_of in folders.items() if folder_of == path), None)
         if profile is None:
             rule = "a set's folder is named PROFILE-BENCHMARK, as `reidlib evidence add` does"
-            raise InputError(rule, f"{path}, of {benchmark}", "add it to a folder of sets, or move it out")
-        evidence = Evidence.read(profile, benchmark, root)
-        rows = list(dict.fromkeys(row for row, _ in evidence.runs))
+            raise InputError(rule, f"{path}, of {first}", "add it to a folder of sets, or move it out")
+        of_set = Evidence.of_set(profile, path)
+        rows = {row for each in of_set for row, _ in each.runs}
+        runs = sum(len(each.runs) for each in of_set)
         size = sum(file.stat().st_size for file in path.glob("*.jsonl")) / 2**20
+        partitions = f"{count_noun(len(of_set), 'partitions')}, " if len(of_set) > 1 else ""
         lines.append(
-            f"{path.name}: {evidence.title}; {count_noun(len(rows), 'rows')}, "
-            f"{count_noun(len(evidence.runs), 'runs')}, {size:.1f} MiB"
+            f"{path.name}: {of_set[0].title}; {count_noun(len(rows), 'rows')}, {partitions}"
+            f"{count_noun(runs, 'runs')}, {size:.1f} MiB"
         )
-        lines += [f"  {note}" for note in evidence.notes]
+        lines += [f"  {note}" for note in dict.fromkeys(note for each in of_set for note in each.notes)]
     return lines
