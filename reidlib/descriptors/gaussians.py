@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -121,14 +122,17 @@ def _vector_length(dimension: int) -> int:
 
 def _describe(images_bchw: Tensor, spaces: Sequence[str]) -> Tensor:
     """Return the descriptors of images of the right size."""
-    count, _, height, _ = images_bchw.shape
+    count, _, height, width = images_bchw.shape
     places = torch.arange(1, height + 1, dtype=torch.float64, device=images_bchw.device) / height
-    place_b1hw = places[:, None].expand(count, 1, height, images_bchw.shape[3])
-    shared_bchw = torch.cat((place_b1hw, _gradients(images_bchw)), 1)
+    place_1bhw = places[:, None].expand(1, count, height, width)
+    gradients_cbhw = _gradients(images_bchw).transpose(0, 1)
+    shared_cbhw = torch.cat((torch.ones_like(place_1bhw), place_1bhw, gradients_cbhw))
+    shared_sums = _patch_sums(shared_cbhw, 0)
     parts = []
     for space in spaces:
-        pixels_bchw = torch.cat((shared_bchw, _colours(images_bchw, space)), 1)
-        strips_bsm = _strip_vectors(_patch_vectors(pixels_bchw))
+        pixels_cbhw = torch.cat((shared_cbhw, _colours(images_bchw, space).transpose(0, 1)))
+        sums = torch.cat((shared_sums, _patch_sums(pixels_cbhw, len(shared_cbhw))))
+        strips_bsm = _strip_vectors(_patch_vectors(sums))
         parts.append(strips_bsm.transpose(1, 2).flatten(1))  # strips vary fastest
     return torch.cat(parts, 1)
 
@@ -160,30 +164,31 @@ def _gradients(images_bchw: Tensor) -> Tensor:
     return gradients.scatter_(1, (lower[:, None] + 1) % ORIENTATIONS, (share * magnitude)[:, None])
 
 
-def _patch_vectors(pixels_bchw: Tensor) -> Tensor:
-    """Return the vectors (B, H/2, W/2, M) of 5×5 patches' Gaussians; a patch ends at the image's border."""
-    channels = pixels_bchw.shape[1]
-    rows, columns = torch.triu_indices(channels, channels, device=pixels_bchw.device)
-    ones_b1hw = torch.ones_like(pixels_bchw[:, :1])
-    products = pixels_bchw[:, rows] * pixels_bchw[:, columns]
-    sums = _patch_sums(torch.cat((ones_b1hw, pixels_bchw, products), 1)).permute(0, 2, 3, 1)
-    counts, means = sums[..., :1], sums[..., 1 : channels + 1] / sums[..., :1]
-    outer = means[..., rows] * means[..., columns]
-    covariances = (sums[..., channels + 1 :] - counts * outer) / (counts - 1)
-    return _gaussian_vectors(means, covariances, outer, LEAST_TRACE)
-
-
-def _patch_sums(maps_bchw: Tensor) -> Tensor:
-    """Return the sums of the patches around every second pixel of every second row."""
+def _patch_sums(pixels_cbhw: Tensor, first: int) -> Tensor:
+    """Return patches' sums of products of two channels: those from ``first`` on, with each up to itself."""
+    products = torch.cat([pixels_cbhw[i] * pixels_cbhw[: i + 1] for i in range(first, len(pixels_cbhw))])
     # As products with matrices of zeros and ones: sums of shifted maps take five times as long.
-    down, across = (_patch_places(length).to(maps_bchw) for length in maps_bchw.shape[2:])
-    return down @ (maps_bchw @ across.T)
+    down, across = (_patch_places(length).to(products) for length in products.shape[2:])
+    return down @ (products @ across.T)
 
 
+@lru_cache(maxsize=4)
 def _patch_places(length: int) -> Tensor:
-    """Return for each patch of one axis which pixels it has."""
+    """Return for each patch of one axis, around every second pixel, which pixels it has."""
     places = torch.arange(length)
-    return (places[::STEP, None] - places).abs() <= RADIUS
+    return ((places[::STEP, None] - places).abs() <= RADIUS).to(torch.float64)
+
+
+def _patch_vectors(sums_kbhw: Tensor) -> Tensor:
+    """Return the vectors (B, H/2, W/2, M) of patches' Gaussians; a patch ends at the image's border."""
+    size = math.isqrt(2 * len(sums_kbhw))
+    order = torch.arange(1, size + 1, device=sums_kbhw.device) % size  # the channel of ones comes last
+    later, earlier = torch.maximum(order[:, None], order), torch.minimum(order[:, None], order)
+    counts = sums_kbhw[0]
+    moments = (sums_kbhw / counts)[later * (later + 1) // 2 + earlier]
+    outer = moments[-1][:, None] * moments[-1]
+    matrices = torch.lerp(outer, moments, counts / (counts - 1))
+    return _gaussian_vectors(matrices.permute(2, 3, 4, 0, 1), LEAST_TRACE)
 
 
 def _strip_vectors(patches_bhwm: Tensor) -> Tensor:
@@ -192,44 +197,26 @@ def _strip_vectors(patches_bhwm: Tensor) -> Tensor:
     places = torch.arange(1, width + 1, dtype=torch.float64, device=patches_bhwm.device)
     weights = (-((places - width / 2) ** 2) / (2 * (width / 4) ** 2)).exp()
     weights = weights.repeat(height // 8)[:, None]
-    # Moments of eighths of the height, of which a strip has two; the first entry of a patch is a one.
+    # Moments of eighths of the height, of which a strip has two; the last entry of a patch is a one.
     patches_bepm = patches_bhwm.reshape(len(patches_bhwm), 8, -1, length)
-    ones = torch.ones_like(patches_bepm[..., :1])
-    patches_bepm = torch.cat((ones, patches_bepm), -1)
+    patches_bepm = torch.cat((patches_bepm, torch.ones_like(patches_bepm[..., :1])), -1)
     moments = patches_bepm.mT @ (weights * patches_bepm)
     moments = moments[:, :-1] + moments[:, 1:]
-    moments = moments / moments[..., :1, :1]
-    rows, columns = torch.triu_indices(length, length, device=patches_bhwm.device)
-    means = moments[..., 0, 1:]
-    outer = means[..., rows] * means[..., columns]
-    return _gaussian_vectors(means, moments[..., 1 + rows, 1 + columns] - outer, outer, 0.0)
+    return _gaussian_vectors(moments / moments[..., -1:, -1:], 0.0)
 
 
-def _gaussian_vectors(means: Tensor, covariances: Tensor, outer: Tensor, least_trace: float) -> Tensor:
-    """Return the upper halves of the logarithms of Gaussians' matrices, row by row."""
-    # ``covariances`` (S) and ``outer`` (μμᵀ) are upper halves, too; the ridge is a share of a trace.
-    size = means.shape[-1] + 1
-    rows, columns = torch.triu_indices(size - 1, size - 1, device=means.device)
-    diagonal = rows == columns
-    ridges = RIDGE * (covariances * diagonal).sum(-1, keepdim=True).clamp_(min=least_trace)
-    entries = torch.cat((covariances + outer + ridges * diagonal, means, torch.ones_like(ridges)), -1)
-    places = torch.empty(size, size, dtype=torch.int64, device=means.device)
-    count = len(rows)
-    places[rows, columns] = places[columns, rows] = torch.arange(count, device=means.device)
-    places[-1] = places[:, -1] = torch.arange(count, count + size, device=means.device)
-    values, vectors = _eigh(entries[..., places])
+def _gaussian_vectors(matrices: Tensor, least_trace: float) -> Tensor:
+    """Return the upper halves of the logarithms of Gaussians' matrices, row by row; changes ``matrices``."""
+    # They come as [[S + μμᵀ, μ], [μᵀ, 1]] without the ridge, a share of S's trace.
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)[..., :-1]
+    traces = (diagonal - matrices[..., -1, :-1] ** 2).sum(-1, keepdim=True)
+    diagonal += RIDGE * traces.clamp_(min=least_trace)
+    values, vectors = torch.linalg.eigh(matrices)
     # The matrix without its factor has S's determinant, so its logarithms sum to log |S|.
     logs = values.log()
     logs = logs - logs.mean(-1, keepdim=True)
     logarithms = (vectors * logs[..., None, :]) @ vectors.mT
-    rows, columns = torch.triu_indices(size, size, device=means.device)
-    return logarithms[..., rows, columns] * torch.where(rows == columns, 1.0, _ROOT)
-
-
-def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and eigenvectors; numpy's are a tenth faster for small matrices."""
-    if matrices.device.type != "cpu" or matrices.shape[-1] > 16:
-        values, vectors = torch.linalg.eigh(matrices)
-        return values, vectors
-    values, vectors = np.linalg.eigh(matrices.numpy())
-    return torch.from_numpy(values), torch.from_numpy(vectors)
+    size = matrices.shape[-1]
+    rows, columns = torch.triu_indices(size, size, device=matrices.device)
+    entries = logarithms.flatten(-2).index_select(-1, rows * size + columns)
+    return entries * torch.where(rows == columns, 1.0, _ROOT)
