@@ -273,7 +273,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "make notebook 90 with 3, 5 or 10 trainings of each row, as many as its claims need",
     )
     reproduce.folders(
-        "--folder", "a benchmark's folder for notebooks 42 (the papers' tables) and 43; repeatable"
+        "--folder", "a benchmark's folder for notebooks 40, 42 (the papers' tables) and 43; repeatable"
     )
     reproduce.number("--trials", "in the papers' tables, use the first N partitions (default: all)")
     reproduce.flag("--force", "run unchanged notebooks again")

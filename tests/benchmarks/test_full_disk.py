@@ -122,6 +122,7 @@ WRITERS = {
     "experiments/evidence/adding.py": "test_functions",
     "experiments/features.py": "embed",
     "experiments/imports.py": "train jlml, whose functions it calls",
+    "experiments/metric_study/published.py": "test_functions",
     "experiments/perturbations.py": "test_functions",
     "files.py": "every other",
     "reports/cluster.py": "an empty folder, which a full disk holds",
