@@ -38,7 +38,11 @@ def test_rows_say_what_was_reached(kept):
     first, second, third = (table.loc[case.row] for case in ROWS[:3])
     assert first["measured"].mean == pytest.approx(40) and first["partitions"] == "3 of mine"
     assert (first["reached"], second["reached"], third["reached"]) == ("yes", "no, −11.3", "–")
-    assert first["published"] == "40.0" and first["to reach"] == "± 1.5" and "Retinex" in first["chosen by scores"]
+    assert (
+        first["published"] == "40.0"
+        and first["to reach"] == "± 1.5"
+        and "Retinex" in first["chosen by scores"]
+    )
     assert published_metrics.summary() == (
         "**Reached:** LOMO + XQDA, VIPeR (40.0: 40.0). **Missed:** LOMO + NFST, VIPeR (42.3: 31.0)."
     )
@@ -50,13 +54,18 @@ def test_choices_are_compared_on_the_same_partitions(kept):
     line = table[table["choice"] == kept.choice].iloc[0]
     assert line["difference"] == "+3.5"  # 45 and 44 against 40 and 42
     assert line["measured"].num_values == 2
-    assert (table["row"] != "").sum() == len(ROWS) and table.iloc[0]["choice"].startswith("own: LOMO at 128×48")
+    assert (table["row"] != "").sum() == len(ROWS) and table.iloc[0]["choice"].startswith(
+        "own: LOMO at 128×48"
+    )
 
 
 def test_a_fresh_run_stands_beside(kept):
     refused = Measured(ROWS[1], "mine", {}, "too few images")
     table = published_metrics.rows_table([measured(ROWS[0], 50), refused]).set_index("row")
-    assert str(table.loc[ROWS[0].row, "this run"]) == "50.0" and table.loc[ROWS[1].row, "this run"] == "too few images"
+    assert (
+        str(table.loc[ROWS[0].row, "this run"]) == "50.0"
+        and table.loc[ROWS[1].row, "this run"] == "too few images"
+    )
     assert table.loc[ROWS[0].row, "this run's partitions"] == "1 of mine"
     assert "its difference" in published_metrics.choices_table([measured(ROWS[0], 50)])
 
@@ -80,7 +89,9 @@ def test_the_notebook_shows_both_tables(given, tmp_path, monkeypatch):
     sources = [source for source in cells if "published_metrics." in source]
     fresh = [dataclasses.replace(case) for case in ROWS[:1]]
     monkeypatch.setattr(
-        published, "measure", lambda folders, *_, **__: iter([measured(case, 77) for case in fresh if folders])
+        published,
+        "measure",
+        lambda folders, *_, **__: iter([measured(case, 77) for case in fresh if folders]),
     )
     shown = []
     variables = {
@@ -93,7 +104,7 @@ def test_the_notebook_shows_both_tables(given, tmp_path, monkeypatch):
         *before, last = source.rstrip().split("\n")
         exec("\n".join([*before, f"shown_last = {last}"]), variables)
         shown.append(getattr(variables["shown_last"], "to_html", str)())
-    rows, _, summary, choices = shown
+    rows, summary, _, choices = (text.replace("\u00a0", " ") for text in shown)
     assert all(case.row in rows and case.row in choices for case in ROWS)
     kept = published.kept()
     for case in ROWS:

@@ -174,6 +174,7 @@ def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     from reidlib.analysis.tables import write_tables
     from reidlib.data.readers.partitions import Partitions, write_partitions
     from reidlib.experiments import evidence
+    from reidlib.experiments.metric_study.published import write_measured
     from reidlib.reports.pages import write_index
     from reidlib.reports.result import Result
     from reidlib.visual.browser import pictures
@@ -187,6 +188,7 @@ def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     writers = {
         "evidence": lambda: evidence.add(other, disk / "evidence"),
         "partitions": lambda: write_partitions(disk / "p.json", Partitions("viper", 4, ((1, 2),))),
+        "measured": lambda: write_measured(disk / "measured.csv", ()),
         "picture": lambda: pictures.SaveButtons._write(None, disk / "p.png", b"x" * 9000),
         "index": lambda: write_index(disk / "report"),
         "tables": lambda: write_tables(disk / "tables", [kept], "a command"),

@@ -148,14 +148,15 @@ def test_kept_numbers_are_of_todays_cases(tmp_path):
 
 def test_fresh_numbers_take_the_place_of_kept_ones(tmp_path):
     own = case("LOMO + XQDA, VIPeR")
-    scores = {rank: (10.0 + rank, 20.125) for rank in published.RANKS}
+    scores = {rank: (10.0 + rank, *[20.125] * 9) for rank in published.RANKS}
     fresh = published.Measured(own, "mine", scores, date="2026-11-28")
+    few = published.Measured(own, "few", {rank: (1.0,) for rank in published.RANKS}, date="2026-11-29")
     refused = published.Measured(case("LOMO + NFST, VIPeR"), "mine", {}, "too few images")
-    write_measured(tmp_path / "measured.csv", [fresh, refused])
+    write_measured(tmp_path / "measured.csv", [fresh, refused, few])
     text = (tmp_path / "measured.csv").read_text().splitlines()
     assert text[0] == "row,choice,settings,partitions,R1,R5,R10,R20,date"
     (line,) = [line for line in text if line.startswith('"LOMO + XQDA, VIPeR",,')]
-    assert line.endswith(",mine,11.00 20.12,15.00 20.12,20.00 20.12,30.00 20.12,2026-11-28")
+    assert ",mine,11.00 20.12 20.12" in line and line.endswith(",2026-11-28")
     assert len(text) == 1 + len({own, *kept()})
 
 

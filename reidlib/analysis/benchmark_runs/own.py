@@ -20,6 +20,7 @@ from reidlib.analysis.benchmark_tables import (
     pretraining_stages,
     trials_of,
 )
+from reidlib.analysis.claims.published_metrics import measured_rows
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
 from reidlib.data.readers import parse
 from reidlib.errors import shorten
@@ -223,15 +224,16 @@ def rows_with_own_runs(table: Table, own_runs: OwnRuns | None) -> pd.DataFrame:
         own_runs: This suite's runs on the table's benchmark; None if there are none.
 
     Returns:
-        The printed rows as text, and this suite's rows with a ``Spread`` in per cent for each measure.
+        The printed rows as text; learnt metrics that notebook 40 measured by this protocol, and this suite's
+        rows, with a ``Spread`` in per cent for each measure.
     """
-    printed = table.printed()
-    if own_runs is None:
-        return printed
-    own_lines = [
-        {"method": own_runs.title(row), **cells} for row, cells in spreads_by_row(table, own_runs).items()
-    ]
-    return pd.concat([printed, pd.DataFrame(own_lines, dtype=object)], ignore_index=True)
+    lines = measured_rows(table.specification, table.protocol, table.columns)
+    if own_runs is not None:
+        rows = spreads_by_row(table, own_runs).items()
+        lines += [{"method": own_runs.title(row), **cells} for row, cells in rows]
+    if not lines:
+        return table.printed()
+    return pd.concat([table.printed(), pd.DataFrame(lines, dtype=object)], ignore_index=True)
 
 
 def rank1_scores(table: Table, own_runs: OwnRuns | None) -> dict[str, tuple[float, str]]:

@@ -131,5 +131,7 @@ def _difference(case: Case, own: Case, measured: Mapping[Case, Measured]) -> str
     both = [measured.get(each) for each in (case, own)]
     if not case.choice or any(each is None or each.refused for each in both):
         return ""
-    differences = [one - other for one, other in zip(*(each.scores[1] for each in both if each), strict=False)]
+    differences = [
+        one - other for one, other in zip(*(each.scores[1] for each in both if each), strict=False)
+    ]
     return format_difference(Spread.of(differences).mean)

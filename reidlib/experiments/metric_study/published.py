@@ -159,16 +159,21 @@ def kept() -> dict[Case, Measured]:
 
 
 def write_measured(path: Path, fresh: Iterable[Measured]) -> None:
-    """Write ``measured.csv`` anew: what this package keeps, with what was measured now in its place.
+    """Write ``measured.csv`` anew: what this package keeps, or in its place what was measured now.
 
     Args:
         path: The file.
-        fresh: What was measured now; cases without scores are left out.
+        fresh: What was measured now. Cases without scores, and those on fewer partitions than are kept, are
+            left out.
 
     Raises:
         InputError: If the file cannot be written.
     """
-    measured = kept() | {each.case: each for each in fresh if not each.refused}
+    measured = kept()
+    for each in fresh:
+        known = measured.get(each.case)
+        if not each.refused and (known is None or len(each.scores[1]) >= len(known.scores[1])):
+            measured[each.case] = each
     lines = [
         {"row": case.row, "choice": case.choice, "settings": case.settings, "partitions": each.partitions}
         | {f"R{rank}": " ".join(f"{value:.2f}" for value in each.scores[rank]) for rank in RANKS}
