@@ -150,7 +150,7 @@ def test_fresh_numbers_take_the_place_of_kept_ones(tmp_path):
     own = case("LOMO + XQDA, VIPeR")
     scores = {rank: (10.0 + rank, *[20.125] * 9) for rank in published.RANKS}
     fresh = published.Measured(own, "mine", scores, date="2026-11-28")
-    few = published.Measured(own, "few", {rank: (1.0,) for rank in published.RANKS}, date="2026-11-29")
+    few = published.Measured(own, "few", dict.fromkeys(published.RANKS, (1.0,)), date="2026-11-29")
     refused = published.Measured(case("LOMO + NFST, VIPeR"), "mine", {}, "too few images")
     write_measured(tmp_path / "measured.csv", [fresh, refused, few])
     text = (tmp_path / "measured.csv").read_text().splitlines()
