@@ -166,10 +166,10 @@ def _gradients(images_bchw: Tensor) -> Tensor:
 
 def _patch_sums(pixels_cbhw: Tensor, first: int) -> Tensor:
     """Return patches' sums of products of two channels: those from ``first`` on, with each up to itself."""
-    products = torch.cat([pixels_cbhw[i] * pixels_cbhw[: i + 1] for i in range(first, len(pixels_cbhw))])
     # As products with matrices of zeros and ones: sums of shifted maps take five times as long.
-    down, across = (_patch_places(length).to(products) for length in products.shape[2:])
-    return down @ (products @ across.T)
+    down, across = (_patch_places(length).to(pixels_cbhw) for length in pixels_cbhw.shape[2:])
+    rows = range(first, len(pixels_cbhw))
+    return down @ torch.cat([(pixels_cbhw[row] * pixels_cbhw[: row + 1]) @ across.T for row in rows])
 
 
 @lru_cache(maxsize=4)
@@ -184,10 +184,9 @@ def _patch_vectors(sums_kbhw: Tensor) -> Tensor:
     size = math.isqrt(2 * len(sums_kbhw))
     order = torch.arange(1, size + 1, device=sums_kbhw.device) % size  # the channel of ones comes last
     later, earlier = torch.maximum(order[:, None], order), torch.minimum(order[:, None], order)
-    counts = sums_kbhw[0]
-    moments = (sums_kbhw / counts)[later * (later + 1) // 2 + earlier]
-    outer = moments[-1][:, None] * moments[-1]
-    matrices = torch.lerp(outer, moments, counts / (counts - 1))
+    matrices = sums_kbhw[later * (later + 1) // 2 + earlier]
+    means = matrices[-1] / sums_kbhw[0]
+    matrices.addcmul_(means[:, None], means, value=-1)  # divided by the pixels less one, S + μμᵀ
     return _gaussian_vectors(matrices.permute(2, 3, 4, 0, 1), LEAST_TRACE)
 
 
@@ -202,21 +201,21 @@ def _strip_vectors(patches_bhwm: Tensor) -> Tensor:
     patches_bepm = torch.cat((patches_bepm, torch.ones_like(patches_bepm[..., :1])), -1)
     moments = patches_bepm.mT @ (weights * patches_bepm)
     moments = moments[:, :-1] + moments[:, 1:]
-    return _gaussian_vectors(moments / moments[..., -1:, -1:], 0.0)
+    return _gaussian_vectors(moments, 0.0)
 
 
 def _gaussian_vectors(matrices: Tensor, least_trace: float) -> Tensor:
     """Return the upper halves of the logarithms of Gaussians' matrices, row by row; changes ``matrices``."""
-    # They come as [[S + μμᵀ, μ], [μᵀ, 1]] without the ridge, a share of S's trace.
-    diagonal = matrices.diagonal(dim1=-2, dim2=-1)[..., :-1]
-    traces = (diagonal - matrices[..., -1, :-1] ** 2).sum(-1, keepdim=True)
-    diagonal += RIDGE * traces.clamp_(min=least_trace)
+    # They come as any multiple of [[S + μμᵀ, μ], [μᵀ, 1]], without the ridge, a share of S's trace.
+    diagonal, multiples = matrices.diagonal(dim1=-2, dim2=-1)[..., :-1], matrices[..., -1, -1:]
+    traces = (diagonal - matrices[..., -1, :-1] ** 2 / multiples).sum(-1, keepdim=True)
+    diagonal += RIDGE * torch.maximum(traces, least_trace * multiples)
     values, vectors = torch.linalg.eigh(matrices)
     # The matrix without its factor has S's determinant, so its logarithms sum to log |S|.
-    logs = values.log()
-    logs = logs - logs.mean(-1, keepdim=True)
+    logs = values.log_()
+    logs -= logs.mean(-1, keepdim=True)
     logarithms = (vectors * logs[..., None, :]) @ vectors.mT
     size = matrices.shape[-1]
     rows, columns = torch.triu_indices(size, size, device=matrices.device)
     entries = logarithms.flatten(-2).index_select(-1, rows * size + columns)
-    return entries * torch.where(rows == columns, 1.0, _ROOT)
+    return entries.mul_(torch.where(rows == columns, 1.0, _ROOT))
