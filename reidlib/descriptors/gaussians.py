@@ -210,6 +210,7 @@ def _gaussian_vectors(matrices: Tensor, least_trace: float) -> Tensor:
     diagonal, multiples = matrices.diagonal(dim1=-2, dim2=-1)[..., :-1], matrices[..., -1, -1:]
     traces = (diagonal - matrices[..., -1, :-1] ** 2 / multiples).sum(-1, keepdim=True)
     diagonal += RIDGE * torch.maximum(traces, least_trace * multiples)
+    # Three fifths of GOG's time on a CPU. Not faster: numpy, float32, rational logarithms of many at once.
     values, vectors = torch.linalg.eigh(matrices)
     # The matrix without its factor has S's determinant, so its logarithms sum to log |S|.
     logs = values.log_()
