@@ -27,17 +27,20 @@ MISSING = "missing"
 
 
 class Cell(NamedTuple):
-    """Address of one row of scores: an experiment, a branch of its feature, and a perturbation.
+    """Address of one row of scores: an experiment, a branch of its feature, a perturbation, a metric.
 
     Attributes:
         experiment: Name of an experiment among the gathered runs.
         branch: Part of the feature that is compared, such as "full", "global" or "local".
         perturbation: Perturbation of the test images; None for the unperturbed benchmark.
+        metric: Metric of the scores that are kept beside a run's own, "L2" or a name of ``LEARNT_METRICS``;
+            empty for the run's own.
     """
 
     experiment: str
     branch: str = "full"
     perturbation: Perturbation | None = None
+    metric: str = ""
 
 
 class Spread(NamedTuple):
@@ -150,8 +153,8 @@ class ExperimentScores:
             measures: Names from ``MEASURES``.
 
         Returns:
-            A table with the columns row, experiment, branch, perturbation, seed, measure and value. ``value``
-            is in per cent; NaN if a row has no such score.
+            A table with the columns row, experiment, branch, perturbation, metric, seed, measure and value.
+            ``value`` is in per cent; NaN if a row has no such score.
 
         Raises:
             InputError: If a measure is not in ``MEASURES``.
@@ -367,7 +370,11 @@ class ExperimentScores:
     def _branch(self, run: object, cell: Cell) -> BranchScores | None:
         if not isinstance(run, Run):
             return None
-        if cell.perturbation is None:
+        if cell.metric:
+            from reidlib.experiments.metric_study.kept import kept_scores
+
+            scores = kept_scores(run, cell.metric)
+        elif cell.perturbation is None:
             scores = run.scores
         else:
             from reidlib.experiments.perturbations import stored_scores

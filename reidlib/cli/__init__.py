@@ -353,6 +353,11 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "--profile", "PROFILE", "the size to render --benchmark synthetic in: smoke, quick (default) or full"
     )
     evaluate.flag("--distractors", "also score with the additional distractors of Market-1501")
+    evaluate.value(
+        "--metrics",
+        "NAME[,NAME…]",
+        "score it by learnt metrics instead, and keep the scores: all, or of KISSME, XQDA, NFST, CRAFT",
+    )
 
     evidence = command("evidence", "list or add the small files of runs that are kept in git")
     evidence.value("action", "add", "add runs; without it, list what there is", nargs="?")

@@ -219,18 +219,28 @@ def evaluate(arguments: argparse.Namespace) -> int:
     the gallery. They are embedded a few hundred at a time, in about 1.1 GiB of memory,
     and their features need about 2 GB of disk for JLML.
 
+    --metrics scores the joined feature instead by metrics learnt from the images that
+    the run was trained on (KISSME, XQDA, NFST, CRAFT), and by L2 of the same features.
+    These scores are kept with the run and computed once; notebooks 40 and 90 read them,
+    and `reidlib evidence add` keeps them. The claim of a generic metric needs KISSME,
+    XQDA and CRAFT; NFST takes memory and minutes on many images.
+
     examples:
       reidlib evaluate reports/runs/NAME
+      reidlib evaluate reports/runs/NAME --metrics all
+      reidlib evaluate reports/runs/NAME --metrics KISSME,XQDA,CRAFT
       reidlib evaluate reports/runs/NAME --data-root DIR
       reidlib evaluate reports/runs/NAME --distractors
       reidlib evaluate reports/runs/NAME --benchmark viper,trial=3 --data-root DIR
 
-    Scores that cannot be written to RUN are printed; the exit status is then 1.
+    Scores that cannot be written to RUN are printed; the exit status is then 1, as it
+    is if a metric cannot be learnt.
 
     files:
       RUN/scores.json, RUN/rankings.npz         replaced
       RUN/distractors.json                      with --distractors
       RUN/across/BENCHMARK-DATA.json            with --benchmark
+      RUN/metrics/METRIC.json                   with --metrics
       reports/features/NAME-distractors.npy     may be removed afterwards
     """
     from reidlib.experiments import Setup
@@ -251,18 +261,30 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.profile and (root or name != "synthetic"):
         value = f"--profile {arguments.profile}, --benchmark {name}, --data-root {root}"
         raise InputError("--profile is for --benchmark synthetic without a folder", value, "leave it out")
+    metrics = _metrics(arguments.metrics)
+    if metrics and (name or arguments.distractors):
+        value = f"--metrics with {f'--benchmark {name}' if name else '--distractors'}"
+        raise InputError("--metrics are of the run's own benchmark", value, "leave out one of the two")
     other = Setup(arguments.profile or "quick", name, root, device=arguments.device).data if name else None
     if other and is_own(run, other):
         logger.info(f"note: {other.specification} is the run's own benchmark: these are its own scores")
         root, other = other.root, None
     benchmark = other or load_benchmark(run, root or "", distractors=arguments.distractors)
     logger.info(f"evaluating {run.folder.name} on {benchmark.specification} in {benchmark.root}")
-    execution, errors = Execution(device=arguments.device), []
+    execution, errors, failed = Execution(device=arguments.device), [], False
     settings = {"execution": execution, "on_unwritable": errors.append}
-    scores = (evaluate_across if other else evaluate_run)(run, benchmark, **settings)
-    print(_score_table(scores))
-    for remark in scores.get("not_compared", ()):
-        logger.warning(f"note: {remark}")
+    if metrics:
+        from reidlib.experiments.metric_study.kept import score_run
+
+        for metric, scores in score_run(run, benchmark, metrics, **settings).items():
+            refused = isinstance(scores, InputError)
+            print(f"{metric:6}", scores if refused else _short_scores(scores["branches"]["full"]))
+            failed = failed or refused
+    else:
+        scores = (evaluate_across if other else evaluate_run)(run, benchmark, **settings)
+        print(_score_table(scores))
+        for remark in scores.get("not_compared", ()):
+            logger.warning(f"note: {remark}")
     if arguments.distractors:
         scores = evaluate_with_distractors(run, benchmark, **settings)
         print(f"with {scores['num_distractors']:,} further distractors: {_short_scores(scores)}")
@@ -271,7 +293,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"note: these scores were not kept, because {run.folder} cannot be written ({errors[0].value}); "
             "to keep them, free space there, or evaluate a copy of the folder that you can write to"
         )
-    return 1 if errors else 0
+    return 1 if errors or failed else 0
+
+
+def _metrics(text: str | None) -> tuple[str, ...]:
+    """Read the names of --metrics; none without the option."""
+    from reidlib.experiments.rows import LEARNT_METRICS
+
+    if text in (None, "all"):
+        return LEARNT_METRICS if text else ()
+    names = tuple(text.split(","))
+    for name in names:
+        check_choice(f"--metrics names all, or of {', '.join(LEARNT_METRICS)}", name, LEARNT_METRICS)
+    return names
 
 
 def evidence(arguments: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 _RUN_FILES = (
     r"(?:config|run|scores|distractors)\.json|history\.jsonl|(?:steps|rankings)\.npz|(?:weights|checkpoint)\.pt"
-    rf"|failure\.txt|(?:conditions|across)/[^/]+\.json|(?:(?:conditions|across)/)?{_WRITTEN}"
+    rf"|failure\.txt|(?:conditions|across|metrics)/[^/]+\.json|(?:(?:conditions|across|metrics)/)?{_WRITTEN}"
 )
 _RUN = rf"(runs/[^/]+-{_HEX}{{12}})/(?:{_RUN_FILES})"
 _IMAGES = rf"(cache/{_HEX}{{32}})\.(?:npy|partial)"

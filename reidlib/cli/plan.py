@@ -55,7 +55,7 @@ def plan(arguments: argparse.Namespace) -> int:
     files: none are written.
     """
     from reidlib.analysis import ExperimentScores
-    from reidlib.analysis.claims import CLAIMS, required_experiments
+    from reidlib.analysis.claims import CLAIMS, required_experiments, required_metrics
     from reidlib.analysis.claims.planning import plan_claim
     from reidlib.experiments import Setup
     from reidlib.experiments.evidence.finished import Finished
@@ -83,7 +83,7 @@ def plan(arguments: argparse.Namespace) -> int:
     chosen = [claims[name] for name in dict.fromkeys(arguments.claims or claims)]
     rows, perturbations = required_experiments(chosen)
     number = 1 + max((seed for row in rows for seed in finished.seeds(row)), default=0)
-    gathered = finished.gather(rows, number, perturbations)
+    gathered = finished.gather(rows, number, perturbations, required_metrics(chosen))
     scores = ExperimentScores(gathered)
     plans = [plan_claim(claim, scores, arguments.effect, arguments.power) for claim in chosen]
     seconds, jobs, durations = _durations(setup, finished, rows)

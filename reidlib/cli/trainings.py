@@ -24,7 +24,7 @@ def train_all(arguments: argparse.Namespace) -> int:
     from reidlib.experiments.rows import EXPERIMENTS
     from reidlib.reports.notebook import read_source
     from reidlib.reports.reproduce import select
-    from reidlib.reports.tasks import tasks
+    from reidlib.reports.tasks import METRIC_TASK, tasks
 
     # With set fields no notebook would find the runs, and rows would become equal that differ in these.
     refused = ("seed", "set", "validate", "pretrain", "compile")
@@ -52,12 +52,18 @@ def train_all(arguments: argparse.Namespace) -> int:
         left = sum(task.kind in rows for task in missing)
         counts = f"{count_noun(len(rows), 'rows')}, {count_noun(setup.seeds, 'seeds')}, {setup.profile.name}"
         text = f"{counts}: {trainings - left} of {trainings} trainings are finished, {left} left"
-        perturbed = len(missing) - left
-        logger.info(text + (f", then {count_noun(perturbed, 'perturbed factors')}" if perturbed else ""))
+        scored = sum(task.kind == METRIC_TASK for task in missing)
+        further = (
+            [count_noun(perturbed, "perturbed factors")]
+            if (perturbed := len(missing) - left - scored)
+            else []
+        )
+        further += [f"{METRIC_TASK}{count_noun(scored, 'runs')}"] if scored else []
+        logger.info(text + (f", then {' and '.join(further)}" if further else ""))
         return missing
 
     failed = _failed_tasks(make_tasks, arguments, setup)
-    sets = [f"{name}: failed" for name in failed if name.startswith("perturbed ")]
+    sets = [f"{name}: failed" for name in failed if name.startswith(("perturbed ", METRIC_TASK))]
     print(f"{trainings} trainings, {len(failed) - len(sets)} failed", *sets, f"runs: {setup.runs}", sep="\n")
     return 1 if failed else 0
 

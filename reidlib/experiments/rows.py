@@ -337,6 +337,11 @@ class Perturbation:
         return self.factors == Factors()
 
 
+# Metrics that are learnt on top of a network's feature, and the plain distance of the same feature.
+LEARNT_METRICS = ("KISSME", "XQDA", "NFST", "CRAFT")
+L2 = "L2"
+
+
 def all_perturbations() -> tuple[Perturbation, ...]:
     """Return every value of every factor in ``PERTURBATIONS``."""
     return tuple(Perturbation(factor, value) for factor, values in PERTURBATIONS.items() for value in values)

@@ -272,6 +272,7 @@ class Setup:
         experiments: Iterable[str],
         *,
         perturbations: Mapping[str, Sequence[Perturbation]] | None = None,
+        metrics: Mapping[str, Sequence[str]] | None = None,
     ) -> Runs:
         """Return the runs of several experiments, one for each seed.
 
@@ -281,6 +282,7 @@ class Setup:
         Args:
             experiments: Names of rows of ``EXPERIMENTS``.
             perturbations: Perturbations to evaluate, by the experiment's name.
+            metrics: Learnt metrics to score runs by, by the experiment's name (``metric_study.kept``).
 
         Returns:
             The runs.
@@ -288,6 +290,7 @@ class Setup:
         Raises:
             InputError: If a name is unknown, or the benchmark cannot be read.
         """
+        from reidlib.experiments.metric_study.kept import score_run
         from reidlib.experiments.obtain import FAILURES
         from reidlib.experiments.perturbations import evaluate_perturbations
 
@@ -307,6 +310,10 @@ class Setup:
             runs[name] += (run,)
             if isinstance(run, Run) and perturbations and name in perturbations:
                 requests[run] = name, seed
+            if isinstance(run, Run) and metrics and name in metrics:
+                by_metric = score_run(run, self.data, metrics[name], execution=self.execution)
+                errors = {str(each): None for each in by_metric.values() if isinstance(each, InputError)}
+                missing += [MissingRun(f"learnt metrics: {error}", name, seed) for error in errors]
         under = {run: perturbations[name] for run, (name, _) in requests.items()} if perturbations else {}
         try:
             errors = evaluate_perturbations(under, self.data, execution=self.execution)

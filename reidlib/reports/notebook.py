@@ -47,6 +47,7 @@ class Source:
         trainings: Rows of ``EXPERIMENTS`` whose runs the notebook gathers.
         perturbations: For some of these rows, names of the perturbations that the notebook evaluates them
             under, or "all".
+        metrics: For some of these rows, learnt metrics by which the notebook scores them.
         imports: The import statements of its execution, and those by which its cells import this package.
         content: Everything in the notebook that can change what it does, as JSON text.
     """
@@ -59,6 +60,7 @@ class Source:
     alone: bool
     trainings: tuple[str, ...]
     perturbations: Mapping[str, str | Sequence[str]]
+    metrics: Mapping[str, Sequence[str]]
     imports: tuple[str, ...]
     content: str
 
@@ -133,6 +135,7 @@ def read_source(path: Path) -> Source:
         alone=bool(metadata.get("alone", False)),
         trainings=tuple(metadata.get("trainings", ())),
         perturbations=metadata.get("perturbed", {}),
+        metrics=metadata.get("metrics", {}),
         imports=("import papermill", "import ipykernel.kernelapp", *_imports(notebook)),
         content=json.dumps(
             [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]

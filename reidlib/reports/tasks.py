@@ -1,6 +1,6 @@
 """The missing trainings of the notebooks, as tasks that several processes share.
 
-The last four functions do the work in another process, which needs no notebook packages.
+The last five functions do the work in another process, which needs no notebook packages.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from reidlib import files
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import is_scored
+from reidlib.experiments.metric_study.kept import kept_scores, score_run
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain, plan_training, run_name
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
@@ -30,6 +31,7 @@ from reidlib.training.runs import Run, find
 if TYPE_CHECKING:
     from reidlib.reports.notebook import Source
 
+METRIC_TASK = "learnt metrics of "  # how the name of such a task begins
 # GiB of a training's process. The first two were measured on a CPU; the others are estimates.
 _USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "photographs": 3.0, "paper": 12.0}
 
@@ -70,13 +72,14 @@ def training_memory(setup: Setup) -> Memory:
 def tasks(
     notebooks: Iterable[Source], setup: Setup, wanted: Mapping[str, Collection[int]] | None = None
 ) -> list[Task]:
-    """Return tasks for the missing trainings of these notebooks, and then for perturbed test images."""
+    """Return tasks for the missing trainings of these notebooks, and then for further scores of the runs."""
     # ``wanted`` has the seeds by row; by default those of the setup, of every row. Trainings of the first
     # seed come before those of the next. A task for each perturbed factor renders its images once for all
-    # runs, after their trainings.
+    # runs, after their trainings. Each run that is scored by learnt metrics has a task for them.
     notebooks = tuple(notebooks)
     since = time.time()
     training_tasks: list[Task] = []
+    metric_tasks: list[Task] = []
     seconds = measured(setup, "seconds")
     names: dict[tuple[str, int], str] = {}
     requests: dict[str, dict[tuple[str, int], list[Perturbation]]] = {}
@@ -101,6 +104,19 @@ def tasks(
                     # The unperturbed images are needed for occlusion, which leaves many as they are.
                     factor = "occlusion_share" if perturbation.is_default else perturbation.factor
                     requests.setdefault(factor, {}).setdefault((name, seed), []).append(perturbation)
+            metrics = _missing_metrics(run, [each.metrics.get(name, ()) for each in notebooks])
+            if metrics:
+                metric_tasks.append(
+                    Task(
+                        f"{METRIC_TASK}{training.name}",
+                        run_metrics,
+                        (setup, name, seed, metrics, since),
+                        tuple(notebook.name for notebook in notebooks if name in notebook.metrics),
+                        METRIC_TASK,
+                        after=(training.name,),
+                        weight=0.5,  # our choice
+                    )
+                )
             if run is None or not is_scored(run, setup.data):
                 arguments = (setup, name, seed)
                 training_tasks.append(
@@ -119,7 +135,15 @@ def tasks(
         )
         for factor, rows in requests.items()
     ]
-    return [*training_tasks, *perturbation_tasks]
+    return [*training_tasks, *perturbation_tasks, *metric_tasks]
+
+
+def _missing_metrics(run: Run | None, requested: Iterable[Iterable[str]]) -> list[str]:
+    """Return the learnt metrics by which a run, or one that will be trained, has yet to be scored here."""
+    names = dict.fromkeys(metric for of_notebook in requested for metric in of_notebook)
+    if run is None:
+        return [*names]
+    return [name for name in names if run.has_weights and kept_scores(run, name) is None]
 
 
 def benchmark_tasks(
@@ -223,6 +247,17 @@ def run_perturbations(
     errors = perturbations.evaluate_perturbations(missing, setup.data, execution=setup.execution)
     for error in errors.values():
         raise error
+
+
+def run_metrics(setup: Setup, name: str, seed: int, metrics: list[str], since: float) -> None:
+    """Find or train the run of a row and a seed, and score it by learnt metrics."""
+    training = plan_training(name, setup.profile, setup.data, seed=seed)
+    try:
+        run = obtain([training], since=since, **setup.obtain_options)
+    except FAILURES:  # of a training that failed the row says so
+        return
+    # A metric that cannot be learnt has its reason in the notebooks.
+    score_run(run, setup.data, metrics, execution=setup.execution)
 
 
 def train_chain(

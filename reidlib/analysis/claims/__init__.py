@@ -39,6 +39,7 @@ from reidlib.analysis.claims.verdicts import (
     forest,
     ledger,
     required_experiments,
+    required_metrics,
     result_fields,
     verdict_sentence,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "photographs",
     "rate_agreement",
     "required_experiments",
+    "required_metrics",
     "result_fields",
     "score_text",
     "scores_beside",

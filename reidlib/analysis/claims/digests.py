@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from reidlib.analysis.claims.rule import SMALLEST_DIFFERENCE, VERSION
 from reidlib.analysis.claims.statements import CLAIMS, Claim, Contrast
@@ -50,8 +50,10 @@ def _canonical(contrast: Contrast) -> str:
     )
 
 
-def _rows(cells: Iterable[Cell], *, ordered: bool) -> list[list[str]]:
+def _rows(cells: Sequence[Cell], *, ordered: bool) -> list[list[str]]:
     rows = [[c.experiment, c.branch, c.perturbation.name if c.perturbation else ""] for c in cells]
+    # Left out where there is none, so that digests from before there were metrics stand.
+    rows = [row + [c.metric] * bool(c.metric) for row, c in zip(rows, cells, strict=True)]
     return rows if ordered else sorted(rows)
 
 

@@ -23,7 +23,13 @@ from typing import NamedTuple
 
 from reidlib.analysis.claims.rule import UNDECIDED
 from reidlib.analysis.claims.statements import CLAIMS, Claim
-from reidlib.analysis.claims.verdicts import Verdict, decide, needs_other_images, required_experiments
+from reidlib.analysis.claims.verdicts import (
+    Verdict,
+    decide,
+    needs_other_images,
+    required_experiments,
+    required_metrics,
+)
 from reidlib.analysis.scores import ExperimentScores
 from reidlib.errors import InputError
 from reidlib.experiments.evidence.finished import FAILED, Finished, obtain_missing
@@ -85,7 +91,7 @@ def missing_seeds(scores: ExperimentScores, claims: Iterable[Claim] = CLAIMS) ->
         claims: The claims; all by default.
 
     Returns:
-        Row -> the seeds, ascending, of which a run or its scores under a perturbation are missing.
+        Row -> the seeds, ascending, of which a run or its further scores are missing.
     """
     missing: dict[str, set[int]] = {}
     for claim in claims:
@@ -124,15 +130,16 @@ def gather_until_decided(
         rule = "until a claim is decided, looks choose the number of seeds"
         raise InputError(rule, f"seeds {setup.seeds}", "leave seeds at 1")
     rows, perturbations = required_experiments()
+    metrics = required_metrics()
     finished: list[Finished] = []
 
     def read(seeds: int) -> Runs:
         finished.append(Finished.read(setup, evidence_alone=evidence_alone))
         others = [row for row, _ in finished[-1].kept] if evidence_alone else []
-        return finished[-1].gather([*rows, *others], seeds, perturbations)
+        return finished[-1].gather([*rows, *others], seeds, perturbations, metrics)
 
     def train_here(missing: Mapping[str, tuple[int, ...]]) -> None:
-        obtain_missing(setup, missing, perturbations)
+        obtain_missing(setup, missing, perturbations, metrics)
 
     if setup.may_train and not evidence_alone:
         runs = until_decided(read, train or train_here, prepare=prepare or (lambda: setup.data))

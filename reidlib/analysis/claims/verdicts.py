@@ -49,7 +49,7 @@ from reidlib.analysis.statistics import (
     variance_components,
 )
 from reidlib.data.benchmark import Benchmark
-from reidlib.experiments.rows import EXPERIMENTS, Perturbation
+from reidlib.experiments.rows import EXPERIMENTS, L2, Perturbation
 
 # The power that is usually asked for.
 _ENOUGH_POWER = 0.8
@@ -360,3 +360,21 @@ def required_experiments(
     )
     perturbations = {name: tuple(value for other, value in pairs if other == name) for name, _ in pairs}
     return tuple(names), perturbations
+
+
+def required_metrics(claims: Iterable[Claim] = CLAIMS) -> dict[str, tuple[str, ...]]:
+    """Return the metrics by which runs must be scored to decide claims.
+
+    Args:
+        claims: The claims; all by default.
+
+    Returns:
+        Name of the experiment -> names of ``LEARNT_METRICS``; L2 of the same features comes with them.
+    """
+    pairs = dict.fromkeys(
+        (cell.experiment, cell.metric)
+        for claim in claims
+        for cell in claim.cells
+        if cell.metric not in ("", L2)
+    )
+    return {name: tuple(metric for other, metric in pairs if other == name) for name, _ in pairs}

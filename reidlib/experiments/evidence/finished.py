@@ -71,19 +71,26 @@ class Finished:
         own = {key: run for key, run in own.items() if key not in others}
         return cls(setup.profile.name, setup.benchmark, setup.runs, data, own, kept, notes)
 
-    def run(self, row: str, seed: int, perturbations: Sequence[Perturbation] = ()) -> Run | None:
-        """Return the run of a row and a seed, if there is one rather with scores under all perturbations."""
+    def run(
+        self, row: str, seed: int, perturbations: Sequence[Perturbation] = (), metrics: Sequence[str] = ()
+    ) -> Run | None:
+        """Return the run of a row and a seed, if there is one rather with all of these further scores."""
+        from reidlib.experiments.metric_study.kept import kept_scores
         from reidlib.experiments.perturbations import stored_scores
 
+        def is_complete(run: Run) -> bool:
+            further = [stored_scores(run, each) for each in perturbations]
+            return all([*further, *(kept_scores(run, each) for each in metrics)])
+
         runs = [runs[row, seed] for runs in (self.own, self.kept) if (row, seed) in runs]
-        complete = (run for run in runs if all(stored_scores(run, each) for each in perturbations))
-        return next(complete, runs[0] if runs else None)
+        return next(filter(is_complete, runs), runs[0] if runs else None)
 
     def gather(
         self,
         experiments: Iterable[str],
         seeds: int,
         perturbations: Mapping[str, Sequence[Perturbation]] | None = None,
+        metrics: Mapping[str, Sequence[str]] | None = None,
     ) -> Runs:
         """Return the runs of several rows with the seeds 0 to ``seeds - 1``, as ``Setup.gather`` does.
 
@@ -91,14 +98,15 @@ class Finished:
             experiments: Names of rows of ``EXPERIMENTS``.
             seeds: Number of seeds.
             perturbations: By row, perturbations under which scores are needed.
+            metrics: By row, learnt metrics by which scores are needed.
 
         Returns:
             The runs; a missing one says why its training failed, if it did.
         """
         runs: dict[str, tuple[Run | MissingRun, ...]] = {}
         for name in dict.fromkeys(experiments):
-            under = (perturbations or {}).get(name, ())
-            found = (self.run(name, seed, under) for seed in range(seeds))
+            further = (perturbations or {}).get(name, ()), (metrics or {}).get(name, ())
+            found = (self.run(name, seed, *further) for seed in range(seeds))
             runs[name] = tuple(run or self._missing(name, seed) for seed, run in enumerate(found))
         missing = tuple(run for of_row in runs.values() for run in of_row if isinstance(run, MissingRun))
         return Runs(runs, seeds, missing, self.profile, benchmark=self.benchmark)
@@ -131,6 +139,7 @@ def obtain_missing(
     setup: Setup,
     missing: Mapping[str, Iterable[int]],
     perturbations: Mapping[str, Sequence[Perturbation]] | None = None,
+    metrics: Mapping[str, Sequence[str]] | None = None,
 ) -> list[MissingRun]:
     """Find or train runs here, one after another, and evaluate them.
 
@@ -138,19 +147,24 @@ def obtain_missing(
         setup: Profile, benchmark and folder of runs.
         missing: Row -> seeds.
         perturbations: By row, perturbations to evaluate.
+        metrics: By row, learnt metrics to score runs by.
 
     Returns:
         What failed; the others are not affected.
     """
+    from reidlib.experiments.metric_study.kept import score_run
     from reidlib.experiments.obtain import FAILURES
     from reidlib.experiments.perturbations import evaluate_perturbations
 
     failed = []
     for name, seed in ((name, seed) for name, seeds in missing.items() for seed in seeds):
         try:
-            under = {setup.obtain(name, seed): (perturbations or {}).get(name, ())}
+            run = setup.obtain(name, seed)
+            under = {run: (perturbations or {}).get(name, ())}
             for error in evaluate_perturbations(under, setup.data, execution=setup.execution).values():
                 raise error
+            if metrics and name in metrics:
+                score_run(run, setup.data, metrics[name], execution=setup.execution)
         except FAILURES as error:
             failed.append(MissingRun(first_line(error), name, seed))
     return failed

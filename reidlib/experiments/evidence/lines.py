@@ -24,8 +24,8 @@ FORMAT = 2
 _PLAIN = ("config.json", "run.json", "history.jsonl")
 # Not a file of a run: config.json and run.json of the run that it started from, and that one's start.
 START = "start.json"
-# Scores under perturbations, and on other benchmarks.
-_FOLDERS = ("conditions", "across")
+# Scores under perturbations, on other benchmarks, and by learnt metrics.
+_FOLDERS = ("conditions", "across", "metrics")
 _WITH_PATHS = ("data_root", "data_roots", "not_compared")
 _PARTITIONS_FOLDER = re.compile(r"(,partitions=)[^,\"]*[/\\]")
 _CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")

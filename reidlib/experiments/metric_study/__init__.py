@@ -15,9 +15,9 @@ from reidlib.data.splits import Split
 from reidlib.descriptors import gog, lomo, normalise_gog
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.features import TrainedNetwork
-from reidlib.experiments.rows import EXPERIMENTS
+from reidlib.experiments.rows import EXPERIMENTS, L2
 from reidlib.metric_learning import CRAFT, KISSME, XQDA, Metric, NullSpace
-from reidlib.ranking.metrics import Embeddings, Scores, evaluate, unit_rows
+from reidlib.ranking.metrics import Embeddings, Scores, evaluate_each, unit_rows
 from reidlib.training.device import Execution
 
 # Height and width in pixels at which images are described.
@@ -27,7 +27,6 @@ _LOMO_COLOURS = 512  # numbers of a row of windows in the first part
 # Components of the PCA before KISSME and CRAFT: the LOMO paper compares with 100 (recalled). Cameras times
 # components is the size of CRAFT's problem.
 COMPONENTS = 100
-L2 = "L2"
 # Name -> a new metric for features of training, and the most components that these have. KISSME from all
 # dissimilar pairs, not from a sample, and CRAFT's Bhattacharyya kernel wherever it is defined.
 METRICS: Mapping[str, Callable[[np.ndarray, int], Metric]] = {
@@ -65,13 +64,15 @@ class MetricScores(NamedTuple):
         scores: Scores on the test images (average precision: step).
         seconds: How long the metric took to learn; 0 for L2.
         directions: Number of dimensions in which images are compared.
-        metric: The learnt metric; None for L2.
+        metric: The learnt metric; None for L2, and of scores that are kept with a run.
+        trapezoid: The same scores with the other average precision; None if it was not computed.
     """
 
     scores: Scores
     seconds: float
     directions: int
     metric: Metric | None
+    trapezoid: Scores | None = None
 
 
 def describe(benchmark: Benchmark, name: str, execution: Execution) -> Features:
@@ -161,7 +162,8 @@ def score_metrics(
     """
     training = features.training
     length = training.features.shape[1]
-    yield L2, MetricScores(evaluate(features.query, features.gallery), 0.0, length, None)
+    scores = evaluate_each(features.query, features.gallery)
+    yield L2, MetricScores(scores["step"], 0.0, length, None, scores["trapezoid"])
     most = min(len(training) - 1, length)
     for name in metrics:
         check_choice("metrics are named as in METRICS", name, METRICS)
@@ -176,8 +178,8 @@ def _score(metric: Metric, features: Features) -> MetricScores:
     training, begin = features.training, time.perf_counter()
     metric.fit(training.features, training.person_ids, training.camera_ids)
     seconds = time.perf_counter() - begin
-    sides = metric.embeddings(features.query, features.gallery)
-    return MetricScores(evaluate(*sides), seconds, len(metric.signs), metric)
+    scores = evaluate_each(*metric.embeddings(features.query, features.gallery))
+    return MetricScores(scores["step"], seconds, len(metric.signs), metric, scores["trapezoid"])
 
 
 def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, float]:
