@@ -311,8 +311,11 @@ class Setup:
             if isinstance(run, Run) and perturbations and name in perturbations:
                 requests[run] = name, seed
             if isinstance(run, Run) and metrics and name in metrics:
-                by_metric = score_run(run, self.data, metrics[name], execution=self.execution)
-                errors = {str(each): None for each in by_metric.values() if isinstance(each, InputError)}
+                try:
+                    results = score_run(run, self.data, metrics[name], execution=self.execution).values()
+                except FAILURES as error:
+                    results = (error,)
+                errors = dict.fromkeys(first_line(each) for each in results if isinstance(each, Exception))
                 missing += [MissingRun(f"learnt metrics: {error}", name, seed) for error in errors]
         under = {run: perturbations[name] for run, (name, _) in requests.items()} if perturbations else {}
         try:

@@ -5,6 +5,7 @@ Loads torch, so it is imported by its own name.
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,17 +14,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.analysis.claims.rule import HOLDS, SIGNS, outcome_of
+from reidlib.analysis.claims.verdicts import claims_of_notebook, decide, verdict_sentence
+from reidlib.analysis.scores import ExperimentScores
 from reidlib.analysis.statistics import Interval, format_difference, format_percent, paired
 from reidlib.errors import InputError
 from reidlib.experiments import metric_study
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.experiments.metric_study import L2, Features, MetricScores
+from reidlib.experiments.metric_study.kept import as_metric_scores, score_run
 from reidlib.experiments.setup import Runs, Setup
 from reidlib.training.runs import Run
 
-# The metrics that the paper's claim names, and the feature that it is about.
-CLAIMED, FEATURE = ("KISSME", "XQDA", "CRAFT"), "jlml"
+logger = logging.getLogger("reidlib")
+
 _TITLES = {"lomo": "LOMO", "gog": "GOG", "jlml": "JLML", "pyramid": "Pyramid"}
 _SETTINGS = {
     L2: ("nothing", "the squared distance"),
@@ -97,8 +100,8 @@ class Study(NamedTuple):
 
         Args:
             setup: Profile and benchmark.
-            runs: Runs of the networks among ``features``; those that are missing, or lack weights, are left
-                out.
+            runs: Runs of the networks among ``features``, with scores by these metrics or with weights; a
+                run keeps its scores, which are computed once. Others are left out.
             features: Descriptors, and rows of ``EXPERIMENTS``.
             metrics: Names of ``metric_study.METRICS``.
 
@@ -108,7 +111,8 @@ class Study(NamedTuple):
         data, scores, shown, refused = setup.data, {}, None, {}
         for feature in dict.fromkeys(features):
             scores[feature] = {}
-            for kind in _kinds(setup, runs, feature):
+            if feature in metric_study.DESCRIPTORS:
+                kind = metric_study.describe(data, feature, setup.execution)
                 for metric, result in metric_study.score_metrics(kind, dict.fromkeys(metrics)):
                     if isinstance(result, InputError):
                         refused[feature, metric] = str(result)
@@ -116,9 +120,23 @@ class Study(NamedTuple):
                     if metric == "XQDA" and shown is None and len(kind.parts) > 1:
                         shown = _shown(feature, kind, result)
                     # A metric on LOMO with a kernel holds all training features.
-                    scores[feature].setdefault(metric, []).append(result._replace(metric=None))
+                    scores[feature][metric] = [result._replace(metric=None)]
                     del result
                 del kind  # before the next one is computed
+                continue
+            for run in (run for run in runs.runs[feature] if isinstance(run, Run)):
+                results = score_run(
+                    run, data, metrics, execution=setup.execution, on_unwritable=logger.warning
+                )
+                if isinstance(results[L2], InputError):
+                    continue
+                for metric, result in results.items():
+                    if isinstance(result, InputError):
+                        refused[feature, metric] = str(result)
+                    else:
+                        scores[feature].setdefault(metric, []).append(as_metric_scores(result))
+                if shown is None and "XQDA" in results and run.has_weights:
+                    shown = _shown_of(setup, feature, run)
             for metric in metrics:
                 if (feature, metric) in refused:  # of another seed it may have scores
                     scores[feature].pop(metric, None)
@@ -183,23 +201,6 @@ class Study(NamedTuple):
         )
         return {"better": f"{(gains_q > 0).sum():,}", "worse": f"{(gains_q < 0).sum():,}"}
 
-    def verdict(self) -> str:
-        """Apply the ledger's rule to the paper's claim, on these images."""
-        of = self.scores.get(FEATURE, {})
-        if missing := [name for name in (L2, *CLAIMED) if name not in of]:
-            return f"**Not decided:** no scores of {', '.join(missing)} on {_title(FEATURE)}."
-        intervals = {}
-        for metric in CLAIMED:
-            gain = self.difference(FEATURE, metric)
-            assert gain is not None
-            intervals[f"L2 − {metric}"] = gain._replace(mean=-gain.mean, low=-gain.high, high=-gain.low)
-        outcome, deciding = outcome_of(intervals)
-        numbers = "; ".join(f"{label} {interval}" for label, interval in intervals.items())
-        which = "" if outcome == HOLDS or len(deciding) == len(intervals) else f" ({', '.join(deciding)})"
-        seeds = min(interval.seeds for interval in intervals.values())
-        word = "seed" if seeds == 1 else "seeds"
-        return f"**{SIGNS[outcome]} {outcome}**{which}, {seeds} {word}: {numbers} points of mAP."
-
     def headline(self) -> dict[str, str]:
         """Return the largest gain of each feature."""
         best = {}
@@ -218,14 +219,21 @@ def description_table(metrics: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-def _kinds(setup: Setup, runs: Runs, feature: str):
-    """Yield the features of a descriptor, or of each run of a row."""
-    if feature in metric_study.DESCRIPTORS:
-        yield metric_study.describe(setup.data, feature, setup.execution)
-        return
-    for run in runs.runs[feature]:
-        if isinstance(run, Run) and run.has_weights:
-            yield metric_study.embed(setup.data, TrainedNetwork(run, setup.execution))
+def verdict(runs: Runs) -> str:
+    """Decide the paper's claim by the ledger's rule, and say so in a line of Markdown."""
+    (claim,) = claims_of_notebook("40_metric_learning")
+    if missing := {cell.experiment for cell in claim.cells} - runs.runs.keys():
+        return f"**Not decided:** {', '.join(map(_title, missing))} is not among the features."
+    return verdict_sentence(decide(claim, ExperimentScores(runs)))
+
+
+def _shown_of(setup: Setup, feature: str, run: Run) -> ShownMetric | None:
+    """Learn XQDA on a run's feature once more, for the figure alone: a run keeps scores, not metrics."""
+    kind = metric_study.embed(setup.data, TrainedNetwork(run, setup.execution))
+    if len(kind.parts) < 2:
+        return None
+    *_, (_, result) = metric_study.score_metrics(kind, ["XQDA"])
+    return None if isinstance(result, InputError) else _shown(feature, kind, result)
 
 
 def _shown(feature: str, kind: Features, result: MetricScores) -> ShownMetric:
