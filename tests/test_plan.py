@@ -34,7 +34,7 @@ def test_the_clones_evidence_gives_a_plan_of_every_claim(home, capsys):
         assert any(re.match(rf"{claim.name} +[✓✗=?] ", line) for line in lines), claim.name
     text = " ".join(" ".join(lines).split())
     assert "2 at a time; durations are another machine's" in text and "0 runs of this machine" in text
-    assert re.search(r"no experiment: classification without pairs, generic metric", text)
+    assert re.search(r"no experiment: classification without pairs, small for", text)
     assert "state of the art (8 tables)" in text
     assert not list(home.iterdir())  # nothing is rendered, and nothing written
 
@@ -79,8 +79,8 @@ def test_minutes_are_of_what_is_missing_at_this_machines_durations(tmp_path, mon
     ("words", "message"),
     [
         (
-            ["generic metric"],
-            "claim that has an experiment; got 'generic metric': evidence has no scores by",
+            ["small for its strength"],
+            "claim that has an experiment; got 'small for its strength': no general-purpose",
         ),
         (["four part"], "got 'four part'; did you mean four parts"),
         (["--effect", "0"], "a number of points above zero.*not '0'"),

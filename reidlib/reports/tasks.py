@@ -135,7 +135,7 @@ def tasks(
         )
         for factor, rows in requests.items()
     ]
-    return [*training_tasks, *perturbation_tasks, *metric_tasks]
+    return [*training_tasks, *metric_tasks, *perturbation_tasks]
 
 
 def _missing_metrics(run: Run | None, requested: Iterable[Iterable[str]]) -> list[str]:

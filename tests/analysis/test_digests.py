@@ -45,6 +45,7 @@ def test_what_decides_changes_a_digest(monkeypatch):
         replace(CLAIM, contrasts=(ABOVE, Contrast("2 − 4", (SIX,), (FOUR,)))),  # another sign
         replace(CLAIM, contrasts=(ABOVE, Contrast("a", (FOUR,), (SIX._replace(branch="global"),)))),
         *(replace(CLAIM, contrasts=(ABOVE, Contrast("a", (FOUR,), (cell,)))) for cell in perturbed),
+        replace(CLAIM, contrasts=(ABOVE, Contrast("a", (FOUR,), (SIX._replace(metric="XQDA"),)))),
     ]
     found = [claims.digest(CLAIM), *map(claims.digest, others)]
     for name, value in (("VERSION", 99), ("SMALLEST_DIFFERENCE", 0.4), ("LEVEL", 0.9)):

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from rows_with_scores import write_metrics, write_run
 
-from reidlib.analysis.claims.learnt_metrics import Study, description_table
+from reidlib.analysis.claims.learnt_metrics import Study, description_table, verdict
 from reidlib.experiments.metric_study import METRICS, MetricScores
+from reidlib.experiments.setup import Runs
 from reidlib.ranking.metrics import Scores
 
 PERSONS = np.repeat(np.arange(1, 41), 2)
@@ -43,18 +45,14 @@ def test_a_line_for_each_feature_and_metric():
     assert table.iloc[1]["mAP − L2"].seeds == 1
 
 
-def test_l2_suffices_if_it_is_above_every_metric_of_the_claim():
-    assert "✓ holds" in study(L2=0.5, KISSME=0.45, XQDA=0.4, CRAFT=0.3, NFST=0.9).verdict()
-
-
-def test_one_metric_above_l2_is_enough_against_it():
-    verdict = study(L2=0.5, KISSME=0.45, XQDA=0.6, CRAFT=0.3).verdict()
-    assert "✗ does not hold** (L2 − XQDA), 2 seeds" in verdict and "L2 − XQDA −10.0" in verdict
-
-
-def test_without_a_metric_nothing_is_decided():
-    assert study(L2=0.5, XQDA=0.6).verdict() == "**Not decided:** no scores of KISSME, CRAFT on JLML."
-    assert "no scores of L2" in study().verdict()
+def test_the_verdict_is_the_ledgers(tmp_path):
+    means = {"L2": 0.5, "KISSME": 0.45, "XQDA": 0.6, "CRAFT": 0.3}
+    runs = [write_metrics(write_run(tmp_path, seed=seed), means=means, names=means) for seed in range(2)]
+    line = verdict(Runs({"jlml": tuple(runs)}, 2, profile="quick"))
+    assert "**✗ does not hold**: below zero: L2 − XQDA (2 seeds)" in line and "L2 − XQDA: −10.0" in line
+    without = Runs({"jlml": (write_run(tmp_path, seed=2),)}, 1, profile="quick")
+    assert "runs are missing for: L2 − KISSME; L2 − XQDA; L2 − CRAFT" in verdict(without)
+    assert verdict(Runs({}, 1)) == "**Not decided:** JLML is not among the features."
 
 
 def test_a_network_without_runs_has_a_line_and_no_difference():

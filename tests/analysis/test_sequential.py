@@ -231,11 +231,11 @@ def test_scores_under_a_perturbation_are_waited_for(tmp_path):
 
 def test_claims_that_nothing_decides_want_no_training(tmp_path):
     here = machine(tmp_path, CLEAR)
-    (metric,) = [each for each in CLAIMS if each.name == "generic metric"]
-    assert decide_sequentially(metric, here.scores()) == decide(metric, here.scores())
+    (size,) = [each for each in CLAIMS if each.name == "small for its strength"]
+    assert decide_sequentially(size, here.scores()) == decide(size, here.scores())
     smoke = Machine(tmp_path / "2", "smoke", **here.values)
     assert decide_sequentially(claim(), smoke.scores()).outcome == UNDECIDED
-    assert missing_seeds(smoke.scores(), [claim(), metric]) == {}
+    assert missing_seeds(smoke.scores(), [claim(), size]) == {}
     (boxes,) = [each for each in CLAIMS if each.name == "relaxed alignment"]
     photographs = ExperimentScores(Runs({}, 1, (), "quick", benchmark="market1501,validation=true"))
     assert decide_sequentially(boxes, photographs).outcome == NO_EXPERIMENT

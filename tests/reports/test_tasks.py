@@ -14,7 +14,7 @@ from reidlib import files
 from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
 from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS, Setup
-from reidlib.experiments.rows import PERTURBATIONS
+from reidlib.experiments.rows import LEARNT_METRICS, PERTURBATIONS
 from reidlib.reports.notebook import read_source
 from reidlib.reports.tasks import measured, tasks, training_memory
 from reidlib.training.device import Execution
@@ -82,6 +82,9 @@ def test_metadata_agree_with_ablations_and_claims():
         for name, perturbations in claims.required_experiments()[1].items()
     }
     assert SOURCES["90_claims"].perturbations == short
+    required = {row: [*metrics] for row, metrics in claims.required_metrics().items()}
+    assert SOURCES["90_claims"].metrics == required
+    assert SOURCES["40_metric_learning"].metrics == {row: [*LEARNT_METRICS] for row in ("jlml", "pyramid")}
 
 
 def test_a_notebook_shows_every_experiment():
@@ -154,6 +157,25 @@ def test_missing_perturbations_of_a_trained_run_are_a_task(home):
     (folder / "conditions" / "usual.json").unlink()
     missing = missing_tasks("36_box_misalignment")
     assert "jlml" not in {row for task in missing[-3:] for row, _ in task.arguments[1]}
+
+
+def test_learnt_metrics_of_a_run_are_a_task_until_it_has_their_scores(tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
+    training, metrics = missing_tasks("20_train_jlml", "40_metric_learning")[::2]
+    assert (training.name, metrics.name) == (
+        "jlml-smoke-synthetic-seed0",
+        f"learnt metrics of {training.name}",
+    )
+    assert metrics.after == (training.name,) and metrics.notebooks == ("40_metric_learning",)
+    metrics.function(*metrics.arguments)  # trains first
+    (folder,) = files.runs().glob("jlml-smoke*")
+    assert {path.stem for path in (folder / "metrics").iterdir()} == {"L2", *LEARNT_METRICS}
+    assert not [task for task in missing_tasks("40_metric_learning") if "jlml" in task.name]
+    (folder / "metrics" / "CRAFT.json").unlink()
+    (again,) = [task for task in missing_tasks("40_metric_learning") if "jlml" in task.name]
+    assert again.arguments[3] == ["CRAFT"]
+    (folder / "weights.pt").unlink()  # copied from another machine: nothing can be computed here
+    assert not [task for task in missing_tasks("40_metric_learning") if "jlml" in task.name]
 
 
 def test_all_rows_are_trained_without_notebooks(home, monkeypatch, capsys):
