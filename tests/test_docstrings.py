@@ -112,6 +112,7 @@ PUBLIC = (
     "analysis.benchmark_runs.AcrossScores",
     "analysis.benchmark_runs.gather_across",
     "analysis.benchmark_runs.gather_own_runs",
+    "analysis.benchmark_runs.kept_runs",
     "analysis.benchmark_runs.own_rows",
     "analysis.benchmark_runs.rank1_scores",
     "analysis.claims.Claim",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cuhk03_miniature import write_archive
 from miniature import write_image
+from rows_with_scores import write_run
 from small_miniatures import write_cuhk01, write_grid, write_grid_mat, write_viper
 
 from reidlib.analysis import benchmark_runs, benchmark_tables
@@ -19,6 +20,7 @@ from reidlib.data import BENCHMARKS, load
 from reidlib.data.readers import GUIDES
 from reidlib.data.readers.partitions import Partitions, write_partitions
 from reidlib.errors import InputError
+from reidlib.experiments import evidence
 from reidlib.experiments.rows import PROFILES, ModelSize
 from reidlib.experiments.setup import MissingRun, Setup
 from reidlib.reports.tasks import benchmark_tasks
@@ -56,7 +58,9 @@ def gather_runs(specification, folders, *, trials=0, **more):
 
 
 def own_rows(table, own_runs):
-    return table_records(benchmark_runs.rows_with_own_runs(table, own_runs))[-len(benchmark_runs.OWN_ROWS) :]
+    return table_records(benchmark_runs.rows_with_own_runs(table, [own_runs]))[
+        -len(benchmark_runs.OWN_ROWS) :
+    ]
 
 
 def test_every_table_has_rows_and_notes():
@@ -84,7 +88,7 @@ def test_every_table_has_rows_and_notes():
 
 def test_a_benchmark_without_a_folder_has_no_own_rows():
     assert benchmark_runs.gather_own_runs("grid", {}, Setup("smoke")) is None
-    assert table_records(benchmark_runs.rows_with_own_runs(GRID, None)) == table_records(GRID.printed())
+    assert table_records(benchmark_runs.rows_with_own_runs(GRID, [])) == table_records(GRID.printed())
 
 
 def test_sections_hold_tables_notes_and_guidance(folders):
@@ -92,7 +96,7 @@ def test_sections_hold_tables_notes_and_guidance(folders):
     overview = benchmark_tables.overview(grid_only).set_index("benchmark")["folder"]
     assert overview[GUIDES["grid"].title] == str(folders["grid"])
     assert overview[GUIDES["viper"].title] == "not given"
-    nothing = dict.fromkeys(benchmark_tables.specifications())
+    nothing = dict.fromkeys(benchmark_tables.specifications(), ())
     sections = list(benchmark_runs.sections(("grid", "viper"), nothing, grid_only))
     texts = [section for section in sections if isinstance(section, str)]
     tables = [table for table in TABLES if table.benchmark in ("grid", "viper")]
@@ -109,13 +113,13 @@ def test_sections_hold_tables_notes_and_guidance(folders):
 def test_rows_are_means_over_the_partitions(folders):
     own_runs = gather_runs("grid", {"grid": folders["grid"]})
     assert own_runs.num_trials == 3
-    assert not own_runs.pretrained
+    assert own_runs.pretraining == ""
     assert own_runs.missing() == []
     assert own_runs.deviation_summary.startswith("probe has 4 images, 246 fewer than expected")
     rows = own_rows(GRID, own_runs)
     assert [row["method"] for row in rows] == [
-        "this suite: jlml, profile smoke, incomplete benchmark",
-        "this suite: pyramid, profile smoke, incomplete benchmark",
+        "this suite: jlml, profile smoke, 32×16, width 0.125, no ImageNet, incomplete benchmark",
+        "this suite: pyramid, profile smoke, 32×16, width 0.125, no ImageNet, incomplete benchmark",
     ]
     for name, row in zip(benchmark_runs.OWN_ROWS, rows, strict=True):
         runs = [own_runs.runs[name, trial][0] for trial in range(3)]
@@ -132,7 +136,7 @@ def test_rows_are_means_over_the_partitions(folders):
 
 def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     own_runs = gather_runs("grid", folders, trials=1)
-    assert own_runs.pretrained
+    assert own_runs.pretraining == "part of CUHK03 + part of Market-1501"
     (run,) = own_runs.runs["jlml", 0]
     before = benchmark_tables.pretraining_benchmark(folders)
     assert before.specification == "cuhk03+market1501"
@@ -146,7 +150,8 @@ def test_small_sets_start_from_cuhk03_and_market(folders, monkeypatch):
     assert Run(first).configuration["benchmark"] == "cuhk03+market1501"
     rows = own_rows(GRID, own_runs)
     assert rows[0]["method"] == (
-        "this suite: jlml, profile smoke, incomplete benchmark, pre-trained, 1 of 3 partitions"
+        "this suite: jlml, profile smoke, 32×16, width 0.125, no ImageNet, incomplete benchmark, "
+        "pre-trained on part of CUHK03 + part of Market-1501, 1 of 3 partitions"
     )
     # Their training images alone serve, too: whole folders are preferred, and a table is about neither.
     alone = {f"{name},training_only=true": folders[name] for name in ("cuhk03", "market1501")}
@@ -183,12 +188,13 @@ def test_published_partitions_are_given_with_the_folder(tmp_path, monkeypatch):
     assert len(tasks) == 4 and all(",partitions=" in task.name for task in tasks)
     own_runs = gather_runs("cuhk01", given, trials=2)
     assert [row["method"] for row in own_rows(TABLES[0], own_runs)] == [
-        f"this suite: {row}, profile smoke, incomplete benchmark, partitions of ten, 2 of 3 partitions"
+        f"this suite: {row}, profile smoke, 32×16, width 0.125, no ImageNet, incomplete benchmark, "
+        "2 of 3 partitions of ten"
         for row in ("jlml", "pyramid")
     ]
     assert own_rows(TABLES[0], own_runs)[0]["R1"] not in ("missing", "–")
-    ours = replace(own_runs, partitions="")
-    assert "partitions of this suite" in ours.title("jlml")
+    ours = gather_runs("cuhk01,test_persons=100", {"cuhk01": root})  # too few persons for these
+    assert ours.read_error and gather_runs("viper", given) is None
     for both in ({"cuhk01": str(root)} | given, given | {"cuhk01": str(root)}):
         with pytest.raises(InputError, match="is given once"):
             benchmark_tables.check_folders(both)
@@ -208,6 +214,45 @@ def test_partitions_of_absent_persons_are_refused_in_one_line(tmp_path, capsys):
         error = capsys.readouterr().err
         assert "among the 4 sorted person ids, counted from 1; got 874, in" in error
         assert error.count("\n") == 1
+
+
+def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
+    """Mean and interval over the partitions, with what they started from; other sets are other rows."""
+    monkeypatch.undo()  # evidence is of the profiles' own sizes
+    sets, runs, target = "cuhk03,boxes=both+market1501", tmp_path / "runs", tmp_path / "evidence"
+    start = write_run(runs, benchmark=sets, data="c" * 16, pretraining=True)
+    digest = configuration_hash(start.configuration)
+    for trial, data in enumerate(("a" * 16, "b" * 16)):
+        benchmark = f"viper,partitions={tmp_path}/ten.json" + (f",trial={trial}" if trial else "")
+        run = write_run(runs, benchmark=benchmark, data=data, draw=trial, start=digest)
+        scores = json.loads((run.folder / "scores.json").read_text())
+        cmc = {str(rank): share for rank, share in ((1, 0.2 + 0.1 * trial), (5, 0.5), (10, 0.6), (20, 0.7))}
+        scores["branches"]["full"]["protocols"] = {"single-shot": {"cmc": cmc}}
+        (run.folder / "scores.json").write_text(json.dumps(scores))
+    write_run(runs, benchmark="viper,validation=true")  # never in a table
+    assert len(evidence.add(runs, target).added) == 3
+    (own_runs,) = kept = benchmark_runs.kept_runs("viper", target)
+    (table,) = (table for table in TABLES if table.specification == "viper")
+    *printed, row = table_records(benchmark_runs.rows_with_own_runs(table, kept))
+    assert [*map(dict, printed)] == table_records(table.printed())
+    assert row["method"] == (
+        "this suite: jlml, profile quick, 112×56, width 0.5, no ImageNet, "
+        "pre-trained on CUHK03 + Market-1501, 2 partitions of ten, from evidence"
+    )
+    assert row["R1"] == f"25.0 ± {12.706205 * 5:.1f}"  # Student's t of one degree of freedom
+    (note,) = own_runs.notes()
+    assert note.startswith("This suite's rows, profile quick: jlml 2 passes, then 12 passes. Pre-trained on")
+    assert "over 2 partitions of ten. From `reports/evidence`: 2 runs, commit abc." in note
+    assert not own_runs.missing()
+    assert benchmark_runs.kept_runs("cuhk01", target) == ()
+    texts = [
+        text for text in benchmark_runs.sections(["viper"], {"viper": kept}, {}) if isinstance(text, str)
+    ]
+    assert any(note in text for text in texts)
+    assert list(benchmark_runs.rank1_scores(table, kept).values())[-1] == (
+        pytest.approx(25.0),
+        "jlml (not comparable)",
+    )
 
 
 def test_market_has_its_own_measures(folders):
@@ -230,7 +275,7 @@ def test_rows_of_the_published_codes_stand_beside_pyramids_printed_rows(folders)
         "dukemtmc": ("jlml", "pyramid", "pyramid-official", "pyramid-youreid"),
     }  # YouReID prints no row on CUHK03
     own_runs = gather_runs("market1501", folders, may_train=False)
-    rows = table_records(benchmark_runs.rows_with_own_runs(tables["market1501"], own_runs))
+    rows = table_records(benchmark_runs.rows_with_own_runs(tables["market1501"], [own_runs]))
     assert [row["method"].split(", ")[0] for row in rows[-4:]] == [
         f"this suite: {name}" for name in benchmark_runs.own_rows([tables["market1501"]])
     ]
@@ -243,8 +288,8 @@ def test_an_unreadable_folder_is_missing_with_its_reason(folders, tmp_path):
     own_runs = gather_runs("cuhk01", {"cuhk01": root})
     assert "unpack" in own_runs.missing()[0]
     table = TABLES[0]
-    assert table_records(benchmark_runs.rows_with_own_runs(table, own_runs))[-1] == {
-        "method": "this suite: pyramid, profile smoke",
+    assert table_records(benchmark_runs.rows_with_own_runs(table, [own_runs]))[-1] == {
+        "method": "this suite: pyramid, profile smoke, 32×16, width 0.125, no ImageNet",
         **dict.fromkeys(table.columns, "missing"),
     }
     own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=1, may_train=False)
@@ -265,7 +310,7 @@ def test_one_missing_partition_is_counted(folders):
 
 def test_rank1_of_a_figure(folders):
     own_runs = gather_runs("grid", {"grid": folders["grid"]}, trials=2)
-    scores = benchmark_runs.rank1_scores(GRID, own_runs)
+    scores = benchmark_runs.rank1_scores(GRID, [own_runs])
     assert scores["JLML"] == (37.5, "paper")
     assert scores["GOG"] == (24.7, "other")
     assert [kind for name, (_, kind) in scores.items() if "2 of 3 partitions" in name] == [
@@ -273,8 +318,13 @@ def test_rank1_of_a_figure(folders):
         "pyramid (not comparable)",
     ]
     whole = replace(own_runs, profile="paper", deviations=())
-    assert [kind for _, kind in benchmark_runs.rank1_scores(GRID, whole).values()][-2:] == ["jlml", "pyramid"]
-    unreadable = benchmark_runs.rank1_scores(GRID, benchmark_runs.OwnRuns("grid", "smoke", read_error="gone"))
+    assert [kind for _, kind in benchmark_runs.rank1_scores(GRID, [whole]).values()][-2:] == [
+        "jlml",
+        "pyramid",
+    ]
+    unreadable = benchmark_runs.rank1_scores(
+        GRID, [benchmark_runs.OwnRuns("grid", "smoke", read_error="gone")]
+    )
     assert unreadable.keys() == set(GRID.printed()["method"])
 
 
@@ -435,7 +485,7 @@ def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, monkeypatch,
     assert "tasks to be done: 1;" in messages
     assert messages.count(f"{first.name}  done") == 1
     page = (tmp_path / "home" / "smoke-market1501" / "42_benchmarks" / "index.html").read_text()
-    assert "this suite: jlml, profile smoke, incomplete benchmark" in page
+    assert "this suite: jlml, profile smoke, 64×32, width 0.25, no ImageNet, incomplete benchmark" in page
     assert "<strong>Missing:</strong>" not in page
 
 
@@ -474,7 +524,7 @@ def test_the_papers_profile_needs_no_benchmark_besides_the_tables(folders, tmp_p
     folder_option = ["--folder", f"grid={folders['grid']}"]
     assert main([*command, "42", *folder_option]) == 0
     page = (tmp_path / "home" / "paper" / "42_benchmarks" / "index.html").read_text()
-    assert "this suite: jlml, profile paper, incomplete benchmark" in page
+    assert "this suite: jlml, profile paper, 224×224, no ImageNet, incomplete benchmark" in page
     assert "<strong>Missing:</strong>" in page
     assert "this needs Market-1501 or DukeMTMC-reID" in page
     capsys.readouterr()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +22,13 @@ from reidlib.analysis.benchmark_tables import (
 )
 from reidlib.analysis.claims.published_metrics import measured_rows
 from reidlib.analysis.scores import Cell, ExperimentScores, Spread
-from reidlib.data.readers import parse
-from reidlib.errors import shorten
+from reidlib.data.benchmark import Benchmark
+from reidlib.data.check import count_deviations
+from reidlib.data.readers import GUIDES, parse
+from reidlib.errors import count_noun, shorten
+from reidlib.experiments.evidence import Evidence
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain
+from reidlib.experiments.rows import PROFILES, configure, get_profile
 from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
 from reidlib.training.runs import Run
 
@@ -33,6 +37,19 @@ from reidlib.training.runs import Run
 # trained by our reading of the paper's.
 OWN_ROWS = ("jlml", "pyramid")
 OWN_PARTITIONS = ("cuhk01", "viper")  # no partitions are official: this suite's, or a file's
+# Published partitions, by the fingerprint of the first one's data.
+PUBLISHED_PARTITIONS = {
+    "c6a0ffc07c153ff2": "CRAFT (published)",
+    "80b526fa8ad30b7a": "salience_match (published)",
+}
+# Sets that runs start from, by the fingerprint of their data: for a title, and at length.
+PRETRAINING = {
+    "b684d02e41382ccd": (
+        "part of CUHK03 + Market-1501",
+        "the first camera pair of CUHK03 (843 of 1,467 persons, both boxings as one set) and the 751 "
+        "training persons of Market-1501",
+    )
+}
 BESIDE = {"paper": "pyramid-official", "YouReID": "pyramid-youreid"}
 
 
@@ -56,41 +73,90 @@ class OwnRuns:
     Attributes:
         specification: The benchmark with its options, such as "cuhk03,boxes=detected".
         profile: Name of the profile.
-        num_trials: Number of partitions of the benchmark's protocol; fewer may have been requested.
+        num_trials: Number of partitions of the benchmark's protocol; fewer may have been requested. 0 if it
+            is not known, as of evidence.
         runs: (Row, trial) -> one run or ``MissingRun`` per seed.
-        pretrained: Whether the runs start from ``benchmark_tables.pretraining_benchmark``.
+        pretraining: The sets that the runs start from, for a title; empty if none.
         read_error: Why there are no runs at all, if the folder cannot be read; otherwise empty.
         deviations: How the folder deviates from the official benchmark; empty if it does not.
-        partitions: The file of partitions that was given; empty for those of this suite, or official ones.
+        partitions: Whose partitions they are, for a title; empty if they are official.
+        kept: Whether the runs are those of the evidence in git.
     """
 
     specification: str
     profile: str
     num_trials: int = 0
     runs: Mapping[tuple[str, int], Sequence[Run | MissingRun]] = field(default_factory=dict)
-    pretrained: bool = False
+    pretraining: str = ""
     read_error: str = ""
     deviations: tuple[str, ...] = ()
     partitions: str = ""
+    kept: bool = False
 
     @property
     def deviation_summary(self) -> str:
         """How the folder deviates from the official counts, in a line; empty if it is complete."""
         return shorten(self.deviations, 3)
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows with runs."""
+        return tuple(dict.fromkeys(row for row, _ in self.runs))
+
     def title(self, row: str) -> str:
         """Return a row's name in a table, with everything that distinguishes it from a printed row."""
-        parts = [row, f"profile {self.profile}"]
+        profile = get_profile(self.profile)
+        configuration, _ = configure(row, profile, benchmark="", data="")
+        height, width = configuration.input_size
+        parts = [row, f"profile {self.profile}", f"{height}×{width}"]
+        if configuration.model.width != 1:
+            parts.append(f"width {configuration.model.width:g}")
+        if configuration.model.weights is None:
+            parts.append("no ImageNet")
         if self.deviations:
             parts.append("incomplete benchmark")
-        if self.pretrained:
-            parts.append("pre-trained")
-        if self.num_trials > 1 and parse(self.specification)[0] in OWN_PARTITIONS:
-            parts.append(f"partitions of {Path(self.partitions).stem or 'this suite'}")
+        if self.pretraining:
+            parts.append(f"pre-trained on {self.pretraining}")
         trials = sum(name == row for name, _ in self.runs)
-        if 0 < trials < self.num_trials:
-            parts.append(f"{trials} of {self.num_trials} partitions")
+        if self.kept or 0 < trials < self.num_trials:
+            number = f"{trials} of {self.num_trials} partitions"
+            number = count_noun(trials, "partitions") if self.kept else number
+            parts.append(f"{number} {self.partitions}".strip())
+        elif self.partitions:
+            parts.append(f"partitions {self.partitions}")
+        if self.kept:
+            parts.append("from evidence")
         return "this suite: " + ", ".join(parts)
+
+    def notes(self) -> list[str]:
+        """Say at length what a row's title says in short: recipe, pre-training, partitions and source."""
+        if not self.runs:
+            return []
+        profile, texts = get_profile(self.profile), []
+        for row in self.rows:
+            first, last = (
+                profile.size_of(row, pretraining=bool(self.pretraining), fine_tuned=fine).recipe
+                for fine in (False, bool(self.pretraining))
+            )
+            lengths = [
+                f"{recipe.epochs} passes" if recipe.epochs else f"{recipe.steps:,} steps"
+                for recipe in (first, last)
+            ]
+            texts.append(f"{row} {f'{lengths[0]}, then ' if self.pretraining else ''}{lengths[1]}")
+        about = f"This suite's rows, profile {self.profile}: {'; '.join(texts)}"
+        if self.pretraining:
+            long = next((text for short, text in PRETRAINING.values() if short == self.pretraining), "")
+            about += (
+                f". Pre-trained on {long or self.pretraining}, then on the training persons of each partition"
+            )
+        trials = len({trial for _, trial in self.runs})
+        about += f". Mean and interval over {count_noun(trials, 'partitions')}" if trials > 1 else ""
+        about += f" {self.partitions}" if trials > 1 and self.partitions else ""
+        if self.kept:
+            runs = [run for of_seeds in self.runs.values() for run in of_seeds if isinstance(run, Run)]
+            commits = dict.fromkeys(str(run.information.get("commit")) for run in runs)
+            about += f". From `reports/evidence`: {count_noun(len(runs), 'runs')}, commit {shorten(commits)}"
+        return [f"{about}."]
 
     @property
     def cells(self) -> dict[tuple[str, int], Cell]:
@@ -176,16 +242,83 @@ def gather_own_runs(
         except FAILURES as error:
             run = MissingRun(first_line(error), _name(row, specification, trial), seed)
         runs.setdefault((row, trial), []).append(run)
-    first_chain = chain_by_run[OWN_ROWS[0], 0, 0]
+    *before, last = chain_by_run[OWN_ROWS[0], 0, 0]
     return OwnRuns(
         specification,
         setup.profile.name,
-        first_chain[-1].benchmark.num_trials,
+        last.benchmark.num_trials,
         runs,
-        pretrained=len(first_chain) > 1,
+        pretraining=_pretraining_title(before[-1].benchmark) if before else "",
         deviations=tuple(deviations),
-        partitions=str(first_chain[-1].benchmark.options.get("partitions", "")),
+        partitions=_partitions_title(last.benchmark.specification, last.benchmark.fingerprint),
     )
+
+
+def _pretraining_title(benchmark: Benchmark) -> str:
+    """Return what a title calls the sets that runs start from."""
+    if benchmark.fingerprint in PRETRAINING:
+        return PRETRAINING[benchmark.fingerprint][0]
+    names = []
+    for member in benchmark.members or (benchmark,):
+        options = {key: value for key, value in member.options.items() if key != "trial"}
+        part = "part of " if count_deviations(member.name, member.root, **options) else ""
+        names.append(part + GUIDES[member.name].title)
+    return " + ".join(names)
+
+
+def _partitions_title(specification: str, data: str) -> str:
+    """Say whose partitions those of a benchmark are, given the data of the first; empty if official."""
+    name, options = parse(specification)
+    if name not in OWN_PARTITIONS:
+        return ""
+    if data in PUBLISHED_PARTITIONS:
+        return f"of {PUBLISHED_PARTITIONS[data]}"
+    return f"of {Path(str(options['partitions'])).stem}" if "partitions" in options else "of this suite"
+
+
+def kept_runs(specification: str, folder: str | Path | None = None) -> tuple[OwnRuns, ...]:
+    """Return the runs of the evidence in git on a table's benchmark.
+
+    Args:
+        specification: The benchmark with its options.
+        folder: The folder of all sets of evidence; by default ``reports/evidence`` of the clone.
+
+    Returns:
+        The runs of each profile, file of partitions and pre-training; empty if there are none.
+
+    Raises:
+        InputError: If evidence is damaged.
+    """
+    name, wanted = parse(specification)
+    kept = []
+    for profile in PROFILES:
+        sets: dict[tuple, dict[int, Evidence]] = {}
+        for each in Evidence.read_all(profile, folder, benchmark=name):
+            own_name, options = parse(each.benchmark)
+            trial, file = options.pop("trial", 0), options.pop("partitions", "")
+            if each.runs and (own_name, options) == (name, wanted):
+                sets.setdefault((file, each.pretraining), {})[trial] = each
+        for (_, pretraining), by_trial in sets.items():
+            seeds = sorted({seed for each in by_trial.values() for _, seed in each.runs})
+            rows = dict.fromkeys(row for each in by_trial.values() for row, _ in each.runs)
+            runs = {
+                (row, trial): [
+                    each.runs.get((row, seed))
+                    or MissingRun("no evidence", _name(row, each.benchmark, trial), seed)
+                    for seed in seeds
+                ]
+                for row, (trial, each) in product(rows, sorted(by_trial.items()))
+                if any(of_row == row for of_row, _ in each.runs)
+            }
+            first = by_trial[min(by_trial)]
+            start = next(iter(first.runs.values())).start
+            names = [GUIDES[parse(text)[0]].title for text in pretraining.split("+") if text]
+            short = PRETRAINING.get(start["config.json"]["data"] if start else "", (" + ".join(names),))[0]
+            partitions = _partitions_title(first.benchmark, first.data if 0 in by_trial else "")
+            kept.append(
+                OwnRuns(specification, profile, 0, runs, pretraining=short, partitions=partitions, kept=True)
+            )
+    return tuple(kept)
 
 
 def spreads_by_row(table: Table, own_runs: OwnRuns) -> dict[str, dict[str, Spread]]:
@@ -203,6 +336,8 @@ def spreads_by_row(table: Table, own_runs: OwnRuns) -> dict[str, dict[str, Sprea
     if own_runs.read_error:
         return {row: dict.fromkeys(table.columns, Spread.of([])) for row in own_rows([table])}
     cells = {key: cell for key, cell in own_runs.cells.items() if key[0] in own_rows([table])}
+    if not cells:
+        return {}
     scores = ExperimentScores(own_runs.experiment_runs, table.protocol).spreads(cells, tuple(table.columns))
     return {
         str(row): {name: _over_trials(list(trials[name])) for name in table.columns}
@@ -216,32 +351,34 @@ def _over_trials(trials: Sequence[Spread]) -> Spread:
     return Spread.of([trial.mean for trial in trials if trial.num_values], len(trials), over="trials")
 
 
-def rows_with_own_runs(table: Table, own_runs: OwnRuns | None) -> pd.DataFrame:
+def rows_with_own_runs(table: Table, own: Sequence[OwnRuns]) -> pd.DataFrame:
     """Return a printed table with this suite's rows below it.
 
     Args:
         table: The table.
-        own_runs: This suite's runs on the table's benchmark; None if there are none.
+        own: This suite's runs on the table's benchmark: its own folder's, and those of the evidence.
 
     Returns:
         The printed rows as text; learnt metrics that notebook 40 measured by this protocol, and this suite's
         rows, with a ``Spread`` in per cent for each measure.
     """
     lines = measured_rows(table.specification, table.protocol, table.columns)
-    if own_runs is not None:
-        rows = spreads_by_row(table, own_runs).items()
-        lines += [{"method": own_runs.title(row), **cells} for row, cells in rows]
+    lines += [
+        {"method": own_runs.title(row), **cells}
+        for own_runs in own
+        for row, cells in spreads_by_row(table, own_runs).items()
+    ]
     if not lines:
         return table.printed()
     return pd.concat([table.printed(), pd.DataFrame(lines, dtype=object)], ignore_index=True)
 
 
-def rank1_scores(table: Table, own_runs: OwnRuns | None) -> dict[str, tuple[float, str]]:
+def rank1_scores(table: Table, own: Sequence[OwnRuns]) -> dict[str, tuple[float, str]]:
     """Return the rank-1 scores of a table, for ``visual.figures.scores.published_rank1``.
 
     Args:
         table: The table.
-        own_runs: This suite's runs on the table's benchmark; None if there are none.
+        own: This suite's runs on the table's benchmark.
 
     Returns:
         Method -> rank-1 in per cent and its source. The source is "paper" for the method of the paper that
@@ -255,7 +392,7 @@ def rank1_scores(table: Table, own_runs: OwnRuns | None) -> dict[str, tuple[floa
         for name, value in table.printed()[["method", "R1"]].to_numpy()
         if value
     }
-    if own_runs is not None and not own_runs.read_error:
+    for own_runs in (each for each in own if not each.read_error):
         remark = "" if own_runs.profile == "paper" and not own_runs.deviations else " (not comparable)"
         for row, spread_by_measure in spreads_by_row(table, own_runs).items():
             if spread_by_measure["R1"].num_values:
@@ -264,13 +401,13 @@ def rank1_scores(table: Table, own_runs: OwnRuns | None) -> dict[str, tuple[floa
 
 
 def sections(
-    benchmarks: Sequence[str], own_runs: Mapping[str, OwnRuns | None], folders: Mapping[str, str | Path]
+    benchmarks: Sequence[str], own: Mapping[str, Sequence[OwnRuns]], folders: Mapping[str, str | Path]
 ) -> Iterator[str | pd.DataFrame]:
     """Yield the printed tables on some benchmarks with this suite's rows, in reading order.
 
     Args:
         benchmarks: Names of benchmarks.
-        own_runs: Specification of a table's benchmark -> this suite's runs on it; None if there are none.
+        own: Specification of a table's benchmark -> this suite's runs on it.
         folders: Name or specification of a benchmark -> folder.
 
     Yields:
@@ -282,6 +419,10 @@ def sections(
         tables_of_file = list(group)
         for table in tables_of_file:
             yield f"**{table.title}**"
-            yield rows_with_own_runs(table, own_runs[table.specification])
-        yield "\n".join(f"- {note}" for note in notes(tables_of_file))
+            yield rows_with_own_runs(table, own[table.specification])
+        of_file = [
+            each for name in {table.specification: 0 for table in tables_of_file} for each in own[name]
+        ]
+        lines = [*notes(tables_of_file), *dict.fromkeys(note for each in of_file for note in each.notes())]
+        yield "\n".join(f"- {note}" for note in lines)
     yield from (guidance(name) for name in benchmarks if not folders_of(name, folders))

@@ -68,11 +68,14 @@ class Evidence:
         return cls._of(profile, benchmark, [each for each in records if each.benchmark == benchmark])
 
     @classmethod
-    def read_all(cls, profile: str, folder: str | Path | None = None) -> list[Evidence]:
+    def read_all(
+        cls, profile: str, folder: str | Path | None = None, *, benchmark: str = ""
+    ) -> list[Evidence]:
         """Read all evidence of a profile.
 
         Args:
             profile: Name of the profile.
+            benchmark: The name, without options, of the only benchmark to read; empty for all.
             folder: The folder of all sets; by default ``reports/evidence`` of the clone.
 
         Returns:
@@ -83,7 +86,7 @@ class Evidence:
         """
         get_profile(profile)
         root = Path(folder).expanduser() if folder else files.evidence()
-        paths = sorted(path for path in root.glob(f"{profile}-*") if path.is_dir())
+        paths = sorted(path for path in root.glob(f"{profile}-{benchmark}*") if path.is_dir())
         return [each for path in paths for each in cls.of_set(profile, path)]
 
     @classmethod
