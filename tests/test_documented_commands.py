@@ -238,6 +238,10 @@ def test_command_runs(command, sandbox):
             with cluster(sandbox) as address:
                 words = [address if word == "tcp://HOST:8786" else word for word in words]
                 sandbox.run([*small(words, sandbox), "20", "--force"])
+        case ["reidlib", "reproduce", "42", "--evidence"]:
+            sandbox.run([*words, "--out", str(sandbox.folder / "tables")])
+            page = (sandbox.folder / "tables" / "42_benchmarks" / "index.html").read_text()
+            assert "partitions of CRAFT (published), from evidence" in page
         case ["reidlib", "reproduce", "90", "--evidence"]:
             sandbox.run([*words, "--out", str(sandbox.folder / "evidence")])
             assert (sandbox.folder / "evidence" / "90_claims" / "agreement.png").is_file()

@@ -132,26 +132,19 @@ class OwnRuns:
         """Say at length what a row's title says in short: recipe, pre-training, partitions and source."""
         if not self.runs:
             return []
-        profile, texts = get_profile(self.profile), []
+        profile, before = get_profile(self.profile), bool(self.pretraining)
+        lengths = []
         for row in self.rows:
-            first, last = (
-                profile.size_of(row, pretraining=bool(self.pretraining), fine_tuned=fine).recipe
-                for fine in (False, bool(self.pretraining))
-            )
-            lengths = [
-                f"{recipe.epochs} passes" if recipe.epochs else f"{recipe.steps:,} steps"
-                for recipe in (first, last)
-            ]
-            texts.append(f"{row} {f'{lengths[0]}, then ' if self.pretraining else ''}{lengths[1]}")
-        about = f"This suite's rows, profile {self.profile}: {'; '.join(texts)}"
-        if self.pretraining:
-            long = next((text for short, text in PRETRAINING.values() if short == self.pretraining), "")
-            about += (
-                f". Pre-trained on {long or self.pretraining}, then on the training persons of each partition"
-            )
-        trials = len({trial for _, trial in self.runs})
-        about += f". Mean and interval over {count_noun(trials, 'partitions')}" if trials > 1 else ""
-        about += f" {self.partitions}" if trials > 1 and self.partitions else ""
+            stages = ({"pretraining": True}, {"fine_tuned": True}) if before else ({},)
+            recipes = [profile.size_of(row, **stage).recipe for stage in stages]
+            texts = [f"{each.epochs} passes" if each.epochs else f"{each.steps:,} steps" for each in recipes]
+            lengths.append(f"{row} {', then '.join(texts)}")
+        about = f"This suite's rows, profile {self.profile}: {'; '.join(lengths)}"
+        if before:
+            long = dict(PRETRAINING.values()).get(self.pretraining, self.pretraining)
+            about += f". Pre-trained on {long}, then on the training persons of each partition"
+        if (trials := len({trial for _, trial in self.runs})) > 1:
+            about += f". Mean and interval over {count_noun(trials, 'partitions')} {self.partitions}".rstrip()
         if self.kept:
             runs = [run for of_seeds in self.runs.values() for run in of_seeds if isinstance(run, Run)]
             commits = dict.fromkeys(str(run.information.get("commit")) for run in runs)
