@@ -73,8 +73,8 @@ def test_a_fresh_run_stands_beside(kept):
 def test_the_papers_tables_show_what_was_measured(kept):
     lines = published_metrics.measured_rows("viper", "single-shot", ["R1", "R5", "mAP (step)"])
     assert [line["method"] for line in lines] == [
-        "measured here: LOMO + XQDA, 3 published partitions",
-        "measured here: LOMO + NFST, 3 published partitions",
+        "measured here: LOMO + XQDA, gallery camera A, 3 published partitions",
+        "measured here: LOMO + NFST, gallery camera A, 3 published partitions",
     ]
     assert lines[0]["R5"].mean == pytest.approx(44) and lines[0].keys() == {"method", "R1", "R5"}
     assert not published_metrics.measured_rows("cuhk01,test_persons=100", "multi-shot", ["R1"])

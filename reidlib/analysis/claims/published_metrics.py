@@ -96,12 +96,12 @@ def measured_rows(benchmark: str, protocol: str, measures: Iterable[str]) -> lis
     lines = []
     for case, each in kept().items():
         if not case.choice and (case.benchmark, case.protocol) == (benchmark, protocol):
-            method = case.row.partition(",")[0]
-            partitions = f"{len(each.scores[1])} {'published' if each.partitions else 'own'} partitions"
+            parts = [f"measured here: {case.row.partition(',')[0]}", f"gallery camera {case.gallery}"]
+            parts += [case.training] if case.training != "all" else []
+            parts.append(f"{len(each.scores[1])} {'published' if each.partitions else 'own'} partitions")
             scores = {f"R{rank}": Spread.of(each.scores[rank], over="trials") for rank in _RANKS}
             lines.append(
-                {"method": f"measured here: {method}, {partitions}"}
-                | {name: scores[name] for name in measures if name in scores}
+                {"method": ", ".join(parts)} | {name: scores[name] for name in measures if name in scores}
             )
     return lines
 

@@ -44,6 +44,7 @@ _AVERAGES = {
 }
 _TRAININGS = {
     "first": "one training image of each person and camera",
+    "means": "means of each person's images in a camera, in training and test",
     "halves exchanged": "halves exchanged",
 }
 _METRICS = {"XQDA": XQDA, "NFST": NullSpace, "KISSME": KISSME}
@@ -64,7 +65,8 @@ class Case:
         gallery: The camera whose images are the gallery, "A" or "B".
         average: How two persons' image distances are put together: the mean "distance", the mean of "squared"
             distances, the "least" distance; empty if single-shot.
-        training: "all" images of the training persons; the "first" of each person and camera; or "halves
+        training: "all" images of the training persons; the "first" of each person and camera; "means": each
+            person has in each camera the mean descriptor of its images, also in the test; or "halves
             exchanged": training persons are tested and test persons trained on.
         published, tolerance, source: R1 as published, how far from it is near enough, in points, and where it
             is from, with how sure that is.
@@ -297,16 +299,28 @@ def _learn(
     elif case.training == "first":
         both = np.stack([training.person_ids, training.camera_ids], axis=1)
         training = training.select(np.unique(both, axis=0, return_index=True)[1])
-    features, of_a, of_b = (features_nd[[rows[path] for path in split.paths]] for split in (training, *sides))
+    splits = (training, *sides)
+    arrays = [features_nd[[rows[path] for path in split.paths]] for split in splits]
     if case.descriptor == "gog":
-        mean_d = features.mean(0, dtype=np.float64)
-        features, of_a, of_b = (normalise_gog(each, mean_d) for each in (features, of_a, of_b))
-    metric = case.new_metric().fit(features, training.person_ids, training.camera_ids)
-    first, second = (
-        Embeddings(each, split.person_ids, split.camera_ids)
-        for each, split in zip((of_a, of_b), sides, strict=True)
-    )
-    return metric, first, second
+        mean_d = arrays[0].mean(0, dtype=np.float64)
+        arrays = [normalise_gog(array, mean_d) for array in arrays]
+    embedded = [
+        Embeddings(array, split.person_ids, split.camera_ids)
+        for array, split in zip(arrays, splits, strict=True)
+    ]
+    if case.training == "means":
+        embedded = [_means(each) for each in embedded]
+    learnt, first, second = embedded
+    return case.new_metric().fit(learnt.features, learnt.person_ids, learnt.camera_ids), first, second
+
+
+def _means(images: Embeddings) -> Embeddings:
+    """Return the mean feature of each person in each camera."""
+    both = np.stack([images.person_ids, images.camera_ids], axis=1)
+    ids, groups_n, sizes = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(ids), images.features.shape[1]))
+    np.add.at(sums, groups_n.ravel(), np.asarray(images.features))
+    return Embeddings(sums / sizes[:, None], ids[:, 0], ids[:, 1])
 
 
 def _score(
