@@ -36,13 +36,10 @@ def test_rows_say_what_was_reached(kept):
     table = published_metrics.rows_table().set_index("row")
     assert [*table.index] == [case.row for case in ROWS]
     first, second, third = (table.loc[case.row] for case in ROWS[:3])
-    assert first["measured"].mean == pytest.approx(40) and first["partitions"] == "3 of mine"
+    assert first["measured"].mean == pytest.approx(40) and first["partitions"] == "3 published"
     assert (first["reached"], second["reached"], third["reached"]) == ("yes", "no, −11.3", "–")
-    assert (
-        first["published"] == "40.0"
-        and first["to reach"] == "± 1.5"
-        and "Retinex" in first["chosen by scores"]
-    )
+    assert first["published"] == "40.0" and first["to reach"] == "± 1.5"
+    assert "Retinex" in published_metrics.settings_table()["chosen by scores"][0]
     assert published_metrics.summary() == (
         "**Reached:** LOMO + XQDA, VIPeR (40.0: 40.0). **Missed:** LOMO + NFST, VIPeR (42.3: 31.0)."
     )
@@ -66,15 +63,15 @@ def test_a_fresh_run_stands_beside(kept):
         str(table.loc[ROWS[0].row, "this run"]) == "50.0"
         and table.loc[ROWS[1].row, "this run"] == "too few images"
     )
-    assert table.loc[ROWS[0].row, "this run's partitions"] == "1 of mine"
+    assert table.loc[ROWS[0].row, "its partitions"] == "1 published"
     assert "its difference" in published_metrics.choices_table([measured(ROWS[0], 50)])
 
 
 def test_the_papers_tables_show_what_was_measured(kept):
     lines = published_metrics.measured_rows("viper", "single-shot", ["R1", "R5", "mAP (step)"])
     assert [line["method"] for line in lines] == [
-        "measured here: LOMO + XQDA, gallery camera A, 3 published partitions",
-        "measured here: LOMO + NFST, gallery camera A, 3 published partitions",
+        "measured here: LOMO + XQDA, gallery camera A, partitions: 3 published",
+        "measured here: LOMO + NFST, gallery camera A, partitions: 3 published",
     ]
     assert lines[0]["R5"].mean == pytest.approx(44) and lines[0].keys() == {"method", "R1", "R5"}
     assert not published_metrics.measured_rows("cuhk01,test_persons=100", "multi-shot", ["R1"])
@@ -104,8 +101,8 @@ def test_the_notebook_shows_both_tables(given, tmp_path, monkeypatch):
         *before, last = source.rstrip().split("\n")
         exec("\n".join([*before, f"shown_last = {last}"]), variables)
         shown.append(getattr(variables["shown_last"], "to_html", str)())
-    rows, summary, _, choices = (text.replace("\u00a0", " ") for text in shown)
-    assert all(case.row in rows and case.row in choices for case in ROWS)
+    rows, settings, summary, _, choices = (text.replace("\u00a0", " ") for text in shown)
+    assert all(case.row in rows and case.row in choices and case.settings in settings for case in ROWS)
     kept = published.kept()
     for case in ROWS:
         if case in kept:

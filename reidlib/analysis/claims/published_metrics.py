@@ -14,6 +14,7 @@ from reidlib.analysis.statistics import format_difference
 from reidlib.experiments.metric_study.published import CASES, Case, Measured, kept
 
 _RANKS = (1, 5, 10, 20)
+_ROWS = tuple(case for case in CASES if not case.choice)
 
 
 def rows_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
@@ -23,21 +24,32 @@ def rows_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
         fresh: What was measured now.
 
     Returns:
-        A line for each row: R1 as published and to reach, measured (mean and half the 95 % interval over the
-        partitions), from how many of which partitions, by which settings, and where the number is from.
+        A line for each row: R1 as published and to reach, and as measured: mean and half the 95 % interval
+        over the partitions.
     """
     measured, now = kept(), {each.case: each for each in fresh}
     lines = []
-    for case in CASES:
-        if case.choice:
-            continue
+    for case in _ROWS:
         line = {"row": case.row, "published": case.published, "to reach": f"± {case.tolerance}"}
-        line |= {"measured": _cell(measured.get(case)), "reached": _reached(case, measured.get(case))}
+        line |= {"measured": _cell(measured.get(case)), "partitions": _partitions(measured.get(case))}
+        line["reached"] = _reached(case, measured.get(case))
         if now:
-            line |= {"this run": _cell(now.get(case)), "this run's partitions": _partitions(now.get(case))}
-        line |= {"partitions": _partitions(measured.get(case)), "settings": case.settings}
-        lines.append(line | {"chosen by scores": case.from_scores, "source": case.source})
+            line |= {"this run": _cell(now.get(case)), "its partitions": _partitions(now.get(case))}
+        lines.append(line)
     return pd.DataFrame(lines)
+
+
+def settings_table() -> pd.DataFrame:
+    """Return by which settings each row is measured, which of them were chosen by scores, and its source."""
+    return pd.DataFrame(
+        {
+            "row": case.row,
+            "settings": case.settings,
+            "chosen by scores": case.from_scores,
+            "published number": case.source,
+        }
+        for case in _ROWS
+    )
 
 
 def choices_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
@@ -51,7 +63,7 @@ def choices_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
         partitions of both.
     """
     measured, now = kept(), {each.case: each for each in fresh}
-    own = {case.row: case for case in CASES if not case.choice}
+    own = {case.row: case for case in _ROWS}
     lines = []
     for case in sorted(CASES, key=lambda case: [*own].index(case.row)):
         line = {"row": "" if case.choice else case.row, "choice": case.choice or f"own: {case.settings}"}
@@ -69,8 +81,8 @@ def choices_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
 def summary() -> str:
     """Say which rows are near enough to the published number, and which are not, by what is kept."""
     measured, reached, missed = kept(), [], []
-    for case in CASES:
-        if not case.choice and (each := measured.get(case)):
+    for case in _ROWS:
+        if each := measured.get(case):
             near = _reached(case, each) == "yes"
             mean = Spread.of(each.scores[1]).mean
             (reached if near else missed).append(f"{case.row} ({case.published}: {mean:.1f})")
@@ -98,7 +110,7 @@ def measured_rows(benchmark: str, protocol: str, measures: Iterable[str]) -> lis
         if not case.choice and (case.benchmark, case.protocol) == (benchmark, protocol):
             parts = [f"measured here: {case.row.partition(',')[0]}", f"gallery camera {case.gallery}"]
             parts += [case.training] if case.training != "all" else []
-            parts.append(f"{len(each.scores[1])} {'published' if each.partitions else 'own'} partitions")
+            parts.append(f"partitions: {_partitions(each)}")
             scores = {f"R{rank}": Spread.of(each.scores[rank], over="trials") for rank in _RANKS}
             lines.append(
                 {"method": ", ".join(parts)} | {name: scores[name] for name in measures if name in scores}
@@ -123,7 +135,7 @@ def _reached(case: Case, measured: Measured | None) -> str:
 def _partitions(measured: Measured | None) -> str:
     if measured is None or measured.refused:
         return ""
-    return f"{len(measured.scores[1])} of {measured.partitions or 'this suite'}"
+    return f"{len(measured.scores[1])} {'published' if measured.partitions else 'of this suite'}"
 
 
 def _difference(case: Case, own: Case, measured: Mapping[Case, Measured]) -> str:
