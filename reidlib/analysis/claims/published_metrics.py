@@ -40,7 +40,11 @@ def rows_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
 
 
 def settings_table() -> pd.DataFrame:
-    """Return by which settings each row is measured, which of them were chosen by scores, and its source."""
+    """Return by which settings each row is measured.
+
+    Returns:
+        A line for each row: its settings, which of them were chosen by scores, and where the number is from.
+    """
     return pd.DataFrame(
         {
             "row": case.row,
