@@ -63,19 +63,20 @@ def choices_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
         fresh: What was measured now.
 
     Returns:
-        A line for each case: its R1, and the difference from the row's own settings, in points, on the
-        partitions of both.
+        A line for each case: its R1, without an interval, which two partitions do not give; from how many
+        partitions; and the difference from the row's own settings, in points, on the partitions of both.
     """
     measured, now = kept(), {each.case: each for each in fresh}
     own = {case.row: case for case in _ROWS}
     lines = []
     for case in sorted(CASES, key=lambda case: [*own].index(case.row)):
         line = {"row": "" if case.choice else case.row, "choice": case.choice or f"own: {case.settings}"}
-        line |= {"published": case.published, "measured": _cell(measured.get(case))}
+        line |= {"published": case.published, "measured": _mean(measured.get(case))}
+        line["partitions"] = _partitions(measured.get(case)).partition(" ")[0]
         line["difference"] = _difference(case, own[case.row], measured)
         if now:
             line |= {
-                "this run": _cell(now.get(case)),
+                "this run": _mean(now.get(case)),
                 "its difference": _difference(case, own[case.row], now),
             }
         lines.append(line)
@@ -127,6 +128,12 @@ def _cell(measured: Measured | None) -> Spread | str:
     if measured is None:
         return "–"
     return measured.refused or Spread.of(measured.scores[1], over="trials")
+
+
+def _mean(measured: Measured | None) -> str:
+    """Return mean R1, or why there is none."""
+    cell = _cell(measured)
+    return cell if isinstance(cell, str) else f"{cell.mean:.1f}"
 
 
 def _reached(case: Case, measured: Measured | None) -> str:
