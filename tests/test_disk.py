@@ -32,7 +32,7 @@ HOME = {
     "runs": {
         RUN: [
             *("config.json", "run.json", "weights.pt", "conditions/occlusion-0.4.json"),
-            "across/viper,trial=3-0123456789abcdef.json",
+            *("across/viper,trial=3-0123456789abcdef.json", "metrics/XQDA.json"),
         ]
     },
     "unfinished": {UNFINISHED: ["config.json", "checkpoint.pt", "history.jsonl", "failure.txt"]},

@@ -122,6 +122,7 @@ WRITERS = {
     "experiments/evidence/adding.py": "test_functions",
     "experiments/features.py": "embed",
     "experiments/imports.py": "train jlml, whose functions it calls",
+    "experiments/metric_study/kept.py": "test_functions",
     "experiments/metric_study/published.py": "test_functions",
     "experiments/perturbations.py": "test_functions",
     "files.py": "every other",
@@ -174,12 +175,15 @@ def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     from reidlib.analysis.tables import write_tables
     from reidlib.data.readers.partitions import Partitions, write_partitions
     from reidlib.experiments import evidence
+    from reidlib.experiments.metric_study.kept import _keep
     from reidlib.experiments.metric_study.published import write_measured
     from reidlib.reports.pages import write_index
     from reidlib.reports.result import Result
+    from reidlib.training.runs import Run
     from reidlib.visual.browser import pictures
 
     (disk / "report").mkdir()
+    (disk / "run" / "metrics").mkdir(parents=True)
     (disk / "figures").mkdir()
     figure = plt.figure()
     evidence.add(write_run(tmp_path / "runs").folder, disk / "evidence")
@@ -188,6 +192,7 @@ def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     writers = {
         "evidence": lambda: evidence.add(other, disk / "evidence"),
         "partitions": lambda: write_partitions(disk / "p.json", Partitions("viper", 4, ((1, 2),))),
+        "metrics": lambda: _keep(Run(disk / "run"), "XQDA", {"x": "x" * 9000}, None),
         "measured": lambda: write_measured(disk / "measured.csv", ()),
         "picture": lambda: pictures.SaveButtons._write(None, disk / "p.png", b"x" * 9000),
         "index": lambda: write_index(disk / "report"),

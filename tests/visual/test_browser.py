@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from miniature import write_image
 from PIL import Image
-from test_browser_views import make_collection
+from test_browser_views import make_collection, with_training
 from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
@@ -67,6 +67,39 @@ def test_the_summary_names_the_order(browser):
     browser.reranked = True
     assert "Numbers: distance, mixed by re-ranking. Bars" in browser._summary.value
     assert "squared distance before re-ranking, all on one scale" in browser._summary.value
+
+
+def test_a_learnt_metric_is_one_more_distance(image_collection, tmp_path):
+    collection, _ = with_training(image_collection, persons=4)
+    browser = RankingBrowser(collection=collection, out=tmp_path / "out", runs=tmp_path / "runs")
+    assert "<svg" in gallery(browser)[0].caption.value
+    browser._controls.metric.value = "XQDA"
+    assert browser.metric == "XQDA" and browser.message == ""
+    summary = browser._summary.value
+    assert "XQDA was learnt from 24 training images of 4 persons of a set, in " in summary
+    assert "Numbers: squared distance by XQDA, which may be negative." in summary
+    assert "No bars: it also weighs pairs of two parts" in summary
+    assert not any("<svg" in card.caption.value for card in gallery(browser))
+    gallery(browser)[0].button.click()
+    assert "XQDA is no sum over parts" in browser._comparison._note.value
+    assert browser._comparison._table.value == ""
+    assert browser.save_picture().is_file() and browser.save_list().is_file()
+    earlier = browser.current_view
+    browser.reranked = True
+    assert "got XQDA, which subtracts in some directions" in browser.message
+    assert browser.current_view is earlier and "No bars" in browser._summary.value
+    browser.metric = "euclidean"
+    assert browser.message == "" and "<svg" in gallery(browser)[0].caption.value
+
+
+def test_without_training_images_a_learnt_metric_is_a_message(browser):
+    before = browser.current_view
+    browser.metric = "CRAFT"
+    assert browser.message == (
+        "a metric is learnt from the images that a run was trained on; got features without a run; "
+        "open a run that has weights"
+    )
+    assert browser.current_view is before and "Euclidean distance" in browser._summary.value
 
 
 def test_every_trait_changes_the_view(browser):

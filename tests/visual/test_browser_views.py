@@ -15,8 +15,10 @@ from untrained_runs import PYRAMID, QUIET, untrained_run
 
 from reidlib.data import load
 from reidlib.errors import InputError
+from reidlib.experiments.metric_study import learn
+from reidlib.experiments.rows import LEARNT_METRICS
 from reidlib.models.parts import FeaturePart
-from reidlib.ranking.metrics import Embeddings, Status, evaluate, ranked_list
+from reidlib.ranking.metrics import Embeddings, Status, evaluate, evaluate_distances, ranked_list
 from reidlib.reranking import k_reciprocal
 from reidlib.visual.browser.collection import BenchmarkFeatures, embed_benchmark
 from reidlib.visual.browser.views import (
@@ -51,6 +53,19 @@ def make_collection(seed=0, queries=12, gallery=40, persons=6) -> BenchmarkFeatu
         for name, side in zip("qg", sides, strict=True)
     ]
     return BenchmarkFeatures("random", *sides, *paths, PARTS, BRANCHES, (16, 8))
+
+
+def with_training(collection, persons=30, cameras=(1, 2, 3)):
+    """Add training images of other persons, which the first three numbers tell badly apart."""
+    generator, ids = np.random.default_rng(2), np.repeat(np.arange(100, 100 + persons), 6)
+    features = generator.standard_normal((130, 8))[ids] + 0.2 * generator.standard_normal((len(ids), 8))
+    features[:, :3] += 3 * generator.standard_normal((len(ids), 3))
+    training = Embeddings(
+        torch.from_numpy(features.astype(np.float32)),
+        ids,
+        np.tile(np.repeat(cameras, 6 // len(cameras)), persons),
+    )
+    return replace(collection, training=lambda: ("a set", training)), training
 
 
 def test_a_list_computed_by_hand():
@@ -111,6 +126,73 @@ def test_views_agree_with_scores(feature, metric):
     assert view_scores(collection, options).mean_average_precision == pytest.approx(
         scores.mean_average_precision
     )
+
+
+# Learnt from few persons, XQDA subtracts in some directions.
+@pytest.mark.parametrize(("metric", "persons"), [*((name, 30) for name in LEARNT_METRICS), ("XQDA", 4)])
+@pytest.mark.parametrize("feature", ["full", "local"])
+def test_a_learnt_metric_ranks_by_its_own_distances_and_has_no_bars(feature, metric, persons):
+    collection, training = with_training(make_collection(), persons)
+    sides = [
+        replace(side, features=normalize(side.features[:, BRANCHES[feature]]))
+        for side in (training, collection.query, collection.gallery)
+    ]
+    learnt, _ = learn(metric, sides[0])
+    distances = learnt.distances(
+        sides[1].features, sides[2].features, sides[1].camera_ids, sides[2].camera_ids
+    )
+    direct = evaluate_distances(distances, collection.query, collection.gallery)
+    options = Options(feature, metric, top=40)
+    assert view_scores(collection, options).mean_average_precision == pytest.approx(
+        direct.mean_average_precision
+    )
+    query_view = view(collection, 3, options)
+    assert query_view.average_precision == pytest.approx(direct.average_precision[3])
+    shown = np.array([entry.distance for entry in query_view.entries])
+    expected = distances[3, [entry.gallery_index for entry in query_view.entries]]
+    # NFST's source takes the root.
+    np.testing.assert_allclose(shown, expected**2 if metric == "NFST" else expected, rtol=1e-6, atol=1e-9)
+    assert (np.diff(shown) >= 0).all()
+    assert not any(len(entry.contributions) for entry in query_view.entries)
+    assert "squared distance of" not in write_csv(query_view, collection)
+    assert query_view.options.description == f"{feature} feature, {metric} (learnt) distance"
+    note = collection.learnt_distance(feature, metric).note
+    assert note.startswith(
+        f"{metric} was learnt from {6 * persons} training images of {persons} persons of a set, in "
+    )
+
+
+def test_a_metric_is_learnt_once_for_each_feature():
+    collection, _ = with_training(make_collection())
+    assert collection.learnt_distance("full", "XQDA") is collection.learnt_distance("full", "XQDA")
+    assert collection.learnt_distance("local", "XQDA") is not collection.learnt_distance("full", "XQDA")
+
+
+def test_re_ranking_takes_a_learnt_metric_only_if_it_never_subtracts():
+    collection, _ = with_training(make_collection())
+    options = Options(metric="KISSME", top=40, reranked=True)
+    query_view = view(collection, 3, options, reranking=reranker(collection, options))
+    assert query_view.average_precision == pytest.approx(
+        view_scores(collection, options).average_precision[3]
+    )
+    options, (collection, _) = Options(metric="XQDA", reranked=True), with_training(make_collection(), 4)
+    assert (collection.learnt_distance("full", "XQDA").offsets != 0).any()
+    for function in (reranker, view_scores):
+        with pytest.raises(InputError, match="got XQDA, which subtracts in some directions; choose another"):
+            function(collection, options)
+
+
+def test_a_metric_that_cannot_be_learnt_is_refused_in_one_line():
+    with pytest.raises(InputError, match="got features without a run; open a run that has weights"):
+        view(make_collection(), 0, Options(metric="XQDA"))
+    two_cameras, _ = with_training(make_collection(), cameras=(1, 2))
+    with pytest.raises(InputError, match=r"from the cameras of training: 1, 2; got 3"):
+        view(two_cameras, 0, Options(metric="CRAFT"))
+    assert view(two_cameras, 0, Options(metric="KISSME")).entries
+    one_camera, _ = with_training(make_collection(), cameras=(1,))
+    for metric in LEARNT_METRICS:
+        with pytest.raises(InputError, match="at least two cameras"):
+            view(one_camera, 0, Options(metric=metric))
 
 
 def test_re_ranked_lists_have_rank_gains():
@@ -199,7 +281,7 @@ def test_rank_gains_have_a_sign():
 def test_invalid_options_are_refused():
     collection = make_collection()
     for arguments, message in (
-        ({"metric": "manhattan"}, "the metric is euclidean or cosine; got 'manhattan'"),
+        ({"metric": "manhattan"}, "the metric is one of euclidean, cosine, KISSME.*got 'manhattan'"),
         ({"top": 0}, "at least one image; got top=0"),
     ):
         with pytest.raises(InputError, match=message):
@@ -226,3 +308,6 @@ def test_features_of_a_run_are_computed_once(market, tmp_path, monkeypatch):
     assert torch.equal(again.gallery.features, collection.gallery.features)
     assert sorted((tmp_path / "home" / "features").glob("*.npy")) == cached
     assert view(collection, 0, Options()).entries
+    learnt = view(collection, 0, Options(metric="XQDA", top=7))
+    assert learnt.entries and "persons of market1501, in" in collection.learnt_distance("full", "XQDA").note
+    assert len(sorted((tmp_path / "home" / "features").glob("*.npy"))) == 3  # of the training images, too

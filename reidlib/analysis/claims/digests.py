@@ -92,9 +92,12 @@ def older_seeds(claim: Claim, scores: ExperimentScores, evidence: Evidence) -> s
     today = digest(claim)
     reasons: dict[int, set[str]] = {}
     for contrast in claim.contrasts:
-        rows = [cell.experiment for cell in (*contrast.plus, *contrast.minus)]
-        for runs in zip(*(scores.runs.runs[row] for row in rows), strict=True):
-            if all(isinstance(run, Run) for run in runs):
+        cells = (*contrast.plus, *contrast.minus)
+        rows = [cell.experiment for cell in cells]
+        by_seed = zip(*(scores.runs.runs[row] for row in rows), strict=True)
+        has_scores = (None not in each for each in zip(*map(scores.branch_scores, cells), strict=True))
+        for runs, complete in zip(by_seed, has_scores, strict=True):
+            if complete and all(isinstance(run, Run) for run in runs):
                 seed = runs[0].configuration["seed"]
                 pairs = zip(rows, runs, strict=True)
                 reasons.setdefault(seed, set()).update(_reason(today, *pair, evidence) for pair in pairs)

@@ -160,26 +160,43 @@ def score_metrics(
     Raises:
         InputError: If a metric has another name.
     """
-    training = features.training
-    length = training.features.shape[1]
     scores = evaluate_each(features.query, features.gallery)
+    length = features.training.features.shape[1]
     yield L2, MetricScores(scores["step"], 0.0, length, None, scores["trapezoid"])
-    most = min(len(training) - 1, length)
     for name in metrics:
         check_choice("metrics are named as in METRICS", name, METRICS)
         try:
-            yield name, _score(METRICS[name](np.asarray(training.features), most), features)
+            yield name, _score(name, features)
         except InputError as error:
             yield name, error
 
 
-def _score(metric: Metric, features: Features) -> MetricScores:
+def _score(name: str, features: Features) -> MetricScores:
     """Learn a metric and score it."""
-    training, begin = features.training, time.perf_counter()
-    metric.fit(training.features, training.person_ids, training.camera_ids)
-    seconds = time.perf_counter() - begin
+    metric, seconds = learn(name, features.training)
     scores = evaluate_each(*metric.embeddings(features.query, features.gallery))
     return MetricScores(scores["step"], seconds, len(metric.signs), metric, scores["trapezoid"])
+
+
+def learn(name: str, training: Embeddings) -> tuple[Metric, float]:
+    """Learn a metric with the settings of ``METRICS``.
+
+    Args:
+        name: Name of ``METRICS``.
+        training: Features of training, with persons and cameras.
+
+    Returns:
+        The metric, and how many seconds it took to learn.
+
+    Raises:
+        InputError: If the metric has another name, or cannot be learnt from these images.
+    """
+    check_choice("metrics are named as in METRICS", name, METRICS)
+    features_nd = np.asarray(training.features)
+    metric = METRICS[name](features_nd, min(len(training) - 1, features_nd.shape[1]))
+    begin = time.perf_counter()
+    metric.fit(features_nd, training.person_ids, training.camera_ids)
+    return metric, time.perf_counter() - begin
 
 
 def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ from IPython import get_ipython
 
 from reidlib import files
 from reidlib.errors import InputError, shorten
+from reidlib.experiments.rows import LEARNT_METRICS
 from reidlib.reranking import KReciprocal
 from reidlib.visual.attention.maps import PartModel
 from reidlib.visual.browser import pictures
@@ -33,6 +34,7 @@ from reidlib.visual.browser.pictures import Card, Comparison, SaveButtons, error
 from reidlib.visual.browser.views import METRICS, ORDERS, Options, View, query_order, reranker, view
 
 _COMPUTING = pictures.note_html("computing …")
+_LEARNING = pictures.note_html("learning the metric from the run's training images (only once) …")
 
 
 def has_front_end() -> bool:
@@ -65,7 +67,7 @@ class RankingBrowser(widgets.VBox):
         query_person: Person ids of the queries, separated by commas; empty for all.
         query_camera: Camera id of the queries, or "all".
         feature: Branch of the feature, such as "full".
-        metric: "euclidean" or "cosine".
+        metric: "euclidean", "cosine" or a learnt metric, one of ``views.METRICS``.
         reranked: Whether the list is re-ranked by k-reciprocal neighbours.
         top: Number of gallery images in the list, from 1 to 50.
         cameras: Camera ids of the gallery images in the list; empty for all.
@@ -243,7 +245,8 @@ class RankingBrowser(widgets.VBox):
         if self._collection is None or self._updates_paused or not len(self._queries):
             return
         if change is not None and change.name in ("feature", "metric", "reranked"):
-            self._summary.value = _COMPUTING  # the first ranking of its kind takes seconds
+            self._summary.value = _LEARNING if self.metric in LEARNT_METRICS else _COMPUTING
+        before = self.current_view  # the first ranking of its kind takes seconds
         with self._errors_as_messages():
             with self._no_updates():
                 self._controls.follow(self)
@@ -259,6 +262,8 @@ class RankingBrowser(widgets.VBox):
             self._comparison.hide()
             self._saving.clear()
             self._display(self._collection, self.current_view)
+        if before is not None and self.current_view is before:  # refused: the list is still the earlier one
+            self._summary.value = pictures.note_html(self._summarise(before))
 
     def _fit_reranking(self, collection: BenchmarkFeatures, options: Options) -> KReciprocal:
         """Return the re-ranking of a feature and a metric; the last one is cached, since it takes a while."""
@@ -278,7 +283,9 @@ class RankingBrowser(widgets.VBox):
         while len(self._cards) < len(query_view.entries):
             index = len(self._cards)
             self._cards.append(Card(lambda index=index: self._select(index)))
-        longest = max((float(entry.contributions.max()) for entry in query_view.entries), default=0.0)
+        longest = max(
+            (float(entry.contributions.max(initial=0)) for entry in query_view.entries), default=0.0
+        )
         for card, entry in zip(self._cards, query_view.entries, strict=False):
             jpeg = self._gallery_thumbnails(entry.gallery_index, unreadable)
             caption = pictures.entry_caption(entry, query_view, collection, longest=longest)
@@ -302,11 +309,17 @@ class RankingBrowser(widgets.VBox):
         if options.reranked:
             mixed, before = ", mixed by re-ranking", " before re-ranking"
             arrows = " ▲ ▼: ranks gained or lost by re-ranking."
+        numbers = "distance"
+        bars = f"Bars: contribution of each part to the squared distance{before}, all on one scale. "
+        if options.metric in LEARNT_METRICS and self._collection is not None:
+            learnt = self._collection.learnt_distance(options.feature, options.metric)
+            sign = ", which may be negative" if learnt.offsets.any() else ""
+            numbers = f"squared distance by {options.metric}{sign}"
+            bars = f"{learnt.note}. No bars: it also weighs pairs of two parts, so it is no sum over parts. "
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, order: {ORDERS[self.order]}{basis}. "
             f"List: {num_images:,} of {query_view.num_candidates:,} images, {options.description}.{arrows} "
-            f"Numbers: distance{mixed}. Bars: contribution of each part to the squared distance{before}, "
-            "all on one scale. "
+            f"Numbers: {numbers}{mixed}. {bars}"
             "Click an image to see below the list what supports the similarity of each part."
         )
 

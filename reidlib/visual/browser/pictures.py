@@ -32,7 +32,7 @@ from reidlib.visual.attention.figures import pair_figure
 from reidlib.visual.attention.maps import PartModel, indices_by_kind, part_attention
 from reidlib.visual.attention.pairs import part_similarities
 from reidlib.visual.browser.collection import BenchmarkFeatures
-from reidlib.visual.browser.views import Entry, View, bar_colours, write_csv
+from reidlib.visual.browser.views import Entry, Options, View, bar_colours, write_csv
 from reidlib.visual.figures.images import ranked_lists
 
 _IMAGES_PER_ROW = 10
@@ -153,14 +153,16 @@ def entry_caption(entry: Entry, query_view: View, collection: BenchmarkFeatures,
 
 def bars(parts: Sequence[FeaturePart], contributions_p: np.ndarray, *, longest: float) -> str:
     """Return a bar chart of the parts' contributions as SVG; the full width stands for ``longest``."""
-    if not parts:
+    if not len(contributions_p):  # a learnt metric is no sum over parts
         return ""
     rows, largest = _contributions(parts, contributions_p), parts[int(np.argmax(contributions_p))].name
     return str(_HTML.bars(rows, bar_colours(parts), longest, largest, _BARS_WIDTH, INK, GREY))
 
 
 def contribution_table(entry: Entry, parts: Sequence[FeaturePart]) -> str:
-    """Return a table of each part's contribution to the squared distance as HTML."""
+    """Return a table of each part's contribution to the squared distance as HTML; empty without any."""
+    if not len(entry.contributions):
+        return ""
     return str(_HTML.contribution_table(_contributions(parts, entry.contributions)))
 
 
@@ -182,8 +184,8 @@ def view_figure(views: Sequence[View], collection: BenchmarkFeatures, *, title: 
 
     Returns:
         The figure: queries and ranked images with rank, distance and camera, and bars of the parts'
-        contributions to the squared distance before re-ranking, all on one scale. An image whose file cannot
-        be read is grey.
+        contributions to the squared distance before re-ranking, all on one scale, unless a metric is no sum
+        over parts. An image whose file cannot be read is grey.
     """
     queries, labels, rows = [], [], []
     for query_view in views:
@@ -193,6 +195,7 @@ def view_figure(views: Sequence[View], collection: BenchmarkFeatures, *, title: 
             queries.append(None if start else _image(collection.query_paths[query_view.query_index]))
             labels.append("" if start else f"query {query_view.query_index}, c{query_view.camera}\n{score}")
     parts = views[0].parts
+    has_bars = all(len(entry.contributions) for row in rows for entry in row)
     return ranked_lists(
         queries,
         [[_image(collection.gallery_paths[entry.gallery_index]) for entry in row] for row in rows],
@@ -200,7 +203,7 @@ def view_figure(views: Sequence[View], collection: BenchmarkFeatures, *, title: 
         labels=labels,
         captions=[[f"{e.distance:.3f}\n{e.person_prefix}c{e.camera}" for e in row] for row in rows],
         ranks=[[f"{e.rank or '–'}{e.rank_suffix}" for e in row] for row in rows],
-        bars=[[entry.contributions for entry in row] for row in rows],
+        bars=[[entry.contributions for entry in row] for row in rows] if has_bars else None,
         bar_names=_bar_names(parts),
         bar_colours=bar_colours(parts),
         title=title,
@@ -242,8 +245,7 @@ class Comparison(widgets.VBox):
         """Compare a view's query with one of its images; the maps need the network, the table does not."""
         self._note.value = note_html(
             f"Query {query_view.query_index} and gallery image {entry.gallery_index}. The maps show what in "
-            "each image supports the similarity of each part. The table shows how much each part adds to the "
-            "squared distance."
+            f"each image supports the similarity of each part. {_table_note(query_view.options, entry)}"
         )
         self._table.value = contribution_table(entry, query_view.parts)
         self._picture.layout.display = "none"
@@ -253,6 +255,12 @@ class Comparison(widgets.VBox):
             raise InputError(rule, "features without a network", "open a run that has weights")
         self._picture.value = png(_attention(collection, model, query_view, entry.gallery_index), 90)
         self._picture.layout.display = ""
+
+
+def _table_note(options: Options, entry: Entry) -> str:
+    if len(entry.contributions):
+        return "The table shows how much each part adds to the squared distance."
+    return f"The similarities are those of L2: {options.metric} is no sum over parts."
 
 
 def _attention(collection: BenchmarkFeatures, model: PartModel, query_view: View, image: int) -> Figure:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from reidlib.errors import InputError, check_choice
+from reidlib.experiments.rows import LEARNT_METRICS
 from reidlib.models.parts import FeaturePart
 from reidlib.ranking.distances import squared_distances_to_all
 from reidlib.ranking.metrics import Embeddings, Scores, Status, evaluate, evaluate_distances, statuses
@@ -20,6 +22,7 @@ from reidlib.reranking import KReciprocal, k_reciprocal
 from reidlib.visual.browser.collection import BenchmarkFeatures
 
 METRICS = {"euclidean": "Euclidean", "cosine": "cosine"}
+METRICS |= {name: f"{name} (learnt)" for name in LEARNT_METRICS}
 ORDERS = {
     "index": "as in the benchmark",
     "worst": "lowest average precision first",
@@ -48,7 +51,7 @@ class Options:
     """
 
     feature: str = "full"
-    metric: Literal["euclidean", "cosine"] = "euclidean"
+    metric: str = "euclidean"
     reranked: bool = False
     top: int = 10
     cameras: tuple[int, ...] = ()
@@ -56,7 +59,7 @@ class Options:
     show_ignored: bool = False
 
     def __post_init__(self):
-        check_choice(f"the metric is {' or '.join(METRICS)}", self.metric, METRICS)
+        check_choice(f"the metric is one of {', '.join(METRICS)}", self.metric, METRICS)
         if self.top < 1:
             raise InputError(
                 "a ranked list shows at least one image", f"top={self.top}", "use a larger number"
@@ -85,12 +88,14 @@ class Entry(NamedTuple):
     Attributes:
         gallery_index: Index of the image in the gallery.
         rank: Rank in the whole unfiltered list, from 1; None for an ignored image.
-        distance: Euclidean distance or 1 − cosine; after re-ranking the mixed distance, which has no unit.
+        distance: Euclidean distance or 1 − cosine; by a learnt metric the squared distance, which may be
+            negative; after re-ranking the mixed distance, which has no unit.
         status: Whether it is a match, another person, a distractor or ignored.
         person: Person id.
         camera: Camera id.
         rank_gain: Number of ranks gained by re-ranking, negative if lost; None without re-ranking.
-        contributions: Contribution of each part to the squared distance before re-ranking, of shape (P,).
+        contributions: Contribution of each part to the squared distance before re-ranking, of shape (P,). A
+            learnt metric is no sum over parts, because it weighs pairs of numbers, also of two parts: empty.
     """
 
     gallery_index: int
@@ -156,9 +161,21 @@ def reranker(collection: BenchmarkFeatures, options: Options) -> KReciprocal:
         The fitted re-ranking, for ``view``.
 
     Raises:
-        InputError: If the feature does not exist.
+        InputError: If the feature does not exist, or the metric cannot be learnt or subtracts in some
+            directions.
     """
-    return KReciprocal.fit(*collection.compared_features(options.feature, options.metric))
+    return KReciprocal.fit(*_for_reranking(collection, options))
+
+
+def _for_reranking(collection: BenchmarkFeatures, options: Options) -> tuple[Tensor, Tensor]:
+    """Return the features to re-rank, or refuse those whose distances compare a query and an image only."""
+    if options.metric in LEARNT_METRICS:
+        learnt = collection.learnt_distance(options.feature, options.metric)
+        if learnt.offsets.any():
+            rule = "re-ranking compares all images with each other, by distances of zero or more"
+            value = f"{options.metric}, which subtracts in some directions"
+            raise InputError(rule, value, "choose another distance, or leave re-ranking out")
+    return collection.compared_features(options.feature, options.metric)
 
 
 def view_scores(collection: BenchmarkFeatures, options: Options) -> Scores:
@@ -181,7 +198,7 @@ def view_scores(collection: BenchmarkFeatures, options: Options) -> Scores:
     query, gallery = (replace(side, features=features) for side, features in sides)
     if not options.reranked:
         return evaluate(query, gallery)
-    return evaluate_distances(k_reciprocal(query.features, gallery.features), query, gallery)
+    return evaluate_distances(k_reciprocal(*_for_reranking(collection, options)), query, gallery)
 
 
 def view(
@@ -203,7 +220,7 @@ def view(
         The view.
 
     Raises:
-        InputError: If the query or the feature does not exist.
+        InputError: If the query or the feature does not exist, or a metric cannot be learnt.
     """
     query, gallery = collection.query, collection.gallery
     if not 0 <= query_index < len(query):
@@ -211,12 +228,17 @@ def view(
     columns = collection.columns(options.feature)
     parts = tuple(part for part in collection.parts if _within(part.columns, columns))
     within_p = [slice(p.columns.start - columns.start, p.columns.stop - columns.start) for p in parts]
-    queries_qd, gallery_gd = collection.compared_features(options.feature, options.metric)
+    names = options.feature, options.metric
+    queries_qd, gallery_gd = collection.compared_features(*names)
     query_d = queries_qd[query_index]
     squared_g = squared_distances_to_all(query_d[None], gallery_gd)[0].numpy()
     person, camera = int(query.person_ids[query_index]), int(query.camera_ids[query_index])
     status_g = statuses(person, camera, gallery.person_ids, gallery.camera_ids)
-    distances_g = squared_g / 2 if options.metric == "cosine" else np.sqrt(squared_g)
+    if options.metric in LEARNT_METRICS:
+        distances_g = squared_g - collection.learnt_distance(*names).offsets[query_index]
+        within_p = []
+    else:
+        distances_g = squared_g / 2 if options.metric == "cosine" else np.sqrt(squared_g)
     order_g = _sorted_indices(squared_g, status_g)
     rank_g = _ranks(order_g, status_g)
     gain_g = np.zeros_like(rank_g)
@@ -363,7 +385,8 @@ def write_csv(query_view: View, collection: BenchmarkFeatures) -> str:
         "filters": query_view.options.filters,
         "of": collection.title,
     }
-    for index, part in enumerate(query_view.parts):
+    has_parts = any(len(entry.contributions) for entry in query_view.entries)
+    for index, part in enumerate(query_view.parts if has_parts else ()):
         name = f"squared distance of {part.name}"
         columns[name] = [f"{entry.contributions[index]:.6g}" for entry in query_view.entries]
     table = pd.DataFrame(columns, index=range(len(query_view.entries)), dtype=object)
