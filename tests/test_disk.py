@@ -124,7 +124,7 @@ def test_disk_lists_kinds_and_entries(home, capsys):
     assert (status, messages) == (0, [])
     rows = {line.split()[0]: line for line in printed.splitlines()[2:]}
     assert rows.keys() == HOME.keys()
-    assert re.search(r"runs +1 +5 +0\.0 MiB +40 days +finished .*; `reidlib train`", rows["runs"])
+    assert re.search(r"runs +1 +6 +0\.0 MiB +40 days +finished .*; `reidlib train`", rows["runs"])
     assert "decoded images; whatever needs it next" in rows["images"]
     assert printed.splitlines()[1].endswith("  unchanged  what it is; what makes it again")
     status, printed, _ = run(capsys, "disk", "features", home / RUN)
