@@ -139,7 +139,7 @@ def test_training_that_no_metric_takes(metric, change, rule):
         (NullSpace(kernel="cosine"), lambda *t: t, "kernels are linear, rbf or chi-square"),
         (CRAFT(kernel="rbf"), lambda *t: t, "kernels are bhattacharyya or linear"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # the same in every process
 )
 def test_training_that_one_metric_does_not_take(metric, change, rule):
     with pytest.raises(InputError, match=rule):
