@@ -48,11 +48,12 @@ def test_a_line_for_each_feature_and_metric():
 def test_the_verdict_is_the_ledgers(tmp_path):
     means = {"L2": 0.5, "KISSME": 0.45, "XQDA": 0.6, "CRAFT": 0.3}
     runs = [write_metrics(write_run(tmp_path, seed=seed), means=means, names=means) for seed in range(2)]
-    line = verdict(Runs({"jlml": tuple(runs)}, 2, profile="quick"))
+    line, headline = verdict(Runs({"jlml": tuple(runs)}, 2, profile="quick"))
+    assert headline == {"generic metric": "does not hold (2 seeds)"}
     assert "**✗ does not hold**: below zero: L2 − XQDA (2 seeds)" in line and "L2 − XQDA: −10.0" in line
     without = Runs({"jlml": (write_run(tmp_path, seed=2),)}, 1, profile="quick")
-    assert "runs are missing for: L2 − KISSME; L2 − XQDA; L2 − CRAFT" in verdict(without)
-    assert verdict(Runs({}, 1)) == "**Not decided:** JLML is not among the features."
+    assert "runs are missing for: L2 − KISSME; L2 − XQDA; L2 − CRAFT" in verdict(without)[0]
+    assert verdict(Runs({}, 1)) == ("**Not decided:** JLML is not among the features.", {})
 
 
 def test_a_network_without_runs_has_a_line_and_no_difference():

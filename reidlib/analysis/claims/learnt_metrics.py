@@ -219,12 +219,14 @@ def description_table(metrics: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-def verdict(runs: Runs) -> str:
-    """Decide the paper's claim by the ledger's rule, and say so in a line of Markdown."""
+def verdict(runs: Runs) -> tuple[str, dict[str, str]]:
+    """Decide the paper's claim by the ledger's rule: a line of Markdown, and its entry of the headline."""
     (claim,) = claims_of_notebook("40_metric_learning")
     if missing := {cell.experiment for cell in claim.cells} - runs.runs.keys():
-        return f"**Not decided:** {', '.join(map(_title, missing))} is not among the features."
-    return verdict_sentence(decide(claim, ExperimentScores(runs)))
+        return f"**Not decided:** {', '.join(map(_title, missing))} is not among the features.", {}
+    scores = ExperimentScores(runs)
+    decided = decide(claim, scores)
+    return verdict_sentence(decided), {claim.name: f"{decided.outcome} ({scores.seed_count()})"}
 
 
 def _shown_of(setup: Setup, feature: str, run: Run) -> ShownMetric | None:
