@@ -310,7 +310,7 @@ def test_readme_lines_and_links():
     lines = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
     assert lines == [
         "python3 -m venv .venv && . .venv/bin/activate && pip install -e . && reidlib reproduce",
-        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[test]' && pytest -n 2 --dist loadfile",
+        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[test]' && pytest",
     ]
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
