@@ -214,7 +214,8 @@ def test_a_score_without_any_match_is_a_dash():
 def test_the_tidy_table_has_a_line_for_each_available_score():
     scores, cells = of({"half": [None, scored(0.7, 0.4)]})
     table = scores.tidy(cells, ("R1", "mAP (step)", "MQ R1"))
-    assert list(table.columns) == ["row", "experiment", "branch", "perturbation", "seed", "measure", "value"]
+    cell = ["experiment", "branch", "perturbation", "metric"]
+    assert list(table.columns) == ["row", *cell, "seed", "measure", "value"]
     assert table["value"].tolist()[:2] == pytest.approx([70, 40])
     assert math.isnan(table["value"][2])
     assert table["seed"].tolist() == [1, 1, 1]
