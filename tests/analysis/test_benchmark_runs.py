@@ -199,7 +199,7 @@ def test_published_partitions_are_given_with_the_folder(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="is given once"):
             benchmark_tables.check_folders(both)
     # In a whole set, they are of the table's size.
-    monkeypatch.setattr(benchmark_tables, "folder_deviations", lambda *_: [])
+    monkeypatch.setattr(benchmark_tables.folders, "folder_deviations", lambda *_: [])
     refused = r"cuhk01 test 486 persons; got .*ten\.json with 2; .*test_persons=100"
     with pytest.raises(InputError, match=refused):
         benchmark_tables.unreadable_benchmarks(given)
