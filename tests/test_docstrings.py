@@ -186,6 +186,7 @@ PUBLIC = (
     "visual.browser.collection.embed_benchmark",
     "visual.browser.views.Options",
     "visual.browser.views.reranker",
+    "visual.browser.views.most_changed",
     "visual.browser.views.view",
     "visual.browser.views.view_scores",
     "visual.browser.views.query_order",

@@ -39,10 +39,45 @@ def test_a_line_for_each_feature_and_metric():
         ["JLML", "XQDA"],
     ]
     last = table.iloc[-1]
-    assert (last["R1"], last["better"], last["worse"], last["directions"]) == ("60.0", "80", "0", "12")
+    assert (last["R1"], last["directions"]) == ("60.0", "12")
     assert last["mAP − L2"].mean == pytest.approx(10) and last["mAP − L2"].seeds == 2
     assert table.iloc[0]["mAP − L2"] == "baseline"
     assert table.iloc[1]["mAP − L2"].seeds == 1
+
+
+def test_changes_of_lists_are_counted_in_queries_in_the_mean_over_seeds():
+    """Two seeds, four queries, the last without a match: (rank of the first match, average precision)."""
+
+    def of(*lists):
+        ranks, precisions = np.array(lists).T
+        plain = scores(0.5).scores
+        changed = {"average_precision": precisions, "first_match_rank": ranks.astype(int)}
+        return MetricScores(plain._replace(**changed), 1.0, 12, None)
+
+    none = (0, np.nan)
+    before = of((1, 0.9), (3, 0.2), (5, 0.1), none), of((1, 0.8), (1, 0.7), (5, 0.1), none)
+    after = of((2, 0.6), (1, 0.5), (1, 0.4), none), of((1, 0.8), (1, 0.9), (1, 0.3), none)
+    both = Study({"jlml": {"L2": before, "NFST": after}}, np.array([1, 1, 2, 3]), 2, None)
+    assert both.changes() == [
+        {
+            "feature": "JLML",
+            "metric": "NFST",
+            "first becomes right": "1.5",  # of the seeds 2 and 1
+            "first becomes wrong": "0.5",  # 1 and 0
+            "precision rises": "2.0",  # 2 and 2
+            "precision falls": "0.5",  # 1 and 0
+        }
+    ]
+    assert study().changes() == [
+        {
+            "feature": "LOMO",
+            "metric": "XQDA",
+            "first becomes right": "0",
+            "first becomes wrong": "0",
+            "precision rises": "80",
+            "precision falls": "0",
+        }
+    ]
 
 
 def test_the_verdict_is_the_ledgers(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from miniature import write_image
 from PIL import Image
 from test_browser_views import make_collection, with_training
@@ -17,6 +18,7 @@ from reidlib.data import load
 from reidlib.ranking.metrics import Embeddings
 from reidlib.visual.browser import RankingBrowser, has_front_end, pictures
 from reidlib.visual.browser.collection import embed_benchmark
+from reidlib.visual.browser.views import Options, view
 
 
 @pytest.fixture
@@ -79,6 +81,7 @@ def test_a_learnt_metric_is_one_more_distance(image_collection, tmp_path):
     assert "XQDA was learnt from 24 training images of 4 persons of a set, in " in summary
     assert "Numbers: squared distance by XQDA, which may be negative." in summary
     assert "No bars: it also weighs pairs of two parts" in summary
+    assert " ▲ ▼: ranks gained or lost against cosine distance. Numbers" in summary
     assert not any("<svg" in card.caption.value for card in gallery(browser))
     gallery(browser)[0].button.click()
     assert "XQDA is no sum over parts" in browser._comparison._note.value
@@ -90,6 +93,15 @@ def test_a_learnt_metric_is_one_more_distance(image_collection, tmp_path):
     assert browser.current_view is earlier and "No bars" in browser._summary.value
     browser.metric = "euclidean"
     assert browser.message == "" and "<svg" in gallery(browser)[0].caption.value
+
+
+def test_rows_of_a_figure_name_their_distance_if_there_are_several(image_collection):
+    collection, _ = with_training(image_collection, persons=4)
+    lists = [view(collection, 0, Options(metric=metric)) for metric in ("cosine", "XQDA")]
+    for views, expected in ((lists, [["cosine"], ["XQDA (learnt)"]]), (lists[:1], [[]])):
+        figure = pictures.view_figure(views, collection)
+        labels = [text.get_text() for text in figure.findobj(Text) if text.get_text().startswith("query 0")]
+        assert [label.split("\n")[2:] for label in labels] == expected
 
 
 def test_without_training_images_a_learnt_metric_is_a_message(browser):

@@ -24,6 +24,7 @@ from reidlib.visual.browser.collection import BenchmarkFeatures, embed_benchmark
 from reidlib.visual.browser.views import (
     Options,
     format_rank_gain,
+    most_changed,
     query_order,
     reranker,
     view,
@@ -160,6 +161,36 @@ def test_a_learnt_metric_ranks_by_its_own_distances_and_has_no_bars(feature, met
     assert note.startswith(
         f"{metric} was learnt from {6 * persons} training images of {persons} persons of a set, in "
     )
+
+
+@pytest.mark.parametrize("persons", [30, 4])
+def test_a_learnt_metrics_ranks_are_compared_with_cosine(persons):
+    collection, _ = with_training(make_collection(), persons)
+    for feature in ("full", "local"):
+        options = {name: Options(feature, name, top=40) for name in ("cosine", "XQDA")}
+        plain, learnt = (view(collection, 3, each) for each in options.values())
+        before = {entry.gallery_index: entry.rank for entry in plain.entries}
+        assert {e.gallery_index: e.rank_gain for e in learnt.entries} == {
+            e.gallery_index: before[e.gallery_index] - e.rank for e in learnt.entries
+        }
+        assert any(entry.rank_gain for entry in learnt.entries)
+        assert not any(entry.rank_gain for entry in plain.entries)
+
+
+def test_the_most_changed_queries_are_shown_before_and_after():
+    collection, _ = with_training(make_collection(), 30)
+    before, after = Options(metric="cosine", top=5), Options(metric="KISSME", top=5)
+    views = most_changed(collection, before, after)
+    gain_q = (
+        view_scores(collection, after).average_precision - view_scores(collection, before).average_precision
+    )
+    raised, lowered = int(np.nanargmax(gain_q)), int(np.nanargmin(gain_q))
+    assert [(each.query_index, each.options) for each in views] == [
+        (raised, before),
+        (raised, after),
+        (lowered, before),
+        (lowered, after),
+    ]
 
 
 def test_a_metric_is_learnt_once_for_each_feature():

@@ -182,24 +182,39 @@ class Study(NamedTuple):
                             statistics.fmean(each.scores.mean_average_precision for each in results)
                         ),
                         "mAP − L2": "baseline" if metric == L2 else self.difference(feature, metric),
-                        **self._changes(of, metric),
                         "directions": f"{first.directions:,}",
                         "seconds to learn": f"{statistics.median(each.seconds for each in results):.1f}",
                     }
                 )
         return pd.DataFrame(lines).fillna("")
 
-    def _changes(self, of: Mapping[str, Sequence[MetricScores]], metric: str) -> dict[str, str]:
-        if metric == L2:
-            return {"better": "", "worse": ""}
-        gains_q = np.mean(
-            [
-                after.scores.average_precision - before.scores.average_precision
-                for after, before in zip(of[metric], of[L2], strict=True)
-            ],
-            axis=0,
-        )
-        return {"better": f"{(gains_q > 0).sum():,}", "worse": f"{(gains_q < 0).sum():,}"}
+    def changes(self) -> list[dict[str, str]]:
+        """Count the queries whose ranked list by L2 each metric changes, in the mean over seeds."""
+        lines = []
+        for feature, of in self.scores.items():
+            for metric in [name for name in of if name != L2]:
+                pairs = [
+                    (after.scores, before.scores) for after, before in zip(of[metric], of[L2], strict=True)
+                ]
+                first_sq = np.array(
+                    [
+                        (after.first_match_rank == 1) * 1 - (before.first_match_rank == 1)
+                        for after, before in pairs
+                    ]
+                )
+                gains_sq = np.array(
+                    [after.average_precision - before.average_precision for after, before in pairs]
+                )
+                counts = {
+                    "first becomes right": first_sq > 0,
+                    "first becomes wrong": first_sq < 0,
+                    "precision rises": gains_sq > 0,
+                    "precision falls": gains_sq < 0,
+                }
+                digits = 1 if len(pairs) > 1 else 0
+                number = {name: f"{which.sum() / len(pairs):,.{digits}f}" for name, which in counts.items()}
+                lines.append({"feature": _title(feature), "metric": metric} | number)
+        return lines
 
     def headline(self) -> dict[str, str]:
         """Return the largest gain of each feature."""

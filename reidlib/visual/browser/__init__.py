@@ -315,6 +315,7 @@ class RankingBrowser(widgets.VBox):
             learnt = self._collection.learnt_distance(options.feature, options.metric)
             sign = ", which may be negative" if learnt.offsets.any() else ""
             numbers = f"squared distance by {options.metric}{sign}"
+            arrows = arrows or " ▲ ▼: ranks gained or lost against cosine distance."
             bars = f"{learnt.note}. No bars: it also weighs pairs of two parts, so it is no sum over parts. "
         return (
             f"Query {self.position + 1:,} of {len(self._queries):,}, order: {ORDERS[self.order]}{basis}. "

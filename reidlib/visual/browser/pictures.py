@@ -183,17 +183,20 @@ def view_figure(views: Sequence[View], collection: BenchmarkFeatures, *, title: 
         title: Title of the figure.
 
     Returns:
-        The figure: queries and ranked images with rank, distance and camera, and bars of the parts'
+        The figure: queries, and ranked images with rank, distance and camera, and bars of the parts'
         contributions to the squared distance before re-ranking, all on one scale, unless a metric is no sum
-        over parts. An image whose file cannot be read is grey.
+        over parts. If the views are by several distances, each query names its own. An image whose file
+        cannot be read is grey.
     """
     queries, labels, rows = [], [], []
+    several = len({query_view.options for query_view in views}) > 1
     for query_view in views:
         score = f"AP {format_percent(query_view.average_precision)}" if query_view.num_matches else "no match"
         for start in range(0, max(1, len(query_view.entries)), _IMAGES_PER_ROW):
             rows.append(query_view.entries[start : start + _IMAGES_PER_ROW])
             queries.append(None if start else _image(collection.query_paths[query_view.query_index]))
-            labels.append("" if start else f"query {query_view.query_index}, c{query_view.camera}\n{score}")
+            name = f"query {query_view.query_index}, c{query_view.camera}\n{score}"
+            labels.append("" if start else name + (f"\n{query_view.options.name}" if several else ""))
     parts = views[0].parts
     has_bars = all(len(entry.contributions) for row in rows for entry in row)
     return ranked_lists(

@@ -76,6 +76,11 @@ class Options:
         return "; ".join([*filters, *(["with ignored images"] if self.show_ignored else [])])
 
     @property
+    def name(self) -> str:
+        """The distance in a word or two, such as "Euclidean" or "re-ranked"."""
+        return "re-ranked" if self.reranked else METRICS[self.metric]
+
+    @property
     def description(self) -> str:
         """A description of the ranking, such as "full feature, Euclidean distance"."""
         words = f"{self.feature} feature, {METRICS[self.metric]} distance"
@@ -93,7 +98,8 @@ class Entry(NamedTuple):
         status: Whether it is a match, another person, a distractor or ignored.
         person: Person id.
         camera: Camera id.
-        rank_gain: Number of ranks gained by re-ranking, negative if lost; None without re-ranking.
+        rank_gain: Number of ranks gained by re-ranking, or by a learnt metric against cosine (which is what
+            it learns on: features of unit length by L2), negative if lost; else None.
         contributions: Contribution of each part to the squared distance before re-ranking, of shape (P,). A
             learnt metric is no sum over parts, because it weighs pairs of numbers, also of two parts: empty.
     """
@@ -114,7 +120,7 @@ class Entry(NamedTuple):
 
     @property
     def rank_suffix(self) -> str:
-        """The ranks gained or lost by re-ranking as the end of a line; empty without re-ranking."""
+        """The ranks gained or lost as the end of a line; empty if nothing is compared."""
         return "" if self.rank_gain is None else f" {format_rank_gain(self.rank_gain)}"
 
 
@@ -201,6 +207,25 @@ def view_scores(collection: BenchmarkFeatures, options: Options) -> Scores:
     return evaluate_distances(k_reciprocal(*_for_reranking(collection, options)), query, gallery)
 
 
+def most_changed(collection: BenchmarkFeatures, before: Options, after: Options) -> list[View]:
+    """Return the lists, before and after, of the query that gains most and of the one that loses most.
+
+    Args:
+        collection: The features.
+        before: A ranking without re-ranking.
+        after: Another one.
+
+    Returns:
+        Four views; gains are those of average precision (step rule).
+
+    Raises:
+        InputError: If the feature does not exist, a metric cannot be learnt, or no query has a match.
+    """
+    gain_q = np.subtract(*(view_scores(collection, each).average_precision for each in (after, before)))
+    queries = int(np.nanargmax(gain_q)), int(np.nanargmin(gain_q))
+    return [view(collection, query, each) for query in queries for each in (before, after)]
+
+
 def view(
     collection: BenchmarkFeatures,
     query_index: int,
@@ -241,7 +266,11 @@ def view(
         distances_g = squared_g / 2 if options.metric == "cosine" else np.sqrt(squared_g)
     order_g = _sorted_indices(squared_g, status_g)
     rank_g = _ranks(order_g, status_g)
-    gain_g = np.zeros_like(rank_g)
+    gain_g = None
+    if options.metric in LEARNT_METRICS and not options.reranked:
+        sides = collection.compared_features(options.feature, "cosine")
+        plain_g = squared_distances_to_all(sides[0][query_index][None], sides[1])[0].numpy()
+        gain_g = _ranks(_sorted_indices(plain_g, status_g), status_g) - rank_g
     if options.reranked:
         assert reranking is not None, "pass reranker(collection, options)"
         distances_g = reranking.distances(np.array([query_index]))[0].double().numpy()
@@ -263,7 +292,7 @@ def view(
                 Status(status_g[index]),
                 int(gallery.person_ids[index]),
                 int(gallery.camera_ids[index]),
-                int(gain_g[index]) if options.reranked and has_rank else None,
+                int(gain_g[index]) if gain_g is not None and has_rank else None,
                 np.array([float(differences_d[within].sum()) for within in within_p]),
             )
         )
@@ -366,7 +395,7 @@ def bar_colours(parts: Sequence[FeaturePart]) -> list[str]:
 
 
 def format_rank_gain(ranks: int) -> str:
-    """Format the ranks that re-ranking gained or lost for an image, such as "▲3"."""
+    """Format the ranks that an image gained or lost, such as "▲3"."""
     return "=" if ranks == 0 else f"{'▲' if ranks > 0 else '▼'}{abs(ranks)}"
 
 
