@@ -32,10 +32,11 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # a trunk that stays at first. They were 23,600 and 164 until rows of the papers' tables were measured on the
 # papers' images: learnt metrics on published partitions, scores by learnt metrics and of pre-trained runs in
 # evidence, and a learnt metric in the browser.
-# Files were 170 until printed tables and the folders that users give for them, one module, became two.
+# Files were 170 until printed tables and the folders that users give for them, one module, became two. They
+# were 24,200 and 172 until learning curves came: thinned training images, their queue, and their statistics.
 LARGEST = {
-    "lines of code": 24_200,
-    "files": 172,
+    "lines of code": 24_700,
+    "files": 177,
     "lines of the core": 4_600,
     "entries in a folder below the top": 12,
 }

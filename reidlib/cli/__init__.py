@@ -150,7 +150,8 @@ def _benchmarks() -> str:
     """List the registered benchmarks, their options with defaults, and the content of their folders."""
     from reidlib.data.readers import BENCHMARKS, GUIDES
 
-    lines = ["benchmarks: NAME[,OPTION=VALUE…], here with the defaults; trial=N selects a partition"]
+    lines = ["benchmarks: NAME[,OPTION=VALUE…], here with the defaults; trial=N selects a partition;"]
+    lines += ["train_persons=N and images_per_person=K keep fewer training images of any of them"]
     for name, reader in BENCHMARKS.items():
         parameters = list(inspect.signature(reader).parameters.values())[1:]
         options = (
@@ -290,11 +291,12 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "MODEL",
         "jlml, pyramid or another row of reidlib.experiments.EXPERIMENTS, or all: each row of a notebook",
     )
-    train.number("--seeds", "with all: trainings of each row, with the seeds 0 to N − 1 (default 1)")
+    train.flag("--curve", "train on fewer persons, and fewer images of each, from several starts")
+    train.number("--seeds", "with all, --curve: trainings of each row, with the seeds 0 to N − 1 (default 1)")
     train.number(
         "--jobs",
-        "with all: trainings at a time, as many as memory allows; default: one for each core, at most 4; "
-        "one on a GPU",
+        "with all, --curve: trainings at a time, as many as memory allows; default: one for each core, at "
+        "most 4; one on a GPU",
     )
     train.value(
         "--set",

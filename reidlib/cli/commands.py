@@ -9,16 +9,12 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reidlib.cli.plan import plan as plan  # a command, too
 from reidlib.cli.suite import reproduce as reproduce
 from reidlib.cli.suite import warn_of_deviations
-from reidlib.cli.trainings import train_all
+from reidlib.cli.trainings import train_all, train_curve
 from reidlib.errors import InputError, check_choice, count_noun
-
-if TYPE_CHECKING:
-    from reidlib.data import Benchmark
 
 logger = logging.getLogger("reidlib")
 
@@ -53,6 +49,14 @@ def train(arguments: argparse.Namespace) -> int:
     last epoch is evaluated, as in every run. The run is another one than without
     --validate, because it trains on fewer persons.
 
+    --curve trains MODEL's learning curve: on 1/16, 1/8, 1/4 and half of the benchmark's
+    training persons, on 2, 4 and 8 images of each person, and on all; each from random
+    weights, from rendered people (the row's own run on synthetic) and from the
+    benchmarks of --pretrain, with the seeds 0 to N - 1 of --seeds. The smaller sets are
+    among the larger ones, and the test is the same. On thinned images a training has at
+    least 800 steps (not in smoke and paper). The command resumes like MODEL all, and
+    `reidlib reproduce 44` shows the curves.
+
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.
     With the option training_only=true it needs only the training folder.
@@ -80,6 +84,7 @@ def train(arguments: argparse.Namespace) -> int:
       reidlib train all --profile photographs --folder viper=DIR --trials 3
       reidlib train jlml --set recipe.epochs=40 --set model.parts=6
       reidlib train pyramid --validate 30
+      reidlib train jlml --curve --benchmark folder,validation=true --data-root DIR
       reidlib train pyramid --profile full --seed 1
       reidlib train jlml --profile paper --benchmark cuhk03,trial=3 --data-root DIR
       reidlib train jlml --profile paper --benchmark viper --data-root DIR --pretrain cuhk03=DIR
@@ -96,6 +101,7 @@ def train(arguments: argparse.Namespace) -> int:
       run.json               device, duration, memory, versions and commit
     What a failed training of `train all` printed is in reports/PROFILE/tasks.
     """
+    from reidlib.data.readers import load_together
     from reidlib.experiments import Setup
     from reidlib.experiments.obtain import obtain, plan_chain
     from reidlib.experiments.rows import EXPERIMENTS, configure, get_profile
@@ -106,8 +112,10 @@ def train(arguments: argparse.Namespace) -> int:
     check_choice(f"a model is one of {', '.join(models)}", arguments.model, models)
     if arguments.model == "all":
         return train_all(arguments)
+    if arguments.curve:
+        return train_curve(arguments)
     if arguments.seeds or arguments.jobs or arguments.folder or arguments.trials:
-        rule = "--seeds, --jobs, --folder and --trials are for all rows, `reidlib train all`"
+        rule = "--seeds, --jobs, --folder and --trials are for all rows, `reidlib train all`, or for --curve"
         value = arguments.model
         raise InputError(rule, value, "train a row's seeds one after another, with --seed")
     settings = dict(arguments.set)
@@ -126,7 +134,8 @@ def train(arguments: argparse.Namespace) -> int:
             )
             benchmark = setup.data
         with distributed.first_process_first():  # some readers extract images
-            before = _pretraining(arguments.pretrain)
+            others = load_together(arguments.pretrain)
+            before = () if others is None else (others,)
         if first:
             warn_of_deviations(arguments.pretrain, setup)
         options = {"before": before, "seed": arguments.seed, "settings": settings}
@@ -145,15 +154,6 @@ def train(arguments: argparse.Namespace) -> int:
         if first:
             print(f"{_score_table(run.scores)}\nrun: {run.folder}")
     return 0
-
-
-def _pretraining(folders: list[tuple[str, str]]) -> tuple[Benchmark, ...]:
-    """Load the benchmarks to train on first; several are combined into one."""
-    from reidlib.data import load_specified
-    from reidlib.data.benchmark import combine
-
-    benchmarks = [load_specified(name, Path(folder)) for name, folder in folders]
-    return (combine(benchmarks),) if len(benchmarks) > 1 else tuple(benchmarks)
 
 
 def import_(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""All trainings without notebooks (``reidlib train all``): of the notebooks, or of the papers' tables."""
+"""Many trainings in one queue: of the notebooks, of the papers' tables, or of a learning curve."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reidlib.cli.suite import folders_by_name, report_folder, suite_setup, warn_of_deviations
@@ -27,13 +28,11 @@ def train_all(arguments: argparse.Namespace) -> int:
     from reidlib.reports.tasks import METRIC_TASK, tasks
 
     # With set fields no notebook would find the runs, and rows would become equal that differ in these.
-    refused = ("seed", "set", "validate", "pretrain", "compile")
+    refused = ("seed", "set", "validate", "pretrain", "compile", "curve")
     if given := [f"--{name}" for name in refused if getattr(arguments, name)]:
         rule = "`train all` trains the rows as notebooks compare them, with the seeds 0 to N - 1 of --seeds"
         raise InputError(rule, ", ".join(given), "leave that out, or name one row in place of all")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        mend = "give the command without torchrun, or name one row in place of all"
-        raise InputError("`train all` starts its own processes", "torchrun", mend)
+    _check_single("all")
     setup = suite_setup(arguments)
     if arguments.folder:
         return _train_tables(arguments, setup)
@@ -100,6 +99,42 @@ def _train_tables(arguments: argparse.Namespace, setup: Setup) -> int:
     failed = _failed_tasks(make_tasks, arguments, setup)
     print(f"{len(remaining)} trainings, {len(failed)} failed", f"runs: {setup.runs}", sep="\n")
     return 1 if failed or refused else 0
+
+
+def train_curve(arguments: argparse.Namespace) -> int:
+    """Train a row on fewer persons, and fewer images of each, from each start."""
+    from reidlib.reports.tasks import curve_tasks
+
+    refused = ("seed", "set", "validate", "compile", "folder", "trials")
+    if given := [f"--{name}" for name in refused if getattr(arguments, name)]:
+        rule = "--curve trains a row with its own values and the seeds 0 to N - 1 of --seeds"
+        raise InputError(rule, ", ".join(given), "leave that out, or train one size without --curve")
+    _check_single(f"{arguments.model} --curve")
+    setup = suite_setup(arguments)
+    if not setup.data_root:
+        setup.check_data_folder()
+    others = [(name, str(Path(folder).expanduser().absolute())) for name, folder in arguments.pretrain]
+    warn_of_deviations(others, setup)
+    missing: list[Task] = []
+
+    def make_tasks() -> list[Task]:
+        refused: dict[str, str] = {}
+        missing.extend(curve_tasks(arguments.model, setup, others, refused=refused))
+        for specification, reason in refused.items():
+            logger.warning(f"note: without {specification}: {reason}")
+        logger.info(f"learning curve of {arguments.model}: {count_noun(len(missing), 'trainings')} left")
+        return missing
+
+    failed = _failed_tasks(make_tasks, arguments, setup)
+    print(f"{len(missing)} trainings, {len(failed)} failed", f"runs: {setup.runs}", sep="\n")
+    return 1 if failed else 0
+
+
+def _check_single(model: str) -> None:
+    """Raise InputError under torchrun: a queue of trainings starts its own processes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        mend = "give the command without torchrun, or name one row in place of all"
+        raise InputError(f"`train {model}` starts its own processes", "torchrun", mend)
 
 
 def _failed_tasks(

@@ -23,7 +23,7 @@ from reidlib.data.decoding import (
     treatments,
 )
 from reidlib.data.images import decode_blocks
-from reidlib.data.readers import read
+from reidlib.data.readers import read, thinning
 from reidlib.data.readers.layout import Reading, read_table
 from reidlib.data.readers.listing import LEFT_OUT
 from reidlib.data.rules import DISTRACTOR, JUNK
@@ -193,8 +193,10 @@ def _read(name: str, root: Path, options: dict) -> tuple[Reading, list[str]]:
     """Return the reading, and the error of making the ``trial`` of the options, if any."""
     reading = read(name, root, **{key: value for key, value in options.items() if key != "trial"})
     try:
-        if "trial" in options:
-            reading.benchmark(options["trial"])
+        if {"trial", *thinning.THINNING} & options.keys():
+            benchmark = reading.benchmark(options.get("trial", 0))
+            if thinning.thinning_of(benchmark.specification) != (0, 0):
+                reading.remarks.append(thinning.describe(benchmark))
     except InputError as error:
         return reading, [str(error)]
     return reading, []

@@ -223,6 +223,7 @@ def _obtain(link: TrainingPlan, folder: Path, execution: Execution, since: float
         )
         # The default folder of `reidlib evaluate`; the fingerprint tells whether the data are the same.
         roots = [str(data.root.absolute()) for data in benchmark.members or (benchmark,)]
+        information |= {"training_persons": len(identities_k), "training_images": len(split)}
         return {**information, "data_root": roots[0]} | ({"data_roots": roots} if benchmark.members else {})
 
     if distributed.world().rank > 0:

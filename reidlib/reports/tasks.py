@@ -1,6 +1,6 @@
 """The missing trainings of the notebooks, as tasks that several processes share.
 
-The last five functions do the work in another process, which needs no notebook packages.
+The last six functions do the work in another process, which needs no notebook packages.
 """
 
 from __future__ import annotations
@@ -9,26 +9,30 @@ import contextlib
 import re
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from reidlib import files
+from reidlib.data.readers import load_together
 from reidlib.errors import InputError
 from reidlib.experiments import perturbations
 from reidlib.experiments.evaluate import is_scored
+from reidlib.experiments.evidence import Evidence
 from reidlib.experiments.metric_study.kept import kept_scores, score_run
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain, plan_training, run_name
 from reidlib.experiments.rows import EXPERIMENTS, Perturbation, all_perturbations
 from reidlib.experiments.setup import Setup
 from reidlib.memory import available_memory
 from reidlib.reports.processes import Memory, Task
-from reidlib.training.runs import Run, find
+from reidlib.training.runs import Run, configuration_hash, find
 
 if TYPE_CHECKING:
+    from reidlib.analysis.learning_curves import Point
     from reidlib.reports.notebook import Source
 
 METRIC_TASK = "learnt metrics of "  # how the name of such a task begins
@@ -158,12 +162,9 @@ def benchmark_tasks(
     # Not at the top of the module: a training's process need not wait for pandas and scipy.stats.
     from reidlib.analysis import benchmark_runs, benchmark_tables
 
-    # Trainings that others start from come first. A benchmark that cannot be read or trained on has no task,
-    # and the notebook gives the reason.
+    # A benchmark that cannot be read or trained on has no task, and the notebook gives the reason.
     since = time.time()  # if a training fails that many others start from, only one of them tries it
-    pretraining_tasks: dict[str, Task] = {}
-    training_tasks = []
-    by_step: dict[str, float | None] = {}
+    work: list[_Chain] = []
     for specification in benchmark_tables.specifications():
         if benchmark_tables.folder_of(specification, folders) is None:
             continue
@@ -176,33 +177,77 @@ def benchmark_tasks(
             if refused is not None:
                 refused[specification] = str(error)
             continue
-        for (row, trial, seed), (*earlier, last) in chains.items():
-            if _is_complete(last, setup.runs):
-                continue
-            if row not in by_step:
-                by_step[row] = _seconds_per_step(setup, row)
-
-            def task(
-                training: TrainingPlan,
-                function: Callable,
-                arguments: tuple,
-                row: str = row,
-                after: tuple[str, ...] = (),
-            ) -> Task:
-                # Trainings of a row on sets of other sizes are of other kinds: time goes by steps.
-                steps, speed = training.num_steps, by_step[row]
-                seconds = steps * speed if speed else None
-                kind, weight = f"{row}, {steps} steps", steps / 1000
-                notebooks = ("42_benchmarks",)
-                return Task(training.name, function, arguments, notebooks, kind, seconds, after, weight)
-
-            before = [training for training in earlier if not _is_complete(training, setup.runs)]
-            for training in before:
-                arguments = (setup, row, seed, folders, since)
-                pretraining_tasks[training.name] = task(training, train_pretraining, arguments)
+        for (row, trial, seed), links in chains.items():
             arguments = (setup, row, specification, trial, seed, folders, since)
-            names = tuple(training.name for training in before)
-            training_tasks.append(task(last, train_chain, arguments, after=names))
+            first = (setup, row, seed, folders, since)
+            work.append(_Chain(row, links, (train_chain, arguments), (train_pretraining, first)))
+    return _chain_tasks(work, setup, ("42_benchmarks",))
+
+
+def curve_tasks(
+    row: str,
+    setup: Setup,
+    others: Sequence[tuple[str, str]] = (),
+    *,
+    refused: dict[str, str] | None = None,
+) -> list[Task]:
+    """Return tasks for the missing trainings of a learning curve; ``others`` are benchmarks and folders."""
+    from reidlib.analysis.learning_curves import curve_chains
+
+    # Runs of the evidence in git count as finished; their start names a whole chain of configurations.
+    sets = Evidence.read_all(setup.profile.name, benchmark=setup.specification[0])
+    kept = {configuration_hash(run.configuration) for each in sets for run in each.runs.values()}
+    since = time.time()
+    work: dict[int, list[_Chain]] = {}
+    chains = curve_chains(row, setup, load_together(others), refused=refused)
+    for (point, seed), links in chains.items():
+        arguments = (setup, row, others, point, seed, since)
+        start = files.short_name(files.safe_name(point.start), 80) if point.start else ""
+        if configuration_hash(links[-1].configuration.to_json()) not in kept:
+            last, first = ((train_curve, (*arguments, first)) for first in (False, True))
+            work.setdefault(seed, []).append(_Chain(row, links, last, first, start))
+    return [task for of_seed in work.values() for task in _chain_tasks(of_seed, setup)]
+
+
+class _Chain(NamedTuple):
+    """Trainings of a row, each starting from the last, and the tasks of the last one and of those before."""
+
+    row: str
+    links: Sequence[TrainingPlan]
+    task: tuple[Callable, tuple]  # function and arguments
+    earlier: tuple[Callable, tuple]
+    start: str = ""  # where a row has several, for the task's name
+
+
+def _chain_tasks(chains: Iterable[_Chain], setup: Setup, notebooks: tuple[str, ...] = ()) -> list[Task]:
+    """Return tasks for the missing trainings of chains; those that others start from come first."""
+    pretraining_tasks: dict[str, Task] = {}
+    training_tasks: list[Task] = []
+    by_step: dict[str, float | None] = {}
+    for row, (*earlier, last), of_last, of_earlier, start in chains:
+        if _is_complete(last, setup.runs):
+            continue
+        if row not in by_step:
+            by_step[row] = _seconds_per_step(setup, row)
+
+        def task(
+            training: TrainingPlan,
+            work: tuple[Callable, tuple],
+            row: str = row,
+            after: tuple[str, ...] = (),
+        ) -> Task:
+            # Trainings of a row on sets of other sizes are of other kinds: time goes by steps.
+            steps, speed = training.num_steps, by_step[row]
+            seconds = steps * speed if speed else None
+            return Task(
+                training.name, *work, notebooks, f"{row}, {steps} steps", seconds, after, steps / 1000
+            )
+
+        before = [training for training in earlier if not _is_complete(training, setup.runs)]
+        pretraining_tasks |= {training.name: task(training, of_earlier) for training in before}
+        names = tuple(training.name for training in before)
+        named = last._replace(name=f"{last.name} from {start}") if start else last
+        training_tasks.append(task(named, of_last, after=names))
     return [*pretraining_tasks.values(), *training_tasks]
 
 
@@ -288,3 +333,25 @@ def train_pretraining(
     assert benchmark is not None  # `benchmark_tasks` makes a task only if there is one
     links = plan_chain(row, setup.profile, benchmark, seed=seed)
     obtain(links, runs=setup.runs, execution=setup.execution, since=since, scorable=False)
+
+
+def train_curve(
+    setup: Setup,
+    row: str,
+    others: Sequence[tuple[str, str]],
+    point: Point,
+    seed: int,
+    since: float,
+    first: bool,
+) -> None:
+    """Find or train the run of a learning curve's point, or only the first one, from which it starts."""
+    from reidlib.analysis.learning_curves import curve_chains
+
+    links = curve_chains(row, replace(setup, seeds=seed + 1), load_together(others))[point, seed]
+    obtain(
+        links[:1] if first else links,
+        runs=setup.runs,
+        execution=setup.execution,
+        since=since,
+        scorable=not first,
+    )

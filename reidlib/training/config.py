@@ -83,6 +83,8 @@ class Recipe:
         frozen: Share of the training at whose beginning the trunk's weights stay, so that new classifiers
             learn before they change layers that other persons have taught; our choice. Batch norm's
             statistics follow the images all the time.
+        least_steps: Where ``epochs`` are fewer mini-batches than this, the training is this long: few images
+            are then no short training.
     """
 
     epochs: int | None = None
@@ -101,6 +103,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     epoch_of: Literal["images", "identities"] = field(default="images", metadata=_LATER)
     frozen: float = field(default=0.0, metadata=_LATER)
+    least_steps: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self):
         check_fields(self)
@@ -125,6 +128,10 @@ class Recipe:
         if self.epoch_of == "identities" and not per_identity:
             mend = "set images_per_identity to at least 2, or epoch_of to 'images'"
             raise InputError("an epoch of identities needs identity-balanced batches", self.epoch_of, mend)
+        if self.least_steps < 0:
+            raise InputError(
+                "least_steps is a number of steps, 0 or more", self.least_steps, "use 0 for none"
+            )
         if self.trunk_rate <= 0:
             raise InputError("trunk_rate is a positive factor", self.trunk_rate, "use 1 for equal rates")
         if max(self.learning_rate, self.trunk_rate) > 1e6:
@@ -167,7 +174,7 @@ class Recipe:
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return the number of steps of the whole training."""
-        return self.steps or (self.epochs or 0) * batches_per_epoch
+        return self.steps or max((self.epochs or 0) * batches_per_epoch, self.least_steps)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step; it depends only on the share of steps before it."""

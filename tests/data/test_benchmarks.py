@@ -213,7 +213,9 @@ def test_a_trial_that_cannot_be_loaded_is_a_problem(rendered):
     # What the survey says already is said once, and a trial is no excuse for another keyword.
     write_image(rendered / "bounding_box_test" / "portrait.jpg")
     assert check("synthetic", rendered, progress=False, trial=0).text().count("portrait.jpg") == 1
-    with pytest.raises(InputError, match="protocol keywords of synthetic are: none; got boxes"):
+    with pytest.raises(
+        InputError, match="protocol keywords of synthetic are: train_persons, images_per_person; got boxes"
+    ):
         check("synthetic", rendered, progress=False, trial=0, boxes="detected")
 
 

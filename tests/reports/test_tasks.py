@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from miniature import write_image
 
 from reidlib import files
 from reidlib.analysis import ablations, benchmark_runs, benchmark_tables, claims
@@ -16,7 +18,7 @@ from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS, Setup
 from reidlib.experiments.rows import LEARNT_METRICS, PERTURBATIONS
 from reidlib.reports.notebook import read_source
-from reidlib.reports.tasks import measured, tasks, training_memory
+from reidlib.reports.tasks import curve_tasks, measured, tasks, training_memory
 from reidlib.training.device import Execution
 from reidlib.training.runs import Run
 
@@ -199,6 +201,45 @@ def test_all_rows_are_trained_without_notebooks(home, monkeypatch, capsys):
     assert main(words) == 0
     assert capsys.readouterr().err == "1 row, 2 seeds, smoke: 2 of 2 trainings are finished, 0 left\n"
     assert state == {path: path.stat().st_mtime_ns for path in files.runs().rglob("*")}
+
+
+def test_a_learning_curve_is_one_queue_from_each_start(tmp_path, monkeypatch, capsys):
+    """Own images, of which some are held out; rendered people and another folder are trained on before."""
+    monkeypatch.setenv("REIDLIB_HOME", str(tmp_path))
+    for name, persons in (("own", 24), ("others", 5)):
+        for person, camera, number in product(range(persons), (1, 2), range(5)):
+            path = tmp_path / name / f"{name}{person}" / f"c{camera}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, seed=1000 * persons + 100 * person + 10 * camera + number)
+    own, others = "folder,validation=true", "folder,training_only=true"
+    words = ["train", "jlml", "--curve", "--profile", "smoke", "--device", "cpu", "--jobs", "1"]
+    words += ["--benchmark", own, "--data-root", f"{tmp_path / 'own'}"]
+    setup = Setup("smoke", own, tmp_path / "own", device="cpu", progress=False, seeds=2)
+    before = [(others, str(tmp_path / "others"))]
+    found = curve_tasks("jlml", setup, before)
+    # Halves of eight persons, 2, 4 and 8 images of each, and all; each from three starts.
+    first, second = found[: len(found) // 2], found[len(found) // 2 :]
+    assert names(second) == [name.replace("seed0", "seed1") for name in names(first)]
+    assert names(first)[:2] == ["jlml-smoke-synthetic-seed0", f"jlml-smoke-{others}-seed0"]
+    ends = [f",train_persons={n}" for n in (2, 4)] + [f",images_per_person={n}" for n in (2, 4, 8)] + [""]
+    starts = ["", "-pretrained from synthetic", f"-pretrained from {others}"]
+    assert names(first)[2:] == [f"jlml-smoke-{own}{end}-seed0{start}" for end in ends for start in starts]
+    assert [task.after for task in first[2:5]] == [(), (first[0].name,), (first[1].name,)]
+    for task in (first[1], first[4]):  # the folder of others, and two persons from there
+        task.function(*task.arguments)
+    assert [task.name for task in found if task.name not in names(curve_tasks("jlml", setup, before))] == [
+        first[1].name,
+        first[4].name,
+    ]
+    monkeypatch.setattr("reidlib.analysis.learning_curves.planning.IMAGES", (1,))
+    assert main(words) == 0
+    printed, messages = capsys.readouterr()
+    assert printed == f"7 trainings, 0 failed\nruns: {files.runs()}\n"
+    rule = f"note: without {own},images_per_person=1: a training needs the images of one batch, 16; got 8 "
+    assert rule in messages
+    assert main(words) == 0 and capsys.readouterr().out.startswith("0 trainings, 0 failed")
+    thinned = Run(next(files.runs().glob("*persons=2-seed0-*")))
+    assert (thinned.information["training_persons"], thinned.information["training_images"]) == (2, 20)
 
 
 def test_perturbed_factors_are_counted_apart_from_trainings(home, tmp_path, monkeypatch, capsys):

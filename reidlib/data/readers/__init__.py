@@ -7,19 +7,20 @@ A reader turns a folder into a ``Reading``, which serves both loading and checki
 - ``two_view``: the small sets VIPeR, CUHK01 and GRID; ``partitions``: their test persons.
 - ``cuhk03``: both protocols of CUHK03.
 - ``own``: the user's own images.
+- ``thinning``: fewer training persons or images, an option of all.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers import cuhk03, market, own, two_view
+from reidlib.data.benchmark import Benchmark, combine
+from reidlib.data.readers import cuhk03, market, own, thinning, two_view
 from reidlib.data.readers.layout import Reading, read_table, spelling_hint
 from reidlib.errors import InputError, check_choice
 from reidlib.values import read_value
@@ -44,7 +45,8 @@ def load(name: str, root: str | Path, *, trial: int = 0, **protocol) -> Benchmar
         name: Name of the benchmark, a key of ``BENCHMARKS``.
         root: The benchmark's folder.
         trial: Which of the protocol's partitions to load, from 0.
-        **protocol: Further keywords of the benchmark's reader, such as ``boxes="detected"``.
+        **protocol: Further keywords of the benchmark's reader, such as ``boxes="detected"``, and those of
+            ``thinning``.
 
     Returns:
         The benchmark with its train, query and gallery splits.
@@ -72,13 +74,23 @@ def read(name: str, root: str | Path, **protocol) -> Reading:
     """
     _check_keywords(name, protocol)
     options = {key: _read_option(name, key, value) for key, value in protocol.items()}
-    return BENCHMARKS[name](Path(root).expanduser().absolute(), **options)
+    thinned = {key: options.pop(key) for key in thinning.THINNING if key in options}
+    reading = BENCHMARKS[name](Path(root).expanduser().absolute(), **options)
+    if thinned and (make := reading.make_benchmark):
+        reading.make_benchmark = lambda trial: thinning.thin(make(trial), thinned)
+    return reading
 
 
 def load_specified(specification: str, root: str | Path) -> Benchmark:
     """Load a benchmark by its specification, such as ``cuhk03,boxes=detected,trial=3``."""
     name, options = parse(specification)
     return load(name, root, **options)
+
+
+def load_together(folders: Sequence[tuple[str, str | Path]]) -> Benchmark | None:
+    """Load benchmarks by (specification, folder); several are combined into one, none is None."""
+    benchmarks = [load_specified(name, folder) for name, folder in folders]
+    return combine(benchmarks) if len(benchmarks) > 1 else next(iter(benchmarks), None)
 
 
 def parse(specification: str) -> tuple[str, dict[str, Any]]:
@@ -119,7 +131,7 @@ def _parse_cached(specification: str) -> tuple[str, tuple[tuple[str, str | int |
 
 def _check_keywords(name: str, options: Iterable[str]) -> None:
     """Raise InputError if a benchmark's reader does not take one of the keywords."""
-    keywords = [key for key in defaults(name) if key != "trial"]
+    keywords = [key for key in (*defaults(name), *thinning.THINNING) if key != "trial"]
     if unknown := sorted(set(options) - set(keywords)):
         raise InputError(
             f"the protocol keywords of {name} are: {', '.join(keywords) or 'none'}",
@@ -130,6 +142,8 @@ def _check_keywords(name: str, options: Iterable[str]) -> None:
 
 def _read_option(name: str, key: str, value: Any) -> Any:
     """Return an option's value as the type of its default; readers check the texts."""
+    if key in thinning.THINNING:
+        return read_value(key, value, range(thinning.THINNING[key], 2**31))
     default = defaults(name)[key]
     if isinstance(default, str):
         return value

@@ -2,10 +2,10 @@
 
 ``reports/evidence`` has a folder for each set, a profile and a benchmark such as
 ``quick-market1501,validation=true``, and in it a file for each row, ROW.jsonl. A benchmark's partitions are
-one set. Runs that started from another are a set of their own, ``…-pretrained``, and each keeps what that one
-was. A line is a run: configuration, scores, device, seconds, versions and commit, and the last line of the
-history. Values by query are summed by person, which is all that an interval needs (``analysis.statistics``).
-Lines are only added.
+one set, and so are its thinned training images (``data.readers.thinning``). Runs that started from another
+are a set of their own, ``…-pretrained``, and each keeps what that one was. A line is a run: configuration,
+scores, device, seconds, versions and commit, and the last line of the history. Values by query are summed by
+person, which is all that an interval needs (``analysis.statistics``). Lines are only added.
 Each has the digests that the tests of its row's claims had when it was made (``analysis.claims.digests``).
 
 A line is not taken on trust: its format, data and configuration are compared with the set's and with the

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from reidlib import files
+from reidlib.data.readers.thinning import thinning_of, without_thinning
 from reidlib.errors import InputError, count_noun, shorten
 from reidlib.experiments.evidence.lines import EvidenceRun, Line, difference_text, lines_of
 from reidlib.experiments.rows import EXPERIMENTS, PROFILES, get_profile
@@ -207,9 +208,9 @@ def short_name(benchmark: str) -> str:
     return NAMES.get(benchmark, benchmark)
 
 
-def without_trial(benchmark: str) -> str:
-    """Return a benchmark's name and options without the number of a partition."""
-    return re.sub(r",trial=\d+", "", benchmark)
+def in_one_set(benchmark: str) -> str:
+    """Return what the partitions of a benchmark, and its thinned training images, have in common."""
+    return re.sub(r",trial=\d+", "", without_thinning(benchmark))
 
 
 def _set_of(line: Line) -> tuple[str, str]:
@@ -219,8 +220,8 @@ def _set_of(line: Line) -> tuple[str, str]:
 def set_folder(
     profile: str, benchmark: str, folder: str | Path | None = None, *, pretrained: bool = False
 ) -> Path:
-    """Return the folder of a set, of all its partitions, within a folder of evidence."""
-    name = files.safe_name(f"{profile}-{without_trial(benchmark)}{'-pretrained' if pretrained else ''}")
+    """Return the folder of a set, of all its partitions and sizes, within a folder of evidence."""
+    name = files.safe_name(f"{profile}-{in_one_set(benchmark)}{'-pretrained' if pretrained else ''}")
     return (Path(folder).expanduser() if folder else files.evidence()) / name
 
 
@@ -235,7 +236,7 @@ def lines_of_set(folder: Path, expected: tuple[str, str, bool] | None = None) ->
             actual = record.today[0], record.benchmark
             if expected and (
                 actual[0] not in ("", expected[0])
-                or without_trial(actual[1]) != without_trial(expected[1])
+                or in_one_set(actual[1]) != in_one_set(expected[1])
                 or bool(record.pretraining) != expected[2]
             ):
                 raise InputError(
@@ -307,9 +308,12 @@ def describe(folder: str | Path | None = None) -> list[str]:
         rows = {row for each in of_set for row, _ in each.runs}
         runs = sum(len(each.runs) for each in of_set)
         size = sum(file.stat().st_size for file in path.glob("*.jsonl")) / 2**20
-        partitions = f"{count_noun(len(of_set), 'partitions')}, " if len(of_set) > 1 else ""
+        whole = {without_thinning(each.benchmark) for each in of_set}
+        thinned = {each.benchmark for each in of_set if thinning_of(each.benchmark) != (0, 0)}
+        parts = {"partitions": len(whole) if len(whole) > 1 else 0, "thinned training sets": len(thinned)}
+        partitions = "".join(f"{count_noun(number, noun)}, " for noun, number in parts.items() if number)
         lines.append(
-            f"{path.name}: {of_set[0].title}; {count_noun(len(rows), 'rows')}, {partitions}"
+            f"{path.name}: {without_thinning(of_set[0].title)}; {count_noun(len(rows), 'rows')}, {partitions}"
             f"{count_noun(runs, 'runs')}, {size:.1f} MiB"
         )
         lines += [f"  {note}" for note in dict.fromkeys(note for each in of_set for note in each.notes)]
