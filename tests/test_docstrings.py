@@ -166,6 +166,7 @@ PUBLIC = (
     "experiments.metric_study.published.measure",
     "experiments.metric_study.published.write_measured",
     "analysis.claims.published_metrics.rows_table",
+    "analysis.claims.published_metrics.comparison_table",
     "analysis.claims.published_metrics.choices_table",
     "analysis.claims.published_metrics.settings_table",
     "metric_learning.KISSME",

@@ -7,15 +7,14 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from reidlib import analysis
+from reidlib import analysis, experiments
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.claims import published_metrics
-from reidlib.experiments import metric_study
 from reidlib.experiments.metric_study import published
 from reidlib.experiments.metric_study.published import CASES, Measured
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "40_metric_learning.ipynb"
-ROWS = [case for case in CASES if not case.choice]
+ROWS = [case for case in CASES if case.published]
 
 
 def measured(case, *rank1, partitions="mine"):
@@ -47,13 +46,32 @@ def test_rows_say_what_was_reached(kept):
 
 def test_choices_are_compared_on_the_same_partitions(kept):
     table = published_metrics.choices_table()
-    assert len(table) == len(CASES)
+    assert len(table) == sum(case.row in {row.row for row in ROWS} for case in CASES)
     line = table[table["choice"] == kept.choice].iloc[0]
     assert line["difference"] == "+3.5"  # 45 and 44 against 40 and 42
     assert (line["measured"], line["partitions"]) == ("44.5", "2")
     assert (table["row"] != "").sum() == len(ROWS) and table.iloc[0]["choice"].startswith(
         "own: LOMO at 128×48"
     )
+
+
+def test_metrics_stand_beside_each_other_on_a_descriptor(kept, monkeypatch):
+    empty = published_metrics.comparison_table()
+    assert [*empty["feature"] + " on " + empty["set"]] == ["LOMO on VIPeR"]  # the only one with numbers
+    named = {case.row: case for case in CASES if not case.choice}
+    fresh = [
+        measured(named["LOMO + CRAFT, VIPeR"], 12, 14),
+        measured(named["GOG + L2, CUHK01 multi-shot"], 8),
+        measured(named["LOMO + XQDA, Market-1501 500/251"], 70),
+    ]
+    table = published_metrics.comparison_table(fresh).set_index(["feature", "set"])
+    assert [*table.columns] == ["L2", "cosine", "KISSME", "XQDA", "NFST", "CRAFT"]
+    line = table.loc["LOMO", "VIPeR"]
+    assert (line["XQDA"].mean, line["NFST"].mean, line["CRAFT"].mean) == (40, 31, 13)
+    assert (line["L2"], line["cosine"]) == ("–", "–")
+    assert str(table.loc["GOG", "CUHK01 multi-shot"]["L2"]) == "8.0"
+    assert table.loc["GOG", "CUHK01 multi-shot"]["cosine"] == "as L2"
+    assert str(table.loc["LOMO", "Market-1501 500/251"]["XQDA"]) == "70.0"
 
 
 def test_a_fresh_run_stands_beside(kept):
@@ -70,8 +88,10 @@ def test_a_fresh_run_stands_beside(kept):
 def test_the_papers_tables_show_what_was_measured(kept):
     lines = published_metrics.measured_rows("viper", "single-shot", ["R1", "R5", "mAP (step)"])
     assert [line["method"] for line in lines] == [
-        "measured here: LOMO + XQDA, gallery camera A, partitions: 3 published",
-        "measured here: LOMO + NFST, gallery camera A, partitions: 3 published",
+        "measured here: LOMO + XQDA (printed: 40.0), gallery camera A, partitions: 3 published, "
+        "settings partly chosen by these scores (notebook 40)",
+        "measured here: LOMO + NFST (printed: 42.3), gallery camera A, partitions: 3 published, "
+        "settings partly chosen by these scores (notebook 40)",
     ]
     assert lines[0]["R5"].mean == pytest.approx(44) and lines[0].keys() == {"method", "R1", "R5"}
     assert not published_metrics.measured_rows("cuhk01,test_persons=100", "multi-shot", ["R1"])
@@ -92,7 +112,8 @@ def test_the_notebook_shows_both_tables(given, tmp_path, monkeypatch):
     )
     shown = []
     variables = {
-        "metric_study": metric_study, "published_metrics": published_metrics, "analysis": analysis,
+        "experiments": experiments, "display": str, "suite": "usual", "analysis": analysis,
+        "published_metrics": published_metrics,
         "Markdown": lambda text: shown.append(text) or text, "folders": given, "published": ("lomo",),
         "choices": False, "trials": 0, "setup": SimpleNamespace(execution=None),
         "result": SimpleNamespace(out=tmp_path),
@@ -101,12 +122,12 @@ def test_the_notebook_shows_both_tables(given, tmp_path, monkeypatch):
         *before, last = source.rstrip().split("\n")
         exec("\n".join([*before, f"shown_last = {last}"]), variables)
         shown.append(getattr(variables["shown_last"], "to_html", str)())
-    rows, settings, summary, _, choices = (text.replace("\u00a0", " ") for text in shown)
+    rows, _, compared, settings, summary, _, choices = (text.replace("\u00a0", " ") for text in shown)
     assert all(case.row in rows and case.row in choices and case.settings in settings for case in ROWS)
     kept = published.kept()
     for case in ROWS:
         if case in kept:
             mean = f"{sum(kept[case].scores[1]) / len(kept[case].scores[1]):.1f}"
             assert mean in rows and mean in choices and f"{case.row} ({case.published}: {mean})" in summary
-    assert ("77.0" in rows and "77.0" in choices) == bool(given)
+    assert ("77.0" in rows and "77.0" in choices and "77.0" in compared) == bool(given)
     assert (tmp_path / "measured.csv").exists() == bool(given)

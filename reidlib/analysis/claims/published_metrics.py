@@ -12,9 +12,12 @@ import pandas as pd
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import format_difference
 from reidlib.experiments.metric_study.published import CASES, Case, Measured, kept
+from reidlib.experiments.rows import LEARNT_METRICS
 
 _RANKS = (1, 5, 10, 20)
-_ROWS = tuple(case for case in CASES if not case.choice)
+_ROWS = tuple(case for case in CASES if case.published)
+_NOTHING = ("–", "as L2")
+_METRICS = ("L2", "cosine", *LEARNT_METRICS)
 
 
 def rows_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
@@ -37,6 +40,31 @@ def rows_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
             line |= {"this run": _cell(now.get(case)), "its partitions": _partitions(now.get(case))}
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def comparison_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
+    """Return which metric is worth how much on which descriptor.
+
+    Args:
+        fresh: What was measured now, in place of what this package keeps.
+
+    Returns:
+        A line for each descriptor and set, a column for each metric: R1 with half the 95 % interval over
+        partitions, if there are several, by the settings of the rows; cosine on GOG ranks as L2.
+    """
+    measured = kept() | {each.case: each for each in fresh}
+    lines: dict[tuple[str, ...], dict[str, object]] = {}
+    for case in (case for case in CASES if not case.choice):
+        _, _, title = case.row.partition(", ")
+        empty: dict[str, object] = {"feature": case.descriptor.upper(), "set": title}
+        empty |= dict.fromkeys(_METRICS, "–")
+        line = lines.setdefault((case.benchmark, case.protocol, case.descriptor), empty)
+        line[case.metric] = _cell(measured.get(case))
+        if case.descriptor == "gog":
+            line["cosine"] = "as L2"
+    return pd.DataFrame(
+        [line for line in lines.values() if any(line[name] not in _NOTHING for name in _METRICS)]
+    )
 
 
 def settings_table() -> pd.DataFrame:
@@ -69,7 +97,8 @@ def choices_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
     measured, now = kept(), {each.case: each for each in fresh}
     own = {case.row: case for case in _ROWS}
     lines = []
-    for case in sorted(CASES, key=lambda case: [*own].index(case.row)):
+    cases = [case for case in CASES if case.row in own]
+    for case in sorted(cases, key=lambda case: [*own].index(case.row)):
         line = {"row": "" if case.choice else case.row, "choice": case.choice or f"own: {case.settings}"}
         line |= {"published": case.published, "measured": _mean(measured.get(case))}
         line["partitions"] = _partitions(measured.get(case)).partition(" ")[0]
@@ -112,10 +141,12 @@ def measured_rows(benchmark: str, protocol: str, measures: Iterable[str]) -> lis
     """
     lines = []
     for case, each in kept().items():
-        if not case.choice and (case.benchmark, case.protocol) == (benchmark, protocol):
-            parts = [f"measured here: {case.row.partition(',')[0]}", f"gallery camera {case.gallery}"]
+        if case.published and (case.benchmark, case.protocol) == (benchmark, protocol):
+            parts = [f"measured here: {case.row.partition(',')[0]} (printed: {case.published})"]
+            parts += [f"gallery camera {case.gallery}"]
             parts += [case.training] if case.training != "all" else []
             parts.append(f"partitions: {_partitions(each)}")
+            parts += ["settings partly chosen by these scores (notebook 40)"] if case.from_scores else []
             scores = {f"R{rank}": Spread.of(each.scores[rank], over="trials") for rank in _RANKS}
             lines.append(
                 {"method": ", ".join(parts)} | {name: scores[name] for name in measures if name in scores}

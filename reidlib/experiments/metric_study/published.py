@@ -1,7 +1,8 @@
-"""The papers' rows of learnt metrics on hand-crafted descriptors, measured here by their protocols.
+"""Metrics on hand-crafted descriptors, measured on photographs by the papers' protocols.
 
-``published.csv`` has the rows with their settings: a row's own, and others, each named by its ``choice``, to
-say what that choice gives. ``measured.csv`` has what was measured on photographs, for those who have none.
+``published.csv`` has the papers' rows with their settings: a row's own, and others, each named by its
+``choice``, to say what that choice gives. ``compared.csv`` has what no paper printed: other metrics on the
+same descriptors. ``measured.csv`` has what was measured on photographs, for those who have none.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ from reidlib.data.splits import Split, concatenate
 from reidlib.descriptors import gog, lomo, normalise_gog
 from reidlib.errors import InputError, check_choice
 from reidlib.files import write_text
-from reidlib.metric_learning import KISSME, XQDA, Metric, NullSpace
+from reidlib.metric_learning import CRAFT, KISSME, XQDA, Metric, NullSpace
 from reidlib.metric_learning.coordinates import Coordinates
 from reidlib.progress import progress_bar
-from reidlib.ranking.metrics import Embeddings, evaluate_distances
+from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances, unit_rows
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
 
 RANKS = (1, 5, 10, 20)
 # Height and width in pixels of the sets' images.
-SIZES = {"viper": (128, 48), "cuhk01": (160, 60)}
+SIZES = {"viper": (128, 48), "cuhk01": (160, 60), "market1501,validation=true": (128, 64)}
+# LOMO's own sizes; other images are resized.
+_LOMO_SIZES = {"cuhk01": (160, 60)}
 DESCRIPTORS = ("lomo", "gog")
 _COLUMNS = ("row", "choice", "settings", "partitions", *(f"R{rank}" for rank in RANKS), "date")
 _AVERAGES = {
@@ -47,29 +50,33 @@ _TRAININGS = {
     "means": "means of each person's images in a camera, in training and test",
     "halves exchanged": "halves exchanged",
 }
-_METRICS = {"XQDA": XQDA, "NFST": NullSpace, "KISSME": KISSME}
+_METRICS = {"XQDA": XQDA, "NFST": NullSpace, "KISSME": KISSME, "CRAFT": CRAFT}
+_UNLEARNT = ("L2", "cosine")
+# More images than this times the numbers of a feature are not brought into the space that they span.
+_MOST_IMAGES = 0.2
 
 
 @dataclass(frozen=True)
 class Case:
-    """A published row, or the same with another choice; texts as in ``published.csv``.
+    """A row, or the same with another choice; texts as in ``published.csv`` and ``compared.csv``.
 
     Attributes:
         row: The row: descriptor, metric and benchmark.
         choice: What differs from the row's own settings; empty for these.
-        benchmark, protocol: The set, and one of its ``Benchmark.protocols``.
+        benchmark, protocol: The set with its options but ``partitions``, and one of its
+            ``Benchmark.protocols``, or "single query" as on Market-1501.
         descriptor: "lomo" or "gog" (all four colour spaces).
         retinex: "yes" or "no"; empty for GOG.
-        size: Height×width at which LOMO describes an image; empty: the set's own.
-        metric, options: The metric, and the keywords that it gets.
-        gallery: The camera whose images are the gallery, "A" or "B".
+        size: Height×width at which LOMO describes an image; empty: the set's own, or 128×48.
+        metric, options: The metric, "L2" or "cosine", and the keywords that it gets.
+        gallery: The camera whose images are the gallery, "A" or "B"; empty if the set says which images are.
         average: How two persons' image distances are put together: the mean "distance", the mean of "squared"
             distances, the "least" distance; empty if single-shot.
         training: "all" images of the training persons; the "first" of each person and camera; "means": each
             person has in each camera the mean descriptor of its images, also in the test; or "halves
             exchanged": training persons are tested and test persons trained on.
         published, tolerance, source: R1 as published, how far from it is near enough, in points, and where it
-            is from, with how sure that is.
+            is from, with how sure that is; empty in ``compared.csv``.
         from_scores: What of the settings was chosen by scores on the test persons; empty: nothing.
     """
 
@@ -94,29 +101,31 @@ class Case:
     def settings(self) -> str:
         """All settings in words."""
         size = self.size or "{}×{}".format(
-            *((128, 48) if self.descriptor == "gog" else SIZES[self.benchmark])
+            *((128, 48) if self.descriptor == "gog" else _LOMO_SIZES.get(self.benchmark, (128, 48)))
         )
         parts = [f"{self.descriptor.upper()} at {size}", self.metric]
         if self.retinex:
             parts[0] += ", our Retinex" if self.retinex == "yes" else ", no Retinex"
         parts[1] += f" ({self.options.replace(' ', ', ')})" if self.options else ""
-        parts.append(f"gallery camera {self.gallery}")
+        parts += [f"gallery camera {self.gallery}"] if self.gallery else []
         parts += [_AVERAGES[self.average]] if self.average else []
         parts += [_TRAININGS[self.training]] if self.training != "all" else []
         return "; ".join(parts)
 
     @property
-    def described(self) -> tuple[str, str, str]:
+    def described(self) -> tuple[str, str, str, bool]:
         """What determines the descriptors: cases that agree in it share them."""
-        return self.descriptor, self.retinex, self.size
+        return self.descriptor, self.retinex, self.size, self.metric == "cosine"
 
     @property
     def learnt(self) -> tuple[str, str, str]:
         """What else determines the metric: cases that agree in it share the metric of a partition."""
         return self.metric, self.options, self.training
 
-    def new_metric(self) -> Metric:
-        """Return the metric, not fitted."""
+    def new_metric(self) -> Metric | None:
+        """Return the metric, not fitted; None if nothing is learnt."""
+        if self.metric in _UNLEARNT:
+            return None
         options = dict(option.split("=") for option in self.options.split())
         return _METRICS[self.metric](**{n: int(v) if v.isdecimal() else v for n, v in options.items()})
 
@@ -145,7 +154,7 @@ def _lines(name: str) -> list[dict[str, str]]:
     return lines.to_dict("records")  # pyright: ignore[reportReturnType]
 
 
-CASES = tuple(Case(**line) for line in _lines("published.csv"))
+CASES = tuple(Case(**line) for name in ("published.csv", "compared.csv") for line in _lines(name))
 
 
 def kept() -> dict[Case, Measured]:
@@ -190,15 +199,18 @@ def specifications_of(folders: Mapping[str, str | Path]) -> dict[str, str]:
     """Return which of the given folders are those of the rows.
 
     Args:
-        folders: Name or specification of a benchmark -> folder. Other benchmarks, and other options than
-            ``partitions``, are for other notebooks.
+        folders: Name or specification of a benchmark -> folder. Other benchmarks, and other options, are for
+            other notebooks.
 
     Returns:
-        Benchmark -> its specification; one with ``partitions`` comes first.
+        The rows' benchmark -> its specification; one with ``partitions`` comes first.
     """
-    parsed = {text: parse(text) for text, folder in folders.items() if str(folder)}
-    fitting = {text: name for text, (name, options) in parsed.items() if {*options} <= {"partitions"}}
-    return {name: text for text, name in sorted(fitting.items(), key=lambda item: len(item[0]))}
+    fitting = {}
+    for text in sorted((text for text, folder in folders.items() if str(folder)), key=len):
+        name, options = parse(text)
+        options.pop("partitions", None)
+        fitting |= {own: text for own in SIZES if parse(own) == (name, options)}
+    return fitting
 
 
 def measure(
@@ -209,14 +221,15 @@ def measure(
     trials: int = 0,
     execution: Execution,
 ) -> Iterator[Measured]:
-    """Measure the rows on VIPeR and CUHK01, each descriptor once for all partitions and metrics.
+    """Measure the rows on photographs, each descriptor once for all partitions and metrics.
 
-    Memory: the descriptors of all images in float32, of CUHK01 0.55 GB, and of LOMO the products of all pairs
-    six times in float64, 0.7 GB; of GOG a partition's, normalised, 0.4 GB.
+    Memory: the descriptors of all images in float32, of CUHK01 0.55 GB and of Market-1501's training folder
+    1.4 GB; of LOMO on CUHK01 the products of all pairs six times in float64, 0.7 GB; of GOG a partition's,
+    normalised, 0.4 GB on CUHK01.
 
     Args:
-        folders: "viper" or "cuhk01", with ``,partitions=FILE`` or without, -> folder. Without partitions,
-            this suite's own are used. Others are not read.
+        folders: "viper" or "cuhk01", with ``,partitions=FILE`` or without, or "market1501,validation=true" ->
+            folder. Without partitions, this suite's own are used. Others are not read.
         descriptors: Of which rows: "lomo", "gog".
         choices: Whether other choices are measured, too.
         trials: Number of partitions, the first ones; 0 for all.
@@ -233,12 +246,11 @@ def measure(
     cases = [case for case in CASES if case.descriptor in descriptors and (choices or not case.choice)]
     loaded = {}
     for benchmark, text in specifications_of(folders).items():
-        if benchmark in SIZES:
-            options, root = parse(text)[1], Path(folders[text]).expanduser()
-            first = load(benchmark, root, **options)
-            count = min(trials, first.num_trials) if trials else first.num_trials
-            more = [load(benchmark, root, trial=trial, **options) for trial in range(1, count)]
-            loaded[benchmark] = [first, *more]
+        (name, options), root = parse(text), Path(folders[text]).expanduser()
+        first = load(name, root, **options)
+        count = min(trials, first.num_trials) if trials else first.num_trials
+        more = [load(name, root, trial=trial, **options) for trial in range(1, count)]
+        loaded[benchmark] = [first, *more]
     for benchmark, data in loaded.items():
         own = sorted((case for case in cases if case.benchmark == benchmark), key=lambda case: case.described)
         for _, of_descriptor in groupby(own, key=lambda case: case.described):
@@ -258,7 +270,7 @@ def _measure(cases: list[Case], data: list[Benchmark], execution: Execution) -> 
         total=len(work), desc=title, unit="score", disable=not execution.progress, leave=False
     ) as bar:
         for benchmark in data:
-            metrics: dict[tuple, tuple[Metric, Embeddings, Embeddings]] = {}
+            metrics: dict[tuple, tuple[Metric | None, Embeddings, Embeddings]] = {}
             for case in cases:
                 try:
                     if case.learnt not in metrics:
@@ -281,17 +293,21 @@ def _describe(case: Case, images: Split, execution: Execution) -> np.ndarray:
     if case.descriptor == "gog":
         return gog(store.array_nhwc, device=device, progress=progress)
     height, _, width = case.size.partition("×")
-    size = (int(height), int(width)) if case.size else SIZES[case.benchmark]
+    size = (int(height), int(width)) if case.size else _LOMO_SIZES.get(case.benchmark, (128, 48))
     features_nd = lomo(
         store.array_nhwc, retinex=case.retinex == "yes", size=size, device=device, progress=progress
     )
+    if case.metric == "cosine":  # before coordinates, which are of centred images
+        features_nd = unit_rows(features_nd).numpy()
+    if len(features_nd) > _MOST_IMAGES * features_nd.shape[1]:
+        return features_nd
     return Coordinates.fit(features_nd, "measure the rows of one benchmark").values_nk
 
 
 def _learn(
     case: Case, benchmark: Benchmark, features_nd: np.ndarray, rows: Mapping[Path, int]
-) -> tuple[Metric, Embeddings, Embeddings]:
-    """Learn a metric on a partition; return it with the test images of cameras A and B."""
+) -> tuple[Metric | None, Embeddings, Embeddings]:
+    """Learn a metric on a partition; return it with both sides' test images, queries or camera A first."""
     training, sides = benchmark.train, (benchmark.query, benchmark.gallery)
     if case.training == "halves exchanged":
         tested, training = training, concatenate(sides)
@@ -311,7 +327,9 @@ def _learn(
     if case.training == "means":
         embedded = [_means(each) for each in embedded]
     learnt, first, second = embedded
-    return case.new_metric().fit(learnt.features, learnt.person_ids, learnt.camera_ids), first, second
+    if metric := case.new_metric():
+        metric.fit(learnt.features, learnt.person_ids, learnt.camera_ids)
+    return metric, first, second
 
 
 def _means(images: Embeddings) -> Embeddings:
@@ -324,17 +342,17 @@ def _means(images: Embeddings) -> Embeddings:
 
 
 def _score(
-    case: Case, metric: Metric, first: Embeddings, second: Embeddings, benchmark: Benchmark
+    case: Case, metric: Metric | None, first: Embeddings, second: Embeddings, benchmark: Benchmark
 ) -> dict[int, float]:
     """Return the CMC of a case on a partition."""
-    query, gallery = (first, second) if case.gallery == "B" else (second, first)
-    if case.average != "least":
-        return evaluate_protocol(
-            *metric.embeddings(query, gallery),
-            benchmark.protocols[case.protocol],
-            ranks=RANKS,
-            average_of="distance" if case.average == "distance" else "squared",
-        ).cmc
+    query, gallery = (second, first) if case.gallery == "A" else (first, second)
+    if metric is None or case.average != "least":
+        sides = (query, gallery) if metric is None else metric.embeddings(query, gallery)
+        if case.protocol not in benchmark.protocols:
+            return evaluate(*sides, ranks=RANKS).cmc
+        protocol = benchmark.protocols[case.protocol]
+        average = "distance" if case.average == "distance" else "squared"
+        return evaluate_protocol(*sides, protocol, ranks=RANKS, average_of=average).cmc
     distances_qg = metric.distances(query.features, gallery.features)
     for axis, side in enumerate((query, gallery)):  # persons in place of images
         order = np.argsort(side.person_ids, kind="stable")
