@@ -242,6 +242,9 @@ def test_command_runs(command, sandbox):
             sandbox.run([*words, "--out", str(sandbox.folder / "tables")])
             page = (sandbox.folder / "tables" / "42_benchmarks" / "index.html").read_text()
             assert "partitions of CRAFT (published), from evidence" in page
+        case ["reidlib", "reproduce", "44", "--evidence"]:
+            sandbox.run([*words, "--out", str(sandbox.folder / "curves")])
+            assert (sandbox.folder / "curves" / "44_learning_curves" / "curves.png").is_file()
         case ["reidlib", "reproduce", "90", "--evidence"]:
             sandbox.run([*words, "--out", str(sandbox.folder / "evidence")])
             assert (sandbox.folder / "evidence" / "90_claims" / "agreement.png").is_file()
@@ -281,6 +284,15 @@ def test_command_runs(command, sandbox):
                 f"{len(EXPERIMENTS)} trainings, 0 failed",
                 f"runs: {sandbox.home / 'runs'}",
             ]
+        case ["reidlib", "train", "jlml", "--curve", *_]:
+            # Not the copies of rendered images: their persons are those of the start.
+            for person, camera, number in itertools.product(range(24), (1, 2), range(5)):
+                path = sandbox.folder / "own" / f"{person}" / f"c{camera}" / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_image(path, seed=100 * person + 10 * camera + number)
+            words = [str(sandbox.folder / "own") if word == "DIR" else word for word in words]
+            assert ", 0 failed" in sandbox.run([*small(words, sandbox), "--jobs", "1"])
+            assert any((sandbox.home / "runs").glob("jlml-smoke-folder,*_person*-pretrained-*/scores.json"))
         case ["reidlib", "train", *_]:
             assert_trained(words[1:], sandbox.run(small(words, sandbox)), sandbox)
         case ["reidlib", "disk" | "clean" as name, *_]:

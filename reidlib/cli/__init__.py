@@ -268,7 +268,7 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "little; use three or more",
     )
     reproduce.flag("--no-train", "use the runs that are present, and mark the others as missing")
-    reproduce.flag("--evidence", "make notebook 90 from reports/evidence alone, without training and images")
+    reproduce.flag("--evidence", "make notebooks 42, 44 or 90 from reports/evidence alone, without training")
     reproduce.flag(
         "--until-decided",
         "make notebook 90 with 3, 5 or 10 trainings of each row, as many as its claims need",

@@ -51,7 +51,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
     --evidence makes the ledger (notebook 90) from the evidence that a clone holds, see
     `reidlib evidence --help`: no training, no images, half a minute. So it makes the
-    papers' tables (notebook 42), with rows that were measured on photographs.
+    papers' tables (notebook 42), with rows that were measured on photographs, and
+    learning curves (notebook 44), which `reidlib train ROW --curve` trains.
 
     --until-decided makes the ledger with as many seeds as its claims need. It looks at
     3, at 5 and at 10 seeds, with intervals of 99.75, 99.25 and 98 %, so that all three
@@ -70,6 +71,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
       reidlib reproduce 90 --evidence           the ledger from the evidence in git
       reidlib reproduce 90 --evidence --summary   to reports/README.md
       reidlib reproduce 42 --evidence           the papers' tables from the evidence
+      reidlib reproduce 44 --evidence           learning curves from the evidence
       reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds
       reidlib reproduce --seeds 3 --summary     three trainings of each row
       reidlib reproduce --until-decided         the ledger, with 3, 5 or 10 seeds
@@ -281,7 +283,7 @@ def _check_evidence(arguments: argparse.Namespace, notebooks: Sequence[Path]) ->
         return
     if len(able) < len(notebooks):
         names = shorten(path.stem for path in notebooks)
-        rule = "--evidence makes notebooks 42 and 90, which then need neither weights nor images"
+        rule = "--evidence makes notebooks 42, 44 and 90, which then need neither weights nor images"
         raise InputError(rule, names, "give `reidlib reproduce 90 --evidence`")
     options = ("data_root", "runs", "seeds", "no_train", "scheduler", "folder", "trials")
     if given := [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]:

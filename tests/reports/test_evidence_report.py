@@ -117,8 +117,8 @@ def test_evidence_in_git_is_small_and_without_paths():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["20", "--evidence"], "makes notebooks 42 and 90.*20_train_jlml.*reproduce 90 --evidence"),
-        (["--evidence"], "makes notebooks 42 and 90"),
+        (["20", "--evidence"], "makes notebooks 42, 44 and 90.*20_train_jlml.*reproduce 90 --evidence"),
+        (["--evidence"], "makes notebooks 42, 44 and 90"),
         (["90", "--evidence", "--seeds", "3"], "takes all runs from reports/evidence; got --seeds"),
         (["90", "--evidence", "--no-train"], "got --no-train"),
         (

@@ -206,7 +206,7 @@ def contents_of(run: Run) -> dict[str, dict]:
         raise InputError("evidence is of runs with scores", "none", "score it with `reidlib evaluate`")
     contents = {"config.json": run.configuration, "run.json": run.information}
     if run.configuration.get("start"):
-        contents[START] = _start_of(run)
+        contents[START] = start_of(run)
     try:
         contents["scores.json"] = without_queries(scores)
         if (run.folder / "history.jsonl").is_file() and run.history:
@@ -223,7 +223,7 @@ def contents_of(run: Run) -> dict[str, dict]:
     return json.loads(_PARTITIONS_FOLDER.sub(r"\1", json.dumps(leave_out(contents, _WITH_PATHS))))
 
 
-def _start_of(run: Run) -> dict:
+def start_of(run: Run) -> dict:
     """Return what is kept of the run that a run started from, which is in the same folder of runs."""
     start = find_by_hash(str(run.configuration["start"]), run.folder.parent)
     if start is None or "partitions=" in str(start.configuration["benchmark"]):
@@ -232,7 +232,7 @@ def _start_of(run: Run) -> dict:
         value = missing if start is None else str(start.configuration["benchmark"])
         raise InputError(rule, value, "copy that run's folder there, or pre-train without partitions=FILE")
     kept = {"config.json": start.configuration, "run.json": start.information}
-    return kept | ({START: _start_of(start)} if start.configuration.get("start") else {})
+    return kept | ({START: start_of(start)} if start.configuration.get("start") else {})
 
 
 @cache

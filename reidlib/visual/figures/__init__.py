@@ -1,5 +1,25 @@
 """The figures of the notebooks: every function takes arrays or tables and returns a matplotlib figure."""
 
-from reidlib.visual.figures import ablations, images, metrics, models, performance, scores, training, verdicts
+from reidlib.visual.figures import (
+    ablations,
+    curves,
+    images,
+    metrics,
+    models,
+    performance,
+    scores,
+    training,
+    verdicts,
+)
 
-__all__ = ["ablations", "images", "metrics", "models", "performance", "scores", "training", "verdicts"]
+__all__ = [
+    "ablations",
+    "curves",
+    "images",
+    "metrics",
+    "models",
+    "performance",
+    "scores",
+    "training",
+    "verdicts",
+]
