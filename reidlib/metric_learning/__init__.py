@@ -1,4 +1,4 @@
-"""Learnt metrics: KISSME, XQDA, NFST and CRAFT, after which ranking costs what L2 costs.
+"""Learnt metrics: KISSME, XQDA, NFST and CRAFT, after whose projection ranking costs what L2 costs.
 
 ``metric``: what they share; ``coordinates``: images in the space that they span; ``pairs``: covariances of
 pairs; ``kernels``; ``fisher``: CRAFT's marginal Fisher analysis; one module for each metric.

@@ -109,8 +109,8 @@ def weighted_sums(features_nd: np.ndarray, mean_d: np.ndarray, weights_nr: np.nd
 
 
 def products_of_pairs(first_md: np.ndarray, second_nd: np.ndarray, mean_d: np.ndarray) -> np.ndarray:
-    """Compute the inner products (M, N) of all pairs of centred images in float64."""
-    products_mn = np.zeros((len(first_md), len(second_nd)))
+    """Compute the inner products (M, N) of all pairs of centred images in the type of the mean."""
+    products_mn = np.zeros((len(first_md), len(second_nd)), mean_d.dtype)
     for columns in _spans(len(mean_d)):
         block_mc = first_md[:, columns] - mean_d[columns]
         other_nc = block_mc if second_nd is first_md else second_nd[:, columns] - mean_d[columns]
@@ -132,7 +132,7 @@ def squared_distances(first_md: np.ndarray, second_nd: np.ndarray, mean_d: np.nd
 def _squares(features_nd: np.ndarray, mean_d: np.ndarray) -> np.ndarray:
     """Return the squared length (N,) of each centred image."""
     blocks = ((features_nd[:, columns] - mean_d[columns]) ** 2 for columns in _spans(len(mean_d)))
-    return sum((block.sum(1) for block in blocks), np.zeros(len(features_nd)))
+    return sum((block.sum(1) for block in blocks), np.zeros(len(features_nd), mean_d.dtype))
 
 
 def _spans(length: int) -> list[slice]:

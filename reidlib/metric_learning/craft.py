@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from scipy import linalg
 
-from reidlib.errors import InputError, check_choice, shorten
+from reidlib.errors import InputError, shorten
 from reidlib.metric_learning.coordinates import (
     ROUNDING,
     Coordinates,
@@ -26,7 +26,7 @@ from reidlib.metric_learning.coordinates import (
     weighted_sums,
 )
 from reidlib.metric_learning.fisher import marginal_fisher
-from reidlib.metric_learning.metric import Features, Metric, check_training
+from reidlib.metric_learning.metric import Features, Metric, as_float32, check_settings, check_training
 
 _SAMPLE = 100  # images of a camera whose principal axes are compared, as in the authors' code
 
@@ -51,13 +51,17 @@ class CameraProjection(NamedTuple):
         if (unknown := np.setdiff1d(camera_ids, self.cameras)).size:
             rule = f"images are from the cameras of training: {shorten(self.cameras, 20)}"
             raise InputError(rule, shorten(unknown), "train with images of that camera, or leave it out")
-        projected_br = np.empty((len(features_bd), self.weights_vdr.shape[2]))
+        projected_br = np.empty((len(features_bd), self.weights_vdr.shape[2]), self.weights_vdr.dtype)
         for camera, weights_dr in zip(self.cameras, self.weights_vdr, strict=True):
             rows = camera_ids == camera
             if rows.any():
                 values_bd = roots(features_bd[rows]) if self.root else features_bd[rows]
                 projected_br[rows] = (values_bd - self.mean_d) @ weights_dr
         return projected_br
+
+    def in_float32(self) -> Self:
+        """Return the projection in float32, whose rounding is about that of the features themselves."""
+        return self._replace(mean_d=as_float32(self.mean_d), weights_vdr=as_float32(self.weights_vdr))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -85,10 +89,10 @@ class CRAFT(Metric):
     kernel: Literal["bhattacharyya", "linear"] = "bhattacharyya"
     components: int | None = None
     discrepancy: float | None = None
-    dimensions: int = 100
-    neighbours: tuple[int, int] = (10, 30)
-    scatter_ridge: float = 1e-8
-    seed: int = 0
+    dimensions: int = field(default=100, metadata={"least": 1})
+    neighbours: tuple[int, int] = field(default=(10, 30), metadata={"least": 1})
+    scatter_ridge: float = field(default=1e-8, metadata={"least": 0, "most": 1})
+    seed: int = field(default=0, metadata={"least": 0})
     correlation: np.ndarray = field(init=False, repr=False)
 
     def fit(self, features: Features, person_ids: np.ndarray, camera_ids: np.ndarray) -> Self:
@@ -105,7 +109,7 @@ class CRAFT(Metric):
             InputError: If an input is not allowed, ``discrepancy`` is too large for the number of cameras, a
                 feature is negative for the Bhattacharyya kernel, or memory does not hold the kernel.
         """
-        check_choice("kernels are bhattacharyya or linear", self.kernel, ("bhattacharyya", "linear"))
+        check_settings(self)
         images = check_training(features, person_ids, camera_ids)
         cameras, cameras_n = np.unique(images.camera_ids, return_inverse=True)
         _, persons_n, sizes_c = np.unique(images.person_ids, return_inverse=True, return_counts=True)
@@ -116,7 +120,7 @@ class CRAFT(Metric):
         discrepancy = 0.6 * limit if self.discrepancy is None else self.discrepancy
         if not 0 <= discrepancy < limit:
             rule = f"with {len(cameras)} cameras, the discrepancy is from 0 to below {limit:.3g}"
-            raise InputError(rule, self.discrepancy, "choose a smaller one")
+            raise InputError(rule, self.discrepancy, f"choose None, which means {0.6 * limit:.3g}")
         values_nd = (
             roots(images.features_nd) if (root := self.kernel == "bhattacharyya") else images.features_nd
         )
@@ -199,4 +203,4 @@ def roots(features_nd: np.ndarray) -> np.ndarray:
     if (smallest := features_nd.min()) < 0:
         mend = "choose the linear kernel"
         raise InputError("the Bhattacharyya kernel takes features of zero or more", f"{smallest:g}", mend)
-    return np.sqrt(features_nd)
+    return np.sqrt(features_nd, dtype=np.promote_types(features_nd.dtype, np.float32))

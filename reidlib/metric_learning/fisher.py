@@ -29,7 +29,9 @@ def marginal_fisher(
     )
     within_kk, between_kk = (_scatter(coordinates_nk, graph) for graph in (same, other))
     share = ridge * np.trace(within_kk) / length
-    within_kk = Inverse.of((1 - ridge) * within_kk, "neighbours of one person", share).covariance_dd
+    within_kk = Inverse.of(
+        (1 - ridge) * within_kk, "neighbours of one person", share, beside_dd=between_kk
+    ).covariance_dd
     size = len(within_kk)
     subset = max(0, size - dimensions), size - 1
     return linalg.eigh(between_kk, within_kk, subset_by_index=subset)[1][:, ::-1]

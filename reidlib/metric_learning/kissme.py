@@ -14,19 +14,21 @@ from typing import Literal, Self
 import numpy as np
 from scipy import linalg
 
-from reidlib.errors import check_choice
+from reidlib.errors import InputError
 from reidlib.metric_learning.coordinates import Coordinates
 from reidlib.metric_learning.metric import (
     Features,
     LinearProjection,
     Metric,
     check_features,
+    check_settings,
     check_training,
 )
 from reidlib.metric_learning.pairs import (
     Inverse,
     Pairs,
     check_pairs,
+    count_dissimilar,
     covariance_of_pairs,
     pairs_across_cameras,
     sample_dissimilar_pairs,
@@ -63,7 +65,7 @@ class KISSME(Metric):
     dissimilar_weight: float = 1.0
     dissimilar: Literal["sampled", "all"] = "sampled"
     semidefinite: bool = True
-    seed: int = 0
+    seed: int = field(default=0, metadata={"least": 0})
     ridge: tuple[float, float] = field(init=False, repr=False)
 
     def fit(self, features: Features, person_ids: np.ndarray, camera_ids: np.ndarray) -> Self:
@@ -79,14 +81,14 @@ class KISSME(Metric):
         Raises:
             InputError: If an input is not allowed, there are no pairs, or memory holds no (D, D) covariance.
         """
-        check_choice('dissimilar pairs are "sampled" or "all"', self.dissimilar, ("sampled", "all"))
+        check_settings(self)
         images = check_training(features, person_ids, camera_ids)
         coordinates = self._coordinates(images.features_nd)
         values_nc = coordinates.values_nk
         if self.dissimilar == "all":
             return self._learn(coordinates, pairs_across_cameras(values_nc, *images[1:]))
         first_p, second_p = similar_pairs(*images[1:])
-        check_pairs(len(first_p), len(first_p))
+        check_pairs(len(first_p), count_dissimilar(*images[1:]))
         different = sample_dissimilar_pairs(*images[1:], len(first_p), np.random.default_rng(self.seed))
         return self._learn(coordinates, self._listed(values_nc, (first_p, second_p), different))
 
@@ -109,7 +111,9 @@ class KISSME(Metric):
         Raises:
             InputError: If there are no pairs of a kind, or as for ``fit``.
         """
+        check_settings(self)
         features_nd = check_features(features)
+        similar, dissimilar = (_listed_rows(each, len(features_nd)) for each in (similar, dissimilar))
         check_pairs(len(similar[0]), len(dissimilar[0]))
         coordinates = self._coordinates(features_nd)
         return self._learn(coordinates, self._listed(coordinates.values_nk, similar, dissimilar))
@@ -123,8 +127,8 @@ class KISSME(Metric):
         return Pairs(one, two, len(similar[0]), len(dissimilar[0]))
 
     def _learn(self, coordinates: Coordinates, pairs: Pairs) -> Self:
-        similar = Inverse.of(pairs.similar_dd, "similar pairs")
-        dissimilar = Inverse.of(pairs.dissimilar_dd, "dissimilar pairs")
+        similar = Inverse.of(pairs.similar_dd, "similar pairs", beside_dd=pairs.dissimilar_dd)
+        dissimilar = Inverse.of(pairs.dissimilar_dd, "dissimilar pairs", beside_dd=pairs.similar_dd)
         self.ridge = similar.ridge, dissimilar.ridge
         identity = np.eye(len(pairs.similar_dd))
         matrix_cc = similar.solve(identity) - self.dissimilar_weight * dissimilar.solve(identity)
@@ -133,3 +137,18 @@ class KISSME(Metric):
             values_c[values_c <= _SMALLEST] = _REPLACEMENT
         weights_dr = coordinates.weights(vectors * np.sqrt(np.abs(values_c)))
         return self._learnt(LinearProjection(coordinates.mean_d, weights_dr), np.where(values_c < 0, -1, 1))
+
+
+def _listed_rows(pairs: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of listed pairs, or refuse them."""
+    first_p, second_p = (np.asarray(rows) for rows in (pairs if len(pairs) == 2 else (pairs, ())))
+    whole = all((rows.ndim == 1 and rows.dtype.kind in "iu") or not rows.size for rows in (first_p, second_p))
+    if not whole or len(first_p) != len(second_p):
+        value = f"{first_p.shape} {first_p.dtype} and {second_p.shape} {second_p.dtype}"
+        rule = "pairs are two equally long lists of rows, whole numbers"
+        raise InputError(rule, value, "list the first and the second image of each pair")
+    for rows in (first_p, second_p):
+        if (unknown := rows[(rows < 0) | (rows >= count)]).size:
+            rule = f"pairs are of rows from 0 to {count - 1:,}, as there are features"
+            raise InputError(rule, unknown[0], "pass the features of all listed images")
+    return first_p, second_p

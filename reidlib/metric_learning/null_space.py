@@ -14,12 +14,20 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from scipy import linalg
 
-from reidlib.errors import InputError, check_choice
+from reidlib.errors import InputError
 from reidlib.metric_learning.coordinates import ROUNDING, Coordinates, Span, check_memory
 from reidlib.metric_learning.kernels import ChiSquare, Kernel, RadialBasis
-from reidlib.metric_learning.metric import Features, LinearProjection, Metric, check_training
+from reidlib.metric_learning.metric import (
+    Features,
+    LinearProjection,
+    Metric,
+    as_float32,
+    check_settings,
+    check_training,
+)
 
 _SMALLEST = 1e-12  # of a kernel's eigenvalues, as in the authors' code
+_NOISE = 1e-4  # of the spread of images, which rounding may add
 _KERNELS: dict[str, type[Kernel]] = {"rbf": RadialBasis, "chi-square": ChiSquare}
 
 
@@ -28,6 +36,7 @@ class KernelProjection(NamedTuple):
 
     kernel: Kernel
     training_nd: np.ndarray
+    spread: float  # root mean squared length of a projected image of training, from their mean
     weights_nr: np.ndarray
 
     @property
@@ -38,6 +47,16 @@ class KernelProjection(NamedTuple):
     def __call__(self, features_bd: np.ndarray, camera_ids: np.ndarray | None) -> np.ndarray:
         return self.kernel(features_bd, self.training_nd) @ self.weights_nr
 
+    def in_float32(self) -> Self:
+        """Return the projection in float32 if its rounding moves no image noticeably."""
+        kernel = self.kernel
+        # Rounding of kernel values, which are at most 1, is that of each alone, unlike that of a feature.
+        noise = np.finfo(np.float32).eps * float(np.linalg.norm(self.weights_nr))
+        if not isinstance(kernel, RadialBasis) or noise > _NOISE * self.spread:
+            return self
+        kernel = kernel._replace(mean_d=as_float32(kernel.mean_d))
+        return self._replace(kernel=kernel, weights_nr=as_float32(self.weights_nr))
+
 
 @dataclass(kw_only=True, eq=False)
 class NullSpace(Metric):
@@ -46,7 +65,7 @@ class NullSpace(Metric):
     With at least as many independent dimensions as images, all images of a person in training coincide, in a
     space of one dimension less than persons. With fewer there may be no null space; then the one direction
     with the smallest scatter is kept, as in the authors' code, and a warning says so: a kernel gives more
-    dimensions. Cameras are not used.
+    dimensions. Cameras are not used; one is enough.
 
     Args:
         kernel: "linear"; "rbf", exp(−d²/2μ²) with 2μ² the mean squared distance of training, which the
@@ -79,8 +98,8 @@ class NullSpace(Metric):
             InputError: If an input is not allowed, no person has two images, or memory does not hold the
                 (N, N) kernel.
         """
-        check_choice("kernels are linear, rbf or chi-square", self.kernel, ("linear", *_KERNELS))
-        images = check_training(features, person_ids, camera_ids)
+        check_settings(self)
+        images = check_training(features, person_ids, camera_ids, cameras=1)
         _, persons_n, sizes_c = np.unique(images.person_ids, return_inverse=True, return_counts=True)
         if sizes_c.max() < 2:
             rule = "a person of training has at least two images"
@@ -108,9 +127,11 @@ class NullSpace(Metric):
         means_n = kernel_nn.mean(0)
         kernel_nn += means_n.mean() - means_n - means_n[:, None]
         span = Span.of(kernel_nn, _SMALLEST)
-        weights_nr = span.basis_nk @ null_space(span.values_nk, persons_n)
+        vectors_kr = null_space(span.values_nk, persons_n)
+        spread = float(np.linalg.norm(span.values_nk @ vectors_kr)) / count**0.5
+        weights_nr = span.basis_nk @ vectors_kr
         weights_nr -= weights_nr.mean(0)  # so that kernel values of other images need no centring
-        return KernelProjection(kernel, features_nd, weights_nr)
+        return KernelProjection(kernel, features_nd, spread, weights_nr)
 
 
 def null_space(coordinates_nk: np.ndarray, persons_n: np.ndarray) -> np.ndarray:
@@ -122,7 +143,9 @@ def null_space(coordinates_nk: np.ndarray, persons_n: np.ndarray) -> np.ndarray:
     scatter_kk = within_nk.T @ within_nk
     size = len(scatter_kk)
     # MATLAB's limit, with Frobenius's norm in place of the largest singular value, which takes long.
-    limit = size * ROUNDING * float(np.linalg.norm(scatter_kk))
+    norm, rounding = float(np.linalg.norm(scatter_kk)), size * ROUNDING
+    # Where the images of each person coincide, the scatter is rounding itself; all is in the null space.
+    limit = norm if norm <= rounding * float(np.linalg.norm(coordinates_nk)) ** 2 else rounding * norm
     _, vectors_kr = linalg.eigh(scatter_kk, subset_by_value=(-np.inf, limit))
     if vectors_kr.shape[1]:
         return vectors_kr

@@ -9,10 +9,11 @@ import numpy as np
 from scipy import linalg, sparse
 
 from reidlib.errors import InputError
-from reidlib.metric_learning.coordinates import ROUNDING
+from reidlib.metric_learning.coordinates import ROUNDING, check_memory
 
 (_CONDITION,) = linalg.get_lapack_funcs(("pocon",), dtype=np.float64)
 _RIDGE = 1e-6  # of the mean variance, for a covariance that has no inverse
+_DRAWS = 4  # times that all dissimilar pairs are drawn, before the rest is drawn by number
 
 
 class Pairs(NamedTuple):
@@ -62,6 +63,10 @@ def covariance_of_pairs(features_nd: np.ndarray, first_p: np.ndarray, second_p: 
 
 def similar_pairs(person_ids: np.ndarray, camera_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """List all pairs of images of a person in different cameras."""
+    sizes_c = np.unique(person_ids, return_counts=True)[1]
+    num_pairs = int((sizes_c * (sizes_c - 1) // 2).sum())
+    mend = 'learn from fewer images of a person, or from dissimilar="all", which lists no pairs'
+    check_memory(8 * num_pairs, f"{num_pairs:,} pairs of images of one person, listed", mend)
     order = np.argsort(person_ids, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(person_ids[order])) + 1)
     pairs = [group[np.stack(np.triu_indices(len(group), 1))] for group in groups]
@@ -75,13 +80,51 @@ def sample_dissimilar_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw pairs of images of different persons in different cameras, each independent of the others."""
     drawn = np.empty((2, 0), np.int64)
-    while drawn.shape[1] < count:
+    for _ in range(_DRAWS):
+        if drawn.shape[1] >= count:
+            break
         pairs = generator.integers(0, len(person_ids), (2, 2 * count))
         different = (person_ids[pairs[0]] != person_ids[pairs[1]]) & (
             camera_ids[pairs[0]] != camera_ids[pairs[1]]
         )
         drawn = np.concatenate([drawn, pairs[:, different]], axis=1)
+    else:  # most images are of one person, or in one camera
+        more = _draw_by_number(person_ids, camera_ids, max(0, count - drawn.shape[1]), generator)
+        drawn = np.concatenate([drawn, more], axis=1)
     return drawn[0, :count], drawn[1, :count]
+
+
+def _draw_by_number(
+    person_ids: np.ndarray, camera_ids: np.ndarray, count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw dissimilar pairs (2, count) by their numbers in the list of all, which is not made."""
+    # All images of a person in a camera have the same partners, which are listed once.
+    _, groups_n = np.unique(np.stack([person_ids, camera_ids]), axis=1, return_inverse=True)
+    ends_n = _partners(person_ids, camera_ids).cumsum()
+    numbers_p = generator.integers(0, ends_n[-1], count)
+    first_p = np.searchsorted(ends_n, numbers_p, side="right")
+    order = np.argsort(groups_n[first_p], kind="stable")
+    second_p, places_p = np.empty_like(first_p), ends_n[first_p] - 1 - numbers_p
+    for pairs in np.split(order, np.flatnonzero(np.diff(groups_n[first_p[order]])) + 1):
+        image = first_p[pairs[:1]]
+        partners = np.flatnonzero((person_ids != person_ids[image]) & (camera_ids != camera_ids[image]))
+        second_p[pairs] = partners[places_p[pairs]]
+    return np.stack([first_p, second_p])
+
+
+def _partners(person_ids: np.ndarray, camera_ids: np.ndarray) -> np.ndarray:
+    """Return for each image (N,) how many are of other persons in other cameras."""
+    alike_n = [
+        np.unique(ids, axis=1, return_inverse=True, return_counts=True)[1:]
+        for ids in (person_ids[None], camera_ids[None], np.stack([person_ids, camera_ids]))
+    ]
+    person_n, camera_n, both_n = (counts[groups] for groups, counts in alike_n)
+    return len(person_ids) - person_n - camera_n + both_n
+
+
+def count_dissimilar(person_ids: np.ndarray, camera_ids: np.ndarray) -> int:
+    """Count the pairs of images of different persons in different cameras."""
+    return int(_partners(person_ids, camera_ids).sum()) // 2
 
 
 def pair_halves(
@@ -116,10 +159,14 @@ class Inverse(NamedTuple):
     ridge: float
 
     @classmethod
-    def of(cls, covariance_dd: np.ndarray, name: str, ridge: float = 0.0) -> Inverse:
+    def of(
+        cls, covariance_dd: np.ndarray, name: str, ridge: float = 0.0, *, beside_dd: np.ndarray | None = None
+    ) -> Inverse:
         """Add the ridge, and one more, with a warning, if the sum has no inverse yet."""
         size, mean = len(covariance_dd), float(np.trace(covariance_dd)) / len(covariance_dd)
-        if not mean > 0:
+        # A covariance of equal images is zero but for rounding, whose size is seen beside that of others.
+        rounding = 0.0 if beside_dd is None else 1000 * ROUNDING * float(np.trace(beside_dd)) / size
+        if not mean + ridge > rounding:
             raise InputError(f"{name} differ", "equal features of all pairs", "add other images")
         more, index = 0.0, np.diag_indices(size)
         for _ in range(8):

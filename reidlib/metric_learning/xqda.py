@@ -6,16 +6,30 @@ Learning", CVPR 2015. Formulas: read in the authors' code.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
 from scipy import linalg
 
-from reidlib.errors import InputError, check_choice
+from reidlib.errors import InputError
 from reidlib.metric_learning.coordinates import Coordinates, check_memory
-from reidlib.metric_learning.metric import Features, LinearProjection, Metric, as_array, check_training
-from reidlib.metric_learning.pairs import Inverse, check_pairs, pair_halves, pairs_across_cameras
+from reidlib.metric_learning.metric import (
+    Features,
+    LinearProjection,
+    Metric,
+    as_array,
+    check_settings,
+    check_training,
+)
+from reidlib.metric_learning.pairs import (
+    Inverse,
+    check_pairs,
+    count_dissimilar,
+    pair_halves,
+    pairs_across_cameras,
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,6 +44,8 @@ class XQDA(Metric):
     Args:
         ridge: λ, which is added to the diagonal of the covariance of similar pairs.
         dimensions: Largest number of directions; never more than have a value above 1. None: all of these.
+            If there are none, the one with the largest value is kept, as in the authors' code, and a warning
+            says so.
         values: "svd" takes singular vectors of the product of the inverse covariance of similar pairs and
             that of dissimilar ones, as the authors' code does. "generalised" takes the eigenvectors that
             discriminant analysis asks for. Directions, and sometimes their number, differ.
@@ -43,11 +59,11 @@ class XQDA(Metric):
         ridge_used: The ridge and what was added beyond it because the covariance had no inverse.
     """
 
-    ridge: float = 0.001
-    dimensions: int | None = None
+    ridge: float = field(default=0.001, metadata={"least": 0})
+    dimensions: int | None = field(default=None, metadata={"least": 1})
     values: Literal["svd", "generalised"] = "svd"
     pairs: Literal["halves", "all"] = "halves"
-    seed: int = 0
+    seed: int = field(default=0, metadata={"least": 0})
     spectrum: np.ndarray = field(init=False, repr=False)
     ridge_used: float = field(init=False, repr=False)
 
@@ -64,12 +80,12 @@ class XQDA(Metric):
         Raises:
             InputError: If an input is not allowed, there are no pairs, or memory does not hold a covariance.
         """
-        check_choice('pairs are "halves" or "all"', self.pairs, ("halves", "all"))
+        check_settings(self)
         images = check_training(features, person_ids, camera_ids)
         if self.pairs == "all" or len(np.unique(images.camera_ids)) == 2:
             return self._learn(*images)
         first_p, second_p = pair_halves(*images[1:], np.random.default_rng(self.seed))
-        check_pairs(len(first_p), len(first_p))
+        check_pairs(len(first_p), count_dissimilar(*images[1:]))
         rows, views = np.concatenate([first_p, second_p]), np.repeat([0, 1], len(first_p))
         # An image is in one view and in one pair at most, so it is copied once.
         return self._learn(images.features_nd[rows], images.person_ids[rows], views)
@@ -89,6 +105,7 @@ class XQDA(Metric):
         Raises:
             InputError: As for ``fit``, or if the views' features have different lengths.
         """
+        check_settings(self)
         gallery_nd, probe_md = as_array(gallery), as_array(probe)
         if gallery_nd.shape[1] != probe_md.shape[1]:
             value = f"{gallery_nd.shape[1]:,} and {probe_md.shape[1]:,} numbers"
@@ -98,17 +115,12 @@ class XQDA(Metric):
         return self._learn(*check_training(np.concatenate([gallery_nd, probe_md]), persons, views))
 
     def _learn(self, features_nd: np.ndarray, person_ids: np.ndarray, camera_ids: np.ndarray) -> Self:
-        check_choice('values are "svd" or "generalised"', self.values, ("svd", "generalised"))
-        if self.dimensions is not None and self.dimensions < 1:
-            raise InputError("a metric has at least one dimension", self.dimensions, "choose more, or None")
-        if not self.ridge >= 0:
-            raise InputError("a ridge is zero or more", self.ridge, "choose 0.001, as the authors did")
         mend = "learn from fewer images, or from shorter features"
         coordinates = Coordinates.fit(features_nd, mend)
         size = coordinates.values_nk.shape[1]
         check_memory(8 * size**2, f"eight {size:,} × {size:,} covariances", mend)
         pairs = pairs_across_cameras(coordinates.values_nk, person_ids, camera_ids)
-        similar = Inverse.of(pairs.similar_dd, "similar pairs", self.ridge)
+        similar = Inverse.of(pairs.similar_dd, "similar pairs", self.ridge, beside_dd=pairs.dissimilar_dd)
         self.ridge_used = similar.ridge
         self.spectrum, vectors_kr = self._directions(similar, pairs.dissimilar_dd)
         covariances = [
@@ -134,6 +146,12 @@ class XQDA(Metric):
         last = len(dissimilar_kk) - 1
         values_r, vectors_kr = linalg.eigh(*problem, subset_by_value=(1, np.inf))
         if not len(values_r):
+            warnings.warn(
+                "in no direction do two persons differ more than two images of one, with the ridge of "
+                f"{similar.ridge:.3g}: the one direction with the largest value is kept; scale the features "
+                "to about unit length, or choose a smaller ridge",
+                stacklevel=4,
+            )
             values_r, vectors_kr = linalg.eigh(*problem, subset_by_index=(last, last))
         if self.values == "svd":
             values_r = np.sqrt(values_r)

@@ -1,12 +1,14 @@
 """Learnt metrics in ranking, and what they refuse."""
 
+import warnings
+
 import made_persons as made
 import numpy as np
 import pytest
 import torch
 
 from reidlib.errors import InputError
-from reidlib.metric_learning import CRAFT, KISSME, XQDA, NullSpace, coordinates
+from reidlib.metric_learning import CRAFT, KISSME, XQDA, NullSpace, coordinates, pairs
 from reidlib.ranking import Embeddings, evaluate
 from reidlib.ranking.metrics import evaluate_distances
 
@@ -83,7 +85,6 @@ def test_fitting_changes_no_input_and_repeats(metric):
         (lambda f, p, c: (f.astype(int), p, c), r"array of floats; got \(48, 60\) int64;"),
         (lambda f, p, c: (f, p[1:], c), "person_ids hold one whole number for each of the 48 rows"),
         (lambda f, p, c: (f, p, c / 2), "camera_ids hold one whole number"),
-        (lambda f, p, c: (f, p, c * 0 + 5), "at least two cameras; got camera 5 only;"),
         (lambda f, p, c: (f, p * 0 + 5, c), "at least two persons; got person 5 only;"),
         (lambda f, p, c: (f, p - 2, c), "known persons, whose ids are above 0; got -1, 0;"),
         (lambda f, p, c: (f * 0 + 1, p, c), "images of training differ; got equal features"),
@@ -100,14 +101,22 @@ def test_training_that_no_metric_takes(metric, change, rule):
         (
             KISSME(),
             lambda f, p, c: (f, np.arange(1, 49), c),
-            "pairs of one person .*; got 0 of one person and 0",
+            "pairs of one person .*; got 0 of one person and 576",
         ),
         (
             XQDA(),
             lambda f, p, c: (f, np.arange(1, 49), c),
             "pairs of one person .*; got 0 of one person and 576",
         ),
-        (XQDA(), lambda f, p, c: (f, np.arange(1, 49), np.arange(48)), "pairs of one person"),
+        (
+            XQDA(),
+            lambda f, p, c: (f, np.arange(1, 49), np.arange(48)),
+            "pairs of one person .*; got 0 of one person and 1,128",
+        ),
+        *(
+            (metric, lambda f, p, c: (f, p, c * 0 + 5), "at least two cameras; got camera 5 only;")
+            for metric in (KISSME(components=12), XQDA(), CRAFT())
+        ),
         (
             NullSpace(),
             lambda f, p, c: (f, np.arange(1, 49), c),
@@ -129,21 +138,114 @@ def test_training_that_no_metric_takes(metric, change, rule):
         (
             CRAFT(discrepancy=1.0),
             lambda *t: t,
-            "with 2 cameras, the discrepancy is from 0 to below 1; got 1.0;",
+            "with 2 cameras, the discrepancy is from 0 to below 1; got 1.0; choose None, which means 0.6",
         ),
-        (XQDA(dimensions=0), lambda *t: t, "at least one dimension; got 0;"),
-        (XQDA(ridge=-1), lambda *t: t, "a ridge is zero or more; got -1;"),
-        (XQDA(values="eig"), lambda *t: t, 'values are "svd" or "generalised"; got \'eig\''),
-        (XQDA(pairs="some"), lambda *t: t, 'pairs are "halves" or "all"'),
-        (KISSME(dissimilar="some"), lambda *t: t, 'dissimilar pairs are "sampled" or "all"'),
-        (NullSpace(kernel="cosine"), lambda *t: t, "kernels are linear, rbf or chi-square"),
-        (CRAFT(kernel="rbf"), lambda *t: t, "kernels are bhattacharyya or linear"),
+        (CRAFT(discrepancy=-1), lambda *t: t, "from 0 to below 1; got -1; choose None, which means 0.6"),
+        (
+            CRAFT(kernel="linear"),
+            lambda f, p, c: (f[::2].repeat(2, axis=0), p, c),
+            "neighbours of one person differ; got equal features of all pairs; add other images",
+        ),
+        (
+            KISSME(components=12),
+            lambda f, p, c: (f[::2].repeat(2, axis=0), p, c),
+            "similar pairs differ; got equal features of all pairs; add other images",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),  # the same in every process
 )
 def test_training_that_one_metric_does_not_take(metric, change, rule):
     with pytest.raises(InputError, match=rule):
         metric.fit(*change(*TRAINING))
+
+
+@pytest.mark.parametrize(
+    "metric, settings, rule",
+    [
+        (XQDA, {"dimensions": 0}, "dimensions is at least 1; got 0; choose for example None"),
+        (XQDA, {"dimensions": 2.5}, "dimensions is a whole number; got 2.5;"),
+        (XQDA, {"ridge": -1}, "ridge is at least 0; got -1; choose for example 0.001"),
+        (XQDA, {"ridge": np.inf}, "ridge is a finite number; got inf;"),
+        (XQDA, {"values": "eig"}, "values is one of svd, generalised; got 'eig'"),
+        (XQDA, {"pairs": "some"}, "pairs is one of halves, all"),
+        (XQDA, {"seed": -1}, "seed is at least 0; got -1; choose for example 0"),
+        (KISSME, {"dissimilar": "some"}, "dissimilar is one of sampled, all"),
+        (KISSME, {"dissimilar_weight": np.nan}, "dissimilar_weight is a finite number; got nan;"),
+        (KISSME, {"components": "a"}, "components is a whole number; got 'a';"),
+        (KISSME, {"components": 2.5}, "components is a whole number; got 2.5;"),
+        (KISSME, {"semidefinite": "perhaps"}, "semidefinite is True or False; got 'perhaps';"),
+        (NullSpace, {"kernel": "cosine"}, "kernel is one of linear, rbf, chi-square"),
+        (CRAFT, {"kernel": "rbf"}, "kernel is one of bhattacharyya, linear"),
+        (CRAFT, {"dimensions": 0}, "dimensions is at least 1; got 0; choose for example 100"),
+        (CRAFT, {"scatter_ridge": -1}, "scatter_ridge is at least 0 and at most 1; got -1;"),
+        (CRAFT, {"neighbours": 10}, "neighbours is a sequence of whole numbers, 2 of them; got 10;"),
+        (CRAFT, {"neighbours": (10, 0)}, r"neighbours is at least 1; got 0; choose for example \(10, 30\)"),
+        (CRAFT, {"seed": 1.5}, "seed is a whole number; got 1.5;"),
+    ],
+    ids=str,
+)
+def test_settings_that_a_metric_does_not_take(metric, settings, rule):
+    with pytest.raises(InputError, match=rule):
+        metric(**settings).fit(*TRAINING)
+    features, persons, _ = TRAINING
+    others = {
+        KISSME: lambda: KISSME(**settings).fit_pairs(features, ([0], [1]), ([0], [2])),
+        XQDA: lambda: XQDA(**settings).fit_views(features, features, persons, persons),
+    }
+    if metric in others:
+        with pytest.raises(InputError, match=rule):
+            others[metric]()
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, torch.float16, torch.bfloat16])
+def test_short_floats_are_projected_in_float32_without_a_warning(metric, dtype):
+    features, persons, cameras = TRAINING
+    torch_dtype = dtype if isinstance(dtype, torch.dtype) else torch.float64
+    short = torch.from_numpy(features).to(torch_dtype)
+    if torch_dtype == torch.float64:
+        short = features.astype(dtype)
+    exact = short.double().numpy() if isinstance(short, torch.Tensor) else short.astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.fit(short, persons, cameras)
+        distances, expected = (
+            metric.distances(each[:9], each, cameras[:9], cameras) for each in (short, exact)
+        )
+    np.testing.assert_allclose(distances, expected, atol=3e-5 * np.abs(expected).max())
+
+
+def test_a_kernel_whose_weights_magnify_rounding_is_projected_in_float64():
+    features, persons, cameras = made.images(12, 25)
+    nearly = (features[::2].repeat(2, axis=0) + 1e-5 * features).astype(np.float32)
+    metric = NullSpace().fit(nearly, persons, cameras)
+    same = persons[:, None] == persons
+    distances = metric.distances(nearly, nearly)
+    np.testing.assert_array_equal(distances, metric.distances(*[nearly.astype(np.float64)] * 2))
+    assert distances[same].max() < 1e-6 * distances[~same].min()
+
+
+def test_one_camera_is_enough_for_the_null_space():
+    features, persons, cameras = TRAINING
+    one, two = (NullSpace().fit(features, persons, each).project(features) for each in (cameras * 0, cameras))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "similar, rule",
+    [
+        (([0, 2], [1, 48]), "rows from 0 to 47, as there are features; got 48;"),
+        (([0, -1], [1, 3]), "rows from 0 to 47, .*; got -1;"),
+        (([0, 2], [1]), r"two equally long lists of rows, whole numbers; got \(2,\) int64 and \(1,\) int64;"),
+        (([0.0], [1.0]), r"two equally long lists .*; got \(1,\) float64 and"),
+        (([[0]], [[1]]), r"two equally long lists .*; got \(1, 1\) int64 and"),
+        (([0], [1], [2]), "two equally long lists of rows"),
+        (([], []), "pairs of one person .*; got 0 of one person and 1 of two"),
+    ],
+)
+def test_listed_pairs_that_kissme_does_not_take(similar, rule):
+    with pytest.raises(InputError, match=rule):
+        KISSME(components=12).fit_pairs(TRAINING[0], similar, ([0], [2]))
 
 
 @EACH
@@ -178,6 +280,13 @@ def test_a_kernel_that_memory_does_not_hold_is_refused(metric, monkeypatch):
         InputError, match=r"memory holds what a metric learns from; got .* in 0\.0 GiB of free"
     ):
         metric.fit(*TRAINING)
+
+
+def test_listed_pairs_that_memory_does_not_hold_are_refused(monkeypatch):
+    monkeypatch.setattr(coordinates, "available_memory", lambda: 4 * 10**6)
+    persons = np.repeat([1, 2], 400)
+    with pytest.raises(InputError, match=r'159,600 pairs of images of one person, .* dissimilar="all"'):
+        pairs.similar_pairs(persons, np.tile([1, 2], 400))
 
 
 @pytest.mark.parametrize("metric", [KISSME(), XQDA(ridge=0)], ids=str)

@@ -1,6 +1,7 @@
 """Each metric against a slow, direct form, small cases worked by hand, and properties."""
 
 import warnings
+from collections import Counter
 from itertools import combinations
 
 import made_persons as made
@@ -11,7 +12,12 @@ from scipy.stats import ortho_group
 
 from reidlib.metric_learning import CRAFT, KISSME, XQDA, NullSpace
 from reidlib.metric_learning.craft import camera_correlation
-from reidlib.metric_learning.pairs import pair_halves, sample_dissimilar_pairs, similar_pairs
+from reidlib.metric_learning.pairs import (
+    count_dissimilar,
+    pair_halves,
+    sample_dissimilar_pairs,
+    similar_pairs,
+)
 
 # Two persons in two cameras by one number: differences of one person are −1, those of two are −5 and 3.
 LINE = np.array([[0.0], [1.0], [4.0], [5.0]]), np.array([1, 1, 2, 2]), np.array([1, 2, 1, 2])
@@ -123,7 +129,8 @@ def test_xqda_is_invariant_to_rotations_and_shifts(length):
 
 def test_xqda_keeps_one_direction_if_none_has_a_value_above_one():
     features, persons, cameras = LINE
-    assert len(XQDA(ridge=100).fit(features, persons, cameras).signs) == 1
+    with pytest.warns(UserWarning, match="in no direction do two persons differ more .* ridge of 100"):
+        assert len(XQDA(ridge=100).fit(features, persons, cameras).signs) == 1
 
 
 def test_xqda_counts_as_many_dimensions_as_are_asked_for_but_no_more_than_have_large_values():
@@ -198,6 +205,13 @@ def test_training_images_of_a_person_coincide_in_the_null_space(kernel, length):
     distances = metric.distances(features, features)
     same = persons[:, None] == persons
     assert distances[same].max() < 1e-6 * distances[~same].min()
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf", "chi-square"])
+def test_persons_whose_training_images_coincide_have_a_null_space(kernel):
+    features, persons, cameras = made.images(20, 30)
+    metric = NullSpace(kernel=kernel).fit(features[::2].repeat(2, axis=0), persons, cameras)
+    assert metric.dimensions == 19
 
 
 def test_without_a_null_space_one_direction_is_kept_and_said():
@@ -285,7 +299,30 @@ def test_pairs_by_hand():
     first, second = sample_dissimilar_pairs(persons, cameras, 500, generator)
     assert len(first) == 500
     assert (persons[first] != persons[second]).all() and (cameras[first] != cameras[second]).all()
+    assert count_dissimilar(persons, cameras) == 8
     for _ in range(20):
         first, second = pair_halves(persons, cameras, generator)
         assert len({*first, *second}) == 2 * len(first)
         assert (persons[first] == persons[second]).all() and (cameras[first] != cameras[second]).all()
+
+
+def test_dissimilar_pairs_are_drawn_evenly_where_few_draws_would_be_accepted():
+    # A person with 1,000 images in one camera: of 1,000 draws of two images, 4 are of such a pair.
+    persons = np.concatenate([np.full(1000, 1), [2, 3, 4, 4]])
+    cameras = np.concatenate([np.full(1000, 1), [1, 2, 2, 1]])
+    allowed = {
+        (first, second)
+        for first in range(len(persons))
+        for second in range(first)
+        if persons[first] != persons[second] and cameras[first] != cameras[second]
+    }
+    assert count_dissimilar(persons, cameras) == len(allowed) == 2003
+    draws = [
+        sample_dissimilar_pairs(persons, cameras, 200_000, np.random.default_rng(seed)) for seed in (5, 5)
+    ]
+    np.testing.assert_array_equal(*draws)
+    first, second = draws[0]
+    found = Counter(zip(np.maximum(first, second).tolist(), np.minimum(first, second).tolist(), strict=True))
+    assert found.keys() == allowed  # about 100 draws of each
+    assert max(found.values()) < 160 and min(found.values()) > 55
+    assert abs((first < second).mean() - 0.5) < 0.01
