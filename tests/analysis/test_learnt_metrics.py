@@ -105,5 +105,16 @@ def test_a_metric_without_scores_has_its_reason_and_the_others_stand():
     assert lines["R1"].tolist().count("60.0") == 1
 
 
+def test_what_was_told_while_learning_has_a_column_only_if_there_is_any():
+    plain = study(L2=0.5, XQDA=0.6)
+    assert "told while learning" not in plain.table()
+    told = [
+        each._replace(notes=notes)
+        for each, notes in zip(plain.scores["jlml"]["XQDA"], ((), ("a ridge",)), strict=True)
+    ]
+    noted = plain._replace(scores={"lomo": plain.scores["lomo"], "jlml": {"L2": told, "XQDA": told}})
+    assert noted.table()["told while learning"].tolist() == ["", ""] + ["a ridge (one of 1 of 2 seeds)"] * 2
+
+
 def test_every_metric_is_described():
     assert [row["metric"] for row in description_table([*METRICS, "XQDA"])] == ["L2", *METRICS]

@@ -73,6 +73,23 @@ def test_only_what_is_missing_or_of_other_weights_is_computed(data, run, tmp_pat
     assert json.loads(file.read_text())["branches"] == content["branches"]
 
 
+def test_what_was_told_while_learning_is_kept_and_carried(data, run, tmp_path, recwarn):
+    results = score_run(run, data, ["KISSME"], execution=QUIET)
+    (note,) = results["KISSME"]["notes"]
+    assert note.startswith("the covariance of similar pairs is singular: a ridge of") and not recwarn.list
+    assert as_metric_scores(kept_scores(run, "KISSME")).notes == (note,)
+    file = run.folder / "metrics" / "KISSME.json"
+    older = {key: value for key, value in results["KISSME"].items() if key != "notes"}
+    file.write_text(json.dumps(older))  # from before notes were kept
+    assert as_metric_scores(kept_scores(run, "KISSME")).notes == ()
+    made = write_metrics(write_run(tmp_path / "runs"), ["L2", "XQDA"])
+    file = made.folder / "metrics" / "XQDA.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"notes": [note]}))
+    assert evidence.add(made.folder, tmp_path / "evidence").added
+    travelled = Evidence.read("quick", BENCHMARK, tmp_path / "evidence").runs["jlml", 0]
+    assert [travelled.read(f"metrics/{n}.json").get("notes") for n in ("L2", "XQDA")] == [None, [note]]
+
+
 def test_without_weights_or_pairs_there_is_a_reason_for_each_metric(data, run, monkeypatch):
     with pytest.raises(
         InputError, match=r"learnt metric is one of KISSME, XQDA.*got 'XQDB'; did you mean XQDA"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_a_learnt_metric_ranks_by_its_own_distances_and_has_no_bars(feature, met
         replace(side, features=normalize(side.features[:, BRANCHES[feature]]))
         for side in (training, collection.query, collection.gallery)
     ]
-    learnt, _ = learn(metric, sides[0])
+    learnt, _, notes = learn(metric, sides[0])
     distances = learnt.distances(
         sides[1].features, sides[2].features, sides[1].camera_ids, sides[2].camera_ids
     )
@@ -161,6 +162,17 @@ def test_a_learnt_metric_ranks_by_its_own_distances_and_has_no_bars(feature, met
     assert note.startswith(
         f"{metric} was learnt from {6 * persons} training images of {persons} persons of a set, in "
     )
+    assert note.endswith("; ".join([" s", *notes]))
+
+
+def test_a_ridge_is_told_where_a_learnt_metric_is_shown():
+    collection, training = with_training(make_collection(), 12, cameras=(1, 2))
+    # One image from each camera of two persons, and from one camera of ten.
+    rows = np.flatnonzero((training.person_ids < 102) | (training.camera_ids == 1))[::3]
+    few = Embeddings(training.features[rows], training.person_ids[rows], training.camera_ids[rows])
+    collection = replace(collection, training=lambda: ("a set", few))
+    note = collection.learnt_distance("full", "KISSME").note
+    assert re.search(r" s; the covariance of similar pairs is singular: a ridge of [-.e\d]+ was added", note)
 
 
 @pytest.mark.parametrize("persons", [30, 4])

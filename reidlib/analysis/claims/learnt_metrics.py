@@ -172,7 +172,7 @@ class Study(NamedTuple):
                 if of_feature == feature
             ]
             for metric, results in of.items():
-                first = results[0]
+                first, told = results[0], [each.notes for each in results if each.notes]
                 lines.append(
                     {
                         "feature": _title(feature),
@@ -186,6 +186,9 @@ class Study(NamedTuple):
                         "seconds to learn": f"{statistics.median(each.seconds for each in results):.1f}",
                     }
                 )
+                if told:
+                    seeds = f" (one of {len(told)} of {len(results)} seeds)" if len(results) > 1 else ""
+                    lines[-1]["told while learning"] = "; ".join(told[0]) + seeds
         return pd.DataFrame(lines).fillna("")
 
     def changes(self) -> list[dict[str, str]]:

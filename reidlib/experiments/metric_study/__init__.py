@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -66,6 +67,7 @@ class MetricScores(NamedTuple):
         directions: Number of dimensions in which images are compared.
         metric: The learnt metric; None for L2, and of scores that are kept with a run.
         trapezoid: The same scores with the other average precision; None if it was not computed.
+        notes: What was told while the metric learnt, such as a ridge that was added.
     """
 
     scores: Scores
@@ -73,6 +75,21 @@ class MetricScores(NamedTuple):
     directions: int
     metric: Metric | None
     trapezoid: Scores | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Learnt(NamedTuple):
+    """A learnt metric.
+
+    Attributes:
+        metric: The metric.
+        seconds: How long it took to learn.
+        notes: What was told meanwhile, such as a ridge that was added.
+    """
+
+    metric: Metric
+    seconds: float
+    notes: tuple[str, ...]
 
 
 def describe(benchmark: Benchmark, name: str, execution: Execution) -> Features:
@@ -173,12 +190,12 @@ def score_metrics(
 
 def _score(name: str, features: Features) -> MetricScores:
     """Learn a metric and score it."""
-    metric, seconds = learn(name, features.training)
+    metric, seconds, notes = learn(name, features.training)
     scores = evaluate_each(*metric.embeddings(features.query, features.gallery))
-    return MetricScores(scores["step"], seconds, len(metric.signs), metric, scores["trapezoid"])
+    return MetricScores(scores["step"], seconds, len(metric.signs), metric, scores["trapezoid"], notes)
 
 
-def learn(name: str, training: Embeddings) -> tuple[Metric, float]:
+def learn(name: str, training: Embeddings) -> Learnt:
     """Learn a metric with the settings of ``METRICS``.
 
     Args:
@@ -186,7 +203,7 @@ def learn(name: str, training: Embeddings) -> tuple[Metric, float]:
         training: Features of training, with persons and cameras.
 
     Returns:
-        The metric, and how many seconds it took to learn.
+        The metric, with what it told as notes in place of warnings.
 
     Raises:
         InputError: If the metric has another name, or cannot be learnt from these images.
@@ -195,8 +212,11 @@ def learn(name: str, training: Embeddings) -> tuple[Metric, float]:
     features_nd = np.asarray(training.features)
     metric = METRICS[name](features_nd, min(len(training) - 1, features_nd.shape[1]))
     begin = time.perf_counter()
-    metric.fit(features_nd, training.person_ids, training.camera_ids)
-    return metric, time.perf_counter() - begin
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        metric.fit(features_nd, training.person_ids, training.camera_ids)
+    notes = tuple(dict.fromkeys(str(each.message) for each in told))
+    return Learnt(metric, time.perf_counter() - begin, notes)
 
 
 def shares_of_distance(features: Features, metric: Metric | None) -> dict[str, float]:

@@ -62,8 +62,9 @@ def score_run(
 
     Returns:
         "L2", then each metric, with the content of ``metrics/NAME.json``: "seconds" to learn, "directions" in
-        which images are compared, "settings", and "branches" as in ``scores.json``. Or with the error that
-        says why there are no scores: the metric cannot be learnt, or the run has no weights.
+        which images are compared, "settings", "notes" that were told while it learnt (not in older files),
+        and "branches" as in ``scores.json``. Or with the error that says why there are no scores: the metric
+        cannot be learnt, or the run has no weights.
 
     Raises:
         InputError: If a metric has another name, or scores cannot be written.
@@ -121,6 +122,7 @@ def _compute(
                 "settings": repr(result.metric) if result.metric else "",
                 "seconds": round(result.seconds, 3),
                 "directions": result.directions,
+                "notes": list(result.notes),
                 "query_person_ids": benchmark.query.person_ids.tolist(),
                 "branches": {"full": both},
             },
@@ -139,7 +141,8 @@ def _keep(run: Run, name: str, scores: dict, on_unwritable: Callable[[InputError
 def as_metric_scores(content: dict) -> MetricScores:
     """Return kept scores as ``score_metrics`` yields them, without the metric itself."""
     step, trapezoid = (_read(content["branches"]["full"][kind]) for kind in ("step", "trapezoid"))
-    return MetricScores(step, content["seconds"], content["directions"], None, trapezoid)
+    notes = tuple(content.get("notes", ()))
+    return MetricScores(step, content["seconds"], content["directions"], None, trapezoid, notes)
 
 
 def _read(content: dict) -> Scores:

@@ -33,7 +33,7 @@ class LearntDistance(NamedTuple):
         queries, gallery: Features (Q, R) and (G, R), float64.
         offsets: What the squared distances of a query exceed the metric's by, shape (Q,); zeros unless the
             metric subtracts in some directions.
-        note: What the metric was learnt from, and how long that took.
+        note: What the metric was learnt from, how long that took, and what was told meanwhile.
     """
 
     queries: Tensor
@@ -132,7 +132,7 @@ class BenchmarkFeatures:
                 replace(side, features=unit_rows(side.features[:, columns]))
                 for side in (training, self.query, self.gallery)
             )
-            learnt, seconds = learn(metric, training)
+            learnt, seconds, notes = learn(metric, training)
             sides = [torch.from_numpy(side.features) for side in learnt.embeddings(query, gallery)]
             offsets_q = np.zeros(len(query))
             if (learnt.signs < 0).any():  # such a metric needs no cameras
@@ -143,6 +143,7 @@ class BenchmarkFeatures:
                 f"{metric} was learnt from {count_noun(len(training), 'training images')} of {persons} of "
                 f"{title}, in {seconds:.1f} s"
             )
+            note = "; ".join([note, *notes])
             self._learnt[key] = LearntDistance(sides[0], sides[1], offsets_q, note)
         return self._learnt[key]
 
