@@ -246,6 +246,10 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
         (["train", "all", "--compile", "--pretrain", "grid=DIR"], "got --pretrain, --compile"),
         (["train", "all", "--profile", "paper"], "real benchmark's folder"),
         (["train", "all", "--curve"], "got --curve"),
+        (
+            ["train", "jlml", "--curve", "--profile", "paper", "--data-root", ".", "--pretrain", "synthetic"],
+            "=DIR",
+        ),
         (["train", "jlml", "--curve", "--seed", "1", "--trials", "2"], "got --seed, --trials"),
         (["train", "jlml", "--curve", "--benchmark", "market1501"], "give --data-root"),
         (["train", "jlml", "--curve", "--benchmark", "synthetic,train_persons=3"], "give synthetic"),

@@ -146,6 +146,10 @@ def _named_folder(text: str) -> tuple[str, str]:
     return candidates[0]
 
 
+def _pretraining(text: str) -> tuple[str, str]:
+    return (text, "") if text == "synthetic" else _named_folder(text)
+
+
 def _benchmarks() -> str:
     """List the registered benchmarks, their options with defaults, and the content of their folders."""
     from reidlib.data.readers import BENCHMARKS, GUIDES
@@ -311,8 +315,14 @@ def _parser(line: str) -> argparse.ArgumentParser:
         "hold N training persons out, drawn by the seed, to score the network on them while it trains",
         least=2,
     )
-    train.folders(
-        "--pretrain", "train on this benchmark first and start from there; repeated: on all of them together"
+    train.value(
+        "--pretrain",
+        "NAME=DIR",
+        "train on this benchmark first and start from there; repeated: on all of them together; synthetic "
+        "alone is rendered people",
+        type=_pretraining,
+        action="append",
+        default=[],
     )
     train.folders(
         "--folder", "with all: a benchmark's folder, for the rows of the papers' tables; repeatable"

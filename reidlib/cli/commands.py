@@ -11,8 +11,8 @@ import logging
 from pathlib import Path
 
 from reidlib.cli.plan import plan as plan  # a command, too
+from reidlib.cli.suite import pretraining_folders, warn_of_deviations
 from reidlib.cli.suite import reproduce as reproduce
-from reidlib.cli.suite import warn_of_deviations
 from reidlib.cli.trainings import train_all, train_curve
 from reidlib.errors import InputError, check_choice, count_noun
 
@@ -59,7 +59,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.
-    With the option training_only=true it needs only the training folder.
+    With the option training_only=true it needs only the training folder. Without a
+    folder, --pretrain synthetic starts from the row's own run on rendered people.
 
     For several GPUs start the command with torchrun, one process for each GPU. The
     processes train as one process with the same batch would, and write one run.
@@ -134,10 +135,11 @@ def train(arguments: argparse.Namespace) -> int:
             )
             benchmark = setup.data
         with distributed.first_process_first():  # some readers extract images
-            others = load_together(arguments.pretrain)
+            folders = pretraining_folders(arguments)
+            others = load_together(folders)
             before = () if others is None else (others,)
         if first:
-            warn_of_deviations(arguments.pretrain, setup)
+            warn_of_deviations(folders, setup)
         options = {"before": before, "seed": arguments.seed, "settings": settings}
         options |= {"validation_persons": arguments.validate or 0}
         links = plan_chain(arguments.model, setup.profile, benchmark, **options)

@@ -310,6 +310,22 @@ def warn_of_deviations(pretraining: list[tuple[str, str]], setup: Setup) -> None
             )
 
 
+def pretraining_folders(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return the benchmarks of --pretrain with absolute folders; rendered people are rendered if needed."""
+    from reidlib.experiments import Setup
+
+    def folder_of(name: str, folder: str) -> str:
+        if folder:
+            return str(Path(folder).expanduser().absolute())
+        setup = Setup(arguments.profile, name, device=arguments.device)
+        if setup.profile.rendered_size is None:
+            rule = "people are rendered to pre-train on in the size of a profile that has one"
+            raise InputError(rule, f"profile {arguments.profile}", f"give a rendered folder, {name}=DIR")
+        return str(setup.data.root)
+
+    return [(name, folder_of(name, folder)) for name, folder in arguments.pretrain]
+
+
 def folders_by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Return the benchmarks' absolute folders by name; InputError if a name is repeated."""
     folders = {name: str(Path(folder).expanduser().absolute()) for name, folder in pairs}

@@ -6,10 +6,15 @@ import argparse
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.cli.suite import folders_by_name, report_folder, suite_setup, warn_of_deviations
+from reidlib.cli.suite import (
+    folders_by_name,
+    pretraining_folders,
+    report_folder,
+    suite_setup,
+    warn_of_deviations,
+)
 from reidlib.errors import InputError, check_choice, count_noun
 
 if TYPE_CHECKING:
@@ -113,7 +118,7 @@ def train_curve(arguments: argparse.Namespace) -> int:
     setup = suite_setup(arguments)
     if not setup.data_root:
         setup.check_data_folder()
-    others = [(name, str(Path(folder).expanduser().absolute())) for name, folder in arguments.pretrain]
+    others = pretraining_folders(arguments)
     warn_of_deviations(others, setup)
     missing: list[Task] = []
 

@@ -238,6 +238,12 @@ def test_a_learning_curve_is_one_queue_from_each_start(tmp_path, monkeypatch, ca
     rule = f"note: without {own},images_per_person=1: a training needs the images of one batch, 16; got 8 "
     assert rule in messages
     assert main(words) == 0 and capsys.readouterr().out.startswith("0 trainings, 0 failed")
+    # The curve's largest set from rendered people is what --pretrain alone gives.
+    before = sorted(files.runs().iterdir())
+    words = [word for word in words if word != "--curve"][:-6]
+    words += ["--benchmark", own, "--data-root", f"{tmp_path / 'own'}", "--pretrain", "synthetic"]
+    assert main(words) == 0 and sorted(files.runs().iterdir()) == before
+    assert f"{own}-seed0-pretrained-" in capsys.readouterr().out
     thinned = Run(next(files.runs().glob("*persons=2-seed0-*")))
     assert (thinned.information["training_persons"], thinned.information["training_images"]) == (2, 20)
 
