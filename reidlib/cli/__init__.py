@@ -280,6 +280,13 @@ def _parser(line: str) -> argparse.ArgumentParser:
     reproduce.folders(
         "--folder", "a benchmark's folder for notebooks 40, 42 (the papers' tables) and 43; repeatable"
     )
+    reproduce.value(
+        "--suite",
+        "NAME",
+        "all: in notebook 40 also GOG, and other settings of the papers' rows, which take minutes "
+        "(default: usual)",
+        choices=("usual", "all"),
+    )
     reproduce.number("--trials", "in the papers' tables, use the first N partitions (default: all)")
     reproduce.flag("--force", "run unchanged notebooks again")
     reproduce.value("--out", "DIR", "the report's folder (default: reports/PROFILE[-BENCHMARK])")

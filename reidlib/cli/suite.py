@@ -80,6 +80,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
       reidlib reproduce --profile paper --benchmark market1501 --data-root DIR
       reidlib reproduce 42 --profile paper --folder cuhk03=DIR --folder grid=DIR
       reidlib reproduce 43 --folder market1501=DIR --folder viper=DIR
+      reidlib reproduce 40 --suite all --folder viper=DIR --folder cuhk01=DIR
 
     files, in reports/PROFILE[-BENCHMARK] or --out DIR:
       index.html             the overview, with links to the pages
@@ -104,6 +105,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
         if [path.stem for path in notebooks] == ["90_claims"] and not arguments.evidence:
             raise InputError(*CLAIMS_RULE)
     _check_evidence(arguments, notebooks)
+    if arguments.suite and "40_metric_learning" not in [path.stem for path in notebooks]:
+        rule = "--suite says how much of notebook 40 is made"
+        raise InputError(rule, shorten([path.stem for path in notebooks]), "give 40, or leave --suite out")
     # The papers' tables need no other benchmark than their own.
     tables_alone = bool(arguments.folder) and [path.stem for path in notebooks] == ["42_benchmarks"]
     setup = suite_setup(arguments)
@@ -179,6 +183,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         "trials": arguments.trials,
         "evidence": True if arguments.evidence else None,
         "until_decided": True if arguments.until_decided else None,
+        "suite": arguments.suite,
     }
 
     def memory() -> Memory:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rows_with_scores import write_metrics, write_run
 
-from reidlib.analysis.claims.learnt_metrics import Study, description_table, verdict
+from reidlib.analysis.claims.learnt_metrics import ShownMetric, Study, description_table, verdict
 from reidlib.experiments.metric_study import METRICS, MetricScores
 from reidlib.experiments.setup import Runs
 from reidlib.ranking.metrics import Scores
@@ -118,3 +118,14 @@ def test_what_was_told_while_learning_has_a_column_only_if_there_is_any():
 
 def test_every_metric_is_described():
     assert [row["metric"] for row in description_table([*METRICS, "XQDA"])] == ["L2", *METRICS]
+
+
+def test_what_xqda_gives_and_takes_is_said_only_where_it_is():
+    shares = {"L2": {"global": 0.5, "local 1": 0.3}, "XQDA": {"global": 0.6, "local 1": 0.2}}
+    shown = ShownMetric("JLML", "part", np.ones((3, 3)), np.array([1, 1, -1]), shares)
+    assert shown.sentence == (
+        "XQDA on JLML compares in 3 directions, of which 1 subtract. It gives most to part global (+10.0 "
+        "points of the mean squared distance) and takes most from part local 1 (−10.0)."
+    )
+    gaining = {"L2": shares["L2"], "XQDA": {"global": 0.6, "local 1": 0.35}}
+    assert shown._replace(shares=gaining).sentence.endswith("distance) and takes from none.")

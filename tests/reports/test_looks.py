@@ -171,6 +171,7 @@ def test_images_are_needed_only_for_trainings(home, monkeypatch):
         (["--evidence", "--scheduler", "tcp://x:1"], "got --scheduler"),
         (["--evidence", "--profile", "full"], "holds runs; got none in"),
         (["--folder", "grid=x"], "grid"),
+        (["--suite", "all"], "how much of notebook 40 is made; got 90_claims; give 40"),
     ],
 )
 def test_what_contradicts_is_refused_before_work(home, capsys, words, message):

@@ -68,10 +68,11 @@ class ShownMetric(NamedTuple):
         gains, loses = max(change, key=change.__getitem__), min(change, key=change.__getitem__)
         negative = int((self.signs < 0).sum())
         word = "direction" if len(self.signs) == 1 else "directions"
+        taken = f"takes most from {self.part} {loses} ({_points(change[loses])})"
         return (
             f"XQDA on {self.feature} compares in {len(self.signs):,} {word}, of which {negative} subtract. "
             f"It gives most to {self.part} {gains} ({_points(change[gains])} points of the mean squared "
-            f"distance) and takes most from {self.part} {loses} ({_points(change[loses])})."
+            f"distance) and {taken if change[loses] < 0 else 'takes from none'}."
         )
 
 

@@ -12,12 +12,11 @@ import pandas as pd
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import format_difference
 from reidlib.experiments.metric_study.published import CASES, Case, Measured, kept
-from reidlib.experiments.rows import LEARNT_METRICS
+from reidlib.experiments.rows import L2, LEARNT_METRICS
 
 _RANKS = (1, 5, 10, 20)
 _ROWS = tuple(case for case in CASES if case.published)
-_NOTHING = ("–", "as L2")
-_METRICS = ("L2", "cosine", *LEARNT_METRICS)
+_METRICS = (L2, *LEARNT_METRICS)
 
 
 def rows_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
@@ -60,11 +59,7 @@ def comparison_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
         empty |= dict.fromkeys(_METRICS, "–")
         line = lines.setdefault((case.benchmark, case.protocol, case.descriptor), empty)
         line[case.metric] = _cell(measured.get(case))
-        if case.descriptor == "gog":
-            line["cosine"] = "as L2"
-    return pd.DataFrame(
-        [line for line in lines.values() if any(line[name] not in _NOTHING for name in _METRICS)]
-    )
+    return pd.DataFrame([line for line in lines.values() if any(line[name] != "–" for name in _METRICS)])
 
 
 def settings_table() -> pd.DataFrame:

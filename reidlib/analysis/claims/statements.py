@@ -182,8 +182,8 @@ def _state_of_the_art() -> Iterator[Claim]:
             f"State of the art on {name} ({tables[0].title.rpartition('(')[2]}.",
             "42_benchmarks",
             "rank-1 above that of every method of the table, trained and scored by one protocol",
-            impossible="of the compared methods only LOMO and GOG with XQDA are built here, and no row is "
-            "scored on it; " + printed,
+            impossible="of the compared methods only LOMO and GOG with learnt metrics are built here, not "
+            "the other networks; " + printed,
         )
 
 

@@ -25,11 +25,12 @@ from reidlib.data.readers import parse
 from reidlib.data.splits import Split, concatenate
 from reidlib.descriptors import gog, lomo, normalise_gog
 from reidlib.errors import InputError, check_choice
+from reidlib.experiments.rows import L2
 from reidlib.files import write_text
 from reidlib.metric_learning import CRAFT, KISSME, XQDA, Metric, NullSpace
 from reidlib.metric_learning.coordinates import Coordinates
 from reidlib.progress import progress_bar
-from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances, unit_rows
+from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
 
@@ -51,7 +52,6 @@ _TRAININGS = {
     "halves exchanged": "halves exchanged",
 }
 _METRICS = {"XQDA": XQDA, "NFST": NullSpace, "KISSME": KISSME, "CRAFT": CRAFT}
-_UNLEARNT = ("L2", "cosine")
 # More images than this times the numbers of a feature are not brought into the space that they span.
 _MOST_IMAGES = 0.2
 
@@ -68,7 +68,7 @@ class Case:
         descriptor: "lomo" or "gog" (all four colour spaces).
         retinex: "yes" or "no"; empty for GOG.
         size: Height×width at which LOMO describes an image; empty: the set's own, or 128×48.
-        metric, options: The metric, "L2" or "cosine", and the keywords that it gets.
+        metric, options: The metric, or "L2", and the keywords that it gets.
         gallery: The camera whose images are the gallery, "A" or "B"; empty if the set says which images are.
         average: How two persons' image distances are put together: the mean "distance", the mean of "squared"
             distances, the "least" distance; empty if single-shot.
@@ -113,9 +113,9 @@ class Case:
         return "; ".join(parts)
 
     @property
-    def described(self) -> tuple[str, str, str, bool]:
+    def described(self) -> tuple[str, str, str]:
         """What determines the descriptors: cases that agree in it share them."""
-        return self.descriptor, self.retinex, self.size, self.metric == "cosine"
+        return self.descriptor, self.retinex, self.size
 
     @property
     def learnt(self) -> tuple[str, str, str]:
@@ -124,7 +124,7 @@ class Case:
 
     def new_metric(self) -> Metric | None:
         """Return the metric, not fitted; None if nothing is learnt."""
-        if self.metric in _UNLEARNT:
+        if self.metric == L2:
             return None
         options = dict(option.split("=") for option in self.options.split())
         return _METRICS[self.metric](**{n: int(v) if v.isdecimal() else v for n, v in options.items()})
@@ -297,8 +297,6 @@ def _describe(case: Case, images: Split, execution: Execution) -> np.ndarray:
     features_nd = lomo(
         store.array_nhwc, retinex=case.retinex == "yes", size=size, device=device, progress=progress
     )
-    if case.metric == "cosine":  # before coordinates, which are of centred images
-        features_nd = unit_rows(features_nd).numpy()
     if len(features_nd) > _MOST_IMAGES * features_nd.shape[1]:
         return features_nd
     return Coordinates.fit(features_nd, "measure the rows of one benchmark").values_nk

@@ -32,7 +32,9 @@ def learnt_metric(
     """
     names = list(next(iter(shares.values())))
     height = min(max(3.0, 0.2 * len(names) + 1.0), 5.8)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, height), width_ratios=(1, 1.15))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.2, height), width_ratios=(1, 1.15), gridspec_kw={"wspace": 0.08}
+    )
     sizes_r = (np.asarray(weights_dr, np.float64) ** 2).sum(0)
     order = np.argsort(-sizes_r)
     ranks = 1 + np.arange(len(order))
