@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, shown
 from reidlib.progress import progress_bar
 from reidlib.threads import parallel_map
 
@@ -34,7 +34,7 @@ def describe(
     own_size = (images.shape[1], images.shape[2])
     if own_size != size and len(images):
         logger.warning("%s: images of %d×%d pixels are resized to %d×%d", name, *own_size, *size)
-    device = torch.device(device or (images.device if isinstance(images, Tensor) else "cpu"))
+    device = _device(device or (images.device if isinstance(images, Tensor) else "cpu"))
     features = np.empty((len(images), length), np.float32)
     step = max(1, BLOCK_BYTES["cpu" if device.type == "cpu" else "cuda"] // image_bytes)
     starts = range(0, len(images), step)
@@ -57,6 +57,17 @@ def describe(
     return features
 
 
+def _device(device: torch.device | str) -> torch.device:
+    """Return a device of this machine, or refuse it."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # of a build without CUDA, an assertion
+        rule = "the device is one of this machine's, such as cpu"
+        raise InputError(
+            rule, shown(str(device)), "leave device out, or install a driver and torch for it"
+        ) from error
+
+
 def check_images(images: object, name: str) -> tuple[int, int]:
     """Refuse anything but uint8 images (N, H, W, 3), and return their height and width."""
     if not isinstance(images, np.ndarray | Tensor):
@@ -70,12 +81,18 @@ def check_images(images: object, name: str) -> tuple[int, int]:
     raise InputError(f"{name} takes RGB images as an array or tensor (N, H, W, 3) of uint8", value, mend)
 
 
-def check_size(size: tuple[int, int], least: tuple[int, int], name: str) -> None:
-    """Refuse a size that a descriptor is not defined for."""
-    whole = isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    if not whole or size[0] < least[0] or size[1] < least[1]:
-        rule = f"{name} is defined for a size (H, W) of at least {least[0]}×{least[1]} pixels"
-        raise InputError(rule, size, "name a larger size")
+def check_size(size: object, least: tuple[int, int], name: str) -> tuple[int, int]:
+    """Return a size that a descriptor is defined for, or refuse it."""
+    rule = f"{name} is defined for a size (H, W) of at least {least[0]}×{least[1]} pixels"
+    if (
+        not isinstance(size, tuple | list)
+        or len(size) != 2
+        or not all(isinstance(side, int) for side in size)
+    ):
+        raise InputError(rule, shown(size), f"write two whole numbers, such as {least}")
+    if size[0] < least[0] or size[1] < least[1]:
+        raise InputError(rule, shown(size), "name a larger size")
+    return size[0], size[1]
 
 
 def resize(images_bchw: Tensor, size: tuple[int, int]) -> Tensor:

@@ -53,7 +53,8 @@ def gog(
         the order of ``spaces``; D is 27,622 for all four. An image's descriptor does not depend on others.
 
     Raises:
-        InputError: If the images are no such array, or a colour space is unknown or named twice.
+        InputError: If the images are no such array, a colour space is unknown or named twice, or this machine
+            lacks the device.
 
     Source: Matsukawa, Okabe, Suzuki and Sato, "Hierarchical Gaussian descriptor for person
     re-identification", CVPR 2016; details read in the authors' released code (1.01).
@@ -73,12 +74,15 @@ def gog(
 
 
 def normalise_gog(
-    features: np.ndarray, training: np.ndarray, *, spaces: Sequence[str] = tuple(COLOUR_SPACES)
+    features: np.ndarray | Tensor,
+    training: np.ndarray | Tensor,
+    *,
+    spaces: Sequence[str] = tuple(COLOUR_SPACES),
 ) -> np.ndarray:
     """Centre GOG features on the training images' mean and scale each colour space's part to unit length.
 
     Args:
-        features: GOG features (N, D) of ``spaces``.
+        features: GOG features (N, D) of ``spaces``, floats.
         training: Those of the training images (M, D), or their mean (D,).
         spaces: The colour spaces of both, in order.
 
@@ -86,11 +90,19 @@ def normalise_gog(
         Features (N, D), float32. A part that equals the mean is zero.
 
     Raises:
-        InputError: If the features have another length than those of the colour spaces, or are not finite.
+        InputError: If the features are no floats, have another length than those of the colour spaces, or are
+            not finite.
     """
     lengths = space_lengths(spaces)
     total = sum(lengths.values())
+    features, training = (
+        each.detach().cpu().double().numpy() if isinstance(each, Tensor) else each
+        for each in (features, training)
+    )
     for name, given in (("features", features), ("training features", training)):
+        if not isinstance(given, np.ndarray) or given.dtype.kind != "f":
+            value = str(given.dtype) if isinstance(given, np.ndarray) else type(given).__name__
+            raise InputError(f"GOG {name} are an array of floats", value, "pass what descriptors.gog returns")
         if given.ndim not in (1, 2) or given.shape[-1] != total or not len(given):
             rule = f"GOG {name} of {', '.join(lengths)} have {total:,} numbers an image"
             raise InputError(rule, f"shape {given.shape}", "name their colour spaces with spaces=")
@@ -107,8 +119,13 @@ def normalise_gog(
 
 def space_lengths(spaces: Sequence[str]) -> dict[str, int]:
     """Return colour spaces with the length of their parts; an unknown or repeated one is refused."""
-    names = [spaces] if isinstance(spaces, str) else list(spaces)
-    if not names or len({*names}) < len(names) or not {*names} <= COLOUR_SPACES.keys():
+    names = [spaces] if isinstance(spaces, str) else list(spaces) if isinstance(spaces, Sequence) else []
+    if (
+        not names
+        or not all(isinstance(name, str) for name in names)
+        or len({*names}) < len(names)
+        or not {*names} <= COLOUR_SPACES.keys()
+    ):
         rule = f"spaces are some of {', '.join(COLOUR_SPACES)}, each once"
         raise InputError(rule, shown(spaces), "name some of these")
     sizes = {name: _vector_length(1 + ORIENTATIONS + COLOUR_SPACES[name]) for name in names}

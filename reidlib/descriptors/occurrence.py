@@ -9,6 +9,7 @@ from torch import Tensor
 from reidlib.descriptors import colours
 from reidlib.descriptors.blocks import check_images, check_size, describe
 from reidlib.descriptors.retinex import multi_scale_retinex
+from reidlib.values import read_value
 
 # The authors' released code: its comment calls the defaults good for both sizes.
 SIZES = ((128, 48), (160, 60))
@@ -51,14 +52,15 @@ def lomo(
         depend on the others.
 
     Raises:
-        InputError: If the images are no such array, or the size is too small.
+        InputError: If the images are no such array, the size is too small, or this machine lacks the device.
 
     Source: Liao, Hu, Zhu and Li, "Person re-identification by local maximal occurrence representation and
     metric learning", CVPR 2015; details read in the authors' released code.
     """
     own_size = check_images(images, "LOMO")
-    size = size or (own_size if own_size in SIZES else SIZES[0])
-    check_size(size, LEAST, "LOMO")
+    if size is None:
+        size = own_size if own_size in SIZES else SIZES[0]
+    size, retinex = check_size(size, LEAST, "LOMO"), read_value("retinex", retinex, bool)
     cells = [(size[0] >> scale) // CELL - 1 for scale in range(SCALES)]
     return describe(
         images,

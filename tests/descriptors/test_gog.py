@@ -142,7 +142,7 @@ def test_another_size_is_resized_and_said(caplog):
     assert "GOG: images of 160×60 pixels are resized to 128×48" in caplog.text
 
 
-@pytest.mark.parametrize("spaces", [[], "rgb", ["RGB", "RGB"], ["RGB", "XYZ"]])
+@pytest.mark.parametrize("spaces", [[], "rgb", ["RGB", "RGB"], ["RGB", "XYZ"], None, 3, [["RGB"]]])
 def test_other_colour_spaces_are_refused(spaces):
     with pytest.raises(InputError, match="RGB, Lab, HSV, nRnG, each once"):
         gog(random_images(), spaces=spaces)
@@ -176,6 +176,25 @@ def test_other_features_are_refused(which):
     given[which][0, 0] = np.nan
     with pytest.raises(InputError, match="are finite"):
         normalise_gog(*given, spaces="RGB")
+
+
+def test_features_in_other_forms():
+    features = np.random.default_rng(0).random((3, 7567), np.float32)
+    expected = normalise_gog(features, features, spaces="RGB")
+    given = torch.from_numpy(features)
+    np.testing.assert_array_equal(normalise_gog(given, given, spaces="RGB"), expected)
+    with pytest.raises(InputError, match="GOG features are an array of floats; got list; pass what"):
+        normalise_gog(features.tolist(), features, spaces="RGB")
+    with pytest.raises(
+        InputError, match="GOG training features are an array of floats; got int64; pass what"
+    ):
+        normalise_gog(features, features.astype(int), spaces="RGB")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", 1.5])
+def test_a_device_that_the_machine_lacks_is_refused(device):
+    with pytest.raises(InputError, match=rf"one of this machine's, .*; got '{device}'; leave device out"):
+        gog(random_images(1), device=device)
 
 
 @pytest.mark.gpu

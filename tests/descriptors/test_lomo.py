@@ -208,10 +208,25 @@ def test_other_images_are_refused(images):
         lomo(images)
 
 
-@pytest.mark.parametrize("size", [(43, 48), (128, 40), (128,), (128.0, 48), 128, "128x48"])
-def test_sizes_without_three_scales_are_refused(size):
-    with pytest.raises(InputError, match="at least 44×44"):
+@pytest.mark.parametrize(
+    "size, mend",
+    [
+        *((size, "name a larger size") for size in ((43, 48), (128, 40), [0, 0])),
+        *((size, "write two whole numbers") for size in ((128,), (128.0, 48), 128, "128x48", 0, ())),
+    ],
+)
+def test_sizes_without_three_scales_are_refused(size, mend):
+    with pytest.raises(InputError, match=f"at least 44×44 .*; {mend}"):
         lomo(random_images(), size=size)
+
+
+def test_a_size_may_be_a_list_and_retinex_a_word_whose_meaning_is_certain():
+    images = random_images(1)
+    np.testing.assert_array_equal(
+        lomo(images, size=[128, 48], retinex="no"), lomo(images, size=(128, 48), retinex=False)
+    )
+    with pytest.raises(InputError, match="retinex is True or False; got 'perhaps'; write one of these"):
+        lomo(images, retinex="perhaps")
 
 
 def direct_retinex(image):
