@@ -574,7 +574,7 @@ def test_all_rows_of_the_tables_are_one_queue(folders, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["jlml", "--folder", "grid=DIR"], "are for all rows, `reidlib train all`; got jlml"),
+        (["jlml", "--folder", "grid=DIR"], "are for all rows, `reidlib train all`, or for --curve; got jlml"),
         (["all", "--trials", "3"], "got no --folder"),
         (["all", "--folder", "grid=GRID", "--trials", "gird=3"], "did you mean grid"),
         (["all", "--folder", "grid=GRID", "--benchmark", "viper"], "leave --benchmark"),
