@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from reidlib.data import load
 from reidlib.data.images import ImageStore
 from reidlib.descriptors import lomo
 from reidlib.errors import InputError
-from reidlib.experiments.metric_study import published
+from reidlib.experiments.metric_study import Learnt, published
 from reidlib.experiments.metric_study.published import CASES, kept, measure, specifications_of, write_measured
 from reidlib.metric_learning import XQDA, NullSpace
 from reidlib.ranking.metrics import Embeddings, evaluate
@@ -85,6 +86,16 @@ def test_scores_are_those_of_the_descriptors_themselves(folders):
                 assert measured.scores[rank][trial] == pytest.approx(100 * share), (name, rank)
     refused = results[case("LOMO + KISSME, VIPeR")]
     assert "principal components" in refused.refused and not refused.scores  # 100 of ten images
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_a_metric_tells_is_logged_without_a_line_of_this_package(folders, monkeypatch, caplog):
+    monkeypatch.setattr(published, "CASES", (case("LOMO + XQDA, VIPeR"),))
+    monkeypatch.setattr(published, "fit", lambda *_: Learnt(XQDA(), 0.0, ("a ridge was added",)))
+    monkeypatch.setattr(published, "_score", lambda *_: dict.fromkeys(published.RANKS, 0.5))
+    assert [*measure(folders, trials=1, execution=QUIET)]
+    (line,) = [record.message for record in caplog.records if "ridge" in record.message]
+    assert re.fullmatch(r"LOMO \+ XQDA, VIPeR, viper,partitions=.*viper_mine.json: a ridge was added", line)
 
 
 def test_other_choices_change_what_they_say(folders, monkeypatch):

@@ -49,7 +49,7 @@ def comparison_table(fresh: Iterable[Measured] = ()) -> pd.DataFrame:
 
     Returns:
         A line for each descriptor and set, a column for each metric: R1 with half the 95 % interval over
-        partitions, if there are several, by the settings of the rows; cosine on GOG ranks as L2.
+        partitions, if there are several, by the settings of the rows.
     """
     measured = kept() | {each.case: each for each in fresh}
     lines: dict[tuple[str, ...], dict[str, object]] = {}

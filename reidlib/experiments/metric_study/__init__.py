@@ -211,10 +211,15 @@ def learn(name: str, training: Embeddings) -> Learnt:
     check_choice("metrics are named as in METRICS", name, METRICS)
     features_nd = np.asarray(training.features)
     metric = METRICS[name](features_nd, min(len(training) - 1, features_nd.shape[1]))
+    return fit(metric, training)
+
+
+def fit(metric: Metric, training: Embeddings) -> Learnt:
+    """Fit a metric; what it tells meanwhile becomes notes, as a warning would name a line of this package."""
     begin = time.perf_counter()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        metric.fit(features_nd, training.person_ids, training.camera_ids)
+        metric.fit(training.features, training.person_ids, training.camera_ids)
     notes = tuple(dict.fromkeys(str(each.message) for each in told))
     return Learnt(metric, time.perf_counter() - begin, notes)
 

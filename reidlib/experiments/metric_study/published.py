@@ -7,6 +7,7 @@ same descriptors. ``measured.csv`` has what was measured on photographs, for tho
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from reidlib.data.readers import parse
 from reidlib.data.splits import Split, concatenate
 from reidlib.descriptors import gog, lomo, normalise_gog
 from reidlib.errors import InputError, check_choice
+from reidlib.experiments.metric_study import fit
 from reidlib.experiments.rows import L2
 from reidlib.files import write_text
 from reidlib.metric_learning import CRAFT, KISSME, XQDA, Metric, NullSpace
@@ -33,6 +35,8 @@ from reidlib.progress import progress_bar
 from reidlib.ranking.metrics import Embeddings, evaluate, evaluate_distances
 from reidlib.ranking.protocols import evaluate_protocol
 from reidlib.training.device import Execution
+
+logger = logging.getLogger("reidlib")
 
 RANKS = (1, 5, 10, 20)
 # Height and width in pixels of the sets' images.
@@ -287,7 +291,7 @@ def _measure(cases: list[Case], data: list[Benchmark], execution: Execution) -> 
 
 
 def _describe(case: Case, images: Split, execution: Execution) -> np.ndarray:
-    """Return descriptors (N, D); LOMO's in the space that they span, which changes no inner product."""
+    """Return descriptors (N, D); LOMO's in the space that they span, which changes no difference of two."""
     device, progress = execution.torch_device, execution.progress
     store = ImageStore.open(images.paths, SIZES[case.benchmark], device="cpu", progress=progress)
     if case.descriptor == "gog":
@@ -326,7 +330,8 @@ def _learn(
         embedded = [_means(each) for each in embedded]
     learnt, first, second = embedded
     if metric := case.new_metric():
-        metric.fit(learnt.features, learnt.person_ids, learnt.camera_ids)
+        for note in fit(metric, learnt).notes:
+            logger.warning(f"{case.row}, {benchmark.specification}: {note}")
     return metric, first, second
 
 
