@@ -231,7 +231,7 @@ class Curve:
         return _equivalent(held)
 
     def table(self) -> pd.DataFrame:
-        """Return a line for each point: start, persons, images, seeds, scores, gains and equivalent."""
+        """Return a line for each point: start, persons, images, seeds, scores, gain in mAP and equivalent."""
         lines = []
         for start in self.starts:
             points = self.points(start)
@@ -241,8 +241,8 @@ class Curve:
                 line |= {"persons": self.persons(point), "images of each": point.images or "all"}
                 line |= {"seeds": len(self.found[point])}
                 line |= {measure: _level(self.score(point, measure)) for measure in ("R1", MEASURE)}
-                gains = {f"Δ {measure}": self.gain(point, measure) for measure in ("R1", MEASURE)}
-                line |= {name: "" if gain is None else gain for name, gain in gains.items()}
+                gain = self.gain(point)
+                line[f"Δ {MEASURE}"] = "" if gain is None else gain
                 worth = self.equivalent(point) if start and not point.images else None
                 lines.append(line | {"persons from random weights": "" if worth is None else str(worth)})
         return pd.DataFrame(lines, dtype=object)
