@@ -304,12 +304,13 @@ def write_summary(out: Path, folder: Path) -> Path:
     figures = _summary_figures(rows)
     for file, (_, figure) in figures.items():
         write_atomically(folder / "figures" / file, partial(shutil.copyfile, figure["path"]))
-    names = {row["name"] for row in rows}
-    for stale in (folder / "figures").glob("*"):
-        # Figures of these notebooks, NUMBER_name-figure.png, that an earlier summary showed.
-        if stale.name not in figures and stale.name.partition("-")[0] in names:
-            stale.unlink()
     write_text(folder / name, text)
+    names = {row["name"] for row in rows}
+    shown = "".join(path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.md"))
+    for stale in (folder / "figures").glob("*"):
+        # Figures of these notebooks, NUMBER_name-figure.png, that no summary shows any more.
+        if stale.name.partition("-")[0] in names and f"](figures/{stale.name})" not in shown:
+            stale.unlink()
     return folder / name
 
 

@@ -249,10 +249,13 @@ def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
         text for text in benchmark_runs.sections(["viper"], {"viper": kept}, {}) if isinstance(text, str)
     ]
     assert any(note in text for text in texts)
-    assert list(benchmark_runs.rank1_scores(table, kept).values())[-1] == (
-        pytest.approx(25.0),
-        "jlml (not comparable)",
-    )
+    scores = list(benchmark_runs.rank1_scores(table, kept).values())
+    assert scores[-1] == (pytest.approx(25.0), "jlml (not comparable)")
+    assert [kind for _, kind in scores[:-1]] == ["paper", *["measured"] * 4]  # four metrics of notebook 40
+    # In the report stand the tables with a score of this suite, whole.
+    lines = benchmark_runs.measured_tables({"viper": kept})
+    assert lines == [{"table": table.title} | line for line in [*above, row]]
+    assert benchmark_runs.measured_tables({}) == []
 
 
 def test_market_has_its_own_measures(folders):

@@ -197,6 +197,11 @@ def test_only_marked_figures_of_bounded_size_are_copied(out, tmp_path):
     names = {path.name for path in (folder / "figures").iterdir()}
     # The figure of an earlier summary is gone, another file stays.
     assert names == {"30_one-a-b.png", "drawing.svg"}
+    # So does a figure that the other summary shows: notebooks 42 and 44 are in both.
+    (folder / "figures" / "30_one-scores.png").write_bytes(b"")
+    (folder / "README.md").write_text("![bars](figures/30_one-scores.png)")
+    write_summary(out, folder)
+    assert (folder / "figures" / "30_one-scores.png").exists()
     (out / "30_one" / "a b.png").write_bytes(bytes(300_000))
     assert "a-b.png" not in summary_markdown(out)
 

@@ -1,7 +1,7 @@
 """This suite's rows in the papers' tables of whole benchmarks, and on sets that they were not trained on.
 
-``own`` runs of the tables' benchmarks, as rows below the printed ones (notebook 42) · ``across`` scores of
-rows by what they were trained on and tested on (notebook 43)
+``own`` runs on the tables' benchmarks · ``rows`` they, below the printed ones (both notebook 42) · ``across``
+scores of rows by what they were trained on and tested on (notebook 43)
 """
 
 from reidlib.analysis.benchmark_runs.across import ACROSS, NO_SCORE, REFUSED, AcrossScores, gather_across
@@ -12,11 +12,14 @@ from reidlib.analysis.benchmark_runs.own import (
     gather_own_runs,
     kept_runs,
     own_rows,
+    training_chains,
+)
+from reidlib.analysis.benchmark_runs.rows import (
+    measured_tables,
     rank1_scores,
     rows_with_own_runs,
     sections,
     spreads_by_row,
-    training_chains,
 )
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "gather_across",
     "gather_own_runs",
     "kept_runs",
+    "measured_tables",
     "own_rows",
     "rank1_scores",
     "rows_with_own_runs",

@@ -18,7 +18,7 @@ from reidlib.analysis.claims.agreement import Difference
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval, format_difference
 from reidlib.experiments.evaluate import ProtocolRank1
-from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
+from reidlib.visual import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, RED
 from reidlib.visual.figures.images import panel_grid
 
 _MARKERS = "osD^vPX"
@@ -358,8 +358,9 @@ def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Fi
 
     Args:
         tables: Title of a table to row to rank-1 in per cent and its origin: "paper" (JLML or Pyramid),
-            "other", or a row of this suite (``benchmark_runs.own_rows``), with " (not comparable)" appended
-            for a small profile or for a part of the benchmark.
+            "other", "measured" (a learnt metric of notebook 40), or a row of this suite
+            (``benchmark_runs.own_rows``), with " (not comparable)" appended for a small profile or for a part
+            of the benchmark.
 
     Returns:
         The figure.
@@ -368,6 +369,7 @@ def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Fi
         # Under the diamond of a nearly equal score, beyond which its ends are seen.
         "other": ("|", 15, GREY, GREY, "other published rows"),
         "paper": ("D", 7, BLUE, BLUE, "JLML or Pyramid, published"),
+        "measured": ("o", 8, GREEN, "none", "learnt metrics, measured here (notebook 40)"),
     }
     for row, marker, size, title in (
         ("jlml", "*", 12, "JLML"),
