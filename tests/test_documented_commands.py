@@ -242,6 +242,11 @@ def test_command_runs(command, sandbox):
             with cluster(sandbox) as address:
                 words = [address if word == "tcp://HOST:8786" else word for word in words]
                 sandbox.run([*small(words, sandbox), "20", "--force"])
+        case ["reidlib", "reproduce", *numbers, "--evidence", "--summary", "--force"]:
+            # Its notebooks run alone below; it would write to this clone, whose page it has made.
+            assert {f"reidlib reproduce {number} --evidence" for number in numbers} <= {*ALL}
+            page = (ROOT / "reports" / "README.md").read_text(encoding="utf-8")
+            assert f"- Command: `{shlex.join(words)}`\n" in page
         case ["reidlib", "reproduce", "42", "--evidence"]:
             sandbox.run([*words, "--out", str(sandbox.folder / "tables")])
             page = (sandbox.folder / "tables" / "42_benchmarks" / "index.html").read_text()

@@ -69,7 +69,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     examples:
       reidlib reproduce                         all notebooks, the profile quick
       reidlib reproduce 90 --evidence           the ledger from the evidence in git
-      reidlib reproduce 90 --evidence --summary   to reports/README.md
+      reidlib reproduce 42 44 90 --evidence --summary   all three, to reports/README.md
       reidlib reproduce 42 --evidence           the papers' tables from the evidence
       reidlib reproduce 44 --evidence           learning curves from the evidence
       reidlib reproduce 20 --profile smoke      notebook 20 alone, in seconds

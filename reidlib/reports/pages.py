@@ -98,7 +98,8 @@ _NOTEBOOKS = (
 CLAIMS_RULE = (
     "the summary of the claims is made from evidence, so that every clone finds its numbers",
     "notebook 90 alone, on runs of this machine",
-    "add the runs with `reidlib evidence add FOLDER`, then give `reidlib reproduce 90 --evidence --summary`",
+    "add the runs with `reidlib evidence add FOLDER`, then give `reidlib reproduce 42 44 90 --evidence "
+    "--summary`",
 )
 
 # Only the HTML pages escape all text automatically.

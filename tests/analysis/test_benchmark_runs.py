@@ -254,7 +254,8 @@ def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
     assert [kind for _, kind in scores[:-1]] == ["paper", *["measured"] * 4]  # four metrics of notebook 40
     # In the report stand the tables with a score of this suite, whole.
     lines = benchmark_runs.measured_tables({"viper": kept})
-    assert lines == [{"table": table.title} | line for line in [*above, row]]
+    assert [line["table"] for line in lines] == [table.title, *[""] * len(above)]
+    assert lines == [{"table": line["table"]} | row for line, row in zip(lines, [*above, row], strict=True)]
     assert benchmark_runs.measured_tables({}) == []
 
 

@@ -12,7 +12,8 @@ import pytest
 from rows_with_scores import write_run
 
 from reidlib import files
-from reidlib.analysis import ExperimentScores, claims, table_records
+from reidlib.analysis import ExperimentScores, benchmark_runs, benchmark_tables, claims, table_records
+from reidlib.analysis.learning_curves.curve import Curve
 from reidlib.cli import main
 from reidlib.experiments import evidence
 from reidlib.experiments.evidence import NAMES, Evidence
@@ -78,6 +79,17 @@ def test_a_fresh_clone_makes_the_ledger_without_training_and_images(tmp_path):
         "evidence",
         "quick-evidence",
     }  # no runs, no images
+
+
+def test_the_summary_holds_the_papers_tables_and_the_curves():
+    text = SUMMARY.read_text(encoding="utf-8")
+    own = {name: benchmark_runs.kept_runs(name) for name in benchmark_tables.specifications()}
+    tables = rows_of(benchmark_runs.measured_tables(own))
+    assert any("this suite: jlml" in line for line in tables)
+    curve = Curve.read("jlml", "quick", "market1501,validation=true", evidence_alone=True)
+    assert len(curve.found) > 5
+    lines = [*tables, *rows_of(table_records(curve.table()))]
+    assert [line for line in lines if f"| {line} |" not in text] == []
 
 
 def test_a_report_on_a_third_benchmark_stands_beside_both(tmp_path, monkeypatch):

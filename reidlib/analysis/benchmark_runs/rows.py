@@ -103,14 +103,14 @@ def measured_tables(own: Mapping[str, Sequence[OwnRuns]]) -> list[dict[str, obje
         own: Specification of a table's benchmark -> this suite's runs on it.
 
     Returns:
-        A line for each method of each such table, in the tables' order: table, method, and the measures as
-        text. A measure that one of the tables lacks is empty there.
+        A line for each method of each such table, in the tables' order: table (at its first line), method,
+        and the measures as text. A measure that one of the tables lacks is empty there.
     """
     lines = []
     for table in TABLES:
         rows = table_records(rows_with_own_runs(table, own.get(table.specification, ())))
         if any(str(row["method"]).startswith("this suite") for row in rows):
-            lines += [{"table": table.title} | row for row in rows]
+            lines += [{"table": "" if number else table.title} | row for number, row in enumerate(rows)]
     return lines
 
 
