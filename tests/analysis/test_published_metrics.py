@@ -111,9 +111,9 @@ def test_the_notebook_shows_both_tables(given, tmp_path, monkeypatch):
     )
     shown = []
     variables = {
-        "experiments": experiments, "display": str, "suite": "usual", "analysis": analysis,
+        "experiments": experiments, "display": str, "everything": False, "analysis": analysis,
         "published_metrics": published_metrics,
-        "Markdown": lambda text: shown.append(text) or text, "folders": given, "published": ("lomo",),
+        "Markdown": lambda text: shown.append(text) or text, "folders": given, "descriptors": ("lomo",),
         "choices": False, "trials": 0, "setup": SimpleNamespace(execution=None),
         "result": SimpleNamespace(out=tmp_path),
     }  # fmt: skip
