@@ -341,9 +341,15 @@ class ExperimentScores:
         intervals.loc[baseline] = "baseline"
         return table.join(intervals, on=heading)
 
-    def seed_count(self) -> str:
-        """Return the number of seeds as text: "one seed", "3 seeds", "1 to 3 seeds" or "no runs"."""
-        min_seeds, max_seeds = min(self.runs.counts), max(self.runs.counts)
+    def seed_count(self, experiments: Iterable[str] | None = None) -> str:
+        """Return the number of seeds as text: "one seed", "3 seeds", "1 to 3 seeds" or "no runs".
+
+        Args:
+            experiments: Of these alone, as far as there are runs of them; default: of all.
+        """
+        counts = dict(zip(self.runs.runs, self.runs.counts, strict=True))
+        asked = [counts[name] for name in experiments or counts if name in counts] or self.runs.counts
+        min_seeds, max_seeds = min(asked), max(asked)
         if max_seeds == 0:
             return "no runs"
         if min_seeds != max_seeds:

@@ -86,7 +86,7 @@ def _markdown(text: object) -> str:
 
 _CLAIMS = (
     "The claims",
-    "This page is made from the [evidence](evidence) in git, which any clone can repeat in half a minute. "
+    "This page is made from the [evidence](evidence) in git, which any clone can repeat in minutes. "
     "What the other notebooks found stands in [their summary](notebooks.md).",
 )
 _NOTEBOOKS = (

@@ -1,7 +1,7 @@
 """This suite's rows in the papers' tables of whole benchmarks, and on sets that they were not trained on.
 
-``own`` runs on the tables' benchmarks · ``rows`` they, below the printed ones (both notebook 42) · ``across``
-scores of rows by what they were trained on and tested on (notebook 43)
+``own`` runs on the tables' benchmarks · ``rows`` those runs as rows below the printed ones (both notebook
+42) · ``across`` scores of rows by what they were trained on and tested on (notebook 43)
 """
 
 from reidlib.analysis.benchmark_runs.across import ACROSS, NO_SCORE, REFUSED, AcrossScores, gather_across

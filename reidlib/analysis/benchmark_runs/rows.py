@@ -75,8 +75,8 @@ def rank1_scores(table: Table, own: Sequence[OwnRuns]) -> dict[str, tuple[float,
 
     Returns:
         Method -> rank-1 in per cent and its source. The source is "paper" for the method of the paper that
-        prints the table, "other" for other printed methods, "measured" for their learnt metrics as notebook
-        40 measured them, and the row's name for this suite's rows, with "(not comparable)" unless they use
+        prints the table, "other" for other printed methods, "measured" for learnt metrics that notebook 40
+        measured, and the row's name for this suite's rows, with "(not comparable)" unless they use
         the paper profile on the complete benchmark. Methods without a number are left out.
     """
     sources = {"JLML": "paper", "Pyramid": "paper"}
@@ -108,8 +108,10 @@ def measured_tables(own: Mapping[str, Sequence[OwnRuns]]) -> list[dict[str, obje
     """
     lines = []
     for table in TABLES:
-        rows = table_records(rows_with_own_runs(table, own.get(table.specification, ())))
-        if any(str(row["method"]).startswith("this suite") for row in rows):
+        of_table = own.get(table.specification, ())
+        rows_of_runs = [row for each in of_table for row in spreads_by_row(table, each).values()]
+        if any(spread.num_values for row in rows_of_runs for spread in row.values()):
+            rows = table_records(rows_with_own_runs(table, of_table))
             lines += [{"table": "" if number else table.title} | row for number, row in enumerate(rows)]
     return lines
 

@@ -20,14 +20,16 @@ from reidlib.analysis.claims.statements import CLAIMS, Claim
 from reidlib.analysis.claims.verdicts import claim_pairs
 from reidlib.analysis.scores import ExperimentScores, bullet_list
 from reidlib.analysis.statistics import Pairs
-from reidlib.errors import count_noun, shorten
+from reidlib.errors import count_noun
 
 SIZES = (1, 3)
 _INTRODUCTION = (
-    "Every training starts from a random seed. Here one rule, with intervals of 95 %, decides each claim "
-    "from any one seed, from any three and from all seeds that its rows share (the ledger takes all that a "
-    "difference has). A case is a claim and one such choice of seeds; all claims have the same weight. All "
-    "seeds are few, too: with more, a verdict may change."
+    "The claims are those of two papers, JLML and Pyramid; the ledger below has each. Every training starts "
+    "from a random seed. Here one rule, with intervals of 95 %, decides each claim from any one seed, from "
+    "any three and from all seeds that its rows share. A case is a claim and one such choice of seeds; all "
+    "claims have the same weight. The interval of one training covers other persons, but not other "
+    "trainings, so it decides too much; with three it covers both and is wide, so it may leave open what "
+    "more would decide. All seeds are few, too: with more, a verdict may change."
 )
 _COLUMNS = ["benchmark", "paper", "claim", "size", "seeds", "whole", "outcome", "sign"]
 
@@ -195,10 +197,10 @@ def _lesson(benchmark: str, lines: Sequence[Mapping[str, Any]]) -> str:
         text += f"Three seeds give another one in **{_mean(three)}**{of}. "
     depends = [line["claim"] for line in lines if 0 < line["gain"] < 1]
     text += (
-        "Without an interval, as a paper with one run prints it, the sign of the differences depends on the "
-        f"seed for **{len(depends)} of {count_noun(len(lines), 'claims')}**"
+        "Without an interval, as a paper with one run prints it, whether all differences of a claim are "
+        f"above zero depends on the seed for **{len(depends)} of {count_noun(len(lines), 'claims')}**"
     )
-    text += f" ({shorten(depends)})" if depends else ""
+    text += f" ({', '.join(depends)})" if depends else ""
     if signs:
         text += f"; where all seeds decide, it contradicts them in {_mean(signs)} of cases"
     return f"{text}."
