@@ -24,12 +24,15 @@ def learning_curves(curve: Curve, measure: str = MEASURE) -> Figure:
 
     Returns:
         The figure: on the left over the number of training persons, all images of each, on a logarithmic
-        scale; on the right over the images of each person, all persons. Bars are 95 % intervals over seeds
-        and test persons; with one seed, over test persons.
+        scale; on the right over the images of each person, all persons, if there are several such sizes.
+        Bars are 95 % intervals over seeds and test persons; with one seed, over test persons.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), sharey=True, width_ratios=(3, 2))
     persons = sorted({curve.persons(point) for start in curve.starts for point in curve.points(start)})
     images = sorted({point.images or math.inf for point in curve.found if not point.persons})
+    widths = (3, 2) if len(images) > 1 else (3,)
+    size = (9.6 if len(images) > 1 else 8.0, 4.4)
+    figure, axes = plt.subplots(1, len(widths), figsize=size, sharey=True, width_ratios=widths, squeeze=False)
+    left, *others = axes[0]
     for number, start in enumerate(curve.starts):
         shift = number - (len(curve.starts) - 1) / 2  # so that bars do not cover each other
         points = curve.points(start)
@@ -39,12 +42,15 @@ def learning_curves(curve: Curve, measure: str = MEASURE) -> Figure:
         points = [point for point in curve.found if point.start == start and not point.persons]
         points.sort(key=lambda point: point.images or math.inf)
         places = [images.index(point.images or math.inf) + 0.06 * shift for point in points]
-        _draw(right, places, points, curve, measure, number)
-    left.set(xscale="log", xlabel="training persons, all images of each", ylabel=f"{measure} in per cent")
+        for right in others:
+            _draw(right, places, points, curve, measure, number)
+    label = "training persons (logarithmic), all images of each"
+    left.set(xscale="log", xlabel=label, ylabel=f"{measure} in per cent")
     left.set_xticks(persons, [f"{n}" for n in persons])
     left.minorticks_off()
-    right.set(xlabel="images of each person, all persons", xlim=(-0.4, max(len(images) - 0.6, 0.4)))
-    right.set_xticks(range(len(images)), ["all" if math.isinf(n) else f"{n:g}" for n in images])
+    for right in others:
+        right.set(xlabel="images of each person, all persons", xlim=(-0.4, len(images) - 0.6))
+        right.set_xticks(range(len(images)), ["all" if math.isinf(n) else f"{n:g}" for n in images])
     left.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=max(1, len(curve.starts)))
     return figure
