@@ -196,6 +196,7 @@ def test_the_basis_names_the_number_of_seeds(tmp_path):
     )
     assert two.interval_basis().startswith("2 seeds") and "very little" in two.interval_basis()
     assert mixed.interval_basis().startswith("1 to 2 seeds")
+    assert mixed.seed_count(["jlml", "unknown"]) == "one seed" and mixed.seed_count() == "1 to 2 seeds"
     assert none.interval_basis() == "no runs"
 
 

@@ -17,7 +17,7 @@ from reidlib.data import load_specified
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_across
 from reidlib.experiments.setup import Setup
-from reidlib.visual.figures.scores import across_scores
+from reidlib.visual.figures.benchmarks import across_scores
 
 VALIDATION, VIPER, CUHK01 = "market1501,validation=true", "viper,test_persons=2", "cuhk01,test_persons=2"
 

@@ -256,7 +256,8 @@ def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
     lines = benchmark_runs.measured_tables({"viper": kept})
     assert [line["table"] for line in lines] == [table.title, *[""] * len(above)]
     assert lines == [{"table": line["table"]} | row for line, row in zip(lines, [*above, row], strict=True)]
-    assert benchmark_runs.measured_tables({}) == []
+    unreadable = benchmark_runs.OwnRuns("viper", "quick", read_error="gone")
+    assert benchmark_runs.measured_tables({"viper": [unreadable]}) == benchmark_runs.measured_tables({}) == []
 
 
 def test_market_has_its_own_measures(folders):

@@ -156,7 +156,7 @@ def test_table_and_figure(curve):
     line = table[(table["start"] == "rendered people") & (table["persons"] == 62)].iloc[0]
     assert line["mAP (step)"].startswith("25.0 [") and str(line["Δ mAP (step)"]).startswith("+5.0 [")
     assert line["persons from random weights"].startswith("88 [")
-    figure = figures.curves.learning_curves(curve)
+    figure = figures.benchmarks.learning_curves(curve)
     left, right = figure.axes
     assert [text.get_text() for text in left.get_xticklabels()] == ["31", "62", "125", "250", "500"]
     assert [text.get_text() for text in right.get_xticklabels()] == ["2", "4", "all"]

@@ -10,7 +10,7 @@ from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval
 from reidlib.experiments.evaluate import ProtocolRank1
 from reidlib.visual import BLUE, GREY, RED
-from reidlib.visual.figures import models, scores
+from reidlib.visual.figures import benchmarks, models, scores
 
 pytestmark = pytest.mark.usefixtures("styled_figures")
 
@@ -142,7 +142,7 @@ def studies(*shares):
 
 @pytest.mark.parametrize("smallest", [0.0, 1.7, 3.1, 3.9, 4.1, 5.0, 19.9, 20.0, 55.0, 94.0, 100.0])
 def test_protocol_labels_do_not_touch_the_axis_or_each_other(smallest):
-    figure = scores.protocol_scores(studies(smallest, min(smallest + 15, 100.0)))
+    figure = benchmarks.protocol_scores(studies(smallest, min(smallest + 15, 100.0)))
     figure.canvas.draw()
     (axes,) = figure.axes
     line = axes.spines["left"].get_window_extent().x1
@@ -158,7 +158,7 @@ def test_protocol_labels_do_not_touch_the_axis_or_each_other(smallest):
 def test_rank1_axis_begins_at_zero_or_below_the_smallest_value(smallest, left):
     tables = {"one": {"row": (smallest, "paper"), "other": (95.0, "other")}, "two": {"jlml": (97.0, "jlml")}}
     for figure in (
-        scores.protocol_scores(studies(smallest, 95.0)), scores.published_rank1(tables)
+        benchmarks.protocol_scores(studies(smallest, 95.0)), benchmarks.published_rank1(tables)
     ):  # fmt: skip
         assert figure.axes[0].get_xlim() == (left, 100)
 
@@ -175,3 +175,17 @@ def test_agreement_is_drawn_in_its_place_with_both_intervals():
     (low, high), vertical = axes.get_xlim(), axes.get_ylim()
     assert low < -25 and high > 5 and vertical == (low, high)
     assert axes.get_xlabel().startswith("difference on rendered people")
+
+
+def test_numbers_of_the_agreement_do_not_cover_neighbours():
+    places = [(1.1, -0.1), (1.0, -0.5), (-0.4, -0.7), (-0.4, -1.0), (0.3, 0.3)]
+    pairs = [[Interval(mean, mean - 1, mean + 1, 3, 60) for mean in place] for place in places]
+    differences = [Difference(f"row {n}", "JLML", *pair) for n, pair in enumerate(pairs)]
+    figure = scores.agreement_plot(differences, "rendered people", "photographs")
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text().isdecimal()]
+    assert len(boxes) == len(places)
+    assert not any(boxes[one].overlaps(boxes[other]) for one in range(5) for other in range(one))
+    points = axes.transData.transform(places)
+    assert not any(box.contains(*point) for box in boxes for point in points)

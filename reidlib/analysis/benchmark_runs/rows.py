@@ -67,7 +67,7 @@ def rows_with_own_runs(table: Table, own: Sequence[OwnRuns]) -> pd.DataFrame:
 
 
 def rank1_scores(table: Table, own: Sequence[OwnRuns]) -> dict[str, tuple[float, str]]:
-    """Return the rank-1 scores of a table, for ``visual.figures.scores.published_rank1``.
+    """Return the rank-1 scores of a table, for ``visual.figures.benchmarks.published_rank1``.
 
     Args:
         table: The table.

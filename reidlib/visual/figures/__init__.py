@@ -2,7 +2,7 @@
 
 from reidlib.visual.figures import (
     ablations,
-    curves,
+    benchmarks,
     images,
     metrics,
     models,
@@ -14,7 +14,7 @@ from reidlib.visual.figures import (
 
 __all__ = [
     "ablations",
-    "curves",
+    "benchmarks",
     "images",
     "metrics",
     "models",

@@ -1,14 +1,12 @@
-"""Figures of scores: bars, differences with intervals, curves over a setting, and protocols."""
+"""Figures of scores: bars, differences with intervals, and curves over a setting."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,12 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from reidlib.analysis.claims.agreement import Difference
 from reidlib.analysis.scores import Spread
 from reidlib.analysis.statistics import Interval, format_difference
-from reidlib.experiments.evaluate import ProtocolRank1
-from reidlib.visual import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, RED
+from reidlib.visual import BLUE, GREY, INK, ORANGE, PALETTE, RED
 from reidlib.visual.figures.images import panel_grid
 
 _MARKERS = "osD^vPX"
-_NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
+# Marker, colour and title of each network.
+NETWORKS = {"jlml": ("o", BLUE, "JLML"), "pyramid": ("s", ORANGE, "Pyramid")}
 # Colour, marker, face colour of the marker, and legend of an interval, by its position relative to zero.
 _ABOVE, _BELOW, _BOTH = (
     (BLUE, "o", BLUE, "interval above 0"),
@@ -184,14 +182,13 @@ def agreement_plot(differences: Sequence[Difference], first: str, second: str) -
     axes.axhline(0, color=INK, linewidth=1)
     axes.axvline(0, color=INK, linewidth=1)
     axes.plot(limits, limits, color=GREY, linestyle="--", linewidth=1)
-    colours = {title: (marker, colour) for marker, colour, title in _NETWORKS.values()}
-    for number, pair in enumerate(differences, 1):
+    colours = {title: (marker, colour) for marker, colour, title in NETWORKS.values()}
+    for pair in differences:
         marker, colour = colours[pair.paper]
         x, y = pair.first, pair.second
         axes.plot([x.low, x.high], [y.mean, y.mean], color=colour, linewidth=1, alpha=0.6)
         axes.plot([x.mean, x.mean], [y.low, y.high], color=colour, linewidth=1, alpha=0.6)
         axes.plot(x.mean, y.mean, marker, color=colour, ms=7)
-        axes.annotate(str(number), (x.mean, y.mean), (5, 5), textcoords="offset points", fontsize=9)
     for axis, name in (("x", first), ("y", second)):
         getattr(axes, f"set_{axis}scale")("symlog", linthresh=5, linscale=1.5)
         ticks = [tick for tick in _LOGARITHMIC_TICKS if limits[0] <= tick <= limits[1]]
@@ -212,7 +209,22 @@ def agreement_plot(differences: Sequence[Difference], first: str, second: str) -
         "\n".join(lines), (1.04, 1), xycoords="axes fraction", va="top", fontsize=9, annotation_clip=False,
         linespacing=1.5,
     )  # fmt: skip
+    figure.draw_without_rendering()  # so that the places of points are known
+    _number(axes, [(pair.first.mean, pair.second.mean) for pair in differences], figure.dpi / 72)
     return figure
+
+
+def _number(axes: Axes, points: Sequence[tuple[float, float]], points_to_pixels: float) -> None:
+    """Write each point's number at the corner that is farthest from other points and numbers."""
+    taken = [*axes.transData.transform(points)] if points else []
+    for number, (point, place) in enumerate(zip(points, taken[:], strict=True), 1):
+        corners = [(9, 9), (-9, 9), (9, -9), (-9, -9)]  # the first of equally good ones
+        free = [min(math.dist(place + points_to_pixels * np.array(c), t) for t in taken) for c in corners]
+        corner = corners[int(np.argmax(np.minimum(free, 11 * points_to_pixels)))]
+        taken.append(place + points_to_pixels * np.array(corner))
+        axes.annotate(
+            str(number), point, corner, textcoords="offset points", fontsize=9, ha="center", va="center"
+        )
 
 
 def _draw_intervals(
@@ -315,134 +327,3 @@ def score_curves(
     handles, texts = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 4))
     return figure
-
-
-def protocol_scores(studies: Mapping[str, Sequence[ProtocolRank1]]) -> Figure:
-    """Draw rank-1 of the same features under each evaluation protocol.
-
-    Args:
-        studies: "jlml" or "pyramid" to the result of ``experiments.evaluate.compare_protocols``; all
-            results have the same protocols.
-
-    Returns:
-        The figure, with a line per protocol and a marker per network.
-    """
-    labels = [
-        f"{score.name}\n{_gallery_size(*score.gallery_sizes)}" for score in next(iter(studies.values()))
-    ]
-    figure, axes = plt.subplots(figsize=(8.2, 0.5 * len(labels) + 1.2))
-    for order, (row, scores) in enumerate(studies.items()):
-        marker, colour, title = _NETWORKS[row]
-        shares = [100 * score.rank1 for score in scores]
-        axes.plot(
-            shares, range(len(labels)), marker, color=colour, markersize=8, label=title,
-            clip_on=False, zorder=3,
-        )  # fmt: skip
-        rise = 7 if order == 0 else -13  # above and below the marker, for networks with equal scores
-        for y, share in enumerate(shares):
-            # A centred label would cross the y axis if the score is near zero.
-            shift, side = (4, "left") if share < 4 else (0, "center")
-            axes.annotate(
-                f"{share:.1f}", (share, y), (shift, rise), textcoords="offset points", ha=side,
-                fontsize=8, color=INK,
-            )  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.7)
-    _scale_rank1(axes, min(100 * way.rank1 for ways in studies.values() for way in ways))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(studies))
-    return figure
-
-
-def published_rank1(tables: Mapping[str, Mapping[str, tuple[float, str]]]) -> Figure:
-    """Draw rank-1 of every row of the papers' tables, with a line per table and a marker per row.
-
-    Args:
-        tables: Title of a table to row to rank-1 in per cent and its origin: "paper" (JLML or Pyramid),
-            "other", "measured" (a learnt metric of notebook 40), or a row of this suite
-            (``benchmark_runs.own_rows``), with " (not comparable)" appended for a small profile or for a part
-            of the benchmark.
-
-    Returns:
-        The figure.
-    """
-    looks = {  # marker, its size, edge colour, face colour, legend
-        # Under the diamond of a nearly equal score, beyond which its ends are seen.
-        "other": ("|", 15, GREY, GREY, "other published rows"),
-        "paper": ("D", 7, BLUE, BLUE, "JLML or Pyramid, published"),
-        "measured": ("o", 8, GREEN, "none", "learnt metrics, measured here (notebook 40)"),
-    }
-    for row, marker, size, title in (
-        ("jlml", "*", 12, "JLML"),
-        ("pyramid", "^", 9, "Pyramid"),
-        ("pyramid-official", "v", 9, "Pyramid (official)"),
-        ("pyramid-youreid", "<", 9, "Pyramid (YouReID)"),
-    ):
-        legend = f"{title} of this suite"
-        looks[row] = (marker, size, RED, RED, legend)
-        looks[f"{row} (not comparable)"] = (marker, size, RED, "white", f"{legend}, not comparable")
-    figure, axes = plt.subplots(figsize=(8.2, 0.42 * len(tables) + 1.6))
-    markers = {}
-    for y, rows in enumerate(tables.values()):
-        values = [value for value, _ in rows.values()]
-        axes.plot([min(values), max(values)], [y, y], color="#DDDDDD", linewidth=1, zorder=1)
-        for value, origin in rows.values():
-            marker, size, colour, face, _ = looks[origin]
-            (markers[origin],) = axes.plot(
-                value, y, marker, color=colour, markersize=size, markerfacecolor=face,
-                markeredgewidth=1.5, clip_on=False, zorder=2 if origin == "other" else 3,
-            )  # fmt: skip
-    axes.set_yticks(range(len(tables)), list(tables))
-    axes.set_ylim(len(tables) - 0.5, -0.5)
-    _scale_rank1(axes, min(value for rows in tables.values() for value, _ in rows.values()))
-    handles = [markers[origin] for origin in looks if origin in markers]
-    texts = [looks[origin][-1] for origin in looks if origin in markers]
-    figure.legend(handles, texts, loc="outside upper center", ncols=min(2, len(texts)))
-    return figure
-
-
-def across_scores(rank1: pd.DataFrame, precision: pd.DataFrame) -> Figure:
-    """Draw R1 and mAP of networks by what they were trained on and what they are tested on.
-
-    Args:
-        rank1: R1 as ``analysis.benchmark_runs.AcrossScores.spreads`` returns it: a line for each network and
-            training, a column for each tested set.
-        precision: mAP in the same form.
-
-    Returns:
-        The figure: a table for each network, its cells coloured by R1.
-    """
-    networks = list(dict.fromkeys(rank1.index.get_level_values(0)))
-    size = (1.75 * rank1.shape[1] + 2.2, 0.95 * len(rank1) + 1.2 * len(networks) + 0.4)
-    heights = [max(1, len(rank1.loc[network])) for network in networks]
-    figure, grid = plt.subplots(len(networks), 1, squeeze=False, figsize=size, height_ratios=heights)
-    for axes, network in zip(grid.flat, networks, strict=True):
-        both = [frame.loc[network] for frame in (rank1, precision)]
-        values_rc = both[0].map(lambda cell: cell.mean if isinstance(cell, Spread) else np.nan)
-        for (y, x), cell in np.ndenumerate(both[0].to_numpy()):
-            if isinstance(cell, Spread):
-                other = both[1].iloc[y, x].mean
-                text, colour = f"R1 {cell.mean:.1f}\nmAP {other:.1f}", "white" if cell.mean > 60 else INK
-            else:
-                text, colour = cell, INK
-            axes.text(x, y, text, ha="center", va="center", fontsize=9, color=colour)
-        axes.imshow(values_rc.to_numpy(float), cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        axes.set_xticks(
-            range(len(values_rc.columns)), [textwrap.fill(name, 20) for name in values_rc.columns]
-        )
-        axes.set_yticks(range(len(values_rc)), [textwrap.fill(name, 24) for name in values_rc.index])
-        axes.tick_params(labelsize=8)
-        axes.grid(visible=False)
-        title = _NETWORKS[network][2] if network in _NETWORKS else network
-        axes.set(title=title, xlabel="tested on", ylabel="trained on")
-    return figure
-
-
-def _scale_rank1(axes: Axes, smallest: float) -> None:
-    """Scale the x axis up to 100, from 0 if values come near it, else from slightly below all values."""
-    axes.set_xlim(0 if smallest < 20 else smallest - 2 - 0.05 * (100 - smallest), 100)
-    axes.set_xlabel("rank-1 (%)")
-
-
-def _gallery_size(smallest: int, largest: int) -> str:
-    numbers = f"{largest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
-    return f"gallery of {numbers} entries"
