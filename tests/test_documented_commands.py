@@ -198,7 +198,7 @@ def small(words: list[str], sandbox: Sandbox) -> list[str]:
 def test_command_runs(command, sandbox):
     words = shlex.split(command.rpartition("&& ")[2] if command.startswith("python3 -m venv") else command)
     match words:
-        case ["pytest"]:
+        case ["pytest", "-n", "2", "--dist", "loadfile"]:
             assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()  # there this very line is run
         case ["pytest", file, *more, "-s"]:
             collected = sandbox.run([sys.executable, "-m", "pytest", "--collect-only", "-q", file, *more])

@@ -308,9 +308,10 @@ def test_readme_has_no_placeholders_and_is_short():
 
 def test_readme_lines_and_links():
     lines = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+    installed = "python3 -m venv .venv && . .venv/bin/activate && pip install -e"
     assert lines == [
-        "python3 -m venv .venv && . .venv/bin/activate && pip install -e . && reidlib reproduce",
-        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[test]' && pytest",
+        f"{installed} . && reidlib reproduce",
+        f"{installed} '.[test]' && pytest -n 2 --dist loadfile",
     ]
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

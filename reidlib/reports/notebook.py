@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import nbformat
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
@@ -31,6 +33,8 @@ from reidlib.reports.processes import Failure, error_summary
 PARTIAL = "notebook.partial.ipynb"
 # The progress that long work inside a notebook reports.
 PROGRESS = "progress.txt"
+# Bytes of a socket's file before its number: macOS allows 103 with it, Linux 107.
+_LONGEST_SOCKET = 98
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,15 @@ class _CurrentPython(AsyncKernelManager):
     """Starts the running interpreter as the kernel, whatever kernelspecs are installed."""
 
     copy: _KernelCopy | None = None
+    sockets: Path | None = None
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        # A port found free can be another program's before the kernel binds it, and the kernel then dies.
+        # Files of sockets are nobody else's.
+        address = str(self.sockets / "kernel") if self.sockets else ""
+        if zmq.has("ipc") and 0 < len(os.fsencode(address)) <= _LONGEST_SOCKET:
+            self.transport, self.ip = "ipc", address
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -301,9 +314,8 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
     """Execute a notebook to ``folder / PARTIAL``; ``Failure`` gives its exception in one line."""
     # papermill changes the working directory, so this runs in a separate process.
     load_matplotlib()  # the kernel then leaves out what this process cannot read
-    manager = _CurrentPython
-    if "ipykernel.kernelapp" in sys.modules:  # this is a copy of a process that has imported all
-        manager = type("_Copied", (_CurrentPython,), {"copy": _KernelCopy()})
+    # In a copy of a process that has imported all, the kernel is a copy, too.
+    copy = _KernelCopy() if "ipykernel.kernelapp" in sys.modules else None
     import papermill
     from papermill.iorw import LocalHandler, papermill_io
 
@@ -318,21 +330,24 @@ def execute(path: Path, folder: Path, parameters: dict) -> None:
     with exclusive_lock(folder / ".lock"):
         remove_outputs(folder)
         try:
-            papermill.execute_notebook(
-                _escape_braces(path),
-                _escape_braces(folder / PARTIAL),
-                parameters,
-                kernel_name="reidlib",
-                language="python",
-                cwd=path.parent,
-                progress_bar=False,
-                log_output=False,
-                start_timeout=120,
-                store_widget_state=False,
-                kernel_manager_class=manager,
-                # A large figure on a busy machine takes longer than the default of four seconds.
-                iopub_timeout=60,
-            )
+            with tempfile.TemporaryDirectory(prefix="reidlib-", ignore_cleanup_errors=True) as sockets:
+                papermill.execute_notebook(
+                    _escape_braces(path),
+                    _escape_braces(folder / PARTIAL),
+                    parameters,
+                    kernel_name="reidlib",
+                    language="python",
+                    cwd=path.parent,
+                    progress_bar=False,
+                    log_output=False,
+                    start_timeout=120,
+                    store_widget_state=False,
+                    kernel_manager_class=type(
+                        "_Kernel", (_CurrentPython,), {"copy": copy, "sockets": Path(sockets)}
+                    ),
+                    # A large figure on a busy machine takes longer than the default of four seconds.
+                    iopub_timeout=60,
+                )
         except papermill.PapermillExecutionError as error:
             raise Failure(error_summary(error.ename, error.evalue)) from error
         except Exception as error:  # every failure, such as a dead kernel, must reach the report

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -907,6 +908,23 @@ def test_a_kernel_begins_with_the_imports_of_its_notebook(tmp_path):
     plan = Plan(select([], tmp_path / "notebooks"), "smoke", tmp_path / "out")
     outcome = reproduce(plan, progress=False)
     assert outcome.done == ("10_imports",), status(plan, "10_imports")["error"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no files of sockets")
+@pytest.mark.parametrize(("name", "transport"), [("", "ipc"), ("long" * 25, "tcp")])
+def test_a_kernel_takes_no_port_that_another_program_could_take(home, monkeypatch, name, transport):
+    with tempfile.TemporaryDirectory() as short:  # tmp_path is longer than a socket's file may be
+        folder = Path(short) / name
+        folder.mkdir(exist_ok=True)
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", None)  # what was read from TMPDIR before
+        asked = "from ipykernel.kernelapp import IPKernelApp\n"
+        asked += f"assert IPKernelApp.instance().transport == '{transport}'"
+        build(home / "notebooks", "10_transport", asked, FINISH)
+        plan = Plan(select([], home / "notebooks"), "smoke", home / "out")
+        outcome = reproduce(plan, progress=False)
+        assert outcome.done == ("10_transport",), status(plan, "10_transport")["error"]
+        assert not list(folder.glob("reidlib-*"))
 
 
 def test_the_local_pool_has_a_process_for_each_core():
