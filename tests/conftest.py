@@ -1,19 +1,26 @@
 """Fixtures that the tests of benchmark folders share."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from miniature import MINIATURE, write_image
 
+# Threads of two processes on two cores wait for each other: small trainings then take five times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that starts the tests in the background makes them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # An example may take long on a busy machine: speed is measured in tests/benchmarks.
 settings.register_profile("no bound on time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no bound on time")
+
+REPORT = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -68,11 +75,33 @@ def styled_figures():
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory):
+def made_report(tmp_path_factory, request):
+    """A folder with ``home`` of a report, made once for all processes of the tests, and a copy, ``untouched``."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(
+        request.config, "workerinput"
+    ):  # a process of `pytest -n 2`, whose folder is in the shared one
+        folder = folder.parent
+    home, untouched = folder / "report", folder / "untouched"
+    with FileLock(folder / "report.lock"):
+        if not untouched.exists():
+            home.mkdir()  # fails where another process has failed
+            environment = {**os.environ, "REIDLIB_HOME": str(home)}
+            completed = subprocess.run(REPORT, env=environment, capture_output=True, text=True)
+            assert completed.returncode == 0, completed.stdout + completed.stderr
+            shutil.copytree(home, folder / "copying")
+            (folder / "copying").rename(untouched)
+    return home, untouched
+
+
+@pytest.fixture(scope="session")
+def report(made_report):
     """All notebooks, run once with the smallest profile as a user would: report, environment, command."""
-    home = tmp_path_factory.mktemp("report")
-    environment = {**os.environ, "REIDLIB_HOME": str(home)}
-    command = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "--device", "cpu"]
-    completed = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert completed.returncode == 0, completed.stdout + completed.stderr
-    return home / "smoke", environment, command
+    home, _ = made_report
+    return home / "smoke", {**os.environ, "REIDLIB_HOME": str(home)}, REPORT
+
+
+@pytest.fixture(scope="session")
+def untouched_report(made_report):
+    """The home of that report as it was made, only to be read."""
+    return made_report[1]
