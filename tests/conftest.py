@@ -76,7 +76,7 @@ def styled_figures():
 
 @pytest.fixture(scope="session")
 def made_report(tmp_path_factory, request):
-    """A folder with ``home`` of a report, made once for all processes of the tests, and a copy, ``untouched``."""
+    """The home of a report, made once for all processes of the tests, and an untouched copy of it."""
     folder = tmp_path_factory.getbasetemp()
     if hasattr(
         request.config, "workerinput"

@@ -1,4 +1,4 @@
-"""Every command in notebooks/README.md runs that README.md does not hold: see ``test_documented_commands.py``."""
+"""Commands that only notebooks/README.md holds run, too: see ``test_documented_commands.py``."""
 
 import pytest
 import test_documented_commands as documented
