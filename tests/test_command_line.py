@@ -273,6 +273,9 @@ def test_a_run_of_another_configuration_is_refused(market, tiny, capsys, tmp_pat
         (["train", "jlml", "--device", "cpu:x"], "the device is one of"),
         (["reproduce", "--profile", "smoke", "00", "--seeds", "2"], "seeds"),
         (["reproduce", "--benchmark", "market1501", "--data-root", "nowhere"], "nowhere"),
+        (["reproduce", "40", "42", "--folder", "market1501,validation=true=."], "exact options of one of"),
+        (["reproduce", "40", "--folder", "viper,validation=true=."], "exact options of one of"),
+        (["reproduce", "40", "--folder", "market1501,validation=true=nowhere"], "nowhere"),
         (["evaluate", "no/such/run"], "holds config.json"),
     ],
 )

@@ -129,16 +129,25 @@ def reproduce(arguments: argparse.Namespace) -> int:
     if folders:
         from reidlib.analysis.benchmark_tables import check_folders, folder_states, unreadable_benchmarks
         from reidlib.data import load_specified
+        from reidlib.data.readers import parse
 
-        check_folders(folders)
+        of_tables = dict(folders)
+        if [path.stem for path in notebooks] == ["40_metric_learning"]:
+            # It reads validation persons of one set, too, of whom no table is.
+            from reidlib.experiments.metric_study.published import specifications_of
+
+            for text in specifications_of(folders).values():
+                if "validation" in parse(text)[1]:
+                    inputs[text] = load_specified(text, of_tables.pop(text)).fingerprint
+        check_folders(of_tables)
         # Reported now and not after days of training on the others.
         if [path.stem for path in notebooks] != ["43_across_benchmarks"]:
-            for specification, reason in unreadable_benchmarks(folders).items():
+            for specification, reason in unreadable_benchmarks(of_tables).items():
                 logger.warning(f"note: without {specification}: {reason}")
         elif "market1501" in folders:  # there its training folder alone is enough
             across = load_specified("market1501,validation=true", folders["market1501"])
             inputs["across"] = across.fingerprint
-        inputs["folders"] = json.dumps(folder_states(folders, arguments.trials or 0))
+        inputs["folders"] = json.dumps(folder_states(of_tables, arguments.trials or 0))
     out = (Path(arguments.out) if arguments.out else report_folder(arguments)).resolve()
 
     def render() -> None:
