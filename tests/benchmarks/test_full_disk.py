@@ -127,6 +127,7 @@ WRITERS = {
     "experiments/perturbations.py": "test_functions",
     "files.py": "every other",
     "reports/cluster.py": "an empty folder, which a full disk holds",
+    "reports/notebook.py": "an empty folder, which a full disk holds",
     "reports/pages.py": "test_functions, test_a_report",
     "reports/processes.py": "test_a_report",
     "reports/reproduce.py": "test_a_report",
