@@ -11,8 +11,10 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from miniature import MINIATURE, write_image
 
-# Threads of two processes on two cores wait for each other: small trainings then take five times as long.
-if "PYTEST_XDIST_WORKER" in os.environ:
+# Whether this is one of the processes of `pytest -n 2`. With more threads than cores, threads wait for each
+# other: small trainings then take more than four times as long.
+IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if IN_PARALLEL:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that starts the tests in the background makes them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,12 +77,10 @@ def styled_figures():
 
 
 @pytest.fixture(scope="session")
-def made_report(tmp_path_factory, request):
+def made_report(tmp_path_factory):
     """The home of a report, made once for all processes of the tests, and an untouched copy of it."""
     folder = tmp_path_factory.getbasetemp()
-    if hasattr(
-        request.config, "workerinput"
-    ):  # a process of `pytest -n 2`, whose folder is in the shared one
+    if IN_PARALLEL:  # then it is in the one that all processes share
         folder = folder.parent
     home, untouched = folder / "report", folder / "untouched"
     with FileLock(folder / "report.lock"):

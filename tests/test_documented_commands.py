@@ -2,11 +2,11 @@
 
 Those of notebooks/README.md run in ``test_documented_notebook_commands.py``, which another process may take.
 
-A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements.
-It runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, free ports, and
+A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements. It
+runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, free ports, and
 small folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. A report that names no notebook runs one,
-except the plain ``reidlib reproduce``. Benchmarks take minutes: they are only collected, and the run without
-names takes their small form.
+except the plain ``reidlib reproduce``; notebook 40 gets one folder, notebooks 40 and 42 one partition.
+Benchmarks take minutes: they are only collected, and the run without names takes their small form.
 """
 
 import itertools

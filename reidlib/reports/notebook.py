@@ -223,14 +223,14 @@ class _CurrentPython(AsyncKernelManager):
     """Starts the running interpreter as the kernel, whatever kernelspecs are installed."""
 
     copy: _KernelCopy | None = None
-    sockets: Path | None = None
+    sockets: Path
 
     def __init__(self, **options: Any):
         super().__init__(**options)
         # A port found free can be another program's before the kernel binds it, and the kernel then dies.
         # Files of sockets are nobody else's.
-        address = str(self.sockets / "kernel") if self.sockets else ""
-        if zmq.has("ipc") and 0 < len(os.fsencode(address)) <= _LONGEST_SOCKET:
+        address = str(self.sockets / "kernel")
+        if zmq.has("ipc") and len(os.fsencode(address)) <= _LONGEST_SOCKET:
             self.transport, self.ip = "ipc", address
 
     @property
