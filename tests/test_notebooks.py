@@ -24,8 +24,8 @@ from papermill.parameterize import parameterize_notebook
 from reidlib.analysis.claims import CLAIMS
 from reidlib.cli import main
 from reidlib.experiments import EXPERIMENTS
-from reidlib.reports import pages
 from reidlib.reports.notebook import read_source
+from reidlib.reports.pages.index import read_heading
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -129,7 +129,7 @@ def test_the_index_shows_every_notebook(report):
     index = (report[0] / "index.html").read_text(encoding="utf-8")
     for path in NOTEBOOKS:
         assert f'href="{path.stem}/index.html"' in index
-        title, question = pages.read_heading(path)
+        title, question = read_heading(path)
         assert title and question
         assert escape(title) in index and escape(question) in index
     assert "failed" not in index

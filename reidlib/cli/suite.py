@@ -91,7 +91,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """
     from reidlib import files
     from reidlib.experiments.evidence import state as evidence_state
-    from reidlib.reports.pages import CLAIMS_RULE, check_rendered
+    from reidlib.reports.pages.summary import CLAIMS_RULE, check_rendered
     from reidlib.reports.reproduce import Plan, Task, select
     from reidlib.reports.reproduce import reproduce as run_notebooks
 
@@ -237,7 +237,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
     outcome = run_notebooks(plan, prepare=prepare, cluster=cluster())
     if arguments.summary:
-        from reidlib.reports.pages import write_summary
+        from reidlib.reports.pages.summary import write_summary
 
         write_summary(plan.out, files.project() / "reports")
     return 1 if outcome.failed or outcome.failed_tasks or failed else 0

@@ -8,8 +8,7 @@
 ``scheduler``   the order of the work and the record of its states
 ``processes``   work in processes on this machine
 ``cluster``     work on other machines
-``pages``       the index, the page of each notebook, the summary
-``templates``   the HTML, CSS and Markdown of the pages
+``pages``       the index, the page of each notebook, the summary, and their templates
 """
 
 from __future__ import annotations

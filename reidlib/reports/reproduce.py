@@ -17,8 +17,9 @@ from pathlib import Path
 
 from reidlib.errors import InputError, check_choice, count_noun
 from reidlib.files import exclusive_lock, writing_mend
-from reidlib.reports import notebook, pages
+from reidlib.reports import notebook
 from reidlib.reports.notebook import Source
+from reidlib.reports.pages.index import Live, read_object, write_index
 from reidlib.reports.processes import Memory, Pool, Task, local_pool
 from reidlib.reports.scheduler import Display, Job, Session
 
@@ -193,7 +194,7 @@ def reproduce(
         f"{len(sources) - len(waiting)} unchanged"
     )
     if not waiting:
-        pages.write_index(out)
+        write_index(out)
         display.result(f"report: {out / 'index.html'}")
         return Outcome((), tuple(sources), (), ())
     jobs = [
@@ -288,9 +289,7 @@ def _preparing(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
     if jobs:
         statuses = {job.source.name: job.status("waiting") for job in jobs}
         lines = ["Images are prepared, and the trainings are counted."]
-        pages.write_index(
-            out, pages.Live(dict.fromkeys(statuses, "waiting"), lines, jobs[0].command, statuses)
-        )
+        write_index(out, Live(dict.fromkeys(statuses, "waiting"), lines, jobs[0].command, statuses))
     try:
         yield
     except BaseException:
@@ -327,8 +326,8 @@ def _injected(plan: Plan, source: Source, out: Path, parameters: dict) -> dict:
 
 def _unchanged(folder: Path, digest: str) -> bool:
     """Return whether a notebook's result is complete and has this digest, and all of its runs are present."""
-    status = pages.read_object(folder / "status.json")
-    runs = pages.read_object(folder / "result.json").get("runs") or []
+    status = read_object(folder / "status.json")
+    runs = read_object(folder / "result.json").get("runs") or []
     return (
         status.get("state") == "done"
         and status.get("digest") == digest

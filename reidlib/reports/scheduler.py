@@ -22,9 +22,10 @@ from reidlib import files
 from reidlib.errors import InputError, count_noun
 from reidlib.files import write_json
 from reidlib.progress import LOG_INTERVAL, progress_bar
-from reidlib.reports import notebook, pages
+from reidlib.reports import notebook
 from reidlib.reports.notebook import Source
-from reidlib.reports.pages import clock
+from reidlib.reports.pages.index import Live, clock, read_object, write_index
+from reidlib.reports.pages.page import write_page
 from reidlib.reports.processes import Pool, Task, error_summary
 
 # Seconds between two checks of the running work.
@@ -254,12 +255,12 @@ class Session:
     def _finish(self, name: str, error: str | None) -> None:
         """Write a notebook's page and record its final state."""
         folder = self._out / name
-        if error is None and not pages.read_object(folder / "result.json"):
+        if error is None and not read_object(folder / "result.json"):
             error = "it ended without writing result.json, which its last cell must write"
         if (folder / notebook.PARTIAL).is_file():
             (folder / notebook.PARTIAL).replace(folder / "notebook.ipynb")
             try:
-                pages.write_page(folder, title=self._jobs[name].source.title, error=error)
+                write_page(folder, title=self._jobs[name].source.title, error=error)
             except OSError:  # a full disk stops the whole command
                 raise
             except Exception as problem:  # a failure of one page must not stop the other notebooks
@@ -274,7 +275,7 @@ class Session:
         if not self._jobs:  # trainings alone have no pages
             return
         if not running:
-            pages.write_index(self._out)
+            write_index(self._out)
             return
         words = {name: self._word(name) for name in self._jobs}
         queue = self._queue()
@@ -284,7 +285,7 @@ class Session:
             more = f" and {len(queue) - _NEXT} more" if len(queue) > _NEXT else ""
             lines.append(f"next: {', '.join(queue[:_NEXT])}{more}")
         command = next(iter(self._jobs.values())).command
-        pages.write_index(self._out, pages.Live(words, lines, command, {}))
+        write_index(self._out, Live(words, lines, command, {}))
 
     def _word(self, name: str) -> str:
         """Return what the index says of a notebook that waits or runs."""

@@ -128,7 +128,9 @@ WRITERS = {
     "files.py": "every other",
     "reports/cluster.py": "an empty folder, which a full disk holds",
     "reports/notebook.py": "an empty folder, which a full disk holds",
-    "reports/pages.py": "test_functions, test_a_report",
+    "reports/pages/index.py": "test_functions, test_a_report",
+    "reports/pages/page.py": "test_a_report",
+    "reports/pages/summary.py": "test_a_report",
     "reports/processes.py": "test_a_report",
     "reports/reproduce.py": "test_a_report",
     "reports/result.py": "test_functions, test_a_report",
@@ -178,7 +180,7 @@ def test_functions_that_no_short_command_calls(inputs, disk, tmp_path):
     from reidlib.experiments import evidence
     from reidlib.experiments.metric_study.kept import _keep
     from reidlib.experiments.metric_study.published import write_measured
-    from reidlib.reports.pages import write_index
+    from reidlib.reports.pages.index import write_index
     from reidlib.reports.result import Result
     from reidlib.training.runs import Run
     from reidlib.visual.browser import pictures

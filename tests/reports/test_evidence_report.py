@@ -18,7 +18,7 @@ from reidlib.cli import main
 from reidlib.experiments import evidence
 from reidlib.experiments.evidence import NAMES, Evidence
 from reidlib.experiments.evidence.lines import lines_of
-from reidlib.reports.pages import _cell, _markdown
+from reidlib.reports.pages.index import _cell, _markdown
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = ROOT / "reports" / "README.md"

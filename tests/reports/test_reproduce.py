@@ -29,8 +29,8 @@ from filelock import FileLock
 from reidlib.cli import main
 from reidlib.errors import InputError
 from reidlib.memory import available_memory
-from reidlib.reports import notebook, pages
-from reidlib.reports.pages import clock
+from reidlib.reports import notebook
+from reidlib.reports.pages.index import clock, read_object
 from reidlib.reports.processes import STOPPED, Memory, Pool, local_pool, run_in_process
 from reidlib.reports.reproduce import Outcome, Plan, Task, reproduce, run_tasks, select
 from reidlib.reports.scheduler import Display, Job, Session
@@ -152,7 +152,7 @@ def test_every_final_state_is_recorded(report):
 
 def test_parameters_reach_the_notebook_in_this_python_in_its_own_folder(report):
     plan, _, _ = report
-    used = pages.read_object(plan.out / "10_good" / "result.json")["configuration"]
+    used = read_object(plan.out / "10_good" / "result.json")["configuration"]
     assert used["executable"] == sys.executable
     assert used["seeds"] == 3
     assert used["data_root"] == str(Path("some/data").absolute())

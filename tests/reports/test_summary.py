@@ -11,7 +11,8 @@ from miniature import write_image
 
 from reidlib.cli import main
 from reidlib.errors import InputError
-from reidlib.reports.pages import read_heading, summary_markdown, write_summary
+from reidlib.reports.pages.index import read_heading
+from reidlib.reports.pages.summary import summary_markdown, write_summary
 
 TRAINED = {
     "experiment": "jlml",

@@ -17,7 +17,7 @@ from reidlib.analysis.claims import (
     Contrast,
 )
 from reidlib.analysis.scores import Cell
-from reidlib.reports.pages import _LARGEST_FIGURE
+from reidlib.reports.pages.summary import _LARGEST_FIGURE
 from reidlib.reports.result import Result
 from reidlib.visual import BLUE, RED
 from reidlib.visual.figures.verdicts import _LOOKS, verdict_bars
