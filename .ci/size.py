@@ -37,7 +37,7 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # The first was 24,700 until every metric was compared on photographs, and ridges were kept with scores.
 LARGEST = {
     "lines of code": 25_000,
-    "files": 177,
+    "files": 183,
     "lines of the core": 4_600,
     "entries in a folder below the top": 12,
 }

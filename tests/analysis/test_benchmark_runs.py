@@ -15,7 +15,8 @@ from small_miniatures import write_cuhk01, write_grid, write_grid_mat, write_vip
 from reidlib.analysis import benchmark_runs, benchmark_tables
 from reidlib.analysis.benchmark_tables import TABLES, notes
 from reidlib.analysis.scores import table_records
-from reidlib.cli import _named_folder, main
+from reidlib.cli import main
+from reidlib.cli.arguments import named_folder
 from reidlib.data import BENCHMARKS, load
 from reidlib.data.readers import GUIDES
 from reidlib.data.readers.partitions import Partitions, write_partitions
@@ -503,7 +504,7 @@ def test_the_notebooks_benchmark_may_be_one_of_the_tables(tmp_path, monkeypatch,
     ],
 )
 def test_an_equals_sign_in_a_folder(text, name, folder):
-    assert _named_folder(text) == (name, folder)
+    assert named_folder(text) == (name, folder)
 
 
 def test_a_run_on_a_list_is_evaluated_again(tmp_path, market, capsys):

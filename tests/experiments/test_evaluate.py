@@ -11,7 +11,7 @@ import torch
 from miniature import write_image
 from untrained_runs import JLML, PYRAMID, QUIET, untrained_run
 
-from reidlib.cli.commands import _score_table
+from reidlib.cli.runs import _score_table
 from reidlib.data import load
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.images import decode
