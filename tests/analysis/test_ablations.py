@@ -9,7 +9,8 @@ import torch
 from scored_runs import write_scored_runs
 
 from reidlib.analysis import ExperimentScores, ablations, benchmark_tables, complexity
-from reidlib.analysis.ablations import Ablation, input_norms, norm_cells, switched_off_sentence
+from reidlib.analysis.ablations import Ablation, sparsity
+from reidlib.analysis.ablations.sparsity import input_norms, norm_cells, switched_off_sentence
 from reidlib.analysis.scores import table_records
 from reidlib.data import load
 from reidlib.errors import InputError
@@ -289,7 +290,7 @@ def test_gradients_are_those_of_the_formulas(over):
     weight_dc = torch.randn(4, 7, generator=generator)
     weight_pdc = torch.randn(2, 3, 7, generator=generator)
     configuration = configured(1e-3, sparsity_global=0.2, sparsity_local=0.3, exclusive_over=over)
-    sizes = ablations.gradient_sizes(configuration, feature_layers(weight_dc, weight_pdc))
+    sizes = sparsity.gradient_sizes(configuration, feature_layers(weight_dc, weight_pdc))
     of_columns = [0.2 * column / np.linalg.norm(column) for column in weight_dc.numpy().T]
     of_groups = []
     for stripe in weight_pdc.numpy():
@@ -302,7 +303,7 @@ def test_gradients_are_those_of_the_formulas(over):
 def test_at_full_width_the_local_term_is_410_times_weight_decay():
     """At the start the global term is as strong as weight decay, 2.2e-5 each."""
     configuration = configured()
-    sizes = ablations.gradient_sizes(configuration, configuration.model.build(2, 0).state_dict())
+    sizes = sparsity.gradient_sizes(configuration, configuration.model.build(2, 0).state_dict())
     assert sizes["global"] == pytest.approx((2.2e-5, 2.2e-5), rel=0.02)
     assert sizes["local"][0] / sizes["local"][1] == pytest.approx(410, rel=0.01)
 
@@ -323,7 +324,7 @@ def selected(market, tmp_path, monkeypatch):
 
 def test_strengths_are_those_of_the_training_that_ran(selected):
     """Initial weights are made again: their norms are the terms of the first step, which a run records."""
-    gradients = ablations.sparsity_gradients(ablations.FEATURE_SELECTION, selected)
+    gradients = sparsity.sparsity_gradients(ablations.FEATURE_SELECTION, selected)
     assert list(gradients["row"].unique()) == ["with"]  # the others have λ = 0 or no run
     lines = gradients.set_index(["layer", "time"])[["sparsity", "weight decay", "ratio"]]
     assert len(lines) == 4
@@ -336,17 +337,17 @@ def test_strengths_are_those_of_the_training_that_ran(selected):
     )
     configuration = RunConfiguration.from_json(run.configuration)
     for time, weights in (("start", initial), ("end", run.weights())):
-        for layer, sizes in ablations.gradient_sizes(configuration, weights).items():
+        for layer, sizes in sparsity.gradient_sizes(configuration, weights).items():
             assert lines.loc[layer, time].tolist() == [*sizes, sizes[0] / sizes[1]]
     assert lines["ratio"].nunique() == 4
 
 
 def test_rows_without_weights_are_left_out(selected):
-    assert [*ablations.norms_by_row(ablations.FEATURE_SELECTION, selected)] == ["without", "with"]
+    assert [*sparsity.norms_by_row(ablations.FEATURE_SELECTION, selected)] == ["without", "with"]
     (run,) = selected.runs.runs["jlml"]
     (run.folder / "weights.pt").unlink()
-    assert [*ablations.norms_by_row(ablations.FEATURE_SELECTION, selected)] == ["without"]
-    assert ablations.sparsity_gradients(ablations.FEATURE_SELECTION, selected).empty
+    assert [*sparsity.norms_by_row(ablations.FEATURE_SELECTION, selected)] == ["without"]
+    assert sparsity.sparsity_gradients(ablations.FEATURE_SELECTION, selected).empty
 
 
 def test_strengths_are_written_as_a_table_and_as_sentences():
@@ -359,11 +360,11 @@ def test_strengths_are_written_as_a_table_and_as_sentences():
         ],
         columns=["row", "layer", "time", "sparsity", "weight decay", "ratio"],
     )
-    assert ablations.gradient_table(gradients).iloc[2].tolist() == [
+    assert sparsity.gradient_table(gradients).iloc[2].tolist() == [
         "with", "local", "start", "1.3e-02", "3.1e-05", "409.9"
     ]  # fmt: skip
-    assert ablations.gradient_sentences(gradients) == [
+    assert sparsity.gradient_sentences(gradients) == [
         "**with**: sparsity's gradient is 1.0 times weight decay's in the global layer at the start and 1.5 "
         "times at the end, in the local layers 409.9 and 2,000.0 times."
     ]
-    assert ablations.gradient_sentences(gradients.iloc[:0]) == ["No run with weights is available."]
+    assert sparsity.gradient_sentences(gradients.iloc[:0]) == ["No run with weights is available."]
