@@ -11,7 +11,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from miniature import MINIATURE, write_image
 
-# Whether this is one of the processes of `pytest -n 2`. With more threads than cores, threads wait for each
+# Whether this is one of the processes of `pytest -n 3`. With more threads than cores, threads wait for each
 # other: small trainings then take more than four times as long.
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if IN_PARALLEL:

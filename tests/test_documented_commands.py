@@ -226,7 +226,7 @@ def run_command(command: str, sandbox: Sandbox, benchmarks: str = "") -> None:
     """Run a command at the smallest size, and check what it leaves."""
     words = shlex.split(command.rpartition("&& ")[2] if command.startswith("python3 -m venv") else command)
     match words:
-        case ["pytest", "-n", "2", "--dist", "loadfile"]:
+        case ["pytest", "-n", "3", "--dist", "loadfile"]:
             assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()  # there this very line is run
         case ["pytest", *names, "-s"]:
             assert all(name in benchmarks for name in names)

@@ -311,7 +311,7 @@ def test_readme_lines_and_links():
     installed = "python3 -m venv .venv && . .venv/bin/activate && pip install -e"
     assert lines == [
         f"{installed} . && reidlib reproduce",
-        f"{installed} '.[test]' && pytest -n 2 --dist loadfile",
+        f"{installed} '.[test]' && pytest -n 3 --dist loadfile",
     ]
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
