@@ -24,9 +24,10 @@ def plan(arguments: argparse.Namespace) -> int:
 
     A claim is shown if the 95 % interval of each of its differences in mAP is above
     zero. Its power is how often that happens if the differences are what one thinks:
-    those that the paper prints, where it prints them, or --effect points each. The
-    table has the fewest seeds whose power is at least --power, and the minutes that
-    the missing trainings take.
+    those that the paper prints, where it prints them, or --effect points each. For an
+    undecided claim there is a third number: what shows that there is no difference of
+    half a point, if there is none at all. The table has the fewest seeds whose power is
+    at least --power, and the minutes that the missing trainings take.
 
     How much seeds and persons differ is estimated from finished runs: those of this
     machine in reports/runs or --runs, and where there is none those of the evidence in
@@ -62,7 +63,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
     claims = {claim.name: claim for claim in CLAIMS}
     for name in arguments.claims:
-        check_choice("a claim is named as in the table of `reidlib plan`", name, claims)
+        planned = ", ".join(name for name, claim in claims.items() if claim.contrasts)
+        check_choice(f"a plan is of one of the claims {planned}", name, claims)
         if not claims[name].contrasts:
             rule, mend = "a plan is of a claim that has an experiment", "name another claim"
             raise InputError(rule, f"{name!r}: {claims[name].impossible}", mend)
@@ -122,10 +124,10 @@ def _durations(setup: Setup, finished: Finished, rows: Iterable[str]) -> tuple[d
 
 def _table(plans: list[ClaimPlan], points: str, seconds: Mapping[str, float], jobs: int) -> list[str]:
     """Return the lines of the table."""
-    from reidlib.analysis.claims import SIGNS
+    from reidlib.analysis.claims import SIGNS, UNDECIDED
     from reidlib.analysis.statistics import format_difference
 
-    head = ["claim", "now", "present", "points", "seeds", "minutes", "seeds", "minutes"]
+    head = ["claim", "now", "present", "points", *["seeds", "minutes"] * 3]
     lines = []
     for each in plans:
         numbers = sorted({len(seeds) for seeds in each.present.values()})
@@ -136,19 +138,22 @@ def _table(plans: list[ClaimPlan], points: str, seconds: Mapping[str, float], jo
                 *(each.claim.name, SIGNS[each.verdict.outcome], present, effect),
                 *_cost(each, each.paper, seconds, jobs),
                 *_cost(each, each.given, seconds, jobs),
+                *_cost(each, each.none, seconds, jobs),
             ]
         )
-    if len(plans) > 1:
+    undecided = [each for each in plans if each.verdict.outcome == UNDECIDED]
+    if len(undecided) > 1:
         totals = [
-            *_total(plans, [each.paper for each in plans], seconds, jobs),
-            *_total(plans, [each.given for each in plans], seconds, jobs),
+            *_total(undecided, [each.paper for each in undecided], seconds, jobs),
+            *_total(undecided, [each.given for each in undecided], seconds, jobs),
+            *_total(undecided, [each.none for each in undecided], seconds, jobs),
         ]
-        lines.append(["together, shared rows once", "", "", "", *totals])
+        lines.append(["undecided together, shared rows once", "", "", "", *totals])
     widths = [max(len(line[column]) for line in (*lines, head)) for column in range(len(head))]
     first = f"{'':{widths[0]}}  {'':{widths[1]}}  {'seeds':>{widths[2]}}"
     paper = f"{'the paper’s effect':>{sum(widths[3:6]) + 4}}"
-    given = f"{points:>{sum(widths[6:]) + 2}}"
-    out = [f"{first}  {paper}  {given}"]
+    given = f"{points:>{sum(widths[6:8]) + 2}}"
+    out = [f"{first}  {paper}  {given}  {'no difference':>{sum(widths[8:]) + 2}}"]
     for line in (head, *lines):
         cells = [f"{line[0]:{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))]
         out.append("  ".join(cells).rstrip())
@@ -189,7 +194,8 @@ def _notes(plans: list[ClaimPlan], points: str) -> list[str]:
     signs = {each.verdict.outcome for each in plans if not each.problem}
     notes = [", ".join(f"{sign} {outcome}" for outcome, sign in SIGNS.items() if outcome in signs)]
     for each in plans:
-        for name, need in (("the paper's effect", each.paper), (points, each.given)):
+        needs = {"the paper's effect": each.paper, points: each.given, "no difference": each.none}
+        for name, need in needs.items():
             if need and need.persons_wanted:
                 notes.append(
                     f"{each.claim.name}: {need.persons:,} persons are too few for any number of seeds to "

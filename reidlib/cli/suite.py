@@ -59,12 +59,14 @@ def reproduce(arguments: argparse.Namespace) -> int:
     together err in at most 5 of 100 cases. It trains the rows of claims that are still
     undecided, then looks again; a claim's verdict is that of the first look that
     decides it. Runs of the evidence in git count as finished: with ten seeds of all
-    rows there, nothing is trained. Where this machine has a run of the same row and
-    seed, that is used. Where a training fails, the others go on, and the ledger says
-    what the claim waits for; the same command tries it again. With --no-train it decides
-    by the runs that are present, with --evidence by the evidence alone. For a ledger of
-    own trainings alone, give `reidlib reproduce 90 --seeds 10`. `reidlib plan` says how
-    many seeds a claim is likely to need.
+    rows there, nothing is trained, and looking takes about a minute. Where a row
+    lacks one of the first three seeds and all have three others in a row, seeds are
+    counted from these. Where this machine has a run of the same row and seed, that
+    is used. Where a training fails, the others go on, and the ledger says what the
+    claim waits for; the same command tries it again. With --no-train it decides by
+    the runs that are present, with --evidence by the evidence alone. For a ledger
+    of own trainings alone, give `reidlib reproduce 90 --seeds 10`. `reidlib plan`
+    says how many seeds a claim is likely to need.
 
     examples:
       reidlib reproduce                         all notebooks, the profile quick

@@ -195,12 +195,16 @@ def test_the_power_of_an_undecided_claim_is_named(tmp_path):
     share = [100 * power(components, effect, *pairs.sums_sp.shape) for effect in (2.4, 1)]
     reason = decide(claim(ABOVE._replace(printed=2.4)), scores).reason
     wanted = [seeds_wanted(components, effect, pairs.sums_sp.shape[1]) for effect in (2.4, 1)]
-    assert reason.endswith(
+    assert (
         f"(3 seeds); power {share[0]:.0f} % for the paper's +2.4 ({wanted[0]} seeds have 80 %), "
-        f"{share[1]:.0f} % for one point ({wanted[1]} seeds have 80 %)"
+        f"{share[1]:.0f} % for one point ({wanted[1]} seeds have 80 %); to show no difference of half a "
+        "point if there is none, " in reason
     )
+    assert "above the interval" not in reason
+    outside = decide(claim(ABOVE._replace(printed=9.5)), scores).reason
+    assert outside.endswith("; the paper's +9.5 is above the interval")
     both = decide(claim(ABOVE, ALSO), scores).reason
-    assert re.search(r"power at least \d+ % for one point \(\d+ seeds have 80 %\)$", both)
+    assert re.search(r"power at (least|most) \d+ % for one point \(\d+ seeds have 80 %\); to show no", both)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from reidlib.analysis.claims.power import power
-from reidlib.analysis.statistics import Components, paired_sums
+from reidlib.analysis.claims.power import power, power_of_no_difference
+from reidlib.analysis.statistics import Components, kept_shares, paired_sums
 
 TRIALS = 1200
 # Three standard errors of each bound's share in so many trials.
@@ -50,6 +50,48 @@ def test_an_interval_contains_the_true_difference_in_93_to_98_of_100_cases(seeds
             interval = paired_sums(sums_sp, queries_p)
             inside += interval.low <= 0 <= interval.high
         assert LOW <= inside / TRIALS <= HIGH, (rest, skewed)
+
+
+@pytest.mark.parametrize("persons", [130, 400])
+@pytest.mark.parametrize("share", [0.75, 0.9])
+def test_three_seeds_that_make_most_of_the_difference_contain_it_in_92_of_100_cases(persons, share):
+    """Photographs' claims have shares up to 0.72 with three seeds."""
+    generator = np.random.default_rng([persons, int(100 * share)])
+    inside = 0
+    for _ in range(4 * TRIALS):
+        components = with_seed_share(share, 3, queries_p := generator.integers(1, 13, persons), 1.0)
+        interval = paired_sums(differences(generator, components, queries_p, 3, skewed=True), queries_p)
+        inside += interval.low <= 0 <= interval.high
+    margin = 3 * math.sqrt(0.92 * 0.08 / (4 * TRIALS))
+    assert 0.92 - margin <= inside / (4 * TRIALS) <= HIGH
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_the_interval_of_a_difference_of_kept_shares_contains_it(seeds):
+    """Shares are ratios of means: each person's part of their difference is only its linear part."""
+    generator = np.random.default_rng([seeds, 7])
+    persons, inside, queries_p = 170, 0, np.full(170, 4)
+    means_r = np.array([45.0, 60.0, 30.0, 50.0])  # of two networks, each perturbed and usual, in points
+    truth = 100 * (45 / 60 - 30 / 50)
+    for _ in range(TRIALS):
+        noise_rsp = generator.normal(0, 1, (4, seeds, 1)) + generator.normal(0, 15, (4, seeds, persons))
+        values_rsp = means_r[:, None, None] + noise_rsp + generator.normal(0, 20, persons)
+        interval = kept_shares(values_rsp * queries_p, queries_p, tuple(range(seeds))).interval()
+        inside += interval.low <= truth <= interval.high
+    assert LOW <= inside / TRIALS <= HIGH
+
+
+@pytest.mark.parametrize("seeds", [5, 60])
+def test_the_power_to_show_no_difference_is_the_share_of_intervals_within_the_margin(seeds):
+    generator = np.random.default_rng(seeds)
+    components, persons, margin = Components(0.3, 20.0, 40.0), 400, 1.0
+    queries_p, within = np.ones(persons), 0
+    for _ in range(TRIALS):
+        interval = paired_sums(differences(generator, components, queries_p, seeds, skewed=False), queries_p)
+        within += max(-interval.low, interval.high) <= margin
+    expected = power_of_no_difference(components, margin, seeds, persons)
+    assert abs(within / TRIALS - expected) < 3 * math.sqrt(0.25 / TRIALS) + 0.03
+    assert 0.1 < expected < 0.99
 
 
 @pytest.mark.parametrize("seeds", [3, 10])

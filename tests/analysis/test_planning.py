@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scored_runs import write_scored_runs
 
-from reidlib.analysis.claims import Claim, Contrast, decide
+from reidlib.analysis.claims import UNDECIDED, Claim, Contrast, decide
 from reidlib.analysis.claims.planning import plan_claim
-from reidlib.analysis.claims.power import fewest, power, seeds_wanted
+from reidlib.analysis.claims.power import fewest, power, power_of_no_difference, seeds_wanted
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import Components, variance_components
 from reidlib.experiments.setup import Runs
@@ -97,11 +97,30 @@ def test_seeds_that_differ_much_are_no_lack_of_persons():
     assert power(components, 1.0, 10**6, 100) > 0.8
 
 
-def test_missing_seeds_are_those_up_to_the_number_that_is_wanted(tmp_path):
+def test_missing_seeds_are_those_until_all_rows_share_so_many(tmp_path):
     present = {"jlml": [{"full": 0.5}, None, {"full": 0.6}, {"full": 0.6}], "jlml-2": [{"full": 0.5}] * 4}
     plan = plan_claim(claim(), write_scored_runs(tmp_path, present, "quick"), 1.0)
     assert plan.present == {"jlml": {0, 2, 3}, "jlml-2": {0, 1, 2, 3}}
-    assert plan.missing(2) == {"jlml": 1, "jlml-2": 0} and plan.missing(6) == {"jlml": 3, "jlml-2": 2}
+    assert plan.missing(3) == {"jlml": 0, "jlml-2": 0}  # seeds 0, 2 and 3 are three, too
+    assert plan.missing(4) == {"jlml": 1, "jlml-2": 0} and plan.missing(6) == {"jlml": 3, "jlml-2": 2}
+
+
+def test_an_undecided_claim_has_what_shows_that_there_is_no_difference(tmp_path):
+    scores = noisy_scores(tmp_path, persons=60)
+    plan = plan_claim(claim(), scores, 1.0)
+    assert plan.verdict.outcome == UNDECIDED and plan.none.effect == 0.0
+    pairs = scores.pairs((Cell("jlml"),), (Cell("jlml-2"),), "mAP (trapezoid)")
+    components = variance_components(*pairs[:2])
+    if plan.none.seeds is None:
+        seeds, (fewer, enough) = 10**6, (plan.none.persons_wanted - 1, plan.none.persons_wanted)
+        shares = [power_of_no_difference(components, 0.5, seeds, persons) for persons in (fewer, enough)]
+    else:
+        shares = [power_of_no_difference(components, 0.5, plan.none.seeds - less, 60) for less in (1, 0)]
+    assert shares[0] < 0.8 <= shares[1]
+    clear = write_scored_runs(
+        tmp_path / "clear", {"jlml": [{"full": 0.9}] * 3, "jlml-2": [{"full": 0.1}] * 3}, "quick"
+    )
+    assert plan_claim(claim(), clear, 1.0).none is None
 
 
 def test_what_the_runs_cannot_tell_is_said(tmp_path):

@@ -162,6 +162,19 @@ def test_a_seed_is_known_by_its_number_where_evidence_has_a_gap(tmp_path):
     assert waits_for(claim(), there) == "look 1 of 3 waits for seed 1 of jlml, jlml-2"
 
 
+def test_seeds_are_counted_from_the_first_three_that_all_rows_have(tmp_path):
+    """As of scores by learnt metrics, where the first runs have no weights."""
+    here = machine(tmp_path, [0.6] * 3 + (UNCLEAR * 4)[:10], b=(0.5,) * 13)
+    here.train({"jlml": range(3, 6), "jlml-2": range(6)})
+    verdict = decide_sequentially(claim(), here.scores(13))
+    assert (verdict.outcome, verdict.look) == (UNDECIDED, "look 1 of 3, 99.75 %")
+    assert verdict.reason.endswith("; look 2 of 3 waits for seeds 6, 7 of jlml, jlml-2")
+    assert next(iter(verdict.intervals.values())).seeds == 3
+    runs = until_decided(lambda seeds: here.read(13), here.train, [claim()])
+    assert here.seeds("jlml") == [*range(3, 13)] and runs.seeds == 13
+    assert decide_sequentially(claim(), ExperimentScores(runs)).look == "look 3 of 3, 98 %"
+
+
 def test_rows_of_decided_claims_are_not_trained_further(tmp_path):
     here = machine(tmp_path, (UNCLEAR * 4)[:10], c=[0.1] * 10)
     other = claim(Contrast("a − c", (Cell("jlml"),), (Cell("jlml-6"),)))

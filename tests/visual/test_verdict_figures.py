@@ -96,7 +96,7 @@ def test_numbers_of_choices_and_of_signs_are_written_beside_the_bars():
     shown = texts(rendered)
     assert {"✓ 4", "= 1", "? 3", "✗ 2", "✓ 30", "? 89", "= no difference with 10 seeds"} <= set(shown)
     assert "✗ 1" not in shown  # of 120, too narrow
-    assert {"+ 7  − 3", "− 3"} <= set(shown)
+    assert {"yes 7  no 3", "no 3"} <= set(shown)
     assert "? undecided with 3 seeds" in shown
     assert shown.count("no choice: 3 seeds in all") == 1 and shown.count("no seed in all rows") == 1
     assert texts(photographs).count("no choice: 1 seed in all") == 2

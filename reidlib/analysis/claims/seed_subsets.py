@@ -25,8 +25,10 @@ from reidlib.errors import count_noun
 SIZES = (1, 3)
 _INTRODUCTION = (
     "The claims are those of two papers, JLML and Pyramid; the ledger below has each. Every training starts "
-    "from a random seed. Here one rule, with intervals of 95 %, decides each claim from any one seed, from "
-    "any three and from all seeds that its rows share. A case is a claim and one such choice of seeds; all "
+    "from a random seed. Here one rule decides each claim from any one seed, from any three and from all "
+    "seeds that its rows share: it *holds* if the 95 % intervals of all its differences in mAP are above "
+    "zero, *does not hold* if one is below, *makes no difference* if what is not above zero lies within half "
+    "a point of it, and otherwise stays *undecided*. A case is a claim and one such choice of seeds; all "
     "claims have the same weight. The interval of one training covers other persons, but not other "
     "trainings, so it decides too much; with three it covers both and is wide, so it may leave open what "
     "more would decide. All seeds are few, too: with more, a verdict may change."
@@ -184,8 +186,9 @@ def _lesson(benchmark: str, lines: Sequence[Mapping[str, Any]]) -> str:
     text = (
         f"**{benchmark[0].upper()}{benchmark[1:]}** ({count_noun(len(lines), 'claims')}, {seeds}). One seed, "
         "with an interval over persons, gives another verdict than all seeds in "
-        f"**{_mean(shares['one'])}** of cases{': ' if why else ''}{why}. "
+        f"**{_mean(shares['one'])}** of cases{': ' if why else ''}{why}"
     )
+    text += ". " if any(shares["contrary"]) else "; none decides the opposite of what all decide. "
     three, signs = (
         [line[name] for line in lines if not math.isnan(line[name])] for name in ("three", "sign")
     )

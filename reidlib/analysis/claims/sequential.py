@@ -10,9 +10,11 @@ all of a difference, the three looks together err in 2.1 to 4.7 of 100 cases (±
 ``tests/analysis/test_sequential.py``). Most of the error is for the last look, which has the most power, and
 least for the first, where a wrong verdict would end the trainings that could correct it.
 
-A look is made when every row of a claim has all of its seeds: 0 to 2, 0 to 4, 0 to 9. A claim's verdict is
-that of the first look that decides it. Later seeds, trained for another claim that shares its rows, do not
-change it: they would be further looks, with an error of their own.
+A look is made when every row of a claim has all of its seeds: 0 to 2, 0 to 4, 0 to 9. Where a row lacks one
+of the first three and all rows have three others in a row, seeds are counted from these: a run without
+weights, say, gets no scores by learnt metrics. A claim's verdict is that of the first look that decides it.
+Later seeds, trained for another claim that shares its rows, do not change it: they would be further looks,
+with an error of their own.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from reidlib.training.runs import Run
 
 
 class Look(NamedTuple):
-    """A look at the first seeds of a claim's rows, with its share of the error."""
+    """A look at some seeds of a claim's rows, with its share of the error."""
 
     seeds: int
     error: float
@@ -136,7 +138,8 @@ def gather_until_decided(
     def read(seeds: int) -> Runs:
         finished.append(Finished.read(setup, evidence_alone=evidence_alone))
         others = [row for row, _ in finished[-1].kept] if evidence_alone else []
-        return finished[-1].gather([*rows, *others], seeds, perturbations, metrics)
+        later = (seed + 1 for row in rows for seed in finished[-1].seeds(row))
+        return finished[-1].gather([*rows, *others], max(seeds, *later), perturbations, metrics)
 
     def train_here(missing: Mapping[str, tuple[int, ...]]) -> None:
         obtain_missing(setup, missing, perturbations, metrics)
@@ -157,15 +160,15 @@ def until_decided(
     """Train until every claim is decided, has had its last look, or waits for a run that cannot be had.
 
     Args:
-        read: Returns the claims' runs of the first seeds, so many as its argument says.
+        read: Returns the claims' runs of the first seeds, at least so many as its argument says.
         train: Trains rows with seeds, where it can; called once for what the next looks lack.
         claims: The claims; all by default.
         prepare: Called once, before the first training, after which runs are read again: only when images are
             at hand is it known which runs are of them.
 
     Returns:
-        The runs of all seeds that there are. Of those that a look waits for, only failed ones are missing:
-        the verdicts name the others.
+        The runs of all seeds that there are, up to the last one of a look. Of those that a look waits for,
+        only failed ones are missing: the verdicts name the others.
     """
     claims, tried, prepared = tuple(claims), set(), False
     while True:
@@ -185,7 +188,8 @@ def until_decided(
         train(untried)
         tried |= {(row, seed) for row, seeds in untried.items() for seed in seeds}
     there = (seed for of_row in runs.runs.values() for seed, run in enumerate(of_row) if isinstance(run, Run))
-    number = 1 + max(there, default=0)
+    last = max((_first_seed(claim, ExperimentScores(runs)) for claim in claims), default=0) + LOOKS[-1].seeds
+    number = min(1 + max(there, default=0), last)
     failed = tuple(
         each
         for each in runs.missing
@@ -198,7 +202,8 @@ def until_decided(
 def waits_for(claim: Claim, scores: ExperimentScores) -> str:
     """Say which runs the next look of an undecided claim waits for; empty if there is no next look."""
     _, lacking = _last_look(claim, scores)
-    look = next((look for look in LOOKS if lacking and _lacking(claim, scores, look.seeds)), None)
+    first = _first_seed(claim, scores)
+    look = next((look for look in LOOKS if lacking and _lacking(claim, scores, first, look)), None)
     return f"{look.name} waits for {_awaited_text(scores, lacking)}" if look else ""
 
 
@@ -207,12 +212,13 @@ def _last_look(claim: Claim, scores: ExperimentScores) -> tuple[Verdict, dict[st
     if not claim.contrasts or needs_other_images(claim, scores) or scores.runs.profile == "smoke":
         return decide(claim, scores), {}
     earlier: Verdict | None = None
+    first = _first_seed(claim, scores)
     for look in LOOKS:
-        lacking = _lacking(claim, scores, look.seeds)
+        lacking = _lacking(claim, scores, first, look)
         if lacking and earlier is not None:
             return earlier, lacking
         basis = f"{look.name}, {100 * look.level:g} %"
-        verdict = decide(claim, scores, seeds=range(look.seeds), level=look.level)
+        verdict = decide(claim, scores, seeds=range(first, first + look.seeds), level=look.level)
         if lacking:
             return verdict._replace(outcome=UNDECIDED, reason="", look=basis), lacking
         earlier = verdict._replace(reason=f"{verdict.reason}, at {basis}", look=basis)
@@ -222,14 +228,33 @@ def _last_look(claim: Claim, scores: ExperimentScores) -> tuple[Verdict, dict[st
     return earlier, {}
 
 
-def _lacking(claim: Claim, scores: ExperimentScores, seeds: int) -> dict[str, set[int]]:
-    """Return the first seeds that a claim's rows have no scores of, by row."""
-    lacking: dict[str, set[int]] = {}
+def _seeds_there(claim: Claim, scores: ExperimentScores) -> list[tuple[str, set[int]]]:
+    """Return for each cell of a claim its row and the seeds of which there are scores."""
     numbers = scores.runs.seed_numbers or range(scores.runs.seeds)
-    for cell in dict.fromkeys(claim.cells):
-        there = {seed for seed, branch in zip(numbers, scores.branch_scores(cell), strict=True) if branch}
-        if absent := {*range(seeds)} - there:
-            lacking.setdefault(cell.experiment, set()).update(absent)
+    return [
+        (
+            cell.experiment,
+            {seed for seed, branch in zip(numbers, scores.branch_scores(cell), strict=True) if branch},
+        )
+        for cell in dict.fromkeys(claim.cells)
+    ]
+
+
+def _first_seed(claim: Claim, scores: ExperimentScores) -> int:
+    """Return the first seed of a claim's looks: 0, unless a first look is possible at later seeds alone."""
+    if not claim.contrasts or needs_other_images(claim, scores):
+        return 0
+    shared = set.intersection(*(there for _, there in _seeds_there(claim, scores)))
+    complete = (seed for seed in sorted(shared) if shared.issuperset(range(seed, seed + LOOKS[0].seeds)))
+    return next(complete, 0)
+
+
+def _lacking(claim: Claim, scores: ExperimentScores, first: int, look: Look) -> dict[str, set[int]]:
+    """Return the seeds of a look that a claim's rows have no scores of, by row."""
+    lacking: dict[str, set[int]] = {}
+    for row, there in _seeds_there(claim, scores):
+        if absent := {*range(first, first + look.seeds)} - there:
+            lacking.setdefault(row, set()).update(absent)
     return lacking
 
 

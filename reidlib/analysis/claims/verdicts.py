@@ -10,7 +10,7 @@
    the same rate are equal.
 3. ``rule.outcome_of`` derives the verdict from the intervals alone. Where it leaves a claim undecided, the
    reason says what power this number of seeds had: for the difference that the paper prints, and for one
-   point.
+   point; and how many seeds, or persons, would show that there is no difference of half a point.
 
 A claim that nothing here can decide gets the verdict "no experiment", with the reason. All others are
 undecided in the profile "smoke". A verdict is about this benchmark, this size of network and this recipe. The
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reidlib.analysis import ablations
-from reidlib.analysis.claims.power import MOST_SEEDS, fewest, power
+from reidlib.analysis.claims.power import power_text
 from reidlib.analysis.claims.rule import (
     FAILS,
     HOLDS,
@@ -44,15 +44,10 @@ from reidlib.analysis.statistics import (
     LEVEL,
     Interval,
     Pairs,
-    format_difference,
     sign_flip,
-    variance_components,
 )
 from reidlib.data.benchmark import Benchmark
 from reidlib.experiments.rows import EXPERIMENTS, L2, Perturbation
-
-# The power that is usually asked for.
-_ENOUGH_POWER = 0.8
 
 _RENDERED_ALONE = "boxes can be made worse by known amounts only where images are rendered"
 
@@ -146,6 +141,8 @@ def decide(
     fewest_seeds = min((interval.seeds for interval in intervals.values() if interval), default=0)
     one = " (one seed: valid for these trainings only)"
     basis = {0: "", 1: one}.get(fewest_seeds, f" ({fewest_seeds} seeds)")
+    if any(each and each.sums_sp.shape[1] == 1 for each in pairs.values()):
+        basis += " (one person: says nothing of others)"
     named = "; ".join(labels)
     if scores.runs.profile == "smoke":
         outcome, reason = UNDECIDED, "a smoke run only checks that everything runs"
@@ -164,7 +161,7 @@ def decide(
         unclear = {
             contrast: pairs[contrast.label] for contrast in claim.contrasts if contrast.label in labels
         }
-        reason = f"{_unclear_text(labels, intervals)}{basis}{_power_text(unclear, level)}"
+        reason = f"{_unclear_text(labels, intervals)}{basis}{power_text(unclear, intervals, level)}"
     return Verdict(claim, outcome, reason, intervals, signs=signs)
 
 
@@ -177,39 +174,6 @@ def _unclear_text(labels: Iterable[str], intervals: Mapping[str, Interval | None
         text = "below zero, but not by Holm's correction" if below else "the interval includes zero"
         kinds.setdefault(text, []).append(label)
     return "; ".join(f"{text}: {'; '.join(named)}" for text, named in kinds.items())
-
-
-def _power_text(pairs: Mapping[Contrast, Pairs | None], level: float) -> str:
-    """Say which power the seeds had and how many have enough, for the paper's effects and for one point."""
-    printed = {contrast: contrast.printed or 0.0 for contrast in pairs}
-    effects = {"one point": dict.fromkeys(pairs, 1.0)}
-    if min(printed.values()) > 0:
-        values = ", ".join(format_difference(value) for value in printed.values())
-        effects = {f"the paper's {values}": printed} | effects
-    known = {}
-    for contrast, each in pairs.items():
-        components = each and variance_components(each.sums_sp, each.queries_p)
-        if not each or not components:
-            return ""
-        known[contrast] = components, each.sums_sp.shape
-    seeds = min(shape[0] for _, shape in known.values())
-    texts = []
-    for name, of_contrast in effects.items():
-
-        def joint(number: int, of_contrast: Mapping[Contrast, float] = of_contrast) -> float:
-            # Several contrasts need not be missed together: a lower bound.
-            return 1 - sum(
-                1 - power(components, of_contrast[contrast], number, persons, level)
-                for contrast, (components, (_, persons)) in known.items()
-            )
-
-        bound = "at least " if len(known) > 1 else ""
-        wanted = fewest(joint, _ENOUGH_POWER)
-        enough = f"{wanted} seeds have" if wanted else f"not even {MOST_SEEDS:,} seeds have"
-        texts.append(
-            f"{bound}{100 * max(joint(seeds), 0):.0f} % for {name} ({enough} {100 * _ENOUGH_POWER:.0f} %)"
-        )
-    return f"; power {', '.join(texts)}"
 
 
 def claims_of_notebook(notebook: str) -> tuple[Claim, ...]:
@@ -250,9 +214,13 @@ def _signs_text(signs: Mapping[str, float | None]) -> str:
     return f"The seeds' signs alone: {'; '.join(values)}"
 
 
-def _differences_text(verdict: Verdict, unit: str = "") -> str:
+def _differences_text(verdict: Verdict, unit: str = "", *, signs: bool = False) -> str:
+    values = {
+        label: "" if not signs or (value := verdict.signs.get(label)) is None else f" (signs: p {value:.3f})"
+        for label in verdict.intervals
+    }
     return "; ".join(
-        f"{label}: {MISSING if interval is None else f'{interval}{unit}'}"
+        f"{label}: {MISSING if interval is None else f'{interval}{unit}{values[label]}'}"
         for label, interval in verdict.intervals.items()
     )
 
@@ -313,9 +281,9 @@ def ledger(
 
     Returns:
         A line for each claim: the claim, its test, for each benchmark the differences in points of mAP with
-        their 95 % intervals and the verdict, of how many seeds the runs are older than the test, and the
-        notebook's number. With several benchmarks, the columns of each have its name; a claim without any
-        experiment has its reason once.
+        their 95 % intervals (from six seeds on with the p-value of the seeds' signs) and the verdict, of how
+        many seeds the runs are older than the test, and the notebook's number. With several benchmarks, the
+        columns of each have its name; a claim without any experiment has its reason once.
     """
     sets = {name: [*verdicts] for name, verdicts in sets.items()}
     looks = any(verdict.look for verdicts in sets.values() for verdict in verdicts)
@@ -326,7 +294,7 @@ def ledger(
         line = {"claim": f"{claim.paper}: {claim.statement}", "decided by": claim.test}
         for name, verdict in zip(sets, verdicts, strict=True):
             of = f", {name}" if len(sets) > 1 else ""
-            line[f"measured (points of mAP, {level}){of}"] = _differences_text(verdict) or "–"
+            line[f"measured (points of mAP, {level}){of}"] = _differences_text(verdict, signs=True) or "–"
             repeated = not claim.contrasts and verdict is not verdicts[0]
             text = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
             line[f"verdict{of}"] = text if repeated else f"{text}: {verdict.reason}"

@@ -15,7 +15,7 @@ from reidlib.reports.pages.index import TEMPLATES, facts, notebook_rows, url
 _LARGEST_FIGURE = 300_000
 _CLAIMS = (
     "The claims",
-    "This page is made from the [evidence](evidence) in git, which any clone can repeat in minutes. "
+    "This page is made from the [evidence](evidence) in git: any clone makes it again in minutes. "
     "What the other notebooks found stands in [their summary](notebooks.md).",
 )
 _NOTEBOOKS = (

@@ -41,7 +41,7 @@ def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Fi
 
     Of a claim's three bars, the first is divided by the verdicts from each single seed, the second by those
     from each three seeds; the third is the verdict from all. Beside the first stands for how many single
-    seeds the bare signs of the differences say that the claim holds, and for how many not.
+    seeds all differences are above zero, whatever their intervals, and for how many not.
 
     Args:
         frame: What ``analysis.claims.verdicts_by_seeds`` returns, with a choice of seeds for some claim.
@@ -70,7 +70,7 @@ def verdict_bars(frame: pd.DataFrame, claims: Iterable[Claim], title: str) -> Fi
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
         axes.grid(visible=False)
         axes.annotate(
-            "sign of the\ndifferences,\none seed", (1.03, -0.75), xycoords=("axes fraction", "data"),
+            "all differences\nabove zero,\none seed", (1.03, -0.75), xycoords=("axes fraction", "data"),
             va="bottom", fontsize=8, annotation_clip=False,
         )  # fmt: skip
     axes = grid[0][0]
@@ -106,7 +106,8 @@ def _draw_claim(axes: Axes, top: float, lines: Sequence[Mapping[str, Any]]) -> N
     _draw_bar(axes, top + _GROUP - 1, [whole["outcome"]], f" with {seeds}")
     signs = [line["sign"] for line in lines if line["size"] == 1]
     counts = {word: signs.count(word) for word in (HOLDS, FAILS)}
-    text = "  ".join(f"{mark} {count}" for mark, count in zip("+−", counts.values(), strict=True) if count)
+    words = zip(("yes", "no"), counts.values(), strict=True)
+    text = "  ".join(f"{word} {count}" for word, count in words if count)
     axes.annotate(
         text, (1.03, top),
         xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
