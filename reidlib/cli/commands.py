@@ -99,7 +99,11 @@ def tables(arguments: argparse.Namespace) -> int:
     import tempfile
 
     from reidlib.analysis.tables import write_tables
+    from reidlib.data.readers import parse
     from reidlib.experiments.evidence import NAMES, Evidence, add
+
+    if arguments.benchmark:
+        parse(arguments.benchmark)  # refuses what is none
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = temporary if arguments.runs else None

@@ -23,11 +23,12 @@ def plan(arguments: argparse.Namespace) -> int:
     """Say for each claim how many seeds decide it, and how many minutes these take.
 
     A claim is shown if the 95 % interval of each of its differences in mAP is above
-    zero. Its power is how often that happens if the differences are what one thinks:
-    those that the paper prints, where it prints them, or --effect points each. For an
-    undecided claim there is a third number: what shows that there is no difference of
-    half a point, if there is none at all. The table has the fewest seeds whose power is
-    at least --power, and the minutes that the missing trainings take.
+    zero. Its power is how often that happens if the differences are what one
+    thinks: those that the paper prints, where it prints them, or --effect points
+    each. For an undecided claim there is a third number: what shows that there is
+    no difference of half a point, if there is none at all in the differences that
+    leave it open. The table has the fewest seeds whose power is at least --power,
+    and the minutes that the missing trainings take.
 
     How much seeds and persons differ is estimated from finished runs: those of this
     machine in reports/runs or --runs, and where there is none those of the evidence in
@@ -92,7 +93,8 @@ def plan(arguments: argparse.Namespace) -> int:
     points = f"{arguments.effect:g} {'point' if arguments.effect == 1 else 'points'}"
     about = f"{setup.profile.name}, {setup.benchmark}: seeds for {100 * arguments.power:g} % power, from"
     print(f"{about} {finished.sources(gathered)}", *_lines(durations), "", sep="\n")
-    print(*_table([each for each in plans if not each.problem], points, seconds, jobs), sep="\n")
+    if told := [each for each in plans if not each.problem]:
+        print(*_table(told, points, seconds, jobs), sep="\n")
     print(*_notes(plans, points), sep="\n")
     return 0
 

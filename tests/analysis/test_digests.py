@@ -82,14 +82,14 @@ def kept(tmp_path):
 def test_seeds_whose_runs_are_older_are_counted_with_the_reason(kept, tmp_path):
     scores = ExperimentScores(kept.gather(["jlml", "jlml-2", "jlml-6"]))
     # Seed 3 counts, because one of the two differences uses it.
-    assert claims.older_seeds(CLAIM, scores, kept) == "2 of 4 (1 no digest, 1 test changed)"
+    assert claims.older_seeds(CLAIM, scores, kept) == "2 of 4 (1 no digest, 1 test is newer)"
     renamed = replace(CLAIM, name="other", contrasts=(ALSO._replace(label="x"), ABOVE))
-    assert claims.older_seeds(renamed, scores, kept) == "2 of 4 (1 no digest, 1 test changed)"
+    assert claims.older_seeds(renamed, scores, kept) == "2 of 4 (1 no digest, 1 test is newer)"
     later = replace(CLAIM, contrasts=(ALSO,))
-    assert claims.older_seeds(later, scores, kept) == "3 of 3 (1 no digest, 2 test changed)"
+    assert claims.older_seeds(later, scores, kept) == "3 of 3 (1 no digest, 2 test is newer)"
     assert claims.older_seeds(replace(CLAIM, contrasts=()), scores, kept) == "–"
     assert claims.older_seeds(replace(CLAIM, contrasts=(ABOVE,)), scores, kept) == (
-        "3 of 4 (1 no digest, 2 test changed)"
+        "3 of 4 (1 no digest, 2 test is newer)"
     )
     # The runs themselves have no digest, but their lines of evidence have.
     runs = {
@@ -107,13 +107,13 @@ def test_the_ledger_tells_of_older_runs(kept, tmp_path, monkeypatch):
     other = ExperimentScores(replace(scores.runs, benchmark="synthetic"))  # no evidence of it
     sets = {"photographs": scores, "rendered people": other}
     older = claims.older_than_tests(sets)
-    assert older == {"photographs": {"parts": "2 of 4 (1 no digest, 1 test changed)"}}
+    assert older == {"photographs": {"parts": "2 of 4 (1 no digest, 1 test is newer)"}}
     verdicts = {name: [claims.decide(CLAIM, each)] for name, each in sets.items()}
     (line,) = claims.ledger(verdicts, older).to_dict("records")
     column = "seeds added before the test (photographs; rendered people)"
-    assert line[column] == "2 of 4 (1 no digest, 1 test changed); –"
+    assert line[column] == "2 of 4 (1 no digest, 1 test is newer); –"
     (line,) = claims.ledger({"photographs": verdicts["photographs"]}, older).to_dict("records")
-    assert line["seeds added before the test"] == "2 of 4 (1 no digest, 1 test changed)"
+    assert line["seeds added before the test"] == "2 of 4 (1 no digest, 1 test is newer)"
     assert not any("older" in column for column in claims.ledger(verdicts))
 
 

@@ -87,7 +87,7 @@ def older_seeds(claim: Claim, scores: ExperimentScores, evidence: Evidence) -> s
 
     Returns:
         How many of the seeds that the claim's differences use, and why, as in "3 of 10 (no digest)"; "–"
-        without any. "test changed": a run's line names no test such as today's, which was changed or is new.
+        without any. "test is newer": a run's line names no test such as today's, which was changed or is new.
     """
     today = digest(claim)
     reasons: dict[int, set[str]] = {}
@@ -110,7 +110,7 @@ def older_seeds(claim: Claim, scores: ExperimentScores, evidence: Evidence) -> s
     return f"{sum(counts.values())} of {len(worst)}{why}"
 
 
-_REASONS = "no digest", "test changed"
+_REASONS = "no digest", "test is newer"
 
 
 def _reason(today: str, row: str, run: Run, evidence: Evidence) -> str:
