@@ -35,9 +35,10 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # Files were 170 until printed tables and the folders that users give for them, one module, became two. They
 # were 24,200 and 172 until learning curves came: thinned training images, their queue, and their statistics.
 # The first was 24,700 until every metric was compared on photographs, and ridges were kept with scores.
+# It was 25,000 until the ledger named the seeds, or persons, that would show that there is no difference.
 # Files were 177 until the four modules of 450 to 620 lines that held several things were divided.
 LARGEST = {
-    "lines of code": 25_000,
+    "lines of code": 25_100,
     "files": 184,
     "lines of the core": 4_600,
     "entries in a folder below the top": 12,

@@ -103,7 +103,7 @@ def tables(arguments: argparse.Namespace) -> int:
     from reidlib.experiments.evidence import NAMES, Evidence, add
 
     if arguments.benchmark:
-        parse(arguments.benchmark)  # refuses what is none
+        parse(arguments.benchmark.removesuffix("-pretrained"))  # refuses what is none
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = temporary if arguments.runs else None
