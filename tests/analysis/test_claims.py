@@ -200,7 +200,8 @@ def test_the_power_of_an_undecided_claim_is_named(tmp_path):
         f"{share[1]:.0f} % for one point ({wanted[1]} seeds have 80 %); to show no difference of half a "
         "point if there is none, " in reason
     )
-    assert "above the interval" not in reason
+    inside = decide(claim(ABOVE._replace(printed=0.1)), scores).reason
+    assert "above the interval" not in inside
     outside = decide(claim(ABOVE._replace(printed=9.5)), scores).reason
     assert outside.endswith("; the paper's +9.5 is above the interval")
     both = decide(claim(ABOVE, ALSO), scores).reason
