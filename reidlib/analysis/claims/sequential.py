@@ -139,7 +139,7 @@ def gather_until_decided(
         finished.append(Finished.read(setup, evidence_alone=evidence_alone))
         others = [row for row, _ in finished[-1].kept] if evidence_alone else []
         later = (seed + 1 for row in rows for seed in finished[-1].seeds(row))
-        return finished[-1].gather([*rows, *others], max(seeds, *later), perturbations, metrics)
+        return finished[-1].gather([*rows, *others], max([seeds, *later]), perturbations, metrics)
 
     def train_here(missing: Mapping[str, tuple[int, ...]]) -> None:
         obtain_missing(setup, missing, perturbations, metrics)
