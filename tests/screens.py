@@ -3,8 +3,10 @@
 Screenshots are kept in ``$REIDLIB_SCREENSHOTS``, by default ``reports/screenshots`` of the clone.
 """
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -118,9 +120,12 @@ def server(arguments: list[str], home: Path, ready: str, log: Path):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the system gives to programs which ask for any, such as another test's kernel."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def put(notebook: str, served: Path, **parameters) -> str:

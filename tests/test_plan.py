@@ -35,7 +35,7 @@ def test_the_clones_evidence_gives_a_plan_of_every_claim(home, capsys):
     text = " ".join(" ".join(lines).split())
     assert "2 at a time; durations are another machine's" in text and "0 runs of this machine" in text
     assert re.search(r"no experiment: classification without pairs, small for", text)
-    assert "state of the art (8 tables)" in text and "undecided together, shared rows once" in text
+    assert "state of the art (8 tables)" in text and "undecided, shared rows once" in text
     assert not list(home.iterdir())  # nothing is rendered, and nothing written
 
 

@@ -150,7 +150,7 @@ def _table(plans: list[ClaimPlan], points: str, seconds: Mapping[str, float], jo
             *_total(undecided, [each.given for each in undecided], seconds, jobs),
             *_total(undecided, [each.none for each in undecided], seconds, jobs),
         ]
-        lines.append(["undecided together, shared rows once", "", "", "", *totals])
+        lines.append(["undecided, shared rows once", "", "", "", *totals])
     widths = [max(len(line[column]) for line in (*lines, head)) for column in range(len(head))]
     first = f"{'':{widths[0]}}  {'':{widths[1]}}  {'seeds':>{widths[2]}}"
     paper = f"{'the paper’s effect':>{sum(widths[3:6]) + 4}}"

@@ -54,19 +54,19 @@ def reproduce(arguments: argparse.Namespace) -> int:
     papers' tables (notebook 42), with rows that were measured on photographs, and
     learning curves (notebook 44), which `reidlib train ROW --curve` trains.
 
-    --until-decided makes the ledger with as many seeds as its claims need. It looks at
-    3, at 5 and at 10 seeds, with intervals of 99.75, 99.25 and 98 %, so that all three
-    together err in at most 5 of 100 cases. It trains the rows of claims that are still
-    undecided, then looks again; a claim's verdict is that of the first look that
-    decides it. Runs of the evidence in git count as finished: with ten seeds of all
-    rows there, nothing is trained, and looking takes about a minute. Where a row
-    lacks one of the first three seeds and all have three others in a row, seeds are
-    counted from these. Where this machine has a run of the same row and seed, that
-    is used. Where a training fails, the others go on, and the ledger says what the
-    claim waits for; the same command tries it again. With --no-train it decides by
-    the runs that are present, with --evidence by the evidence alone. For a ledger
-    of own trainings alone, give `reidlib reproduce 90 --seeds 10`. `reidlib plan`
-    says how many seeds a claim is likely to need.
+    --until-decided makes the ledger with as many seeds as its claims need. It looks
+    at 3, at 5 and at 10 seeds, with intervals of 99.75, 99.25 and 98 %, so that all
+    three together err in at most 5 of 100 cases. It trains the rows of claims that
+    are still undecided, then looks again; a claim's verdict is that of the first
+    look that decides it. Runs of the evidence in git count as finished: with ten
+    seeds of all rows there, nothing is trained, and looking takes about a minute.
+    Where a row has none of the first three seeds and all rows have three others in
+    a row, seeds are counted from these. Where this machine has a run of the same
+    row and seed, that is used. Where a training fails, the others go on, and the
+    ledger says what the claim waits for; the same command tries it again. With
+    --no-train it decides by the runs that are present, with --evidence by the
+    evidence alone. For a ledger of own trainings alone, give `reidlib reproduce 90
+    --seeds 10`. `reidlib plan` says how many seeds a claim is likely to need.
 
     examples:
       reidlib reproduce                         all notebooks, the profile quick

@@ -165,7 +165,7 @@ def test_shares_of_choices_with_another_verdict(tmp_path):
     assert lesson["title"].endswith("than all trainings in 50 % (rendered people) of cases")
     (point,) = [line for line in lesson["text"].splitlines() if line.startswith("- ")]
     assert "(2 claims, 3 to 4 seeds)" in point
-    assert "than all seeds in **50 %** of cases: it decides what all seeds leave open." in point
+    assert "**50 %** of cases: it decides what all seeds leave open; none decides the opposite" in point
     assert "Three seeds give another one in **25 %** (1 claim with more than three seeds)." in point
     assert "depends on the seed for **1 of 2 claims** (one); where all seeds decide" in point
     assert point.endswith("it contradicts them in 0 % of cases.")
@@ -189,4 +189,4 @@ def test_kinds_of_another_verdict(tmp_path, signs, whole, shares):
 def test_without_four_seeds_nothing_is_said_of_three(tmp_path):
     text = seed_lesson(frame_of(tmp_path, [0.6] * 3, [0.5] * 3, [0.5] * 3))["text"]
     assert "No claim has more than three seeds yet" in text and "Three seeds give" not in text
-    assert "than all seeds in **0 %** of cases. " in text
+    assert "than all seeds in **0 %** of cases; none decides the opposite of what all decide. " in text

@@ -227,13 +227,12 @@ def test_the_notebook_shows_each_claims_look(tmp_path):
     seeds = {seed for _, seed in Evidence.read("quick", "synthetic").runs}
     for line in result["ledger"]:
         verdict = line["verdict, rendered people"]
-        made = "at look " in verdict or "look 1 of 3 waits for" in verdict
-        assert "no experiment" in verdict or made, verdict
-        assert "waits for" not in verdict or "undecided" in verdict
+        assert "no experiment" in verdict or "at look " in verdict, verdict
+        assert "waits for" not in verdict  # every row has ten seeds
         assert column in line
-    used = range(sequential.LOOKS[-1].seeds)
-    assert set(used) < seeds  # JLML has more, which no look takes
-    assert result["seeds"] == list(used)
+    # Of learnt metrics the first three seeds have no scores: that claim's looks are at 3 to 12.
+    used = range(3 + sequential.LOOKS[-1].seeds)
+    assert set(used) <= seeds and result["seeds"] == list(used)
     assert all("missing" not in run for run in result["runs"])
 
 

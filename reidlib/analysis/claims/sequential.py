@@ -10,7 +10,7 @@ all of a difference, the three looks together err in 2.1 to 4.7 of 100 cases (±
 ``tests/analysis/test_sequential.py``). Most of the error is for the last look, which has the most power, and
 least for the first, where a wrong verdict would end the trainings that could correct it.
 
-A look is made when every row of a claim has all of its seeds: 0 to 2, 0 to 4, 0 to 9. Where a row lacks one
+A look is made when every row of a claim has all of its seeds: 0 to 2, 0 to 4, 0 to 9. Where a row has none
 of the first three and all rows have three others in a row, seeds are counted from these: a run without
 weights, say, gets no scores by learnt metrics. A claim's verdict is that of the first look that decides it.
 Later seeds, trained for another claim that shares its rows, do not change it: they would be further looks,
@@ -241,10 +241,13 @@ def _seeds_there(claim: Claim, scores: ExperimentScores) -> list[tuple[str, set[
 
 
 def _first_seed(claim: Claim, scores: ExperimentScores) -> int:
-    """Return the first seed of a claim's looks: 0, unless a first look is possible at later seeds alone."""
+    """Return the first seed of a claim's looks: 0, unless a row has none of the first look's seeds."""
     if not claim.contrasts or needs_other_images(claim, scores):
         return 0
-    shared = set.intersection(*(there for _, there in _seeds_there(claim, scores)))
+    of_cells = [there for _, there in _seeds_there(claim, scores)]
+    if all(there & {*range(LOOKS[0].seeds)} for there in of_cells):
+        return 0
+    shared = set.intersection(*of_cells)
     complete = (seed for seed in sorted(shared) if shared.issuperset(range(seed, seed + LOOKS[0].seeds)))
     return next(complete, 0)
 
