@@ -120,7 +120,7 @@ def server(arguments: list[str], home: Path, ready: str, log: Path):
 
 
 def free_port() -> int:
-    """A port below those that the system gives to programs which ask for any, such as another test's kernel."""
+    """A port below those that programs get which ask for any, such as the kernels of another test."""
     while True:
         port = random.SystemRandom().randrange(15_000, 30_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
