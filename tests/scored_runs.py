@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from reidlib.analysis import ExperimentScores
+from reidlib.analysis.claims.power import power, wanted
 from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run
 
@@ -54,3 +55,8 @@ def write_scored_runs(
     }
     missing = tuple(entry for seeds in runs.values() for entry in seeds if isinstance(entry, MissingRun))
     return ExperimentScores(Runs(runs, len(next(iter(precisions.values()))), missing, profile))
+
+
+def seeds_wanted(components, effect, persons, share=0.8):
+    """The fewest seeds that show an effect."""
+    return wanted(lambda *numbers: power(components, effect, *numbers), persons, share).seeds

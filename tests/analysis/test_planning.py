@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scored_runs import write_scored_runs
+from scored_runs import seeds_wanted, write_scored_runs
 
 from reidlib.analysis.claims import UNDECIDED, Claim, Contrast, decide
 from reidlib.analysis.claims.planning import plan_claim
-from reidlib.analysis.claims.power import fewest, power, power_of_no_difference, seeds_wanted
+from reidlib.analysis.claims.power import fewest, power, power_of_no_difference
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import Components, variance_components
 from reidlib.experiments.setup import Runs

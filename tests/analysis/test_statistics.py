@@ -6,8 +6,9 @@ import statistics
 import numpy as np
 import pytest
 from scipy.special import stdtrit
+from scored_runs import seeds_wanted
 
-from reidlib.analysis.claims.power import power, seeds_wanted
+from reidlib.analysis.claims.power import power
 from reidlib.analysis.statistics import (
     Components,
     Interval,

@@ -108,7 +108,7 @@ def test_notebooks_run_at_once_and_wait_for_their_task(home, workers, capfd):
     # Nothing but the states: the libraries of the cluster print nothing.
     names = "|".join(["one", "two", *prepared[0]])
     states = rf"tasks to be done: 2; at a time: \d+|.*shows each page .*|({names})  (running|done|failed)\b.*"
-    states += r"|\d+ finished, .*"  # once a minute, on a busy machine
+    states += r"|\d+ finished, \d+ running, \d+ waiting\b.*"  # once a minute, on a busy machine
     assert [line for line in complaints.splitlines() if not re.fullmatch(states, line)] == []
     assert printed.splitlines() == [
         "3 notebooks, profile smoke: 3 to run, 0 unchanged",

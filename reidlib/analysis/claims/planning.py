@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import count, islice
 from typing import NamedTuple
 
-from reidlib.analysis.claims.power import power, power_of_no_difference, wanted
+from reidlib.analysis.claims.power import all_of, power, power_of_no_difference, wanted
 from reidlib.analysis.claims.rule import SMALLEST_DIFFERENCE, UNDECIDED, outcome_of
 from reidlib.analysis.claims.statements import Claim
 from reidlib.analysis.claims.verdicts import Verdict, claim_pairs, decide
@@ -113,7 +113,7 @@ def plan_claim(claim: Claim, scores: ExperimentScores, effect: float, share: flo
 def _need(components: list[Components], effects: list[float], persons: int, share: float) -> Need:
     def joint(seeds: int, persons: int) -> float:
         pairs = zip(components, effects, strict=True)
-        return 1 - sum(1 - _power(each, effect, seeds, persons) for each, effect in pairs)
+        return all_of(_power(each, effect, seeds, persons) for each, effect in pairs)
 
     return Need(min(effects), persons, *wanted(joint, persons, share))
 

@@ -95,25 +95,6 @@ def _error(components: Components, seeds: int, persons: int) -> tuple[float, flo
     return math.sqrt(variance / (seeds * persons)), satterthwaite(variance, parts)
 
 
-def seeds_wanted(
-    components: Components, effect: float, persons: int, share: float = 0.8, level: float = LEVEL
-) -> int | None:
-    """Return the fewest seeds with which ``power`` reaches a share.
-
-    Args:
-        components: Variances of the difference.
-        effect: The true difference, in points; above zero.
-        persons: Number of persons, at least two.
-        share: The power that is wanted.
-        level: The interval's level.
-
-    Returns:
-        The number of seeds, at least two; None if a thousand seeds do not suffice, because persons are too
-        few.
-    """
-    return fewest(lambda seeds: power(components, effect, seeds, persons, level), share)
-
-
 def fewest(power_of: Callable[[int], float], share: float, most: int = MOST_SEEDS) -> int | None:
     """Return the smallest number, from two, whose power reaches a share; None if ``most`` does not."""
     low, high = 1, 2
@@ -142,6 +123,11 @@ def wanted(power_of: Callable[[int, int], float], persons: int, share: float) ->
     if seeds is not None or power_of(_ENDLESS_SEEDS, persons) >= share:
         return Wanted(seeds)
     return Wanted(None, fewest(lambda number: power_of(_ENDLESS_SEEDS, number), share, _MOST_PERSONS))
+
+
+def all_of(shares: Iterable[float]) -> float:
+    """Return how often all of several happen at least, whatever they have in common."""
+    return max(0.0, 1 - sum(1 - share for share in shares))
 
 
 def power_text(
@@ -180,14 +166,14 @@ def power_text(
         now = shares(seeds, persons)
         text = f"{100 * now[0]:.0f} %"
         if len(now) > 1:  # several contrasts need not be missed together: a lower bound, and an upper one
-            low = _all_of(now)
+            low = all_of(now)
             text = f"at least {100 * low:.0f} %" if low >= 0.005 else f"at most {100 * min(now):.0f} %"
-        enough = wanted(lambda *numbers, shares=shares: _all_of(shares(*numbers)), persons, _ENOUGH_POWER)
+        enough = wanted(lambda *numbers, shares=shares: all_of(shares(*numbers)), persons, _ENOUGH_POWER)
         texts.append(f"{text} for {name} ({_enough_text(enough, persons)})")
 
     def show_none(seeds: int, persons: int) -> float:
         margin = SMALLEST_DIFFERENCE
-        return _all_of(
+        return all_of(
             power_of_no_difference(each, margin, seeds, persons, level) for each, _ in known.values()
         )
 
@@ -198,11 +184,6 @@ def power_text(
         place = "is above the interval" if len(pairs) == 1 else "are above the intervals"
         text += f"; the paper's {values} {place}"
     return text
-
-
-def _all_of(shares: Iterable[float]) -> float:
-    """Return how often all of several happen at least, whatever they have in common."""
-    return max(0.0, 1 - sum(1 - share for share in shares))
 
 
 def _enough_text(enough: Wanted, persons: int) -> str:
