@@ -276,19 +276,6 @@ _PAPER["pyramid-youreid"] = replace(
     ),
     resize="bilinear",
 )
-# Photographs, on two CPU cores or a GPU: the full width and small inputs. JLML's are those of CUHK's images,
-# 160 x 64; Pyramid's six stripes need a map that six divides, so 192 x 64. The rates are those of "quick",
-# the only ones that were measured on photographs (R1 63.1 and 80.0, 251 validation persons of Market-1501);
-# twenty epochs in place of its 13 and 14, for twice its width. These values are our choice, and were not yet
-# tried on photographs at this width.
-_PHOTOGRAPHS = {
-    "jlml": replace(
-        _QUICK["jlml"], input_size=(160, 64), overrides={}, recipe=replace(_QUICK["jlml"].recipe, epochs=20)
-    ),
-    "pyramid": replace(
-        _QUICK["pyramid"], overrides=_SMALL_PYRAMID, recipe=replace(_QUICK["pyramid"].recipe, epochs=20)
-    ),
-}
 # Fine-tuning to other persons: the classifiers are new and keep their rate. The trunk has learnt already: it
 # stays for a tenth of the training, and then has a tenth of its rate (JLML) or two fifths
 # (Pyramid, whose trunk has a quarter of the others' rate already). Sets are small, so that forty epochs are
@@ -302,6 +289,9 @@ _FINE_TUNING = {
 # what its trainings on Market-1501 alone have. Fine-tuning is shorter, too.
 _QUICK_PRETRAINING = {model: {"epochs": 2} for model in _QUICK}
 _QUICK_FINE_TUNING = {model: changes | {"epochs": 12} for model, changes in _FINE_TUNING.items()}
+# "photographs": the networks of "quick", pre-trained for as long as two CPU cores do it in an hour or two. On
+# such cores a pass at full width takes three to four times as long.
+_PRETRAINING = {"jlml": {"epochs": 10}, "pyramid": {"epochs": 6}}
 # Learning curves: on a few persons the usual passes are few steps, and a start would win by its earlier ones.
 # So a training on thinned images has at least the steps of 125 persons of Market-1501 with all their images,
 # a quarter of 500 (13 passes are 871 steps, fine-tuning's 12 are 804). Our choice, made before any result.
@@ -310,7 +300,7 @@ PROFILES = {
     "smoke": Profile("smoke", "smoke", _SMOKE),
     "quick": Profile("quick", "quick", _QUICK, _QUICK_FINE_TUNING, _QUICK_PRETRAINING, _THINNED),
     "full": Profile("full", "full", _FULL, thinned=_THINNED),
-    "photographs": Profile("photographs", None, _PHOTOGRAPHS, _FINE_TUNING, thinned=_THINNED),
+    "photographs": Profile("photographs", None, _QUICK, _QUICK_FINE_TUNING, _PRETRAINING, _THINNED),
     "paper": Profile("paper", None, _PAPER),
 }
 

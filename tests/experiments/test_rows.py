@@ -193,5 +193,6 @@ def test_photographs_are_fine_tuned_gently(model):
     assert (first.frozen, tuned.frozen) == (0, 0.1)
     assert tuned.trunk_rate < first.trunk_rate
     assert tuned.learning_rate == first.learning_rate
-    assert profile.sizes[model].overrides.get("width", 1) == 1
     assert profile.sizes[model].overrides.get("weights") is None
+    assert profile.sizes[model].overrides == PROFILES["quick"].sizes[model].overrides  # what was measured
+    assert profile.size_of(model, pretraining=True).recipe.epochs > 2  # than that of "quick"
