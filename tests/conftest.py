@@ -22,7 +22,37 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("no bound on time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no bound on time")
 
+# The files that take minutes, in the order in which processes take them: one makes the report, for which the
+# documented commands would wait, and the longest of the others begin early. xdist's own order is by number of
+# tests, so that these come last and one process works alone for minutes.
+LONG = (
+    "test_notebooks.py",
+    "test_validation.py",
+    "test_evidence_report.py",
+    "test_search.py",
+    "test_cluster.py",
+    "test_jupyterlab.py",
+    "test_documented_notebook_commands.py",
+    "test_documented_commands.py",
+    "test_tasks.py",
+    "test_reproduce.py",
+    "test_command_line.py",
+    "test_benchmark_runs.py",
+    "test_loop.py",
+    "test_distributed.py",
+)
 REPORT = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "--device", "cpu"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if IN_PARALLEL:
+        places = {name: place for place, name in enumerate(LONG)}
+        items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture

@@ -150,31 +150,29 @@ def test_no_test_person_trains_or_validates_and_the_last_scores_are_those_of_the
     assert (last["validation_r1"], last["validation_map"]) == (scores.cmc[1], scores.mean_average_precision)
 
 
-@pytest.mark.parametrize("call", [1, 2, 4])
-def test_a_training_killed_while_looking_continues_with_the_same_bytes(
-    benchmark, tmp_path, monkeypatch, call
-):
+def test_a_training_killed_while_looking_continues_with_the_same_bytes(benchmark, tmp_path, monkeypatch):
     link = plan(benchmark, "pyramid")
     whole = obtain(link, tmp_path / "whole")
-    look, calls = Validation.__call__, []
+    expected, score = whole.weights(), 100 * whole.history[-1]["validation_map"]
+    look = Validation.__call__
+    for call in (1, 2, 4):
+        calls, runs, progress = [], tmp_path / f"runs{call}", tmp_path / f"progress{call}"
 
-    def killed(self, model, epoch):
-        if epoch in self.epochs:
-            calls.append(epoch)
-            if len(calls) == call:
-                raise SystemError("killed")
-        return look(self, model, epoch)
+        def killed(self, model, epoch, calls=calls, call=call):
+            if epoch in self.epochs:
+                calls.append(epoch)
+                if len(calls) == call:
+                    raise SystemError("killed")
+            return look(self, model, epoch)
 
-    monkeypatch.setattr(Validation, "__call__", killed)
-    monkeypatch.setenv("REIDLIB_PROGRESS", str(tmp_path / "progress"))
-    with pytest.raises(SystemError):
-        obtain(link, tmp_path / "runs")
-    resumed = obtain(link, tmp_path / "runs")
-    assert list(map(without, resumed.history)) == list(map(without, whole.history))
-    expected = whole.weights()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.weights().items())
-    score = 100 * whole.history[-1]["validation_map"]
-    assert f"images/s, validation mAP {score:.1f}, 0 s left" in (tmp_path / "progress").read_text()
+        monkeypatch.setattr(Validation, "__call__", killed)
+        monkeypatch.setenv("REIDLIB_PROGRESS", str(progress))
+        with pytest.raises(SystemError):
+            obtain(link, runs)
+        resumed = obtain(link, runs)
+        assert list(map(without, resumed.history)) == list(map(without, whole.history))
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.weights().items())
+        assert f"images/s, validation mAP {score:.1f}, 0 s left" in progress.read_text()
 
 
 def test_looking_takes_a_small_share_of_the_images_and_always_sees_the_last_epoch(benchmark, tmp_path):
