@@ -24,6 +24,7 @@ from reidlib.experiments.evidence import Evidence
 from reidlib.experiments.obtain import FAILURES, TrainingPlan, obtain, plan_chain
 from reidlib.experiments.rows import PROFILES, configure, get_profile
 from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
+from reidlib.training.config import Recipe
 from reidlib.training.runs import Run
 
 # The experiments whose rows this suite adds to every table, and those that stand beside a printed row of
@@ -40,8 +41,8 @@ PUBLISHED_PARTITIONS = {
 PRETRAINING = {
     "b684d02e41382ccd": (
         "part of CUHK03 + Market-1501",
-        "the first camera pair of CUHK03 (843 of 1,467 persons, both boxings as one set) and the 751 "
-        "training persons of Market-1501",
+        "743 of CUHK03's 1,467 persons (its first camera pair, both boxings as one set) and the 751 training "
+        "persons of Market-1501",
     )
 }
 BESIDE = {"paper": "pyramid-official", "YouReID": "pyramid-youreid"}
@@ -131,8 +132,7 @@ class OwnRuns:
         for row in self.rows:
             stages = ({"pretraining": True}, {"fine_tuned": True}) if before else ({},)
             recipes = [profile.size_of(row, **stage).recipe for stage in stages]
-            texts = [f"{each.epochs} passes" if each.epochs else f"{each.steps:,} steps" for each in recipes]
-            lengths.append(f"{row} {', then '.join(texts)}")
+            lengths.append(f"{row} {', then '.join(map(_length, recipes))}")
         about = f"This suite's rows, profile {self.profile}: {'; '.join(lengths)}"
         if before:
             long = dict(PRETRAINING.values()).get(self.pretraining, self.pretraining)
@@ -163,6 +163,13 @@ class OwnRuns:
         if self.read_error:
             return [f"{self.specification}: {self.read_error}"]
         return [str(missing) for missing in self.experiment_runs.missing]
+
+
+def _length(recipe: Recipe) -> str:
+    if not recipe.epochs:
+        return f"{recipe.steps:,} steps"
+    least = f" or {recipe.least_steps:,} steps, whichever is more" if recipe.least_steps else ""
+    return f"{recipe.epochs} passes{least}"
 
 
 def _name(row: str, specification: str, trial: int) -> str:
