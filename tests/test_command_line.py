@@ -106,7 +106,7 @@ def test_torchrun_trains_and_finds_the_run_again(tmp_path_factory):
 
     Pyramid's command is among the README's, and its trainings are among those of test_distributed.py.
     """
-    home = tmp_path_factory.getbasetemp() / "torchrun-home"  # as below
+    home = tmp_path_factory.getbasetemp() / "torchrun-home"  # that of the next test
     environment = {**os.environ, "REIDLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, "-m", "reidlib", "train", "jlml", "--profile", "smoke", "--device", "cpu"]

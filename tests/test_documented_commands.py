@@ -356,9 +356,10 @@ def assert_trained(words: list[str], output: str, sandbox: Sandbox) -> None:
     (folder,) = map(Path, re.findall(r"^run: (.+)$", output, re.MULTILINE))
     assert folder.parent == sandbox.home / "runs"
     settings = [word for before, word in itertools.pairwise(options) if before == "--set"]
-    validated = "validate4-" if "--validate" in options else ""
-    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-{validated}{','.join(sorted(settings))}")
-    assert ("validation_map" in (folder / "history.jsonl").read_text()) == bool(validated)
+    stages = "validate4-" if "--validate" in options else ""
+    stages += "pretrained-" if "--pretrain" in options else ""
+    assert folder.name.startswith(f"{model}-smoke-{name}-seed0-{stages}{','.join(sorted(settings))}")
+    assert ("validation_map" in (folder / "history.jsonl").read_text()) == ("--validate" in options)
     assert {"run.json", "weights.pt", "scores.json"} <= {path.name for path in folder.iterdir()}
 
 

@@ -21,7 +21,7 @@ profiles (--profile):
   quick    the default: small networks on the embedded benchmark; two CPU cores
   full     full widths and inputs, on an embedded benchmark of Market-1501's size; one GPU
   photographs
-           the networks of quick, trained for longer, and a recipe for --pretrain and fine-tuning that was
+           the networks of quick, trained for longer, and fine-tuned after --pretrain by a recipe that was
            chosen on photographs; on a real benchmark's folder; two CPU cores
   paper    the papers' recipes as far as known, on a real benchmark's folder
 

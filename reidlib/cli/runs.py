@@ -33,7 +33,9 @@ def train(arguments: argparse.Namespace) -> int:
     --set changes a field of the configuration for one row; none stands for no value,
     as in --set recipe.steps=500 --set recipe.epochs=none, and a list is JSON, as in
     --set input_size=[256,128]. The run's folder names the fields that differ from
-    the row's; a training with the row's own values is the row's run.
+    the row's; a training with the row's own values is the row's run. With --pretrain,
+    fields of the recipe are set in the last training only: recipes are compared from
+    one start.
 
     --validate N holds N training persons out, drawn by the seed, and scores the
     network on them a few times while it trains: R1 and mAP (step) in history.jsonl,

@@ -123,10 +123,13 @@ def plan_chain(
             value = f"{overlap}, in the training images of {data.specification}"
             raise InputError(rule, value, f"pre-train on another benchmark{NUMBERS_MEND}")
     links: list[TrainingPlan] = []
+    # A recipe that is set is the last training's: recipes are compared from one start, which is trained once.
+    of_all = {name: text for name, text in (settings or {}).items() if not name.startswith("recipe.")}
     for data in (*before, benchmark):
         start = configuration_hash(links[-1].configuration.to_json()) if links else ""
         persons = validation_persons if data is benchmark else 0
-        options = {"seed": seed, "start": start, "settings": settings, "validation_persons": persons}
+        set_here = settings if data is benchmark else of_all
+        options = {"seed": seed, "start": start, "settings": set_here, "validation_persons": persons}
         # Combined sets are for pre-training, also where it is planned alone.
         options["pretraining"] = data is not benchmark or bool(data.members)
         links.append(plan_training(experiment, profile, data, **options))

@@ -277,13 +277,15 @@ _PAPER["pyramid-youreid"] = replace(
     resize="bilinear",
 )
 # Photographs, on two CPU cores: the networks of "quick", the only ones that were measured on photographs, and
-# longer trainings. Without a start they have twenty passes, which is our choice.
+# longer trainings. Without a start they have twenty passes, which is our choice. A run tells its profile by
+# its configuration, so that no two profiles may have equal rows.
 _PHOTOGRAPHS = {
     model: replace(size, recipe=replace(size.recipe, epochs=20)) for model, size in _QUICK.items()
 }
 # Fine-tuning to other persons: the classifiers are new and keep their rate. The trunk has learnt already: it
-# stays for a tenth of the training, and then has a tenth of its rate (JLML) or two fifths
-# (Pyramid, whose trunk has a quarter of the others' rate already).
+# stays for a tenth of the training. In "quick" it then has a tenth of its rate (JLML) or two fifths (Pyramid,
+# whose trunk has a quarter of the others' rate already): a choice made before others were compared, which its
+# runs in reports/evidence keep.
 _QUICK_FINE_TUNING = {
     "jlml": {"epochs": 12, "trunk_rate": 3.0, "frozen": 0.1},
     "pyramid": {"epochs": 12, "trunk_rate": 0.1, "frozen": 0.1},
@@ -304,11 +306,12 @@ _LONG_FINE_TUNING = {
 # So a training on thinned images has at least the steps of 125 persons of Market-1501 with all their images,
 # a quarter of 500 (13 passes are 871 steps, fine-tuning's 12 are 804). Our choice, made before any result.
 _THINNED = {model: {"least_steps": 800} for model in _QUICK}
+_LONG_THINNED = {model: {"least_steps": 720} for model in _QUICK}  # as its fine-tuning
 PROFILES = {
     "smoke": Profile("smoke", "smoke", _SMOKE),
     "quick": Profile("quick", "quick", _QUICK, _QUICK_FINE_TUNING, _QUICK_PRETRAINING, _THINNED),
     "full": Profile("full", "full", _FULL, thinned=_THINNED),
-    "photographs": Profile("photographs", None, _PHOTOGRAPHS, _LONG_FINE_TUNING, _PRETRAINING, _THINNED),
+    "photographs": Profile("photographs", None, _PHOTOGRAPHS, _LONG_FINE_TUNING, _PRETRAINING, _LONG_THINNED),
     "paper": Profile("paper", None, _PAPER),
 }
 

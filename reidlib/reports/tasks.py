@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from reidlib.reports.notebook import Source
 
 METRIC_TASK = "learnt metrics of "  # how the name of such a task begins
-# GiB of a training's process. The first two were measured on a CPU; the others are estimates.
-_USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "photographs": 3.0, "paper": 12.0}
+# GiB of a training's process. Those of "full" and "paper" are estimates; the others were measured on a CPU.
+_USUAL_MEMORY = {"smoke": 0.9, "quick": 1.1, "full": 8.0, "photographs": 2.2, "paper": 12.0}
 
 
 def measured(setup: Setup, quantity: str) -> dict[str, float]:

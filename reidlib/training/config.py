@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from reidlib.errors import InputError
+from reidlib.errors import InputError, count_noun
 from reidlib.models.parts import check_input_height, check_jlml, check_pyramid, pyramid_parts
 from reidlib.training.dynamic import Balance, Balancing, balance_losses
 from reidlib.values import check_fields, read_value
@@ -153,13 +153,12 @@ class Recipe:
     def check_training_set(self, person_ids: np.ndarray, name: str) -> None:
         """Raise InputError if a training set fills no batch; ``name`` identifies the set in the message."""
         images, persons = len(person_ids), len(np.unique(person_ids))
-        least_persons = self.batch_size // self.images_per_identity if self.images_per_identity else 1
+        least_persons = self.batch_size // self.images_per_identity if self.images_per_identity else 2
         if images < self.batch_size or persons < least_persons:
             raise InputError(
-                f"a training needs the images of one batch, {self.batch_size}"
-                + (f", and {least_persons} persons" if least_persons > 1 else ""),
-                f"{images} images of {persons} persons in {name}",
-                "add images of further persons, or train on another set",
+                f"a training needs the images of one batch, {self.batch_size}, and {least_persons} persons",
+                f"{images} images of {count_noun(persons, 'persons')} in {name}",
+                "add images of further persons, or set a smaller recipe.batch_size",
             )
 
     def steps_per_epoch(self, num_images: int, num_identities: int) -> int:

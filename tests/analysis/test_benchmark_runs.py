@@ -243,6 +243,8 @@ def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
     assert row["R1"] == f"25.0 ± {12.706205 * 5:.1f}"  # Student's t of one degree of freedom
     (note,) = own_runs.notes()
     assert note.startswith("This suite's rows, profile quick: jlml 2 passes, then 12 passes. Pre-trained on")
+    (longer,) = replace(own_runs, profile="photographs").notes()
+    assert "jlml 10 passes, then 12 passes or 720 steps, whichever is more. Pre-trained" in longer
     assert "over 2 partitions of ten. From `reports/evidence`: 2 runs, commit abc." in note
     assert not own_runs.missing()
     assert benchmark_runs.kept_runs("cuhk01", target) == ()

@@ -117,9 +117,12 @@ def test_a_profile_may_fine_tune_by_another_recipe(benchmarks, monkeypatch):
     (alone,) = chain(target)
     assert first.recipe == alone.recipe == tuned.sizes["jlml"].recipe
     assert last.recipe == replace(alone.recipe, **changes)
-    settings = {"recipe.steps": "3"}  # what a user sets holds for both
+    # A recipe that a user sets is the last training's: the start is one for all that are compared.
+    settings = {"recipe.steps": "3", "model.parts": "2"}
     set_by_user = experiments.plan_chain("jlml", tuned, target, before=[before], settings=settings)
-    assert [(link.recipe.steps, link.recipe.frozen) for link in set_by_user] == [(3, 0.0), (3, 0.5)]
+    steps = first.recipe.steps
+    assert [(link.recipe.steps, link.recipe.frozen) for link in set_by_user] == [(steps, 0.0), (3, 0.5)]
+    assert {link.configuration.model.parts for link in set_by_user} == {2}
     assert obtain(set_by_user).information["steps"] == 3
 
 
@@ -191,7 +194,7 @@ def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_trained(benchm
     recipe = Recipe(steps=1, batch_size=5)
     monkeypatch.setitem(PROFILES["smoke"].sizes, "jlml", ModelSize((32, 16), {"width": 0.125}, recipe))
     with pytest.raises(
-        InputError, match=r"the images of one batch, 5; got 4 images of 3 persons in market1501"
+        InputError, match=r"one batch, 5, and 2 persons; got 4 images of 3 persons in market1501"
     ):
         obtain(chain(other, market), runs=tmp_path / "runs")
     with pytest.raises(InputError, match="one batch, 5"):

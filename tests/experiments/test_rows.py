@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,18 @@ def test_runs_of_the_first_24_rows_keep_their_identity(profile, digest):
     assert len(lines) == 24
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12] == digest
     assert len(set(hashes.values())) == len(hashes)  # no row is another one under a second name
+
+
+@pytest.mark.parametrize("before", [{}, {"pretraining": True}, {"start": "0123456789ab"}])
+@pytest.mark.parametrize("thinned", ["", ",train_persons=100"])
+def test_a_configuration_is_of_one_profile(before, thinned):
+    """A run tells its profile by it, and evidence where it belongs."""
+    of_hash = {}
+    for name, profile in product(EXPERIMENTS, PROFILES.values()):
+        identity = {"benchmark": f"market1501{thinned}", "data": "0" * 16, **before}
+        content = configure(name, profile, **identity)[0].to_json()
+        of_hash.setdefault(configuration_hash(content), set()).add(profile.name)
+    assert [profiles for profiles in of_hash.values() if len(profiles) > 1] == []
 
 
 def planned(row, profile="quick", **settings):

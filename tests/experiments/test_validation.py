@@ -170,7 +170,7 @@ def test_a_training_killed_while_looking_continues_with_the_same_bytes(benchmark
         with pytest.raises(SystemError):
             obtain(link, runs)
         resumed = obtain(link, runs)
-        assert list(map(without, resumed.history)) == list(map(without, whole.history))
+        assert list(map(without, resumed.history)) == list(map(without, whole.history)), call
         assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.weights().items())
         assert f"images/s, validation mAP {score:.1f}, 0 s left" in progress.read_text()
 

@@ -235,7 +235,7 @@ def test_a_learning_curve_is_one_queue_from_each_start(tmp_path, monkeypatch, ca
     assert main(words) == 0
     printed, messages = capsys.readouterr()
     assert printed == f"7 trainings, 0 failed\nruns: {files.runs()}\n"
-    rule = f"note: without {own},images_per_person=1: a training needs the images of one batch, 16; got 8 "
+    rule = f"note: without {own},images_per_person=1: a training needs the images of one batch, 16, and 2 "
     assert rule in messages
     assert main(words) == 0 and capsys.readouterr().out.startswith("0 trainings, 0 failed")
     # The curve's largest set from rendered people is what --pretrain alone gives.

@@ -32,7 +32,7 @@ from reidlib.data.readers.thinning import without_thinning
 from reidlib.errors import InputError, count_noun
 from reidlib.experiments.evidence import Evidence
 from reidlib.experiments.evidence.lines import pretraining_of, row_of, start_of
-from reidlib.experiments.rows import RENDERED, get_experiment
+from reidlib.experiments.rows import RENDERED, get_experiment, get_profile
 from reidlib.experiments.setup import MissingRun, Runs
 from reidlib.training.runs import Run
 
@@ -264,7 +264,8 @@ class Curve:
     def missing(self) -> list[str]:
         """Return what the curve lacks and the command that trains it; empty if nothing is lacking."""
         every = sizes(self.all_persons) if self.all_persons else [(0, images) for images in (*IMAGES, 0)]
-        usual = ["", *([RENDERED] if self.target != RENDERED else [])]
+        rendered = get_profile(self.profile).rendered_size and self.target != RENDERED
+        usual = ["", *([RENDERED] if rendered else [])]
         lines: list[str] = []
         for start in [*usual, *(name for name in self.starts if name not in usual)]:
             lacking = sum(Point(start, *size) not in self.found for size in every)
