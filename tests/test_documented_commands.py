@@ -4,11 +4,11 @@ Those of notebooks/README.md run in ``test_documented_notebook_commands.py``, wh
 
 A command is a line of a block marked ``sh``, or an entry in the last column of the table of measurements. It
 runs as it is written, with these substitutions: the profile ``smoke``, the CPU, one seed, three epochs, free
-ports, and small folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. A report that names no notebook runs
-one, except the plain ``reidlib reproduce``; notebook 40 gets one folder, notebooks 40 and 42 one partition, and
-the queue for photographs no CUHK01. Benchmarks take minutes: they are only collected, and the run without
-names takes their small form. The ledger from evidence is made in a fresh clone, by another test. Commands of
-reidlib itself run in copies of a process that has imported torch, except the first one of all.
+ports, and small folders in place of RUN, DIR, QUERIES, GALLERY and IMAGES. A report that names no notebook
+runs one, except the plain ``reidlib reproduce``; notebook 40 gets one folder, notebooks 40 and 42 one
+partition, and the queue for photographs no CUHK01. Benchmarks take minutes: they are only collected, and the
+run without names takes their small form. The ledger from evidence is made in a fresh clone, by another test.
+Commands of reidlib itself run in copies of a process that has imported torch, except the first one of all.
 """
 
 import itertools
