@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -45,6 +46,8 @@ REPORT = [sys.executable, "-m", "reidlib", "reproduce", "--profile", "smoke", "-
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if gone := [name for name in LONG if not any(Path(__file__).parent.rglob(name))]:
+        raise pytest.UsageError(f"LONG in tests/conftest.py names files that are not there: {gone}")
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

@@ -10,6 +10,7 @@ from rows_with_scores import PERSONS, write_run
 from reidlib.analysis.learning_curves import Curve, Point, sizes
 from reidlib.errors import InputError
 from reidlib.experiments import evidence
+from reidlib.experiments.rows import PROFILES
 from reidlib.visual import figures
 
 TARGET = "market1501,validation=true"
@@ -124,6 +125,10 @@ def test_one_seed_speaks_of_persons_only_and_two_points_are_needed(tmp_path):
     few = Curve("jlml", "quick", TARGET, TARGET, alone)
     assert few.equivalent(Point("synthetic", 31)) is None and few.all_persons == 0
     assert any("sizes have no run" in line for line in few.missing())
+    # A profile without a rendered benchmark trains no start on rendered people.
+    starts = {profile: "".join(Curve("jlml", profile, TARGET, TARGET, {}).missing()) for profile in PROFILES}
+    assert "from rendered people" in starts["quick"]
+    assert "from rendered people" not in starts["photographs"] and "from random" in starts["photographs"]
 
 
 def test_own_runs_come_first_and_other_images_are_not_mixed(tmp_path):

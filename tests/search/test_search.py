@@ -737,6 +737,7 @@ def sound_picture(tmp_path_factory):
     ("kind", "place"),
     [
         ("not UTF-8", "."),
+        ("not UTF-8", "MPLCONFIGDIR"),
         ("unreadable", "MATPLOTLIBRC"),
         ("wrong values", "."),
         ("unfit values", "MATPLOTLIBRC"),
