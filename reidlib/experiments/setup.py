@@ -77,7 +77,7 @@ class Runs:
     @property
     def device(self) -> str:
         """The names of the devices on which the runs were trained."""
-        return " and ".join(dict.fromkeys(record["device"] for record in self._information)) or "none"
+        return "; ".join(dict.fromkeys(record["device"] for record in self._information)) or "none"
 
     @property
     def _information(self) -> list[dict]:

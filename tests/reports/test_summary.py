@@ -93,6 +93,14 @@ def test_the_summary_begins_with_how_the_report_was_made(out):
     assert "two cores" not in head  # the device is that of the trainings
 
 
+def test_devices_whose_names_have_commas_stay_apart(out):
+    path = out / "30_one" / "result.json"
+    result = json.loads(path.read_text())
+    result["runs"] = [TRAINED | {"run": f"jlml-{seed}", "device": f"cpu, {seed} threads"} for seed in (2, 3)]
+    path.write_text(json.dumps(result))
+    assert "together, on cpu, 2 threads; cpu, 3 threads; commit" in summary_markdown(out)
+
+
 def test_missing_seeds_are_named_once_for_rows_with_the_same(out):
     path = out / "30_one" / "result.json"
     result = json.loads(path.read_text())

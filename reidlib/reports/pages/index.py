@@ -179,7 +179,7 @@ def facts(rows: list[dict]) -> dict[str, str]:
     statuses, results = [row["status"] for row in rows], [row["result"] for row in rows]
 
     def distinct(values: list) -> str:
-        return ", ".join(dict.fromkeys(str(value) for value in values if value))
+        return "; ".join(dict.fromkeys(str(value) for value in values if value))
 
     latest = max((status["started"] for status in statuses if status.get("started")), default="")
     versions = [" · ".join(f"{k} {v}" for k, v in (row.get("versions") or {}).items()) for row in results]
