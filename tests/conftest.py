@@ -95,6 +95,14 @@ def no_figures_left():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+@pytest.fixture(autouse=True)
+def no_recipes_kept():
+    """Forget the rows' configurations, which some tests change."""
+    yield
+    if lines := sys.modules.get("reidlib.experiments.evidence.lines"):
+        lines._rows.cache_clear()
+
+
 @pytest.fixture
 def styled_figures():
     """Draw figures in the suite's style without a screen."""

@@ -384,6 +384,33 @@ def settable_fields(configuration: RunConfiguration) -> dict[str, object]:
     return {name: value for name, value in values.items() if name not in _WITH_OPTIONS}
 
 
+def stages_of(benchmark: str, start: str = "", *, pretraining: bool = False) -> dict[str, bool]:
+    """Return which stages a training is, by the names that ``Profile.size_of`` has for them."""
+    return {
+        # The row's own run on rendered people, which `reidlib reproduce` trains, is what others start from.
+        "pretraining": pretraining and benchmark != RENDERED,
+        "fine_tuned": bool(start),
+        "thinned": thinning_of(benchmark) != (0, 0),
+    }
+
+
+def configure_stages(
+    experiment: str,
+    profile: Profile,
+    stages: Mapping[str, bool],
+    settings: Mapping[str, str] | None = None,
+    **identity: Any,
+) -> RunConfiguration:
+    """Return the configuration of a row in a profile at some of the stages; see ``configure``."""
+    row, settings = get_experiment(experiment), settings or {}
+    size = profile.size_of(experiment, **stages)
+    model = set_fields(MODELS[row.model](**{**row.overrides, **size.overrides}), settings, "model.")
+    factor = row.trunk_rate if model.weights is None else 1
+    recipe = replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate)
+    own = set_fields(replace(size, recipe=recipe), settings)
+    return RunConfiguration(model, own.recipe, own.input_size, resize=own.resize, **identity)
+
+
 def configure(
     experiment: str,
     profile: Profile,
@@ -394,24 +421,10 @@ def configure(
 ) -> tuple[RunConfiguration, dict[str, object]]:
     """Return the configuration of a row in a profile, and the set fields whose values are not the row's."""
     # ``settings`` has texts by the names of ``settable_fields``, ``identity`` the fields of the run.
-    row, settings = get_experiment(experiment), settings or {}
-    benchmark = identity["benchmark"]
-    size = profile.size_of(
-        experiment,
-        # The row's own run on rendered people, which `reidlib reproduce` trains, is what others start from.
-        pretraining=pretraining and benchmark != RENDERED,
-        fine_tuned=bool(identity.get("start")),
-        thinned=thinning_of(benchmark) != (0, 0),
-    )
-
-    def build(settings: Mapping[str, str]) -> RunConfiguration:
-        model = set_fields(MODELS[row.model](**{**row.overrides, **size.overrides}), settings, "model.")
-        factor = row.trunk_rate if model.weights is None else 1
-        recipe = replace(size.recipe, trunk_rate=factor * size.recipe.trunk_rate)
-        own = set_fields(replace(size, recipe=recipe), settings)
-        return RunConfiguration(model, own.recipe, own.input_size, resize=own.resize, **identity)
-
-    configuration = build({})
+    stages = stages_of(identity["benchmark"], identity.get("start", ""), pretraining=pretraining)
+    configuration = configure_stages(experiment, profile, stages, **identity)
+    if not settings:
+        return configuration, {}
     known = settable_fields(configuration)
     for name in settings:
         if name not in known:
@@ -420,7 +433,7 @@ def configure(
                 shown(name),
                 f"name {_similar_fields(name, known)}; --seed, --benchmark and --validate are other options",
             )
-    configuration = build(settings)
+    configuration = configure_stages(experiment, profile, stages, settings, **identity)
     values = settable_fields(configuration)
     return configuration, {name: values[name] for name in sorted(settings) if values[name] != known[name]}
 

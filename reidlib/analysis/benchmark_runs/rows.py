@@ -26,9 +26,10 @@ def spreads_by_row(table: Table, own_runs: OwnRuns) -> dict[str, dict[str, Sprea
         trial's value is the mean over its seeds, and the interval is over the trials. Trials share
         identities, which makes that interval somewhat too narrow. Otherwise the interval is over the seeds.
     """
+    rows = own_rows([table])
     if own_runs.read_error:
-        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in own_rows([table])}
-    cells = {key: cell for key, cell in own_runs.cells.items() if key[0] in own_rows([table])}
+        return {row: dict.fromkeys(table.columns, Spread.of([])) for row in rows}
+    cells = {key: cell for key, cell in own_runs.cells.items() if key[0] in rows}
     if not cells:
         return {}
     scores = ExperimentScores(own_runs.experiment_runs, table.protocol).spreads(cells, tuple(table.columns))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reidlib.errors import InputError
 from reidlib.experiments.evidence.sums import KINDS, RANKS, leave_out, sums_by_person, without_queries
-from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure
+from reidlib.experiments.rows import EXPERIMENTS, PROFILES, configure_stages, stages_of
 from reidlib.training.runs import Run, configuration_hash, find_by_hash
 
 # Lines of format 1, the first ones, have all files as they are, and no digests of tests.
@@ -236,16 +236,19 @@ def start_of(run: Run) -> dict:
 
 
 @cache
-def _rows(
-    benchmark: str, data: str, seed: int, start: str = "", pretraining: bool = False
-) -> dict[str, tuple[str, str]]:
-    """Return profile and row of every configuration of today's code, by the configuration's hash."""
-    identity = {"benchmark": benchmark, "data": data, "seed": seed, "start": start}
+def _rows(stages: tuple[tuple[str, bool], ...]) -> dict[str, tuple[str, str]]:
+    """Return profile and row of every configuration of today's code, by the hash of ``_shared_hash``."""
     rows = {}
     for profile, name in product(PROFILES.values(), EXPERIMENTS):
-        configuration, _ = configure(name, profile, pretraining=pretraining, **identity)
-        rows[configuration_hash(configuration.to_json())] = profile.name, name
+        configuration = configure_stages(name, profile, dict(stages), benchmark="", data="")
+        rows[_shared_hash(configuration.to_json())] = profile.name, name
     return rows
+
+
+def _shared_hash(configuration: Mapping) -> str:
+    """Return the hash of what the runs of a row share, whatever their images, seed and start."""
+    own = ("benchmark", "data", "seed", "start")
+    return configuration_hash({key: value for key, value in configuration.items() if key not in own})
 
 
 def row_of(
@@ -254,15 +257,20 @@ def row_of(
     """Return profile and row of a configuration, two empty texts if it is not that of a row."""
     # ``start`` is what evidence keeps of the run that it started from, which must be the same row's.
     none = "", ""
-    identity = (str(configuration.get(name)) for name in ("benchmark", "data"))
-    digest = str(configuration.get("start", ""))
-    if digest and not start:
+    identity = {name: str(configuration.get(name, "")) for name in ("benchmark", "data", "start")}
+    if identity["start"] and not start:
         return none
     try:
-        rows = _rows(*identity, configuration["seed"], digest, pretraining)
+        stages = stages_of(identity["benchmark"], identity["start"], pretraining=pretraining)
+        row = _rows(tuple(stages.items())).get(_shared_hash(configuration))
+        if row is None:
+            return none
+        profile = PROFILES[row[0]]
+        own = configure_stages(row[1], profile, stages, seed=configuration["seed"], **identity).to_json()
     except (InputError, KeyError, TypeError):  # no row has such a seed
         return none
-    row = rows.get(configuration_hash(dict(configuration)), none)
+    if configuration_hash(own) != configuration_hash(dict(configuration)):
+        return none
     if start and row_of(start["config.json"], start.get(START), pretraining=True) != row:
         return none
     return row
