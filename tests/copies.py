@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torchvision", "pandas", "matplotlib.pyplot", "reidlib.cli"])
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "pandas", "matplotlib.pyplot", "reidlib.cli"])
 
 
 def status_of_a_copy(

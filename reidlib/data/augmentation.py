@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from reidlib.data.images import to_device
 
@@ -193,6 +192,8 @@ def _move(images_bhwc: Tensor, shift_b2: Tensor, flipped_b: Tensor) -> Tensor:
 
 def _jitter(images_bchw: Tensor, colour_b3: Tensor) -> Tensor:
     """Change brightness, contrast and saturation by a factor for each image; float (B, 3, H, W) in 0..255."""
+    from torchvision.transforms.v2 import functional  # takes as long to import as torch
+
     # The rules of ``v2.functional.adjust_brightness``, ``adjust_contrast`` and ``adjust_saturation``, which
     # take one factor for a whole batch.
     brightness, contrast, saturation = colour_b3[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)

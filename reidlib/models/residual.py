@@ -19,12 +19,8 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from reidlib.errors import InputError, count_noun
-
-# The first version of each: the later ones come from a longer recipe and are younger than both papers.
-_WEIGHTS = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "resnet101": ResNet101_Weights.IMAGENET1K_V1}
 
 
 @dataclass(frozen=True)
@@ -188,7 +184,10 @@ def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Raises:
         InputError: If there is neither the file nor a connection; the message names file and folder.
     """
-    weights = _WEIGHTS[trunk]
+    from torchvision.models import get_model_weights  # takes as long to import as torch
+
+    # The first version: the later ones come from a longer recipe and are younger than both papers.
+    weights = get_model_weights(trunk).IMAGENET1K_V1
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     settings = {"map_location": "cpu", "weights_only": True}
     try:

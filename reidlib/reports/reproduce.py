@@ -265,6 +265,8 @@ def run_tasks(
         if not tasks and not notebooks:
             return {}
         imports = [f"import {task.function.__module__}" for task in tasks]
+        # torch imports it in a training, when that makes its optimiser, which takes seconds.
+        imports += ["import torch._dynamo"] if tasks else []
         imports += [statement for job in notebooks for statement in job.source.imports]
         imports = list(dict.fromkeys(imports))
         workers = cluster_pool or local_pool(len(tasks) + len(notebooks), jobs, device, memory, imports)
