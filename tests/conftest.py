@@ -98,9 +98,14 @@ def no_figures_left():
 @pytest.fixture(autouse=True)
 def no_recipes_kept():
     """Forget the rows' configurations, which some tests change."""
+
+    def forget():
+        if lines := sys.modules.get("reidlib.experiments.evidence.lines"):
+            lines._rows.cache_clear()
+
+    forget()
     yield
-    if lines := sys.modules.get("reidlib.experiments.evidence.lines"):
-        lines._rows.cache_clear()
+    forget()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reidlib.errors import InputError, check_choice, count_noun, shorten
+from reidlib.errors import InputError, check_choice, count_noun
 
 if TYPE_CHECKING:
     from reidlib.analysis.claims.planning import ClaimPlan, Need
@@ -117,7 +117,7 @@ def _durations(setup: Setup, finished: Finished, rows: Iterable[str]) -> tuple[d
         which = (
             "durations" if not own.keys() & set(rows) else f"durations of {count_noun(len(foreign), 'rows')}"
         )
-        machine = shorten(dict.fromkeys(devices[row] for row in foreign))
+        machine = "; ".join(dict.fromkeys(devices[row] for row in foreign))
         text += f"; {which} are another machine's, from reports/evidence ({machine})"
     else:
         text += "; durations are this machine's"

@@ -49,8 +49,8 @@ def train(arguments: argparse.Namespace) -> int:
     weights, from rendered people (the row's own run on synthetic) and from the
     benchmarks of --pretrain, with the seeds 0 to N - 1 of --seeds. The smaller sets are
     among the larger ones, and the test is the same. On thinned images a training has at
-    least 800 steps (not in smoke and paper). The command resumes like MODEL all, and
-    `reidlib reproduce 44` shows the curves.
+    least 800 steps, with photographs 720 (not in smoke and paper). The command resumes
+    like MODEL all, and `reidlib reproduce 44` shows the curves.
 
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.

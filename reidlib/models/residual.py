@@ -187,7 +187,7 @@ def imagenet_weights(trunk: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     from torchvision.models import get_model_weights  # takes as long to import as torch
 
     # The first version: the later ones come from a longer recipe and are younger than both papers.
-    weights = get_model_weights(trunk).IMAGENET1K_V1
+    weights = get_model_weights(trunk)["IMAGENET1K_V1"]
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     settings = {"map_location": "cpu", "weights_only": True}
     try:

@@ -144,6 +144,13 @@ class Curve:
             else:
                 refused += 1
         notes = (f"{count_noun(refused, 'runs')} not used: of other images",) if refused else ()
+        # Sizes are compared on equal terms: another seed moves a point, and a second one widens its interval.
+        shared = set.intersection(*map(set, found.values())) if found else set()
+        left_out = sum(len(of_point.keys() - shared) for of_point in found.values())
+        if shared and left_out:
+            seeds = ", ".join(map(str, sorted(shared)))
+            notes += (f"{count_noun(left_out, 'runs')} not used: every point has seed {seeds}, not theirs",)
+            found = {point: {seed: of_point[seed] for seed in shared} for point, of_point in found.items()}
         title = next((each.title for each in sets if each.benchmark == target), target)
         return cls(row, profile, target, title, found, notes)
 
@@ -278,10 +285,21 @@ class Curve:
         return lines
 
     def sentences(self) -> list[str]:
-        """Say what each start gains, and how many persons it saves, with the intervals."""
-        if not self.found:
-            return []
+        """Say what fewer images cost, what each start gains, and how many persons it saves."""
         lines = []
+        if any(len(runs) == 1 for runs in self.found.values()):
+            lines.append(
+                "Where a size has **one seed**, its interval covers other test persons and says nothing of "
+                "other trainings: what is told apart here may not be with the next seed. Of twenty "
+                "intervals, about one excludes zero by chance."
+            )
+        for start in self.starts:
+            if texts := self._costs(start):
+                title = self.start_title(start)
+                whole = f"all {self.all_persons} persons and all their images"
+                lines.append(
+                    f"**From {title}**, {MEASURE} in points less that of {whole}: {', '.join(texts)}."
+                )
         for start in filter(None, self.starts):
             gains = {
                 f"{self.persons(point)}": gain
@@ -300,7 +318,8 @@ class Curve:
                 for verdict, names in verdicts.items()
                 if names
             ]
-            lines.append(f"**From {self.start_title(start)}**, {MEASURE} in points: {'; '.join(texts)}.")
+            title = self.start_title(start)
+            lines.append(f"**From {title}**, {MEASURE} in points on the same images: {'; '.join(texts)}.")
             worth = {point: self.equivalent(point) for point in self.points(start)}
             texts = [
                 f"{self.persons(point)} persons are worth {each}"
@@ -309,13 +328,17 @@ class Curve:
             ]
             if texts:
                 lines.append(f"In persons from random weights: {'; '.join(texts)}.")
-        counts = [len(runs) for runs in self.found.values()]
-        if min(counts) == 1:
-            lines.append(
-                "Where a size has **one seed**, its interval covers other test persons and says nothing of "
-                "other trainings: an order of two such points may turn with the next seed."
-            )
         return lines
+
+    def _costs(self, start: str) -> list[str]:
+        """Say how much lower a start's score is with fewer persons, and with fewer images of each."""
+        points = [point for point in self.found if point.start == start]
+        texts = []
+        for point in sorted(points, key=lambda each: (each.images, each.persons)):
+            if pairs := self._pairs(point, Point(start), MEASURE):
+                size = f"{point.images} images of each" if point.images else f"{point.persons} persons"
+                texts.append(f"{pairs.interval()} with {size}")
+        return texts
 
 
 def _own_runs(row: str, profile: str, target: str, folder: Path) -> Iterator[tuple[Point, int, Run]]:

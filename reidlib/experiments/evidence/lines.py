@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from reidlib.errors import InputError
 from reidlib.experiments.evidence.sums import KINDS, RANKS, leave_out, sums_by_person, without_queries
@@ -237,7 +238,7 @@ def start_of(run: Run) -> dict:
 
 @cache
 def _rows(stages: tuple[tuple[str, bool], ...]) -> dict[str, tuple[str, str]]:
-    """Return profile and row of every configuration of today's code, by the hash of ``_shared_hash``."""
+    """Return profile and row of each of today's configurations, which do not change, by ``_shared_hash``."""
     rows = {}
     for profile, name in product(PROFILES.values(), EXPERIMENTS):
         configuration = configure_stages(name, profile, dict(stages), benchmark="", data="")
@@ -247,7 +248,7 @@ def _rows(stages: tuple[tuple[str, bool], ...]) -> dict[str, tuple[str, str]]:
 
 def _shared_hash(configuration: Mapping) -> str:
     """Return the hash of what the runs of a row share, whatever their images, seed and start."""
-    own = ("benchmark", "data", "seed", "start")
+    own = ("benchmark", "data", "seed", "start")  # an imported network, or persons held out: no row's run
     return configuration_hash({key: value for key, value in configuration.items() if key not in own})
 
 
@@ -257,17 +258,18 @@ def row_of(
     """Return profile and row of a configuration, two empty texts if it is not that of a row."""
     # ``start`` is what evidence keeps of the run that it started from, which must be the same row's.
     none = "", ""
-    identity = {name: str(configuration.get(name, "")) for name in ("benchmark", "data", "start")}
+    names = ("benchmark", "data", "start")
+    identity: dict[str, Any] = {name: str(configuration.get(name, "")) for name in names}
     if identity["start"] and not start:
         return none
+    stages = stages_of(identity["benchmark"], identity["start"], pretraining=pretraining)
+    row = _rows(tuple(stages.items())).get(_shared_hash(configuration))
+    if row is None:
+        return none
+    profile = PROFILES[row[0]]
     try:
-        stages = stages_of(identity["benchmark"], identity["start"], pretraining=pretraining)
-        row = _rows(tuple(stages.items())).get(_shared_hash(configuration))
-        if row is None:
-            return none
-        profile = PROFILES[row[0]]
         own = configure_stages(row[1], profile, stages, seed=configuration["seed"], **identity).to_json()
-    except (InputError, KeyError, TypeError):  # no row has such a seed
+    except (InputError, KeyError):  # no row has such a seed
         return none
     if configuration_hash(own) != configuration_hash(dict(configuration)):
         return none
