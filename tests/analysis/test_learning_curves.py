@@ -123,7 +123,7 @@ def test_one_seed_speaks_of_persons_only_and_two_points_are_needed(tmp_path):
     assert "−10.0 [" in sentences[0].partition(" with 125 persons, ")[2]
     assert "with 2 images of each, −26.0 [" in sentences[0]
     assert sentences[1].startswith(f"**From rendered people**, {about}−25.0 [")
-    gains = "rendered people**, mAP (step) in points on the same images: above random weights with 31 (+15.0"
+    gains = "people**, mAP (step) in points on the same images: above random weights with 31 persons (+15.0 ["
     assert gains in sentences[2]
     alone = {
         point: runs for point, runs in curve.found.items() if point in (Point("", 31), Point("synthetic", 31))

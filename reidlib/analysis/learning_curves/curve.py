@@ -207,6 +207,14 @@ class Curve:
         found = [point for point in self.found if point.start == start and not point.images]
         return sorted((point for point in found if self.persons(point)), key=self.persons)
 
+    def _points_by_size(self, start: str) -> dict[str, Point]:
+        """Return a start's points by their sizes in words, few persons first, then few images of each."""
+        images = sorted(point for point in self.found if point.start == start and point.images)
+        return {
+            f"{point.images} images of each" if point.images else f"{self.persons(point)} persons": point
+            for point in [*self.points(start), *images]
+        }
+
     def equivalent(self, point: Point, measure: str = MEASURE) -> Equivalent | None:
         """Return the number of persons that gives a start's score from random weights.
 
@@ -241,9 +249,7 @@ class Curve:
         """Return a line for each point: start, persons, images, seeds, scores, gain in mAP and equivalent."""
         lines = []
         for start in self.starts:
-            points = self.points(start)
-            points += sorted(point for point in self.found if point.start == start and point.images)
-            for point in points:
+            for point in self._points_by_size(start).values():
                 line: dict[str, object] = {"start": self.start_title(start)}
                 line |= {"persons": self.persons(point), "images of each": point.images or "all"}
                 line |= {"seeds": len(self.found[point])}
@@ -301,11 +307,8 @@ class Curve:
                     f"**From {title}**, {MEASURE} in points less that of {whole}: {', '.join(texts)}."
                 )
         for start in filter(None, self.starts):
-            gains = {
-                f"{self.persons(point)}": gain
-                for point in self.points(start)
-                if (gain := self.gain(point)) is not None
-            }
+            points = self._points_by_size(start)
+            gains = {size: gain for size, point in points.items() if (gain := self.gain(point)) is not None}
             if not gains:
                 continue
             verdicts = {
@@ -314,7 +317,7 @@ class Curve:
                 "not told apart": [name for name, gain in gains.items() if not gain.excludes_zero],
             }
             texts = [
-                f"{verdict} with {_and([f'{name} ({gains[name]})' for name in names])} persons"
+                f"{verdict} with {_and([f'{name} ({gains[name]})' for name in names])}"
                 for verdict, names in verdicts.items()
                 if names
             ]
@@ -332,13 +335,12 @@ class Curve:
 
     def _costs(self, start: str) -> list[str]:
         """Say how much lower a start's score is with fewer persons, and with fewer images of each."""
-        points = [point for point in self.found if point.start == start]
-        texts = []
-        for point in sorted(points, key=lambda each: (each.images, each.persons)):
-            if pairs := self._pairs(point, Point(start), MEASURE):
-                size = f"{point.images} images of each" if point.images else f"{point.persons} persons"
-                texts.append(f"{pairs.interval()} with {size}")
-        return texts
+        costs = {
+            size: pairs.interval()
+            for size, point in self._points_by_size(start).items()
+            if (pairs := self._pairs(point, Point(start), MEASURE))
+        }
+        return [f"{cost} with {size}" for size, cost in costs.items()]
 
 
 def _own_runs(row: str, profile: str, target: str, folder: Path) -> Iterator[tuple[Point, int, Run]]:
