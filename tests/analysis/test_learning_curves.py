@@ -145,7 +145,7 @@ def test_points_are_compared_on_the_seeds_that_all_have(tmp_path):
             shutil.rmtree(path.parent)
     curve = Curve.read("jlml", "quick", TARGET, runs=tmp_path, evidence=tmp_path / "none")
     assert {tuple(runs) for runs in curve.found.values()} == {(0,)}
-    assert curve.notes == ("10 runs not used: every point has seed 0, not theirs",)
+    assert curve.notes == ("10 runs not used: all points share only seed 0",)
 
 
 def test_own_runs_come_first_and_other_images_are_not_mixed(tmp_path):

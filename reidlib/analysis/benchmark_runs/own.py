@@ -137,10 +137,10 @@ class OwnRuns:
         if before:
             long = dict(PRETRAINING.values()).get(self.pretraining, self.pretraining)
             about += f". Pre-trained on {long}, then on the training persons of each partition"
-        if self.profile == "photographs":
-            about += ". Recipe chosen on validation persons, of whom other partitions test about half"
         if (trials := len({trial for _, trial in self.runs})) > 1:
             about += f". Mean and interval over {count_noun(trials, 'partitions')} {self.partitions}".rstrip()
+            if self.profile == "photographs":
+                about += ". Recipe chosen on validation persons, about half of whom other partitions test"
         if self.kept:
             runs = [run for of_seeds in self.runs.values() for run in of_seeds if isinstance(run, Run)]
             commits = dict.fromkeys(str(run.information.get("commit")) for run in runs)

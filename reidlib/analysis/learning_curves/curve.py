@@ -149,7 +149,7 @@ class Curve:
         left_out = sum(len(of_point.keys() - shared) for of_point in found.values())
         if shared and left_out:
             seeds = ", ".join(map(str, sorted(shared)))
-            notes += (f"{count_noun(left_out, 'runs')} not used: every point has seed {seeds}, not theirs",)
+            notes += (f"{count_noun(left_out, 'runs')} not used: all points share only seed {seeds}",)
             found = {point: {seed: of_point[seed] for seed in shared} for point, of_point in found.items()}
         title = next((each.title for each in sets if each.benchmark == target), target)
         return cls(row, profile, target, title, found, notes)

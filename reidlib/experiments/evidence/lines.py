@@ -248,7 +248,7 @@ def _rows(stages: tuple[tuple[str, bool], ...]) -> dict[str, tuple[str, str]]:
 
 def _shared_hash(configuration: Mapping) -> str:
     """Return the hash of what the runs of a row share, whatever their images, seed and start."""
-    own = ("benchmark", "data", "seed", "start")  # an imported network, or persons held out: no row's run
+    own = ("benchmark", "data", "seed", "start")  # not "imported" and held-out persons: no row has these
     return configuration_hash({key: value for key, value in configuration.items() if key not in own})
 
 
