@@ -11,7 +11,7 @@ from miniature import write_image
 
 from reidlib.cli import main
 from reidlib.errors import InputError
-from reidlib.reports.pages.index import read_heading
+from reidlib.reports.pages.index import facts, read_heading
 from reidlib.reports.pages.summary import summary_markdown, write_summary
 
 TRAINED = {
@@ -99,6 +99,8 @@ def test_devices_whose_names_have_commas_stay_apart(out):
     result["runs"] = [TRAINED | {"run": f"jlml-{seed}", "device": f"cpu, {seed} threads"} for seed in (2, 3)]
     path.write_text(json.dumps(result))
     assert "together, on cpu, 2 threads; cpu, 3 threads; commit" in summary_markdown(out)
+    rows = [{"status": {}, "result": {"device": device}} for device in ("cpu, a", "cpu, a; cpu, b", None)]
+    assert facts(rows)["device"] == "cpu, a; cpu, b"
 
 
 def test_missing_seeds_are_named_once_for_rows_with_the_same(out):

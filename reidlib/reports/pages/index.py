@@ -188,7 +188,8 @@ def facts(rows: list[dict]) -> dict[str, str]:
         "profile": distinct([status.get("profile") for status in statuses]),
         "benchmark": distinct([(result.get("configuration") or {}).get("benchmark") for result in results]),
         "when": datetime.fromisoformat(latest).strftime("%Y-%m-%d %H:%M") if latest else "",
-        "device": distinct([result.get("device") for result in results]),
+        # A notebook names all devices of its runs.
+        "device": distinct([each for result in results for each in (result.get("device") or "").split("; ")]),
         "time of all notebooks": clock(seconds) if seconds else "",
         "commit": distinct([result.get("commit") for result in results]),
         "versions": distinct(versions),
