@@ -283,7 +283,7 @@ class Curve:
         for start in [*usual, *(name for name in self.starts if name not in usual)]:
             lacking = sum(Point(start, *size) not in self.found for size in every)
             if lacking:
-                lines.append(f"from {self.start_title(start)}: {lacking} of {len(every)} sizes have no run")
+                lines.append(f"from {self.start_title(start)}: no run of {lacking} of {len(every)} sizes")
         if lines or len(self.starts) <= len(usual):
             options = "" if self.target == RENDERED else f" --benchmark {self.target} --data-root DIR"
             command = f"reidlib train {self.row} --curve --profile {self.profile}{options}"
