@@ -168,8 +168,8 @@ class Notebook:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(1)
-            # Not the saved file: a reader of the server's contents at the moment of a save finds half a file,
-            # and the server then answers that it cannot read the notebook or puts the one before in its place.
+            # Not the saved file: who asks the server for it at the moment of a save meets half a file, and
+            # the server then answers that it cannot read the notebook, or restores the one before.
             content = self.page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON()")
             codes = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
             for output in (output for cell in codes for output in cell["outputs"]):
