@@ -145,11 +145,6 @@ class Pairs(NamedTuple):
         """Return the mean difference with its interval; see ``paired_sums``."""
         return paired_sums(self.sums_sp, self.queries_p, level)
 
-    @property
-    def seed_means(self) -> np.ndarray:
-        """Mean over all queries for each seed, shape (S,), in points."""
-        return self.sums_sp.sum(1) / self.queries_p.sum()
-
 
 def kept_shares(rows_rsp: np.ndarray, queries_p: np.ndarray, seeds: tuple[int, ...]) -> Pairs:
     """Return differences of the shares of its usual score that each of two networks keeps.

@@ -169,7 +169,6 @@ def test_a_subset_of_seeds_is_chosen_by_number():
     chosen = pairs.of({7, 0, 3})
     assert chosen.seeds == (0, 7)
     assert chosen.sums_sp.tolist() == [[0, 1], [4, 5]]
-    assert pairs.seed_means.tolist() == [1 / 3, 5 / 3, 3]
     assert chosen.interval() == paired_sums(pairs.sums_sp[[0, 2]], pairs.queries_p)
 
 
