@@ -304,7 +304,7 @@ def test_readme_maps_every_notebook():
 def test_readme_has_no_placeholders_and_is_short():
     assert not re.search("@[A-Z]+@|TODO", README)
     assert len(README.splitlines()) <= 181  # one for the row of notebook 44
-    assert len(README.split()) <= 3400  # long lines are not short, either
+    assert len(README.split()) <= 3600  # long lines are not short, either
 
 
 def test_readme_lines_and_links():

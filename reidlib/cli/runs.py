@@ -55,7 +55,8 @@ def train(arguments: argparse.Namespace) -> int:
     --pretrain trains on other benchmarks first, on several of them together, and
     starts from there with new classifiers, as recalled of JLML on small benchmarks.
     With the option training_only=true it needs only the training folder. Without a
-    folder, --pretrain synthetic starts from the row's own run on rendered people.
+    folder, --pretrain synthetic starts from the row's own run on rendered people, if
+    the profile renders any.
 
     For several GPUs start the command with torchrun, one process for each GPU. The
     processes train as one process with the same batch would, and write one run.
