@@ -283,7 +283,7 @@ def test_what_is_not_there_is_missing_and_nothing_else(report, tmp_path):
     assert shared["Δ mAP (trapezoid) [95 %]"] == "missing"
     (claim,) = [row for row in new["90_claims"]["ledger"] if "low-level layers" in row["claim"]]
     assert claim["verdict"].startswith("? undecided here")
-    assert claim["measured (points of mAP, 95 %)"] == "shared − separate: missing"
+    assert claim["measured (points, 95 %)"] == "shared − separate: missing"
     others = [
         [row for row in results["90_claims"]["ledger"] if row["notebook"] != "31"] for results in (old, new)
     ]

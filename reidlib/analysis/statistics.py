@@ -296,9 +296,10 @@ def variance_components(sums_sp: np.ndarray, queries_p: np.ndarray) -> Component
 
 
 def sign_flip(sums_sp: np.ndarray, queries_p: np.ndarray) -> float | None:
-    """Test by signs whether the seeds' mean differences are symmetric about zero.
+    """Test by flipping signs whether the seeds' mean differences lie about zero.
 
-    It assumes no distribution, and speaks about other trainings on these persons.
+    It assumes that they are symmetric, and speaks about other trainings on these persons: the intervals speak
+    about other persons, too, so that p can be small where one includes zero.
 
     Args:
         sums_sp: As in ``paired_sums``.

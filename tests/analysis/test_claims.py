@@ -228,14 +228,12 @@ def test_the_papers_effects_are_those_that_it_prints(name, printed):
 def test_the_seeds_signs_stand_beside_the_interval(tmp_path):
     few = decide(claim(ABOVE), scores_of(tmp_path / "a", [0.6] * 5, [0.5] * 5))
     assert few.signs == {"a − b": None}
-    assert ". A test of the seeds' signs alone cannot speak below 6 seeds. **✓" in claims.verdict_sentence(
-        few
-    )
+    assert ". A test of the seeds alone cannot speak below 6 seeds. **✓" in claims.verdict_sentence(few)
     six = decide(claim(ABOVE, ALSO), scores_of(tmp_path / "b", [0.6] * 6, [0.5] * 6, [0.7] * 5 + [0.5]))
     assert six.signs["a − b"] == 2 / 64
-    assert "The seeds' signs alone: a − b: p 0.031; a − c: p 0.219. **" in claims.verdict_sentence(six)
+    assert "The seeds alone: a − b: p 0.031; a − c: p 0.219. **" in claims.verdict_sentence(six)
     one = claims.verdict_sentence(decide(claim(ABOVE), scores_of(tmp_path / "c", [0.6], [0.5])))
-    assert "signs" not in one
+    assert "seeds alone" not in one
 
 
 def test_chosen_seeds_alone_are_used(tmp_path):
@@ -286,7 +284,7 @@ def test_the_ledger_has_a_row_for_each_claim(tmp_path):
     assert by_name["complementary branches"] == HOLDS
     assert by_name["relaxed alignment"] == UNDECIDED  # its perturbations were not evaluated
     (relaxed,) = [row for row in rows if "exact bounding boxes" in row["claim"]]
-    assert "missing" in relaxed["measured (points of mAP, 95 %)"]
+    assert "missing" in relaxed["measured (points, 95 %)"]
     assert {by_name[entry.name] for entry in CLAIMS if entry.impossible} == {NO_EXPERIMENT}
     intervals, ends = claims.forest(verdicts)
     assert len(intervals) == sum(len(entry.contrasts) for entry in CLAIMS)
@@ -305,12 +303,12 @@ def test_a_ledger_of_two_benchmarks_has_columns_of_each(tmp_path):
     }
     rows = {row["claim"]: row for row in table_records(claims.ledger(sets))}
     assert list(next(iter(rows.values()))) == [
-        "claim", "decided by", "measured (points of mAP, 95 %), rendered", "verdict, rendered",
-        "measured (points of mAP, 95 %), photographs", "verdict, photographs", "notebook",
+        "claim", "decided by", "measured (points, 95 %), rendered", "verdict, rendered",
+        "measured (points, 95 %), photographs", "verdict, photographs", "notebook",
     ]  # fmt: skip
     boxes = next(row for claim, row in rows.items() if "exact bounding boxes" in claim)
     assert boxes["verdict, photographs"].startswith("– no experiment: boxes can be made worse")
-    assert "missing" in boxes["measured (points of mAP, 95 %), rendered"]
+    assert "missing" in boxes["measured (points, 95 %), rendered"]
     small = next(row for claim, row in rows.items() if "small for its strength" in claim)
     assert (small["verdict, photographs"], small["verdict, rendered"][:16]) == (
         "– no experiment",

@@ -87,9 +87,9 @@ def test_a_fresh_run_stands_beside(kept):
 def test_the_papers_tables_show_what_was_measured(kept):
     lines = published_metrics.measured_rows("viper", "single-shot", ["R1", "R5", "mAP (step)"])
     assert [line["method"] for line in lines] == [
-        "measured here: LOMO + XQDA (printed: 40.0), gallery camera A, partitions: 3 published, "
+        "measured here: LOMO + XQDA (published: 40.0), gallery camera A, partitions: 3 published, "
         "settings partly chosen by these scores (notebook 40)",
-        "measured here: LOMO + NFST (printed: 42.3), gallery camera A, partitions: 3 published, "
+        "measured here: LOMO + NFST (published: 42.3), gallery camera A, partitions: 3 published, "
         "settings partly chosen by these scores (notebook 40)",
     ]
     assert lines[0]["R5"].mean == pytest.approx(44) and lines[0].keys() == {"method", "R1", "R5"}

@@ -259,9 +259,9 @@ def test_the_ledger_says_of_which_look_its_intervals_are(tmp_path):
     here = machine(tmp_path, CLEAR)
     here.train({"jlml": range(3), "jlml-2": range(3)})
     (row,) = table_records(ledger({"one": [decide_sequentially(claim(), here.scores())]}))
-    assert "99.75 %" in row["verdict"] and "measured (points of mAP, intervals of the look)" in row
+    assert "99.75 %" in row["verdict"] and "measured (points, intervals of the look)" in row
     (row,) = table_records(ledger({"one": [decide(claim(), here.scores())]}))
-    assert "measured (points of mAP, 95 %)" in row
+    assert "measured (points, 95 %)" in row
 
 
 def simulated_outcomes(generator, *, truth, persons, seed_share, repeats):

@@ -223,7 +223,7 @@ def execute(**given):
 def test_the_notebook_shows_each_claims_look(tmp_path):
     """From the evidence of the clone."""
     result = execute(evidence=True, until_decided=True, out=str(tmp_path / "out"))
-    column = "measured (points of mAP, intervals of the look), rendered people"
+    column = "measured (points, intervals of the look), rendered people"
     seeds = {seed for _, seed in Evidence.read("quick", "synthetic").runs}
     for line in result["ledger"]:
         verdict = line["verdict, rendered people"]

@@ -1,7 +1,7 @@
 """The papers' ablations: the rows of each table, its baseline, and the paper's printed numbers.
 
 ``ablations.csv`` holds the rows. Its columns are the ablation, the row's label, experiment and branch, the
-name of the paper's row (empty if the paper prints no number for it), and what differs.
+name of the paper's row (empty if none is at hand), and what differs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Ablation:
         rows: Lines of ``ablations.csv``, indexed by label.
         baseline: Label of the baseline row.
         average_precision: Rule of mAP: "trapezoid" (recalled of JLML) or "step" (Pyramid's released code).
-        table: The paper's table in ``published/jlml_ablations.csv``; empty if the paper prints none.
+        table: The paper's table in ``published/jlml_ablations.csv``; empty if none is at hand.
 
     Raises:
         InputError: If the baseline is not the label of a row.

@@ -137,7 +137,8 @@ def measured_rows(benchmark: str, protocol: str, measures: Iterable[str]) -> lis
     lines = []
     for case, each in kept().items():
         if case.published and (case.benchmark, case.protocol) == (benchmark, protocol):
-            parts = [f"measured here: {case.row.partition(',')[0]} (printed: {case.published})"]
+            known = "recalled" if case.source.startswith("recalled") else "published"
+            parts = [f"measured here: {case.row.partition(',')[0]} ({known}: {case.published})"]
             parts += [f"gallery camera {case.gallery}"]
             parts += [case.training] if case.training != "all" else []
             parts.append(f"partitions: {_partitions(each)}")

@@ -208,15 +208,20 @@ def verdict_sentence(verdict: Verdict) -> str:
 
 
 def _signs_text(signs: Mapping[str, float | None]) -> str:
-    values = [f"{label}: p {value:.3f}" for label, value in signs.items() if value is not None]
+    values = [f"{label}: {_p_text(value)}" for label, value in signs.items() if value is not None]
     if not values:
-        return f"A test of the seeds' signs alone cannot speak below {FEWEST_SIGNS} seeds"
-    return f"The seeds' signs alone: {'; '.join(values)}"
+        return f"A test of the seeds alone cannot speak below {FEWEST_SIGNS} seeds"
+    return f"The seeds alone: {'; '.join(values)}"
+
+
+def _p_text(value: float) -> str:
+    return "p < 0.001" if value < 5e-4 else f"p {value:.3f}"
 
 
 def _differences_text(verdict: Verdict, unit: str = "", *, signs: bool = False) -> str:
+    alone = verdict.signs if signs else {}
     values = {
-        label: "" if not signs or (value := verdict.signs.get(label)) is None else f" (signs: p {value:.3f})"
+        label: f" (seeds alone: {_p_text(value)})" if (value := alone.get(label)) is not None else ""
         for label in verdict.intervals
     }
     return "; ".join(
@@ -294,7 +299,7 @@ def ledger(
         line = {"claim": f"{claim.paper}: {claim.statement}", "decided by": claim.test}
         for name, verdict in zip(sets, verdicts, strict=True):
             of = f", {name}" if len(sets) > 1 else ""
-            line[f"measured (points of mAP, {level}){of}"] = _differences_text(verdict, signs=True) or "–"
+            line[f"measured (points, {level}){of}"] = _differences_text(verdict, signs=True) or "–"
             repeated = not claim.contrasts and verdict is not verdicts[0]
             text = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
             line[f"verdict{of}"] = text if repeated else f"{text}: {verdict.reason}"
