@@ -175,7 +175,7 @@ def train(
             if end_of_epoch or stopping:
                 meter.fetch()
                 save_checkpoint(checkpoint, state, step, balance)
-            if stopping and step < steps:
+            if stopping:
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}; the same command continues")
 
     if world.rank == 0:

@@ -153,7 +153,7 @@ class InterruptAt(StopAt):
 
 
 @BOTH
-@pytest.mark.parametrize("interrupted_at", [2, 3, 5])
+@pytest.mark.parametrize("interrupted_at", [2, 3, 5, 9])  # the last one, too: what follows is not begun
 def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, interrupted_at, settings, recipe):
     whole, _ = run(tmp_path / "whole", settings=settings, recipe=recipe)
     halves = tmp_path / "halves"
