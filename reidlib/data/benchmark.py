@@ -111,7 +111,7 @@ class Benchmark:
         if self.members:
             return "+".join(member.specification for member in self.members)
         changed = {**self.options, **({"trial": self.trial} if self.trial else {})}
-        return ",".join((self.name, *(f"{key}={_format_option(value)}" for key, value in changed.items())))
+        return ",".join((self.name, *(f"{key}={option_text(value)}" for key, value in changed.items())))
 
     @property
     def training_only(self) -> bool:
@@ -193,7 +193,8 @@ def combine(benchmarks: Sequence[Benchmark]) -> Benchmark:
     return Benchmark(name, benchmarks[0].root, train, query, gallery, members=tuple(benchmarks))
 
 
-def _format_option(value: str | int | bool) -> str:
+def option_text(value: str | int | bool) -> str:
+    """Return an option's value as a specification has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reidlib import files
 from reidlib.data.benchmark import Benchmark
-from reidlib.data.readers import load, parse
+from reidlib.data.readers import canonical, load, parse
 from reidlib.errors import InputError
 from reidlib.experiments.rows import Perturbation, Profile, get_profile
 from reidlib.training.config import ModelConfiguration, RunConfiguration
@@ -161,7 +161,7 @@ class Setup:
     ):
         vars(self).update(  # the attributes themselves are frozen
             profile=profile if isinstance(profile, Profile) else get_profile(profile),
-            benchmark=benchmark,
+            benchmark=canonical(benchmark),  # as trainings write it, so that their runs are found
             data_root=data_root,
             seeds=read_value("seeds", seeds, range(1, 2**31)),
             device=device,

@@ -9,9 +9,10 @@ from miniature import MINIATURE, write_image
 from reidlib.data import BENCHMARKS, load, load_specified
 from reidlib.data import check as checking
 from reidlib.data.check import check, count_deviations
-from reidlib.data.readers import GUIDES, parse
+from reidlib.data.readers import GUIDES, canonical, parse
 from reidlib.data.readers.layout import official_counts
 from reidlib.errors import InputError, count_noun
+from reidlib.experiments import Setup
 
 COUNTS = {
     "bounding_box_train": {"images": 5, "identities": 2, "cameras": 3},
@@ -395,6 +396,28 @@ def test_a_specification_is_parsed():
         {"boxes": "detected", "split": "new", "trial": 0},
     )
     assert parse("cuhk01,test_persons=100,trial=3") == ("cuhk01", {"test_persons": 100, "trial": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("cuhk03,boxes=labelled,trial=0", "cuhk03"),
+        ("market1501,validation=Yes", "market1501,validation=true"),
+        ("viper,trial=2,validation=true,test_persons=100", "viper,test_persons=100,validation=true,trial=2"),
+        ("grid,images_per_person=2,train_persons=10", "grid,train_persons=10,images_per_person=2"),
+        ("market1501,distractors=true", "market1501,distractors=true"),
+    ],
+)
+def test_a_specification_is_written_in_one_way(text, written):
+    assert canonical(text) == canonical(written) == written
+    assert Setup("smoke", text).benchmark == written  # runs are found by it
+
+
+def test_that_way_is_the_benchmarks_own(market):
+    options = {"images_per_person": 2, "train_persons": 2, "validation": False}
+    loaded = load("market1501", market, **options)
+    text = ",".join(["market1501", *(f"{name}={value}" for name, value in options.items())])
+    assert loaded.specification == canonical(text) == "market1501,train_persons=2,images_per_person=2"
 
 
 @pytest.mark.parametrize(

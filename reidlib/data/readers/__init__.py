@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reidlib.data.benchmark import Benchmark, combine
+from reidlib.data.benchmark import Benchmark, combine, option_text
 from reidlib.data.readers import cuhk03, market, own, thinning, two_view
 from reidlib.data.readers.layout import Reading, read_table, spelling_hint
 from reidlib.errors import InputError, check_choice
@@ -108,6 +108,15 @@ def parse(specification: str) -> tuple[str, dict[str, Any]]:
     """
     name, options = _parse_cached(specification)
     return name, dict(options)
+
+
+def canonical(specification: str) -> str:
+    """Return a specification as ``Benchmark.specification`` writes it: in order, without what is usual."""
+    name, given = parse(specification)
+    usual = defaults(name)
+    keys = [*(key for key in usual if key != "trial"), *thinning.THINNING, "trial"]
+    changed = {key: given[key] for key in keys if key in given and given[key] != usual.get(key)}
+    return ",".join([name, *(f"{key}={option_text(value)}" for key, value in changed.items())])
 
 
 @cache
