@@ -62,6 +62,16 @@ def test_runs_of_other_images_are_not_mixed(folder):
     assert finished.notes[-1].startswith("1 run not used: of other images, in ")
 
 
+@pytest.mark.parametrize("before", ["0" * 16, "f" * 16])  # its folder's name is before, and after
+def test_a_run_of_the_images_before_hides_no_other(folder, before):
+    evidence.add(write_run(folder / "elsewhere", "jlml", 1).folder)
+    here = write_run(folder / "runs", "jlml", 0)
+    write_run(folder / "runs", "jlml", 0, data=before)
+    finished = read(folder)
+    assert finished.own["jlml", 0].folder == here.folder and len(finished.own) == 1
+    assert finished.notes[-1].startswith("1 run not used: of other images, in ")
+
+
 def test_the_images_at_hand_say_which_evidence_serves(folder, market):
     evidence.add(write_run(folder / "elsewhere", "jlml", 0, benchmark="market1501").folder)
     setup = Setup("quick", "market1501", market, runs=folder / "runs")

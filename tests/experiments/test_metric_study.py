@@ -1,7 +1,11 @@
 """Metrics learnt on a benchmark's training images: features, scores, and the parts' shares of a distance."""
 
+import json
+from itertools import product
+
 import numpy as np
 import pytest
+from miniature import write_image
 from untrained_runs import JLML, QUIET, untrained_run
 
 from reidlib.data import load
@@ -9,8 +13,10 @@ from reidlib.errors import InputError
 from reidlib.experiments import metric_study
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.experiments.metric_study import METRICS, Features, score_metrics, shares_of_distance
+from reidlib.experiments.validation import hold_out
 from reidlib.metric_learning import XQDA
 from reidlib.ranking.metrics import Embeddings, evaluate_distances
+from reidlib.training.runs import Run
 
 PARTS = {"first": np.arange(4), "second": np.arange(4, 12)}
 
@@ -89,6 +95,9 @@ def test_what_is_refused(features):
 
 def test_descriptors_and_a_networks_features_of_a_folder(market, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLIB_HOME", str(tmp_path / "home"))
+    for person, camera in product((30, 31), (1, 2)):  # four persons, of whom two can be held out
+        name = f"{person:04}_c{camera}s1_000001_00.jpg"
+        write_image(market / "bounding_box_train" / name, seed=person + 10 * camera)
     data = load("market1501", market)
     described = metric_study.describe(data, "lomo", QUIET)
     assert described.training.features.shape == (len(data.train), 26_960)
@@ -103,5 +112,11 @@ def test_descriptors_and_a_networks_features_of_a_folder(market, tmp_path, monke
     embedded = metric_study.embed(data, TrainedNetwork(run, QUIET))
     assert np.linalg.norm(embedded.gallery.features, axis=1) == pytest.approx(1, rel=1e-5)
     assert list(embedded.parts) == ["global", "local 1", "local 2"]
+    # A metric learns from the images that the network was trained on.
+    content = json.loads((run.folder / "config.json").read_text()) | {"validation_persons": 2}
+    (run.folder / "config.json").write_text(json.dumps(content))
+    seen, held_out = hold_out(data, 2, content["seed"])
+    few = metric_study.embed(data, TrainedNetwork(Run(run.folder), QUIET)).training
+    assert len(few.person_ids) == len(seen) == len(data.train) - len(held_out)
     length = embedded.training.features.shape[1]
     assert (np.sort(np.concatenate([*embedded.parts.values()])) == np.arange(length)).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,15 +60,16 @@ class Finished:
             InputError: If evidence is damaged, or the benchmark's folder is not valid.
         """
         evidence = Evidence.read(setup.profile.name, setup.benchmark)
-        own = {} if evidence_alone else _own_runs(setup)
+        found = [] if evidence_alone else [*_own_runs(setup)]
         data = setup.data.fingerprint if not evidence_alone and images_at_hand(setup) else evidence.data
-        data = data or next((run.configuration["data"] for run in own.values()), "")
+        data = data or next((run.configuration["data"] for *_, run in found), "")
+        # Of a row and a seed there may be a run on these images and one on those that the folder had before.
+        own = {(row, seed): run for row, seed, run in found if run.configuration["data"] == data}
         kept, notes = (evidence.runs, evidence.notes) if same_images(evidence.data, data) else ({}, ())
         if evidence.runs and not kept:
             notes = (f"the evidence is not used: it is of other images (data {evidence.data}, here {data})",)
-        if others := [key for key, run in own.items() if run.configuration["data"] != data]:
-            notes += (f"{count_noun(len(others), 'runs')} not used: of other images, in {setup.runs}",)
-        own = {key: run for key, run in own.items() if key not in others}
+        if others := sum(run.configuration["data"] != data for *_, run in found):
+            notes += (f"{count_noun(others, 'runs')} not used: of other images, in {setup.runs}",)
         return cls(setup.profile.name, setup.benchmark, setup.runs, data, own, kept, notes)
 
     def run(
@@ -170,9 +171,8 @@ def obtain_missing(
     return failed
 
 
-def _own_runs(setup: Setup) -> dict[tuple[str, int], Run]:
-    """Return the scored runs in a setup's folder whose configuration is that of a row today."""
-    runs: dict[tuple[str, int], Run] = {}
+def _own_runs(setup: Setup) -> Iterator[tuple[str, int, Run]]:
+    """Yield row, seed and run of the scored runs in a setup's folder that are those of a row today."""
     for path in sorted(setup.runs.glob("*/run.json")):
         run = Run(path.parent)
         with suppress(InputError, KeyError, AttributeError, TypeError):  # damaged: it is trained again
@@ -182,5 +182,4 @@ def _own_runs(setup: Setup) -> dict[tuple[str, int], Run]:
             is_found = path.parent.name.endswith(f"-{configuration_hash(content)}")
             if is_found and profile == setup.profile.name and scores["data"] == content["data"]:
                 _ = run.information["device"], run.information["seconds"]
-                runs[row, content["seed"]] = run
-    return runs
+                yield row, content["seed"], run

@@ -17,6 +17,7 @@ from reidlib.descriptors import gog, lomo, normalise_gog
 from reidlib.errors import InputError, check_choice
 from reidlib.experiments.features import TrainedNetwork
 from reidlib.experiments.rows import EXPERIMENTS, L2
+from reidlib.experiments.validation import hold_out
 from reidlib.metric_learning import CRAFT, KISSME, XQDA, Metric, NullSpace
 from reidlib.ranking.metrics import Embeddings, Scores, evaluate_each, unit_rows
 from reidlib.training.device import Execution
@@ -151,9 +152,11 @@ def embed(benchmark: Benchmark, network: TrainedNetwork) -> Features:
         The features.
     """
     begin = time.perf_counter()
+    configuration = network.configuration
+    seen, _ = hold_out(benchmark, configuration.validation_persons, configuration.seed)
     training, query, gallery = (
         replace(side, features=unit_rows(side.features))
-        for side in map(network.embed, (benchmark.train, benchmark.query, benchmark.gallery))
+        for side in map(network.embed, (seen, benchmark.query, benchmark.gallery))
     )
     columns = np.arange(training.features.shape[1])
     described = network.model.feature_parts(network.input_size[0])
