@@ -36,9 +36,11 @@ CORE = ("models", "training", "ranking", "reranking.py")
 # were 24,200 and 172 until learning curves came: thinned training images, their queue, and their statistics.
 # The first was 24,700 until every metric was compared on photographs, and ridges were kept with scores.
 # It was 25,000 until the ledger named the seeds, or persons, that would show that there is no difference.
+# It was 25,100 until differently written sets, runs of other images or recipes and growing curves were told
+# apart, and rows that lack a run were named.
 # Files were 177 until the four modules of 450 to 620 lines that held several things were divided.
 LARGEST = {
-    "lines of code": 25_100,
+    "lines of code": 25_200,
     "files": 184,
     "lines of the core": 4_600,
     "entries in a folder below the top": 12,

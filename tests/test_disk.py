@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reidlib import files
 from reidlib.cli import disk, main
 from reidlib.data.synthetic.render import render
+from reidlib.experiments.rows import PROFILES
 from reidlib.files import exclusive_lock, write_atomically
 from reidlib.training.runs import configuration_hash
 
@@ -230,6 +231,8 @@ def test_foreign_files_have_a_line_and_stay(home, capsys):
 
 def test_logs_of_trainings_without_a_report_are_reidlibs(home, capsys):
     """`reidlib train all` writes no status.json; others' folders of tasks stay foreign."""
+    for profile in PROFILES:
+        assert disk._LOG.fullmatch(f"{profile}-viper/tasks/jlml.log")
     for path in ("full-viper/tasks/jlml.log", "smoke/tasks/rendering.progress"):
         (home / path).parent.mkdir(parents=True)
         (home / path).write_text("printed")

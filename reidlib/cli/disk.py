@@ -57,7 +57,7 @@ _OTHERS = "(?:runs|cache|features|checked|data|explored|evidence)/"
 _PAGE = r"\d\d_\w+/(?:progress\.txt|.+\.(?:html|ipynb|json|csv|jpg|png|log|partial))"
 _REPORT = rf"((?!{_OTHERS})[^/]+)/(?:index\.html|tasks/[^/]+\.(?:log|progress)|{_PAGE})"
 # `reidlib train all` leaves the logs of failed or interrupted trainings, in the folder of a profile's report.
-_LOG = re.compile(r"(?:smoke|quick|full|paper)(?:-[^/]+)?/tasks/[^/]+\.(?:log|progress)")
+_LOG = re.compile(r"(?:smoke|quick|full|photographs|paper)(?:-[^/]+)?/tasks/[^/]+\.(?:log|progress)")
 _TRAIN, _REPRODUCE = "`reidlib train`", "`reidlib reproduce`"
 # A file is of the first kind whose pattern its path matches.
 KINDS = {

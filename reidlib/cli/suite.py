@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     The trained runs are in reports/runs, or in --runs DIR.
     """
     from reidlib import files
+    from reidlib.data.readers.thinning import THINNING
     from reidlib.experiments.evidence import state as evidence_state
     from reidlib.reports.pages.summary import CLAIMS_RULE, check_rendered
     from reidlib.reports.reproduce import Plan, Task, select
@@ -183,7 +185,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
             cluster=cluster,
         )
     if arguments.no_train or (arguments.until_decided and not arguments.evidence):
-        inputs |= _runs_state(setup.runs or files.runs())
+        inputs |= {"runs": _runs_state(setup.runs or files.runs())}
     parameters = {
         "benchmark": arguments.benchmark if arguments.benchmark != "synthetic" else None,
         "data_root": str(setup.data_root) if setup.data_root else None,
@@ -213,7 +215,11 @@ def reproduce(arguments: argparse.Namespace) -> int:
         # A notebook's tasks come before it: it must not repeat a training that failed.
         neutral_parameters={"may_train": False},
         inputs=inputs,
-        inputs_by_parameter={"evidence": evidence_state()},
+        # Learning curves, the notebook with a target, are of runs that no task of a report trains.
+        inputs_by_parameter={
+            "evidence": evidence_state(),
+            "target": _runs_state(setup.runs or files.runs(), [f"*{name}=*" for name in THINNING]),
+        },
         memory=memory,
     )
 
@@ -351,14 +357,14 @@ def folders_by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return folders
 
 
-def _runs_state(folder: Path) -> dict[str, str]:
-    """Return a fingerprint of the runs and scores in a folder."""
+def _runs_state(folder: Path, runs: Iterable[str] = "*") -> str:
+    """Return a fingerprint of a folder's runs, by patterns of their names, and of their scores."""
     import hashlib
 
     files = sorted(
         path
-        for pattern in ("*/*.json", "*/*/*.json", "*/*.npz", "*/*.jsonl", "*/weights.pt")
-        for path in folder.glob(pattern)
+        for run, pattern in product(runs, ("*.json", "*/*.json", "*.npz", "*.jsonl", "weights.pt"))
+        for path in folder.glob(f"{run}/{pattern}")
     )
     state = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    return {"runs": hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape")).hexdigest()}
+    return hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape")).hexdigest()

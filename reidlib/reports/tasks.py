@@ -171,13 +171,17 @@ def benchmark_tasks(
         count = trials if isinstance(trials, int) else trials.get(specification, 0)
         try:
             chains = benchmark_runs.training_chains(specification, folders, setup, trials=count)
-            for links in chains.values():
-                links[-1].check_set()  # before the links that it starts from are trained
         except FAILURES as error:
             if refused is not None:
                 refused[specification] = str(error)
             continue
         for (row, trial, seed), links in chains.items():
+            try:
+                links[-1].check_set()  # before the links that it starts from are trained
+            except InputError as error:
+                if refused is not None:
+                    refused[f"{row} on {specification}"] = str(error)
+                continue
             arguments = (setup, row, specification, trial, seed, folders, since)
             first = (setup, row, seed, folders, since)
             work.append(_Chain(row, links, (train_chain, arguments), (train_pretraining, first)))

@@ -68,6 +68,12 @@ def test_cells_are_means_over_partitions_and_own_scores(folders, setup):
     )
     assert values(across, "jlml", VALIDATION, CUHK01) == [pytest.approx(expected)]
     assert len(across.table()) == 3 and len(across.sentences()) == 3
+    # A run of another recipe has the same name but for its hash.
+    other = run.folder.with_name(run.folder.name[:-12] + "0" * 12)
+    shutil.copytree(run.folder, other)
+    content = json.loads((other / "config.json").read_text())
+    content["recipe"]["steps"] += 1
+    (other / "config.json").write_text(json.dumps(content))
     # Without folders, all that is stored is shown, and only that.
     stored = gather_across(("jlml",), setup, {}, trials=3)
     assert stored.values == across.values
@@ -78,10 +84,10 @@ def test_cells_are_means_over_partitions_and_own_scores(folders, setup):
 def test_what_is_not_there_has_a_dash_and_a_command(folders, setup, tmp_path):
     across = gather_across(("jlml", "pyramid"), setup, {})
     assert (across.values, across.titles, across.sentences()) == ({}, {}, [])
-    assert len(across.table()) == 0 and len(across.lacking("smoke")) == 6
+    assert len(across.table()) == 0 and len(across.lacking("smoke")) == 9
     assert (
         f"`reidlib train jlml --profile smoke --benchmark {VIPER} --data-root DIR`"
-        in across.lacking("smoke")[2]
+        in across.lacking("smoke")[3]
     )
     untrained = Setup("smoke", device="cpu", progress=False, may_train=False)
     object.__setattr__(untrained.profile, "rendered_size", None)

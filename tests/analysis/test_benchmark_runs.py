@@ -217,6 +217,17 @@ def test_partitions_of_absent_persons_are_refused_in_one_line(tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+def test_a_start_from_rendered_people_or_own_images_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.undo()  # evidence is of the profiles' own sizes
+    for number, sets in enumerate(("synthetic", "folder,training_only=true")):
+        start = write_run(tmp_path / sets, benchmark=sets, data="c" * 16, pretraining=bool(number))
+        write_run(tmp_path / sets, benchmark="viper", start=configuration_hash(start.configuration))
+        assert evidence.add(tmp_path / sets, tmp_path / "evidence").added
+    kept = benchmark_runs.kept_runs("viper", tmp_path / "evidence")
+    assert {each.pretraining for each in kept} == {"rendered people", "own images"}
+    assert any("pre-trained on rendered people" in each.title("jlml") for each in kept)
+
+
 def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
     """Mean and interval over the partitions, with what they started from; other sets are other rows."""
     monkeypatch.undo()  # evidence is of the profiles' own sizes
@@ -248,6 +259,8 @@ def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
     assert "over 2 partitions of ten. From `reports/evidence`: 2 runs, commit abc." in note
     assert not own_runs.missing()
     assert benchmark_runs.kept_runs("cuhk01", target) == ()
+    hundred = replace(own_runs, profile="photographs", specification="cuhk01,test_persons=100")
+    assert "a tenth of them" in hundred.notes()[0] and "about half of them" in longer
     texts = [
         text for text in benchmark_runs.sections(["viper"], {"viper": kept}, {}) if isinstance(text, str)
     ]

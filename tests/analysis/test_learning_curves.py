@@ -3,15 +3,20 @@
 import json
 import math
 import shutil
+from functools import partial
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 from rows_with_scores import PERSONS, write_run
 
 from reidlib.analysis.learning_curves import Curve, Point, sizes
+from reidlib.cli.suite import _runs_state
+from reidlib.data.readers.thinning import THINNING
 from reidlib.errors import InputError
 from reidlib.experiments import evidence
 from reidlib.experiments.rows import PROFILES
+from reidlib.reports.notebook import read_source
 from reidlib.visual import figures
 
 TARGET = "market1501,validation=true"
@@ -135,6 +140,34 @@ def test_one_seed_speaks_of_persons_only_and_two_points_are_needed(tmp_path):
     starts = {profile: "".join(Curve("jlml", profile, TARGET, TARGET, {}).missing()) for profile in PROFILES}
     assert "from rendered people" in starts["quick"]
     assert "from rendered people" not in starts["photographs"] and "from random" in starts["photographs"]
+
+
+def test_a_part_that_was_trained_for_longer_is_told(tmp_path):
+    """A set of few images is trained for fewer steps than the least of its parts."""
+    write_curve(tmp_path, seeds=(0,))
+    read = partial(Curve.read, "jlml", "quick", TARGET, runs=tmp_path, evidence=tmp_path / "none")
+    assert "up to" not in "".join(read().sentences())
+    for path in tmp_path.glob("*/run.json"):
+        if "persons" in json.loads((path.parent / "config.json").read_text())["benchmark"]:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 800}))
+    sentences = read().sentences()
+    told = "**, a training on all images has 5 steps and one on a part of them up to 800: "
+    assert [text.partition(told)[0] for text in sentences if told in text] == [
+        "**From random weights",
+        "**From rendered people",
+    ]
+
+
+def test_a_new_point_makes_the_page_again(tmp_path):
+    """Its runs are trained by no report; those of a report leave the page as it is."""
+    thinned = [f"*{name}=*" for name in THINNING]
+    state = _runs_state(tmp_path, thinned)
+    (tmp_path / "jlml-quick-viper-seed0-0" / "run.json").mkdir(parents=True)
+    assert _runs_state(tmp_path, thinned) == state != _runs_state(tmp_path)
+    (tmp_path / "jlml-quick-viper,train_persons=9-seed0-0" / "run.json").mkdir(parents=True)
+    assert _runs_state(tmp_path, thinned) != state
+    sources = [read_source(path) for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")]
+    assert [source.name for source in sources if "target" in source.parameters] == ["44_learning_curves"]
 
 
 def test_points_are_compared_on_the_seeds_that_all_have(tmp_path):

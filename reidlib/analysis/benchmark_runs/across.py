@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,13 +12,16 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
+from reidlib.analysis.benchmark_runs.own import OWN_ROWS
 from reidlib.analysis.scores import Spread
 from reidlib.data.benchmark import Benchmark
 from reidlib.data.readers import GUIDES, load_specified, parse
+from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_across, find_across
 from reidlib.experiments.obtain import FAILURES, run_name
+from reidlib.experiments.rows import configure
 from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
-from reidlib.training.runs import Run
+from reidlib.training.runs import Run, configuration_hash
 
 # The sets of notebook 43. Of Market-1501 the training persons suffice, of whom some are held out.
 _RENDERED, _MARKET = "synthetic", "market1501,validation=true"
@@ -82,14 +86,16 @@ class AcrossScores:
         return names.join(pd.DataFrame(texts, columns=columns))
 
     def lacking(self, profile: str) -> list[str]:
-        """Return a line for each set of ``ACROSS`` that no run was trained on, or that none is tested on."""
-        lines = []
+        """Return a line for each row without a run on a set of ``ACROSS``, and each set without a test."""
+        lines, known = [], {*self.values, *self.refused}
+        trainings = {key[:2] for key in known}
         for name in ACROSS:
-            options = "" if name == _RENDERED else f" --benchmark {name} --data-root DIR"
-            if not any(trained == name for _, trained, _ in self.values):
-                lines.append(f"trained on {name}: `reidlib train jlml --profile {profile}{options}`")
-            if not any(tested == name for *_, tested in self.values):
-                lines.append(f"tested on {name}: `reidlib evaluate RUN --benchmark {name} --data-root DIR`")
+            options = f"--benchmark {name}" + ("" if name == _RENDERED else " --data-root DIR")
+            for row in (row for row in OWN_ROWS if (row, name) not in trainings):
+                command = f"reidlib train {row} --profile {profile} {options}"
+                lines.append(f"{row} trained on {name}: `{command}`")
+            if not trainings or any((*training, name) not in known for training in trainings):
+                lines.append(f"tested on {name}: `reidlib evaluate RUN {options}`")
         return lines
 
     def sentences(self) -> list[str]:
@@ -170,7 +176,13 @@ def _run_on(row: str, trained: str, seed: int, own: Setup | None, setup: Setup) 
     """Return the run of a row on a set: trained if its folder is given, otherwise a stored one or None."""
     if own is None:
         name = f"{run_name(row, setup.profile, trained)}{seed}-{'?' * 12}"  # with no more than its hash
-        return next((Run(path.parent) for path in sorted(setup.runs.glob(f"{name}/run.json"))), None)
+        for run in (Run(path.parent) for path in sorted(setup.runs.glob(f"{name}/run.json"))):
+            with suppress(InputError, KeyError, AttributeError, TypeError):  # damaged
+                identity = {name: run.configuration[name] for name in ("benchmark", "data", "seed")}
+                today, _ = configure(row, setup.profile, **identity)
+                if configuration_hash(today.to_json()) == configuration_hash(run.configuration):
+                    return run
+        return None
     try:
         return own.obtain(row, seed)
     except FAILURES as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -40,11 +41,13 @@ PUBLISHED_PARTITIONS = {
 # Sets that runs start from, by the fingerprint of their data: for a title, and at length.
 PRETRAINING = {
     "b684d02e41382ccd": (
-        "part of CUHK03 + Market-1501",
+        "Market-1501 + part of CUHK03",
         "743 of CUHK03's 1,467 persons (its first camera pair, both boxings as one set) and the 751 training "
         "persons of Market-1501",
     )
 }
+# Sets on whose validation persons the recipe of "photographs" was chosen.
+_CHOSEN_ON = ("cuhk01", "viper")
 BESIDE = {"paper": "pyramid-official", "YouReID": "pyramid-youreid"}
 
 
@@ -139,8 +142,10 @@ class OwnRuns:
             about += f". Pre-trained on {long}, then on the training persons of each partition"
         if (trials := len({trial for _, trial in self.runs})) > 1:
             about += f". Mean and interval over {count_noun(trials, 'partitions')} {self.partitions}".rstrip()
-            if self.profile == "photographs":
-                about += ". Recipe chosen on validation persons, about half of whom other partitions test"
+            name, options = parse(self.specification)
+            if self.profile == "photographs" and name in _CHOSEN_ON:
+                share = "a tenth" if options.get("test_persons") == 100 else "half"
+                about += f". Recipe chosen on validation persons: each partition tests about {share} of them"
         if self.kept:
             runs = [run for of_seeds in self.runs.values() for run in of_seeds if isinstance(run, Run)]
             commits = dict.fromkeys(str(run.information.get("commit")) for run in runs)
@@ -258,8 +263,13 @@ def _pretraining_title(benchmark: Benchmark) -> str:
     for member in benchmark.members or (benchmark,):
         options = {key: value for key, value in member.options.items() if key != "trial"}
         part = "part of " if count_deviations(member.name, member.root, **options) else ""
-        names.append(part + GUIDES[member.name].title)
+        names.append(part + _title(member.name))
     return " + ".join(names)
+
+
+def _title(name: str) -> str:
+    other = "rendered people" if name == "synthetic" else "own images"
+    return GUIDES[name].title if name in GUIDES else other
 
 
 def _partitions_title(specification: str, data: str) -> str:
@@ -308,7 +318,7 @@ def kept_runs(specification: str, folder: str | Path | None = None) -> tuple[Own
             }
             first = by_trial[min(by_trial)]
             start = next(iter(first.runs.values())).start
-            names = [GUIDES[parse(text)[0]].title for text in pretraining.split("+") if text]
+            names = [_title(parse(text)[0]) for text in re.split(r"\+|, then ", pretraining) if text]
             short = PRETRAINING.get(start["config.json"]["data"] if start else "", (" + ".join(names),))[0]
             partitions = _partitions_title(first.benchmark, first.data if 0 in by_trial else "")
             kept.append(

@@ -300,6 +300,15 @@ class Curve:
                 "intervals, about one excludes zero by chance."
             )
         for start in self.starts:
+            steps = {point: self._steps(point) for point in self.found if point.start == start}
+            whole = steps.get(Point(start), 0)
+            if 0 < whole < (most := max(steps.values())):
+                lines.append(
+                    f"**From {self.start_title(start)}**, a training on all images has {whole:,} steps and "
+                    f"one on a part of them up to {most:,}: what a part costs here may be too small, as it "
+                    "is not that of its images alone."
+                )
+        for start in self.starts:
             if texts := self._costs(start):
                 title = self.start_title(start)
                 whole = f"all {self.all_persons} persons and all their images"
@@ -332,6 +341,10 @@ class Curve:
             if texts:
                 lines.append(f"In persons from random weights: {'; '.join(texts)}.")
         return lines
+
+    def _steps(self, point: Point) -> int:
+        """Return the most steps of a point's trainings; 0 if they do not say."""
+        return max(int(run.information.get("steps") or 0) for run in self.found[point].values())
 
     def _costs(self, start: str) -> list[str]:
         """Say how much lower a start's score is with fewer persons, and with fewer images of each."""
