@@ -293,9 +293,9 @@ _QUICK_FINE_TUNING = {
 # "quick" takes minutes: two passes over Market-1501's and CUHK03's training images are 1,712 steps, half of
 # what its trainings on Market-1501 alone have.
 _QUICK_PRETRAINING = {model: {"epochs": 2} for model in _QUICK}
-# "photographs" is pre-trained for what two CPU cores do in forty minutes, one model each. Full width
+# "photographs" is pre-trained for what two CPU cores do in about two hours, one model each. Full width
 # has 3.4 (JLML) and 3.5 times (Pyramid) the multiplications.
-_PRETRAINING = {"jlml": {"epochs": 10}, "pyramid": {"epochs": 6}}
+_PRETRAINING = {"jlml": {"epochs": 30}, "pyramid": {"epochs": 20}}
 # Its fine-tuning was chosen on validation persons of VIPeR and CUHK01: notebooks/README.md has the scores.
 # Half of VIPeR has as many steps as half of CUHK01 has in twelve passes.
 _LONG_FINE_TUNING = {

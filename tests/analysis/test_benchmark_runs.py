@@ -255,7 +255,7 @@ def test_rows_from_evidence_need_no_folder(tmp_path, monkeypatch):
     (note,) = own_runs.notes()
     assert note.startswith("This suite's rows, profile quick: jlml 2 passes, then 12 passes. Pre-trained on")
     (longer,) = replace(own_runs, profile="photographs").notes()
-    assert "jlml 10 passes, then 12 passes or 720 steps, whichever is more. Pre-trained" in longer
+    assert "jlml 30 passes, then 12 passes or 720 steps, whichever is more. Pre-trained" in longer
     assert "over 2 partitions of ten. From `reports/evidence`: 2 runs, commit abc." in note
     assert not own_runs.missing()
     assert benchmark_runs.kept_runs("cuhk01", target) == ()
