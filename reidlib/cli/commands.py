@@ -99,18 +99,18 @@ def tables(arguments: argparse.Namespace) -> int:
     import tempfile
 
     from reidlib.analysis.tables import write_tables
-    from reidlib.data.readers import parse
+    from reidlib.data.readers import canonical
     from reidlib.experiments.evidence import NAMES, Evidence, add
 
-    if arguments.benchmark:
-        parse(arguments.benchmark.removesuffix("-pretrained"))  # refuses what is none
-
+    names = NAMES
+    if arguments.benchmark:  # refused if it is none
+        name = arguments.benchmark.removesuffix("-pretrained")
+        names = [canonical(name) + arguments.benchmark[len(name) :]]
     with tempfile.TemporaryDirectory() as temporary:
         folder = temporary if arguments.runs else None
         if arguments.runs:  # as evidence, so that the same is checked, and data are not mixed
             for line in add(arguments.runs, folder).refused:
                 logger.warning(f"note: not used: {line}")
-        names = [arguments.benchmark] if arguments.benchmark else NAMES
         kept = [Evidence.read(arguments.profile, name, folder) for name in names]
         kept = [each for each in kept if each.runs]
         if not kept:

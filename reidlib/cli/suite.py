@@ -93,7 +93,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
     The trained runs are in reports/runs, or in --runs DIR.
     """
     from reidlib import files
-    from reidlib.data.readers.thinning import THINNING
     from reidlib.experiments.evidence import state as evidence_state
     from reidlib.reports.pages.summary import CLAIMS_RULE, check_rendered
     from reidlib.reports.reproduce import Plan, Task, select
@@ -218,7 +217,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         # Learning curves, the notebook with a target, are of runs that no task of a report trains.
         inputs_by_parameter={
             "evidence": evidence_state(),
-            "target": _runs_state(setup.runs or files.runs(), [f"*{name}=*" for name in THINNING]),
+            "target": _curve_state(setup.runs or files.runs()),
         },
         memory=memory,
     )
@@ -355,6 +354,13 @@ def folders_by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
         names = ", ".join(name for name, _ in pairs)
         raise InputError("a benchmark's folder is given once", names, "give one folder for each benchmark")
     return folders
+
+
+def _curve_state(folder: Path) -> str:
+    """Return a fingerprint of a folder's runs on thinned images, and of those that started from others."""
+    from reidlib.data.readers.thinning import THINNING
+
+    return _runs_state(folder, [*(f"*{name}=*" for name in THINNING), "*-pretrained*"])
 
 
 def _runs_state(folder: Path, runs: Iterable[str] = "*") -> str:

@@ -89,6 +89,8 @@ def test_what_is_not_there_has_a_dash_and_a_command(folders, setup, tmp_path):
         f"`reidlib train jlml --profile smoke --benchmark {VIPER} --data-root DIR`"
         in across.lacking("smoke")[3]
     )
+    without = across.lacking("photographs")  # a profile that renders nothing: no command could train it
+    assert len(without) == 7 and not any("synthetic" in line for line in without)
     untrained = Setup("smoke", device="cpu", progress=False, may_train=False)
     object.__setattr__(untrained.profile, "rendered_size", None)
     across = gather_across(("jlml",), untrained, {VIPER: folders[VIPER]})

@@ -11,7 +11,7 @@ import pytest
 from rows_with_scores import PERSONS, write_run
 
 from reidlib.analysis.learning_curves import Curve, Point, sizes
-from reidlib.cli.suite import _runs_state
+from reidlib.cli.suite import _curve_state, _runs_state
 from reidlib.data.readers.thinning import THINNING
 from reidlib.errors import InputError
 from reidlib.experiments import evidence
@@ -160,12 +160,13 @@ def test_a_part_that_was_trained_for_longer_is_told(tmp_path):
 
 def test_a_new_point_makes_the_page_again(tmp_path):
     """Its runs are trained by no report; those of a report leave the page as it is."""
-    thinned = [f"*{name}=*" for name in THINNING]
-    state = _runs_state(tmp_path, thinned)
+    states = [_curve_state(tmp_path)]
     (tmp_path / "jlml-quick-viper-seed0-0" / "run.json").mkdir(parents=True)
-    assert _runs_state(tmp_path, thinned) == state != _runs_state(tmp_path)
-    (tmp_path / "jlml-quick-viper,train_persons=9-seed0-0" / "run.json").mkdir(parents=True)
-    assert _runs_state(tmp_path, thinned) != state
+    assert states == [_curve_state(tmp_path)] != [_runs_state(tmp_path)]
+    for name in (*(f"viper,{name}=9-seed0" for name in THINNING), "viper-seed0-pretrained"):
+        (tmp_path / f"jlml-quick-{name}-0" / "run.json").mkdir(parents=True)
+        states.append(_curve_state(tmp_path))
+    assert len(set(states)) == 4
     sources = [read_source(path) for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")]
     assert [source.name for source in sources if "target" in source.parameters] == ["44_learning_curves"]
 
@@ -192,6 +193,12 @@ def test_own_runs_come_first_and_other_images_are_not_mixed(tmp_path):
     (own.folder / "config.json").write_text("{")  # damaged: what is kept remains
     curve = Curve.read("jlml", "quick", TARGET, runs=tmp_path / "runs", evidence=tmp_path / "evidence")
     assert isinstance(curve.found[Point("", 31)][0], evidence.EvidenceRun) and curve.notes == ()
+
+
+def test_a_target_may_be_written_in_another_way():
+    read = partial(Curve.read, "jlml", "quick", evidence_alone=True)
+    curve, other = (read(target) for target in (TARGET, TARGET.replace("true", "Yes")))  # of the clone
+    assert curve.found.keys() == other.found.keys() != set() and other.target == TARGET
 
 
 def test_without_runs_there_are_commands_and_a_thinned_target_is_refused(tmp_path):

@@ -548,3 +548,12 @@ def test_a_copied_run_keeps_its_type():
     run = EvidenceRun(Path("x"), {"config.json": {"seed": 1}})
     assert run == EvidenceRun(Path("x"), {}) and hash(run) == hash(EvidenceRun(Path("x"), {}))
     assert run.configuration == {"seed": 1}
+
+
+def test_a_benchmark_may_be_written_in_another_way():
+    """From the evidence of the clone."""
+    found = [Evidence.read_existing("quick", f"market1501,validation={text}") for text in ("true", "Yes")]
+    assert found[0].runs.keys() == found[1].runs.keys() and found[0].benchmark == found[1].benchmark
+    assert [each.benchmark for each in evidence.references("quick", "market1501,validation=Yes")] == [
+        "synthetic"
+    ]

@@ -19,7 +19,7 @@ from reidlib.data.readers import GUIDES, load_specified, parse
 from reidlib.errors import InputError
 from reidlib.experiments.evaluate import evaluate_across, find_across
 from reidlib.experiments.obtain import FAILURES, run_name
-from reidlib.experiments.rows import configure
+from reidlib.experiments.rows import configure, get_profile
 from reidlib.experiments.setup import MissingRun, Runs, Setup, first_line
 from reidlib.training.runs import Run, configuration_hash
 
@@ -89,7 +89,8 @@ class AcrossScores:
         """Return a line for each row without a run on a set of ``ACROSS``, and each set without a test."""
         lines, known = [], {*self.values, *self.refused}
         trainings = {key[:2] for key in known}
-        for name in ACROSS:
+        renders = get_profile(profile).rendered_size
+        for name in (name for name in ACROSS if renders or name != _RENDERED):
             options = f"--benchmark {name}" + ("" if name == _RENDERED else " --data-root DIR")
             for row in (row for row in OWN_ROWS if (row, name) not in trainings):
                 command = f"reidlib train {row} --profile {profile} {options}"

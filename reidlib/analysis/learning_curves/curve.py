@@ -27,7 +27,7 @@ from reidlib import files
 from reidlib.analysis.learning_curves.planning import IMAGES, Point, sizes
 from reidlib.analysis.scores import Cell, ExperimentScores
 from reidlib.analysis.statistics import Interval, Pairs
-from reidlib.data.readers import GUIDES, parse
+from reidlib.data.readers import GUIDES, canonical, parse
 from reidlib.data.readers.thinning import without_thinning
 from reidlib.errors import InputError, count_noun
 from reidlib.experiments.evidence import Evidence
@@ -121,6 +121,7 @@ class Curve:
         if without_thinning(target) != target:
             rule = "a curve is of a whole benchmark, whose training images it thins"
             raise InputError(rule, target, f"give {without_thinning(target)}")
+        target = canonical(target)  # as runs have it
         sets = [
             each
             for each in Evidence.read_all(profile, evidence, benchmark=name)

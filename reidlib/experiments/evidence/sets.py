@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from reidlib import files
+from reidlib.data.readers import canonical
 from reidlib.data.readers.thinning import thinning_of, without_thinning
 from reidlib.errors import InputError, count_noun, shorten
 from reidlib.experiments.evidence.lines import EvidenceRun, Line, difference_text, lines_of
@@ -139,6 +140,7 @@ class Evidence:
     @classmethod
     def read_existing(cls, profile: str, benchmark: str, folder: str | Path | None = None) -> Evidence:
         """Read the evidence of a profile and a benchmark; InputError if there is none."""
+        benchmark = canonical(benchmark)
         evidence = cls.read(profile, benchmark, folder)
         if not evidence.runs:
             raise InputError(
@@ -267,7 +269,7 @@ def references(profile: str, benchmark: str, folder: str | Path | None = None) -
     Raises:
         InputError: If evidence is damaged.
     """
-    others = (Evidence.read(profile, name, folder) for name in NAMES if name != benchmark)
+    others = (Evidence.read(profile, name, folder) for name in NAMES if name != canonical(benchmark))
     return [each for each in others if each.runs]
 
 
