@@ -92,7 +92,7 @@ def test_what_is_not_there_has_a_dash_and_a_command(folders, setup, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(benchmark_runs.across, "ACROSS", ("synthetic", VIPER))
         # A profile that renders nothing has no rendered people to train on, and no command to do so.
-        assert [len(across.lacking(profile)) for profile in ("smoke", "photographs")] == [6, 3]
+        assert [len(across.lacking(profile)) for profile in ("quick", "photographs")] == [6, 3]
     untrained = Setup("smoke", device="cpu", progress=False, may_train=False)
     object.__setattr__(untrained.profile, "rendered_size", None)
     across = gather_across(("jlml",), untrained, {VIPER: folders[VIPER]})
